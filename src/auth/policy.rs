@@ -1,0 +1,44 @@
+//! What an identity may do. Pure: no clock, no I/O.
+
+use std::sync::Arc;
+
+use crate::model::{Pattern, UserId};
+
+/// Who a verified token speaks for.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub user: UserId,
+    /// End of the token, seconds since 1970.
+    pub expires_at: u64,
+    /// When the token was issued, seconds since 1970, where it says so.
+    pub issued_at: Option<u64>,
+    pub rights: Arc<Rights>,
+}
+
+/// The claims that narrow or widen what a token allows (the wire contract, section 6).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rights {
+    /// `channels`: only these may be subscribed; absent: all the endpoint offers, save the restricted ones.
+    pub channels: Option<Vec<Pattern>>,
+    /// `publish`: topics that may be published to; absent: none.
+    pub publish: Vec<Pattern>,
+    /// `commands`: whether commands may be sent to runs.
+    pub commands: bool,
+}
+
+impl Rights {
+    /// Whether a channel the endpoint offers may be subscribed. `restricted` ones need an explicit claim.
+    #[must_use]
+    pub fn may_subscribe(&self, channel: &str, restricted: bool) -> bool {
+        match &self.channels {
+            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(channel)),
+            None => !restricted,
+        }
+    }
+
+    /// Whether the topic may be published to.
+    #[must_use]
+    pub fn may_publish(&self, topic: &str) -> bool {
+        self.publish.iter().any(|pattern| pattern.matches(topic))
+    }
+}

@@ -1,0 +1,38 @@
+//! Tickgate: the real-time gateway for trading platforms.
+//!
+//! `publishers, feeds → replica ⇄ Redis ⇄ replica → WebSocket clients`
+//!
+//! # The map, in the order a message meets the modules
+//!
+//! | module | stage | owns |
+//! |---|---|---|
+//! | [`model`] | words | ids, topics, delivery classes, publications |
+//! | [`connection`] | 1 socket | accept, read, write, heartbeat |
+//! | [`protocol`] | 2 dialect | decode and encode, close and error codes; pure |
+//! | [`session`] | 3 session | a client's state machine; pure |
+//! | [`hub`] | 4 topics | subscribers of this replica, fan-out, outboxes, positions |
+//! | [`publisher`] | 5 | the only door for publications |
+//! | [`backplane`] | 6 replicas | publish, follow, read back, over memory or Redis |
+//! | [`registry`] | who is connected where | leases, records, control messages |
+//! | [`auth`] | | tokens, rights |
+//! | [`feeds`] | | market data made inside the gateway |
+//! | [`api`] | | HTTP: publish, sessions, status |
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod backplane;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod feeds;
+pub mod hub;
+pub mod metrics;
+pub mod model;
+pub mod protocol;
+pub mod publisher;
+pub mod redis_link;
+pub mod registry;
+pub mod session;
+pub mod tasks;
+pub mod telemetry;

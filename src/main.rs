@@ -1,0 +1,2 @@
+//! The `tickgate` program.
+fn main() {}

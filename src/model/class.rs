@@ -1,0 +1,89 @@
+//! Delivery classes: what a slow client, a snapshot and a replay mean for a topic (the wire contract, section 2).
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Pattern, Topic};
+
+/// How the publications of a topic are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Only the newest value counts: a slow client skips values and is told how many.
+    State,
+    /// Each counts, but old ones may be dropped for a slow client, who gets a `gap` with the range.
+    Event,
+    /// Never dropped: a slow client is caught up from the stream.
+    Reliable,
+}
+
+impl Class {
+    /// The name in configuration and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Event => "event",
+            Self::Reliable => "reliable",
+        }
+    }
+}
+
+/// What the configuration says about the topics whose name matches `pattern`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRule {
+    /// Matched against the public topic name, or the channel name of a private channel.
+    pub pattern: Pattern,
+    /// The delivery class.
+    pub class: Class,
+    /// Entries kept in the stream (approximately, never fewer). 0: not retained, a plain publish without id.
+    pub retain_max: u32,
+    /// How long the stream of an idle topic is kept after its last publication.
+    pub retain_ttl: Duration,
+    /// Replicas of Redis that must have a publication before it is acknowledged (`WAIT`). 0: none.
+    pub wait_replicas: u32,
+    /// Whether the local append-only file must be synced before a publication is acknowledged (`WAITAOF`).
+    pub wait_aof: bool,
+}
+
+/// The table of rules, first match wins; the last one matches everything.
+#[derive(Clone, Debug)]
+pub struct TopicRules {
+    rules: Vec<Arc<TopicRule>>,
+    user_stream: Arc<TopicRule>,
+    fallback: Arc<TopicRule>,
+}
+
+impl TopicRules {
+    /// A table whose unmatched names get `fallback`; `user_stream` is the rule of every user's own stream.
+    #[must_use]
+    pub fn new(rules: Vec<TopicRule>, user_stream: TopicRule, fallback: TopicRule) -> Self {
+        Self {
+            rules: rules.into_iter().map(Arc::new).collect(),
+            user_stream: Arc::new(user_stream),
+            fallback: Arc::new(fallback),
+        }
+    }
+
+    /// The rule of every user's own stream.
+    #[must_use]
+    pub fn user_stream(&self) -> &Arc<TopicRule> {
+        &self.user_stream
+    }
+
+    /// The rule of a public topic or of a private channel, by its name.
+    #[must_use]
+    pub fn of_name(&self, name: &str) -> &Arc<TopicRule> {
+        self.rules.iter().find(|rule| rule.pattern.matches(name)).unwrap_or(&self.fallback)
+    }
+
+    /// The rule of a topic, private ones included: `@@user` is the reliable stream of a user.
+    #[must_use]
+    pub fn of_topic(&self, topic: &Topic) -> &Arc<TopicRule> {
+        let name = topic.as_str();
+        match name.strip_prefix('@').and_then(|rest| rest.split_once('@')) {
+            Some(("", _)) => &self.user_stream,
+            Some((channel, _)) => self.of_name(channel),
+            None => self.of_name(name),
+        }
+    }
+}

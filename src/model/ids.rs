@@ -1,0 +1,149 @@
+//! Names of things that live in Redis and on the wire. Each is checked once, where it enters.
+
+use std::{fmt, sync::Arc};
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// A name is empty, too long, or holds characters that are not allowed in it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what} must be 1 to {max} bytes without control characters")]
+pub struct InvalidId {
+    what: &'static str,
+    max: usize,
+}
+
+fn checked(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, InvalidId> {
+    if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
+        return Err(InvalidId { what, max });
+    }
+    Ok(text.into())
+}
+
+/// Who a token speaks for: its `sub`, or `user_id` as in seed 003. 1 to 128 bytes, no control characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Arc<str>);
+
+/// A publisher's own id of a message, by which a retry is recognised. 1 to 128 bytes, no control characters.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct MsgId(Arc<str>);
+
+/// One gateway process; drawn anew at each start, so a restarted process never owns the sessions of its past.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ReplicaId(Arc<str>);
+
+/// A client's session, stable across its reconnects. Secret: who knows it can resume it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(Uuid);
+
+impl UserId {
+    /// Checks and takes a user's name.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when empty, over 128 bytes, or with control characters.
+    pub fn new(text: &str) -> Result<Self, InvalidId> {
+        checked("a user id", text, 128).map(Self)
+    }
+}
+
+impl MsgId {
+    /// Checks and takes a publisher's message id.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when empty, over 128 bytes, or with control characters.
+    pub fn new(text: &str) -> Result<Self, InvalidId> {
+        checked("a msg_id", text, 128).map(Self)
+    }
+}
+
+impl ReplicaId {
+    /// A fresh name of 12 hexadecimal digits.
+    #[must_use]
+    pub fn random() -> Self {
+        let text = Uuid::new_v4().simple().to_string();
+        Self(text[..12].into())
+    }
+
+    /// A name read back from Redis.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when empty, over 64 bytes, or with control characters.
+    pub fn new(text: &str) -> Result<Self, InvalidId> {
+        checked("a replica id", text, 64).map(Self)
+    }
+}
+
+impl SessionId {
+    /// A fresh session: 122 random bits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Reads the wire form (a UUID).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+}
+
+macro_rules! text_id {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    )*};
+}
+text_id!(UserId, MsgId, ReplicaId);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Only the first digits: enough to follow a session in a log, too little to resume it.
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}…", &self.0.simple().to_string()[..8])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        assert!(UserId::new("auth0|alice@example.com").is_ok());
+        assert!(UserId::new("").is_err());
+        assert!(UserId::new("a\0b").is_err());
+        assert!(UserId::new(&"x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn a_session_does_not_show_itself_in_logs() {
+        let session = SessionId::random();
+        assert!(!format!("{session:?}").contains(&session.to_string()[9..]));
+        assert_eq!(SessionId::parse(&session.to_string()), Some(session));
+    }
+}

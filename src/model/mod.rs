@@ -1,0 +1,15 @@
+//! The words of the gateway: ids, topics, delivery classes, publications. Never any I/O or clock.
+
+mod class;
+mod ids;
+mod pattern;
+mod publication;
+mod stream_id;
+mod topic;
+
+pub use class::{Class, TopicRule, TopicRules};
+pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, UserId};
+pub use pattern::{InvalidPattern, Pattern};
+pub use publication::{Content, Message, Publication};
+pub use stream_id::{InvalidStreamId, StreamId};
+pub use topic::{InvalidTopic, Topic, check_name};

@@ -1,0 +1,51 @@
+//! What is sent to a topic: as a publisher hands it in, and as it arrives on every replica.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{MsgId, StreamId, Topic, TopicRule};
+
+/// A checked publication on its way into the backplane.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Where it goes.
+    pub topic: Topic,
+    /// Which private channel it belongs to, inside a user's stream; `None` elsewhere.
+    pub channel: Option<Arc<str>>,
+    /// One JSON object, as the publisher wrote it.
+    pub payload: Bytes,
+    /// The publisher's id, for safe retries.
+    pub msg_id: Option<MsgId>,
+    /// Class and retention of the topic.
+    pub rule: Arc<TopicRule>,
+}
+
+/// A publication as it comes back from the backplane, live or read from the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// `None` for topics without retention.
+    pub id: Option<StreamId>,
+    /// The id of the entry before it. Present on the first entry of an epoch, as the proof that joins two epochs.
+    pub prev: Option<StreamId>,
+    /// When the publisher's replica took it, in milliseconds since 1970; 0 when read from history.
+    pub published_ms: u64,
+    /// The private channel inside a user's stream.
+    pub channel: Option<Arc<str>>,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The publisher's JSON object.
+    Data(Bytes),
+    /// Acknowledged publications after `after` and before `before` were lost by Redis: everyone is told.
+    Lost {
+        /// The last id known to be there.
+        after: StreamId,
+        /// The first id that was not lost, or the id of this marker.
+        before: StreamId,
+    },
+}

@@ -1,0 +1,1 @@
+//! The one table of close and error codes. To come: the whole table of the wire contract, section 5.
