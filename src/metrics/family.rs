@@ -1,0 +1,176 @@
+//! Metrics with a label whose values are an enum: every child is resolved at start and found by index. Never a name
+//! lookup on a hot path.
+
+use std::marker::PhantomData;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
+};
+
+/// What the table says about one metric.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec {
+    /// Full name, with the prefix.
+    pub name: &'static str,
+    /// What it counts, one sentence.
+    pub help: &'static str,
+    /// Upper bounds of a histogram's buckets; empty for everything else.
+    pub buckets: &'static [f64],
+}
+
+impl Spec {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+
+    fn histogram_opts(&self) -> HistogramOpts {
+        HistogramOpts::new(self.name, self.help).buckets(self.buckets.to_vec())
+    }
+}
+
+/// One or more labels with a fixed set of values.
+pub trait Labels: Copy {
+    /// The names of the labels.
+    const NAMES: &'static [&'static str];
+    /// How many combinations of values there are.
+    const COUNT: usize;
+    /// The place of this combination, below [`Labels::COUNT`].
+    fn index(self) -> usize;
+    /// The values of the combination at a place.
+    fn values(index: usize) -> Vec<&'static str>;
+}
+
+/// A pair of labels; the first one's value is the more significant digit of the index.
+impl<A: Labels, B: Labels> Labels for (A, B) {
+    const NAMES: &'static [&'static str] = &[A::NAMES[0], B::NAMES[0]];
+    const COUNT: usize = A::COUNT * B::COUNT;
+
+    fn index(self) -> usize {
+        self.0.index() * B::COUNT + self.1.index()
+    }
+
+    fn values(index: usize) -> Vec<&'static str> {
+        let mut values = A::values(index / B::COUNT);
+        values.extend(B::values(index % B::COUNT));
+        values
+    }
+}
+
+/// A metric without labels of its own, that a family can have children of.
+pub(super) trait Child: Clone {
+    /// `counter`, `gauge` or `histogram`.
+    const KIND: &'static str;
+    /// Makes the metric and registers it.
+    fn single(registry: &Registry, spec: &Spec) -> Self;
+    /// Makes a family with these labels, registers it, and resolves one child per row of values.
+    fn children(registry: &Registry, spec: &Spec, names: &[&str], rows: &[Vec<&'static str>]) -> Vec<Self>;
+}
+
+/// Registering fails only for a name that is malformed or declared twice: a mistake in the table, found by any test.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>, name: &str) -> C {
+    made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))
+        .unwrap_or_else(|error| panic!("metric {name} can't be declared: {error}"))
+}
+
+macro_rules! child {
+    ($metric:ty, $family:ty, $kind:literal, $opts:ident) => {
+        impl Child for $metric {
+            const KIND: &'static str = $kind;
+
+            fn single(registry: &Registry, spec: &Spec) -> Self {
+                register(registry, Self::with_opts(spec.$opts()), spec.name)
+            }
+
+            fn children(registry: &Registry, spec: &Spec, names: &[&str], rows: &[Vec<&'static str>]) -> Vec<Self> {
+                let family = register(registry, <$family>::new(spec.$opts(), names), spec.name);
+                rows.iter().map(|values| family.with_label_values(values)).collect()
+            }
+        }
+    };
+}
+child!(IntCounter, IntCounterVec, "counter", opts);
+child!(IntGauge, IntGaugeVec, "gauge", opts);
+child!(Histogram, HistogramVec, "histogram", histogram_opts);
+
+/// A field of the table: a single metric or a family.
+pub(super) trait Declared: Sized {
+    /// `counter`, `gauge` or `histogram`.
+    const KIND: &'static str;
+    /// Each label's name and values, for the documentation.
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        Vec::new()
+    }
+    /// Makes the metric and registers it.
+    fn declare(registry: &Registry, spec: &Spec) -> Self;
+}
+
+impl<M: Child> Declared for M {
+    const KIND: &'static str = M::KIND;
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        M::single(registry, spec)
+    }
+}
+
+/// A metric with one child per value of its labels.
+#[derive(Debug)]
+pub struct Family<L, M> {
+    children: Box<[M]>,
+    labels: PhantomData<fn(L)>,
+}
+
+impl<L: Labels, M> Family<L, M> {
+    /// The child of these label values.
+    #[must_use]
+    pub fn of(&self, labels: L) -> &M {
+        &self.children[labels.index()]
+    }
+}
+
+impl<L: Labels, M: Child> Declared for Family<L, M> {
+    const KIND: &'static str = M::KIND;
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        let rows: Vec<_> = (0..L::COUNT).map(L::values).collect();
+        let column = |at: usize| {
+            let mut values: Vec<&str> = Vec::new();
+            for row in &rows {
+                if !values.contains(&row[at]) {
+                    values.push(row[at]);
+                }
+            }
+            values
+        };
+        L::NAMES.iter().enumerate().map(|(at, name)| (*name, column(at))).collect()
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        let rows: Vec<_> = (0..L::COUNT).map(L::values).collect();
+        Self { children: M::children(registry, spec, L::NAMES, &rows).into(), labels: PhantomData }
+    }
+}
+
+/// A gauge by configured endpoint. The names are bounded by the configuration, not by an enum.
+#[derive(Debug)]
+pub struct ByEndpoint(IntGaugeVec);
+
+impl ByEndpoint {
+    /// The gauge of a profile. A lookup: call it once per profile at start and keep the handle.
+    #[must_use]
+    pub fn resolve(&self, profile: &str) -> IntGauge {
+        self.0.with_label_values(&[profile])
+    }
+}
+
+impl Declared for ByEndpoint {
+    const KIND: &'static str = "gauge";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![("endpoint", vec!["name of the profile"])]
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        Self(register(registry, IntGaugeVec::new(spec.opts(), &["endpoint"]), spec.name))
+    }
+}

@@ -1,0 +1,212 @@
+//! Every metric, declared once in one table. Base units; handles are fields, resolved at start, so counting is one
+//! atomic addition. Never a user, symbol or connection in a label, and never the process-wide registry: several
+//! replicas run in one test process.
+
+use std::sync::Arc;
+
+use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+
+mod family;
+mod labels;
+mod process;
+
+pub use family::{ByEndpoint, Family};
+pub use labels::{
+    AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, Replay, Route,
+    StatusClass,
+};
+pub use process::{count_panics, watch_event_loop};
+
+use family::{Declared, Spec};
+
+/// From a client's or publisher's point of view: half a millisecond to ten seconds.
+const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Work inside the replica: ten microseconds to one second.
+const WORK: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0];
+/// Frames handed to the kernel in one call.
+const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// A metric as the documentation lists it.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Full name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label names with the values they can take.
+    pub labels: Vec<(&'static str, Vec<&'static str>)>,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// Turns the table into the struct, its construction and its description. A field's name is the metric's name without
+/// the prefix, so that a search for either finds both.
+macro_rules! metrics {
+    ($($name:ident: $type:ty $([$buckets:ident])? = $help:literal;)+) => {
+        /// All metrics of one replica.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $name: $type,)+
+        }
+
+        impl Metrics {
+            fn declare(registry: Registry) -> Self {
+                $(let $name = <$type>::declare(&registry, &Spec {
+                    name: concat!("tickgate_", stringify!($name)),
+                    help: $help,
+                    buckets: metrics!(@buckets $($buckets)?),
+                });)+
+                Self { registry, $($name,)+ }
+            }
+
+            /// Every metric that carries the prefix, in the order of the table.
+            #[must_use]
+            pub fn describe() -> Vec<Described> {
+                vec![$(Described {
+                    name: concat!("tickgate_", stringify!($name)),
+                    kind: <$type>::KIND,
+                    labels: <$type>::labels(),
+                    help: $help,
+                },)+]
+            }
+        }
+    };
+    (@buckets) => { &[] };
+    (@buckets $buckets:ident) => { $buckets };
+}
+
+metrics! {
+    connections: ByEndpoint = "Open connections of this replica.";
+    connections_max: IntGauge = "Open connections this replica lets in.";
+    handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
+    handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
+    disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
+    close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
+    subscriptions: IntGauge = "Subscriptions of this replica.";
+    topics: IntGauge = "Topics this replica follows.";
+    messages_received_total: IntCounter = "Messages received from clients.";
+    received_bytes_total: IntCounter = "Bytes of messages received from clients.";
+    errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
+
+    publications_total: Family<(Door, PublishResult), IntCounter> = "Publications handed in on this replica.";
+    deliveries_total: IntCounter = "Publications pushed into outboxes, one per subscriber.";
+    sent_bytes_total: IntCounter = "Bytes written to clients.";
+    frames_per_write: Histogram [BATCH] = "Frames handed to the kernel in one call (sampled).";
+    conflated_total: IntCounter = "Values of state topics that were replaced by a newer one before they were sent.";
+    dropped_total: IntCounter = "Messages of event topics that were dropped for slow clients.";
+    gaps_total: Family<Gap, IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
+    slow_consumers: IntGauge = "Connections whose outbox is over its bound now.";
+    delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled).";
+    fan_out_duration_seconds: Histogram [WORK] = "Walking the subscribers of one publication.";
+
+    replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by what answered them.";
+    replayed_messages_total: IntCounter = "Messages sent again to clients that missed them.";
+    replay_duration_seconds: Histogram [LATENCY] = "From a request for missed messages to the last of them.";
+
+    redis_up: Family<Link, IntGauge> = "1 while the link to Redis works.";
+    redis_reconnects_total: Family<Link, IntCounter> = "Links to Redis made anew.";
+    redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
+    redis_publish_duration_seconds: Histogram [LATENCY] = "From a publication's hand-over to Redis to its answer.";
+    redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
+    redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
+    fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
+    generation_changes_total: IntCounter = "Times that another Redis server answered than before.";
+    lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as found by this replica.";
+    sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";
+    replicas: IntGauge = "Live replicas as this one sees them; read it with max, not sum.";
+
+    auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
+    rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
+    http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
+    http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
+    draining: IntGauge = "1 while this replica drains.";
+    panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
+    event_loop_lag_seconds: Histogram [LATENCY] = "How late a timer fires: the time a ready task waits for a worker.";
+}
+
+impl Metrics {
+    /// All metrics of a replica, at zero, with those of the process and the build.
+    #[must_use]
+    #[expect(clippy::new_ret_no_self, reason = "never used but shared")]
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        process::register(&registry);
+        Arc::new(Self::declare(registry))
+    }
+
+    /// The text exposition, in the format of Prometheus 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric can't be written, which no declared one does.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Everything that a fresh replica exports, by name.
+    fn exported() -> BTreeSet<String> {
+        let metrics = Metrics::new();
+        metrics.connections.resolve("trading").set(1);
+        metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect()
+    }
+
+    fn row(metric: &Described) -> String {
+        let label = |(name, values): &(&str, Vec<&str>)| format!(" `{name}`: {}", values.join(", "));
+        let labels: Vec<_> = metric.labels.iter().map(label).collect();
+        format!("| `{}` | {} |{} | {} |", metric.name, metric.kind, labels.join(";"), metric.help)
+    }
+
+    #[test]
+    fn the_documented_list_is_the_declared_one() {
+        let document = include_str!("../../docs/metrics.md");
+        let documented: Vec<_> = document.lines().filter(|line| line.starts_with("| `tickgate_")).collect();
+        let mut declared: Vec<_> = Metrics::describe().iter().map(row).collect();
+        declared.extend(process::BUILD_ROWS.iter().map(|row| (*row).to_owned()));
+        assert_eq!(documented, declared, "docs/metrics.md should hold:\n{}\n", declared.join("\n"));
+    }
+
+    #[test]
+    fn every_exported_metric_is_documented_and_the_other_way_round() {
+        let document = include_str!("../../docs/metrics.md");
+        let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let documented: BTreeSet<_> = names.map(str::to_owned).collect();
+        assert_eq!(documented, exported());
+    }
+
+    #[test]
+    fn replicas_of_one_process_count_apart() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.publications_total.of((Door::Feed, PublishResult::Refused)).inc_by(3);
+        assert!(one.text().unwrap().contains("tickgate_publications_total{result=\"refused\",source=\"feed\"} 3"));
+        assert!(other.text().unwrap().contains("tickgate_publications_total{result=\"refused\",source=\"feed\"} 0"));
+    }
+
+    #[test]
+    fn a_pair_of_labels_has_a_child_of_its_own_for_each_combination() {
+        let metrics = Metrics::new();
+        for (at, route) in Route::ALL.iter().enumerate() {
+            metrics.http_requests_total.of((*route, StatusClass::of(404))).inc_by(at as u64 + 1);
+        }
+        let text = metrics.text().unwrap();
+        for (at, route) in Route::ALL.iter().enumerate() {
+            let line =
+                format!("tickgate_http_requests_total{{route=\"{}\",status=\"4xx\"}} {}", route.as_str(), at + 1);
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_its_own_label() {
+        for code in Code::ALL.iter().filter(|code| **code != Code::Other) {
+            assert_eq!(Code::of(code.as_str().parse().unwrap()), *code);
+        }
+        assert_eq!(Code::of(4999), Code::Other);
+    }
+}
