@@ -1,0 +1,411 @@
+//! WebSocket frames (RFC 6455) without I/O: bytes in, events out, and the few bytes that go before a payload.
+//!
+//! [`Reader`] is one connection's share: 16 bytes, and nothing else while no frame or fragmented message is incomplete.
+//! It never allocates by a declared length, only for bytes that have arrived, and never more than the message bound.
+//! Lengths that are not written in the shortest form are accepted.
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+pub use encode::{put_close, put_head, put_masked};
+
+mod encode;
+#[cfg(test)]
+mod tests;
+
+/// Longest frame head: two bytes, a 64-bit length, a mask.
+const HEAD_BYTES_MAX: usize = 14;
+/// Longest payload of a control frame.
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    Continuation = 0,
+    Text = 1,
+    Binary = 2,
+    Close = 8,
+    Ping = 9,
+    Pong = 10,
+}
+
+impl Opcode {
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    fn is_control(self) -> bool {
+        self as u8 >= 8
+    }
+}
+
+/// Whose frames are read: a client masks every frame, a server none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Client,
+    Server,
+}
+
+/// One message or control frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    /// Code and reason; no code when the peer gave none. Nothing comes after it.
+    Close(Option<u16>, &'a str),
+}
+
+/// The peer broke the protocol or a bound. It is told by a Close frame; nothing more is read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason} ({code})")]
+pub struct Violation {
+    /// 1002, 1003, 1007 or 1009.
+    pub code: u16,
+    pub reason: &'static str,
+}
+
+impl Violation {
+    const fn protocol(reason: &'static str) -> Self {
+        Self { code: 1002, reason }
+    }
+
+    const NOT_TEXT: Self = Self { code: 1003, reason: "binary messages are not spoken here" };
+    const NOT_UTF8: Self = Self { code: 1007, reason: "text is not UTF-8" };
+    const TOO_LONG: Self = Self { code: 1009, reason: "message is too long" };
+}
+
+/// What one connection has to remember between reads.
+#[derive(Debug)]
+pub struct Reader {
+    pending: Option<Box<Pending>>,
+    message_bytes_max: u32,
+    peer: Peer,
+    binary: bool,
+    ended: bool,
+}
+
+/// What is kept while a head, a payload or a fragmented message is incomplete.
+#[derive(Debug, Default)]
+struct Pending {
+    head: [u8; HEAD_BYTES_MAX],
+    head_len: u8,
+    /// The frame whose payload is still arriving.
+    frame: Option<Frame>,
+    /// Payload so far of an incomplete control frame; one may come between the fragments of a message.
+    control: Vec<u8>,
+    message: Option<Partial>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.head_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+}
+
+/// A message that is not complete yet.
+#[derive(Debug)]
+struct Partial {
+    opcode: Opcode,
+    bytes: Vec<u8>,
+    /// Text up to here is known to be UTF-8.
+    checked: usize,
+}
+
+impl Partial {
+    /// Takes more of the payload. Bad text is found with its first bad byte, not at the end of the message.
+    fn append(&mut self, chunk: &[u8], bytes_max: usize) -> Result<(), Violation> {
+        let needed = self.bytes.len() + chunk.len();
+        if needed > self.bytes.capacity() {
+            // Doubling, but never past the bound that the head was checked against.
+            let target = (self.bytes.capacity() * 2).clamp(needed, bytes_max.max(needed));
+            self.bytes.reserve_exact(target - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(chunk);
+        if self.opcode == Opcode::Text {
+            match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
+                Ok(text) => self.checked += text.len(),
+                Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+                Err(_) => return Err(Violation::NOT_UTF8),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A parsed head, and how much of the payload has been taken.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    fin: bool,
+    opcode: Opcode,
+    mask: Option<[u8; 4]>,
+    len: usize,
+    taken: usize,
+}
+
+/// A complete message or control frame and where its payload lies.
+struct Found {
+    opcode: Opcode,
+    /// A part of the input, or what was assembled.
+    input: Option<Range<usize>>,
+}
+
+impl Reader {
+    /// For what a client sends to a gateway: masked frames, text only.
+    #[must_use]
+    pub fn text(message_bytes_max: u32) -> Self {
+        Self::new(Peer::Client, false, message_bytes_max)
+    }
+
+    /// A reader of `peer`'s frames that takes binary messages when `binary` is set.
+    #[must_use]
+    pub fn new(peer: Peer, binary: bool, message_bytes_max: u32) -> Self {
+        Self { pending: None, message_bytes_max, peer, binary, ended: false }
+    }
+
+    /// Takes what was read from the socket; the events come out of the returned [`Feed`]. Payloads are unmasked in place.
+    pub fn feed<'a>(&'a mut self, input: &'a mut [u8]) -> Feed<'a> {
+        Feed { reader: self, input, at: 0, assembled: Vec::new() }
+    }
+
+    /// Whether a Close frame or a violation was read. All further input is ignored.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether an incomplete frame or message is being kept.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    fn pending(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// Lets go of the memory as soon as nothing is incomplete.
+    fn settle(&mut self) {
+        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
+            self.pending = None;
+        }
+    }
+
+    fn partial(&self) -> Option<&Partial> {
+        self.pending.as_ref()?.message.as_ref()
+    }
+
+    /// Reads a head from the front of `bytes`: the frame and the head's length, or `None` when bytes are missing.
+    /// Whatever the first two bytes give away is refused with them.
+    fn parse_head(&self, bytes: &[u8]) -> Result<Option<(Frame, usize)>, Violation> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        let (fin, masked, len7) = (first & 0x80 != 0, second & 0x80 != 0, second & 0x7f);
+        if first & 0x70 != 0 {
+            return Err(Violation::protocol("reserved bits are set"));
+        }
+        let Some(opcode) = Opcode::from_bits(first & 0x0f) else {
+            return Err(Violation::protocol("unknown opcode"));
+        };
+        match (self.peer, masked) {
+            (Peer::Client, false) => return Err(Violation::protocol("frame is not masked")),
+            (Peer::Server, true) => return Err(Violation::protocol("frame is masked")),
+            _ => {}
+        }
+        self.check_place(opcode, fin, len7)?;
+        let (len, len_bytes) = match (len7, rest) {
+            (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 2),
+            (127, [a, b, c, d, e, f, g, h, ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 8),
+            (126 | 127, _) => return Ok(None),
+            _ => (u64::from(len7), 0),
+        };
+        let before = if opcode.is_control() { 0 } else { self.partial().map_or(0, |partial| partial.bytes.len()) };
+        let room = self.message_bytes_max as usize - before;
+        let len = match usize::try_from(len) {
+            Ok(len) if len <= room || opcode.is_control() => len,
+            _ => return Err(Violation::TOO_LONG),
+        };
+        let mask = match (masked, &rest[len_bytes..]) {
+            (false, _) => None,
+            (true, [a, b, c, d, ..]) => Some([*a, *b, *c, *d]),
+            (true, _) => return Ok(None),
+        };
+        let head_len = 2 + len_bytes + if masked { 4 } else { 0 };
+        Ok(Some((Frame { fin, opcode, mask, len, taken: 0 }, head_len)))
+    }
+
+    /// Whether a frame of this kind may come now.
+    fn check_place(&self, opcode: Opcode, fin: bool, len7: u8) -> Result<(), Violation> {
+        if opcode.is_control() {
+            if !fin {
+                return Err(Violation::protocol("control frame is fragmented"));
+            }
+            if usize::from(len7) > CONTROL_BYTES_MAX {
+                return Err(Violation::protocol("control frame is too long"));
+            }
+            return Ok(());
+        }
+        match (opcode, self.partial().is_some()) {
+            (Opcode::Continuation, false) => Err(Violation::protocol("continuation without a message")),
+            (Opcode::Text | Opcode::Binary, true) => Err(Violation::protocol("message inside a fragmented message")),
+            (Opcode::Binary, false) if !self.binary => Err(Violation::NOT_TEXT),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Input being read. Dropping it early drops the rest of the input.
+#[derive(Debug)]
+pub struct Feed<'a> {
+    reader: &'a mut Reader,
+    input: &'a mut [u8],
+    at: usize,
+    /// The payload of the last event that did not lie in one piece in the input.
+    assembled: Vec<u8>,
+}
+
+impl Feed<'_> {
+    /// The next event, or `None` when the input is used up. After a Close or a violation there is none.
+    #[expect(clippy::should_implement_trait, reason = "events borrow from the feed, which an iterator cannot express")]
+    pub fn next(&mut self) -> Option<Result<Event<'_>, Violation>> {
+        let found = match self.find() {
+            Ok(found) => found?,
+            Err(violation) => {
+                self.reader.ended = true;
+                self.reader.pending = None;
+                return Some(Err(violation));
+            }
+        };
+        let payload = match found.input {
+            Some(range) => &self.input[range],
+            None => &self.assembled,
+        };
+        let event = event(found.opcode, payload);
+        if matches!(event, Err(_) | Ok(Event::Close(..))) {
+            self.reader.ended = true;
+            self.reader.pending = None;
+        }
+        Some(event)
+    }
+
+    fn find(&mut self) -> Result<Option<Found>, Violation> {
+        while !self.reader.ended && self.at < self.input.len() {
+            let arriving = self.reader.pending.as_mut().and_then(|pending| pending.frame.take());
+            let frame = match arriving {
+                Some(frame) => frame,
+                None => match self.take_head()? {
+                    Some(frame) => frame,
+                    None => break,
+                },
+            };
+            let found = self.take_payload(frame)?;
+            self.reader.settle();
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a head from the input, or keeps its beginning.
+    fn take_head(&mut self) -> Result<Option<Frame>, Violation> {
+        let rest = &self.input[self.at..];
+        let kept = self.reader.pending.as_ref().map_or(0, |pending| usize::from(pending.head_len));
+        if kept == 0
+            && let Some((frame, head_len)) = self.reader.parse_head(rest)?
+        {
+            self.at += head_len;
+            return Ok(Some(frame));
+        }
+        let added = rest.len().min(HEAD_BYTES_MAX - kept);
+        let pending = self.reader.pending();
+        pending.head[kept..kept + added].copy_from_slice(&rest[..added]);
+        let head = pending.head;
+        if let Some((frame, head_len)) = self.reader.parse_head(&head[..kept + added])? {
+            self.reader.pending().head_len = 0;
+            self.at += head_len - kept;
+            return Ok(Some(frame));
+        }
+        // A whole head always parses, so `added` is all that was left and fits.
+        self.reader.pending().head_len = (kept + added) as u8;
+        self.at += added;
+        Ok(None)
+    }
+
+    /// Takes the payload, or as much of it as there is.
+    fn take_payload(&mut self, frame: Frame) -> Result<Option<Found>, Violation> {
+        let len = (frame.len - frame.taken).min(self.input.len() - self.at);
+        let range = self.at..self.at + len;
+        self.at += len;
+        let chunk = &mut self.input[range.clone()];
+        if let Some(mask) = frame.mask {
+            encode::unmask(chunk, mask, frame.taken);
+        }
+        let frame = Frame { taken: frame.taken + len, ..frame };
+        let complete = frame.taken == frame.len;
+        let in_one_piece = complete && len == frame.len;
+        if in_one_piece && frame.fin && frame.opcode != Opcode::Continuation {
+            return Ok(Some(Found { opcode: frame.opcode, input: Some(range) }));
+        }
+        let bytes_max = self.reader.message_bytes_max as usize;
+        let pending = self.reader.pending();
+        if !complete {
+            pending.frame = Some(frame);
+            if len == 0 {
+                // Nothing kept yet: the payload may still come in one piece.
+                return Ok(None);
+            }
+        }
+        if frame.opcode.is_control() {
+            pending.control.extend_from_slice(chunk);
+            if !complete {
+                return Ok(None);
+            }
+            self.assembled = std::mem::take(&mut pending.control);
+            return Ok(Some(Found { opcode: frame.opcode, input: None }));
+        }
+        let new = || Partial { opcode: frame.opcode, bytes: Vec::new(), checked: 0 };
+        pending.message.get_or_insert_with(new).append(chunk, bytes_max)?;
+        if !(complete && frame.fin) {
+            return Ok(None);
+        }
+        Ok(pending.message.take().map(|message| {
+            self.assembled = message.bytes;
+            Found { opcode: message.opcode, input: None }
+        }))
+    }
+}
+
+fn event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {
+    Ok(match opcode {
+        Opcode::Text => Event::Text(text(payload)?),
+        Opcode::Binary | Opcode::Continuation => Event::Binary(payload),
+        Opcode::Ping => Event::Ping(payload),
+        Opcode::Pong => Event::Pong(payload),
+        Opcode::Close => match payload {
+            [] => Event::Close(None, ""),
+            [_] => return Err(Violation::protocol("close code is cut off")),
+            [a, b, reason @ ..] => {
+                let code = u16::from_be_bytes([*a, *b]);
+                if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                    return Err(Violation::protocol("close code may not be sent"));
+                }
+                Event::Close(Some(code), text(reason)?)
+            }
+        },
+    })
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Violation> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NOT_UTF8)
+}
