@@ -16,17 +16,47 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Subscribe(Subscribe),
-    Unsubscribe { channels: Vec<String> },
+    Unsubscribe {
+        channels: Vec<String>,
+    },
     /// `subscribe_<verb>` and `unsubscribe_<verb>` with `symbols`: channels once the profile's prefix is put before.
-    SubscribeSymbols { verb: String, symbols: Vec<String> },
-    UnsubscribeSymbols { verb: String, symbols: Vec<String> },
-    Ping { timestamp: Option<Box<str>> },
-    Auth { token: String },
-    History { channel: String, since: Option<StreamId>, last: Option<u32>, limit: Option<u32> },
-    Publish { channel: String, data: Json, msg_id: Option<String>, user: Option<String> },
-    Run { command: String, args: Option<Json> },
-    Presence { channel: String },
-    Configure { max_rate: Option<u32>, heartbeat_interval: Option<u32> },
+    SubscribeSymbols {
+        verb: String,
+        symbols: Vec<String>,
+    },
+    UnsubscribeSymbols {
+        verb: String,
+        symbols: Vec<String>,
+    },
+    Ping {
+        timestamp: Option<Box<str>>,
+    },
+    Auth {
+        token: String,
+    },
+    History {
+        channel: String,
+        since: Option<StreamId>,
+        last: Option<u32>,
+        limit: Option<u32>,
+    },
+    Publish {
+        channel: String,
+        data: Json,
+        msg_id: Option<String>,
+        user: Option<String>,
+    },
+    Run {
+        command: String,
+        args: Option<Json>,
+    },
+    Presence {
+        channel: String,
+    },
+    Configure {
+        max_rate: Option<u32>,
+        heartbeat_interval: Option<u32>,
+    },
 }
 
 /// Channels to subscribe, and where to begin.
