@@ -3,11 +3,15 @@
 //! - `code` is the one table of close and error codes.
 //! - `command` decodes the JSON dialect, `envelope` the `SocketMessage` dialect of producers.
 //! - `reply` encodes what one client is told; `push` encodes publications, once for all who share a wire form.
-//! - `payload` checks what publishers send.
+//! - `frame` wraps a text for its transport: WebSocket frames and Server-Sent Events.
+//! - `payload` checks what publishers send; `json` and `time` are what all of them read and write with.
 
 pub mod code;
 pub mod command;
 pub mod envelope;
+pub mod frame;
+pub mod json;
 pub mod payload;
 pub mod push;
 pub mod reply;
+pub mod time;

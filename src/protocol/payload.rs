@@ -1,1 +1,98 @@
-//! To come.
+//! What publishers may send: exactly one JSON object that every reader reads alike. Never changes a byte of it.
+
+use thiserror::Error;
+
+use super::json::{JsonError, scan_object};
+
+/// The key that the gateway adds to every push; publishers may not use it.
+pub const META_KEY: &str = "_meta";
+
+/// Why a payload is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PayloadError {
+    /// Not text.
+    #[error("the payload is not valid UTF-8 at byte {at}")]
+    Utf8 { at: usize },
+    /// Not one object, or one that readers would read differently.
+    #[error("the payload is refused: {0}")]
+    Json(#[from] JsonError),
+    /// The publisher used the gateway's own key.
+    #[error("the payload is refused: the key `_meta` is reserved for the gateway")]
+    ReservedKey,
+}
+
+/// Checks what a publisher sends: one JSON object and nothing after it, nested at most `depth_max` levels, without a key
+/// twice in any object, without numbers beyond a double, without `_meta` at the top. One pass, no tree.
+///
+/// # Errors
+/// [`PayloadError`] for the first thing that is wrong.
+pub fn check_payload(payload: &[u8], depth_max: usize) -> Result<(), PayloadError> {
+    let text = simdutf8::basic::from_utf8(payload).map_err(|_| utf8_error(payload))?;
+    let mut reserved = false;
+    scan_object(text, depth_max, |key, _| reserved |= key == META_KEY)?;
+    if reserved { Err(PayloadError::ReservedKey) } else { Ok(()) }
+}
+
+/// Whether the bytes can be sent in a text frame and have the outline of an object: valid UTF-8 between braces. For
+/// messages that an engine wrote into Redis itself, where the full check would cost more than the message is worth.
+#[must_use]
+pub fn has_object_outline(payload: &[u8]) -> bool {
+    let trimmed = payload.trim_ascii();
+    trimmed.len() >= 2
+        && trimmed.first() == Some(&b'{')
+        && trimmed.last() == Some(&b'}')
+        && simdutf8::basic::from_utf8(payload).is_ok()
+}
+
+#[cold]
+fn utf8_error(payload: &[u8]) -> PayloadError {
+    PayloadError::Utf8 { at: std::str::from_utf8(payload).map_or_else(|error| error.valid_up_to(), str::len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_ordinary_publication_passes() {
+        let order = br#"{"type":"order_update","order_id":"123456","status":"filled","price":50000.00,"_metadata":1,"x":{"_meta":1}}"#;
+        assert_eq!(check_payload(order, 32), Ok(()));
+        assert_eq!(check_payload(b" {} \r\n", 32), Ok(()));
+    }
+
+    #[test]
+    fn the_reserved_key_is_found_however_it_is_written() {
+        for payload in [r#"{"_meta":{}}"#, r#"{"a":1,"_meta":null}"#, r#"{"\u005fmeta":1}"#, r#"{"_\u006deta":1}"#] {
+            assert_eq!(check_payload(payload.as_bytes(), 32), Err(PayloadError::ReservedKey), "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_readers_would_read_differently_is_refused() {
+        assert_eq!(check_payload(b"{\"a\":\"\xff\"}", 32), Err(PayloadError::Utf8 { at: 6 }));
+        for payload in
+            ["", "1", "[]", "{} x", r#"{"a":1,"a":2}"#, r#"{"a":1e400}"#, r#"{"a":NaN}"#, r#"{"a":"\ud800"}"#]
+        {
+            assert!(matches!(check_payload(payload.as_bytes(), 32), Err(PayloadError::Json(_))), "{payload}");
+        }
+    }
+
+    #[test]
+    fn the_outline_needs_braces_and_utf8() {
+        assert!(has_object_outline(b" {\"a\":1}\n"));
+        for payload in [&b""[..], b"{", b"}", b"[1]", b"{\"a\":1", b"{\"\xc3\"}", b"\"{}\""] {
+            assert!(!has_object_outline(payload), "{payload:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered_and_what_passes_has_the_outline(payload in prop::collection::vec(any::<u8>(), 0..64)) {
+            if check_payload(&payload, 32).is_ok() {
+                prop_assert!(has_object_outline(&payload));
+            }
+        }
+    }
+}
