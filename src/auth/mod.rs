@@ -1,7 +1,32 @@
 //! Who may do what: tokens are verified in `token`, rights are decided in `policy` (pure).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `token` | [`Verifier`]: the way of a token from text to [`Identity`] |
+//! | `jws` | the compact form and its header: what is a token at all |
+//! | `keys` | one key, pinned to one algorithm; where keys come from |
+//! | `jwks` | a key set by URL: fetched, cached, refreshed |
+//! | `claims` | what a genuine token says, and whether that is acceptable now |
+//! | `refusal` | why a token was refused |
+//! | `mint` | making tokens, for development and tests |
+//! | `api_keys` | keys of backends, compared in constant time |
+//! | `policy` | what an identity may do |
+//!
+//! Never logs, shows or stores any part of a token or key.
 
+mod api_keys;
+mod claims;
+mod jwks;
+mod jws;
+mod keys;
+mod mint;
 mod policy;
+mod refusal;
+#[cfg(test)]
+mod tests;
 mod token;
 
+pub use mint::{MintError, NewToken, mint};
 pub use policy::{Identity, Rights};
-pub use token::{TokenError, Verifier};
+pub use refusal::TokenError;
+pub use token::Verifier;

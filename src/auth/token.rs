@@ -1,38 +1,141 @@
-//! JWT verification.
-use std::time::SystemTime;
-use thiserror::Error;
-use super::Identity;
-use crate::config;
+//! The way of a token from text to [`Identity`]. Never takes the algorithm from the token: a token only points at
+//! keys, and each key has its own.
 
-/// Why a token was refused. Never holds any part of the token.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum TokenError {
-    #[error("the token is expired")]
-    Expired,
-    #[error("the token is invalid: {0}")]
-    Invalid(&'static str),
-    #[error("no key for this token is known")]
-    UnknownKey,
-    #[error("keys can't be loaded now")]
-    KeysUnavailable,
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    Identity, TokenError,
+    api_keys::ApiKeys,
+    claims::ClaimRules,
+    jwks::{KeySet, seconds},
+    jws::Jws,
+    keys::Key,
+};
+use crate::{config, tasks::Tasks};
+
+/// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
+pub struct Verifier {
+    /// Secrets and PEM keys.
+    keys: Vec<Key>,
+    key_set: Option<Arc<KeySet>>,
+    rules: ClaimRules,
+    token_bytes_max: usize,
+    api_keys: ApiKeys,
 }
 
-/// Verifies tokens against the configured keys. Shared; cheap to use from any task.
-#[derive(Debug)]
-pub struct Verifier;
-
 impl Verifier {
-    /// Loads all key material.
+    /// Loads all key material; [`Verifier::start`] fetches the key set.
     ///
     /// # Errors
     /// A sentence per key that can't be used.
-    pub fn new(_config: &config::Auth) -> Result<Self, Vec<String>> { unimplemented!() }
-    /// Verifies signature and claims as of `now`.
+    pub fn new(config: &config::Auth) -> Result<Self, Vec<String>> {
+        let secrets = config.hs256_secrets.iter().map(Key::from_secret);
+        let files = config.public_keys.iter().map(Key::from_file);
+        let mut problems = Vec::new();
+        let keys = secrets.chain(files).filter_map(|key| key.map_err(|problem| problems.push(problem)).ok()).collect();
+        let key_set = config.jwks.as_ref().map(KeySet::new).transpose();
+        let key_set = key_set.map_err(|problem| problems.push(problem)).unwrap_or_default().map(Arc::new);
+        if config.api_keys.iter().any(|key| key.expose().is_empty()) {
+            problems.push("auth: an API key is empty".into());
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            keys,
+            key_set,
+            rules: ClaimRules::new(config),
+            token_bytes_max: config.token_bytes_max,
+            api_keys: ApiKeys::new(&config.api_keys),
+        })
+    }
+
+    /// Keeps the key set fresh in a task, where one is configured, and waits for the first fetch to succeed or fail.
+    /// A failure is logged and tried again: tokens that need it get [`TokenError::KeysUnavailable`] until then.
+    pub async fn start(&self, tasks: &Tasks) {
+        if let Some(key_set) = &self.key_set {
+            tasks.spawn("key_set", Arc::clone(key_set).keep_fresh(tasks.stop()));
+            key_set.first_attempt().await;
+        }
+    }
+
+    /// Verifies signature and claims as of `now`, waiting for a fetch of the key set where the token needs one.
     ///
     /// # Errors
     /// [`TokenError`].
-    pub async fn verify(&self, _token: &str, _now: SystemTime) -> Result<Identity, TokenError> { unimplemented!() }
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, TokenError> {
+        if let Some(settled) = self.verify_now(token, now) {
+            return settled;
+        }
+        if let Some(key_set) = &self.key_set {
+            key_set.refresh(seconds(now)).await;
+        }
+        self.check(token, seconds(now))
+    }
+
+    /// The same without waiting: `None` when only a fetch of the key set can settle it. Takes a few microseconds for
+    /// HS256.
+    #[must_use]
+    pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<Identity, TokenError>> {
+        let now = seconds(now);
+        match self.check(token, now) {
+            Err(TokenError::UnknownKey | TokenError::KeysUnavailable)
+                if self.key_set.as_ref().is_some_and(|set| set.may_fetch(now)) =>
+            {
+                None
+            }
+            settled => Some(settled),
+        }
+    }
+
     /// Whether the text is one of the API keys, in constant time.
     #[must_use]
-    pub fn is_api_key(&self, _key: &str) -> bool { unimplemented!() }
+    pub fn is_api_key(&self, key: &str) -> bool {
+        self.api_keys.contains(key)
+    }
+
+    fn check(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
+        if token.len() > self.token_bytes_max {
+            return Err(TokenError::TooLong);
+        }
+        let jws = Jws::parse(token)?;
+        self.check_signature(&jws)?;
+        self.rules.identity(&jws.claims()?, now)
+    }
+
+    fn check_signature(&self, jws: &Jws) -> Result<(), TokenError> {
+        let kid = jws.kid.as_deref();
+        let verifies = |key: &Key| key.verifies(jws.message, jws.signature);
+        let mut fixed = self.keys.iter().filter(|key| key.answers(jws.algorithm, kid)).peekable();
+        let known = fixed.peek().is_some();
+        if fixed.any(verifies) {
+            return Ok(());
+        }
+        // Secrets never come from a key set, so only public-key tokens are looked up there.
+        let symmetric = jws.algorithm == jsonwebtoken::Algorithm::HS256;
+        let key_set = self.key_set.as_ref().filter(|_| !symmetric);
+        match key_set.and_then(|set| set.any((jws.algorithm, kid), verifies)) {
+            Some(true) => Ok(()),
+            Some(false) => Err(TokenError::Signature),
+            None if known => Err(TokenError::Signature),
+            None => Err(self.no_key(jws, key_set.map(|set| set.is_loaded()))),
+        }
+    }
+
+    /// Why there is no key for the token; `loaded` is the state of the key set that could have had it.
+    fn no_key(&self, jws: &Jws, loaded: Option<bool>) -> TokenError {
+        match loaded {
+            Some(true) => TokenError::UnknownKey,
+            Some(false) => TokenError::KeysUnavailable,
+            None if self.keys.iter().any(|key| key.algorithm == jws.algorithm) => TokenError::UnknownKey,
+            None => TokenError::Algorithm,
+        }
+    }
+}
+
+/// Shows counts only.
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("keys", &self.keys.len()).field("key_set", &self.key_set.is_some()).finish()
+    }
 }

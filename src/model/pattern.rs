@@ -53,11 +53,13 @@ mod tests {
 
     #[test]
     fn stars_match_any_run() {
-        let hits = [("*", "x"), ("ticker:*", "ticker:BTC"), ("a*c", "abc"), ("a*c", "ac"), ("a*b*c", "a1b2c"), ("x", "x")];
+        let hits =
+            [("*", "x"), ("ticker:*", "ticker:BTC"), ("a*c", "abc"), ("a*c", "ac"), ("a*b*c", "a1b2c"), ("x", "x")];
         for (pattern, name) in hits {
             assert!(Pattern::new(pattern).unwrap().matches(name), "{pattern} {name}");
         }
-        let misses = [("ticker:*", "trades:BTC"), ("a*c", "abd"), ("x", "xy"), ("x", ""), ("ab*ba", "aba"), ("a*b*c", "acb")];
+        let misses =
+            [("ticker:*", "trades:BTC"), ("a*c", "abd"), ("x", "xy"), ("x", ""), ("ab*ba", "aba"), ("a*b*c", "acb")];
         for (pattern, name) in misses {
             assert!(!Pattern::new(pattern).unwrap().matches(name), "{pattern} {name}");
         }

@@ -48,11 +48,7 @@ impl StreamId {
     /// How many entries lie between two ids, both ends excluded, where that can be known (one epoch).
     #[must_use]
     pub const fn missing_between(after: Self, before: Self) -> Option<u64> {
-        if after.epoch == before.epoch && after.seq < before.seq {
-            Some(before.seq - after.seq - 1)
-        } else {
-            None
-        }
+        if after.epoch == before.epoch && after.seq < before.seq { Some(before.seq - after.seq - 1) } else { None }
     }
 }
 

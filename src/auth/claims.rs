@@ -1,0 +1,316 @@
+//! What a genuine token says, and whether that is acceptable now. Pure; never sees an unverified token.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Identity, Rights, TokenError};
+use crate::{
+    config,
+    model::{Pattern, UserId},
+};
+
+/// The last second of the year 9999: times beyond are mistakes (milliseconds, 1e300), not dates.
+const SECONDS_MAX: u64 = 253_402_300_799;
+
+/// What the configuration asks of every token's claims.
+#[derive(Debug)]
+pub(super) struct ClaimRules {
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_seconds: u64,
+    /// Shared by all tokens without claims of their own about rights.
+    plain: Arc<Rights>,
+}
+
+/// Each claim as it was written: its type is checked where it is used, so that the refusal can name it. Claims that
+/// occur twice are refused by the derive.
+#[derive(Deserialize)]
+struct Claims<'a> {
+    #[serde(borrow)]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    nbf: Option<&'a RawValue>,
+    #[serde(borrow)]
+    iat: Option<&'a RawValue>,
+    #[serde(borrow)]
+    iss: Option<&'a RawValue>,
+    #[serde(borrow)]
+    aud: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sub: Option<&'a RawValue>,
+    #[serde(borrow)]
+    user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    publish: Option<&'a RawValue>,
+    #[serde(borrow)]
+    commands: Option<&'a RawValue>,
+}
+
+impl ClaimRules {
+    pub(super) fn new(config: &config::Auth) -> Self {
+        Self {
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            leeway_seconds: config.leeway.as_secs(),
+            plain: Arc::default(),
+        }
+    }
+
+    /// Who the claims speak for, as of `now` (seconds since 1970).
+    pub(super) fn identity(&self, json: &[u8], now: u64) -> Result<Identity, TokenError> {
+        let claims: Claims = serde_json::from_slice(json).map_err(|_| TokenError::Claim("all"))?;
+        let (expires_at, issued_at) = self.times(&claims, now)?;
+        self.check_issuer(claims.iss)?;
+        self.check_audience(claims.aud)?;
+        Ok(Identity { user: user(&claims)?, expires_at, issued_at, rights: self.rights(&claims)? })
+    }
+
+    fn times(&self, claims: &Claims, now: u64) -> Result<(u64, Option<u64>), TokenError> {
+        let expires_at = seconds(claims.exp.ok_or(TokenError::Claim("exp"))?, "exp")?;
+        if now >= expires_at.saturating_add(self.leeway_seconds) {
+            return Err(TokenError::Expired);
+        }
+        let not_before = claims.nbf.map(|raw| seconds(raw, "nbf")).transpose()?;
+        let issued_at = claims.iat.map(|raw| seconds(raw, "iat")).transpose()?;
+        // A token from the future would outlive the revocation of its user.
+        if not_before.max(issued_at).is_some_and(|start| start > now.saturating_add(self.leeway_seconds)) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok((expires_at, issued_at))
+    }
+
+    fn check_issuer(&self, issuer: Option<&RawValue>) -> Result<(), TokenError> {
+        let Some(expected) = &self.issuer else { return Ok(()) };
+        match issuer.and_then(text) {
+            Some(issuer) if issuer == **expected => Ok(()),
+            _ => Err(TokenError::Issuer),
+        }
+    }
+
+    /// A token that names audiences is only for them (RFC 7519, 4.1.3), also when none is configured here.
+    fn check_audience(&self, audience: Option<&RawValue>) -> Result<(), TokenError> {
+        let Some(audience) = audience else {
+            return if self.audience.is_none() { Ok(()) } else { Err(TokenError::Audience) };
+        };
+        let expected = self.audience.as_deref().ok_or(TokenError::Audience)?;
+        let named = match text(audience) {
+            Some(one) => one == expected,
+            None => texts(audience).ok_or(TokenError::Claim("aud"))?.iter().any(|one| *one == expected),
+        };
+        if named { Ok(()) } else { Err(TokenError::Audience) }
+    }
+
+    fn rights(&self, claims: &Claims) -> Result<Arc<Rights>, TokenError> {
+        if claims.channels.is_none() && claims.publish.is_none() && claims.commands.is_none() {
+            return Ok(Arc::clone(&self.plain));
+        }
+        let channels = claims.channels.map(|raw| patterns(raw, "channels")).transpose()?;
+        let publish = claims.publish.map(|raw| patterns(raw, "publish")).transpose()?;
+        let commands = match claims.commands.map(RawValue::get) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(TokenError::Claim("commands")),
+        };
+        Ok(Arc::new(Rights { channels, publish: publish.unwrap_or_default(), commands }))
+    }
+}
+
+/// `sub`, or `user_id`, which some issuers write as a number.
+fn user(claims: &Claims) -> Result<UserId, TokenError> {
+    let name = match (claims.sub, claims.user_id) {
+        (Some(sub), _) => text(sub),
+        (None, Some(id)) if is_digits(id.get()) => Some(Cow::Borrowed(id.get())),
+        (None, Some(id)) => text(id),
+        (None, None) => None,
+    };
+    name.and_then(|name| UserId::new(&name).ok()).ok_or(TokenError::Subject)
+}
+
+/// A JWT time: a number of seconds, fractions allowed and dropped.
+fn seconds(raw: &RawValue, claim: &'static str) -> Result<u64, TokenError> {
+    let number = raw.get();
+    let whole = if is_digits(number) {
+        number.parse::<u64>().ok()
+    } else {
+        // Only numbers parse: what other JSON there is begins with a quote, a bracket, a brace, `t`, `f` or `n`.
+        let float = number.parse::<f64>().ok().filter(|float| (0.0..=SECONDS_MAX as f64).contains(float));
+        float.map(|float| float as u64)
+    };
+    whole.filter(|whole| *whole <= SECONDS_MAX).ok_or(TokenError::Claim(claim))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    // `Cow` alone would always copy.
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text>(raw.get()).ok().map(|text| text.0)
+}
+
+fn texts(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn patterns(raw: &RawValue, claim: &'static str) -> Result<Vec<Pattern>, TokenError> {
+    let texts = texts(raw).ok_or(TokenError::Claim(claim))?;
+    texts.iter().map(|text| Pattern::new(text).map_err(|_| TokenError::Claim(claim))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn rules(issuer: Option<&str>, audience: Option<&str>) -> ClaimRules {
+        ClaimRules {
+            issuer: issuer.map(Into::into),
+            audience: audience.map(Into::into),
+            leeway_seconds: 10,
+            plain: Arc::default(),
+        }
+    }
+
+    fn open(json: &str) -> Result<Identity, TokenError> {
+        rules(None, None).identity(json.as_bytes(), NOW)
+    }
+
+    fn outcome(json: &str) -> Result<u64, TokenError> {
+        open(json).map(|identity| identity.expires_at)
+    }
+
+    #[test]
+    fn the_end_must_be_a_number_ahead() {
+        let with_exp = |exp: &str| outcome(&format!(r#"{{"sub":"a","exp":{exp}}}"#));
+        assert_eq!(with_exp("1700000060"), Ok(1_700_000_060));
+        assert_eq!(with_exp("1700000060.9"), Ok(1_700_000_060));
+        assert_eq!(with_exp("1.70000006e9"), Ok(1_700_000_060));
+        assert_eq!(with_exp("1699999991"), Ok(1_699_999_991), "within the leeway");
+        for exp in ["1699999990", "0", "0.0", "1"] {
+            assert_eq!(with_exp(exp), Err(TokenError::Expired), "{exp}");
+        }
+        let malformed = [
+            r#""1700000060""#,
+            r#""never""#,
+            "true",
+            "[]",
+            "{}",
+            "-1",
+            "-1700000060",
+            "1e300",
+            "1700000060000",
+            "18446744073709551615",
+            "99999999999999999999999",
+            "null",
+        ];
+        for exp in malformed {
+            assert_eq!(with_exp(exp), Err(TokenError::Claim("exp")), "{exp}");
+        }
+        assert_eq!(with_exp("1e400"), Err(TokenError::Claim("exp")));
+        assert_eq!(outcome(r#"{"sub":"a"}"#), Err(TokenError::Claim("exp")), "a token must end");
+    }
+
+    #[test]
+    fn a_token_from_the_future_is_refused() {
+        for claim in ["nbf", "iat"] {
+            let with =
+                |value: &str| outcome(&format!(r#"{{"sub":"a","exp":1800000000,"{claim}":{value}}}"#)).map(|_| ());
+            assert_eq!(with("1700000010"), Ok(()), "within the leeway");
+            assert_eq!(with("1700000011"), Err(TokenError::NotYetValid));
+            assert_eq!(with(r#""0""#), Err(TokenError::Claim(claim)));
+            assert_eq!(with("-5"), Err(TokenError::Claim(claim)));
+        }
+        assert_eq!(open(r#"{"sub":"a","exp":1800000000,"iat":1699999000.5}"#).unwrap().issued_at, Some(1_699_999_000));
+    }
+
+    #[test]
+    fn a_claim_given_twice_is_refused() {
+        assert_eq!(outcome(r#"{"sub":"a","exp":1,"exp":1800000000}"#), Err(TokenError::Claim("all")));
+        for json in ["", "null", "[]", "1", r#""x""#, r#"{"sub":"a","exp":1800000000"#] {
+            assert_eq!(outcome(json), Err(TokenError::Claim("all")), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_issuer_must_be_the_configured_one() {
+        let with = |claim: &str| {
+            let json = format!(r#"{{"sub":"a","exp":1800000000{claim}}}"#);
+            rules(Some("https://id.example"), None).identity(json.as_bytes(), NOW).map(|_| ())
+        };
+        assert_eq!(with(r#","iss":"https://id.example""#), Ok(()));
+        for claim in ["", r#","iss":"https://id.example/""#, r#","iss":1"#, r#","iss":["https://id.example"]"#] {
+            assert_eq!(with(claim), Err(TokenError::Issuer), "{claim}");
+        }
+    }
+
+    #[test]
+    fn the_audience_must_include_the_configured_one() {
+        let with = |audience: Option<&str>, claim: &str| {
+            let json = format!(r#"{{"sub":"a","exp":1800000000{claim}}}"#);
+            rules(None, audience).identity(json.as_bytes(), NOW).map(|_| ())
+        };
+        assert_eq!(with(Some("desk"), r#","aud":"desk""#), Ok(()));
+        assert_eq!(with(Some("desk"), r#","aud":["web","desk"]"#), Ok(()));
+        assert_eq!(with(None, ""), Ok(()));
+        for claim in ["", r#","aud":"web""#, r#","aud":[]"#, r#","aud":["web"]"#, r#","aud":null"#] {
+            assert_eq!(with(Some("desk"), claim), Err(TokenError::Audience), "{claim}");
+        }
+        assert_eq!(with(Some("desk"), r#","aud":1"#), Err(TokenError::Claim("aud")));
+        assert_eq!(with(None, r#","aud":"desk""#), Err(TokenError::Audience), "meant for somebody else");
+    }
+
+    #[test]
+    fn the_user_is_sub_or_user_id() {
+        let with = |claims: &str| {
+            let json = format!(r#"{{"exp":1800000000,{claims}}}"#);
+            open(&json).map(|identity| identity.user.as_str().to_owned())
+        };
+        assert_eq!(with(r#""sub":"alice""#).as_deref(), Ok("alice"));
+        assert_eq!(with(r#""sub":"\u00e9milie""#).as_deref(), Ok("émilie"));
+        assert_eq!(with(r#""user_id":"bob""#).as_deref(), Ok("bob"));
+        assert_eq!(with(r#""user_id":42"#).as_deref(), Ok("42"));
+        assert_eq!(with(r#""user_id":"bob","sub":"alice""#).as_deref(), Ok("alice"));
+        let long = format!(r#""sub":"{}""#, "x".repeat(129));
+        for claims in [
+            r#""sub":"""#,
+            r#""sub":42"#,
+            r#""sub":"a\u0000b""#,
+            r#""sub":"a\nb""#,
+            r#""sub":"","user_id":"bob""#,
+            r#""user_id":-1"#,
+            r#""user_id":1.5"#,
+            r#""user_id":{}"#,
+            r#""name":"x""#,
+            &long,
+        ] {
+            assert_eq!(with(claims), Err(TokenError::Subject), "{claims}");
+        }
+    }
+
+    #[test]
+    fn rights_are_read_or_the_token_is_refused() {
+        let with = |claims: &str| open(&format!(r#"{{"sub":"a","exp":1800000000{claims}}}"#)).map(|id| id.rights);
+        assert_eq!(*with("").unwrap(), Rights::default());
+        let rights = with(r#","channels":["orders","ticker:*"],"publish":["run:*"],"commands":true"#).unwrap();
+        assert!(rights.may_subscribe("ticker:BTC", true) && !rights.may_subscribe("portfolio", false));
+        assert!(rights.may_publish("run:1") && !rights.may_publish("orders") && rights.commands);
+        let none = with(r#","channels":[]"#).unwrap();
+        assert!(!none.may_subscribe("orders", false), "an empty list allows nothing");
+        for (claim, values) in [
+            ("channels", [r#""orders""#, r#"[1]"#, r#"["a b"]"#, "{}"]),
+            ("publish", ["true", r#"[""]"#, r#"["*****"]"#, r#"[["a"]]"#]),
+            ("commands", [r#""true""#, "1", "[]", "{}"]),
+        ] {
+            for value in values {
+                assert_eq!(with(&format!(r#","{claim}":{value}"#)).err(), Some(TokenError::Claim(claim)), "{value}");
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The key set of a fixed address: fetched at start, again from time to time, and when a token names a key that it
+//! lacks. Never an address that a token names, never without bounds on time, size and frequency.
+//!
+//! One task does all fetching ([`KeySet::keep_fresh`]); whoever needs a fetch asks it and waits for the attempt that
+//! follows. So a flood of unknown tokens causes one fetch, and a client that leaves aborts nobody's.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use jsonwebtoken::{Algorithm, jwk::Jwk};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::keys::Key;
+use crate::{config, tasks::Stop};
+
+/// A fetch takes no longer.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A key set is no larger.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// No more of a set's keys are looked at.
+const KEYS_MAX: usize = 64;
+/// Unknown keys cause one fetch in this time.
+const UNKNOWN_KEY_INTERVAL_SECONDS: u64 = 30;
+/// After a failed fetch, the next follows after this time, doubled each time.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+/// Keys by address, with the last good ones kept whatever happens.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    source: Source,
+    refresh_interval: Duration,
+    /// `None` until the first fetch succeeded.
+    keys: ArcSwapOption<Vec<Key>>,
+    /// When the last attempt began, in seconds since 1970.
+    attempted_at: AtomicU64,
+    progress: watch::Sender<Progress>,
+    /// When somebody last asked for a fetch, in seconds since 1970.
+    wanted_at: watch::Sender<u64>,
+}
+
+/// What the fetching task is at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    running: bool,
+    /// Attempts that ended, either way.
+    finished: u64,
+}
+
+#[derive(Debug)]
+struct Source {
+    uri: Uri,
+    client: HttpClient,
+    fetch_timeout: Duration,
+}
+
+/// Why a fetch failed.
+#[derive(Debug, Error)]
+enum FetchError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("can't connect or read: {0}")]
+    Transport(Box<dyn std::error::Error + Send + Sync>),
+    #[error("status {0}")]
+    Status(StatusCode),
+    #[error("not a key set")]
+    Malformed,
+    #[error("no usable key among {0}")]
+    NoUsableKey(usize),
+}
+
+impl KeySet {
+    /// Checks the address; fetches nothing yet.
+    ///
+    /// # Errors
+    /// A sentence when the address is not `https` (or `http` on loopback).
+    pub(super) fn new(config: &config::Jwks) -> Result<Self, String> {
+        Ok(Self {
+            source: Source::new(&config.url, FETCH_TIMEOUT)?,
+            refresh_interval: config.refresh_interval,
+            keys: ArcSwapOption::empty(),
+            attempted_at: AtomicU64::new(0),
+            progress: watch::Sender::default(),
+            wanted_at: watch::Sender::new(0),
+        })
+    }
+
+    /// Calls `use_key` for each key that may check such a token, until one says yes. `None`: the set has none. A
+    /// token without `kid` is only matched when there is one key of its algorithm: trying all would let a stranger
+    /// choose how much work a bad token makes.
+    pub(super) fn any(
+        &self,
+        (algorithm, kid): (Algorithm, Option<&str>),
+        use_key: impl Fn(&Key) -> bool,
+    ) -> Option<bool> {
+        let keys = self.keys.load();
+        let of_algorithm = keys.iter().flat_map(|keys| keys.iter()).filter(|key| key.algorithm == algorithm);
+        let fitting = of_algorithm.filter(|key| kid.is_none() || key.answers(algorithm, kid));
+        let (mut found, mut verified) = (0_usize, false);
+        for key in fitting {
+            found += 1;
+            if kid.is_none() && found > 1 {
+                return None;
+            }
+            verified = verified || use_key(key);
+        }
+        (found > 0).then_some(verified)
+    }
+
+    /// Whether a set was ever fetched.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.keys.load().is_some()
+    }
+
+    /// Whether it is worth waiting for a fetch now (seconds since 1970): one runs, or an unknown key may cause one.
+    pub(super) fn may_fetch(&self, now: u64) -> bool {
+        self.progress.borrow().running || self.is_due(now)
+    }
+
+    fn is_due(&self, now: u64) -> bool {
+        now.abs_diff(self.attempted_at.load(Ordering::Relaxed)) >= UNKNOWN_KEY_INTERVAL_SECONDS
+    }
+
+    /// Waits for the end of the fetch that runs, or asks for one; however it ends.
+    pub(super) async fn refresh(&self, now: u64) {
+        let progress = self.progress.subscribe();
+        let Progress { running, finished } = *progress.borrow();
+        if !running && self.is_due(now) {
+            self.wanted_at.send_replace(now);
+        } else if !running {
+            return;
+        }
+        self.attempt_after(progress, finished).await;
+    }
+
+    /// Waits until the first fetch ended, however it ended.
+    pub(super) async fn first_attempt(&self) {
+        self.attempt_after(self.progress.subscribe(), 0).await;
+    }
+
+    async fn attempt_after(&self, mut progress: watch::Receiver<Progress>, finished: u64) {
+        let ended = progress.wait_for(|progress| progress.finished > finished);
+        // Past the time-out nobody fetches: the caller finds no key, which is the right answer then.
+        let _ = tokio::time::timeout(self.source.fetch_timeout * 2, ended).await;
+    }
+
+    /// Fetches now, then whenever it is time or asked for, until the replica stops.
+    pub(super) async fn keep_fresh(self: Arc<Self>, mut stop: Stop) {
+        let mut wanted_at = self.wanted_at.subscribe();
+        let mut retry = RETRY_MIN;
+        let mut now = seconds(SystemTime::now());
+        loop {
+            let wait = if self.attempt(now).await {
+                retry = RETRY_MIN;
+                self.refresh_interval
+            } else {
+                let next = (retry * 2).min(RETRY_MAX);
+                std::mem::replace(&mut retry, next)
+            };
+            now = tokio::select! {
+                () = stop.wait() => return,
+                () = tokio::time::sleep(wait) => seconds(SystemTime::now()),
+                asked = self.asked(&mut wanted_at) => asked,
+            };
+        }
+    }
+
+    /// One fetch, told and counted. Whether it succeeded.
+    async fn attempt(&self, now: u64) -> bool {
+        self.attempted_at.store(now, Ordering::Relaxed);
+        self.progress.send_modify(|progress| progress.running = true);
+        let fetched = self.fetch().await;
+        match &fetched {
+            Ok(keys) => tracing::debug!(keys, "key set loaded"),
+            Err(error) => tracing::warn!(%error, kept = self.is_loaded(), "key set can't be loaded"),
+        }
+        self.progress.send_modify(|progress| *progress = Progress { running: false, finished: progress.finished + 1 });
+        fetched.is_ok()
+    }
+
+    /// The next wish for a fetch that the last attempt did not answer already.
+    async fn asked(&self, wanted_at: &mut watch::Receiver<u64>) -> u64 {
+        loop {
+            if wanted_at.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let now = *wanted_at.borrow_and_update();
+            if self.is_due(now) {
+                return now;
+            }
+        }
+    }
+
+    /// Replaces the keys. The old ones stay when it fails.
+    async fn fetch(&self) -> Result<usize, FetchError> {
+        let body = self.source.get().await?;
+        let keys = parse(&body)?;
+        let count = keys.len();
+        self.keys.store(Some(Arc::new(keys)));
+        Ok(count)
+    }
+}
+
+impl Source {
+    fn new(url: &str, fetch_timeout: Duration) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| format!("auth: the key set's address is not a URL: {url}"))?;
+        let plain = match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => false,
+            (Some("http"), Some(host)) if is_loopback(host) => true,
+            _ => return Err(format!("auth: a key set is fetched by https (or http from loopback), not {url}")),
+        };
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(provider)
+            .map_err(|error| format!("auth: TLS can't be set up: {error}"))?;
+        let connector = if plain { connector.https_or_http() } else { connector.https_only() };
+        let client =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.enable_http1().build());
+        Ok(Self { uri, client, fetch_timeout })
+    }
+
+    /// The body of a plain 200. Redirections are not followed: the address is fixed.
+    async fn get(&self) -> Result<Bytes, FetchError> {
+        let exchange = async {
+            let request = Request::get(self.uri.clone())
+                .header(header::ACCEPT, "application/jwk-set+json, application/json")
+                .header(header::USER_AGENT, concat!("tickgate/", env!("CARGO_PKG_VERSION")))
+                .body(Empty::new())
+                .map_err(|error| FetchError::Transport(error.into()))?;
+            let response = self.client.request(request).await.map_err(|error| FetchError::Transport(error.into()))?;
+            if response.status() != StatusCode::OK {
+                return Err(FetchError::Status(response.status()));
+            }
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+            Ok(body.map_err(FetchError::Transport)?.to_bytes())
+        };
+        let timed_out = |_| FetchError::Timeout(self.fetch_timeout);
+        tokio::time::timeout(self.fetch_timeout, exchange).await.map_err(timed_out)?
+    }
+}
+
+/// The usable keys of a set. What is not understood is skipped, as RFC 7517 asks.
+fn parse(body: &[u8]) -> Result<Vec<Key>, FetchError> {
+    #[derive(Deserialize)]
+    struct Set<'a> {
+        #[serde(borrow)]
+        keys: Vec<&'a RawValue>,
+    }
+    let set: Set = serde_json::from_slice(body).map_err(|_| FetchError::Malformed)?;
+    let jwks = set.keys.iter().take(KEYS_MAX).filter_map(|raw| serde_json::from_str::<Jwk>(raw.get()).ok());
+    let keys: Vec<Key> = jwks.filter_map(|jwk| Key::from_jwk(&jwk)).collect();
+    if keys.is_empty() { Err(FetchError::NoUsableKey(set.keys.len())) } else { Ok(keys) }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whole seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_server_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let source = Source::new(&url, Duration::from_millis(50)).unwrap();
+        let (fetched, accepted) = tokio::join!(source.get(), listener.accept());
+        assert!(matches!(fetched, Err(FetchError::Timeout(_))), "{fetched:?}");
+        drop(accepted);
+    }
+}

@@ -1,0 +1,162 @@
+//! The compact form of a signed token and its header. Never trusts the header: it only helps to find a key, and the
+//! key's own algorithm decides how the signature is checked.
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::Algorithm;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+use super::TokenError;
+
+/// A token taken apart; nothing of it is verified yet.
+#[derive(Debug)]
+pub(super) struct Jws<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<String>,
+    /// Header and payload as they were signed.
+    pub(super) message: &'a [u8],
+    pub(super) signature: &'a str,
+    payload: &'a str,
+}
+
+/// The header fields that matter. Keys that a token brings along (`jwk`, `jku`, `x5u`, `x5c`) are never looked at.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    typ: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+    #[serde(default, deserialize_with = "present")]
+    b64: bool,
+    #[serde(default, deserialize_with = "present")]
+    cty: bool,
+    #[serde(default, deserialize_with = "present")]
+    enc: bool,
+    #[serde(default, deserialize_with = "present")]
+    zip: bool,
+}
+
+/// True for any value, `null` included: a field that is not understood counts by being there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+impl<'a> Jws<'a> {
+    /// Takes a token apart.
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        if header.is_empty() || payload.is_empty() || payload.contains('.') {
+            return Err(TokenError::Malformed);
+        }
+        let header = decode(header)?;
+        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        let algorithm = header.plain()?;
+        if signature.is_empty() {
+            return Err(TokenError::Malformed);
+        }
+        let kid = header.kid.map(Cow::into_owned);
+        Ok(Self { algorithm, kid, message: message.as_bytes(), signature, payload })
+    }
+
+    /// The claims as JSON. Call it only after the signature was verified.
+    pub(super) fn claims(&self) -> Result<Vec<u8>, TokenError> {
+        decode(self.payload)
+    }
+}
+
+impl Header<'_> {
+    /// The algorithm, if this is a plain signed JWT of a kind that keys here can be pinned to.
+    fn plain(&self) -> Result<Algorithm, TokenError> {
+        let unsupported = [
+            (self.crit, "crit"),
+            (self.b64, "b64"),
+            (self.cty, "cty"),
+            (self.enc, "enc"),
+            (self.zip, "zip"),
+            (!self.typ.as_deref().is_none_or(is_access_token), "typ"),
+        ];
+        if let Some((_, what)) = unsupported.iter().find(|(there, _)| *there) {
+            return Err(TokenError::Header(what));
+        }
+        match &*self.alg {
+            "HS256" => Ok(Algorithm::HS256),
+            "RS256" => Ok(Algorithm::RS256),
+            "ES256" => Ok(Algorithm::ES256),
+            "EdDSA" => Ok(Algorithm::EdDSA),
+            _ => Err(TokenError::Algorithm),
+        }
+    }
+}
+
+/// `JWT`, or an OAuth access token (RFC 9068). Other kinds (logout tokens, proofs of possession) are signed with the
+/// same keys but give nobody access.
+fn is_access_token(typ: &str) -> bool {
+    let name = typ.get(.."application/".len()).filter(|prefix| prefix.eq_ignore_ascii_case("application/"));
+    let name = name.map_or(typ, |prefix| &typ[prefix.len()..]);
+    name.eq_ignore_ascii_case("JWT") || name.eq_ignore_ascii_case("at+jwt")
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_header(header: &str) -> Result<Algorithm, TokenError> {
+        let token = format!("{}.e30.c2ln", URL_SAFE_NO_PAD.encode(header));
+        Jws::parse(&token).map(|jws| jws.algorithm)
+    }
+
+    #[test]
+    fn only_three_full_parts_are_a_token() {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        assert!(Jws::parse(&format!("{header}.e30.c2ln")).is_ok());
+        let broken = ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", "....", "\u{e9}.\u{e9}.\u{e9}"];
+        for token in broken.into_iter().map(str::to_owned).chain([
+            format!("{header}.e30."),
+            format!("{header}..c2ln"),
+            format!("{header}.e30.c2ln."),
+            format!("{header}.e30.c2ln.x"),
+            format!("{header}=.e30.c2ln"),
+            format!(" {header}.e30.c2ln"),
+        ]) {
+            assert_eq!(Jws::parse(&token).map(|_| ()), Err(TokenError::Malformed), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_must_be_of_a_plain_signed_jwt() {
+        for header in [r#"{"alg":"HS256"}"#, r#"{"typ":"jwt","alg":"HS256"}"#, r#"{"typ":"at+JWT","alg":"HS256"}"#] {
+            assert_eq!(with_header(header), Ok(Algorithm::HS256), "{header}");
+        }
+        for what in ["crit", "b64", "cty", "enc", "zip"] {
+            for value in ["null", "[]", r#"["exp"]"#, "true", r#""DEF""#] {
+                let header = format!(r#"{{"alg":"HS256","{what}":{value}}}"#);
+                assert_eq!(with_header(&header), Err(TokenError::Header(what)), "{header}");
+            }
+        }
+        assert_eq!(with_header(r#"{"alg":"HS256","typ":"dpop+jwt"}"#), Err(TokenError::Header("typ")));
+        for alg in ["none", "None", "NONE", "", "hs256", "HS384", "HS512", "PS256", "ES256K", "HS256 "] {
+            assert_eq!(with_header(&format!(r#"{{"alg":"{alg}"}}"#)), Err(TokenError::Algorithm), "{alg}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_not_one_is_malformed() {
+        for header in
+            ["", "[]", "null", "{}", r#"{"alg":1}"#, r#"{"alg":"HS256","alg":"none"}"#, r#"{"alg":"HS256"} x"#]
+        {
+            assert_eq!(with_header(header), Err(TokenError::Malformed), "{header}");
+        }
+        let deep = format!(r#"{{"alg":"HS256","x":{}1{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+        assert!(matches!(with_header(&deep), Ok(_) | Err(TokenError::Malformed)), "no stack overflow");
+    }
+}

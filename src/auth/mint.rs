@@ -1,0 +1,63 @@
+//! Making tokens: for the `token` verb, development and tests. Never used to answer a client.
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::Rights;
+use crate::{config::Secret, model::UserId};
+
+/// What a new token shall say.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    pub user: &'a UserId,
+    /// Seconds since 1970.
+    pub issued_at: u64,
+    /// Seconds since 1970.
+    pub expires_at: u64,
+    pub issuer: Option<&'a str>,
+    pub audience: Option<&'a str>,
+    pub rights: &'a Rights,
+}
+
+/// The token could not be made.
+#[derive(Clone, Debug, Error)]
+#[error("the token can't be signed")]
+pub struct MintError;
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a UserId,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channels: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publish: Vec<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    commands: bool,
+}
+
+/// A token signed with HS256.
+///
+/// # Errors
+/// [`MintError`] when the library refuses to sign.
+pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
+    let rights = token.rights;
+    let claims = Claims {
+        sub: token.user,
+        iat: token.issued_at,
+        exp: token.expires_at,
+        iss: token.issuer,
+        aud: token.audience,
+        channels: rights.channels.as_ref().map(|all| all.iter().map(crate::model::Pattern::as_str).collect()),
+        publish: rights.publish.iter().map(crate::model::Pattern::as_str).collect(),
+        commands: rights.commands,
+    };
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|_| MintError)
+}

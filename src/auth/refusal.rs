@@ -1,0 +1,71 @@
+//! Why a token was refused. Never holds any part of the token.
+
+use thiserror::Error;
+
+/// Why a token was refused. The text is fit for the client; [`TokenError::reason`] for a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// Longer than `auth.token_bytes_max`.
+    #[error("the token is too long")]
+    TooLong,
+    /// Not three base64url parts with a JSON header.
+    #[error("the token is not a signed JWT")]
+    Malformed,
+    /// The header asks for something that is not spoken here: `crit`, encryption, compression, another `typ`.
+    #[error("the token's header asks for an unsupported feature: {0}")]
+    Header(&'static str),
+    /// No configured key is pinned to the token's algorithm.
+    #[error("the token's algorithm is not accepted here")]
+    Algorithm,
+    /// Keys of the algorithm exist, but none with the token's `kid`.
+    #[error("no key for this token is known")]
+    UnknownKey,
+    /// The key set was never loaded. Ours to mend: the client should try again.
+    #[error("keys can't be loaded now")]
+    KeysUnavailable,
+    #[error("the token's signature is wrong")]
+    Signature,
+    #[error("the token is expired")]
+    Expired,
+    /// `nbf` or `iat` lies in the future.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    #[error("the token is from another issuer")]
+    Issuer,
+    #[error("the token is for another audience")]
+    Audience,
+    /// Neither `sub` nor `user_id` names a user.
+    #[error("the token names no user: `sub` must be 1 to 128 printable bytes")]
+    Subject,
+    /// A claim is missing or of the wrong type.
+    #[error("the token's claim is missing or malformed: {0}")]
+    Claim(&'static str),
+}
+
+impl TokenError {
+    /// The label in metrics and logs.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Malformed => "malformed",
+            Self::Header(_) => "header",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Subject => "subject",
+            Self::Claim(_) => "claim",
+        }
+    }
+
+    /// Whether the fault is ours and the same token may be accepted later.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::KeysUnavailable)
+    }
+}
