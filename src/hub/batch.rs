@@ -1,0 +1,172 @@
+//! Publications of one topic, encoded once for all subscribers that share a wire form.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::position::{GapReason, Step};
+use crate::{
+    model::{Content, Message, StreamId},
+    protocol::push::{self, Meta},
+};
+
+/// How a publication looks on a socket: everyone with the same form gets the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    pub kind: FormKind,
+    /// What the client calls the topic; `None` inside a user's stream, where each message names its channel.
+    pub channel: Option<Arc<str>>,
+}
+
+/// The outermost shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FormKind {
+    /// A WebSocket text frame with a JSON object.
+    WebSocket,
+    /// A Server-Sent Event with the same JSON object.
+    EventStream,
+}
+
+/// Neighbouring publications as bytes, shared by all who get them.
+#[derive(Debug)]
+pub struct Batch {
+    pub bytes: Bytes,
+    /// Publications in it; 0 for a gap or for messages that the subscriber filters out.
+    pub count: u32,
+    /// The position before the first.
+    pub after: StreamId,
+    /// The position after the last.
+    pub last: StreamId,
+    /// The last publication, for whoever conflates.
+    pub newest: Option<Arc<Message>>,
+    pub form: Form,
+}
+
+/// Extra facts about a push, the same for a whole batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    pub replayed: bool,
+    pub snapshot: bool,
+}
+
+impl Batch {
+    /// Encodes steps that follow the position `after`. A user's stream may be narrowed to some channels; what is
+    /// filtered out still moves the position.
+    #[must_use]
+    pub fn encode(form: &Form, after: StreamId, steps: &[Step], filter: Option<&[Arc<str>]>, mark: Mark) -> Self {
+        let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
+        let mut batch = Self { bytes: Bytes::new(), count: 0, after, last: after, newest: None, form: form.clone() };
+        for step in steps {
+            match step {
+                Step::Message(message) => batch.add(&mut buf, message, filter, mark),
+                Step::Gap { after, before, reason } => {
+                    for_each_channel(form, filter, |channel| {
+                        push_gap(&mut buf, form.kind, channel, Gap::new(*after, *before, *reason));
+                    });
+                }
+            }
+        }
+        batch.bytes = buf.freeze();
+        batch
+    }
+
+    fn add(&mut self, buf: &mut BytesMut, message: &Arc<Message>, filter: Option<&[Arc<str>]>, mark: Mark) {
+        self.last = message.id.unwrap_or(self.last);
+        let payload = match &message.content {
+            Content::Data(payload) => payload,
+            Content::Lost { after, before } => {
+                for_each_channel(&self.form, filter, |channel| {
+                    push_gap(buf, self.form.kind, channel, Gap::new(*after, *before, GapReason::Failover));
+                });
+                return;
+            }
+        };
+        let Some(channel) = self.form.channel.as_ref().or(message.channel.as_ref()) else { return };
+        if filter.is_some_and(|wanted| !wanted.contains(channel)) {
+            return;
+        }
+        let meta = Meta { channel, id: message.id, replayed: mark.replayed, snapshot: mark.snapshot, conflated: 0 };
+        push_one(buf, self.form.kind, &meta, payload);
+        self.count += 1;
+        self.newest = Some(message.clone());
+    }
+
+    /// The newest publication alone, saying how many before it were skipped. `None` when there is none.
+    #[must_use]
+    pub fn encode_newest(&self, skipped: u32) -> Option<Bytes> {
+        let message = self.newest.as_ref()?;
+        let Content::Data(payload) = &message.content else { return None };
+        let channel = self.form.channel.as_ref().or(message.channel.as_ref())?;
+        let mut buf = BytesMut::with_capacity(payload.len() + 160);
+        let meta = Meta { channel, id: message.id, replayed: false, snapshot: false, conflated: skipped };
+        push_one(&mut buf, self.form.kind, &meta, payload);
+        Some(buf.freeze())
+    }
+}
+
+/// A range of publications a client does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub after: StreamId,
+    /// `None` when nothing is known of what comes next.
+    pub before: Option<StreamId>,
+    /// How many, where that is known.
+    pub count: Option<u64>,
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// A gap between two known ids.
+    #[must_use]
+    pub fn new(after: StreamId, before: StreamId, reason: GapReason) -> Self {
+        Self { after, before: Some(before), count: StreamId::missing_between(after, before), reason }
+    }
+
+    /// The bytes of the gap for all channels of a subscription.
+    #[must_use]
+    pub fn encode(&self, form: &Form, filter: Option<&[Arc<str>]>) -> Bytes {
+        let mut buf = BytesMut::with_capacity(192);
+        for_each_channel(form, filter, |channel| push_gap(&mut buf, form.kind, channel, *self));
+        buf.freeze()
+    }
+}
+
+/// A user's stream carries several channels: each that is subscribed is told.
+fn for_each_channel(form: &Form, filter: Option<&[Arc<str>]>, mut tell: impl FnMut(&str)) {
+    match (&form.channel, filter) {
+        (Some(channel), _) => tell(channel),
+        (None, Some(channels)) => channels.iter().for_each(|channel| tell(channel)),
+        (None, None) => {}
+    }
+}
+
+fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8]) {
+    match kind {
+        FormKind::WebSocket => push::push_frame(buf, meta, payload),
+        FormKind::EventStream => push::push_event(buf, meta, payload),
+    }
+}
+
+fn push_gap(buf: &mut BytesMut, kind: FormKind, channel: &str, gap: Gap) {
+    let gap = push::Gap {
+        channel,
+        after: gap.after,
+        before: gap.before,
+        count: gap.count,
+        reason: gap.reason.as_str(),
+    };
+    match kind {
+        FormKind::WebSocket => push::gap_frame(buf, &gap),
+        FormKind::EventStream => push::gap_event(buf, &gap),
+    }
+}
+
+fn size_hint(step: &Step) -> usize {
+    match step {
+        Step::Message(message) => match &message.content {
+            Content::Data(payload) => payload.len() + 96,
+            Content::Lost { .. } => 192,
+        },
+        Step::Gap { .. } => 192,
+    }
+}

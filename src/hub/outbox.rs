@@ -1,0 +1,336 @@
+//! The way out to one client: a bounded queue behind a short lock, and the socket it drains into. Knows wire forms,
+//! never sessions. Whoever adds something flushes; what the socket does not take waits for [`Outbox::poll_flush`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::{
+    batch::Batch,
+    queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
+    socket::Socket,
+};
+use crate::{metrics::Metrics, model::StreamId};
+
+/// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
+#[derive(Debug)]
+pub struct Outbox {
+    socket: Socket,
+    state: Mutex<State>,
+    /// The connection's task: woken when the socket is behind, a subscription lags, or the end has come.
+    waker: AtomicWaker,
+    /// Bytes written so far: whether a slow socket moves at all.
+    progress: AtomicU64,
+    shared: Arc<Shared>,
+}
+
+/// What all outboxes of a replica have in common.
+#[derive(Debug)]
+pub struct Shared {
+    pub limits: QueueLimits,
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue,
+    /// On a shard's list to be flushed.
+    dirty: bool,
+    ending: Ending,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Ending {
+    #[default]
+    Open,
+    /// Someone wants the connection closed: its task has not seen it yet.
+    Asked(Close),
+    /// The last frame is queued (or the socket is broken): nothing more is taken.
+    Shut,
+}
+
+/// Why and how a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    pub code: u16,
+    pub reason: String,
+    /// Label of the disconnect in the metrics.
+    pub cause: &'static str,
+}
+
+impl Outbox {
+    #[must_use]
+    pub fn new(socket: Socket, shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            socket,
+            state: Mutex::default(),
+            waker: AtomicWaker::new(),
+            progress: AtomicU64::new(0),
+            shared,
+        })
+    }
+
+    /// The far end, for whoever reads from it.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Sends a reply or a control frame, ahead of what is public.
+    pub fn send(&self, frame: Bytes) {
+        let mut state = self.state.lock();
+        if state.ending != Ending::Shut {
+            state.queue.frame(frame);
+            self.write(&mut state);
+        }
+    }
+
+    /// Opens a subscription. It starts out lagging at `slot.queued`: a catch-up joins it to the live stream.
+    pub fn open(&self, slot: Slot) -> SlotId {
+        self.state.lock().queue.open(slot)
+    }
+
+    /// Ends a subscription at once: nothing of it is written after this returns, save a frame already under way.
+    pub fn close_slot(&self, id: SlotId) {
+        self.state.lock().queue.close(id);
+    }
+
+    /// Whether the subscription is open.
+    #[must_use]
+    pub fn has(&self, id: SlotId) -> bool {
+        self.state.lock().queue.slot(id).is_some()
+    }
+
+    /// Puts a live batch into the queue without writing; true when the caller now has to flush this outbox.
+    pub(super) fn offer(&self, id: SlotId, batch: &Arc<Batch>) -> bool {
+        let mut state = self.state.lock();
+        if state.ending == Ending::Shut {
+            return false;
+        }
+        match state.queue.offer(id, batch, self.shared.limits) {
+            Offered::Queued => {}
+            Offered::Ignored => return false,
+            Offered::Conflated(skipped) => self.shared.metrics.conflated.inc_by(skipped.into()),
+            Offered::Dropped(dropped) => self.shared.metrics.dropped.inc_by(dropped.into()),
+            Offered::Lags => {
+                self.shared.metrics.lagged.inc();
+                return false;
+            }
+        }
+        !std::mem::replace(&mut state.dirty, true)
+    }
+
+    /// Adds what a catch-up brings.
+    pub(super) fn catch_up(&self, id: SlotId, batch: Arc<Batch>) {
+        let mut state = self.state.lock();
+        if state.ending != Ending::Shut {
+            state.queue.catch_up(id, batch);
+            self.write(&mut state);
+        }
+    }
+
+    /// The last step of a catch-up: the rest, and from here on live. Returns whether to flush.
+    pub(super) fn join(&self, id: SlotId, rest: Option<Arc<Batch>>) -> bool {
+        let mut state = self.state.lock();
+        if state.ending == Ending::Shut || state.queue.slot(id).is_none() {
+            return false;
+        }
+        if let Some(rest) = rest {
+            state.queue.catch_up(id, rest);
+        }
+        state.queue.joined(id);
+        !std::mem::replace(&mut state.dirty, true)
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.lock();
+        state.dirty = false;
+        self.write(&mut state);
+    }
+
+    /// The one place that writes. Everything that waits goes out in as few system calls as the socket allows.
+    fn write(&self, state: &mut State) {
+        while !state.queue.is_empty() {
+            let mut slices = Slices::new();
+            state.queue.front(&mut slices);
+            let offered = slices.bytes();
+            let taken = if offered == 0 { Ok(0) } else { self.socket.try_write(slices.get()) };
+            match taken {
+                Ok(0) if offered > 0 => return self.broken(state),
+                Ok(count) => {
+                    let items = state.queue.consume(count);
+                    self.progress.fetch_add(count as u64, Ordering::Relaxed);
+                    self.shared.metrics.wrote(count, items);
+                    if count < offered {
+                        return self.behind(state);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return self.behind(state),
+                Err(_) => return self.broken(state),
+            }
+        }
+        if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
+            self.waker.wake();
+        }
+    }
+
+    fn behind(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.queue.blocked, true) {
+            self.waker.wake();
+        }
+    }
+
+    fn broken(&self, state: &mut State) {
+        state.ending = Ending::Shut;
+        state.queue.clear();
+        self.waker.wake();
+    }
+
+    /// For the connection's task: goes on writing while the socket is behind. Ready when nothing waits.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.queue.is_empty() {
+                    return Poll::Ready(());
+                }
+                if !state.queue.blocked {
+                    self.write(&mut state);
+                    continue;
+                }
+            }
+            match self.socket.poll_writable(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {
+                    let mut state = self.state.lock();
+                    state.queue.blocked = false;
+                    self.write(&mut state);
+                    if state.queue.blocked {
+                        // Still behind: the readiness was cleared by the failed write, so polling again registers.
+                        continue;
+                    }
+                }
+                Poll::Ready(Err(_)) => self.broken(&mut self.state.lock()),
+            }
+        }
+    }
+
+    /// Registers the connection's task for all that concerns it.
+    pub fn register(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
+    }
+
+    /// For a response body: takes everything that waits.
+    pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Socket::Body(waker) = &self.socket {
+            waker.register(cx.waker());
+        }
+        let mut state = self.state.lock();
+        if state.queue.is_empty() {
+            return if state.ending == Ending::Open { Poll::Pending } else { Poll::Ready(None) };
+        }
+        let mut body = BytesMut::new();
+        while !state.queue.is_empty() {
+            let mut slices = Slices::new();
+            state.queue.front(&mut slices);
+            slices.get().iter().for_each(|slice| body.extend_from_slice(slice));
+            let offered = slices.bytes();
+            let items = state.queue.consume(offered);
+            self.shared.metrics.wrote(offered, items);
+        }
+        self.progress.fetch_add(body.len() as u64, Ordering::Relaxed);
+        if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
+            self.waker.wake();
+        }
+        Poll::Ready(Some(body.freeze()))
+    }
+
+    /// Asks for the end of the connection; the first who asks decides the code.
+    pub fn ask_close(&self, close: Close) {
+        let mut state = self.state.lock();
+        if state.ending == Ending::Open {
+            state.ending = Ending::Asked(close);
+            self.waker.wake();
+            if let Socket::Body(waker) = &self.socket {
+                waker.wake();
+            }
+        }
+    }
+
+    /// What someone asked for, once.
+    #[must_use]
+    pub fn asked_close(&self) -> Option<Close> {
+        match &self.state.lock().ending {
+            Ending::Asked(close) => Some(close.clone()),
+            Ending::Open | Ending::Shut => None,
+        }
+    }
+
+    /// Whether nothing more can be sent.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.state.lock().ending == Ending::Shut
+    }
+
+    /// Queues the last frame; all that waited and is not `keep`t is thrown away, and nothing more is taken.
+    pub fn shut(&self, last: Option<Bytes>, keep: bool) {
+        let mut state = self.state.lock();
+        if state.ending == Ending::Shut {
+            return;
+        }
+        if !keep {
+            state.queue.clear();
+        }
+        if let Some(frame) = last {
+            state.queue.frame(frame);
+        }
+        state.ending = Ending::Shut;
+        self.write(&mut state);
+    }
+
+    /// The first subscription to be caught up, once the socket has taken what waited before.
+    #[must_use]
+    pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
+        let state = self.state.lock();
+        if state.queue.messages() > self.shared.limits.messages_max / 2 { None } else { state.queue.lagging() }
+    }
+
+    /// Where a subscription stands: the last position queued.
+    #[must_use]
+    pub fn queued(&self, id: SlotId) -> Option<StreamId> {
+        self.state.lock().queue.slot(id).map(|slot| slot.queued)
+    }
+
+    /// Every subscription with the last position wholly written to the socket.
+    #[must_use]
+    pub fn written(&self) -> Vec<(SlotId, StreamId)> {
+        self.state.lock().queue.written().collect()
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
+    }
+
+    /// Bytes written so far, and whether the socket is behind.
+    #[must_use]
+    pub fn progress(&self) -> (u64, bool) {
+        (self.progress.load(Ordering::Relaxed), self.state.lock().queue.blocked)
+    }
+
+    /// Whether the far end drains slower than the limits: replies wait, so reading more commands must too.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state.lock().queue.bytes() > self.shared.limits.bytes_max
+    }
+}

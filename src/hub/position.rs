@@ -1,0 +1,294 @@
+//! One topic's position on this replica: order, hole check, fill. Pure: it decides, its caller reads and delivers.
+//!
+//! What arrives live and what is read from the stream are merged here, and nowhere else. After it, a topic's messages
+//! are in stream order, none twice, and where one is missing there is a [`Step::Gap`] in its place.
+
+use std::sync::Arc;
+
+use super::ring::{Ring, RingLimits};
+use crate::{
+    backplane::Page,
+    model::{Message, StreamId},
+};
+
+/// Live messages held while a read is under way. Past it they are forgotten: the stream has them.
+const HELD_MAX: usize = 4_096;
+
+/// Where a topic stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The subscription is not confirmed, or not yet compared with the stream.
+    Syncing,
+    /// Each arriving message is checked and delivered at once.
+    Live,
+    /// A hole was seen: the stream is being read from the position on.
+    Filling,
+}
+
+/// Why messages are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The client's socket did not take them in time.
+    SlowConsumer,
+    /// They are older than what is retained.
+    Retention,
+    /// They were lost between replicas.
+    Backplane,
+    /// Redis changed server and lost its last writes.
+    Failover,
+}
+
+impl GapReason {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow_consumer",
+            Self::Retention => "retention",
+            Self::Backplane => "backplane",
+            Self::Failover => "failover",
+        }
+    }
+
+    /// Why there is a hole between two neighbours of what is left: another epoch means another server.
+    #[must_use]
+    pub const fn between(after: StreamId, before: StreamId) -> Self {
+        if after.epoch == before.epoch || after.epoch == 0 { Self::Retention } else { Self::Failover }
+    }
+}
+
+/// What subscribers get next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Message(Arc<Message>),
+    /// Everything after `after` and before `before` is missing.
+    Gap {
+        after: StreamId,
+        before: StreamId,
+        reason: GapReason,
+    },
+}
+
+/// What to do with an arriving message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Deliver it now.
+    Next,
+    /// It was delivered before.
+    Repeat,
+    /// It waits for a read that is under way (or for the confirmation).
+    Held,
+    /// It waits, and a fill must start now.
+    Hole,
+}
+
+/// What is to be done after a comparison or a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the topic is live.
+    Live,
+    /// Read the stream after the position.
+    Read,
+}
+
+/// The position, what was recently delivered, and what waits.
+#[derive(Debug)]
+pub struct Position {
+    state: State,
+    /// The last id delivered; `None` until first compared with the stream.
+    at: Option<StreamId>,
+    ring: Ring,
+    limits: RingLimits,
+    /// Only the newest counts: holes are no holes.
+    newest_only: bool,
+    held: Vec<Arc<Message>>,
+    /// The last fill read nothing new although something waits: one more chance, then the hole is told.
+    stuck: bool,
+}
+
+impl Position {
+    /// A topic nobody has looked at yet. `newest_only` for topics of class `state`.
+    #[must_use]
+    pub fn new(newest_only: bool, limits: RingLimits) -> Self {
+        Self {
+            state: State::Syncing,
+            at: None,
+            ring: Ring::default(),
+            limits: if newest_only { RingLimits { messages_max: 1, ..limits } } else { limits },
+            newest_only,
+            held: Vec::new(),
+            stuck: false,
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The last id delivered on this replica, once known.
+    #[must_use]
+    pub fn at(&self) -> Option<StreamId> {
+        self.at
+    }
+
+    /// The link was lost: whatever arrives waits until the topic was compared with its stream again.
+    pub fn lost(&mut self) {
+        self.state = State::Syncing;
+        self.held.clear();
+    }
+
+    /// A message with an id came in. `Next` moves the position; the caller delivers it.
+    pub fn arrive(&mut self, message: &Arc<Message>) -> Arrival {
+        let Some(id) = message.id else { return Arrival::Next };
+        let (State::Live, Some(at)) = (self.state, self.at) else {
+            self.hold(message);
+            return Arrival::Held;
+        };
+        if id <= at {
+            return Arrival::Repeat;
+        }
+        if self.newest_only || follows(at, message) {
+            self.advance(message);
+            return Arrival::Next;
+        }
+        self.hold(message);
+        self.state = State::Filling;
+        self.stuck = false;
+        Arrival::Hole
+    }
+
+    /// The stream's head was read after the subscription was confirmed (or because the topic is quiet).
+    pub fn compare(&mut self, head: StreamId, steps: &mut Vec<Step>) -> Next {
+        match self.at {
+            None => self.at = Some(head),
+            // Behind the position lies a server that lost its last entries. Those here had them; the next
+            // publication opens a new epoch, and the hole check tells.
+            Some(at) if head <= at => {}
+            Some(_) => {
+                self.state = State::Filling;
+                self.stuck = false;
+                return Next::Read;
+            }
+        }
+        self.settle(steps)
+    }
+
+    /// A page read after the position came back.
+    pub fn filled(&mut self, page: &Page, steps: &mut Vec<Step>) -> Next {
+        let Some(at) = self.at else { return Next::Live };
+        let before = self.at;
+        let fresh = page.messages.iter().filter(|m| m.id.is_some_and(|id| id > at));
+        for (index, message) in fresh.enumerate() {
+            let proven = page.contiguous || index > 0 || follows(self.at.unwrap_or_default(), message);
+            if !proven && !self.newest_only {
+                self.tell_gap(message, steps);
+            }
+            self.advance(message);
+            steps.push(Step::Message(message.clone()));
+        }
+        if page.more {
+            return Next::Read;
+        }
+        if self.at == before && !self.held.is_empty() {
+            if self.stuck {
+                self.give_up(steps);
+            }
+            self.stuck = true;
+        }
+        self.settle(steps)
+    }
+
+    /// The read failed: the topic waits for the next comparison.
+    pub fn unfilled(&mut self) {
+        self.state = State::Syncing;
+        self.held.clear();
+    }
+
+    /// Messages after `cursor` up to the position, when that can be proven without reading the stream.
+    #[must_use]
+    pub fn since(&self, cursor: StreamId) -> Option<Vec<Arc<Message>>> {
+        if self.at == Some(cursor) {
+            return Some(Vec::new());
+        }
+        self.ring.after(cursor)
+    }
+
+    /// The newest message delivered here, if it is still at hand.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<Message>> {
+        self.ring.newest().cloned()
+    }
+
+    /// The last `count` messages up to the position, if all are at hand.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Option<Vec<Arc<Message>>> {
+        self.ring.last(count)
+    }
+
+    /// Delivers what was held as far as it follows; live when nothing is left.
+    fn settle(&mut self, steps: &mut Vec<Step>) -> Next {
+        let mut held = std::mem::take(&mut self.held);
+        held.sort_by_key(|m| m.id);
+        let mut waiting = held.into_iter();
+        for message in waiting.by_ref() {
+            let at = self.at.unwrap_or_default();
+            if message.id.is_some_and(|id| id <= at) {
+                continue;
+            }
+            if !self.newest_only && !follows(at, &message) {
+                self.held.push(message);
+                break;
+            }
+            self.advance(&message);
+            steps.push(Step::Message(message));
+        }
+        self.held.extend(waiting);
+        if self.held.is_empty() {
+            self.state = State::Live;
+            self.stuck = false;
+            return Next::Live;
+        }
+        self.state = State::Filling;
+        Next::Read
+    }
+
+    /// The stream does not have what would join the position to what is held: the hole is told.
+    fn give_up(&mut self, steps: &mut Vec<Step>) {
+        self.held.sort_by_key(|m| m.id);
+        let at = self.at.unwrap_or_default();
+        let Some(first) = self.held.iter().find(|m| m.id.is_some_and(|id| id > at)).cloned() else { return };
+        self.tell_gap(&first, steps);
+        self.advance(&first);
+        steps.push(Step::Message(first));
+    }
+
+    fn tell_gap(&mut self, message: &Message, steps: &mut Vec<Step>) {
+        let (Some(after), Some(before)) = (self.at, message.id) else { return };
+        self.ring.clear();
+        steps.push(Step::Gap { after, before, reason: GapReason::between(after, before) });
+    }
+
+    fn advance(&mut self, message: &Arc<Message>) {
+        self.at = message.id;
+        self.ring.push(message.clone(), self.limits);
+    }
+
+    fn hold(&mut self, message: &Arc<Message>) {
+        if self.held.len() == HELD_MAX {
+            self.held.clear();
+        }
+        self.held.push(message.clone());
+    }
+}
+
+/// Whether `message` comes directly after `at`: the next number, or the first of an epoch that names `at` as the id
+/// before it.
+fn follows(at: StreamId, message: &Message) -> bool {
+    let Some(id) = message.id else { return false };
+    id.directly_after(at) || (id.seq == 0 && message.prev == Some(at))
+}
+
+#[cfg(test)]
+#[path = "position_tests.rs"]
+mod tests;

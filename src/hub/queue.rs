@@ -1,0 +1,455 @@
+//! What waits for one socket, and what a class gives up when too much waits. Pure: no socket, no lock, no clock.
+
+use std::{collections::VecDeque, io::IoSlice, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    batch::{Batch, Form, Gap},
+    position::GapReason,
+};
+use crate::model::{Class, StreamId};
+
+/// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    pub messages_max: usize,
+    pub bytes_max: usize,
+}
+
+/// A subscription's place in an outbox.
+pub type SlotId = u16;
+
+/// What an outbox knows of one subscription.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    pub class: Class,
+    /// Written before everything public when both wait: the reliable private channels.
+    pub urgent: bool,
+    pub form: Form,
+    /// A lagging subscription is not fed live: it is caught up from the stream.
+    pub lagging: bool,
+    /// The last position put into the queue.
+    pub queued: StreamId,
+    /// The last position wholly written to the socket.
+    pub written: StreamId,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// A reply, a heartbeat, a control frame.
+    Frame(Bytes),
+    Batch { batch: Arc<Batch>, slot: SlotId },
+    /// The newest value of a `state` topic, standing for `skipped` others.
+    Newest { batch: Arc<Batch>, slot: SlotId, skipped: u32, bytes: Option<Bytes> },
+    /// Events that were dropped here.
+    Dropped { slot: SlotId, gap: Gap, bytes: Option<Bytes> },
+}
+
+impl Item {
+    fn slot(&self) -> Option<SlotId> {
+        match self {
+            Self::Frame(_) => None,
+            Self::Batch { slot, .. } | Self::Newest { slot, .. } | Self::Dropped { slot, .. } => Some(*slot),
+        }
+    }
+}
+
+/// Bytes on their way out, and the position they complete.
+#[derive(Debug)]
+struct Partial {
+    bytes: Bytes,
+    mark: Option<(SlotId, StreamId)>,
+}
+
+/// What happened to a batch that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    Queued,
+    /// The subscription is gone or being caught up: not for this batch.
+    Ignored,
+    /// A value took the place of an older one; so many messages were skipped.
+    Conflated(u32),
+    /// So many events were dropped, and a gap stands in their place.
+    Dropped(u32),
+    /// The subscription lags from here on.
+    Lags,
+}
+
+/// The bounded queue to one socket.
+#[derive(Debug, Default)]
+pub struct Queue {
+    partial: Option<Partial>,
+    urgent: VecDeque<Item>,
+    public: VecDeque<Item>,
+    slots: Vec<Option<Slot>>,
+    /// Publications and bytes that wait and count towards the limits.
+    messages: usize,
+    bytes: usize,
+    lagging: u16,
+    /// The socket did not take the last write whole: from here on the classes' policies act.
+    pub(super) blocked: bool,
+}
+
+impl Queue {
+    /// Opens a subscription that lags at `from`: it gets nothing until it is joined.
+    pub fn open(&mut self, slot: Slot) -> SlotId {
+        let free = self.slots.iter().position(Option::is_none);
+        let id = free.unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.lagging += u16::from(slot.lagging);
+        self.slots[id] = Some(slot);
+        SlotId::try_from(id).unwrap_or(SlotId::MAX)
+    }
+
+    /// Ends a subscription: what waits for it is thrown away, nothing more comes.
+    pub fn close(&mut self, id: SlotId) {
+        let Some(slot) = self.slots.get_mut(usize::from(id)).and_then(Option::take) else { return };
+        self.lagging -= u16::from(slot.lagging);
+        self.urgent.retain(|item| item.slot() != Some(id));
+        self.public.retain(|item| item.slot() != Some(id));
+        self.recount();
+    }
+
+    #[must_use]
+    pub fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(usize::from(id))?.as_ref()
+    }
+
+    fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::from(id))?.as_mut()
+    }
+
+    /// The first subscription that is to be caught up.
+    #[must_use]
+    pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
+        if self.lagging == 0 {
+            return None;
+        }
+        let at = self.slots.iter().position(|s| s.as_ref().is_some_and(|s| s.lagging))?;
+        Some((SlotId::try_from(at).ok()?, self.slots[at].as_ref()?.queued))
+    }
+
+    /// Every subscription with the last position wholly written.
+    pub fn written(&self) -> impl Iterator<Item = (SlotId, StreamId)> {
+        let all = self.slots.iter().enumerate();
+        all.filter_map(|(id, slot)| Some((SlotId::try_from(id).ok()?, slot.as_ref()?.written)))
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_none() && self.urgent.is_empty() && self.public.is_empty()
+    }
+
+    /// Publications that wait.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a reply or a control frame: before all public pushes, after what is private and waits already.
+    pub fn frame(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.urgent.push_back(Item::Frame(bytes));
+    }
+
+    /// Adds pushes that a catch-up brings (never limited here: its reader waits for the drain between pages).
+    pub fn catch_up(&mut self, id: SlotId, batch: Arc<Batch>) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.queued = batch.last;
+        let urgent = slot.urgent;
+        self.add(id, batch, urgent);
+    }
+
+    /// The catch-up is complete: live batches count from here on.
+    pub fn joined(&mut self, id: SlotId) {
+        if let Some(slot) = self.slot_mut(id)
+            && std::mem::take(&mut slot.lagging)
+        {
+            self.lagging -= 1;
+        }
+    }
+
+    /// Offers a live batch; the class decides what gives way when the socket is behind.
+    pub fn offer(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
+        let Some(slot) = self.slots.get_mut(usize::from(id)).and_then(Option::as_mut) else { return Offered::Ignored };
+        if slot.lagging {
+            return Offered::Ignored;
+        }
+        let (class, urgent) = (slot.class, slot.urgent);
+        if self.blocked && class == Class::Reliable && self.over(batch, limits) {
+            slot.lagging = true;
+            self.lagging += 1;
+            return Offered::Lags;
+        }
+        slot.queued = batch.last;
+        if !self.blocked {
+            self.add(id, batch.clone(), urgent);
+            return Offered::Queued;
+        }
+        match class {
+            Class::State => self.conflate(id, batch),
+            Class::Event => self.make_room(id, batch, limits),
+            Class::Reliable => {
+                self.add(id, batch.clone(), urgent);
+                Offered::Queued
+            }
+        }
+    }
+
+    fn over(&self, batch: &Batch, limits: QueueLimits) -> bool {
+        self.messages + batch.count as usize > limits.messages_max || self.bytes + batch.bytes.len() > limits.bytes_max
+    }
+
+    fn add(&mut self, slot: SlotId, batch: Arc<Batch>, urgent: bool) {
+        self.messages += batch.count as usize;
+        self.bytes += batch.bytes.len();
+        let lane = if urgent { &mut self.urgent } else { &mut self.public };
+        lane.push_back(Item::Batch { batch, slot });
+    }
+
+    /// The newest value takes the place of the one that waits, so an old price is never sent when a newer is known.
+    fn conflate(&mut self, id: SlotId, batch: &Arc<Batch>) -> Offered {
+        let mut skipped = batch.count.saturating_sub(1);
+        let waiting = self.public.iter_mut().find(|item| item.slot() == Some(id));
+        let old = match &waiting {
+            Some(Item::Batch { batch, .. }) => Some((batch.count, batch.bytes.len(), batch.count as usize)),
+            Some(Item::Newest { skipped, batch, .. }) => Some((skipped + 1, batch.bytes.len(), 0)),
+            _ => None,
+        };
+        if let Some((messages, bytes, counted)) = old {
+            skipped += messages;
+            self.bytes -= bytes;
+            self.messages -= counted;
+        }
+        self.bytes += batch.bytes.len();
+        // One waiting value per subscription is bounded by the number of subscriptions, so it does not count
+        // towards the messages that may wait.
+        let newest = Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None };
+        match waiting {
+            Some(place) => *place = newest,
+            None => self.public.push_back(newest),
+        }
+        if skipped == 0 { Offered::Queued } else { Offered::Conflated(skipped) }
+    }
+
+    /// Drops the oldest events until the new batch fits.
+    fn make_room(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
+        self.add(id, batch.clone(), false);
+        let mut dropped = 0;
+        let mut from = 0;
+        while self.messages > limits.messages_max || self.bytes > limits.bytes_max {
+            let Some(at) = (from..self.public.len()).find(|at| self.is_event(*at)) else { break };
+            dropped += self.drop_at(at);
+            from = at;
+        }
+        if dropped == 0 { Offered::Queued } else { Offered::Dropped(dropped) }
+    }
+
+    fn is_event(&self, at: usize) -> bool {
+        matches!(&self.public[at], Item::Batch { slot, batch } if batch.count > 0
+            && self.slot(*slot).is_some_and(|s| s.class == Class::Event))
+    }
+
+    /// Replaces the events at `at` by a gap, or widens the gap that stands before them.
+    fn drop_at(&mut self, at: usize) -> u32 {
+        let Some(Item::Batch { batch, slot: id }) = self.public.get(at) else { return 0 };
+        let (batch, id) = (batch.clone(), *id);
+        self.messages -= batch.count as usize;
+        self.bytes -= batch.bytes.len();
+        let count = batch.count;
+        let before = Some(batch.last.next());
+        let earlier = self.public.iter_mut().take(at).rev().find(|item| item.slot() == Some(id));
+        if let Some(Item::Dropped { gap, bytes, .. }) = earlier {
+            *gap = Gap { before, count: gap.count.map(|c| c + u64::from(count)), ..*gap };
+            *bytes = None;
+            self.public.remove(at);
+            return count;
+        }
+        let gap = Gap { after: batch.after, before, count: Some(count.into()), reason: GapReason::SlowConsumer };
+        self.public[at] = Item::Dropped { slot: id, gap, bytes: None };
+        count
+    }
+
+    /// Fills `slices` with what is to be written next, in order.
+    pub(super) fn front<'a>(&'a mut self, slices: &mut Slices<'a>) {
+        for item in self.urgent.iter_mut().chain(self.public.iter_mut()).take(Slices::MAX) {
+            match item {
+                Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
+                    *bytes = batch.encode_newest(*skipped);
+                }
+                Item::Dropped { slot, gap, bytes: bytes @ None } => {
+                    let slot = self.slots.get(usize::from(*slot)).and_then(Option::as_ref);
+                    *bytes = slot.map(|slot| gap.encode(&slot.form, None));
+                }
+                _ => {}
+            }
+        }
+        if let Some(partial) = &self.partial {
+            slices.push(&partial.bytes);
+        }
+        for item in self.urgent.iter().chain(self.public.iter()).take(Slices::MAX) {
+            slices.push(ready(item));
+        }
+    }
+
+    /// Takes `count` bytes off the front: they were written. Returns how many items went out whole.
+    pub(super) fn consume(&mut self, mut count: usize) -> usize {
+        let mut items = 0;
+        if let Some(mut partial) = self.partial.take() {
+            if count < partial.bytes.len() {
+                partial.bytes = partial.bytes.slice(count..);
+                self.bytes -= count;
+                self.partial = Some(partial);
+                return 0;
+            }
+            count -= partial.bytes.len();
+            self.bytes = self.bytes.saturating_sub(partial.bytes.len());
+            self.mark(partial.mark);
+            items += 1;
+        }
+        loop {
+            let lane = if self.urgent.is_empty() { &mut self.public } else { &mut self.urgent };
+            let Some(item) = lane.front() else { break };
+            let len = ready(item).len();
+            if count == 0 && len > 0 {
+                break;
+            }
+            let Some(item) = lane.pop_front() else { break };
+            items += self.take_out(&item, count.min(len));
+            count = count.saturating_sub(len);
+        }
+        if self.is_empty() {
+            self.messages = 0;
+            self.bytes = 0;
+            self.shrink();
+        }
+        items
+    }
+
+    /// Accounts for an item that left its lane with its first `written` bytes on the wire.
+    fn take_out(&mut self, item: &Item, written: usize) -> usize {
+        let bytes = match item {
+            Item::Frame(bytes) => bytes.clone(),
+            Item::Batch { batch, .. } => batch.bytes.clone(),
+            Item::Newest { batch, bytes, .. } => bytes.clone().unwrap_or_else(|| batch.bytes.clone()),
+            Item::Dropped { bytes, .. } => bytes.clone().unwrap_or_default(),
+        };
+        let mark = match item {
+            Item::Batch { batch, slot } => {
+                self.messages = self.messages.saturating_sub(batch.count as usize);
+                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
+                Some((*slot, batch.last))
+            }
+            Item::Newest { batch, slot, .. } => {
+                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
+                Some((*slot, batch.last))
+            }
+            Item::Frame(bytes) => {
+                self.bytes = self.bytes.saturating_sub(bytes.len());
+                None
+            }
+            Item::Dropped { .. } => None,
+        };
+        if written == bytes.len() {
+            self.mark(mark);
+            return 1;
+        }
+        let rest = bytes.slice(written..);
+        self.bytes += rest.len();
+        self.partial = Some(Partial { bytes: rest, mark });
+        0
+    }
+
+    fn mark(&mut self, mark: Option<(SlotId, StreamId)>) {
+        if let Some((id, last)) = mark
+            && let Some(slot) = self.slot_mut(id)
+        {
+            slot.written = slot.written.max(last);
+        }
+    }
+
+    /// An idle connection holds no queue.
+    fn shrink(&mut self) {
+        const KEEP: usize = 8;
+        self.urgent.shrink_to(KEEP);
+        self.public.shrink_to(KEEP);
+    }
+
+    fn recount(&mut self) {
+        let all = self.urgent.iter().chain(self.public.iter());
+        self.messages = all.clone().map(|item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 }).sum();
+        let waiting: usize = all
+            .map(|item| match item {
+                Item::Frame(bytes) => bytes.len(),
+                Item::Batch { batch, .. } | Item::Newest { batch, .. } => batch.bytes.len(),
+                Item::Dropped { .. } => 0,
+            })
+            .sum();
+        self.bytes = waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len());
+    }
+
+    /// Throws away all that waits but the frame under way: the connection is being closed.
+    pub(super) fn clear(&mut self) {
+        self.urgent.clear();
+        self.public.clear();
+        self.slots.clear();
+        self.lagging = 0;
+        self.recount();
+    }
+}
+
+/// The bytes of an item; [`Queue::front`] has made them.
+fn ready(item: &Item) -> &[u8] {
+    match item {
+        Item::Frame(bytes) => bytes,
+        Item::Batch { batch, .. } => &batch.bytes,
+        Item::Newest { batch, bytes, .. } => bytes.as_deref().unwrap_or(&batch.bytes),
+        Item::Dropped { bytes, .. } => bytes.as_deref().unwrap_or_default(),
+    }
+}
+
+/// Room for one vectored write, on the stack.
+#[derive(Debug)]
+pub(super) struct Slices<'a> {
+    all: [IoSlice<'a>; Slices::MAX],
+    len: usize,
+    bytes: usize,
+}
+
+impl<'a> Slices<'a> {
+    const MAX: usize = 64;
+
+    pub(super) fn new() -> Self {
+        Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0 }
+    }
+
+    fn push(&mut self, bytes: &'a [u8]) {
+        if self.len < Self::MAX {
+            self.all[self.len] = IoSlice::new(bytes);
+            self.len += 1;
+            self.bytes += bytes.len();
+        }
+    }
+
+    pub(super) fn get(&self) -> &[IoSlice<'a>] {
+        &self.all[..self.len]
+    }
+
+    /// All bytes together.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+//! Where an outbox writes to: a TCP socket, a response body that is pulled, or memory. Never blocks.
+
+use std::{
+    io::{self, IoSlice},
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+/// The far end of an outbox.
+#[derive(Debug)]
+pub enum Socket {
+    /// A WebSocket's connection; written to directly by whoever fans out.
+    Tcp(TcpStream),
+    /// A response body: its reader pulls what waits, so nothing is ever written into it.
+    Body(AtomicWaker),
+    /// A bounded piece of memory, for tests and benchmarks of everything above the socket.
+    Memory(Mutex<MemorySocket>),
+}
+
+/// Takes bytes until `room` is used up, as a socket whose client reads slowly.
+#[derive(Debug, Default)]
+pub struct MemorySocket {
+    pub written: Vec<u8>,
+    pub room: usize,
+    /// Whether the bytes themselves are kept, or only counted off `room`.
+    pub keep: bool,
+}
+
+impl Socket {
+    /// Writes as much as fits, in one system call.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits now; anything else ends the connection.
+    pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => match slices {
+                [one] => stream.try_write(one),
+                many => stream.try_write_vectored(many),
+            },
+            Self::Body(waker) => {
+                waker.wake();
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Self::Memory(memory) => memory.lock().take(slices),
+        }
+    }
+
+    /// Whether a write would get somewhere; wakes the task when it does.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Body(_) => Poll::Pending,
+            Self::Memory(memory) if memory.lock().room > 0 => Poll::Ready(Ok(())),
+            Self::Memory(_) => Poll::Pending,
+        }
+    }
+}
+
+impl MemorySocket {
+    fn take(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taken = 0;
+        for slice in slices {
+            let part = &slice[..slice.len().min(self.room)];
+            if self.keep {
+                self.written.extend_from_slice(part);
+            }
+            self.room -= part.len();
+            taken += part.len();
+            if part.len() < slice.len() {
+                break;
+            }
+        }
+        if taken == 0 && slices.iter().any(|s| !s.is_empty()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(taken)
+    }
+}
