@@ -70,6 +70,12 @@ impl Batch {
         batch
     }
 
+    /// Whether the topic is retained: only then positions mean anything.
+    #[must_use]
+    pub fn has_ids(&self) -> bool {
+        self.last != StreamId::ZERO
+    }
+
     fn add(&mut self, buf: &mut BytesMut, message: &Arc<Message>, filter: Option<&[Arc<str>]>, mark: Mark) {
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
@@ -89,6 +95,19 @@ impl Batch {
         push_one(buf, self.form.kind, &meta, payload);
         self.count += 1;
         self.newest = Some(message.clone());
+    }
+
+    /// A batch of the newest publication alone.
+    #[must_use]
+    pub fn only_newest(&self, skipped: u32) -> Self {
+        Self {
+            bytes: self.encode_newest(skipped).unwrap_or_else(|| self.bytes.clone()),
+            count: self.count.min(1),
+            after: self.after,
+            last: self.last,
+            newest: self.newest.clone(),
+            form: self.form.clone(),
+        }
     }
 
     /// The newest publication alone, saying how many before it were skipped. `None` when there is none.

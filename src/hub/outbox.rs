@@ -18,7 +18,10 @@ use super::{
     queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
     socket::Socket,
 };
-use crate::{metrics::Metrics, model::StreamId};
+use crate::{
+    metrics::{self, Metrics},
+    model::StreamId,
+};
 
 /// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
 #[derive(Debug)]
@@ -37,6 +40,18 @@ pub struct Outbox {
 pub struct Shared {
     pub limits: QueueLimits,
     pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Counts one write. The histogram takes only writes of more than one frame: a single frame is the common case
+    /// and the counters tell it.
+    fn wrote(&self, bytes: usize, items: usize) {
+        self.metrics.sent_bytes_total.inc_by(bytes as u64);
+        self.metrics.writes_total.inc();
+        if items > 1 {
+            self.metrics.frames_per_write.observe(items as f64);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -118,10 +133,13 @@ impl Outbox {
         match state.queue.offer(id, batch, self.shared.limits) {
             Offered::Queued => {}
             Offered::Ignored => return false,
-            Offered::Conflated(skipped) => self.shared.metrics.conflated.inc_by(skipped.into()),
-            Offered::Dropped(dropped) => self.shared.metrics.dropped.inc_by(dropped.into()),
+            Offered::Conflated(skipped) => self.shared.metrics.conflated_total.inc_by(skipped.into()),
+            Offered::Dropped(dropped) => {
+                self.shared.metrics.dropped_total.inc_by(dropped.into());
+                self.shared.metrics.gaps_total.of(metrics::Gap::SlowConsumer).inc();
+            }
             Offered::Lags => {
-                self.shared.metrics.lagged.inc();
+                self.shared.metrics.lagged_total.inc();
                 return false;
             }
         }
@@ -169,7 +187,7 @@ impl Outbox {
                 Ok(count) => {
                     let items = state.queue.consume(count);
                     self.progress.fetch_add(count as u64, Ordering::Relaxed);
-                    self.shared.metrics.wrote(count, items);
+                    self.shared.wrote(count, items);
                     if count < offered {
                         return self.behind(state);
                     }
@@ -245,7 +263,7 @@ impl Outbox {
             slices.get().iter().for_each(|slice| body.extend_from_slice(slice));
             let offered = slices.bytes();
             let items = state.queue.consume(offered);
-            self.shared.metrics.wrote(offered, items);
+            self.shared.wrote(offered, items);
         }
         self.progress.fetch_add(body.len() as u64, Ordering::Relaxed);
         if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {

@@ -17,8 +17,9 @@ pub struct QueueLimits {
     pub bytes_max: usize,
 }
 
-/// A subscription's place in an outbox.
-pub type SlotId = u16;
+/// A subscription's place in an outbox. Never used twice in one connection, so that what is late for an ended
+/// subscription can't reach another.
+pub type SlotId = u32;
 
 /// What an outbox knows of one subscription.
 #[derive(Clone, Debug)]
@@ -82,7 +83,9 @@ pub struct Queue {
     partial: Option<Partial>,
     urgent: VecDeque<Item>,
     public: VecDeque<Item>,
-    slots: Vec<Option<Slot>>,
+    /// In order of their ids.
+    slots: Vec<(SlotId, Slot)>,
+    next_slot: SlotId,
     /// Publications and bytes that wait and count towards the limits.
     messages: usize,
     bytes: usize,
@@ -92,34 +95,36 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Opens a subscription that lags at `from`: it gets nothing until it is joined.
+    /// Opens a subscription that lags at `slot.queued`: it gets nothing until it is joined.
     pub fn open(&mut self, slot: Slot) -> SlotId {
-        let free = self.slots.iter().position(Option::is_none);
-        let id = free.unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
+        let id = self.next_slot;
+        self.next_slot += 1;
         self.lagging += u16::from(slot.lagging);
-        self.slots[id] = Some(slot);
-        SlotId::try_from(id).unwrap_or(SlotId::MAX)
+        self.slots.push((id, slot));
+        id
     }
 
     /// Ends a subscription: what waits for it is thrown away, nothing more comes.
     pub fn close(&mut self, id: SlotId) {
-        let Some(slot) = self.slots.get_mut(usize::from(id)).and_then(Option::take) else { return };
+        let Some(at) = self.find(id) else { return };
+        let (_, slot) = self.slots.remove(at);
         self.lagging -= u16::from(slot.lagging);
         self.urgent.retain(|item| item.slot() != Some(id));
         self.public.retain(|item| item.slot() != Some(id));
         self.recount();
     }
 
+    fn find(&self, id: SlotId) -> Option<usize> {
+        self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(usize::from(id))?.as_ref()
+        self.find(id).map(|at| &self.slots[at].1)
     }
 
     fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
-        self.slots.get_mut(usize::from(id))?.as_mut()
+        self.find(id).map(|at| &mut self.slots[at].1)
     }
 
     /// The first subscription that is to be caught up.
@@ -128,14 +133,12 @@ impl Queue {
         if self.lagging == 0 {
             return None;
         }
-        let at = self.slots.iter().position(|s| s.as_ref().is_some_and(|s| s.lagging))?;
-        Some((SlotId::try_from(at).ok()?, self.slots[at].as_ref()?.queued))
+        self.slots.iter().find(|(_, slot)| slot.lagging).map(|(id, slot)| (*id, slot.queued))
     }
 
     /// Every subscription with the last position wholly written.
     pub fn written(&self) -> impl Iterator<Item = (SlotId, StreamId)> {
-        let all = self.slots.iter().enumerate();
-        all.filter_map(|(id, slot)| Some((SlotId::try_from(id).ok()?, slot.as_ref()?.written)))
+        self.slots.iter().map(|(id, slot)| (*id, slot.written))
     }
 
     #[must_use]
@@ -179,30 +182,29 @@ impl Queue {
     }
 
     /// Offers a live batch; the class decides what gives way when the socket is behind.
+    ///
+    /// Each subscription checks for itself that nothing is missing: a batch that does not follow what was queued last
+    /// makes it lag, and one that was queued before is ignored.
     pub fn offer(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
-        let Some(slot) = self.slots.get_mut(usize::from(id)).and_then(Option::as_mut) else { return Offered::Ignored };
-        if slot.lagging {
+        let Some(at) = self.find(id) else { return Offered::Ignored };
+        let over = self.blocked && self.over(batch, limits);
+        let slot = &mut self.slots[at].1;
+        if slot.lagging || (batch.has_ids() && batch.last <= slot.queued) {
             return Offered::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
-        if self.blocked && class == Class::Reliable && self.over(batch, limits) {
+        let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
+        if hole || (over && class == Class::Reliable) {
             slot.lagging = true;
             self.lagging += 1;
             return Offered::Lags;
         }
         slot.queued = batch.last;
-        if !self.blocked {
+        if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
             return Offered::Queued;
         }
-        match class {
-            Class::State => self.conflate(id, batch),
-            Class::Event => self.make_room(id, batch, limits),
-            Class::Reliable => {
-                self.add(id, batch.clone(), urgent);
-                Offered::Queued
-            }
-        }
+        if class == Class::State { self.conflate(id, batch) } else { self.make_room(id, batch, limits) }
     }
 
     fn over(&self, batch: &Batch, limits: QueueLimits) -> bool {
@@ -281,14 +283,15 @@ impl Queue {
 
     /// Fills `slices` with what is to be written next, in order.
     pub(super) fn front<'a>(&'a mut self, slices: &mut Slices<'a>) {
+        let slots = &self.slots;
+        let form = |id: &SlotId| Some(&slots[slots.binary_search_by_key(id, |(id, _)| *id).ok()?].1.form);
         for item in self.urgent.iter_mut().chain(self.public.iter_mut()).take(Slices::MAX) {
             match item {
                 Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
                     *bytes = batch.encode_newest(*skipped);
                 }
                 Item::Dropped { slot, gap, bytes: bytes @ None } => {
-                    let slot = self.slots.get(usize::from(*slot)).and_then(Option::as_ref);
-                    *bytes = slot.map(|slot| gap.encode(&slot.form, None));
+                    *bytes = form(slot).map(|form| gap.encode(form, None));
                 }
                 _ => {}
             }

@@ -1,0 +1,297 @@
+//! A shard: the fan-out for its share of the connections. One task; it empties mailboxes, puts shared batches into
+//! outboxes, and then writes once to each outbox that got something. So batches grow by themselves under load, and
+//! nothing is ever delayed to make one.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    batch::{Batch, Form, Mark},
+    outbox::Outbox,
+    position::Step,
+    topic::{Followed, Group, Lane, Mail, Member, Narrowed},
+};
+use crate::{
+    metrics::Metrics,
+    model::{StreamId, Topic},
+    tasks::Stop,
+};
+
+/// Messages encoded into one batch at the most, so that what a slow client drops is not more than it must.
+const BATCH_MAX: usize = 64;
+/// Writes before other tasks of the thread (readers above all) get their turn.
+const WRITES_PER_TURN: usize = 128;
+/// How often held-back values are looked at, while there are any.
+const PACE_TICK: Duration = Duration::from_millis(10);
+
+/// The inbox of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    index: usize,
+    inbox: Mutex<Vec<Arc<Followed>>>,
+    wake: Notify,
+    metrics: Arc<Metrics>,
+}
+
+/// State of the task, kept between rounds for its allocations.
+#[derive(Default)]
+struct Round {
+    dirty: Vec<Arc<Outbox>>,
+    deliveries: u64,
+    /// Topics with held-back values.
+    paced: HashMap<Topic, Arc<Followed>>,
+    turn: usize,
+}
+
+impl Shard {
+    pub(super) fn new(index: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { index, inbox: Mutex::default(), wake: Notify::new(), metrics })
+    }
+
+    /// A topic has mail for this shard.
+    pub(super) fn post(&self, topic: Arc<Followed>) {
+        self.inbox.lock().push(topic);
+        self.wake.notify_one();
+    }
+
+    /// Fans out until the replica stops.
+    pub(super) async fn run(self: Arc<Self>, mut stop: Stop) {
+        let mut round = Round::default();
+        loop {
+            let tick = async {
+                if round.paced.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(PACE_TICK).await;
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tick => {}
+                () = stop.wait() => return,
+            }
+            self.fan_out(&mut round).await;
+        }
+    }
+
+    async fn fan_out(&self, round: &mut Round) {
+        let topics = std::mem::take(&mut *self.inbox.lock());
+        let now_ms = unix_ms();
+        let started = (!topics.is_empty()).then(Instant::now);
+        let mut newest_ms = 0;
+        for topic in &topics {
+            newest_ms = newest_ms.max(self.deliver(topic, now_ms, round));
+        }
+        self.release_paced(now_ms, round);
+        self.flush(round).await;
+        self.metrics.deliveries_total.inc_by(std::mem::take(&mut round.deliveries));
+        if let Some(started) = started {
+            self.metrics.fan_out_duration_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        if newest_ms > 0 {
+            let latency_ms = unix_ms().saturating_sub(newest_ms);
+            self.metrics.delivery_latency_seconds.observe(latency_ms as f64 / 1e3);
+        }
+    }
+
+    /// Empties one topic's mailbox. Returns when its newest publication was accepted, where that is known.
+    fn deliver(&self, topic: &Arc<Followed>, now_ms: u64, round: &mut Round) -> u64 {
+        let (lane, mail) = topic.take_mail(self.index);
+        let mut groups = lane.subscribers.lock();
+        let mut run = Run::default();
+        let mut newest_ms = 0;
+        for mail in mail {
+            match mail {
+                Mail::Step { after, step } => {
+                    if let Step::Message(message) = &step {
+                        newest_ms = newest_ms.max(message.published_ms);
+                    }
+                    if run.steps.is_empty() {
+                        run.after = after;
+                    }
+                    run.steps.push(step);
+                    if run.steps.len() == BATCH_MAX {
+                        run.offer(&groups, now_ms, round, topic);
+                    }
+                }
+                Mail::Join { member, form, after, rest, fresh } => {
+                    run.offer(&groups, now_ms, round, topic);
+                    join(lane, &mut groups, Joined { member, form, fresh }, (after, &rest), round);
+                }
+                Mail::Change { member } => {
+                    run.offer(&groups, now_ms, round, topic);
+                    let all = groups.iter_mut().flat_map(|group| &mut group.members);
+                    if let Some(place) = all.into_iter().find(|m| m.is(&member.outbox, member.slot)) {
+                        *place = member;
+                    }
+                }
+            }
+        }
+        run.offer(&groups, now_ms, round, topic);
+        newest_ms
+    }
+
+    /// Sends held-back values whose time has come.
+    fn release_paced(&self, now_ms: u64, round: &mut Round) {
+        let Round { paced, dirty, deliveries, .. } = round;
+        paced.retain(|_, topic| {
+            let groups = topic.lane(self.index).subscribers.lock();
+            let mut waiting = false;
+            for member in groups.iter().flat_map(|group| &group.members) {
+                let Some(narrowed) = &member.narrowed else { continue };
+                if let Some(batch) = narrowed.release(now_ms) {
+                    *deliveries += u64::from(batch.count);
+                    if member.outbox.offer(member.slot, &batch) {
+                        dirty.push(member.outbox.clone());
+                    }
+                }
+                waiting |= narrowed.is_holding();
+            }
+            waiting
+        });
+    }
+
+    /// One write per outbox that got something; each round begins with another, so that the last is not always
+    /// the same.
+    async fn flush(&self, round: &mut Round) {
+        round.turn = round.turn.wrapping_add(1);
+        let len = round.dirty.len();
+        let from = if len > 0 { round.turn % len } else { 0 };
+        for at in 0..len {
+            round.dirty[(from + at) % len].flush();
+            if at % WRITES_PER_TURN == WRITES_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        round.dirty.clear();
+    }
+}
+
+/// Consecutive steps of one topic on their way to all its subscribers.
+#[derive(Default)]
+struct Run {
+    after: StreamId,
+    steps: Vec<Step>,
+}
+
+impl Run {
+    fn offer(&mut self, groups: &[Group], now_ms: u64, round: &mut Round, topic: &Arc<Followed>) {
+        if self.steps.is_empty() {
+            return;
+        }
+        for group in groups {
+            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, None, Mark::default()));
+            for member in &group.members {
+                match &member.narrowed {
+                    None => {
+                        round.deliveries += u64::from(batch.count);
+                        if member.outbox.offer(member.slot, &batch) {
+                            round.dirty.push(member.outbox.clone());
+                        }
+                    }
+                    Some(narrowed) => self.offer_narrowed(member, narrowed, &batch, now_ms, round, topic),
+                }
+            }
+        }
+        self.steps.clear();
+    }
+
+    /// The slow path: a filter, a pace, or both.
+    #[expect(clippy::too_many_arguments, reason = "the fan-out's own state; a struct for one call hides more")]
+    fn offer_narrowed(
+        &self,
+        member: &Member,
+        narrowed: &Narrowed,
+        shared: &Arc<Batch>,
+        now_ms: u64,
+        round: &mut Round,
+        topic: &Arc<Followed>,
+    ) {
+        let batch = match member.channels() {
+            None => shared.clone(),
+            Some(channels) => {
+                Arc::new(Batch::encode(&shared.form, self.after, &self.steps, Some(channels), Mark::default()))
+            }
+        };
+        let Some(batch) = narrowed.admit(batch, now_ms) else {
+            round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
+            return;
+        };
+        round.deliveries += u64::from(batch.count);
+        if member.outbox.offer(member.slot, &batch) {
+            round.dirty.push(member.outbox.clone());
+        }
+    }
+}
+
+struct Joined {
+    member: Member,
+    form: Form,
+    fresh: bool,
+}
+
+/// Gives a subscription what came since its catch-up, and puts it among the subscribers.
+fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
+    let Joined { member, form, fresh } = joined;
+    let (after, steps) = rest;
+    let mark = Mark::default();
+    let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, member.channels(), mark)));
+    round.deliveries += batch.as_ref().map_or(0, |b| u64::from(b.count));
+    let open = member.outbox.has(member.slot);
+    if open && member.outbox.join(member.slot, batch) {
+        round.dirty.push(member.outbox.clone());
+    }
+    if !fresh {
+        return;
+    }
+    if !open {
+        lane.uncount();
+        return;
+    }
+    match groups.iter_mut().find(|group| group.form == form) {
+        Some(group) => group.members.push(member),
+        None => groups.push(Group { form, members: vec![member] }),
+    }
+}
+
+impl Narrowed {
+    /// Lets a batch through now, or holds it back for its pace (conflating what was held before).
+    fn admit(&self, batch: Arc<Batch>, now_ms: u64) -> Option<Arc<Batch>> {
+        let Some(interval) = self.interval else { return Some(batch) };
+        let mut pace = self.pace.lock();
+        let skipped = pace.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
+        pace.held = Some(batch);
+        pace.skipped = skipped;
+        pace.take(now_ms, interval)
+    }
+
+    fn release(&self, now_ms: u64) -> Option<Arc<Batch>> {
+        self.pace.lock().take(now_ms, self.interval?)
+    }
+
+    fn is_holding(&self) -> bool {
+        self.pace.lock().held.is_some()
+    }
+}
+
+impl super::topic::Pace {
+    fn take(&mut self, now_ms: u64, interval: Duration) -> Option<Arc<Batch>> {
+        if now_ms < self.next_ms {
+            return None;
+        }
+        let batch = self.held.take()?;
+        self.next_ms = now_ms + interval.as_millis() as u64;
+        let skipped = std::mem::take(&mut self.skipped);
+        Some(if skipped == 0 { batch } else { Arc::new(batch.only_newest(skipped)) })
+    }
+}
+
+/// Wall clock, once per round.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

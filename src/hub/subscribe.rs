@@ -1,0 +1,280 @@
+//! How a subscription comes to the live stream without gap or repeat: from nothing, from a cursor, or after it lagged.
+//!
+//! Every subscription begins lagging at its cursor and is caught up: from the ring when that covers it, from the
+//! stream otherwise, page by page as the socket drains; then it is joined, atomically, where the two meet.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Hub,
+    batch::{Batch, Form, Gap, Mark},
+    outbox::Outbox,
+    position::{GapReason, Step},
+    queue::{Slot, SlotId},
+    topic::{Followed, Joining, Member},
+};
+use crate::{
+    backplane::Unavailable,
+    metrics,
+    model::{Class, Message, StreamId},
+};
+
+/// Entries of one page.
+const PAGE_MAX: usize = 500;
+
+/// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
+#[derive(Debug)]
+pub struct Interest {
+    pub(super) hub: Arc<Hub>,
+    pub(super) topic: Arc<Followed>,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// With what is published from now on.
+    Live,
+    /// With the current value, then live.
+    Snapshot,
+    /// After the last id that the client has.
+    Since(StreamId),
+    /// With the last publications.
+    Last(usize),
+}
+
+/// What a subscription gets before it goes live.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog {
+    pub messages: Vec<Arc<Message>>,
+    /// Told before the messages.
+    pub gap: Option<Gap>,
+    /// Told after the messages: more was missed than one resume may fetch.
+    pub cut: Option<Gap>,
+    /// The position before the messages, and the one they reach.
+    pub from: StreamId,
+    pub cursor: StreamId,
+    pub mark: Mark,
+}
+
+/// Bounds of one resume.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayLimits {
+    pub entries_max: usize,
+    pub bytes_max: usize,
+}
+
+/// How a catch-up went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// Live from here on.
+    Live,
+    /// More is to come when the socket has drained.
+    More,
+}
+
+impl Interest {
+    /// Waits until the replica knows where the topic stands.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it does not within `timeout`.
+    pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> {
+        while let Some(synced) = self.topic.synced() {
+            if tokio::time::timeout(timeout, synced).await.is_err() {
+                return Err(Unavailable("the topic is not in step with its stream yet".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gathers what the subscription gets before it goes live. Bounded by `limits`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the stream can't be read now.
+    pub async fn backlog(&self, from: From, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        let at = self.topic.head().0.unwrap_or_default();
+        match from {
+            From::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
+            From::Snapshot => self.snapshot(at).await,
+            From::Last(count) => self.last(count.min(limits.entries_max), at).await,
+            From::Since(cursor) => self.since(cursor, limits).await,
+        }
+    }
+
+    async fn snapshot(&self, at: StreamId) -> Result<Backlog, Unavailable> {
+        let mark = Mark { snapshot: true, ..Mark::default() };
+        let newest = match self.topic.head().1 {
+            Some(newest) => Some(newest),
+            None if at == StreamId::ZERO => None,
+            None => self.hub.backplane.newest(&self.topic.topic, 1).await?.pop(),
+        };
+        let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
+        Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+    }
+
+    async fn last(&self, count: usize, at: StreamId) -> Result<Backlog, Unavailable> {
+        let messages = match self.topic.last(count) {
+            Some(messages) => messages,
+            None => self.hub.backplane.newest(&self.topic.topic, count).await?,
+        };
+        let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
+        let mark = Mark { replayed: true, ..Mark::default() };
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+    }
+
+    async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        let mark = Mark { replayed: true, ..Mark::default() };
+        let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
+        let mut bytes = 0;
+        let mut source = metrics::Replay::Ring;
+        loop {
+            if let Some((rest, at)) = self.topic.since(backlog.cursor) {
+                backlog.messages.extend(rest);
+                backlog.cursor = at;
+                break;
+            }
+            source = metrics::Replay::Stream;
+            let page = self.hub.backplane.read(&self.topic.topic, backlog.cursor, PAGE_MAX).await?;
+            if !page.contiguous {
+                source = metrics::Replay::Gap;
+                backlog.gap = Some(self.missing(backlog.cursor, page.messages.first()));
+                if page.messages.is_empty() {
+                    backlog.cursor = self.topic.head().0.unwrap_or_default();
+                    backlog.from = backlog.cursor;
+                    break;
+                }
+            }
+            let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
+            bytes += page.messages.iter().map(|m| size(m)).sum::<usize>();
+            backlog.messages.extend(page.messages);
+            backlog.cursor = last;
+            if backlog.messages.len() >= limits.entries_max || bytes >= limits.bytes_max {
+                self.cut(&mut backlog);
+                break;
+            }
+        }
+        let metrics = &self.hub.metrics;
+        metrics.replay_requests_total.of(source).inc();
+        metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
+        Ok(backlog)
+    }
+
+    /// More was missed than one resume may fetch: the rest is told, and the client takes a snapshot.
+    fn cut(&self, backlog: &mut Backlog) {
+        let (at, _) = self.topic.head();
+        let at = at.unwrap_or_default();
+        if self.topic.since(backlog.cursor).is_some() || at <= backlog.cursor {
+            return;
+        }
+        backlog.cut = Some(Gap::new(backlog.cursor, at.next(), GapReason::Retention));
+    }
+
+    fn missing(&self, after: StreamId, first: Option<&Arc<Message>>) -> Gap {
+        match first.and_then(|m| m.id) {
+            Some(before) => Gap::new(after, before, GapReason::between(after, before)),
+            None => Gap { after, before: None, count: None, reason: GapReason::Failover },
+        }
+    }
+
+    /// Opens the subscription in the outbox, lagging at the end of its backlog.
+    #[must_use]
+    pub fn open(&self, outbox: &Outbox, form: &Form, at: StreamId) -> SlotId {
+        let class = self.topic.rule.class;
+        let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
+        outbox.open(Slot { class, urgent, form: form.clone(), lagging: true, queued: at, written: StreamId::ZERO })
+    }
+
+    /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has.
+    pub async fn push_backlog<D>(&self, member: &Member, form: &Form, backlog: &Backlog, drained: impl Fn() -> D)
+    where
+        D: Future<Output = ()>,
+    {
+        if let Some(gap) = &backlog.gap {
+            self.tell(member, form, gap, backlog.from);
+        }
+        let mut after = backlog.from;
+        for page in backlog.messages.chunks(PAGE_MAX / 5) {
+            let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
+            let batch = Batch::encode(form, after, &steps, member.channels(), backlog.mark);
+            after = batch.last;
+            member.outbox.catch_up(member.slot, Arc::new(batch));
+            drained().await;
+        }
+        if let Some(cut) = &backlog.cut {
+            let at = cut.before.map_or(backlog.cursor, |before| StreamId::new(before.epoch, before.seq - 1));
+            self.tell(member, form, cut, at);
+        }
+    }
+
+    fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
+        self.hub.metrics.gaps_total.of(gap.reason.label()).inc();
+        let bytes = gap.encode(form, member.channels());
+        let batch = Batch { bytes, count: 0, after: gap.after, last, newest: None, form: form.clone() };
+        member.outbox.catch_up(member.slot, Arc::new(batch));
+    }
+
+    /// One step of a catch-up: joins the live stream if what is missing is at hand, else pushes one page.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the stream can't be read now; the subscription goes on lagging.
+    pub async fn catch_up(&self, member: &Member, form: &Form, fresh: bool) -> Result<CaughtUp, Unavailable> {
+        let Some(at) = member.outbox.queued(member.slot) else { return Ok(CaughtUp::Live) };
+        if self.join(member, form, fresh, at, false) {
+            return Ok(CaughtUp::Live);
+        }
+        let page = self.hub.backplane.read(&self.topic.topic, at, PAGE_MAX).await?;
+        if !page.contiguous {
+            let gap = self.missing(at, page.messages.first());
+            let last = if page.messages.is_empty() { self.topic.head().0.unwrap_or_default() } else { at };
+            self.tell(member, form, &gap, last);
+        } else if page.messages.is_empty() && self.join(member, form, fresh, at, true) {
+            return Ok(CaughtUp::Live);
+        }
+        let steps: Vec<_> = page.messages.into_iter().map(Step::Message).collect();
+        let batch = Batch::encode(form, at, &steps, member.channels(), Mark { replayed: true, snapshot: false });
+        self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
+        member.outbox.catch_up(member.slot, Arc::new(batch));
+        Ok(CaughtUp::More)
+    }
+
+    fn join(&self, member: &Member, form: &Form, fresh: bool, at: StreamId, proven: bool) -> bool {
+        let shard = self.hub.shard_of(&member.outbox);
+        self.topic.join(Joining { member, form, shard, fresh }, at, proven, &self.hub.shards)
+    }
+
+    /// Changes what narrows the subscription.
+    pub fn change(&self, member: Member) {
+        let shard = self.hub.shard_of(&member.outbox);
+        self.topic.change(member, shard, &self.hub.shards);
+    }
+
+    /// Ends the subscription: after this returns nothing of it is written.
+    pub fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId) {
+        outbox.close_slot(slot);
+        self.topic.leave(outbox, slot, self.hub.shard_of(outbox));
+    }
+
+    /// Delivery class of the topic.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.topic.rule.class
+    }
+
+    /// The head of the topic as this replica knows it.
+    #[must_use]
+    pub fn head(&self) -> StreamId {
+        self.topic.head().0.unwrap_or_default()
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.hub.uninterested(&self.topic);
+    }
+}
+
+fn size(message: &Message) -> usize {
+    match &message.content {
+        crate::model::Content::Data(payload) => payload.len(),
+        crate::model::Content::Lost { .. } => 0,
+    }
+}

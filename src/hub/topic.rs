@@ -1,0 +1,349 @@
+//! One followed topic: its position, and per shard a mailbox and the subscribers. No I/O under any of its locks.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{
+    batch::Form,
+    outbox::Outbox,
+    position::{Arrival, Next, Position, State, Step},
+    queue::SlotId,
+    ring::RingLimits,
+    shard::Shard,
+};
+use crate::{
+    backplane::Page,
+    model::{Class, Message, StreamId, Topic, TopicRule},
+};
+
+/// A topic that this replica follows.
+#[derive(Debug)]
+pub struct Followed {
+    pub topic: Topic,
+    pub rule: Arc<TopicRule>,
+    inner: Mutex<Inner>,
+    lanes: Box<[Lane]>,
+    /// Subscriptions and pending ones; at zero the topic is let go after a while.
+    interest: AtomicUsize,
+    /// Something arrived since the quiet topics were last compared.
+    stirred: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    position: Position,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// One shard's part of a topic.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    mail: Mutex<Mailbox>,
+    pub(super) subscribers: Mutex<Vec<Group>>,
+    /// Subscribers and those whose joining is in the mail: at zero nothing is posted.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    mail: Vec<Mail>,
+    /// The shard has been told.
+    posted: bool,
+}
+
+/// What a shard does for a topic, in this order.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// The next step after the position `after`.
+    Step { after: StreamId, step: Step },
+    /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
+    Join { member: Member, form: Form, after: StreamId, rest: Vec<Step>, fresh: bool },
+    /// A subscription wants other channels of the user's stream, or another pace.
+    Change { member: Member },
+}
+
+/// Subscribers that share a wire form, hence bytes.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) form: Form,
+    pub(super) members: Vec<Member>,
+}
+
+/// One subscription as the fan-out sees it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub outbox: Arc<Outbox>,
+    pub slot: SlotId,
+    /// Only for those that want less than everything: kept apart, so that the plain ones cost nothing.
+    pub narrowed: Option<Arc<Narrowed>>,
+}
+
+/// What narrows a subscription.
+#[derive(Debug)]
+pub struct Narrowed {
+    /// Channels of a user's stream that are wanted; `None`: all.
+    pub channels: Option<Vec<Arc<str>>>,
+    /// Least time between two values of a `state` topic.
+    pub interval: Option<Duration>,
+    pub(super) pace: Mutex<Pace>,
+}
+
+/// A value held back until its time has come.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    pub(super) next_ms: u64,
+    pub(super) held: Option<Arc<super::batch::Batch>>,
+    pub(super) skipped: u32,
+}
+
+impl Narrowed {
+    #[must_use]
+    pub fn new(channels: Option<Vec<Arc<str>>>, interval: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self { channels, interval, pace: Mutex::default() })
+    }
+}
+
+impl Member {
+    pub(super) fn is(&self, outbox: &Arc<Outbox>, slot: SlotId) -> bool {
+        self.slot == slot && Arc::ptr_eq(&self.outbox, outbox)
+    }
+
+    pub(super) fn channels(&self) -> Option<&[Arc<str>]> {
+        self.narrowed.as_ref()?.channels.as_deref()
+    }
+}
+
+/// What the caller has to do after a message arrived or a read came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Todo {
+    Nothing,
+    Read,
+}
+
+impl Followed {
+    pub(super) fn new(topic: Topic, rule: Arc<TopicRule>, shards: usize, ring: RingLimits) -> Self {
+        let position = Position::new(rule.class == Class::State, ring);
+        Self {
+            topic,
+            rule,
+            inner: Mutex::new(Inner { position, waiting: Vec::new() }),
+            lanes: (0..shards).map(|_| Lane::default()).collect(),
+            interest: AtomicUsize::new(0),
+            stirred: AtomicBool::new(false),
+        }
+    }
+
+    /// A message came in from the backplane.
+    pub(super) fn arrived(self: &Arc<Self>, message: Message, shards: &[Arc<Shard>]) -> Todo {
+        let message = Arc::new(message);
+        self.stirred.store(true, Ordering::Relaxed);
+        let mut inner = self.inner.lock();
+        let after = inner.position.at().unwrap_or_default();
+        match inner.position.arrive(&message) {
+            Arrival::Next => {
+                let after = if message.id.is_some() { after } else { StreamId::ZERO };
+                self.post_all(after, vec![Step::Message(message)], shards);
+                Todo::Nothing
+            }
+            Arrival::Repeat | Arrival::Held => Todo::Nothing,
+            Arrival::Hole => Todo::Read,
+        }
+    }
+
+    /// The link was lost.
+    pub(super) fn lost(&self) {
+        self.inner.lock().position.lost();
+    }
+
+    /// The head of the stream was read.
+    pub(super) fn compared(self: &Arc<Self>, head: StreamId, shards: &[Arc<Shard>]) -> Todo {
+        self.step(shards, |position, steps| position.compare(head, steps))
+    }
+
+    /// A page after the position was read.
+    pub(super) fn filled(self: &Arc<Self>, page: &Page, shards: &[Arc<Shard>]) -> Todo {
+        self.step(shards, |position, steps| position.filled(page, steps))
+    }
+
+    /// The stream could not be read.
+    pub(super) fn unfilled(&self) {
+        self.inner.lock().position.unfilled();
+    }
+
+    fn step(
+        self: &Arc<Self>,
+        shards: &[Arc<Shard>],
+        act: impl FnOnce(&mut Position, &mut Vec<Step>) -> Next,
+    ) -> Todo {
+        let mut inner = self.inner.lock();
+        let after = inner.position.at().unwrap_or_default();
+        let mut steps = Vec::new();
+        let next = act(&mut inner.position, &mut steps);
+        self.post_all(after, steps, shards);
+        for waiting in inner.waiting.drain(..) {
+            // Whoever waited may have gone.
+            let _ = waiting.send(());
+        }
+        if next == Next::Read { Todo::Read } else { Todo::Nothing }
+    }
+
+    /// Hands steps to every shard that has subscribers. Called under the position's lock, which is what keeps the
+    /// order of mails equal to the order of the stream.
+    fn post_all(self: &Arc<Self>, mut after: StreamId, steps: Vec<Step>, shards: &[Arc<Shard>]) {
+        for step in steps {
+            for (lane, shard) in self.lanes.iter().zip(shards) {
+                if lane.count.load(Ordering::Relaxed) > 0 {
+                    self.post(lane, shard, Mail::Step { after, step: step.clone() });
+                }
+            }
+            if let Step::Message(message) = &step {
+                after = message.id.unwrap_or(after);
+            }
+        }
+    }
+
+    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: Mail) {
+        let mut mailbox = lane.mail.lock();
+        mailbox.mail.push(mail);
+        if !std::mem::replace(&mut mailbox.posted, true) {
+            drop(mailbox);
+            shard.post(self.clone());
+        }
+    }
+
+    /// Everything in a shard's mailbox.
+    pub(super) fn take_mail(&self, shard: usize) -> (&Lane, Vec<Mail>) {
+        let lane = &self.lanes[shard];
+        let mut mailbox = lane.mail.lock();
+        mailbox.posted = false;
+        (lane, std::mem::take(&mut mailbox.mail))
+    }
+
+    pub(super) fn lane(&self, shard: usize) -> &Lane {
+        &self.lanes[shard]
+    }
+
+    /// Joins a subscription that has everything up to `after` to the live stream, atomically: what came since goes
+    /// first. False when what came since is no longer at hand; the caller reads on. `proven` says that the stream
+    /// itself has nothing after the cursor, though this replica has not come that far yet.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        joining: Joining<'_>,
+        after: StreamId,
+        proven: bool,
+        shards: &[Arc<Shard>],
+    ) -> bool {
+        let inner = self.inner.lock();
+        let rest = if self.rule.class == Class::State {
+            inner.position.newest().filter(|m| m.id.is_some_and(|id| id > after)).into_iter().collect()
+        } else if let Some(rest) = inner.position.since(after) {
+            rest
+        } else if proven && inner.position.at().is_some_and(|at| at < after) {
+            Vec::new()
+        } else {
+            return false;
+        };
+        let lane = &self.lanes[joining.shard];
+        if joining.fresh {
+            lane.count.fetch_add(1, Ordering::Relaxed);
+        }
+        let rest = rest.into_iter().map(Step::Message).collect();
+        let Joining { member, form, fresh, shard } = joining;
+        let mail = Mail::Join { member: member.clone(), form: form.clone(), after, rest, fresh };
+        self.post(lane, &shards[shard], mail);
+        true
+    }
+
+    /// Changes what narrows a subscription, in order with what is on its way.
+    pub(super) fn change(self: &Arc<Self>, member: Member, shard: usize, shards: &[Arc<Shard>]) {
+        let _order = self.inner.lock();
+        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member });
+    }
+
+    /// Takes a subscription out. Its slot is closed already, so nothing reaches it even where its joining is still
+    /// in the mail.
+    pub(super) fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId, shard: usize) {
+        let lane = &self.lanes[shard];
+        let mut groups = lane.subscribers.lock();
+        for group in groups.iter_mut() {
+            if let Some(at) = group.members.iter().position(|member| member.is(outbox, slot)) {
+                group.members.swap_remove(at);
+                lane.count.fetch_sub(1, Ordering::Relaxed);
+                break;
+            }
+        }
+        groups.retain(|group| !group.members.is_empty());
+    }
+
+    /// Resolves at once when the topic has been compared with its stream, or else when it has.
+    pub(super) fn synced(&self) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.inner.lock();
+        if inner.position.at().is_some() && inner.position.state() != State::Syncing {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        inner.waiting.push(sender);
+        Some(receiver)
+    }
+
+    /// The position, and the newest message where it is at hand.
+    pub(super) fn head(&self) -> (Option<StreamId>, Option<Arc<Message>>) {
+        let inner = self.inner.lock();
+        (inner.position.at(), inner.position.newest())
+    }
+
+    /// What came after the cursor, where that is at hand, with the position it reaches.
+    pub(super) fn since(&self, cursor: StreamId) -> Option<(Vec<Arc<Message>>, StreamId)> {
+        let inner = self.inner.lock();
+        Some((inner.position.since(cursor)?, inner.position.at()?))
+    }
+
+    /// The last messages, where they are at hand.
+    pub(super) fn last(&self, count: usize) -> Option<Vec<Arc<Message>>> {
+        self.inner.lock().position.last(count)
+    }
+
+    /// Whether nothing arrived since the last call, on a topic that is live.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == State::Live
+    }
+
+    pub(super) fn add_interest(&self) {
+        self.interest.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// True when nobody is interested any more.
+    pub(super) fn drop_interest(&self) -> bool {
+        self.interest.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Subscriptions of this replica, pending ones included.
+    pub(super) fn interest(&self) -> usize {
+        self.interest.load(Ordering::Acquire)
+    }
+}
+
+/// A subscription about to go live.
+#[derive(Debug)]
+pub(super) struct Joining<'a> {
+    pub(super) member: &'a Member,
+    pub(super) form: &'a Form,
+    pub(super) shard: usize,
+    /// Not among the subscribers yet (a lagging one is).
+    pub(super) fresh: bool,
+}
+
+impl Lane {
+    /// A joining that came too late, or a subscriber that left.
+    pub(super) fn uncount(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
