@@ -1,1 +1,140 @@
-//! To come.
+//! The only door for publications: checks what is published, finds its topic, hands it to the backplane.
+//!
+//! **Invariant: one door, one road.** Clients, producers, the HTTP API and feeds all come through here, and everything
+//! returns through the backplane, also to this replica. Never delivers anything itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    backplane::{Backplane, PublishError, Published, Refusal},
+    metrics::{Door, Metrics, PublishResult},
+    model::{Class, MsgId, Publication, Topic, TopicRules, UserId, check_name},
+    protocol::payload::check_payload,
+};
+
+/// Takes publications. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    backplane: Backplane,
+    topics: Arc<TopicRules>,
+    limits: PublishLimits,
+    metrics: Arc<Metrics>,
+}
+
+/// Bounds of one publication.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishLimits {
+    pub payload_bytes_max: usize,
+    pub json_depth_max: usize,
+}
+
+/// What somebody wants to publish.
+#[derive(Clone, Debug)]
+pub struct PublishRequest<'a> {
+    /// A public topic, or with `user` a private channel of that user.
+    pub channel: &'a str,
+    pub user: Option<&'a str>,
+    /// One JSON object.
+    pub payload: Bytes,
+    pub msg_id: Option<&'a str>,
+    pub door: Door,
+}
+
+/// Why a publication was not acknowledged.
+#[derive(Clone, Debug, Error)]
+pub enum PublishFailure {
+    /// The publisher's mistake: the sentence says what would be right.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the payload is larger than {max} bytes")]
+    TooLarge { max: usize },
+    /// Certainly not stored.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// It may or may not be stored; safe to retry with the same `msg_id`.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(Arc<str>),
+}
+
+impl From<PublishError> for PublishFailure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Refused(refusal) => Self::Refused(refusal),
+            PublishError::Unknown(why) => Self::Unknown(why),
+        }
+    }
+}
+
+impl PublishFailure {
+    const fn label(&self) -> PublishResult {
+        match self {
+            Self::Invalid(_) => PublishResult::Invalid,
+            Self::TooLarge { .. } => PublishResult::TooLarge,
+            Self::Refused(_) => PublishResult::Refused,
+            Self::Unknown(_) => PublishResult::Unknown,
+        }
+    }
+}
+
+impl Publisher {
+    #[must_use]
+    pub fn new(backplane: Backplane, topics: Arc<TopicRules>, limits: PublishLimits, metrics: Arc<Metrics>) -> Self {
+        Self { backplane, topics, limits, metrics }
+    }
+
+    /// Publishes. The order of the calls is the order of the publications: the future only waits for the answer, so a
+    /// caller may have many under way.
+    ///
+    /// # Errors
+    /// [`PublishFailure`], within a bounded time.
+    pub fn publish(
+        &self,
+        request: PublishRequest<'_>,
+    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+        let door = request.door;
+        let under_way = self.check(request).map(|publication| self.backplane.publish(publication));
+        let metrics = self.metrics.clone();
+        async move {
+            let result = match under_way {
+                Ok(answer) => answer.await.map_err(PublishFailure::from),
+                Err(failure) => Err(failure),
+            };
+            let label = match &result {
+                Ok(Published { duplicate: false, .. }) => PublishResult::Accepted,
+                Ok(Published { duplicate: true, .. }) => PublishResult::Duplicate,
+                Err(failure) => failure.label(),
+            };
+            metrics.publications_total.of((door, label)).inc();
+            result
+        }
+    }
+
+    fn check(&self, request: PublishRequest<'_>) -> Result<Publication, PublishFailure> {
+        let max = self.limits.payload_bytes_max;
+        if request.payload.len() > max {
+            return Err(PublishFailure::TooLarge { max });
+        }
+        let invalid = |error: &dyn std::fmt::Display| PublishFailure::Invalid(error.to_string());
+        check_payload(&request.payload, self.limits.json_depth_max).map_err(|error| invalid(&error))?;
+        let msg_id = request.msg_id.map(MsgId::new).transpose().map_err(|error| invalid(&error))?;
+        check_name(request.channel).map_err(|error| invalid(&error))?;
+        let user = request.user.map(UserId::new).transpose().map_err(|error| invalid(&error))?;
+        let (topic, channel, rule) = self.route(request.channel, user.as_ref());
+        Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
+    }
+
+    /// Private reliable channels share the user's one stream; every other channel is a topic of its own.
+    fn route(&self, channel: &str, user: Option<&UserId>) -> (Topic, Option<Arc<str>>, Arc<crate::model::TopicRule>) {
+        let rule = self.topics.of_name(channel);
+        match user {
+            Some(user) if rule.class == Class::Reliable => {
+                (Topic::user_stream(user), Some(channel.into()), self.topics.user_stream().clone())
+            }
+            Some(user) => (Topic::private(user, channel), None, rule.clone()),
+            None => (Topic::from_wire(channel), None, rule.clone()),
+        }
+    }
+}

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::position::{GapReason, Step};
+use super::position::Step;
 use crate::{
     model::{Content, Message, StreamId},
-    protocol::push::{self, Meta},
+    protocol::{
+        frame,
+        push::{self, GapReason, Meta},
+    },
 };
 
 /// How a publication looks on a socket: everyone with the same form gets the same bytes.
@@ -117,7 +120,7 @@ impl Batch {
         let Content::Data(payload) = &message.content else { return None };
         let channel = self.form.channel.as_ref().or(message.channel.as_ref())?;
         let mut buf = BytesMut::with_capacity(payload.len() + 160);
-        let meta = Meta { channel, id: message.id, replayed: false, snapshot: false, conflated: skipped };
+        let meta = Meta { channel, id: message.id, replayed: false, snapshot: false, conflated: skipped.into() };
         push_one(&mut buf, self.form.kind, &meta, payload);
         Some(buf.freeze())
     }
@@ -161,22 +164,25 @@ fn for_each_channel(form: &Form, filter: Option<&[Arc<str>]>, mut tell: impl FnM
 
 fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8]) {
     match kind {
-        FormKind::WebSocket => push::push_frame(buf, meta, payload),
-        FormKind::EventStream => push::push_event(buf, meta, payload),
+        FormKind::WebSocket => push::push_with(buf, meta, payload),
+        FormKind::EventStream => {
+            let id = meta.id.map(|id| id.to_string());
+            push::push_sse(buf, id.as_deref(), meta, payload);
+        }
     }
 }
 
 fn push_gap(buf: &mut BytesMut, kind: FormKind, channel: &str, gap: Gap) {
     let gap = push::Gap {
         channel,
-        after: gap.after,
+        after: Some(gap.after),
         before: gap.before,
         count: gap.count,
-        reason: gap.reason.as_str(),
+        reason: gap.reason,
     };
     match kind {
-        FormKind::WebSocket => push::gap_frame(buf, &gap),
-        FormKind::EventStream => push::gap_event(buf, &gap),
+        FormKind::WebSocket => frame::frame_text(buf, |buf| push::gap(buf, &gap)),
+        FormKind::EventStream => frame::sse_event(buf, None, |buf| push::gap(buf, &gap)),
     }
 }
 

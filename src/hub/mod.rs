@@ -1,1 +1,254 @@
-//! To come.
+//! The topics of this replica: who subscribes, in which order what arrives goes out, and through which outbox.
+//!
+//! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
+//! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
+//! `follow` keeps positions equal to streams, `subscribe` brings a client from its cursor to the live stream.
+//!
+//! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
+//! HTTP.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+
+mod batch;
+mod follow;
+mod outbox;
+mod position;
+mod queue;
+mod ring;
+mod shard;
+mod socket;
+mod subscribe;
+mod topic;
+
+pub use batch::{Batch, Form, FormKind, Gap, Mark};
+pub use outbox::{Close, Outbox, Shared};
+pub use position::{Arrival, Next, Position, State, Step};
+pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
+pub use ring::RingLimits;
+pub use socket::{MemorySocket, Socket};
+pub use subscribe::{Backlog, CaughtUp, From, Interest, ReplayLimits};
+pub use topic::{Followed, Member, Narrowed};
+
+use crate::{
+    backplane::{Backplane, Event},
+    metrics::Metrics,
+    model::{Message, Topic, TopicRule},
+    tasks::Tasks,
+};
+
+/// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
+const TABLE_PARTS: usize = 16;
+
+/// All topics that this replica follows, and its shards.
+#[derive(Debug)]
+pub struct Hub {
+    topics: Table,
+    shards: Vec<Arc<shard::Shard>>,
+    lines: follow::Lines,
+    /// Topics without subscribers, to be let go at the given time.
+    lingering: Mutex<VecDeque<(Instant, Topic)>>,
+    linger: Duration,
+    ring: RingLimits,
+    backplane: Backplane,
+    metrics: Arc<Metrics>,
+    subscriptions: AtomicUsize,
+}
+
+/// What a hub is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub shards: usize,
+    pub ring: RingLimits,
+    /// How long a topic stays followed after its last subscriber left.
+    pub linger: Duration,
+    /// How often quiet topics are compared with their streams.
+    pub compare_interval: Duration,
+}
+
+#[derive(Debug)]
+struct Table {
+    parts: Vec<RwLock<HashMap<Topic, Arc<Followed>>>>,
+    hasher: RandomState,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { parts: (0..TABLE_PARTS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+    }
+
+    fn part(&self, name: &str) -> &RwLock<HashMap<Topic, Arc<Followed>>> {
+        let at = self.hasher.hash_one(name) as usize % self.parts.len();
+        &self.parts[at]
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Followed>> {
+        self.part(name).read().get(name).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Followed>> {
+        self.parts.iter().flat_map(|part| part.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.read().len()).sum()
+    }
+}
+
+impl Hub {
+    /// A hub on the given road, with its tasks started and its receiver given to the backplane.
+    #[must_use]
+    pub fn start(backplane: Backplane, settings: Settings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
+        let shards = (0..settings.shards.max(1)).map(|index| shard::Shard::new(index, metrics.clone())).collect();
+        let hub = Arc::new(Self {
+            topics: Table::new(),
+            shards,
+            lines: follow::Lines::default(),
+            lingering: Mutex::default(),
+            linger: settings.linger,
+            ring: settings.ring,
+            backplane,
+            metrics,
+            subscriptions: AtomicUsize::new(0),
+        });
+        for shard in &hub.shards {
+            tasks.spawn("shard", shard.clone().run(tasks.stop()));
+        }
+        hub.start_following(tasks, settings.compare_interval);
+        hub.start_letting_go(tasks);
+        let receiver = Arc::downgrade(&hub);
+        hub.backplane.start(Box::new(move |event| {
+            if let Some(hub) = receiver.upgrade() {
+                hub.on_event(event);
+            }
+        }));
+        hub
+    }
+
+    fn on_event(&self, event: Event<'_>) {
+        match event {
+            Event::Arrived { topic, message } => self.deliver(topic, message),
+            Event::Confirmed { topic } => {
+                if let Some(topic) = self.topics.get(topic) {
+                    self.begin(&topic);
+                }
+            }
+            Event::LinkLost => self.topics.all().iter().for_each(|topic| topic.lost()),
+            Event::GenerationChanged => self.metrics.generation_changes_total.inc(),
+        }
+    }
+
+    /// Delivers an arrival to this replica's subscribers.
+    fn deliver(&self, topic: &str, message: Message) {
+        let Some(topic) = self.topics.get(topic) else { return };
+        if topic.arrived(message, &self.shards) == topic::Todo::Read {
+            self.lines.read(&topic);
+        }
+    }
+
+    /// Counts an interest in a topic; the first one makes the replica follow it.
+    #[must_use]
+    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Interest {
+        let (followed, new) = {
+            let mut part = self.topics.part(topic.as_str()).write();
+            let new = !part.contains_key(topic.as_str());
+            let followed = part.entry(topic.clone()).or_insert_with(|| {
+                Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring))
+            });
+            followed.add_interest();
+            (followed.clone(), new)
+        };
+        self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
+        if new {
+            self.metrics.topics.inc();
+            self.backplane.want(topic);
+        }
+        Interest { hub: self.clone(), topic: followed }
+    }
+
+    fn uninterested(&self, topic: &Followed) {
+        self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
+        if topic.drop_interest() {
+            self.lingering.lock().push_back((Instant::now() + self.linger, topic.topic.clone()));
+        }
+    }
+
+    /// Lets go of topics that stayed without subscribers, a second's worth at a time.
+    fn start_letting_go(self: &Arc<Self>, tasks: &Tasks) {
+        let hub = Arc::downgrade(self);
+        let mut stop = tasks.stop();
+        tasks.spawn("linger", async move {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = stop.wait() => return,
+                }
+                let Some(hub) = hub.upgrade() else { return };
+                hub.let_go(Instant::now());
+            }
+        });
+    }
+
+    fn let_go(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut lingering = self.lingering.lock();
+                match lingering.front() {
+                    Some((at, _)) if *at <= now => lingering.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some((_, topic)) = due else { return };
+            let mut part = self.topics.part(topic.as_str()).write();
+            // Someone may have come back meanwhile.
+            if part.get(topic.as_str()).is_some_and(|followed| followed.interest() == 0) {
+                part.remove(topic.as_str());
+                drop(part);
+                self.metrics.topics.dec();
+                self.backplane.unwant(&topic);
+            }
+        }
+    }
+
+    fn shard_of(&self, outbox: &Arc<Outbox>) -> usize {
+        // Neighbouring allocations differ in their low bits only above the allocator's granularity.
+        (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
+    }
+
+    /// Subscriptions of this replica.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Topics with the number of their subscriptions on this replica, the busiest first, `limit` at the most.
+    #[must_use]
+    pub fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
+        let mut all: Vec<_> = self.topics.all().iter().map(|t| (t.topic.clone(), t.interest())).collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        all.truncate(limit);
+        all
+    }
+
+    /// Subscriptions to one topic on this replica.
+    #[must_use]
+    pub fn subscribers(&self, topic: &Topic) -> usize {
+        self.topics.get(topic.as_str()).map_or(0, |followed| followed.interest())
+    }
+
+    /// Topics that this replica follows.
+    #[must_use]
+    pub fn topics(&self) -> usize {
+        self.topics.len()
+    }
+}

@@ -9,6 +9,7 @@ use super::ring::{Ring, RingLimits};
 use crate::{
     backplane::Page,
     model::{Message, StreamId},
+    protocol::push::GapReason,
 };
 
 /// Live messages held while a read is under way. Past it they are forgotten: the stream has them.
@@ -25,36 +26,9 @@ pub enum State {
     Filling,
 }
 
-/// Why messages are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GapReason {
-    /// The client's socket did not take them in time.
-    SlowConsumer,
-    /// They are older than what is retained.
-    Retention,
-    /// They were lost between replicas.
-    Backplane,
-    /// Redis changed server and lost its last writes.
-    Failover,
-}
-
-impl GapReason {
-    /// The name on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SlowConsumer => "slow_consumer",
-            Self::Retention => "retention",
-            Self::Backplane => "backplane",
-            Self::Failover => "failover",
-        }
-    }
-
-    /// Why there is a hole between two neighbours of what is left: another epoch means another server.
-    #[must_use]
-    pub const fn between(after: StreamId, before: StreamId) -> Self {
-        if after.epoch == before.epoch || after.epoch == 0 { Self::Retention } else { Self::Failover }
-    }
+/// Why there is a hole between two neighbours of what is left: another epoch means another server.
+pub(super) fn reason_between(after: StreamId, before: StreamId) -> GapReason {
+    if after.epoch == before.epoch || after.epoch == 0 { GapReason::Retention } else { GapReason::Failover }
 }
 
 /// What subscribers get next.
@@ -266,7 +240,7 @@ impl Position {
     fn tell_gap(&mut self, message: &Message, steps: &mut Vec<Step>) {
         let (Some(after), Some(before)) = (self.at, message.id) else { return };
         self.ring.clear();
-        steps.push(Step::Gap { after, before, reason: GapReason::between(after, before) });
+        steps.push(Step::Gap { after, before, reason: reason_between(after, before) });
     }
 
     fn advance(&mut self, message: &Arc<Message>) {

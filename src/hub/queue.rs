@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::{
     batch::{Batch, Form, Gap},
-    position::GapReason,
 };
-use crate::model::{Class, StreamId};
+use crate::{
+    model::{Class, StreamId},
+    protocol::push::GapReason,
+};
 
 /// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
 #[derive(Clone, Copy, Debug)]

@@ -32,7 +32,7 @@ const PACE_TICK: Duration = Duration::from_millis(10);
 
 /// The inbox of one shard.
 #[derive(Debug)]
-pub struct Shard {
+pub(super) struct Shard {
     index: usize,
     inbox: Mutex<Vec<Arc<Followed>>>,
     wake: Notify,

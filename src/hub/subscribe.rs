@@ -9,7 +9,7 @@ use super::{
     Hub,
     batch::{Batch, Form, Gap, Mark},
     outbox::Outbox,
-    position::{GapReason, Step},
+    position::{Step, reason_between},
     queue::{Slot, SlotId},
     topic::{Followed, Joining, Member},
 };
@@ -17,6 +17,7 @@ use crate::{
     backplane::Unavailable,
     metrics,
     model::{Class, Message, StreamId},
+    protocol::push::GapReason,
 };
 
 /// Entries of one page.
@@ -170,7 +171,7 @@ impl Interest {
 
     fn missing(&self, after: StreamId, first: Option<&Arc<Message>>) -> Gap {
         match first.and_then(|m| m.id) {
-            Some(before) => Gap::new(after, before, GapReason::between(after, before)),
+            Some(before) => Gap::new(after, before, reason_between(after, before)),
             None => Gap { after, before: None, count: None, reason: GapReason::Failover },
         }
     }
@@ -206,7 +207,7 @@ impl Interest {
     }
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
-        self.hub.metrics.gaps_total.of(gap.reason.label()).inc();
+        self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
         let bytes = gap.encode(form, member.channels());
         let batch = Batch { bytes, count: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -276,5 +277,14 @@ fn size(message: &Message) -> usize {
     match &message.content {
         crate::model::Content::Data(payload) => payload.len(),
         crate::model::Content::Lost { .. } => 0,
+    }
+}
+
+fn label(reason: GapReason) -> metrics::Gap {
+    match reason {
+        GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
+        GapReason::Retention => metrics::Gap::Retention,
+        GapReason::Backplane => metrics::Gap::Backplane,
+        GapReason::Failover => metrics::Gap::Failover,
     }
 }

@@ -92,9 +92,11 @@ metrics! {
     publications_total: Family<(Door, PublishResult), IntCounter> = "Publications handed in on this replica.";
     deliveries_total: IntCounter = "Publications pushed into outboxes, one per subscriber.";
     sent_bytes_total: IntCounter = "Bytes written to clients.";
-    frames_per_write: Histogram [BATCH] = "Frames handed to the kernel in one call (sampled).";
+    writes_total: IntCounter = "Writes to clients: one system call each.";
+    frames_per_write: Histogram [BATCH] = "Frames or batches of frames handed to the kernel in one call, where it was more than one.";
     conflated_total: IntCounter = "Values of state topics that were replaced by a newer one before they were sent.";
     dropped_total: IntCounter = "Messages of event topics that were dropped for slow clients.";
+    lagged_total: IntCounter = "Subscriptions that fell behind their outbox and were caught up from the stream.";
     gaps_total: Family<Gap, IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
     slow_consumers: IntGauge = "Connections whose outbox is over its bound now.";
     delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled).";
