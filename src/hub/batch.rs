@@ -173,13 +173,7 @@ fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8])
 }
 
 fn push_gap(buf: &mut BytesMut, kind: FormKind, channel: &str, gap: Gap) {
-    let gap = push::Gap {
-        channel,
-        after: Some(gap.after),
-        before: gap.before,
-        count: gap.count,
-        reason: gap.reason,
-    };
+    let gap = push::Gap { channel, after: Some(gap.after), before: gap.before, count: gap.count, reason: gap.reason };
     match kind {
         FormKind::WebSocket => frame::frame_text(buf, |buf| push::gap(buf, &gap)),
         FormKind::EventStream => frame::sse_event(buf, None, |buf| push::gap(buf, &gap)),

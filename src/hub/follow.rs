@@ -10,7 +10,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Hub, topic::{Followed, Todo}};
+use super::{
+    Hub,
+    topic::{Followed, Todo},
+};
 use crate::{
     backplane::Page,
     model::{Class, StreamId, Topic},

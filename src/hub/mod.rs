@@ -161,9 +161,9 @@ impl Hub {
         let (followed, new) = {
             let mut part = self.topics.part(topic.as_str()).write();
             let new = !part.contains_key(topic.as_str());
-            let followed = part.entry(topic.clone()).or_insert_with(|| {
-                Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring))
-            });
+            let followed = part
+                .entry(topic.clone())
+                .or_insert_with(|| Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring)));
             followed.add_interest();
             (followed.clone(), new)
         };

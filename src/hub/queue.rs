@@ -4,9 +4,7 @@ use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    batch::{Batch, Form, Gap},
-};
+use super::batch::{Batch, Form, Gap};
 use crate::{
     model::{Class, StreamId},
     protocol::push::GapReason,
@@ -42,11 +40,23 @@ pub struct Slot {
 enum Item {
     /// A reply, a heartbeat, a control frame.
     Frame(Bytes),
-    Batch { batch: Arc<Batch>, slot: SlotId },
+    Batch {
+        batch: Arc<Batch>,
+        slot: SlotId,
+    },
     /// The newest value of a `state` topic, standing for `skipped` others.
-    Newest { batch: Arc<Batch>, slot: SlotId, skipped: u32, bytes: Option<Bytes> },
+    Newest {
+        batch: Arc<Batch>,
+        slot: SlotId,
+        skipped: u32,
+        bytes: Option<Bytes>,
+    },
     /// Events that were dropped here.
-    Dropped { slot: SlotId, gap: Gap, bytes: Option<Bytes> },
+    Dropped {
+        slot: SlotId,
+        gap: Gap,
+        bytes: Option<Bytes>,
+    },
 }
 
 impl Item {
@@ -391,7 +401,8 @@ impl Queue {
 
     fn recount(&mut self) {
         let all = self.urgent.iter().chain(self.public.iter());
-        self.messages = all.clone().map(|item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 }).sum();
+        self.messages =
+            all.clone().map(|item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 }).sum();
         let waiting: usize = all
             .map(|item| match item {
                 Item::Frame(bytes) => bytes.len(),

@@ -178,11 +178,7 @@ impl Followed {
         self.inner.lock().position.unfilled();
     }
 
-    fn step(
-        self: &Arc<Self>,
-        shards: &[Arc<Shard>],
-        act: impl FnOnce(&mut Position, &mut Vec<Step>) -> Next,
-    ) -> Todo {
+    fn step(self: &Arc<Self>, shards: &[Arc<Shard>], act: impl FnOnce(&mut Position, &mut Vec<Step>) -> Next) -> Todo {
         let mut inner = self.inner.lock();
         let after = inner.position.at().unwrap_or_default();
         let mut steps = Vec::new();
