@@ -1,1 +1,251 @@
-//! To come.
+//! The links to Redis: one for commands, one for pub/sub, both under our own supervision, and a pool beside them.
+//!
+//! - Nothing here ever gives up, blocks a start, or ends the process: without Redis the links are down, and say so.
+//! - **A link is never trusted.** Each is probed every second, the pub/sub link also by a canary that goes the whole
+//!   way round. Any surprise (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary) tears
+//!   the link down and makes a new one; everybody who relies on it is told and compares.
+//! - Every new link learns the server's *generation*: another server, or the same one restarted, gets a greater one.
+//! - The hot path shares one multiplexed command link. Reads with large answers, blocking and housekeeping commands
+//!   go through the pool, whose size is their admission limit. Commands never share a link with subscriptions.
+//!
+//! Never knows topics' contents, sessions or leases.
+
+mod backoff;
+mod command;
+mod connect;
+mod failure;
+mod keys;
+mod pool;
+mod pubsub;
+mod subscriptions;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+pub use failure::Failure;
+pub use keys::Keys;
+pub use subscriptions::{ControlCallback, Event, EventReceiver};
+
+use crate::{config, metrics::Metrics, tasks::Tasks};
+use subscriptions::Subscriptions;
+
+/// The links of one replica. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisLink {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for RedisLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisLink").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+/// How the links are doing.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkHealth {
+    /// How long commands have had no link; zero when they have.
+    pub commands_down: Duration,
+    /// How long pub/sub has had no proven link; zero when it has.
+    pub pubsub_down: Duration,
+}
+
+struct Shared {
+    config: config::Redis,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+    pool: pool::Reads,
+    command: ArcSwapOption<MultiplexedConnection>,
+    /// Since when the command link has been in its present state, up or down.
+    command_since: Mutex<Instant>,
+    pubsub_down_since: Mutex<Option<Instant>>,
+    /// Somebody had a reason to doubt the command link.
+    suspicion: Notify,
+    /// A link waits for its first canary.
+    canary_due: Notify,
+    generation: watch::Sender<u64>,
+    /// Counts pub/sub links that stood.
+    pubsub_links: watch::Sender<u64>,
+    highest_epoch: AtomicU64,
+    subscriptions: Subscriptions,
+    /// Loaded into every server that a command link stands to.
+    scripts: Mutex<Vec<&'static str>>,
+}
+
+impl RedisLink {
+    /// Starts both links in the background. Never waits and never fails: a replica starts without Redis.
+    #[must_use]
+    pub fn start(config: &config::Redis, tasks: &Tasks, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        let keys = Keys::new(&config.prefix);
+        let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            subscriptions: Subscriptions::new(canary),
+            keys,
+            pool: pool::Reads::new(config, Arc::clone(&metrics)),
+            metrics,
+            command: ArcSwapOption::empty(),
+            command_since: Mutex::new(now),
+            pubsub_down_since: Mutex::new(Some(now)),
+            suspicion: Notify::new(),
+            canary_due: Notify::new(),
+            generation: watch::Sender::new(0),
+            pubsub_links: watch::Sender::new(0),
+            highest_epoch: AtomicU64::new(0),
+            scripts: Mutex::new(Vec::new()),
+        });
+        tasks.spawn("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
+        tasks.spawn("redis pub/sub link", pubsub::supervise(Arc::clone(&shared), tasks.stop()));
+        tasks.spawn("redis canary", pubsub::publish_canaries(Arc::clone(&shared), tasks.stop()));
+        Self { shared }
+    }
+
+    /// The shared command link. Small, fast commands only: everybody's wait behind a slow one.
+    ///
+    /// # Errors
+    /// [`Failure::Disconnected`] while the link is down; nothing was sent then.
+    pub fn command(&self) -> Result<MultiplexedConnection, Failure> {
+        self.shared.command.load().as_deref().cloned().ok_or(Failure::Disconnected)
+    }
+
+    /// A connection of the bounded pool, for reads with large answers and for housekeeping.
+    ///
+    /// # Errors
+    /// [`Failure::PoolWait`] when all stayed busy for the configured wait, or why no connection could be made.
+    pub async fn pooled(&self) -> Result<deadpool_redis::Connection, Failure> {
+        self.shared.pool.get().await
+    }
+
+    /// A connection of one's own, outside the pool and unsupervised, for commands that block.
+    ///
+    /// # Errors
+    /// Why it could not be made.
+    pub async fn dedicated(&self, response_timeout: Duration) -> Result<MultiplexedConnection, Failure> {
+        let client = redis::Client::open(connect::connection_info(&self.shared.config)?)?;
+        let settings = connect::connection_config(&self.shared.config, response_timeout);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+        connect::check_role(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Counts a failure, and has the command link probed at once when the failure accuses it.
+    pub fn report(&self, failure: &Failure) {
+        self.shared.metrics.redis_errors_total.of(failure.label()).inc();
+        if failure.accuses_link() {
+            self.shared.suspicion.notify_one();
+        }
+    }
+
+    /// Names of keys and channels.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    /// The settings the links were started with.
+    #[must_use]
+    pub fn config(&self) -> &config::Redis {
+        &self.shared.config
+    }
+
+    /// The metrics that the links count in.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Has the script loaded on every server that a command link stands to, so that EVALSHA finds it. A server can
+    /// still forget it (SCRIPT FLUSH): [`Failure::NoScript`].
+    pub fn preload(&self, script: &'static str) {
+        self.shared.scripts.lock().push(script);
+    }
+
+    /// The generation of the server: 0 until the first link stands. A greater one means that the server changed, and
+    /// may have lost its last writes.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        *self.shared.generation.borrow()
+    }
+
+    /// Watches the generation.
+    #[must_use]
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.shared.generation.subscribe()
+    }
+
+    /// Watches the count of pub/sub links that stood: each change means that control messages may have been missed.
+    #[must_use]
+    pub fn pubsub_links(&self) -> watch::Receiver<u64> {
+        self.shared.pubsub_links.subscribe()
+    }
+
+    /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it.
+    pub fn saw_epoch(&self, epoch: u64) {
+        self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Gives the receiver of followed channels' events. Called once; a second call changes nothing.
+    pub fn receive(&self, receiver: EventReceiver) {
+        self.shared.subscriptions.set_receiver(receiver);
+    }
+
+    /// Subscribes a channel and tells its messages to the receiver, with [`Event::Confirmed`] when it stands. Not
+    /// counted. Survives the loss of the link.
+    pub fn follow(&self, channel: &str) {
+        self.shared.subscriptions.follow(channel);
+    }
+
+    /// Ends [`RedisLink::follow`].
+    pub fn unfollow(&self, channel: &str) {
+        self.shared.subscriptions.unfollow(channel);
+    }
+
+    /// Subscribes a channel for good and gives each message's bytes to the callback, in the link's own task: it must
+    /// not block. What is sent while the link is down is missed; see [`RedisLink::pubsub_links`].
+    pub fn subscribe_control(&self, channel: &str, callback: ControlCallback) {
+        self.shared.subscriptions.subscribe_control(channel, callback);
+    }
+
+    /// How the links are doing.
+    #[must_use]
+    pub fn health(&self) -> LinkHealth {
+        let down = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
+        let up = self.shared.command.load().is_some();
+        LinkHealth {
+            commands_down: down((!up).then(|| *self.shared.command_since.lock())),
+            pubsub_down: down(*self.shared.pubsub_down_since.lock()),
+        }
+    }
+}
+
+impl Shared {
+    /// Takes over what a new link learned of its server.
+    fn learn(&self, generation: u64) {
+        let mut before = 0;
+        self.highest_epoch.fetch_max(generation, Ordering::Relaxed);
+        let changed = self.generation.send_if_modified(|known| {
+            before = *known;
+            *known = (*known).max(generation);
+            *known != before
+        });
+        if changed && before != 0 {
+            tracing::warn!(before, generation, "redis is another server than before, or was restarted");
+            self.metrics.generation_changes_total.inc();
+            self.subscriptions.emit(Event::GenerationChanged);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Supervises the command link. Never gives up, never hands out a link that failed a probe.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{PushInfo, PushKind, aio::MultiplexedConnection};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Failure, Shared, backoff::Backoff, connect};
+use crate::{metrics::Link, tasks::Stop};
+
+/// How often a lasting outage is told again.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// Connects, watches, connects again, until the replica stops.
+pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
+    let mut backoff = Backoff::default();
+    let mut outage = Outage::new("command");
+    while !stop.stopping() {
+        let ended = Arc::new(Notify::new());
+        match connect(&shared, &ended).await {
+            Ok(connection) => {
+                backoff.reset();
+                outage.over();
+                shared.install(&connection);
+                let reason = tokio::select! {
+                    failure = watch(&shared, connection, &ended) => Some(failure),
+                    () = stop.wait() => None,
+                };
+                shared.uninstall();
+                let Some(failure) = reason else { return };
+                outage.tell(&shared, &failure);
+            }
+            Err(failure) => outage.tell(&shared, &failure),
+        }
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<MultiplexedConnection, Failure> {
+    let signal = Arc::clone(ended);
+    let push = move |info: PushInfo| {
+        if info.kind == PushKind::Disconnection {
+            signal.notify_one();
+        }
+    };
+    let highest = shared.highest_epoch.load(std::sync::atomic::Ordering::Relaxed);
+    let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-command", push);
+    let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
+    let mut established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+    let scripts = shared.scripts.lock().clone();
+    for script in scripts {
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
+        load.query_async::<redis::Value>(&mut established.connection).await?;
+    }
+    let known = *shared.generation.borrow();
+    if established.generation > known {
+        tracing::info!(server = &*established.server.version, generation = established.generation, "redis is there");
+        connect::warn_of_settings(&mut established.connection).await;
+    }
+    shared.learn(established.generation);
+    Ok(established.connection)
+}
+
+/// Probes the link every second and whenever somebody doubts it; returns what was wrong.
+async fn watch(shared: &Shared, mut connection: MultiplexedConnection, ended: &Notify) -> Failure {
+    loop {
+        tokio::select! {
+            () = ended.notified() => return Failure::Closed,
+            () = shared.suspicion.notified() => {}
+            () = sleep(shared.config.canary_interval) => {}
+        }
+        if let Err(failure) = connect::check_role(&mut connection).await {
+            return failure;
+        }
+    }
+}
+
+impl Shared {
+    fn install(&self, connection: &MultiplexedConnection) {
+        self.pool.renew();
+        *self.command_since.lock() = Instant::now();
+        self.command.store(Some(Arc::new(connection.clone())));
+        self.canary_due.notify_one();
+        self.metrics.redis_up.of(Link::Command).set(1);
+        self.metrics.redis_reconnects_total.of(Link::Command).inc();
+    }
+
+    fn uninstall(&self) {
+        self.command.store(None);
+        *self.command_since.lock() = Instant::now();
+        self.metrics.redis_up.of(Link::Command).set(0);
+    }
+}
+
+/// Tells an outage once, then again when its cause changes or it lasts.
+pub(super) struct Outage {
+    link: &'static str,
+    told: Option<(Failure, Instant)>,
+    began: Option<Instant>,
+}
+
+impl Outage {
+    pub(super) const fn new(link: &'static str) -> Self {
+        Self { link, told: None, began: None }
+    }
+
+    pub(super) fn tell(&mut self, shared: &Shared, failure: &Failure) {
+        shared.metrics.redis_errors_total.of(failure.label()).inc();
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        let due = |(told, at): &(Failure, Instant)| told != failure || now - *at >= REMINDER;
+        if self.told.as_ref().is_none_or(due) {
+            let down = (now - began).as_secs();
+            tracing::warn!(link = self.link, down_seconds = down, %failure, "the link to redis is down");
+            self.told = Some((failure.clone(), now));
+        }
+    }
+
+    pub(super) fn over(&mut self) {
+        self.told = None;
+        if let Some(began) = self.began.take() {
+            let down_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(link = self.link, down_ms, "the link to redis is back");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    RedisResult, TlsCertificates, Value,
+    aio::MultiplexedConnection,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+
+use super::{Failure, Keys};
+use crate::config;
+
+/// Oldest servers that have all we use: `<epoch>-*` ids need Redis 7.0, which Valkey forked from at 7.2.
+const VERSION_MIN: (u32, u32) = (7, 0);
+/// Commands that may wait in a connection's own queue.
+const PIPELINE_BUFFER: usize = 1024;
+/// Bytes gathered before a write; more than one full pipeline of small publications.
+const WRITE_BUFFER: usize = 128 * 1024;
+
+/// A server that answered all questions.
+pub(super) struct Established {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) generation: u64,
+    pub(super) server: Server,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    pub(super) run_id: String,
+    pub(super) version: Arc<str>,
+    pub(super) supported: bool,
+}
+
+/// Where Redis is, with everything but the response time-out.
+pub(super) fn connection_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
+    let mut info = config.url.expose().into_connection_info()?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // Fails when one is installed already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        if let Some(path) = &config.ca_file {
+            let root_cert = Some(fs::read(path)?);
+            let client = Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?;
+            info = client.get_connection_info().clone();
+        }
+    }
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive)
+        .set_user_timeout(config.canary_timeout.max(config.response_timeout) * 2);
+    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Ok(info.set_tcp_settings(tcp).set_redis_settings(redis))
+}
+
+/// The settings of every connection.
+pub(super) fn connection_config(config: &config::Redis, response_timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.connect_timeout))
+        .set_response_timeout(Some(response_timeout))
+        .set_pipeline_buffer_size(PIPELINE_BUFFER)
+        .set_write_backpressure_boundary(WRITE_BUFFER)
+}
+
+/// Connects, makes sure that the server is a master of a known version that takes writes, and learns its generation.
+/// `push` gets everything that the server sends unasked, and the end of the connection.
+pub(super) async fn establish(
+    config: &config::Redis,
+    keys: &Keys,
+    highest_epoch: u64,
+    name: &str,
+    push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> Result<Established, Failure> {
+    let settings = connection_config(config, config.response_timeout).set_push_sender(move |info: PushInfo| {
+        push(info);
+        Ok::<(), ()>(())
+    });
+    let client = Client::open(connection_info(config)?)?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+    // For the operator's eyes in CLIENT LIST; not worth a failure where the rights are missing.
+    let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
+    check_role(&mut connection).await?;
+    let server = ask_server(&mut connection).await?;
+    if !server.supported {
+        return Err(Failure::TooOld(server.version));
+    }
+    let generation: u64 = redis::Script::new(include_str!("scripts/generation.lua"))
+        .key(keys.generation())
+        .arg(&server.run_id)
+        .arg(highest_epoch)
+        .invoke_async(&mut connection)
+        .await?;
+    Ok(Established { connection, generation, server })
+}
+
+/// Makes sure that the connection still leads to a master. Also the probe of a standing link: it finds a dead path by
+/// its time-out and a demoted server by its answer.
+pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    let role: Value = redis::cmd("ROLE").query_async(connection).await?;
+    let Value::Array(parts) = role else { return Err(Failure::Other("unexpected answer to ROLE".into())) };
+    match parts.first() {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        Some(Value::SimpleString(role)) if role == "master" => Ok(()),
+        _ => Err(Failure::ReadOnly),
+    }
+}
+
+async fn ask_server(connection: &mut MultiplexedConnection) -> Result<Server, Failure> {
+    match redis::cmd("INFO").arg("server").query_async::<String>(connection).await {
+        Ok(info) => Ok(Server::parse(&info)),
+        Err(error) => match Failure::of(&error) {
+            // Without INFO every link counts as a new server: safe, with more compares than needed.
+            Failure::Denied(_) => {
+                tracing::warn!("redis denies INFO: every reconnect will count as a change of server");
+                let run_id = uuid::Uuid::new_v4().simple().to_string();
+                Ok(Server { run_id, version: "unknown".into(), supported: true })
+            }
+            failure => Err(failure),
+        },
+    }
+}
+
+impl Server {
+    fn parse(info: &str) -> Self {
+        let field = |name: &str| {
+            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+        };
+        let (name, version) = match field("valkey_version") {
+            "" => ("redis", field("redis_version")),
+            valkey => ("valkey", valkey),
+        };
+        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Self {
+            run_id: field("run_id").to_owned(),
+            version: format!("{name} {version}").into(),
+            supported: found >= VERSION_MIN,
+        }
+    }
+}
+
+/// Tells what of the server's settings is not as the gateway wants it. Silent where CONFIG is denied.
+pub(super) async fn warn_of_settings(connection: &mut MultiplexedConnection) {
+    let names = ["client-output-buffer-limit", "stream-node-max-bytes", "maxmemory-policy", "maxmemory"];
+    let mut settings = std::collections::HashMap::<String, String>::new();
+    for name in names {
+        let Ok(found) =
+            redis::cmd("CONFIG").arg("GET").arg(name).query_async::<std::collections::HashMap<_, _>>(connection).await
+        else {
+            return;
+        };
+        settings.extend(found);
+    }
+    let setting = |name: &str| settings.get(name).map(String::as_str).unwrap_or_default();
+    if let Some(hard) = pubsub_hard_limit(setting("client-output-buffer-limit"))
+        && hard != 0
+        && hard < 128 << 20
+    {
+        tracing::warn!(
+            bytes = hard,
+            "redis cuts a replica that falls behind by this much: set client-output-buffer-limit pubsub 256mb 64mb 60"
+        );
+    }
+    let node = setting("stream-node-max-bytes").parse::<u64>().unwrap_or(0);
+    if node > 1024 || node == 0 {
+        tracing::warn!(
+            stream_node_max_bytes = node,
+            "a stream of one entry takes 4 KB: set stream-node-max-bytes 1024 where there are many users"
+        );
+    }
+    let policy = setting("maxmemory-policy");
+    if !policy.is_empty() && policy != "noeviction" && setting("maxmemory") != "0" {
+        tracing::warn!(policy, "redis may evict streams and leases: set maxmemory-policy noeviction");
+    }
+}
+
+/// The hard limit in `normal 0 0 0 slave … pubsub 33554432 8388608 60`.
+fn pubsub_hard_limit(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().skip_while(|word| *word != "pubsub").nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_both_servers() {
+        let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
+        assert_eq!(redis, Server { run_id: "abc".into(), version: "redis 7.0.15".into(), supported: true });
+        assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").supported);
+        let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
+        assert_eq!((&*valkey.version, valkey.supported), ("valkey 8.0.1", true));
+        assert!(!Server::parse("").supported);
+    }
+
+    #[test]
+    fn the_pubsub_limit_is_found_among_the_others() {
+        let text = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+        assert_eq!(pubsub_hard_limit(text), Some(33_554_432));
+        assert_eq!(pubsub_hard_limit(""), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Every key and channel name in Redis, in one place. Never spelled anywhere else.
+//!
+//! All begin with the configured, versioned prefix. What must live together carries the same hash tag: a topic's
+//! stream, channel and dedupe keys, a user's leases, a session's record. Text that others choose (user ids in private
+//! topics) is escaped, so that no name can spell another one's key or break out of its tag.
+
+use std::{borrow::Cow, sync::Arc};
+
+use crate::model::{MsgId, ReplicaId, SessionId, Topic, UserId};
+
+/// Makes names. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: Arc<str>,
+    /// What every topic's names begin with.
+    topic_start: Arc<str>,
+}
+
+const TOPIC_TAG: &str = "{t:";
+const CHANNEL_END: &str = "}:c";
+
+impl Keys {
+    /// Names under a prefix, such as `tg1:`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into(), topic_start: format!("{prefix}{TOPIC_TAG}").into() }
+    }
+
+    /// The stream of a topic.
+    #[must_use]
+    pub fn stream(&self, topic: &Topic) -> String {
+        format!("{}{}}}:s", self.topic_start, escaped(topic.as_str()))
+    }
+
+    /// The pub/sub channel beside a topic's stream.
+    #[must_use]
+    pub fn channel(&self, topic: &Topic) -> String {
+        format!("{}{}{CHANNEL_END}", self.topic_start, escaped(topic.as_str()))
+    }
+
+    /// Where the result of a publication with a `msg_id` is remembered.
+    #[must_use]
+    pub fn dedupe(&self, topic: &Topic, msg_id: &MsgId) -> String {
+        format!("{}{}}}:i:{msg_id}", self.topic_start, escaped(topic.as_str()))
+    }
+
+    /// The topic whose channel this is; `None` for any other channel.
+    #[must_use]
+    pub fn topic_of_channel<'a>(&self, channel: &'a str) -> Option<Cow<'a, str>> {
+        let name = channel.strip_prefix(&*self.topic_start)?.strip_suffix(CHANNEL_END)?;
+        unescaped(name)
+    }
+
+    /// Hash of the server's `run_id` and the generation it stands for.
+    #[must_use]
+    pub fn generation(&self) -> String {
+        format!("{}gen", self.prefix)
+    }
+
+    /// The channel of one link's canary.
+    #[must_use]
+    pub fn canary(&self, link: &str) -> String {
+        format!("{}canary:{link}", self.prefix)
+    }
+
+    /// Sorted set of a user's sessions, by the end of their leases.
+    #[must_use]
+    pub fn user_sessions(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:l", self.prefix, escaped(user.as_str()))
+    }
+
+    /// Until when a user's tokens are refused.
+    #[must_use]
+    pub fn user_revoked(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
+    }
+
+    /// The record of a session that may be resumed.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> String {
+        format!("{}{{s:{session}}}:r", self.prefix)
+    }
+
+    /// Sorted set of the live replicas, by the end of their leases.
+    #[must_use]
+    pub fn replicas(&self) -> String {
+        format!("{}replicas", self.prefix)
+    }
+
+    /// The figures of one replica, alive as long as its lease.
+    #[must_use]
+    pub fn replica(&self, replica: &ReplicaId) -> String {
+        format!("{}{{r:{replica}}}:f", self.prefix)
+    }
+
+    /// Index of a replica's sessions, for those who sweep after it.
+    #[must_use]
+    pub fn replica_sessions(&self, replica: &ReplicaId) -> String {
+        format!("{}{{r:{replica}}}:x", self.prefix)
+    }
+
+    /// The control channel of one replica.
+    #[must_use]
+    pub fn control(&self, replica: &ReplicaId) -> String {
+        format!("{}ctl:{replica}", self.prefix)
+    }
+
+    /// The control channel of all replicas.
+    #[must_use]
+    pub fn control_all(&self) -> String {
+        format!("{}ctl:*", self.prefix)
+    }
+
+    /// A single-use ticket.
+    #[must_use]
+    pub fn ticket(&self, ticket: &str) -> String {
+        format!("{}ticket:{ticket}", self.prefix)
+    }
+
+    /// A named exclusive lease.
+    #[must_use]
+    pub fn lease(&self, name: &str) -> String {
+        format!("{}lease:{name}", self.prefix)
+    }
+}
+
+/// Braces would move the hash tag, and a name with them could spell another one's key.
+fn escaped(name: &str) -> Cow<'_, str> {
+    if !name.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'%')) {
+        return Cow::Borrowed(name);
+    }
+    let mut text = String::with_capacity(name.len() + 8);
+    for char in name.chars() {
+        match char {
+            '{' => text.push_str("%7B"),
+            '}' => text.push_str("%7D"),
+            '%' => text.push_str("%25"),
+            other => text.push(other),
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// The name before it was escaped; `None` when nobody escaped it so.
+fn unescaped(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['{', '}', '%']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut parts = text.split('%');
+    let mut name = parts.next()?.to_owned();
+    for part in parts {
+        let (char, rest) = match part.get(..2)? {
+            "7B" => ('{', &part[2..]),
+            "7D" => ('}', &part[2..]),
+            "25" => ('%', &part[2..]),
+            _ => return None,
+        };
+        name.push(char);
+        name.push_str(rest);
+    }
+    (escaped(&name) == text).then_some(Cow::Owned(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_topic(user: &str) -> Topic {
+        Topic::user_stream(&UserId::new(user).unwrap())
+    }
+
+    #[test]
+    fn a_topics_names_share_one_hash_tag() {
+        let keys = Keys::new("tg1:");
+        let topic = Topic::public("ticker:BTCUSDT").unwrap();
+        assert_eq!(keys.stream(&topic), "tg1:{t:ticker:BTCUSDT}:s");
+        assert_eq!(keys.channel(&topic), "tg1:{t:ticker:BTCUSDT}:c");
+        assert_eq!(keys.dedupe(&topic, &MsgId::new("a1").unwrap()), "tg1:{t:ticker:BTCUSDT}:i:a1");
+    }
+
+    #[test]
+    fn a_channel_gives_its_topic_back_whatever_the_user_is_called() {
+        let keys = Keys::new("tg1:");
+        for user in ["alice", "a}b", "{", "}:c", "100%", "%7D", "ü{}%"] {
+            let topic = user_topic(user);
+            assert_eq!(keys.topic_of_channel(&keys.channel(&topic)).unwrap(), topic.as_str());
+        }
+        for other in ["tg1:canary:1", "tg1:{t:x}:s", "tg2:{t:x}:c", "tg1:{t:a%}:c", "tg1:{t:a%zz}:c", "tg1:{t:a}b}:c"] {
+            assert_eq!(keys.topic_of_channel(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn no_user_id_can_spell_another_topics_key() {
+        let keys = Keys::new("tg1:");
+        let victim = keys.dedupe(&user_topic("a"), &MsgId::new("m}:s").unwrap());
+        assert_ne!(keys.stream(&user_topic("a}:i:m")), victim);
+    }
+}

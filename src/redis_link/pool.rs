@@ -1,0 +1,76 @@
+//! The pool for reads of history and for housekeeping. Never used on the hot path: a checkout costs a round trip.
+
+use std::{sync::Arc, time::Instant};
+
+use deadpool_redis::{Connection, Hook, HookError, Manager, Pool, Runtime};
+use parking_lot::Mutex;
+
+use super::{Failure, connect};
+use crate::{config, metrics::Metrics};
+
+/// A bounded pool that is made when it is first needed, and again for as long as its settings can't be used (a
+/// certificate file that is not there yet).
+pub(super) struct Reads {
+    config: config::Redis,
+    metrics: Arc<Metrics>,
+    pool: Mutex<Option<Pool>>,
+    /// Connections made before this may lead to a server that is no longer the one.
+    valid_since: Arc<Mutex<Instant>>,
+}
+
+impl Reads {
+    pub(super) fn new(config: &config::Redis, metrics: Arc<Metrics>) -> Self {
+        Self {
+            config: config.clone(),
+            metrics,
+            pool: Mutex::new(None),
+            valid_since: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// Waits for a free connection, for the configured time at the most.
+    pub(super) async fn get(&self) -> Result<Connection, Failure> {
+        let pool = self.pool()?;
+        let timer = self.metrics.redis_pool_wait_seconds.start_timer();
+        let connection = pool.get().await;
+        timer.observe_duration();
+        Ok(connection?)
+    }
+
+    /// The server changed, or a link to it was torn down: no connection made until now is used again.
+    pub(super) fn renew(&self) {
+        *self.valid_since.lock() = Instant::now();
+        if let Some(pool) = &*self.pool.lock() {
+            let _ = pool.retain(|_, _| false);
+        }
+    }
+
+    fn pool(&self) -> Result<Pool, Failure> {
+        let mut slot = self.pool.lock();
+        if let Some(pool) = &*slot {
+            return Ok(pool.clone());
+        }
+        let config = &self.config;
+        let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
+        let manager = Manager::new_with_config(connect::connection_info(config)?, settings)?;
+        let valid_since = Arc::clone(&self.valid_since);
+        let fresh = Hook::sync_fn(move |_, metrics| match metrics.created >= *valid_since.lock() {
+            true => Ok(()),
+            false => Err(HookError::message("made before the server changed")),
+        });
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .wait_timeout(Some(config.pool_wait_timeout))
+            .create_timeout(Some(config.connect_timeout))
+            .recycle_timeout(Some(config.response_timeout))
+            .pre_recycle(fresh)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| Failure::Other(error.to_string().into()))?;
+        *slot = Some(pool.clone());
+        Ok(pool)
+    }
+}
+
+/// A page of history may take this many times as long as a small command.
+const READ_PATIENCE: u32 = 4;

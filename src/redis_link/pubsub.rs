@@ -1,0 +1,289 @@
+//! Supervises the pub/sub link: subscriptions, canary, renewal. Never sends anything but subscriptions and a probe
+//! over it: a large answer would count against its output buffer, and the server would cut it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect};
+use crate::{metrics::Link, tasks::Stop};
+
+/// Channels of one SUBSCRIBE.
+const CHUNK: usize = 1000;
+/// A link on which messages flow has this many times the time-out for its canary: the replica is busy, not deaf.
+const BUSY_PATIENCE: u32 = 5;
+
+/// What the link's socket task tells the supervisor.
+struct Watch {
+    /// False once the link is given up: what its task still delivers is dropped.
+    alive: AtomicBool,
+    ended: Notify,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    canary: Instant,
+    anything: Instant,
+    canaries: u64,
+}
+
+/// Connects, subscribes, watches, connects again, until the replica stops.
+pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
+    let mut backoff = Backoff::default();
+    let mut outage = Outage::new("pubsub");
+    while !stop.stopping() {
+        let watch = Arc::new(Watch::new());
+        let failure = tokio::select! {
+            failure = serve(&shared, &watch, &mut backoff, &mut outage) => failure,
+            () = stop.wait() => return,
+        };
+        let stood = watch.alive.swap(false, Ordering::SeqCst);
+        shared.metrics.redis_up.of(Link::PubSub).set(0);
+        shared.pubsub_down_since.lock().get_or_insert_with(Instant::now);
+        outage.tell(&shared, &failure);
+        if stood {
+            shared.subscriptions.emit(Event::Lost);
+        }
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+/// One link from its making to its end; returns why it ended.
+async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, backoff: &mut Backoff, outage: &mut Outage) -> Failure {
+    let connection = match connect(shared, watch).await {
+        Ok(connection) => connection,
+        Err(failure) => return failure,
+    };
+    shared.subscriptions.restart();
+    watch.alive.store(true, Ordering::SeqCst);
+    watch.seen_now();
+    backoff.reset();
+    outage.over();
+    shared.metrics.redis_reconnects_total.of(Link::PubSub).inc();
+    attend(shared, watch, connection).await
+}
+
+async fn connect(shared: &Arc<Shared>, watch: &Arc<Watch>) -> Result<MultiplexedConnection, Failure> {
+    let (owner, link) = (Arc::clone(shared), Arc::clone(watch));
+    let push = move |info: PushInfo| link.take(&owner, info);
+    let highest = shared.highest_epoch.load(Ordering::Relaxed);
+    let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-pubsub", push);
+    let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
+    let established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+    shared.learn(established.generation);
+    Ok(established.connection)
+}
+
+/// Keeps the subscriptions as wanted and watches the link, both at once: a link that no longer answers a SUBSCRIBE is
+/// found by its silence.
+async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnection) -> Failure {
+    let mut prober = connection.clone();
+    tokio::select! {
+        failure = keep_subscribed(shared, connection) => failure,
+        failure = keep_proven(shared, watch, &mut prober) => failure,
+    }
+}
+
+async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection) -> Failure {
+    // Answers may wait behind many messages; silence is found by the other side.
+    connection.set_response_timeout(shared.config.canary_timeout * BUSY_PATIENCE);
+    if let Err(error) = connection.subscribe(shared.subscriptions.canary()).await {
+        return Failure::of(&error);
+    }
+    shared.canary_due.notify_one();
+    loop {
+        if let Err(error) = send_changes(shared, &mut connection).await {
+            return Failure::of(&error);
+        }
+        shared.subscriptions.changed.notified().await;
+    }
+}
+
+/// Sends what changed, in chunks, until nothing is left.
+async fn send_changes(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+    let names = |channels: &[Arc<str>]| channels.iter().map(ToString::to_string).collect::<Vec<_>>();
+    loop {
+        let step = shared.subscriptions.step(CHUNK);
+        if step.is_empty() {
+            return Ok(());
+        }
+        for channel in &step.confirmed {
+            shared.confirmed(channel);
+        }
+        if !step.unsubscribe.is_empty() {
+            connection.unsubscribe(names(&step.unsubscribe)).await?;
+        }
+        if !step.subscribe.is_empty() {
+            connection.subscribe(names(&step.subscribe)).await?;
+        }
+    }
+}
+
+/// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no
+/// command link to send a canary by.
+async fn keep_proven(shared: &Shared, watch: &Watch, connection: &mut MultiplexedConnection) -> Failure {
+    let mut probe_at = Instant::now() + shared.config.canary_interval;
+    loop {
+        tokio::select! {
+            () = watch.ended.notified() => return Failure::Closed,
+            () = sleep_until(probe_at.min(watch.deadline(shared))) => {}
+        }
+        if Instant::now() >= watch.deadline(shared) {
+            return Failure::Other("the canary did not come back".into());
+        }
+        if Instant::now() >= probe_at {
+            let before = watch.seen.lock().anything;
+            match connect::check_role(connection).await {
+                Ok(()) => {}
+                // The answer waits behind messages that still flow: busy, not dead.
+                Err(Failure::TimedOut) if watch.seen.lock().anything > before => {}
+                Err(failure) => return failure,
+            }
+            probe_at = Instant::now() + shared.config.canary_interval;
+        }
+    }
+}
+
+/// Publishes this replica's canary over the command link, every interval and whenever a link waits for its proof.
+pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
+    while !stop.stopping() {
+        if let Some(connection) = shared.command.load_full() {
+            let mut connection = MultiplexedConnection::clone(&connection);
+            let canary = redis::cmd("PUBLISH").arg(shared.subscriptions.canary()).arg(canary_clock()).to_owned();
+            if let Err(error) = canary.query_async::<Value>(&mut connection).await
+                && Failure::of(&error).accuses_link()
+            {
+                shared.suspicion.notify_one();
+            }
+        }
+        tokio::select! {
+            () = sleep(shared.config.canary_interval) => {}
+            () = shared.canary_due.notified() => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+/// When a canary was sent, in microseconds of this process.
+fn canary_clock() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Watch {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            alive: AtomicBool::new(false),
+            ended: Notify::new(),
+            seen: Mutex::new(Seen { canary: now, anything: now, canaries: 0 }),
+        }
+    }
+
+    fn seen_now(&self) {
+        let now = Instant::now();
+        let mut seen = self.seen.lock();
+        (seen.canary, seen.anything) = (now, now);
+    }
+
+    /// When the link counts as deaf. Never soon while no canary can be sent.
+    fn deadline(&self, shared: &Shared) -> Instant {
+        let timeout = shared.config.canary_timeout;
+        if shared.command.load().is_none() {
+            return Instant::now() + timeout;
+        }
+        let Seen { canary, anything, .. } = *self.seen.lock();
+        let due = canary.max(*shared.command_since.lock()) + timeout;
+        // Messages after the last canary mean that the replica is busy, for some time.
+        due.max((anything + timeout).min(due + timeout * (BUSY_PATIENCE - 1)))
+    }
+
+    /// Takes what the server sent unasked. Runs in the connection's own task: never blocks.
+    fn take(&self, shared: &Shared, info: PushInfo) {
+        let PushInfo { kind, data } = info;
+        if kind == PushKind::Disconnection {
+            self.ended.notify_one();
+            return;
+        }
+        let mut parts = data.into_iter();
+        let Some(channel) = parts.next().and_then(text) else { return };
+        match kind {
+            PushKind::Message if channel == shared.subscriptions.canary() => self.take_canary(shared, parts.next()),
+            PushKind::Message => {
+                let Some(Value::BulkString(payload)) = parts.next() else { return };
+                if self.alive.load(Ordering::Relaxed) {
+                    self.seen.lock().anything = Instant::now();
+                    shared.subscriptions.deliver(&channel, payload);
+                }
+            }
+            PushKind::Subscribe if channel != shared.subscriptions.canary() => {
+                if self.alive.load(Ordering::Relaxed) && shared.subscriptions.confirm_subscribe(&channel) {
+                    shared.confirmed(&channel);
+                }
+            }
+            PushKind::Unsubscribe if !shared.subscriptions.confirm_unsubscribe(&channel) => {
+                tracing::warn!("redis ended a subscription that nobody gave up");
+                self.ended.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    fn take_canary(&self, shared: &Shared, sent: Option<Value>) {
+        if !self.alive.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = Instant::now();
+        let first = {
+            let mut seen = self.seen.lock();
+            (seen.canary, seen.anything) = (now, now);
+            seen.canaries += 1;
+            seen.canaries == 1
+        };
+        if first {
+            shared.prove_pubsub();
+        }
+        if let Some(sent) = sent.and_then(text).and_then(|sent| sent.parse::<u64>().ok()) {
+            let trip = Duration::from_micros(canary_clock().saturating_sub(sent));
+            shared.metrics.redis_canary_seconds.observe(trip.as_secs_f64());
+        }
+    }
+}
+
+impl Shared {
+    /// The first canary is back: the link works the whole way round.
+    fn prove_pubsub(&self) {
+        *self.pubsub_down_since.lock() = None;
+        self.metrics.redis_up.of(Link::PubSub).set(1);
+        self.pubsub_links.send_modify(|links| *links += 1);
+    }
+
+    fn confirmed(&self, channel: &str) {
+        if !self.subscriptions.is_control(channel) {
+            self.subscriptions.emit(Event::Confirmed { channel });
+        }
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,310 @@
+//! What the pub/sub link should be subscribed to, what it is, and where its messages go. Never any I/O.
+//!
+//! Wanted and subscribed are two things: callers change the first at once, the link's task brings the second after it
+//! in large steps, and the server's confirmations are told only when nothing that would undo them is under way.
+
+use std::{collections::HashMap, mem, sync::Arc};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+/// What happens on followed channels.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A message on a followed channel.
+    Message { channel: &'a str, payload: Vec<u8> },
+    /// The subscription stands: whatever is published from now on arrives.
+    Confirmed { channel: &'a str },
+    /// The link was lost: something may have been missed on every channel; each will be confirmed anew.
+    Lost,
+    /// Another server answers than before.
+    GenerationChanged,
+}
+
+/// Called for each event in the link's own task. Must not block.
+pub type EventReceiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
+
+/// Called with each message of a control channel in the link's own task. Must not block.
+pub type ControlCallback = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// All channels of the link.
+pub(super) struct Subscriptions {
+    canary: String,
+    receiver: std::sync::OnceLock<EventReceiver>,
+    controls: RwLock<HashMap<Box<str>, ControlCallback>>,
+    table: Mutex<Table>,
+    /// Something in the table waits for the link's task.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    channels: HashMap<Arc<str>, Channel>,
+    /// Channels whose wanted and subscribed may differ, each once.
+    dirty: Vec<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Channel {
+    wanted: bool,
+    /// SUBSCRIBE was sent after the last UNSUBSCRIBE on this link.
+    subscribed: bool,
+    /// SUBSCRIBEs (or UNSUBSCRIBEs) sent on this link that the server has not confirmed.
+    subscribes_open: u32,
+    unsubscribes_open: u32,
+    /// The caller has not heard yet that the subscription stands.
+    unannounced: bool,
+    dirty: bool,
+}
+
+/// One step of the link's task.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) subscribe: Vec<Arc<str>>,
+    pub(super) unsubscribe: Vec<Arc<str>>,
+    /// Wanted anew while the subscription stood all along.
+    pub(super) confirmed: Vec<Arc<str>>,
+}
+
+impl Step {
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscribe.is_empty() && self.unsubscribe.is_empty() && self.confirmed.is_empty()
+    }
+}
+
+impl Channel {
+    const fn stands(&self) -> bool {
+        self.subscribed && self.subscribes_open == 0
+    }
+
+    const fn idle(&self) -> bool {
+        !self.wanted && !self.subscribed && self.subscribes_open == 0 && self.unsubscribes_open == 0 && !self.dirty
+    }
+}
+
+impl Table {
+    fn touch(&mut self, name: &str, change: impl FnOnce(&mut Channel)) {
+        let Some((key, _)) = self.channels.get_key_value(name) else {
+            let key: Arc<str> = name.into();
+            let channel = self.channels.entry(Arc::clone(&key)).or_default();
+            change(channel);
+            channel.dirty = true;
+            self.dirty.push(key);
+            return;
+        };
+        let key = Arc::clone(key);
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        change(channel);
+        if !mem::replace(&mut channel.dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+}
+
+impl Subscriptions {
+    pub(super) fn new(canary: String) -> Self {
+        Self {
+            canary,
+            receiver: std::sync::OnceLock::new(),
+            controls: RwLock::default(),
+            table: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn set_receiver(&self, receiver: EventReceiver) {
+        let _ = self.receiver.set(receiver);
+    }
+
+    pub(super) fn canary(&self) -> &str {
+        &self.canary
+    }
+
+    pub(super) fn follow(&self, name: &str) {
+        self.table.lock().touch(name, |channel| {
+            channel.wanted = true;
+            channel.unannounced = true;
+        });
+        self.changed.notify_one();
+    }
+
+    pub(super) fn unfollow(&self, name: &str) {
+        self.table.lock().touch(name, |channel| channel.wanted = false);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn subscribe_control(&self, name: &str, callback: ControlCallback) {
+        self.controls.write().insert(name.into(), callback);
+        self.follow(name);
+    }
+
+    pub(super) fn emit(&self, event: Event<'_>) {
+        if let Some(receiver) = self.receiver.get() {
+            receiver(event);
+        }
+    }
+
+    /// Gives a message to whom its channel belongs.
+    pub(super) fn deliver(&self, channel: &str, payload: Vec<u8>) {
+        let control = self.controls.read().get(channel).cloned();
+        match control {
+            Some(callback) => callback(&payload),
+            None => self.emit(Event::Message { channel, payload }),
+        }
+    }
+
+    /// A new link: nothing is subscribed on it.
+    pub(super) fn restart(&self) {
+        let mut table = self.table.lock();
+        let Table { channels, dirty } = &mut *table;
+        channels.retain(|_, channel| channel.wanted);
+        dirty.clear();
+        for (name, channel) in channels {
+            *channel = Channel { wanted: true, unannounced: true, dirty: true, ..Channel::default() };
+            dirty.push(Arc::clone(name));
+        }
+        self.changed.notify_one();
+    }
+
+    /// The next step towards what is wanted, `limit` channels at the most. The caller sends it, in order.
+    pub(super) fn step(&self, limit: usize) -> Step {
+        let mut step = Step::default();
+        let mut table = self.table.lock();
+        let Table { channels, dirty } = &mut *table;
+        for _ in 0..limit {
+            let Some(name) = dirty.pop() else { break };
+            let Some(channel) = channels.get_mut(&name) else { continue };
+            channel.dirty = false;
+            match (channel.wanted, channel.subscribed) {
+                (true, false) => {
+                    channel.subscribed = true;
+                    channel.subscribes_open += 1;
+                    step.subscribe.push(name);
+                }
+                (false, true) => {
+                    channel.subscribed = false;
+                    channel.unsubscribes_open += 1;
+                    step.unsubscribe.push(name);
+                }
+                (true, true) if channel.stands() && mem::take(&mut channel.unannounced) => step.confirmed.push(name),
+                (false, false) if channel.idle() => drop(channels.remove(&name)),
+                _ => {}
+            }
+        }
+        step
+    }
+
+    /// The server confirmed a SUBSCRIBE. True when the subscription stands and the caller has not heard.
+    pub(super) fn confirm_subscribe(&self, name: &str) -> bool {
+        let mut table = self.table.lock();
+        let Some(channel) = table.channels.get_mut(name) else { return false };
+        channel.subscribes_open = channel.subscribes_open.saturating_sub(1);
+        channel.wanted && channel.stands() && mem::take(&mut channel.unannounced)
+    }
+
+    /// The server ended a subscription. False when nobody asked for it: the link can't be trusted.
+    pub(super) fn confirm_unsubscribe(&self, name: &str) -> bool {
+        let mut table = self.table.lock();
+        let Some(channel) = table.channels.get_mut(name) else { return false };
+        if channel.unsubscribes_open == 0 {
+            return false;
+        }
+        channel.unsubscribes_open -= 1;
+        if channel.idle() {
+            table.channels.remove(name);
+        }
+        true
+    }
+
+    /// Whether a channel is a control channel; those are confirmed to nobody.
+    pub(super) fn is_control(&self, name: &str) -> bool {
+        self.controls.read().contains_key(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[Arc<str>]) -> Vec<&str> {
+        list.iter().map(AsRef::as_ref).collect()
+    }
+
+    #[test]
+    fn a_channel_is_subscribed_once_and_announced_once() {
+        let subscriptions = Subscriptions::new("canary".into());
+        subscriptions.follow("a");
+        subscriptions.follow("a");
+        assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
+        assert!(subscriptions.step(10).is_empty());
+        assert!(subscriptions.confirm_subscribe("a"));
+        assert!(!subscriptions.confirm_subscribe("a"));
+    }
+
+    #[test]
+    fn wanting_a_standing_channel_again_is_confirmed_without_the_server() {
+        let subscriptions = Subscriptions::new("canary".into());
+        subscriptions.follow("a");
+        subscriptions.step(10);
+        subscriptions.confirm_subscribe("a");
+        subscriptions.unfollow("a");
+        subscriptions.follow("a");
+        let step = subscriptions.step(10);
+        assert_eq!((names(&step.confirmed), step.subscribe.len(), step.unsubscribe.len()), (vec!["a"], 0, 0));
+    }
+
+    #[test]
+    fn a_confirmation_that_an_unsubscribe_undoes_is_not_told() {
+        let subscriptions = Subscriptions::new("canary".into());
+        subscriptions.follow("a");
+        subscriptions.step(10);
+        subscriptions.unfollow("a");
+        assert_eq!(names(&subscriptions.step(10).unsubscribe), ["a"]);
+        subscriptions.follow("a");
+        assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
+        assert!(!subscriptions.confirm_subscribe("a"), "the first SUBSCRIBE was undone");
+        assert!(subscriptions.confirm_unsubscribe("a"));
+        assert!(subscriptions.confirm_subscribe("a"), "the second one stands");
+    }
+
+    #[test]
+    fn an_unsubscribe_that_nobody_asked_for_is_noticed() {
+        let subscriptions = Subscriptions::new("canary".into());
+        subscriptions.follow("a");
+        subscriptions.step(10);
+        subscriptions.confirm_subscribe("a");
+        assert!(!subscriptions.confirm_unsubscribe("a"));
+        assert!(!subscriptions.confirm_unsubscribe("b"));
+    }
+
+    #[test]
+    fn a_new_link_subscribes_all_that_is_wanted_in_steps() {
+        let subscriptions = Subscriptions::new("canary".into());
+        for name in ["a", "b", "c"] {
+            subscriptions.follow(name);
+        }
+        subscriptions.step(10);
+        subscriptions.unfollow("b");
+        subscriptions.restart();
+        let (first, second) = (subscriptions.step(1), subscriptions.step(10));
+        let mut all = [names(&first.subscribe), names(&second.subscribe)].concat();
+        all.sort_unstable();
+        assert_eq!(all, ["a", "c"]);
+        assert!(subscriptions.confirm_subscribe("a") && subscriptions.confirm_subscribe("c"));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_channel_that_is_no_longer_wanted() {
+        let subscriptions = Subscriptions::new("canary".into());
+        subscriptions.follow("a");
+        subscriptions.step(10);
+        subscriptions.confirm_subscribe("a");
+        subscriptions.unfollow("a");
+        subscriptions.step(10);
+        assert!(subscriptions.confirm_unsubscribe("a"));
+        subscriptions.follow("b");
+        subscriptions.unfollow("b");
+        subscriptions.step(10);
+        assert!(subscriptions.table.lock().channels.is_empty());
+    }
+}
