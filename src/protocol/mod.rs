@@ -9,6 +9,7 @@
 pub mod code;
 pub mod command;
 pub mod envelope;
+mod fields;
 pub mod frame;
 pub mod json;
 pub mod payload;
