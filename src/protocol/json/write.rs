@@ -96,6 +96,13 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// An object within.
+    pub fn object(&mut self, key: &'static str, write: impl FnOnce(&mut Object<'_>)) {
+        let mut object = Object::begin(self.key(key));
+        write(&mut object);
+        object.end();
+    }
+
     /// An array with one object per item.
     pub fn objects<T>(&mut self, key: &'static str, items: &[T], mut write: impl FnMut(&mut Object<'_>, &T)) {
         let out = self.key(key);
