@@ -1,1 +1,168 @@
-//! To come.
+//! Plain HTTP: probes and status on the public listener; metrics, publishing, sessions and topics on the operations
+//! listener. Never sees a WebSocket.
+//!
+//! - `readiness` decides, `probes` and `status` answer.
+//! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them.
+//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view.
+//! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::{
+    auth::Verifier,
+    backplane::Backplane,
+    config::Config,
+    metrics::{Metrics, Route},
+    model::{ReplicaId, Topic},
+    publisher::Publisher,
+    registry::Registry,
+};
+
+mod access;
+mod body;
+mod cors;
+mod lines;
+mod observe;
+mod probes;
+mod problem;
+mod publish;
+mod readiness;
+mod sessions;
+mod status;
+mod stream;
+mod throttle;
+mod tickets;
+mod topics;
+
+pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
+
+use problem::{Kind, Problem};
+use throttle::Throttle;
+
+/// Requests of the API that may be answered at once; with the largest body, this bounds the memory they hold.
+const REQUESTS_MAX: usize = 256;
+/// Publishing streams that may be open at once.
+const STREAMS_MAX: usize = 64;
+/// Tickets of one user within a second.
+const TICKETS_PER_USER_MAX: u32 = 10;
+
+/// What this replica knows of itself without asking anyone.
+pub trait Figures: Send + Sync {
+    /// Open connections.
+    fn connections(&self) -> usize;
+    /// Subscriptions of all connections.
+    fn subscriptions(&self) -> usize;
+    /// Topics that are followed.
+    fn topics(&self) -> usize;
+    /// Topics with the number of their subscriptions, the busiest first, `limit` at the most.
+    fn busiest(&self, limit: usize) -> Vec<(Topic, usize)>;
+}
+
+/// All that the routes need.
+#[derive(Clone)]
+pub struct ApiState {
+    pub config: Arc<Config>,
+    pub replica: ReplicaId,
+    pub backplane: Backplane,
+    pub registry: Registry,
+    pub publisher: Publisher,
+    pub verifier: Arc<Verifier>,
+    pub metrics: Arc<Metrics>,
+    pub figures: Arc<dyn Figures>,
+    pub lifecycle: Lifecycle,
+}
+
+impl fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiState").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// The plain HTTP routes of one replica.
+#[derive(Clone, Debug)]
+pub struct Api(Arc<Shared>);
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shared {
+    state: ApiState,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    cluster: status::ClusterCache,
+    tickets: Mutex<Throttle>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.state
+    }
+}
+
+impl Api {
+    /// Routes over the parts of a replica.
+    #[must_use]
+    pub fn new(state: ApiState) -> Self {
+        state.metrics.connections_max.set(i64::try_from(state.config.limits.connections_max).unwrap_or(i64::MAX));
+        Self(Arc::new(Shared {
+            state,
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            cluster: status::ClusterCache::default(),
+            tickets: Mutex::new(Throttle::new(TICKETS_PER_USER_MAX, Instant::now())),
+        }))
+    }
+
+    /// The public listener's plain routes, with the fallback for unknown paths. Routers merged into it must bring no
+    /// fallback of their own.
+    #[must_use]
+    pub fn public(&self) -> Router {
+        let routes = Router::new()
+            .route(Route::Root.as_str(), get(probes::root))
+            .route(Route::Health.as_str(), get(probes::health))
+            .route(Route::Livez.as_str(), get(probes::livez))
+            .route(Route::Readyz.as_str(), get(probes::readyz))
+            .route(Route::Status.as_str(), get(status::status));
+        self.observed(routes).layer(from_fn_with_state(Arc::clone(&self.0), cors::cors)).with_state(Arc::clone(&self.0))
+    }
+
+    /// The operations listener's routes.
+    #[must_use]
+    pub fn operations(&self) -> Router {
+        let keyed = Router::new()
+            .route(Route::Publish.as_str(), post(publish::publish))
+            .route(Route::PublishBatch.as_str(), post(publish::batch))
+            .route(Route::Connections.as_str(), get(sessions::connections))
+            .route(Route::User.as_str(), get(sessions::user))
+            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
+            .route(Route::Topics.as_str(), get(topics::topics))
+            .route(Route::History.as_str(), get(topics::history))
+            .route_layer(from_fn_with_state(Arc::clone(&self.0), access::require_key));
+        let limited = keyed
+            .route(Route::Tickets.as_str(), post(tickets::issue))
+            .route_layer(from_fn_with_state(Arc::clone(&self.0), access::limit_requests));
+        let open = Router::new()
+            .route(Route::Metrics.as_str(), get(probes::metrics))
+            .route(Route::OpenApi.as_str(), get(probes::openapi));
+        self.observed(open.merge(limited)).with_state(Arc::clone(&self.0))
+    }
+
+    /// Adds what every route needs: answers for unknown paths and methods, counting, request ids, rendered problems.
+    fn observed(&self, routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+        routes
+            .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this path"))
+            .method_not_allowed_fallback(async || {
+                Problem::new(Kind::MethodNotAllowed, "this path does not take that method")
+            })
+            .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
+    }
+}

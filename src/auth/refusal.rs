@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::metrics::AuthFailure;
+
 /// Why a token was refused. The text is fit for the client; [`TokenError::reason`] for a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
@@ -43,23 +45,23 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The label in metrics and logs.
+    /// The label in metrics; its text is fit for logs.
     #[must_use]
-    pub const fn reason(self) -> &'static str {
+    pub const fn reason(self) -> AuthFailure {
         match self {
-            Self::TooLong => "too_long",
-            Self::Malformed => "malformed",
-            Self::Header(_) => "header",
-            Self::Algorithm => "algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::Signature => "signature",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::Issuer => "issuer",
-            Self::Audience => "audience",
-            Self::Subject => "subject",
-            Self::Claim(_) => "claim",
+            Self::TooLong => AuthFailure::TooLong,
+            Self::Malformed => AuthFailure::Malformed,
+            Self::Header(_) => AuthFailure::Header,
+            Self::Algorithm => AuthFailure::Algorithm,
+            Self::UnknownKey => AuthFailure::UnknownKey,
+            Self::KeysUnavailable => AuthFailure::KeysUnavailable,
+            Self::Signature => AuthFailure::Signature,
+            Self::Expired => AuthFailure::Expired,
+            Self::NotYetValid => AuthFailure::NotYetValid,
+            Self::Issuer => AuthFailure::Issuer,
+            Self::Audience => AuthFailure::Audience,
+            Self::Subject => AuthFailure::Subject,
+            Self::Claim(_) => AuthFailure::Claim,
         }
     }
 

@@ -152,10 +152,19 @@ label!(
     /// Why an identity was not believed.
     AuthFailure as "reason" {
         Missing = "missing",
-        Expired = "expired",
-        Invalid = "invalid",
+        TooLong = "too_long",
+        Malformed = "malformed",
+        Header = "header",
+        Algorithm = "algorithm",
         UnknownKey = "unknown_key",
         KeysUnavailable = "keys_unavailable",
+        Signature = "signature",
+        Expired = "expired",
+        NotYetValid = "not_yet_valid",
+        Issuer = "issuer",
+        Audience = "audience",
+        Subject = "subject",
+        Claim = "claim",
         Revoked = "revoked",
         ApiKey = "api_key",
     }

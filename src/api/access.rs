@@ -1,0 +1,57 @@
+//! Who may use the API, and how many at once. Never compares a key other than in constant time.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{Kind, Problem, Shared};
+use crate::metrics::AuthFailure;
+
+/// Lets requests with an API key through.
+pub(super) async fn require_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let detail = match api_key(request.headers()) {
+        Some(key) if shared.verifier.is_api_key(key) => return next.run(request).await,
+        Some(_) => {
+            shared.metrics.auth_failures_total.of(AuthFailure::ApiKey).inc();
+            "the api key is not one of this gateway's"
+        }
+        None => {
+            shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
+            "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+        }
+    };
+    Problem::new(Kind::AuthRequired, detail).into_response()
+}
+
+/// Whether the request carries a valid API key; nothing is counted when it does not.
+pub(super) fn has_key(shared: &Shared, headers: &HeaderMap) -> bool {
+    api_key(headers).is_some_and(|key| shared.verifier.is_api_key(key))
+}
+
+/// Bounds the requests under way, so that a flood of them is refused instead of queued.
+pub(super) async fn limit_requests(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = shared.requests.try_acquire() else {
+        return overloaded("too many requests are under way").into_response();
+    };
+    next.run(request).await
+}
+
+/// The refusal of a replica that has enough to do.
+pub(super) fn overloaded(detail: &str) -> Problem {
+    Problem::new(Kind::TryAgainLater, detail).retry_after(Duration::from_secs(1))
+}
+
+/// The text after `Bearer` in the `Authorization` header. The scheme is case-insensitive.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
+}
+
+fn api_key(headers: &HeaderMap) -> Option<&str> {
+    bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok().filter(|key| !key.is_empty()))
+}

@@ -1,0 +1,114 @@
+//! What machines ask without a key: health, liveness, readiness, metrics, the description. Never waits for Redis.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{Facts, Kind, NotReady, Problem, Readiness, Shared, status::timestamp};
+
+/// The description of the HTTP API, as it is served.
+pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
+impl Shared {
+    fn readiness(&self) -> Readiness {
+        let facts = Facts {
+            phase: self.lifecycle.phase(),
+            connections: self.figures.connections(),
+            connections_max: self.config.limits.connections_max,
+            backplane: self.backplane.health(),
+        };
+        Readiness::decide(&facts, &self.config.readiness)
+    }
+}
+
+/// Names the service and where to go from here.
+pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
+    let endpoints: Vec<_> = shared.config.profiles.iter().map(|profile| profile.path.as_str()).collect();
+    Json(json!({
+        "service": "tickgate",
+        "version": env!("CARGO_PKG_VERSION"),
+        "status": shared.lifecycle.phase().as_str(),
+        "endpoints": endpoints,
+        "links": { "health": "/health", "liveness": "/livez", "readiness": "/readyz", "status": "/ws/status" },
+    }))
+}
+
+/// Health in one line, for people, load balancers and container engines.
+pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let connections = shared.figures.connections();
+    match shared.readiness().reason() {
+        None => Json(json!({
+            "status": "healthy",
+            "active_connections": connections,
+            "timestamp": timestamp(),
+        }))
+        .into_response(),
+        Some(reason) => {
+            let body = json!({
+                "status": "unhealthy",
+                "reason": reason.name(),
+                "message": reason.to_string(),
+                "active_connections": connections,
+                "timestamp": timestamp(),
+            });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// Alive as long as it answers: nothing outside the process counts, or an outage of Redis would restart replicas.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether new clients should be sent here.
+pub(super) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+    let readiness = shared.readiness();
+    let reason = readiness.reason();
+    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| matches!(part, "verbose" | "verbose=true")));
+    if verbose { (status, Json(verdict(&readiness))).into_response() } else { (status, line(reason)).into_response() }
+}
+
+fn line(reason: Option<NotReady>) -> String {
+    reason.map_or_else(|| "ready\n".to_owned(), |reason| format!("not ready: {reason}\n"))
+}
+
+fn verdict(readiness: &Readiness) -> serde_json::Value {
+    let check = |check: &super::Check| {
+        json!({
+            "name": check.name,
+            "ok": check.failed.is_none(),
+            "reason": check.failed.map(NotReady::name),
+            "message": check.failed.map(|failed| failed.to_string()),
+        })
+    };
+    json!({
+        "ready": readiness.reason().is_none(),
+        "reason": readiness.reason().map(NotReady::name),
+        "checks": readiness.checks.iter().map(check).collect::<Vec<_>>(),
+    })
+}
+
+/// All metrics of this replica.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics can't be written");
+            Problem::new(Kind::InternalError, "metrics can't be written").into_response()
+        }
+    }
+}
+
+/// The OpenAPI document.
+pub(super) async fn openapi() -> Response {
+    let kind = HeaderValue::from_static("application/vnd.oai.openapi+json;version=3.1");
+    ([(header::CONTENT_TYPE, kind)], OPENAPI).into_response()
+}

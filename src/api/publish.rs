@@ -1,0 +1,193 @@
+//! Publications of backends, one or a batch a request. Never says "stored" before it is, and never "not stored" when
+//! that is not certain.
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::future::{Either, join_all, ready};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    Kind, Problem, Shared,
+    body::{self, Form},
+    problem::millis,
+    stream,
+};
+use crate::{
+    backplane::Published,
+    metrics::Door,
+    model::StreamId,
+    publisher::{PublishFailure, PublishRequest},
+};
+
+/// Publications of one batch.
+const BATCH_MAX: usize = 1_000;
+
+/// One publication as a backend writes it. Unknown keys are refused: a misspelt `msg_id` would cost the safe retry.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    user: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    msg_id: Option<String>,
+}
+
+/// What is answered for one publication that was stored.
+#[derive(Serialize)]
+struct Accepted {
+    /// `null` for topics without retention.
+    id: Option<StreamId>,
+    duplicate: bool,
+}
+
+impl From<Published> for Accepted {
+    fn from(published: Published) -> Self {
+        Self { id: published.id, duplicate: published.duplicate }
+    }
+}
+
+/// The outcome of one of many.
+#[derive(Serialize)]
+pub(super) struct Outcome {
+    /// Number of the input line, from 1; absent in batches, which are answered in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
+    #[serde(flatten)]
+    result: OutcomeResult,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutcomeResult {
+    Accepted(Accepted),
+    Failed {
+        status: u16,
+        error: &'static str,
+        detail: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        msg_id: Option<String>,
+    },
+}
+
+impl Outcome {
+    pub(super) fn new(line: Option<u64>, result: Result<Published, Problem>) -> Self {
+        let result = match result {
+            Ok(published) => OutcomeResult::Accepted(published.into()),
+            Err(problem) => OutcomeResult::Failed {
+                status: problem.kind.status().as_u16(),
+                error: problem.kind.name(),
+                detail: problem.detail,
+                retry_after_ms: problem.retry_after.map(millis),
+                msg_id: problem.msg_id,
+            },
+        };
+        Self { line, result }
+    }
+}
+
+impl Shared {
+    /// Hands one publication over, in the order of the calls; the future only waits for its outcome.
+    pub(super) fn hand_over(
+        &self,
+        text: &[u8],
+        idempotency_key: Option<&str>,
+    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+        match serde_json::from_slice(text) {
+            Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key)),
+            Err(error) => Either::Left(ready(Err(not_an_entry(&error)))),
+        }
+    }
+
+    fn hand_over_entry(
+        &self,
+        entry: &Entry<'_>,
+        idempotency_key: Option<&str>,
+    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+        let msg_id = entry.msg_id.as_deref().or(idempotency_key);
+        let outcome = self.publisher.publish(PublishRequest {
+            channel: &entry.channel,
+            user: entry.user.as_deref(),
+            // A copy of its own: a slice would keep the whole body alive for as long as the message is.
+            payload: Bytes::copy_from_slice(entry.data.get().as_bytes()),
+            msg_id,
+            door: Door::Http,
+        });
+        let msg_id = msg_id.map(str::to_owned);
+        async move { outcome.await.map_err(|failure| problem_of(failure, msg_id)) }
+    }
+}
+
+fn not_an_entry(error: &serde_json::Error) -> Problem {
+    Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?}}: {error}"))
+}
+
+/// The three outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.
+fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
+    match failure {
+        PublishFailure::Invalid(detail) => Problem::invalid(detail),
+        PublishFailure::TooLarge { max } => Problem::new(Kind::TooBig, format!("the data may have {max} bytes")),
+        PublishFailure::Refused(refusal) => Problem::refused(refusal),
+        PublishFailure::Unknown(detail) => {
+            let advice = match msg_id {
+                Some(_) => "send it again with the same msg_id",
+                None => "it may be stored; give publications a msg_id to send them again safely",
+            };
+            Problem { msg_id, ..Problem::new(Kind::OutcomeUnknown, format!("{detail}; {advice}")) }
+        }
+    }
+}
+
+/// One publication as JSON, or any number as lines.
+pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    match body::form(request.headers()) {
+        Some(Form::Json) => publish_one(&shared, request).await,
+        Some(Form::Lines) => stream::publish(&shared, request).await,
+        None => Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "the body must be `Content-Type: application/json`, or `application/x-ndjson` with one publication a line",
+        )),
+    }
+}
+
+async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
+    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = body::json_bytes(request, shared.config.limits.body_bytes_max).await?;
+    let published = shared.hand_over(&body, key.as_deref()).await?;
+    Ok(Json(Accepted::from(published)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    publications: Vec<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct BatchAnswer {
+    results: Vec<Outcome>,
+}
+
+/// A batch: handed over in its order, answered in its order; one that fails does not stop the others.
+pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let body = body::json_bytes(request, shared.config.limits.body_bytes_max).await?;
+    let batch: Batch<'_> = serde_json::from_slice(&body)
+        .map_err(|error| Problem::invalid(format!("a batch is {{\"publications\": [..]}}: {error}")))?;
+    if batch.publications.len() > BATCH_MAX {
+        return Err(Problem::new(Kind::TooBig, format!("a batch may have {BATCH_MAX} publications")));
+    }
+    let waiting: Vec<_> = batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None)).collect();
+    let results = join_all(waiting).await.into_iter().map(|result| Outcome::new(None, result)).collect();
+    Ok(Json(BatchAnswer { results }).into_response())
+}

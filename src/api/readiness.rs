@@ -1,0 +1,230 @@
+//! Whether this replica should be sent new clients, decided from plain facts. Never any I/O, and never a reason to
+//! drop the clients it has.
+
+use std::{fmt, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{backplane::Health, config};
+
+/// Where a replica is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Listening, but not yet everything that clients need is there.
+    Starting,
+    Running,
+    /// Going away: still serving, to be sent nobody new.
+    Draining,
+}
+
+impl Phase {
+    /// The word in probes and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The phase, shared by the parts that turn on it. Only ever goes forward. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Lifecycle(watch::Sender<Phase>);
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lifecycle {
+    /// A replica that is starting.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Phase::Starting))
+    }
+
+    /// All is there that clients need. Changes nothing once the drain has begun.
+    pub fn started(&self) {
+        self.advance(Phase::Running);
+    }
+
+    /// The replica is going away; there is no way back.
+    pub fn drain(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    fn advance(&self, to: Phase) {
+        self.0.send_if_modified(|phase| {
+            let forward = *phase < to;
+            *phase = (*phase).max(to);
+            forward
+        });
+    }
+
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Resolves when the drain begins, at once when it has begun.
+    pub async fn draining(&self) {
+        // The sender is `self`, so the wait can't fail.
+        let _ = self.0.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
+    }
+}
+
+/// What is known of the replica at one moment.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub phase: Phase,
+    /// Open connections, and how many are let in.
+    pub connections: usize,
+    pub connections_max: usize,
+    pub backplane: Health,
+}
+
+/// Why a replica should be sent nobody new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    Starting,
+    Draining,
+    /// As many connections as are let in.
+    Overloaded,
+    /// Commands have been failing for longer than the grace.
+    CommandsDown(Duration),
+    /// The pub/sub link has been silent for longer than the grace.
+    PubSubDown(Duration),
+}
+
+impl NotReady {
+    /// The stable name, for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Overloaded => "overloaded",
+            Self::CommandsDown(_) => "redis_down",
+            Self::PubSubDown(_) => "redis_pubsub_down",
+        }
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("the replica is starting"),
+            Self::Draining => f.write_str("the replica is draining"),
+            Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
+            Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
+            Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
+        }
+    }
+}
+
+/// One line of the verbose answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    /// `None`: passed.
+    pub failed: Option<NotReady>,
+}
+
+/// The verdict with all that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// In order of weight: the first failed one is the reason told.
+    pub checks: [Check; 4],
+}
+
+impl Readiness {
+    /// Decides from facts and configuration.
+    #[must_use]
+    pub fn decide(facts: &Facts, config: &config::Readiness) -> Self {
+        let lifecycle = match facts.phase {
+            Phase::Starting => Some(NotReady::Starting),
+            Phase::Draining => Some(NotReady::Draining),
+            Phase::Running => None,
+        };
+        let load = (facts.connections >= facts.connections_max).then_some(NotReady::Overloaded);
+        // A short outage is bridged by replay; only a long one should move new clients elsewhere.
+        let outlasted = |down: Duration| config.redis_required && !down.is_zero() && down > config.redis_grace;
+        let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
+        Self {
+            checks: [
+                Check { name: "lifecycle", failed: lifecycle },
+                Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands)) },
+                Check { name: "redis_pubsub", failed: outlasted(pubsub).then_some(NotReady::PubSubDown(pubsub)) },
+                Check { name: "connections", failed: load },
+            ],
+        }
+    }
+
+    /// Why the replica is not ready; `None` when it is.
+    #[must_use]
+    pub fn reason(&self) -> Option<NotReady> {
+        self.checks.iter().find_map(|check| check.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: config::Readiness = config::Readiness { redis_required: true, redis_grace: Duration::from_secs(10) };
+
+    fn running() -> Facts {
+        let backplane = Health { kind: "redis", commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
+        Facts { phase: Phase::Running, connections: 3, connections_max: 10, backplane }
+    }
+
+    fn reason(facts: &Facts) -> Option<NotReady> {
+        Readiness::decide(facts, &CONFIG).reason()
+    }
+
+    #[test]
+    fn a_running_replica_with_room_and_links_is_ready() {
+        assert_eq!(reason(&running()), None);
+    }
+
+    #[test]
+    fn start_and_drain_are_not_ready_whatever_else_holds() {
+        assert_eq!(reason(&Facts { phase: Phase::Starting, ..running() }), Some(NotReady::Starting));
+        let full = Facts { phase: Phase::Draining, connections: 10, ..running() };
+        assert_eq!(reason(&full), Some(NotReady::Draining));
+    }
+
+    #[test]
+    fn a_full_replica_is_not_ready_and_one_place_makes_it_ready() {
+        assert_eq!(reason(&Facts { connections: 10, ..running() }), Some(NotReady::Overloaded));
+        assert_eq!(reason(&Facts { connections: 9, ..running() }), None);
+    }
+
+    #[test]
+    fn redis_may_be_away_for_the_grace_and_no_longer() {
+        let with = |commands: u64, pubsub: u64| {
+            let (commands_down, pubsub_down) = (Duration::from_secs(commands), Duration::from_secs(pubsub));
+            Facts { backplane: Health { kind: "redis", commands_down, pubsub_down }, ..running() }
+        };
+        assert_eq!(reason(&with(10, 10)), None);
+        assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11))));
+        assert_eq!(reason(&with(0, 11)), Some(NotReady::PubSubDown(Duration::from_secs(11))));
+        let optional = config::Readiness { redis_required: false, ..CONFIG };
+        assert_eq!(Readiness::decide(&with(99, 99), &optional).reason(), None);
+    }
+
+    #[test]
+    fn the_drain_is_final() {
+        let lifecycle = Lifecycle::new();
+        assert_eq!(lifecycle.phase(), Phase::Starting);
+        lifecycle.started();
+        assert_eq!(lifecycle.phase(), Phase::Running);
+        lifecycle.drain();
+        lifecycle.started();
+        assert_eq!(lifecycle.phase(), Phase::Draining);
+    }
+}

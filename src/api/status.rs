@@ -1,0 +1,104 @@
+//! `/ws/status`: figures over all replicas and of this one. Anyone may ask, so the registry is asked once a second at
+//! the most. Never a user's id without a key.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{Json, extract::State, http::HeaderMap};
+use chrono::{SecondsFormat, Utc};
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use super::{Phase, Shared, access};
+use crate::registry::ClusterFigures;
+
+/// How long the figures of the cluster are shared by all who ask.
+const CLUSTER_TTL: Duration = Duration::from_secs(1);
+/// Connections counted for `user_connections`, at the most.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// The figures of the cluster, or the moment at which the registry did not answer.
+#[derive(Debug, Default)]
+pub(super) struct ClusterCache(Mutex<Option<(Instant, Option<ClusterFigures>)>>);
+
+impl Shared {
+    /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` while the registry does not answer.
+    async fn cluster_figures(&self) -> Option<ClusterFigures> {
+        // Held over the question on purpose: whoever comes meanwhile waits for the one answer.
+        let mut kept = self.cluster.0.lock().await;
+        match &*kept {
+            Some((at, figures)) if at.elapsed() < CLUSTER_TTL => figures.clone(),
+            _ => {
+                let figures = self.registry.cluster().await.ok();
+                *kept = Some((Instant::now(), figures.clone()));
+                figures
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    /// `active`, `degraded` when only this replica's figures are known, `draining`.
+    status: &'static str,
+    active_connections: u64,
+    user_connections: HashMap<String, u32>,
+    total_subscriptions: u64,
+    replicas: usize,
+    backplane: &'static str,
+    replica: ReplicaStatus,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct ReplicaStatus {
+    id: String,
+    phase: &'static str,
+    active_connections: u64,
+    total_subscriptions: u64,
+}
+
+pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Status> {
+    let own = ReplicaStatus {
+        id: shared.replica.to_string(),
+        phase: shared.lifecycle.phase().as_str(),
+        active_connections: shared.figures.connections() as u64,
+        total_subscriptions: shared.figures.subscriptions() as u64,
+    };
+    let cluster = shared.cluster_figures().await;
+    let status = match (shared.lifecycle.phase(), &cluster) {
+        (Phase::Draining, _) => "draining",
+        (_, None) => "degraded",
+        _ => "active",
+    };
+    // The others' figures are as old as their last renewal; this replica's own are those of now.
+    let others: Vec<_> = cluster.into_iter().flat_map(|cluster| cluster.replicas).collect();
+    let others: Vec<_> =
+        others.into_iter().filter(|(id, _)| *id != shared.replica).map(|(_, figures)| figures).collect();
+    let names_allowed = shared.config.development || access::has_key(&shared, &headers);
+    let users = if names_allowed { shared.registry.users(CONNECTIONS_MAX).await.ok() } else { None };
+    Json(Status {
+        status,
+        active_connections: own.active_connections + others.iter().map(|figures| figures.connections).sum::<u64>(),
+        user_connections: users.unwrap_or_default(),
+        total_subscriptions: own.total_subscriptions + others.iter().map(|f| f.subscriptions).sum::<u64>(),
+        replicas: others.len() + 1,
+        backplane: shared.backplane.health().kind,
+        replica: own,
+        timestamp: timestamp(),
+    })
+}
+
+/// Now, in the form of the wire contract: UTC, milliseconds, `Z`.
+pub(super) fn timestamp() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// A moment in milliseconds since 1970, in the form of the wire contract.
+pub(super) fn timestamp_of(ms: u64) -> Option<String> {
+    let ms = i64::try_from(ms).ok()?;
+    chrono::DateTime::from_timestamp_millis(ms).map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}

@@ -1,0 +1,55 @@
+//! Single-use tickets: a token stays in a header and out of URLs and logs. Never stores a token it did not verify.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use aws_lc_rs::rand;
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
+
+use super::{Kind, Problem, Shared, access};
+use crate::{
+    auth::TokenError,
+    metrics::{AuthFailure, RateScope},
+};
+
+/// Random bytes of a ticket: 128 bits can't be guessed within its life.
+const TICKET_BYTES: usize = 16;
+
+/// Gives a ticket for the token in the `Authorization` header.
+pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let Some(token) = access::bearer(&headers) else {
+        shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
+        return Err(Problem::new(Kind::AuthRequired, "a token is needed, as `Authorization: Bearer <token>`"));
+    };
+    let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
+    let taken = shared.tickets.lock().take(&identity.user, Instant::now());
+    if let Err(wait) = taken {
+        shared.metrics.rate_limited_total.of(RateScope::Api).inc();
+        return Err(Problem::new(Kind::RateLimited, "too many tickets were asked for").retry_after(wait));
+    }
+    let mut bytes = [0; TICKET_BYTES];
+    rand::fill(&mut bytes).map_err(|_| Problem::new(Kind::InternalError, "no random numbers can be had"))?;
+    let ticket = URL_SAFE_NO_PAD.encode(bytes);
+    let ttl = shared.config.auth.ticket_ttl;
+    shared.registry.put_ticket(&ticket, token, ttl).await?;
+    let body = Json(json!({ "ticket": ticket, "expires_in": ttl.as_secs() }));
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], body).into_response())
+}
+
+fn refused(shared: &Shared, error: TokenError) -> Problem {
+    shared.metrics.auth_failures_total.of(error.reason()).inc();
+    if error.is_ours() {
+        access::overloaded(&error.to_string())
+    } else {
+        Problem::new(Kind::AuthRequired, error.to_string())
+    }
+}
