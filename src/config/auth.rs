@@ -1,0 +1,152 @@
+//! Who may connect and publish: keys, secrets, and the life of tokens.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{Problems, Secret, raw, redis::file, secret::read_lines, value::Section};
+
+/// The shortest secret or API key outside development mode, in bytes.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// Who may connect and publish.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Current and previous HS256 secrets.
+    pub hs256_secrets: Vec<Secret>,
+    /// The secret was made at this start: only this process can sign for it.
+    pub hs256_generated: bool,
+    /// PEM files of public keys.
+    pub public_keys: Vec<PublicKey>,
+    /// Fixed address of a key set.
+    pub jwks: Option<Jwks>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    /// Clock difference forgiven.
+    pub leeway: Duration,
+    /// Longest token, in bytes.
+    pub token_bytes_max: usize,
+    /// How long before its end a token's client is warned.
+    pub expiry_warning: Duration,
+    /// Deadline for the first `auth` message.
+    pub auth_timeout: Duration,
+    /// Life of a single-use ticket.
+    pub ticket_ttl: Duration,
+    /// Keys of the HTTP API (and of `/ws/ingest`).
+    pub api_keys: Vec<Secret>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublicKey {
+    pub algorithm: Algorithm,
+    pub path: PathBuf,
+    /// The `kid` it answers to; `None`: any token of its algorithm.
+    pub kid: Option<String>,
+}
+
+/// Asymmetric signature algorithms a key can be pinned to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+#[derive(Clone, Debug)]
+pub struct Jwks {
+    pub url: String,
+    pub refresh_interval: Duration,
+}
+
+impl Auth {
+    pub(super) fn check(raw: &raw::Auth, problems: &mut Problems) -> Self {
+        let public_keys =
+            raw.public_keys.iter().enumerate().filter_map(|(at, key)| public_key(at, key, problems)).collect();
+        let mut section = Section::new("auth", problems);
+        let hs256_secrets = secrets("hs256_secrets", &raw.hs256_secrets, &raw.hs256_secrets_file, &mut section);
+        if hs256_secrets.len() > 2 {
+            section.tell("hs256_secrets", "wants two at the most: the current secret and the previous one");
+        }
+        Self {
+            hs256_secrets,
+            hs256_generated: false,
+            public_keys,
+            jwks: jwks(raw, &mut section),
+            issuer: some(&raw.issuer),
+            audience: some(&raw.audience),
+            leeway: section.duration("leeway", &raw.leeway, ["0s", "5m"]),
+            token_bytes_max: section.number("token_bytes_max", raw.token_bytes_max, 256..=65_536),
+            expiry_warning: section.duration("expiry_warning", &raw.expiry_warning, ["1s", "1h"]),
+            auth_timeout: section.duration("auth_timeout", &raw.auth_timeout, ["100ms", "5m"]),
+            ticket_ttl: section.duration("ticket_ttl", &raw.ticket_ttl, ["1s", "10m"]),
+            api_keys: secrets("api_keys", &raw.api_keys, &raw.api_keys_file, &mut section),
+        }
+    }
+
+    /// Whether anything is configured that a token could be verified with.
+    pub(super) fn has_token_keys(&self) -> bool {
+        !self.hs256_secrets.is_empty() || !self.public_keys.is_empty() || self.jwks.is_some()
+    }
+
+    /// Makes what development mode needs and nobody configured.
+    pub(super) fn generate_missing(&mut self) {
+        if !self.has_token_keys() {
+            self.hs256_secrets.push(Secret::random());
+            self.hs256_generated = true;
+        }
+        if self.api_keys.is_empty() {
+            self.api_keys.push(Secret::random());
+        }
+    }
+
+    /// Tells secrets that could be guessed.
+    pub(super) fn check_strength(&self, problems: &mut Problems) {
+        let mut section = Section::new("auth", problems);
+        for (key, secrets) in [("hs256_secrets", &self.hs256_secrets), ("api_keys", &self.api_keys)] {
+            if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+                let text =
+                    format!("wants at least {SECRET_BYTES_MIN} bytes each; `openssl rand -hex 32` makes a good one");
+                section.tell(key, text);
+            }
+        }
+    }
+}
+
+/// Secrets from the key or from the file it names, empty ones left out.
+fn secrets(key: &str, written: &[Secret], path: &str, section: &mut Section<'_>) -> Vec<Secret> {
+    let written: Vec<Secret> = written.iter().filter(|secret| !secret.is_empty()).cloned().collect();
+    let file_key = format!("{key}_file");
+    match (written.is_empty(), path.is_empty()) {
+        (_, true) => written,
+        (true, false) => section.take(&file_key, read_lines(path.as_ref()), Vec::new()),
+        (false, false) => {
+            section.tell(&file_key, format!("is set beside auth.{key}: one of the two"));
+            written
+        }
+    }
+}
+
+fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
+    let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["10s", "24h"]);
+    let url = some(&raw.jwks_url)?;
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '@'])) {
+        section.tell("jwks_url", "wants an address such as \"https://login.example.com/.well-known/jwks.json\"");
+        return None;
+    }
+    Some(Jwks { url, refresh_interval })
+}
+
+fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Option<PublicKey> {
+    let mut section = Section::new(format!("auth.public_keys[{at}]"), problems);
+    let algorithms = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
+    let algorithm = section.choice("algorithm", &raw.algorithm, &algorithms);
+    let path = section.take("path", file(&raw.path), None);
+    if raw.path.is_empty() {
+        section.tell("path", "wants a PEM file");
+    }
+    Some(PublicKey { algorithm, path: path?, kid: raw.kid.clone().filter(|kid| !kid.is_empty()) })
+}
+
+/// Empty text means "not set".
+fn some(text: &str) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,31 @@
+//! What is in force after all layers, as it could be written. Never shows a secret: `raw` hides them itself.
+
+use super::raw::Raw;
+
+/// The merged configuration, for `check-config`.
+#[derive(Debug)]
+pub struct Effective {
+    raw: Raw,
+    development: bool,
+}
+
+impl Effective {
+    pub(super) fn new(raw: Raw, development: bool) -> Self {
+        Self { raw, development }
+    }
+
+    /// As TOML, with secrets as `***`.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mode = if self.development { "development mode" } else { "not development mode" };
+        let text = toml::to_string(&self.raw).unwrap_or_else(|error| format!("# can't be shown: {error}\n"));
+        format!("# in force: {mode}, secrets hidden\n\n{text}")
+    }
+
+    /// As a JSON object, with secrets as `***`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let config = serde_json::to_value(&self.raw).unwrap_or_default();
+        serde_json::json!({ "development": self.development, "config": config })
+    }
+}

@@ -1,0 +1,53 @@
+//! The environment: which variable sets which key. The one place that reads it.
+
+/// Names a configuration file.
+pub(super) const FILE: &str = "TICKGATE_CONFIG";
+
+/// Begins every variable that sets a key; `__` stands for the dot.
+pub(super) const PREFIX: &str = "TICKGATE__";
+
+/// The names that the replaced servers used, and the keys they set. Times are plain seconds.
+pub const SEED_NAMES: [(&str, &str); 4] = [
+    ("WS_HEARTBEAT_INTERVAL", "session.heartbeat_interval"),
+    ("WS_MAX_CONNECTIONS_PER_USER", "limits.connections_per_user_max"),
+    ("WS_MESSAGE_QUEUE_SIZE", "limits.outbox_messages_max"),
+    ("WS_RECONNECT_TIMEOUT", "session.resume_ttl"),
+];
+
+/// The gateway's variables of this process. What is not Unicode in a value becomes U+FFFD, and fails where it is read.
+pub(super) fn of_process() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name == FILE || name.starts_with(PREFIX) || SEED_NAMES.iter().any(|(seed, _)| seed == name))
+        .collect()
+}
+
+/// The key that a variable sets: `TICKGATE__SERVER__LISTEN` sets `server.listen`.
+pub(super) fn key_of(variable: &str) -> Option<String> {
+    Some(variable.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."))
+}
+
+/// The variable that sets a key.
+#[must_use]
+pub fn name_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// A value as the key takes it: plain seconds get their unit.
+pub(super) fn seed_value(key: &str, value: &str) -> String {
+    let is_time = key.starts_with("session.");
+    if is_time && value.bytes().all(|b| b.is_ascii_digit()) { format!("{value}s") } else { value.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_and_keys_name_each_other() {
+        for key in super::super::keys() {
+            assert_eq!(key_of(&name_of(&key)), Some(key));
+        }
+        assert_eq!(key_of("PATH"), None);
+    }
+}

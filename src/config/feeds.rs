@@ -1,0 +1,65 @@
+//! Market data made inside the gateway, and what is logged.
+
+use std::time::Duration;
+
+use super::{
+    Problems, raw,
+    value::{Section, quoted},
+};
+use crate::model::check_name;
+
+#[derive(Clone, Debug)]
+pub struct Feeds {
+    pub synthetic: Option<Synthetic>,
+}
+
+/// A seeded random walk, so that a first run shows something alive.
+#[derive(Clone, Debug)]
+pub struct Synthetic {
+    pub symbols: Vec<String>,
+    /// Time between two ticks of one symbol.
+    pub interval: Duration,
+    pub seed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `tracing` filter, such as `info` or `tickgate=debug`.
+    pub filter: String,
+    pub json: bool,
+}
+
+impl Feeds {
+    pub(super) fn check(raw: &raw::Feeds, development: bool, problems: &mut Problems) -> Self {
+        let mut section = Section::new("feeds.synthetic", problems);
+        let raw = &raw.synthetic;
+        let choices = [("auto", development), ("on", true), ("off", false)];
+        let enabled = section.choice("enabled", &raw.enabled, &choices);
+        let symbols = section.take_all("symbols", &raw.symbols, symbol);
+        if enabled && raw.symbols.is_empty() {
+            section.tell("symbols", "wants at least one symbol");
+        }
+        let interval = section.duration("interval", &raw.interval, ["1ms", "1h"]);
+        Self { synthetic: enabled.then_some(Synthetic { symbols, interval, seed: raw.seed }) }
+    }
+}
+
+/// Symbols end up in topic names, behind `orderbook:`.
+fn symbol(text: &str) -> Result<String, String> {
+    if text.len() <= 64 && check_name(text).is_ok() {
+        return Ok(text.into());
+    }
+    Err(format!("wants symbols such as \"BTCUSDT\", got {}", quoted(text)))
+}
+
+impl Log {
+    pub(super) fn check(raw: &raw::Log, problems: &mut Problems) -> Self {
+        let mut section = Section::new("log", problems);
+        if tracing_subscriber::EnvFilter::try_new(&raw.filter).is_err() {
+            let wants = "wants levels such as \"info\" or \"info,tickgate::hub=debug\"";
+            section.tell("filter", format!("{wants}, got {}", quoted(&raw.filter)));
+        }
+        let json = section.choice("format", &raw.format, &[("text", false), ("json", true)]);
+        Self { filter: raw.filter.clone(), json }
+    }
+}

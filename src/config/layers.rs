@@ -1,0 +1,264 @@
+//! The layers, one over the other: shipped defaults, file, environment, flags. A key's default gives its type. Never
+//! judges values.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use toml::{Table, Value};
+
+use super::{Problems, environment, lists, raw::Raw, value::nearest};
+
+/// `config/default.toml`: the defaults and the reference.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// What lies over the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A configuration file.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that are not the gateway's are ignored.
+    pub environment: Vec<(String, String)>,
+    /// Flag as typed (`--listen`), key it sets (`server.listen`), value.
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Sources {
+    /// The environment of this process; the file is the given one, or that of `TICKGATE_CONFIG`.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>) -> Self {
+        let environment = environment::of_process();
+        let named = environment.iter().find(|(name, value)| name == environment::FILE && !value.is_empty());
+        let file = file.or_else(|| named.map(|(_, path)| path.into()));
+        Self { file, environment, flags: Vec::new() }
+    }
+
+    /// With one flag more.
+    #[must_use]
+    pub fn flag(mut self, flag: &'static str, key: &'static str, value: impl Into<String>) -> Self {
+        self.flags.push((flag, key, value.into()));
+        self
+    }
+}
+
+/// The merged tables, with where each value came from and what could not be taken.
+pub(super) struct Layers {
+    known: Table,
+    merged: Table,
+    pub origins: BTreeMap<String, String>,
+    pub problems: Problems,
+}
+
+impl Layers {
+    /// All layers of `sources`. What is wrong is left out and told.
+    pub(super) fn read(sources: &Sources) -> Self {
+        let mut layers = Self::defaults();
+        if let Some(path) = &sources.file {
+            let name = path.display().to_string();
+            match std::fs::read_to_string(path) {
+                Ok(text) => layers.file(&name, &text),
+                Err(error) => layers.problems.tell(name, format!("can't be read: {error}")),
+            }
+        }
+        layers.environment(&sources.environment);
+        for (flag, key, value) in &sources.flags {
+            layers.text(flag, key, value);
+        }
+        layers
+    }
+
+    /// The shipped defaults alone.
+    fn defaults() -> Self {
+        let mut problems = Problems::default();
+        let known: Table = toml::from_str(DEFAULTS).unwrap_or_else(|error| {
+            problems.tell("default.toml", error.message());
+            Table::new()
+        });
+        Self { merged: known.clone(), known, origins: BTreeMap::new(), problems }
+    }
+
+    /// Lays a file over what is there.
+    fn file(&mut self, name: &str, text: &str) {
+        match toml::from_str::<Table>(text) {
+            Ok(table) => self.table(name, "", table),
+            // Not the error's own text: it quotes the line, which may hold a secret.
+            Err(error) => {
+                let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
+                let line = before.matches('\n').count() + 1;
+                self.problems.tell(name, format!("line {line} is not TOML: {}", error.message()));
+            }
+        }
+    }
+
+    /// Lays a table over the section `at`.
+    fn table(&mut self, origin: &str, at: &str, table: Table) {
+        for (name, value) in table {
+            let key = if at.is_empty() { name } else { format!("{at}.{name}") };
+            match (find(&self.known, &key), value) {
+                (None, _) => self.unknown(&key, &key, origin),
+                (Some(Value::Table(_)), Value::Table(inner)) => self.table(origin, &key, inner),
+                (Some(_), value) => self.set(origin, &key, value),
+            }
+        }
+    }
+
+    /// Sets one key.
+    fn set(&mut self, origin: &str, key: &str, value: Value) {
+        if lists::is_list_of_tables(key) {
+            return self.list(origin, key, value);
+        }
+        let wanted = find(&self.known, key).cloned().unwrap_or(Value::Boolean(false));
+        if !same_type(&wanted, &value) {
+            self.origins.insert(key.into(), origin.into());
+            return self.problems.tell(key, wants(&wanted));
+        }
+        self.origins.insert(key.into(), origin.into());
+        if let Some(slot) = find_mut(&mut self.merged, key) {
+            *slot = value;
+        }
+    }
+
+    /// Lays a list of tables (`[[profiles]]`) over the shipped one.
+    fn list(&mut self, origin: &str, key: &str, value: Value) {
+        self.origins.insert(key.into(), origin.into());
+        let Value::Array(elements) = value else {
+            return self.problems.tell(key, format!("wants tables, each headed [[{key}]]"));
+        };
+        let checked = lists::check(key, elements, &mut self.problems);
+        for name in &checked.names {
+            self.origins.insert(name.clone(), origin.into());
+        }
+        if let Some(Value::Array(present)) = find_mut(&mut self.merged, key) {
+            lists::merge(key, present, checked.elements);
+        }
+    }
+
+    fn environment(&mut self, variables: &[(String, String)]) {
+        // The seeds' names first, so that a `TICKGATE__` variable counts more.
+        for (name, key) in environment::SEED_NAMES {
+            if let Some((_, value)) = variables.iter().find(|(variable, value)| variable == name && !value.is_empty()) {
+                self.text(name, key, &environment::seed_value(key, value));
+            }
+        }
+        for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {
+            if let Some(key) = environment::key_of(name) {
+                self.text(name, &key, value);
+            }
+        }
+    }
+
+    /// Sets a key from text, as variables and flags have it: the default's type says how to read it.
+    fn text(&mut self, origin: &str, key: &str, text: &str) {
+        if lists::is_list_of_tables(key) {
+            return self.problems.tell(origin, "can be set in a file only");
+        }
+        let Some(wanted) = find(&self.known, key) else { return self.unknown(origin, key, origin) };
+        let read = match wanted {
+            Value::String(_) => Some(Value::String(text.into())),
+            Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
+            Value::Array(_) => Some(Value::Array(parts(text).map(|part| Value::String(part.into())).collect())),
+            _ => return self.problems.tell(origin, format!("`{key}` is a section, name a key of it")),
+        };
+        match read {
+            Some(value) => self.set(origin, key, value),
+            None => {
+                let text = wants(wanted);
+                self.origins.insert(key.into(), origin.into());
+                self.problems.tell(key, text);
+            }
+        }
+    }
+
+    /// Tells of an unknown key, and what was probably meant.
+    fn unknown(&mut self, shown: &str, key: &str, origin: &str) {
+        let hint = self.meant(key).map_or_else(String::new, |known| {
+            let from_environment = origin.starts_with(environment::PREFIX);
+            format!(", did you mean {}?", if from_environment { environment::name_of(&known) } else { known })
+        });
+        self.origins.insert(shown.into(), origin.into());
+        self.problems.tell(shown, format!("unknown key{hint}"));
+    }
+
+    /// The known key that is spelled almost like `key` in the same section, or just like it in another one.
+    fn meant(&self, key: &str) -> Option<String> {
+        let mut keys = Vec::new();
+        collect(&self.known, "", &mut keys);
+        let split =
+            |key: &str| key.rsplit_once('.').map_or((String::new(), key.to_owned()), |(a, b)| (a.into(), b.into()));
+        let (section, name) = split(key);
+        let siblings: Vec<String> =
+            keys.iter().map(|key| split(key)).filter(|(s, _)| *s == section).map(|(_, n)| n).collect();
+        if let Some(sibling) = nearest(&name, siblings.iter().map(String::as_str)) {
+            return Some(if section.is_empty() { sibling.into() } else { format!("{section}.{sibling}") });
+        }
+        keys.into_iter().find(|key| split(key).1 == name)
+    }
+
+    /// The merged tables, typed.
+    pub(super) fn typed(&mut self) -> Option<Raw> {
+        match Value::Table(self.merged.clone()).try_into() {
+            Ok(raw) => Some(raw),
+            Err(error) => {
+                self.problems.tell("configuration", error.message());
+                None
+            }
+        }
+    }
+}
+
+/// Every key with its default, in the order of the alphabet: `server.listen`, `limits.messages_per_user.burst`.
+#[must_use]
+pub fn keys() -> Vec<String> {
+    let known = Layers::defaults().known;
+    let mut keys = Vec::new();
+    collect(&known, "", &mut keys);
+    keys.retain(|key| find(&known, key).is_some_and(|value| !value.is_table()));
+    keys
+}
+
+fn collect(table: &Table, at: &str, keys: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        if let Value::Table(inner) = value {
+            collect(inner, &key, keys);
+        }
+        keys.push(key);
+    }
+}
+
+fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((head, rest)) => find(table.get(head)?.as_table()?, rest),
+    }
+}
+
+fn find_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+    match key.split_once('.') {
+        None => table.get_mut(key),
+        Some((head, rest)) => find_mut(table.get_mut(head)?.as_table_mut()?, rest),
+    }
+}
+
+fn same_type(wanted: &Value, value: &Value) -> bool {
+    match (wanted, value) {
+        (Value::Integer(_), Value::Integer(number)) => *number >= 0,
+        (Value::Array(_), Value::Array(values)) => values.iter().all(Value::is_str),
+        _ => wanted.same_type(value),
+    }
+}
+
+/// What a key of this default takes. Shows the default, never the value: that may be a secret.
+fn wants(default: &Value) -> String {
+    match default {
+        Value::String(text) if text.is_empty() => "wants text in quotes".into(),
+        Value::String(text) => format!("wants text in quotes, such as \"{text}\""),
+        Value::Integer(number) => format!("wants a whole number from 0, such as {number}"),
+        Value::Boolean(_) => "wants true or false".into(),
+        Value::Table(_) => "is a section".into(),
+        _ => "wants a list of texts, such as [\"a\", \"b\"]".into(),
+    }
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}

@@ -1,0 +1,147 @@
+//! Bounds of connections, messages and memory. Each refusal has its code.
+
+use std::time::Duration;
+
+use super::{Problems, raw, value::Section};
+
+/// Bounds. Each refusal has its code.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections of this replica.
+    pub connections_max: usize,
+    /// Per user over all replicas (seed 002: 5).
+    pub connections_per_user_max: u32,
+    pub over_limit: OverLimit,
+    /// Open connections of one address on this replica. 0: no limit.
+    pub connections_per_address_max: u32,
+    /// Handshakes per second of one address, and the burst.
+    pub handshakes_per_address: Rate,
+    /// Largest message of a client, in bytes.
+    pub message_bytes_max: usize,
+    /// Largest body of the HTTP API, in bytes.
+    pub body_bytes_max: usize,
+    /// Largest payload of one publication, in bytes.
+    pub payload_bytes_max: usize,
+    pub json_depth_max: usize,
+    /// Inbound messages of one connection.
+    pub messages_per_connection: Rate,
+    /// Inbound messages of one user on this replica.
+    pub messages_per_user: Rate,
+    /// Rate violations within a minute that close the connection.
+    pub rate_offences_max: u32,
+    /// Invalid messages within a minute that close the connection.
+    pub invalid_messages_max: u32,
+    pub subscriptions_max: usize,
+    /// Messages an outbox holds before the class's policy acts (seed 002: 100).
+    pub outbox_messages_max: usize,
+    pub outbox_bytes_max: usize,
+    /// Entries one resume may fetch from a stream.
+    pub replay_entries_max: usize,
+    pub replay_bytes_max: usize,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// 0: no limit.
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+/// What happens to a connection over the user's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    /// The new one is refused (4003).
+    Refuse,
+    /// The oldest one gives way (4501).
+    EvictOldest,
+}
+
+/// Fan-out.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// Recent messages kept per followed topic.
+    pub ring_messages_max: usize,
+    pub ring_bytes_max: usize,
+    /// How long a topic stays followed after its last subscriber left.
+    pub linger: Duration,
+}
+
+/// No single thing a client or publisher sends may be larger than this, in bytes.
+const BYTES_MAX: u64 = 16 << 20;
+
+impl Limits {
+    pub(super) fn check(raw: &raw::Limits, problems: &mut Problems) -> Self {
+        let mut section = Section::new("limits", problems);
+        let s = &mut section;
+        let over_limit = [("refuse", OverLimit::Refuse), ("evict-oldest", OverLimit::EvictOldest)];
+        let limits = Self {
+            connections_max: s.number("connections_max", raw.connections_max, 1..=10_000_000),
+            connections_per_user_max: s.number("connections_per_user_max", raw.connections_per_user_max, 1..=100_000),
+            over_limit: s.choice("over_limit", &raw.over_limit, &over_limit),
+            connections_per_address_max: s.number(
+                "connections_per_address_max",
+                raw.connections_per_address_max,
+                0..=10_000_000,
+            ),
+            handshakes_per_address: Rate::check("handshakes_per_address", &raw.handshakes_per_address, s),
+            message_bytes_max: s.number("message_bytes_max", raw.message_bytes_max, 256..=BYTES_MAX),
+            body_bytes_max: s.number("body_bytes_max", raw.body_bytes_max, 256..=16 * BYTES_MAX),
+            payload_bytes_max: s.number("payload_bytes_max", raw.payload_bytes_max, 256..=BYTES_MAX),
+            json_depth_max: s.number("json_depth_max", raw.json_depth_max, 2..=127),
+            messages_per_connection: Rate::check("messages_per_connection", &raw.messages_per_connection, s),
+            messages_per_user: Rate::check("messages_per_user", &raw.messages_per_user, s),
+            rate_offences_max: s.number("rate_offences_max", raw.rate_offences_max, 1..=1_000_000),
+            invalid_messages_max: s.number("invalid_messages_max", raw.invalid_messages_max, 1..=1_000_000),
+            subscriptions_max: s.number("subscriptions_max", raw.subscriptions_max, 1..=100_000),
+            outbox_messages_max: s.number("outbox_messages_max", raw.outbox_messages_max, 1..=1_000_000),
+            outbox_bytes_max: s.number("outbox_bytes_max", raw.outbox_bytes_max, 1024..=64 * BYTES_MAX),
+            replay_entries_max: s.number("replay_entries_max", raw.replay_entries_max, 1..=10_000_000),
+            replay_bytes_max: s.number("replay_bytes_max", raw.replay_bytes_max, 1024..=64 * BYTES_MAX),
+        };
+        limits.check_fit(s);
+        limits
+    }
+
+    /// Bounds that would make each other useless.
+    fn check_fit(&self, section: &mut Section<'_>) {
+        for (name, room) in [
+            ("body_bytes_max", self.body_bytes_max),
+            ("outbox_bytes_max", self.outbox_bytes_max),
+            ("replay_bytes_max", self.replay_bytes_max),
+        ] {
+            if self.payload_bytes_max > room {
+                section.tell(
+                    "payload_bytes_max",
+                    format!("wants no more than limits.{name} ({room}): it would never fit"),
+                );
+            }
+        }
+        let (connection, user) = (self.messages_per_connection.per_second, self.messages_per_user.per_second);
+        if user != 0 && user < connection {
+            let text = format!("wants at least limits.messages_per_connection.per_second ({connection})");
+            section.tell("messages_per_user.per_second", text);
+        }
+    }
+}
+
+impl Rate {
+    fn check(key: &str, raw: &raw::Rate, section: &mut Section<'_>) -> Self {
+        let least = u64::from(raw.per_second > 0);
+        Self {
+            per_second: section.number(&format!("{key}.per_second"), raw.per_second, 0..=1_000_000),
+            burst: section.number(&format!("{key}.burst"), raw.burst, least..=10_000_000),
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn check(raw: &raw::Hub, problems: &mut Problems) -> Self {
+        let mut section = Section::new("hub", problems);
+        Self {
+            ring_messages_max: section.number("ring_messages_max", raw.ring_messages_max, 1..=100_000),
+            ring_bytes_max: section.number("ring_bytes_max", raw.ring_bytes_max, 1024..=4 * BYTES_MAX),
+            linger: section.duration("linger", &raw.linger, ["0s", "1h"]),
+        }
+    }
+}

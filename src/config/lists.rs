@@ -1,0 +1,194 @@
+//! Lists of tables: `[[profiles]]`, `[[topics]]`, `[[auth.public_keys]]`. How a file's lie over the shipped ones, and
+//! which keys an entry may have. Never judges values.
+
+use serde::{
+    Deserializer,
+    de::{self, DeserializeOwned, Visitor, value::Error},
+    forward_to_deserialize_any,
+};
+use toml::Value;
+
+use super::{Problems, raw, value::nearest};
+
+/// Whether the key holds tables, and can therefore be written in files only.
+pub(super) fn is_list_of_tables(key: &str) -> bool {
+    matches!(key, "profiles" | "topics" | "auth.public_keys")
+}
+
+/// Entries that can be taken, and what messages call them.
+pub(super) struct Checked {
+    pub elements: Vec<Value>,
+    pub names: Vec<String>,
+}
+
+/// Tells unknown, missing and mistyped keys of every entry, and keeps the entries without those.
+pub(super) fn check(key: &str, elements: Vec<Value>, problems: &mut Problems) -> Checked {
+    let mut checked =
+        Checked { elements: Vec::with_capacity(elements.len()), names: Vec::with_capacity(elements.len()) };
+    for (at, mut element) in elements.into_iter().enumerate() {
+        let title = element.get("name").or_else(|| element.get("pattern")).and_then(Value::as_str);
+        let name = title.map_or_else(|| format!("{key}[{at}]"), |title| format!("{key}.{title}"));
+        if title.is_some() && checked.names.contains(&name) {
+            problems.tell(&name, "appears twice");
+        }
+        if key == "profiles" {
+            check_channels(&name, &mut element, problems);
+        }
+        let sound = match key {
+            "profiles" => admit::<raw::Profile>(&name, &mut element, problems),
+            "topics" => admit::<raw::Topic>(&name, &mut element, problems),
+            _ => admit::<raw::PublicKey>(&name, &mut element, problems),
+        };
+        if sound {
+            checked.elements.push(element);
+        }
+        checked.names.push(name);
+    }
+    checked
+}
+
+/// The channels of a profile are tables as well; only sound ones stay.
+fn check_channels(profile: &str, element: &mut Value, problems: &mut Problems) {
+    let Some(Value::Array(channels)) = element.get_mut("channels") else { return };
+    let mut at = 0;
+    channels.retain_mut(|channel| {
+        at += 1;
+        admit::<raw::Channel>(&format!("{profile}.channels[{}]", at - 1), channel, problems)
+    });
+}
+
+/// Takes unknown keys out of an entry and tells them; then whether the rest is of the right types.
+fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Problems) -> bool {
+    let Value::Table(table) = element else {
+        problems.tell(name, "wants a table");
+        return false;
+    };
+    let fields = fields_of::<T>();
+    let unknown: Vec<String> = table.keys().filter(|key| !fields.contains(&key.as_str())).cloned().collect();
+    for key in unknown {
+        table.remove(&key);
+        let hint =
+            nearest(&key, fields.iter().copied()).map_or_else(String::new, |key| format!(", did you mean {key}?"));
+        problems.tell(format!("{name}.{key}"), format!("unknown key{hint}"));
+    }
+    match element.clone().try_into::<T>() {
+        Ok(_) => true,
+        Err(error) => {
+            problems.tell(name, error.message().trim_end());
+            false
+        }
+    }
+}
+
+/// Lays a file's entries over those that are there. Profiles replace those of their name, topics come first (but `*`
+/// last, in place of the shipped one), other lists are replaced.
+pub(super) fn merge(key: &str, present: &mut Vec<Value>, mut added: Vec<Value>) {
+    match key {
+        "profiles" => {
+            for profile in added {
+                match present.iter_mut().find(|other| other.get("name") == profile.get("name")) {
+                    Some(slot) => *slot = profile,
+                    None => present.push(profile),
+                }
+            }
+        }
+        "topics" => {
+            present.retain(|rule| !added.iter().any(|other| other.get("pattern") == rule.get("pattern")));
+            added.append(present);
+            // Stable: only the rule for everything moves, to the end.
+            added.sort_by_key(|rule| rule.get("pattern").and_then(Value::as_str) == Some("*"));
+            *present = added;
+        }
+        _ => *present = added,
+    }
+}
+
+/// The keys that a table of type `T` may have, from the type itself.
+pub(super) fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut fields: &'static [&'static str] = &[];
+    // Always an error: nothing is read but the names that the type asks for.
+    let _ = T::deserialize(FieldNames(&mut fields));
+    fields
+}
+
+struct FieldNames<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for FieldNames<'_> {
+    type Error = Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Error> {
+        *self.0 = fields;
+        Err(de::Error::custom("names only"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Error> {
+        Err(de::Error::custom("names only"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::Table;
+
+    use super::*;
+
+    fn entries(key: &str, text: &str) -> Vec<Value> {
+        let table: Table = toml::from_str(text).unwrap();
+        table[key].as_array().unwrap().clone()
+    }
+
+    fn names(list: &[Value], key: &str) -> Vec<String> {
+        list.iter().map(|entry| entry[key].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn profiles_replace_their_namesake_and_others_are_added() {
+        let mut present = entries("profiles", "profiles = [{name='a', path='/a'}, {name='b', path='/b'}]");
+        merge(
+            "profiles",
+            &mut present,
+            entries("profiles", "profiles = [{name='c', path='/c'}, {name='a', path='/x'}]"),
+        );
+        assert_eq!(names(&present, "name"), ["a", "b", "c"]);
+        assert_eq!(names(&present, "path"), ["/x", "/b", "/c"]);
+    }
+
+    #[test]
+    fn own_topics_come_first_and_the_rule_for_everything_stays_last() {
+        let mut present = entries("topics", "topics = [{pattern='a'}, {pattern='b'}, {pattern='*', class='event'}]");
+        let added = entries("topics", "topics = [{pattern='*', class='state'}, {pattern='x'}, {pattern='b'}]");
+        merge("topics", &mut present, added);
+        assert_eq!(names(&present, "pattern"), ["x", "b", "a", "*"]);
+        assert_eq!(present[3]["class"].as_str(), Some("state"));
+    }
+
+    #[test]
+    fn every_fault_of_every_entry_is_told() {
+        let mut problems = Problems::default();
+        let text = "profiles = [{name='a', pth='/a', colour=1, channels=[{nam='x'}]}, {path='/b'}, {name='c', path=1}]";
+        let checked = check("profiles", entries("profiles", text), &mut problems);
+        assert_eq!(names(&checked.elements, "name"), ["a"]);
+        let told: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect();
+        assert_eq!(
+            told,
+            [
+                "profiles.a.channels[0].nam: unknown key, did you mean name?",
+                "profiles.a.channels[0]: missing field `name`",
+                "profiles.a.colour: unknown key",
+                "profiles.a.pth: unknown key, did you mean path?",
+                "profiles[1]: missing field `name`",
+                "profiles.c: invalid type: integer `1`, expected a string",
+            ]
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! Everything that is wrong with a configuration, told at once. Never holds the value of a secret.
+
+use std::{collections::BTreeMap, fmt};
+
+/// One thing to put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key it is about, such as `server.listen`, or the name of a variable or file.
+    pub key: String,
+    /// Where the value was written: a file, a variable, a flag. `None`: nowhere, or in several places.
+    pub origin: Option<String>,
+    /// What is wrong and what would be right.
+    pub text: String,
+}
+
+/// All problems of a configuration, in the order they were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Adds a problem.
+    pub fn tell(&mut self, key: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Problem { key: key.into(), origin: None, text: text.into() });
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems, one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// Adds where each value was written; a key without an origin of its own has that of the table around it.
+    pub(super) fn locate(&mut self, origins: &BTreeMap<String, String>) {
+        for problem in self.0.iter_mut().filter(|problem| problem.origin.is_none()) {
+            let mut key = Some(problem.key.as_str());
+            while let Some(at) = key {
+                if let Some(origin) = origins.get(at) {
+                    problem.origin = Some(origin.clone());
+                    break;
+                }
+                key = at.rsplit_once('.').map(|(parent, _)| parent);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{count} {noun} in the configuration")?;
+        for Problem { key, origin, text } in &self.0 {
+            match origin {
+                Some(origin) if origin != key => write!(f, "\n  {key} ({origin}): {text}")?,
+                _ => write!(f, "\n  {key}: {text}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_where_its_value_was_written() {
+        let mut problems = Problems::default();
+        problems.tell("profiles.own.path", "is missing");
+        problems.tell("server.listen", "is odd");
+        problems.tell("WS_X", "is unknown");
+        let origins = [("profiles.own", "my.toml"), ("server.listen", "--listen"), ("WS_X", "WS_X")];
+        problems.locate(&origins.into_iter().map(|(key, origin)| (key.into(), origin.into())).collect());
+        assert_eq!(
+            problems.to_string(),
+            "3 problems in the configuration\n  profiles.own.path (my.toml): is missing\n  \
+             server.listen (--listen): is odd\n  WS_X: is unknown"
+        );
+    }
+}

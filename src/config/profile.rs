@@ -1,0 +1,309 @@
+//! The WebSocket endpoints: profiles, their channels, and what each channel stands for.
+
+use super::{
+    Problems, raw,
+    value::{Section, quoted},
+};
+use crate::model::{Pattern, check_name};
+
+/// One configured WebSocket endpoint.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// `/ws/trading`, or with one parameter: `/ws/backtest/{run_id}`.
+    pub path: String,
+    pub dialect: Dialect,
+    pub token: TokenRule,
+    /// Close code of a refused token (4001 or 1008).
+    pub refusal_code: u16,
+    /// Text of `connection_established`.
+    pub welcome: String,
+    pub channels: Vec<Channel>,
+    /// Topic that `command` messages are stored in, may hold `{param}`; `None`: no commands here.
+    pub commands_topic: Option<String>,
+    /// Channel name prefixes that the seeds' `subscribe_symbol`, `subscribe_ticker` … stand for.
+    pub symbol_verbs: Vec<SymbolVerb>,
+}
+
+/// The wire form of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// JSON commands and pushes.
+    Json,
+    /// `SocketMessage` envelopes of producers (seeds 000 and 001).
+    Envelope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRule {
+    /// Refused without a valid token.
+    Required,
+    /// Anonymous without a token; a token that is given must be valid.
+    Optional,
+    /// Public: a token is not looked at.
+    Ignored,
+    /// A JWT with a `publish` right, or an API key; anyone in development mode.
+    Publisher,
+}
+
+/// One channel, or a family of channels, that an endpoint offers.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// What the client calls it.
+    pub pattern: Pattern,
+    pub scope: Scope,
+    /// Subscribed when the connection opens (only patterns without `*`).
+    pub on_connect: bool,
+    /// Needs an identity with the channel in its `channels` claim, whatever the endpoint's token rule.
+    pub restricted: bool,
+}
+
+/// Which topic a channel stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The topic of the same name.
+    Public,
+    /// The connected user's private channel of that name.
+    Private,
+    /// The topic that the template gives with the path's parameter filled in, such as `run:{run_id}`.
+    Path(String),
+}
+
+/// `subscribe_<verb>` with `symbols` means channels `<prefix><symbol>`.
+#[derive(Clone, Debug)]
+pub struct SymbolVerb {
+    pub verb: String,
+    pub prefix: String,
+}
+
+/// Text of `connection_established` where the profile has none.
+const WELCOME: &str = "Connected to Tickgate";
+
+/// Paths of the public listener that no profile can take.
+const RESERVED: [&str; 6] = ["/", "/sse", "/health", "/livez", "/readyz", "/ws/status"];
+
+/// All endpoints. `anonymous`: whether `token = "auto"` means optional.
+pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {
+    let mut profiles: Vec<Profile> = Vec::with_capacity(raw.len());
+    for raw in raw.iter().filter(|raw| raw.enabled) {
+        let profile = Profile::check(raw, anonymous, problems);
+        if let Some(other) = profiles.iter().find(|other| conflict(&other.path, &profile.path)) {
+            let text = format!("{} and {} of profile {} can't be told apart", profile.path, other.path, other.name);
+            problems.tell(format!("profiles.{}.path", profile.name), text);
+        }
+        profiles.push(profile);
+    }
+    if profiles.is_empty() {
+        problems.tell("profiles", "wants at least one that is enabled");
+    }
+    profiles
+}
+
+impl Profile {
+    fn check(raw: &raw::Profile, anonymous: bool, problems: &mut Problems) -> Self {
+        let mut section = Section::new(format!("profiles.{}", raw.name), problems);
+        let s = &mut section;
+        let path = s.take("path", path(&raw.path), raw.path.clone());
+        let parameter = parameter(&path);
+        let unset = if anonymous { TokenRule::Optional } else { TokenRule::Required };
+        let tokens = [
+            ("required", TokenRule::Required),
+            ("optional", TokenRule::Optional),
+            ("ignored", TokenRule::Ignored),
+            ("publisher", TokenRule::Publisher),
+            ("auto", unset),
+        ];
+        let dialect = raw.dialect.as_deref().unwrap_or("json");
+        let profile = Self {
+            name: s.take("name", name(&raw.name), raw.name.clone()),
+            dialect: s.choice("dialect", dialect, &[("json", Dialect::Json), ("envelope", Dialect::Envelope)]),
+            token: s.choice("token", &raw.token, &tokens),
+            refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
+            welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
+            channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
+            commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),
+            symbol_verbs: raw.symbol_verbs.iter().map(|(verb, prefix)| verb_of(verb, prefix, s)).collect(),
+            path,
+        };
+        profile.check_whole(s);
+        profile
+    }
+
+    /// What only shows when channels, verbs and token rule are seen together.
+    fn check_whole(&self, section: &mut Section<'_>) {
+        let has_user = matches!(self.token, TokenRule::Required | TokenRule::Optional);
+        for (at, channel) in self.channels.iter().enumerate() {
+            let name = channel.pattern.as_str();
+            let key = format!("channels.{name}");
+            if channel.scope == Scope::Private && !has_user {
+                section.tell(
+                    &key,
+                    "is private, which wants a profile with token = \"required\", \"optional\" or \"auto\"",
+                );
+            }
+            if channel.restricted && !has_user {
+                section.tell(
+                    &key,
+                    "is restricted, which wants a profile with token = \"required\", \"optional\" or \"auto\"",
+                );
+            }
+            if self.channels[..at].iter().any(|other| other.pattern == channel.pattern) {
+                section.tell(&key, "appears twice");
+            }
+        }
+        for SymbolVerb { verb, prefix } in &self.symbol_verbs {
+            let example = format!("{prefix}SYMBOL");
+            if !self.channels.iter().any(|channel| channel.pattern.matches(&example)) {
+                section.tell(
+                    &format!("symbol_verbs.{verb}"),
+                    format!("wants a channel such as \"{prefix}*\" in the profile"),
+                );
+            }
+        }
+        if self.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
+            section.tell("token", "wants \"publisher\" where producers send envelopes");
+        }
+    }
+}
+
+impl Channel {
+    fn check(raw: &raw::Channel, parameter: Option<&str>, section: &mut Section<'_>) -> Option<Self> {
+        let key = format!("channels.{}", raw.name);
+        let pattern = Pattern::new(&raw.name).map_err(|error| section.tell(&key, error.to_string())).ok()?;
+        let scopes = [("public", Scope::Public), ("private", Scope::Private)];
+        let scope = match (raw.scope.as_deref(), raw.topic.as_deref()) {
+            (Some(_), Some(_)) => {
+                section.tell(&key, "has both `scope` and `topic`: one of the two");
+                Scope::Public
+            }
+            (None, Some(template)) => Scope::Path(section.take(&key, topic(template, parameter), String::new())),
+            (scope, None) => {
+                let scope = scope.unwrap_or("public");
+                let known = scopes.into_iter().find(|(word, _)| *word == scope).map(|(_, scope)| scope);
+                let wrong = || format!("wants scope \"public\" or \"private\", got {}", quoted(scope));
+                section.take(&key, known.ok_or_else(wrong), Scope::Public)
+            }
+        };
+        let family = raw.name.contains('*');
+        if family && raw.on_connect {
+            section.tell(&key, "can't be subscribed on connect: `*` names no channel");
+        }
+        if family && matches!(scope, Scope::Path(_)) {
+            section.tell(&key, "can't stand for one topic: `*` names many channels");
+        }
+        Some(Self { pattern, scope, on_connect: raw.on_connect, restricted: raw.restricted })
+    }
+}
+
+/// Names are metric labels.
+fn name(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+    if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(format!("wants 1 to 32 characters of a-z 0-9 _ - got {}", quoted(text)))
+}
+
+/// `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
+fn path(text: &str) -> Result<String, String> {
+    let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b));
+    let rest = text.strip_prefix('/').unwrap_or_default();
+    let sound = rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
+    let parameters = rest.split('/').filter(|segment| braced(segment).is_some()).count();
+    if !sound || parameters > 1 || text.len() > 200 {
+        let example =
+            "wants a path such as \"/ws/prices\" or \"/ws/backtest/{run_id}\", with one parameter at the most";
+        return Err(format!("{example}, got {}", quoted(text)));
+    }
+    if RESERVED.contains(&text) {
+        return Err(format!("{text} is taken by the gateway itself"));
+    }
+    Ok(text.into())
+}
+
+fn braced(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// The name of the path's parameter.
+fn parameter(path: &str) -> Option<&str> {
+    path.split('/').find_map(braced)
+}
+
+/// Whether a router could not hold both: equal, or parameters of different names at the same place.
+fn conflict(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('/'), b.split('/'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(x), Some(y)) if x == y => {}
+            (Some(x), Some(y)) => return braced(x).is_some() && braced(y).is_some(),
+            _ => return false,
+        }
+    }
+}
+
+/// A topic's name, in which `{parameter}` of the path may stand.
+fn topic(template: &str, parameter: Option<&str>) -> Result<String, String> {
+    let filled = parameter.map_or_else(|| template.into(), |name| template.replace(&format!("{{{name}}}"), "x"));
+    if check_name(&filled).is_ok() {
+        return Ok(template.into());
+    }
+    let known = parameter
+        .map_or_else(|| "the path has no parameter".into(), |name| format!("the path's parameter is {{{name}}}"));
+    Err(format!("wants a topic name of A-Z a-z 0-9 _ . : / - ({known}), got {}", quoted(template)))
+}
+
+fn commands_topic(template: Option<&str>, parameter: Option<&str>) -> Result<Option<String>, String> {
+    template.filter(|template| !template.is_empty()).map(|template| topic(template, parameter)).transpose()
+}
+
+fn refusal_code(code: Option<u64>) -> Result<u16, String> {
+    match code {
+        None | Some(4001) => Ok(4001),
+        Some(1008) => Ok(1008),
+        Some(other) => Err(format!("wants 4001 or 1008, got {other}")),
+    }
+}
+
+fn verb_of(verb: &str, prefix: &str, section: &mut Section<'_>) -> SymbolVerb {
+    let sound = !verb.is_empty() && verb.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if !sound {
+        section.tell("symbol_verbs", format!("wants verbs of a-z and _ got {}", quoted(verb)));
+    }
+    SymbolVerb { verb: verb.into(), prefix: prefix.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_one_parameter_at_the_most() {
+        for text in ["/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
+            assert!(path(text).is_ok(), "{text}");
+        }
+        for text in ["", "ws", "/", "/ws/", "//a", "/a b", "/{a}/{b}", "/a{b}", "/{}", "/*", "/health", "/ws/status"] {
+            assert!(path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_that_a_router_could_not_hold_conflict() {
+        for (a, b) in [("/ws", "/ws"), ("/ws/{a}", "/ws/{b}"), ("/{a}/x", "/{b}/y")] {
+            assert!(conflict(a, b), "{a} {b}");
+        }
+        for (a, b) in [("/ws", "/ws/a"), ("/ws/{a}", "/ws/status"), ("/a/{x}", "/b/{y}"), ("/{a}/x", "/{a}/y")] {
+            assert!(!conflict(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn topics_may_hold_the_parameter_of_their_path_and_no_other() {
+        assert!(topic("run:{run_id}", Some("run_id")).is_ok());
+        assert!(topic("alerts", None).is_ok());
+        assert!(topic("run:{run}", Some("run_id")).unwrap_err().contains("{run_id}"));
+        assert!(topic("run:{run_id}", None).unwrap_err().contains("no parameter"));
+    }
+}

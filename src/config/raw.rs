@@ -1,0 +1,249 @@
+//! The configuration as it was written, key for key as in `config/default.toml`. Never checked here beyond its types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::{Secret, hide_credentials};
+
+/// The whole of it, all layers merged.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub server: Server,
+    pub redis: Redis,
+    pub auth: Auth,
+    pub session: Session,
+    pub limits: Limits,
+    pub hub: Hub,
+    pub drain: Drain,
+    pub readiness: Readiness,
+    pub feeds: Feeds,
+    pub log: Log,
+    pub user_stream: UserStream,
+    pub topics: Vec<Topic>,
+    pub profiles: Vec<Profile>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    pub mode: String,
+    pub listen: String,
+    pub ops_listen: String,
+    pub workers: u64,
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
+    pub header_timeout: String,
+    pub header_bytes_max: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redis {
+    #[serde(serialize_with = "hide_credentials")]
+    pub url: Secret,
+    pub url_file: String,
+    pub prefix: String,
+    pub pool_size: u64,
+    pub pool_wait_timeout: String,
+    pub connect_timeout: String,
+    pub response_timeout: String,
+    pub canary_interval: String,
+    pub canary_timeout: String,
+    pub compare_interval: String,
+    pub dedupe_ttl: String,
+    pub ca_file: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Auth {
+    pub hs256_secrets: Vec<Secret>,
+    pub hs256_secrets_file: String,
+    pub jwks_url: String,
+    pub jwks_refresh_interval: String,
+    pub issuer: String,
+    pub audience: String,
+    pub leeway: String,
+    pub token_bytes_max: u64,
+    pub expiry_warning: String,
+    pub auth_timeout: String,
+    pub ticket_ttl: String,
+    pub api_keys: Vec<Secret>,
+    pub api_keys_file: String,
+    pub anonymous: String,
+    pub public_keys: Vec<PublicKey>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublicKey {
+    pub algorithm: String,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Session {
+    pub heartbeat_interval: String,
+    pub heartbeat_timeout: String,
+    pub write_timeout: String,
+    pub resume_ttl: String,
+    pub age_max: String,
+    pub replica_ttl: String,
+    pub session_ttl: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub connections_max: u64,
+    pub connections_per_user_max: u64,
+    pub over_limit: String,
+    pub connections_per_address_max: u64,
+    pub handshakes_per_address: Rate,
+    pub message_bytes_max: u64,
+    pub body_bytes_max: u64,
+    pub payload_bytes_max: u64,
+    pub json_depth_max: u64,
+    pub messages_per_connection: Rate,
+    pub messages_per_user: Rate,
+    pub rate_offences_max: u64,
+    pub invalid_messages_max: u64,
+    pub subscriptions_max: u64,
+    pub outbox_messages_max: u64,
+    pub outbox_bytes_max: u64,
+    pub replay_entries_max: u64,
+    pub replay_bytes_max: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    pub per_second: u64,
+    pub burst: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hub {
+    pub ring_messages_max: u64,
+    pub ring_bytes_max: u64,
+    pub linger: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    pub delay: String,
+    pub spread: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Readiness {
+    pub redis_required: bool,
+    pub redis_grace: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Feeds {
+    pub synthetic: Synthetic,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Synthetic {
+    pub enabled: String,
+    pub symbols: Vec<String>,
+    pub interval: String,
+    pub seed: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub filter: String,
+    pub format: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserStream {
+    pub retain_max: u64,
+    pub retain_ttl: String,
+    pub wait_replicas: u64,
+    pub wait_aof: bool,
+}
+
+/// One `[[topics]]`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Topic {
+    pub pattern: String,
+    pub class: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_ttl: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_replicas: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_aof: Option<bool>,
+}
+
+/// One `[[profiles]]`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profile {
+    pub name: String,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub enabled: bool,
+    #[serde(default)]
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
+    #[serde(default)]
+    pub token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal_code: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub welcome: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands_topic: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub symbol_verbs: BTreeMap<String, String>,
+    #[serde(default)]
+    pub channels: Vec<Channel>,
+}
+
+/// One entry of a profile's `channels`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Channel {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub on_connect: bool,
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub restricted: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+fn is_no(value: &bool) -> bool {
+    !value
+}

@@ -1,0 +1,141 @@
+//! Where Redis is and how it is used.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    Problems, Secret, raw,
+    secret::read_lines,
+    value::{Section, quoted},
+};
+
+/// Where Redis is and how it is used.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// `redis://` or `rediss://`, with user and password.
+    pub url: Secret,
+    /// Put before every key and channel. Versioned.
+    pub prefix: String,
+    /// Connections of the pool for history reads and housekeeping: the admission limit of a reconnect herd.
+    pub pool_size: usize,
+    /// How long a history read may wait for a connection of the pool.
+    pub pool_wait_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// How long a command may take before its outcome counts as unknown.
+    pub response_timeout: Duration,
+    /// Time between two canaries (and two PINGs of the command link).
+    pub canary_interval: Duration,
+    /// A canary not seen for so long tears the pub/sub link down.
+    pub canary_timeout: Duration,
+    /// Quiet topics are compared with their streams so often.
+    pub compare_interval: Duration,
+    /// How long the result of a publication with `msg_id` is remembered.
+    pub dedupe_ttl: Duration,
+    /// PEM file of an own certificate authority for `rediss://`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Redis {
+    /// `None` without an address: the memory backplane. The other keys are checked all the same.
+    pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new("redis", problems);
+        let url = address(raw, &mut section);
+        let redis = Self {
+            url: url.clone().unwrap_or_default(),
+            prefix: section.take("prefix", prefix(&raw.prefix), String::new()),
+            pool_size: section.number("pool_size", raw.pool_size, 1..=1024),
+            pool_wait_timeout: section.duration("pool_wait_timeout", &raw.pool_wait_timeout, ["10ms", "1m"]),
+            connect_timeout: section.duration("connect_timeout", &raw.connect_timeout, ["10ms", "1m"]),
+            response_timeout: section.duration("response_timeout", &raw.response_timeout, ["10ms", "1m"]),
+            canary_interval: section.duration("canary_interval", &raw.canary_interval, ["50ms", "1m"]),
+            canary_timeout: section.duration("canary_timeout", &raw.canary_timeout, ["100ms", "5m"]),
+            compare_interval: section.duration("compare_interval", &raw.compare_interval, ["100ms", "10m"]),
+            dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
+            ca_file: section.take("ca_file", file(&raw.ca_file), None),
+        };
+        if redis.canary_timeout <= redis.canary_interval {
+            let text = format!(
+                "wants more than redis.canary_interval ({}): the next probe may still be due",
+                raw.canary_interval
+            );
+            section.tell("canary_timeout", text);
+        }
+        url.map(|_| redis)
+    }
+}
+
+/// The address, from the key or from the file it names.
+fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
+    let url = match (raw.url.is_empty(), raw.url_file.is_empty()) {
+        (true, true) => return None,
+        (false, true) => Some(raw.url.clone()),
+        (true, false) => {
+            let lines = section.take("url_file", read_lines(raw.url_file.as_ref()), Vec::new());
+            lines.into_iter().next()
+        }
+        (false, false) => {
+            section.tell("url_file", "is set beside redis.url: one of the two");
+            None
+        }
+    }?;
+    if is_address(url.expose()) {
+        return Some(url);
+    }
+    section.tell(
+        "url",
+        "wants redis://host:port/db, with user:password@ before the host where needed (rediss:// for TLS)",
+    );
+    None
+}
+
+/// Never in a message what it was: it may hold a password.
+fn is_address(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else { return false };
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = host.split(['/', '?']).next().unwrap_or_default();
+    let port = if host.ends_with(']') { None } else { host.rsplit_once(':').map(|(_, port)| port) };
+    let name = port.map_or(host, |port| &host[..host.len() - port.len() - 1]);
+    !name.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+/// Keys are built from it: no braces (they hold the hash tag), no blanks.
+fn prefix(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.');
+    if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.into());
+    }
+    Err(format!("wants 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg1:\", got {}", quoted(text)))
+}
+
+/// A file that can be read now, or none.
+pub(super) fn file(path: &str) -> Result<Option<PathBuf>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    match std::fs::File::open(path) {
+        Ok(_) => Ok(Some(path.into())),
+        Err(error) => Err(format!("can't read {path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_scheme_and_a_host() {
+        for url in ["redis://h", "redis://h:6379/0", "rediss://u:p@h:1", "redis://:p@[::1]:6379", "redis://[::1]"] {
+            assert!(is_address(url), "{url}");
+        }
+        for url in ["", "h:6379", "http://h", "redis://", "redis://:6379", "redis://u:p@", "redis://h:x"] {
+            assert!(!is_address(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn prefixes_hold_no_braces() {
+        assert!(prefix("tg1:").is_ok());
+        for text in ["", "a{b}", "a b", &"x".repeat(33)] {
+            assert!(prefix(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Text that never shows itself, in logs, errors or `check-config`.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A string that never shows itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// A fresh one of 244 random bits, as 64 hexadecimal digits.
+    #[must_use]
+    pub fn random() -> Self {
+        let half = || uuid::Uuid::new_v4().simple().to_string();
+        Self::new(&format!("{}{}", half(), half()))
+    }
+
+    /// The secret itself, for the one place that uses it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The secret's length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// `***`, or nothing where nothing is set.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "" } else { "***" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::new(&text))
+    }
+}
+
+/// Shows an address without its user and password.
+pub(super) fn hide_credentials<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&without_credentials(url.expose()))
+}
+
+/// `redis://***@host:6379/0`. What has no scheme may be anything and is hidden whole; queries are cut off.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    if url.is_empty() {
+        return String::new();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    // The last `@`: a password may hold one that nobody encoded.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{}", cut_query(host)),
+        None => format!("{scheme}://{}", cut_query(rest)),
+    }
+}
+
+fn cut_query(text: &str) -> &str {
+    text.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// Reads a mounted secret: its lines without blanks around them, empty ones left out.
+///
+/// # Errors
+/// A sentence without any of the contents.
+pub(super) fn read_lines(path: &Path) -> Result<Vec<Secret>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+    let lines: Vec<Secret> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect();
+    if lines.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(lines) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_itself_nowhere() {
+        let secret = Secret::new("hunter2-hunter2");
+        assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+        assert_eq!(format!("{:?}", Secret::default()), "");
+    }
+
+    #[test]
+    fn random_secrets_are_long_and_differ() {
+        assert_eq!(Secret::random().len(), 64);
+        assert!(Secret::random() != Secret::random());
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_credentials() {
+        let cases = [
+            ("redis://bob:p@ss@host:6379/0", "redis://***@host:6379/0"),
+            ("rediss://:pw@host", "rediss://***@host"),
+            ("redis://host:6379?password=pw", "redis://host:6379"),
+            ("bob:pw@host", "***"),
+            ("", ""),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

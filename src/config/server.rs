@@ -1,0 +1,119 @@
+//! Listeners and who may reach them.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    Problems, raw,
+    value::{Section, address, cidr, quoted},
+};
+
+/// Listeners and who may reach them.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Public listener: sockets, SSE, health.
+    pub listen: SocketAddr,
+    /// Operations listener: metrics, HTTP API.
+    pub ops_listen: SocketAddr,
+    /// Worker threads; 0 means one per core.
+    pub workers: usize,
+    /// Origins that browsers may come from; `*` alone allows all.
+    pub allowed_origins: Vec<String>,
+    /// Peers whose `X-Forwarded-For` is believed (CIDR notation).
+    pub trusted_proxies: Vec<Cidr>,
+    /// The time a client has to send its request head.
+    pub header_timeout: Duration,
+    /// Largest request head, in bytes.
+    pub header_bytes_max: usize,
+}
+
+/// An address range, `10.0.0.0/8` or `::1/128`; a bare address is itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    pub address: IpAddr,
+    pub prefix_len: u8,
+}
+
+impl Cidr {
+    /// Whether `address` lies in the range. An IPv4 address mapped into IPv6 counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        use IpAddr::{V4, V6};
+        match (self.address, address.to_canonical()) {
+            (V4(net), V4(ip)) => {
+                let shift = 32 - u32::from(self.prefix_len.min(32));
+                shift == 32 || (u32::from(net) ^ u32::from(ip)) >> shift == 0
+            }
+            (V6(net), V6(ip)) => {
+                let shift = 128 - u32::from(self.prefix_len.min(128));
+                shift == 128 || (u128::from(net) ^ u128::from(ip)) >> shift == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn check(raw: &raw::Server, problems: &mut Problems) -> Self {
+        let mut section = Section::new("server", problems);
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let server = Self {
+            listen: section.take("listen", address(&raw.listen), loopback(8000)),
+            ops_listen: section.take("ops_listen", address(&raw.ops_listen), loopback(8001)),
+            workers: section.number("workers", raw.workers, 0..=1024),
+            allowed_origins: section.take_all("allowed_origins", &raw.allowed_origins, origin),
+            trusted_proxies: section.take_all("trusted_proxies", &raw.trusted_proxies, cidr),
+            header_timeout: section.duration("header_timeout", &raw.header_timeout, ["100ms", "5m"]),
+            header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
+        };
+        if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
+            section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");
+        }
+        if collide(server.listen, server.ops_listen) {
+            section.tell("ops_listen", format!("wants another port than server.listen, which is {}", server.listen));
+        }
+        server
+    }
+}
+
+/// Whether one of two listeners could not be bound beside the other.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// An origin exactly as browsers send it: scheme, host, and a port where it is not the scheme's own.
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map(|(_, host)| host);
+    let exact = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', '?', '#', ' ']))
+        && !text.bytes().any(|b| b.is_ascii_uppercase());
+    if exact || text == "*" {
+        return Ok(text.into());
+    }
+    let example = "wants an origin as browsers send it, such as \"https://app.example.com\" (lower case, no path)";
+    Err(format!("{example}, got {}", quoted(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_contain_what_lies_in_them() {
+        let contains = |range: &str, ip: &str| cidr(range).unwrap().contains(ip.parse().unwrap());
+        assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe80::1") && !contains("::/0", "10.0.0.1"));
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for text in ["https://app.example.com", "http://localhost:3000", "*", "app://obsidian.md"] {
+            assert!(origin(text).is_ok(), "{text}");
+        }
+        for text in ["", "app.example.com", "https://", "https://a/", "https://*.a", "https://App.com"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+}

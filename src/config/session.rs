@@ -1,0 +1,87 @@
+//! Times of connections, sessions, and of the replica's own life.
+
+use std::time::Duration;
+
+use super::{Problems, raw, value::Section};
+
+/// Life of connections and sessions.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Silence after which a heartbeat and a ping are sent (seeds: 30 s).
+    pub heartbeat_interval: Duration,
+    /// A client that answers neither within this time after the ping is closed (4101).
+    pub heartbeat_timeout: Duration,
+    /// A socket that takes nothing for so long is closed (4102).
+    pub write_timeout: Duration,
+    /// How long a session can be resumed (seed 002: 60 s).
+    pub resume_ttl: Duration,
+    /// Connections older than this are asked to reconnect (4104); 0: never.
+    pub age_max: Duration,
+    /// Lease of a replica: after a kill its sessions are swept this much later.
+    pub replica_ttl: Duration,
+    /// Lease of a session in its user's set (seed 004's stale age: 300 s).
+    pub session_ttl: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// Not ready, still accepting: the time load balancers need to notice.
+    pub delay: Duration,
+    /// Connections are closed in waves over this time.
+    pub spread: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// Whether a Redis outage makes the replica not ready.
+    pub redis_required: bool,
+    /// How long the outage may last before.
+    pub redis_grace: Duration,
+}
+
+impl Session {
+    pub(super) fn check(raw: &raw::Session, problems: &mut Problems) -> Self {
+        let mut section = Section::new("session", problems);
+        let session = Self {
+            heartbeat_interval: section.duration("heartbeat_interval", &raw.heartbeat_interval, ["1s", "10m"]),
+            heartbeat_timeout: section.duration("heartbeat_timeout", &raw.heartbeat_timeout, ["500ms", "10m"]),
+            write_timeout: section.duration("write_timeout", &raw.write_timeout, ["1s", "10m"]),
+            resume_ttl: section.duration("resume_ttl", &raw.resume_ttl, ["1s", "24h"]),
+            age_max: section.duration("age_max", &raw.age_max, ["0s", "30d"]),
+            replica_ttl: section.duration("replica_ttl", &raw.replica_ttl, ["2s", "5m"]),
+            session_ttl: section.duration("session_ttl", &raw.session_ttl, ["5s", "24h"]),
+        };
+        if session.heartbeat_timeout > session.heartbeat_interval {
+            let text = format!(
+                "wants no more than session.heartbeat_interval ({}): the next ping would come before the answer is due",
+                raw.heartbeat_interval
+            );
+            section.tell("heartbeat_timeout", text);
+        }
+        if session.session_ttl < session.replica_ttl {
+            section.tell("session_ttl", format!("wants at least session.replica_ttl ({})", raw.replica_ttl));
+        }
+        if !session.age_max.is_zero() && session.age_max < session.heartbeat_interval * 2 {
+            section.tell("age_max", "wants \"0s\" (never) or at least two heartbeat intervals");
+        }
+        session
+    }
+}
+
+impl Drain {
+    pub(super) fn check(raw: &raw::Drain, problems: &mut Problems) -> Self {
+        let mut section = Section::new("drain", problems);
+        Self {
+            delay: section.duration("delay", &raw.delay, ["0s", "5m"]),
+            spread: section.duration("spread", &raw.spread, ["0s", "30m"]),
+        }
+    }
+}
+
+impl Readiness {
+    pub(super) fn check(raw: &raw::Readiness, problems: &mut Problems) -> Self {
+        let mut section = Section::new("readiness", problems);
+        let redis_grace = section.duration("redis_grace", &raw.redis_grace, ["0s", "1h"]);
+        Self { redis_required: raw.redis_required, redis_grace }
+    }
+}

@@ -1,0 +1,73 @@
+//! The table of delivery classes, and the rule of every user's own stream.
+
+use std::time::Duration;
+
+use super::{Problems, raw, value::Section};
+use crate::model::{Class, Pattern, TopicRule, TopicRules};
+
+const CLASSES: [(&str, Class); 3] = [("state", Class::State), ("event", Class::Event), ("reliable", Class::Reliable)];
+const RETAIN_MAX: u64 = 10_000_000;
+
+/// The whole table. The rule for `*` is the last one, which `lists::merge` sees to.
+pub(super) fn check(raw: &[raw::Topic], user_stream: &raw::UserStream, problems: &mut Problems) -> TopicRules {
+    let user_stream = check_user_stream(user_stream, problems);
+    let mut rules: Vec<TopicRule> = raw.iter().filter_map(|rule| check_rule(rule, problems)).collect();
+    let fallback = match rules.pop_if(|rule| rule.pattern.as_str() == "*") {
+        Some(rule) => rule,
+        // Only without the shipped defaults, or when it could not be read: told already.
+        None => TopicRule { class: Class::Event, ..user_stream.clone() },
+    };
+    TopicRules::new(rules, user_stream, fallback)
+}
+
+fn check_user_stream(raw: &raw::UserStream, problems: &mut Problems) -> TopicRule {
+    let mut section = Section::new("user_stream", problems);
+    TopicRule {
+        pattern: any(),
+        class: Class::Reliable,
+        retain_max: section.number("retain_max", raw.retain_max, 1..=RETAIN_MAX),
+        retain_ttl: retain_ttl(&raw.retain_ttl, &mut section),
+        wait_replicas: section.number("wait_replicas", raw.wait_replicas, 0..=16),
+        wait_aof: raw.wait_aof,
+    }
+}
+
+fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
+    let mut section = Section::new(format!("topics.{}", raw.pattern), problems);
+    let pattern = Pattern::new(&raw.pattern).map_err(|error| section.tell("pattern", error.to_string())).ok();
+    let class = section.choice("class", &raw.class, &CLASSES);
+    let (max, ttl) = usual(class);
+    let retain_max = raw.retain_max.unwrap_or(max);
+    match class {
+        Class::State if retain_max > 1 => section.tell("retain_max", "wants 0 or 1: state keeps the newest only"),
+        Class::Reliable if retain_max == 0 => {
+            section.tell("retain_max", "wants at least 1: reliable topics are caught up from what is kept");
+        }
+        _ => {}
+    }
+    Some(TopicRule {
+        class,
+        retain_max: section.number("retain_max", retain_max, 0..=RETAIN_MAX),
+        retain_ttl: retain_ttl(raw.retain_ttl.as_deref().unwrap_or(ttl), &mut section),
+        wait_replicas: section.number("wait_replicas", raw.wait_replicas.unwrap_or(0), 0..=16),
+        wait_aof: raw.wait_aof.unwrap_or(false),
+        pattern: pattern?,
+    })
+}
+
+/// Retention where a rule does not say.
+const fn usual(class: Class) -> (u64, &'static str) {
+    match class {
+        Class::State => (1, "24h"),
+        Class::Event => (1000, "1h"),
+        Class::Reliable => (10_000, "24h"),
+    }
+}
+
+fn retain_ttl(text: &str, section: &mut Section<'_>) -> Duration {
+    section.duration("retain_ttl", text, ["1s", "90d"])
+}
+
+fn any() -> Pattern {
+    Pattern::new("*").expect("`*` is a pattern")
+}

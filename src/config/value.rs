@@ -1,0 +1,204 @@
+//! Reads single values: times, addresses, choices. Pure; each failure is a sentence that says what would be right.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use super::{Cidr, Problems};
+
+/// Reads a time: a whole number and `ms`, `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// A sentence that names the units.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("wants a time with a unit (ms, s, m, h, d), such as \"30s\", got {}", quoted(text));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// Reads `127.0.0.1:8000` or `[::1]:8000`; `localhost:8000` is the former.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("wants an IP address and a port, such as \"127.0.0.1:8000\", got {}", quoted(text)))
+}
+
+/// Reads `10.0.0.0/8`; a bare address is itself.
+pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
+    let wrong = || format!("wants an address range, such as \"10.0.0.0/8\", got {}", quoted(text));
+    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix_len = length.map_or(Ok(longest), |length| length.parse().map_err(|_| wrong()))?;
+    if prefix_len > longest {
+        return Err(wrong());
+    }
+    Ok(Cidr { address, prefix_len })
+}
+
+/// The value in quotes, cut to what fits a line.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(64).collect::<String>())
+}
+
+/// The candidate that was probably meant: few letters away.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let far = word.chars().count() / 3 + 1;
+    candidates.map(|candidate| (distance(word, candidate), candidate)).filter(|(d, _)| *d <= far).min().map(|(_, c)| c)
+}
+
+/// Edits (insert, delete, replace) between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// One table of the configuration while it is checked: keys are named within it.
+pub(super) struct Section<'a> {
+    name: String,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(name: impl Into<String>, problems: &'a mut Problems) -> Self {
+        Self { name: name.into(), problems }
+    }
+
+    pub(super) fn tell(&mut self, key: &str, text: impl Into<String>) {
+        self.problems.tell(format!("{}.{key}", self.name), text);
+    }
+
+    /// The value, or `instead` and a problem.
+    pub(super) fn take<T>(&mut self, key: &str, read: Result<T, String>, instead: T) -> T {
+        read.unwrap_or_else(|text| {
+            self.tell(key, text);
+            instead
+        })
+    }
+
+    /// All values that can be read, and a problem for each other one.
+    pub(super) fn take_all<T>(&mut self, key: &str, texts: &[String], read: fn(&str) -> Result<T, String>) -> Vec<T> {
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match read(text) {
+                Ok(value) => values.push(value),
+                Err(text) => self.tell(key, text),
+            }
+        }
+        values
+    }
+
+    /// A time between two bounds, which are written as in the configuration.
+    pub(super) fn duration(&mut self, key: &str, text: &str, [least, most]: [&str; 2]) -> Duration {
+        let bounds = duration(least).unwrap_or_default()..=duration(most).unwrap_or(Duration::MAX);
+        let read = duration(text).and_then(|value| {
+            if bounds.contains(&value) { Ok(value) } else { Err(format!("wants {least} to {most}, got {text}")) }
+        });
+        self.take(key, read, *bounds.start())
+    }
+
+    /// A whole number between two bounds, both of which `T` can hold.
+    pub(super) fn number<T: TryFrom<u64> + Default>(
+        &mut self,
+        key: &str,
+        value: u64,
+        bounds: RangeInclusive<u64>,
+    ) -> T {
+        let (least, most) = (bounds.start(), bounds.end());
+        let read = T::try_from(value)
+            .ok()
+            .filter(|_| bounds.contains(&value))
+            .ok_or_else(|| format!("wants {least} to {most}, got {value}"));
+        self.take(key, read, T::default())
+    }
+
+    /// One of several words; the first stands in for what can't be read.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, text: &str, choices: &[(&str, T)]) -> T {
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        self.tell(key, format!("wants one of {}, got {}", words.join(", "), quoted(text)));
+        choices[0].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        let good =
+            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000), ("0s", 0)];
+        for (text, millis) in good {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "1.5s", "-1s", "30 s", "30sec", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(duration(text).unwrap_err().contains("ms, s, m, h, d"), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_ranges_are_numeric() {
+        assert_eq!(address("localhost:1").unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(address("[::1]:1").unwrap().to_string(), "[::1]:1");
+        for text in ["", "8000", "host:1", "127.0.0.1", "127.0.0.1:99999"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+        assert_eq!(cidr("10.0.0.0/8").unwrap().prefix_len, 8);
+        assert_eq!(cidr("::1").unwrap().prefix_len, 128);
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/"] {
+            assert!(cidr(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slip_finds_what_was_meant_and_nonsense_nothing() {
+        let keys = ["listen", "ops_listen", "header_timeout"];
+        assert_eq!(nearest("lisen", keys.into_iter()), Some("listen"));
+        assert_eq!(nearest("header_time_out", keys.into_iter()), Some("header_timeout"));
+        assert_eq!(nearest("colour", keys.into_iter()), None);
+    }
+
+    #[test]
+    fn numbers_times_and_words_outside_their_bounds_are_told() {
+        let mut problems = Problems::default();
+        let mut section = Section::new("limits", &mut problems);
+        assert_eq!(section.number::<u8>("a", 300, 0..=1000), 0);
+        assert_eq!(section.number::<u32>("b", 0, 1..=10), 0);
+        assert_eq!(section.duration("c", "2h", ["1s", "1h"]), Duration::from_secs(1));
+        assert_eq!(section.choice("d", "Refuse", &[("refuse", 1), ("evict-oldest", 2)]), 1);
+        let told: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.key, p.text)).collect();
+        assert_eq!(
+            told,
+            [
+                "limits.a: wants 0 to 1000, got 300",
+                "limits.b: wants 1 to 10, got 0",
+                "limits.c: wants 1s to 1h, got 2h",
+                "limits.d: wants one of refuse, evict-oldest, got \"Refuse\"",
+            ]
+        );
+    }
+}
