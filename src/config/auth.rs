@@ -12,8 +12,6 @@ const SECRET_BYTES_MIN: usize = 32;
 pub struct Auth {
     /// Current and previous HS256 secrets.
     pub hs256_secrets: Vec<Secret>,
-    /// The secret was made at this start: only this process can sign for it.
-    pub hs256_generated: bool,
     /// PEM files of public keys.
     pub public_keys: Vec<PublicKey>,
     /// Fixed address of a key set.
@@ -67,7 +65,6 @@ impl Auth {
         }
         Self {
             hs256_secrets,
-            hs256_generated: false,
             public_keys,
             jwks: jwks(raw, &mut section),
             issuer: some(&raw.issuer),
@@ -86,15 +83,16 @@ impl Auth {
         !self.hs256_secrets.is_empty() || !self.public_keys.is_empty() || self.jwks.is_some()
     }
 
-    /// Makes what development mode needs and nobody configured.
-    pub(super) fn generate_missing(&mut self) {
-        if !self.has_token_keys() {
+    /// Makes what development mode needs and nobody configured; whether a token secret was made.
+    pub(super) fn generate_missing(&mut self) -> bool {
+        let generated = !self.has_token_keys();
+        if generated {
             self.hs256_secrets.push(Secret::random());
-            self.hs256_generated = true;
         }
         if self.api_keys.is_empty() {
             self.api_keys.push(Secret::random());
         }
+        generated
     }
 
     /// Tells secrets that could be guessed.

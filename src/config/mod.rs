@@ -47,6 +47,8 @@ use crate::model::TopicRules;
 pub struct Config {
     /// Development mode: loopback only, generated secrets, open ingest.
     pub development: bool,
+    /// The token secret was made at this start: only this process can sign for it.
+    pub secret_generated: bool,
     pub server: Server,
     pub redis: Option<Redis>,
     pub auth: Auth,
@@ -105,8 +107,8 @@ impl Config {
         let mut server = Server::check(&raw.server, problems);
         let mut auth = Auth::check(&raw.auth, problems);
         let development = mode::is_development(&raw.server, &server, &auth, problems);
+        let secret_generated = development && auth.generate_missing();
         if development {
-            auth.generate_missing();
             if server.allowed_origins.is_empty() {
                 server.allowed_origins.push("*".into());
             }
@@ -117,6 +119,7 @@ impl Config {
         let anonymous = value::Section::new("auth", problems).choice("anonymous", &raw.auth.anonymous, &choices);
         let mut config = Self {
             development,
+            secret_generated,
             server,
             redis: Redis::check(&raw.redis, problems),
             auth,

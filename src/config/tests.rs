@@ -345,7 +345,7 @@ fn a_platform_adds_replaces_and_removes_endpoints() {
 fn development_mode_makes_its_own_secrets_and_only_on_loopback() {
     let first = load(&Sources::default());
     let second = load(&Sources::default());
-    assert!(first.auth.hs256_generated && first.auth.hs256_secrets != second.auth.hs256_secrets);
+    assert!(first.secret_generated && first.auth.hs256_secrets != second.auth.hs256_secrets);
     assert_eq!((first.auth.hs256_secrets.len(), first.auth.api_keys.len()), (1, 1));
     assert!(first.feeds.synthetic.is_some());
     assert_eq!(first.server.allowed_origins, ["*"]);
@@ -363,7 +363,7 @@ fn development_mode_makes_its_own_secrets_and_only_on_loopback() {
 
     let fixed =
         load(&environment(&[("TICKGATE__SERVER__MODE", "development"), ("TICKGATE__AUTH__HS256_SECRETS", "short")]));
-    assert!(fixed.development && !fixed.auth.hs256_generated);
+    assert!(fixed.development && !fixed.secret_generated);
 }
 
 #[test]
