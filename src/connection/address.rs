@@ -1,0 +1,137 @@
+//! Where a request comes from, and how much one address may ask for: connections at once, handshakes a second. Pure:
+//! the time is an argument. Never believes a header of a peer that is not a trusted proxy.
+
+mod limits;
+
+use std::net::IpAddr;
+
+use hyper::{HeaderMap, header};
+
+pub use limits::{AddressLimits, Permit, Refused, RefusedBy};
+
+use crate::config::Cidr;
+
+/// No more hops of a forwarding header are looked at.
+const HOPS_MAX: usize = 32;
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The address that limits count and logs show: the last hop that is not a trusted proxy.
+///
+/// `X-Forwarded-For` is read where it is present, `Forwarded` (RFC 7239) otherwise; the trusted proxy must append to
+/// the one it uses, and nearly all use the first. Both are read from the right: what stands left of the last untrusted
+/// hop was written by that hop and may be a lie.
+#[must_use]
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Cidr]) -> IpAddr {
+    let is_trusted = |address| trusted.iter().any(|range| range.contains(address));
+    let mut client = peer.to_canonical();
+    if !is_trusted(client) {
+        return client;
+    }
+    let hops = if headers.contains_key(FORWARDED_FOR) {
+        hops(headers, FORWARDED_FOR, |element| Some(element))
+    } else {
+        hops(headers, header::FORWARDED.as_str(), forwarded_for)
+    };
+    for hop in hops {
+        // A hop without an address (`unknown`, garbage): the proxy that wrote it is the last one known.
+        let Some(address) = hop else { break };
+        client = address;
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// The hops of a header, nearest first, over all its lines.
+fn hops(headers: &HeaderMap, name: &str, value_of: fn(&str) -> Option<&str>) -> Vec<Option<IpAddr>> {
+    let lines: Vec<_> = headers.get_all(name).iter().collect();
+    let elements = lines.into_iter().rev().flat_map(|line| line.to_str().unwrap_or("unreadable").rsplit(','));
+    elements.take(HOPS_MAX).map(|element| value_of(element.trim()).and_then(address)).collect()
+}
+
+/// The `for` parameter of one element of `Forwarded`, without its quotes.
+fn forwarded_for(element: &str) -> Option<&str> {
+    let mut parameters = element.split(';').filter_map(|parameter| parameter.trim().split_once('='));
+    let (_, value) = parameters.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// `203.0.113.7`, `203.0.113.7:4711`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:4711`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None if text.matches(':').count() == 1 => text.split_once(':')?.0,
+        None => text,
+    };
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
+        let range = |address: &str, prefix_len| Cidr { address: address.parse().unwrap(), prefix_len };
+        let trusted = [range("10.0.0.0", 8), range("fd00::", 8)];
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        client_address(peer.parse().unwrap(), &map, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(seen("203.0.113.7", &[("x-forwarded-for", "198.51.100.1")]), "203.0.113.7");
+        assert_eq!(seen("203.0.113.7", &[("forwarded", "for=198.51.100.1")]), "203.0.113.7");
+        assert_eq!(seen("::ffff:203.0.113.7", &[]), "203.0.113.7", "a mapped address is the IPv4 one");
+    }
+
+    #[test]
+    fn a_trusted_proxy_names_the_last_untrusted_hop() {
+        let by_proxy = |value| seen("10.0.0.1", &[("x-forwarded-for", value)]);
+        assert_eq!(by_proxy("198.51.100.1"), "198.51.100.1");
+        assert_eq!(by_proxy("1.1.1.1, 198.51.100.1"), "198.51.100.1", "the left part is the client's own claim");
+        assert_eq!(by_proxy("1.1.1.1, 198.51.100.1, 10.9.9.9"), "198.51.100.1");
+        assert_eq!(by_proxy("10.2.2.2,10.9.9.9"), "10.2.2.2", "all trusted: the first of them");
+        assert_eq!(by_proxy("198.51.100.1:4711"), "198.51.100.1");
+        assert_eq!(by_proxy("[2001:db8::7]:4711"), "2001:db8::7");
+        assert_eq!(by_proxy("2001:db8::7"), "2001:db8::7");
+        assert_eq!(by_proxy("::ffff:10.1.1.1"), "10.1.1.1");
+        assert_eq!(seen("fd00::1", &[("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
+    }
+
+    #[test]
+    fn lines_are_one_list() {
+        let lines = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "198.51.100.1, 10.9.9.9")];
+        assert_eq!(seen("10.0.0.1", &lines), "198.51.100.1");
+    }
+
+    #[test]
+    fn a_hop_without_an_address_ends_the_walk() {
+        for value in ["", "unknown", "1.1.1.1, unknown", "1.1.1.1, 300.1.1.1", "1.1.1.1,", "1.1.1.1, [::1", "a\tb"] {
+            assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", value)]), "10.0.0.1", "{value}");
+        }
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, unknown, 10.9.9.9")]), "10.9.9.9");
+    }
+
+    #[test]
+    fn forwarded_counts_where_the_older_header_is_missing() {
+        let by_proxy = |value| seen("10.0.0.1", &[("forwarded", value)]);
+        assert_eq!(by_proxy("for=198.51.100.1"), "198.51.100.1");
+        assert_eq!(by_proxy("for=1.1.1.1, For=\"[2001:db8::7]:4711\";proto=https;by=10.0.0.9"), "2001:db8::7");
+        assert_eq!(by_proxy("proto=https;for=198.51.100.1, for=10.9.9.9"), "198.51.100.1");
+        for value in ["for=unknown", "for=_hidden", "proto=https", "for=", "for=\"198.51.100.1"] {
+            assert_eq!(by_proxy(value), "10.0.0.1", "{value}");
+        }
+        let both = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "198.51.100.1")];
+        assert_eq!(seen("10.0.0.1", &both), "198.51.100.1");
+    }
+
+    #[test]
+    fn a_long_list_is_not_walked_to_its_end() {
+        let long: &'static str = Box::leak(format!("198.51.100.1{}", ", 10.9.9.9".repeat(1_000)).into_boxed_str());
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", long)]), "10.9.9.9");
+    }
+}

@@ -1,0 +1,284 @@
+//! What one address may take of a replica. Never more memory than its bound, whoever asks.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indexmap::{IndexMap, map::Entry};
+use parking_lot::Mutex;
+
+use crate::config::Rate;
+
+/// When the limit on connections refuses: nobody knows when one closes.
+const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
+/// Entries looked at, for each new one, to find some that can go.
+const SWEEP: usize = 4;
+
+/// Counts and buckets by address. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AddressLimits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// 0: no limit.
+    connections_max: u32,
+    bucket: Option<Bucket>,
+    entries_max: usize,
+    began: Instant,
+    // Held for one lookup and a few comparisons, never across I/O.
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: IndexMap<IpAddr, Usage>,
+    /// Where the sweep goes on.
+    hand: usize,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    connections: u32,
+    /// Since `began`, when the bucket will be full again (GCRA's theoretical arrival time).
+    full_at: Duration,
+}
+
+/// A token bucket as one number per address (the generic cell rate algorithm).
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Time that one handshake costs.
+    cost: Duration,
+    /// Time that may be owed.
+    credit: Duration,
+}
+
+/// Why, and after which time it is worth to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub by: RefusedBy,
+    pub retry_after: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// Too many handshakes a second.
+    Rate,
+    /// Too many connections at once.
+    Connections,
+    /// More addresses are connected than can be counted.
+    Addresses,
+}
+
+/// One connection's place; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    limits: AddressLimits,
+    address: IpAddr,
+}
+
+impl AddressLimits {
+    /// `connections_max` at once and `handshakes` a second, each 0 for no limit; for `entries_max` addresses, which
+    /// should be well above the connections that the replica takes in all.
+    #[must_use]
+    pub fn new(connections_max: u32, handshakes: Rate, entries_max: usize, now: Instant) -> Self {
+        let inner = Inner {
+            connections_max,
+            bucket: Bucket::new(handshakes),
+            entries_max,
+            began: now,
+            table: Mutex::default(),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Counts a handshake and a connection of the address as of `now`.
+    ///
+    /// # Errors
+    /// [`Refused`] when over a limit; the handshake does not count then.
+    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Refused> {
+        let inner = &*self.0;
+        let address = counted(address);
+        let now = now.saturating_duration_since(inner.began);
+        let mut table = inner.table.lock();
+        if !table.entries.contains_key(&address) {
+            table.make_room(now, inner.entries_max)?;
+        }
+        let usage = table.entries.entry(address).or_default();
+        if inner.connections_max > 0 && usage.connections >= inner.connections_max {
+            return Err(Refused { by: RefusedBy::Connections, retry_after: CONNECTIONS_RETRY });
+        }
+        if let Some(bucket) = inner.bucket {
+            usage.full_at = bucket.take(usage.full_at, now)?;
+        }
+        usage.connections += 1;
+        Ok(Permit { limits: self.clone(), address })
+    }
+
+    /// Addresses that are counted now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.table.lock().entries.len()
+    }
+
+    /// Whether no address is counted now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut table = self.limits.0.table.lock();
+        if let Entry::Occupied(mut entry) = table.entries.entry(self.address) {
+            entry.get_mut().connections -= 1;
+        }
+    }
+}
+
+impl Table {
+    /// Makes room for one more address. Takes out some that have no connection and a full bucket; at the bound also
+    /// one whose bucket is not full, if need be. A few steps of work, however many addresses there are.
+    fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), Refused> {
+        for _ in 0..SWEEP.min(self.entries.len()) {
+            let full = self.entries.len() >= entries_max;
+            self.hand %= self.entries.len();
+            match self.entries.get_index(self.hand) {
+                Some((_, usage)) if usage.connections == 0 && (full || usage.full_at <= now) => {
+                    self.entries.swap_remove_index(self.hand);
+                }
+                _ => self.hand += 1,
+            }
+            if self.entries.is_empty() {
+                break;
+            }
+        }
+        if self.entries.len() < entries_max {
+            return Ok(());
+        }
+        Err(Refused { by: RefusedBy::Addresses, retry_after: CONNECTIONS_RETRY })
+    }
+}
+
+impl Bucket {
+    fn new(rate: Rate) -> Option<Self> {
+        let cost = Duration::from_secs(1).checked_div(rate.per_second)?;
+        Some(Self { cost, credit: cost * rate.burst.max(1) })
+    }
+
+    /// Takes one out of a bucket that is full at `full_at`. The new time.
+    fn take(self, full_at: Duration, now: Duration) -> Result<Duration, Refused> {
+        let full_at = full_at.max(now) + self.cost;
+        match full_at.checked_sub(now + self.credit) {
+            Some(early) if !early.is_zero() => Err(Refused { by: RefusedBy::Rate, retry_after: early }),
+            _ => Ok(full_at),
+        }
+    }
+}
+
+/// What counts as one address: an IPv6 host commonly owns a whole /64 and can pick any address in it.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const FREE: Rate = Rate { per_second: 0, burst: 0 };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_at_once_are_bounded_per_address() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(2, FREE, 100, now);
+        let first = limits.admit(ip("192.0.2.1"), now).unwrap();
+        let _second = limits.admit(ip("::ffff:192.0.2.1"), now).unwrap();
+        let refused = limits.admit(ip("192.0.2.1"), now).unwrap_err();
+        assert_eq!((refused.by, refused.retry_after.is_zero()), (RefusedBy::Connections, false));
+        assert!(limits.admit(ip("192.0.2.2"), now).is_ok(), "another address has its own count");
+        drop(first);
+        assert!(limits.admit(ip("192.0.2.1"), now).is_ok(), "a closed connection gives its place back");
+    }
+
+    #[test]
+    fn handshakes_follow_the_bucket() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(0, Rate { per_second: 10, burst: 3 }, 100, now);
+        let after = |ms| limits.admit(ip("192.0.2.1"), now + Duration::from_millis(ms)).map(drop);
+        let refused = |ms| Err(Refused { by: RefusedBy::Rate, retry_after: Duration::from_millis(ms) });
+        assert_eq!([after(0), after(0), after(0)], [Ok(()); 3], "the burst");
+        assert_eq!(after(0), refused(100));
+        assert_eq!(after(40), refused(60), "a refused handshake costs nothing");
+        assert_eq!(after(100), Ok(()));
+        assert_eq!(after(100), refused(100));
+        assert_eq!([after(1_000), after(1_000), after(1_000)], [Ok(()); 3], "full again");
+        assert_eq!(after(1_000), refused(100));
+    }
+
+    #[test]
+    fn a_steady_stream_gets_the_rate_exactly() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(0, Rate { per_second: 20, burst: 20 }, 100, now);
+        let admitted = |ms: u64| limits.admit(ip("192.0.2.1"), now + Duration::from_millis(ms)).is_ok();
+        let count = (0..10_000).filter(|ms| admitted(*ms)).count();
+        assert_eq!(count, 20 + 199, "the burst, and one each 50 ms");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(1, FREE, 100, now);
+        let _one = limits.admit(ip("2001:db8:0:1::1"), now).unwrap();
+        assert!(limits.admit(ip("2001:db8:0:1:ffff::2"), now).is_err());
+        assert!(limits.admit(ip("2001:db8:0:2::1"), now).is_ok());
+    }
+
+    #[test]
+    fn the_table_never_outgrows_its_bound() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(5, Rate { per_second: 1, burst: 1 }, 50, now);
+        let held: Vec<_> = (0..20).map(|i| limits.admit(Ipv4Addr::new(10, 0, 0, i).into(), now).unwrap()).collect();
+        let mut refused = 0;
+        for i in 0..10_000_u32 {
+            refused += u32::from(limits.admit(Ipv4Addr::from(0x0b00_0000 + i).into(), now).is_err());
+            assert!(limits.len() <= 50);
+        }
+        assert!(refused < 5_000, "{refused}: a flood of addresses does not keep others out");
+        assert!(limits.admit(Ipv4Addr::new(10, 0, 0, 7).into(), now).is_err(), "connected ones are never forgotten");
+        drop(held);
+    }
+
+    #[test]
+    fn addresses_that_went_quiet_are_forgotten() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(5, Rate { per_second: 1, burst: 10 }, 10_000, now);
+        for i in 0..1_000_u32 {
+            drop(limits.admit(Ipv4Addr::from(0x0b00_0000 + i).into(), now));
+        }
+        let later = now + Duration::from_secs(2);
+        for i in 0..500_u32 {
+            drop(limits.admit(Ipv4Addr::from(0x0c00_0000 + i).into(), later));
+        }
+        assert!(limits.len() < 600, "{} of 1,500", limits.len());
+    }
+
+    #[test]
+    fn when_all_are_connected_a_new_address_waits() {
+        let now = Instant::now();
+        let limits = AddressLimits::new(0, FREE, 2, now);
+        let _held = [limits.admit(ip("192.0.2.1"), now), limits.admit(ip("192.0.2.2"), now)].map(Result::unwrap);
+        assert_eq!(limits.admit(ip("192.0.2.3"), now).unwrap_err().by, RefusedBy::Addresses);
+        assert!(limits.admit(ip("192.0.2.1"), now).is_ok());
+    }
+}

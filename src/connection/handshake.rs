@@ -1,0 +1,281 @@
+//! What a request must be to become a WebSocket, and what it says about who comes: pure checks over the request head.
+//! Never keeps a token where it could be printed: credentials are [`Secret`]s, refusals hold fixed sentences.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::{
+    HeaderMap, Method, StatusCode, Version,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use thiserror::Error;
+
+use super::query::{self, Query};
+use crate::{
+    config::Secret,
+    model::{SessionId, StreamId},
+};
+
+/// The sub-protocol that is spoken here.
+pub const PROTOCOL: &str = "tickgate.v1";
+/// Before a token among the sub-protocols: the only place where browser code can put one beside the URL.
+const BEARER_PROTOCOL: &str = "bearer.";
+/// RFC 6455, section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// A request that may become a WebSocket.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    pub upgrade: Upgrade,
+    /// Whether an `Origin` came with it. A browser can't see the status of a failed upgrade, so refusals are told it by
+    /// a Close frame.
+    pub browser: bool,
+    pub credential: Credential,
+    /// `?since=`: replay of the private stream after this cursor.
+    pub since: Option<StreamId>,
+    /// `?session=`: the session to resume.
+    pub session: Option<SessionId>,
+}
+
+/// What the 101 response says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// `Sec-WebSocket-Accept`.
+    pub accept: HeaderValue,
+    /// `Sec-WebSocket-Protocol`, where the client offered ours.
+    pub protocol: Option<&'static str>,
+}
+
+/// What a client shows to say who it is. The first of: `Authorization`, the sub-protocol, `?token=`, `?ticket=`,
+/// `X-API-Key`, the promise of a first message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing.
+    None,
+    /// Nothing yet: an `auth` message follows (`?auth=message`, or our sub-protocol without a bearer).
+    Deferred,
+    /// A JWT; from a backend's `Authorization` header it may be an API key as well.
+    Token(Secret),
+    /// A single-use ticket that stands for a token.
+    Ticket(Secret),
+    /// A backend's key.
+    ApiKey(Secret),
+}
+
+/// Why a request is no handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Answered by plain HTTP, to browsers too.
+    Malformed(Malformed),
+    /// A browser came from a foreign page: upgraded, and closed with 1008 at once.
+    ForeignOrigin(Upgrade),
+}
+
+/// What is wrong with the request itself. The text says what would be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Malformed {
+    #[error("a WebSocket begins with a GET")]
+    Method,
+    #[error("a WebSocket needs HTTP/1.1")]
+    HttpVersion,
+    #[error("this is a WebSocket endpoint: send `Upgrade: websocket` and `Connection: Upgrade`")]
+    NotAnUpgrade,
+    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    Version,
+    #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
+    Key,
+    #[error("a WebSocket request has no body")]
+    Body,
+    #[error("offer the sub-protocol `tickgate.v1`, once, with at most one `bearer.<token>` beside it, or none at all")]
+    Protocols,
+    #[error("a header is repeated or not plain text: {0}")]
+    Header(&'static str),
+    #[error("a query parameter is repeated, wrongly encoded, or not what it should be: {0}")]
+    Parameter(&'static str),
+}
+
+impl Malformed {
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HttpVersion | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Headers that the answer must have: what would be accepted.
+    #[must_use]
+    pub fn headers(self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        match self {
+            Self::Method => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
+            Self::HttpVersion | Self::Version => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// Checks a request for a WebSocket. `origins` are those that browsers may come from; `*` allows all.
+///
+/// # Errors
+/// [`Refusal`], which says how to answer.
+pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
+    check_request_line(parts)?;
+    let headers = &parts.headers;
+    check_upgrade(headers)?;
+    let accept = accept_key(headers)?;
+    let offer = Offer::read(headers)?;
+    let origin = single(headers, &header::ORIGIN, "origin")?;
+    let upgrade = Upgrade { accept, protocol: offer.ours.then_some(PROTOCOL) };
+    if origin.is_some_and(|origin| !is_allowed(origin, origins)) {
+        return Err(Refusal::ForeignOrigin(upgrade));
+    }
+    let query = query::read(parts.uri.query().unwrap_or_default())?;
+    Ok(Handshake {
+        browser: origin.is_some(),
+        credential: credential(headers, &offer, &query)?,
+        since: query.since,
+        session: query.session,
+        upgrade,
+    })
+}
+
+/// What a request that is no WebSocket (Server-Sent Events, HTTP) shows to say who it is.
+///
+/// # Errors
+/// [`Malformed`] when a header or parameter is repeated or malformed.
+pub fn http_credential(parts: &Parts) -> Result<Credential, Malformed> {
+    let query = query::read(parts.uri.query().unwrap_or_default())?;
+    credential(&parts.headers, &Offer::default(), &query)
+}
+
+/// Whether a page from `origin` may connect. Scheme and host are compared without case, as browsers write them.
+#[must_use]
+pub fn is_allowed(origin: &str, origins: &[String]) -> bool {
+    origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+}
+
+fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
+    if parts.method != Method::GET {
+        return Err(Malformed::Method);
+    }
+    if parts.version != Version::HTTP_11 {
+        return Err(Malformed::HttpVersion);
+    }
+    // What follows the head must be frames. A body there would be read as one.
+    let sized = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if sized || parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Malformed::Body);
+    }
+    Ok(())
+}
+
+fn check_upgrade(headers: &HeaderMap) -> Result<(), Malformed> {
+    let says = |name, wanted| list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted));
+    if !says(&header::UPGRADE, "websocket") || !says(&header::CONNECTION, "upgrade") {
+        return Err(Malformed::NotAnUpgrade);
+    }
+    match single(headers, &header::SEC_WEBSOCKET_VERSION, "sec-websocket-version")? {
+        Some("13") => Ok(()),
+        _ => Err(Malformed::Version),
+    }
+}
+
+/// The proof that the request was read as a WebSocket's (RFC 6455, 4.2.2).
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Malformed> {
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY, "sec-websocket-key")?.ok_or(Malformed::Key)?;
+    let mut bytes = [0; 18];
+    if key.len() != 24 || STANDARD.decode_slice(key, &mut bytes) != Ok(16) {
+        return Err(Malformed::Key);
+    }
+    let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), ACCEPT_GUID].concat());
+    HeaderValue::try_from(STANDARD.encode(proof)).map_err(|_| Malformed::Key)
+}
+
+/// The sub-protocols that a client offers.
+#[derive(Default)]
+struct Offer<'a> {
+    ours: bool,
+    bearer: Option<&'a str>,
+}
+
+impl<'a> Offer<'a> {
+    /// A client that offers sub-protocols fails without one of them in the answer, so ours must be among them; the
+    /// bearer alone can't be it, since the answer would repeat the token.
+    fn read(headers: &'a HeaderMap) -> Result<Self, Malformed> {
+        let mut offer = Self::default();
+        let mut any = false;
+        for protocol in list(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
+            any = true;
+            let repeated = match protocol.strip_prefix(BEARER_PROTOCOL) {
+                Some(token) => offer.bearer.replace(token).is_some(),
+                None => protocol == PROTOCOL && std::mem::replace(&mut offer.ours, true),
+            };
+            if repeated {
+                return Err(Malformed::Protocols);
+            }
+        }
+        // What could not be read as text is not listed, and was not offered by any known client.
+        let unread = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| value.to_str().is_err());
+        if unread || (any && !offer.ours) { Err(Malformed::Protocols) } else { Ok(offer) }
+    }
+}
+
+fn credential(headers: &HeaderMap, offer: &Offer, query: &Query) -> Result<Credential, Malformed> {
+    let authorization = single(headers, &header::AUTHORIZATION, "authorization")?.and_then(bearer);
+    let api_key = single(headers, &API_KEY, "x-api-key")?;
+    let secret = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Secret::new);
+    let tokens = [authorization, offer.bearer, query.token.as_deref()];
+    Ok(if let Some(token) = tokens.into_iter().find_map(secret) {
+        Credential::Token(token)
+    } else if let Some(ticket) = secret(query.ticket.as_deref()) {
+        Credential::Ticket(ticket)
+    } else if let Some(key) = secret(api_key) {
+        Credential::ApiKey(key)
+    } else if query.auth_by_message || offer.ours {
+        Credential::Deferred
+    } else {
+        Credential::None
+    })
+}
+
+/// The token of `Bearer <token>`. Other schemes belong to somebody on the way (a proxy's own password) and are passed
+/// over.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The one value of a header.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, shown: &'static str) -> Result<Option<&'a str>, Malformed> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Malformed::Header(shown));
+    }
+    value.to_str().map(|text| Some(text.trim())).map_err(|_| Malformed::Header(shown))
+}
+
+/// The items of a comma-separated header, over all its lines. Lines that are not ASCII have none.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

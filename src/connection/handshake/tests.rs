@@ -1,0 +1,237 @@
+//! Handshakes, good and bad, each by its result.
+
+use hyper::Request;
+
+use super::*;
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A request to `path` with a good handshake's headers, changed by `changes`: an empty value takes a header out.
+fn request(path: &str, changes: &[(&str, &str)]) -> Parts {
+    let good = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", KEY),
+    ];
+    let mut request = Request::get(path);
+    for (name, value) in good.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name)) {
+        request = request.header(*name, *value);
+    }
+    for (name, value) in changes.iter().filter(|(_, value)| !value.is_empty()) {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, Refusal> {
+    check(&request(path, changes), &["*".into()])
+}
+
+fn malformed(changes: &[(&str, &str)]) -> Malformed {
+    match outcome("/ws", changes) {
+        Err(Refusal::Malformed(malformed)) => malformed,
+        other => panic!("{changes:?}: {other:?}"),
+    }
+}
+
+fn credential_of(path: &str, changes: &[(&str, &str)]) -> Credential {
+    outcome(path, changes).unwrap().credential
+}
+
+fn token(text: &str) -> Credential {
+    Credential::Token(Secret::new(text))
+}
+
+#[test]
+fn a_good_request_is_accepted_with_the_proof_of_the_rfc() {
+    let handshake = outcome("/ws", &[]).unwrap();
+    assert_eq!(handshake.upgrade, Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None });
+    assert_eq!(handshake.credential, Credential::None);
+    assert!(!handshake.browser && handshake.since.is_none() && handshake.session.is_none());
+    for changes in [
+        [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")],
+        [("connection", "upgrade"), ("upgrade", "h2c, websocket")],
+        [("sec-websocket-extensions", "permessage-deflate"), ("content-length", "0")],
+    ] {
+        assert!(outcome("/ws", &changes).is_ok(), "{changes:?}");
+    }
+}
+
+#[test]
+fn only_a_get_over_http_1_1_begins_a_socket() {
+    let with = |method: Method, version: Version| {
+        let mut parts = request("/ws", &[]);
+        (parts.method, parts.version) = (method, version);
+        match check(&parts, &[]) {
+            Err(Refusal::Malformed(malformed)) => (malformed.status().as_u16(), malformed.headers()),
+            other => panic!("{other:?}"),
+        }
+    };
+    for method in [Method::POST, Method::HEAD, Method::CONNECT, Method::OPTIONS] {
+        let (status, headers) = with(method, Version::HTTP_11);
+        assert_eq!((status, &headers["allow"]), (405, &HeaderValue::from_static("GET")));
+    }
+    for version in [Version::HTTP_10, Version::HTTP_2] {
+        assert_eq!(with(Method::GET, version).0, 426, "{version:?}");
+    }
+}
+
+#[test]
+fn a_request_that_is_no_upgrade_is_a_bad_request() {
+    for changes in [
+        [("upgrade", ""), ("x", "y")],
+        [("upgrade", "h2c"), ("x", "y")],
+        [("connection", ""), ("x", "y")],
+        [("connection", "close"), ("x", "y")],
+        [("connection", "keep-alive"), ("x", "Upgrade")],
+    ] {
+        assert_eq!(malformed(&changes), Malformed::NotAnUpgrade, "{changes:?}");
+        assert_eq!(malformed(&changes).status(), StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(malformed(&[("content-length", "5")]), Malformed::Body);
+    assert_eq!(malformed(&[("transfer-encoding", "chunked")]), Malformed::Body);
+}
+
+#[test]
+fn another_version_is_told_which_is_right() {
+    for version in ["", "12", "8", "013", "13, 8"] {
+        let refused = malformed(&[("sec-websocket-version", version)]);
+        assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED, "{version:?}");
+        assert_eq!(refused.headers()["sec-websocket-version"], "13");
+    }
+}
+
+#[test]
+fn the_key_is_sixteen_bytes() {
+    for key in [
+        "",
+        "abc",
+        "AAAA",
+        "SGVsbG8sIHdvcmxkIQ==",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "dGhlIHNhbXBsZSBub25jZWU=",
+        "dGhlIHNhbXBsZSBub25jZWVl",
+        "dGhlIHNhbXBsZSBub25j!Q==",
+        "dGhlIHNhbXBsZSBub25jZR==",
+    ] {
+        assert_eq!(malformed(&[("sec-websocket-key", key)]), Malformed::Key, "{key:?}");
+    }
+    let twice = [("sec-websocket-key", KEY), ("sec-websocket-key", KEY)];
+    assert_eq!(malformed(&twice), Malformed::Header("sec-websocket-key"));
+}
+
+#[test]
+fn sub_protocols_need_ours_among_them() {
+    let protocol = |offered| outcome("/ws", &[("sec-websocket-protocol", offered)]).map(|ok| ok.upgrade.protocol);
+    for offered in ["tickgate.v1", "graphql-ws, tickgate.v1", "tickgate.v1,bearer.a.b.c", "bearer.a.b.c , tickgate.v1"]
+    {
+        assert_eq!(protocol(offered), Ok(Some(PROTOCOL)), "{offered}");
+    }
+    assert_eq!(protocol(","), Ok(None), "an empty offer is none");
+    for offered in [
+        "graphql-ws",
+        "bearer.a.b.c",
+        "tickgate.v2",
+        "TICKGATE.V1",
+        "tickgate.v1, tickgate.v1",
+        "tickgate.v1, bearer.a, bearer.b",
+    ] {
+        assert_eq!(protocol(offered), Err(Malformed::Protocols.into()), "{offered}");
+    }
+    let mut parts = request("/ws", &[("sec-websocket-protocol", "tickgate.v1")]);
+    let unreadable = HeaderValue::from_bytes(b"bearer.\xe9").unwrap();
+    parts.headers.append(header::SEC_WEBSOCKET_PROTOCOL, unreadable);
+    assert_eq!(check(&parts, &[]).err(), Some(Malformed::Protocols.into()));
+    let lines = [("sec-websocket-protocol", "tickgate.v1"), ("sec-websocket-protocol", "bearer.a.b.c")];
+    assert_eq!(credential_of("/ws", &lines), token("a.b.c"));
+}
+
+#[test]
+fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
+    let origins = ["https://desk.example".to_owned(), "https://app.example:8443".to_owned()];
+    let from = |origin| check(&request("/ws", &[("origin", origin)]), &origins);
+    for origin in ["https://desk.example", "HTTPS://Desk.Example", "https://app.example:8443"] {
+        assert!(from(origin).unwrap().browser, "{origin}");
+    }
+    let upgrade = Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None };
+    for origin in [
+        "https://evil.example",
+        "http://desk.example",
+        "https://desk.example:444",
+        "https://desk.example.evil.example",
+        "https://desk.example/",
+        "null",
+        "*",
+    ] {
+        assert_eq!(from(origin).err(), Some(Refusal::ForeignOrigin(upgrade.clone())), "{origin}");
+    }
+    assert!(!check(&request("/ws", &[]), &origins).unwrap().browser, "no browser, no origin to check");
+    assert!(check(&request("/ws", &[("origin", "https://a")]), &[]).is_err(), "an empty list allows nobody");
+    assert!(outcome("/ws", &[("origin", "null")]).is_ok(), "`*` allows all");
+    let twice = [("origin", "https://desk.example"), ("origin", "https://evil.example")];
+    assert_eq!(malformed(&twice), Malformed::Header("origin"));
+}
+
+#[test]
+fn the_first_credential_in_order_counts() {
+    let header = ("authorization", "Bearer header.token");
+    let protocol = ("sec-websocket-protocol", "tickgate.v1, bearer.protocol.token");
+    let key = ("x-api-key", "backend");
+    let path = "/ws?token=query.token&ticket=t1&auth=message";
+    assert_eq!(credential_of(path, &[header, protocol, key]), token("header.token"));
+    assert_eq!(credential_of(path, &[protocol, key]), token("protocol.token"));
+    assert_eq!(credential_of(path, &[key]), token("query.token"));
+    assert_eq!(credential_of("/ws?ticket=t1&auth=message", &[key]), Credential::Ticket(Secret::new("t1")));
+    assert_eq!(credential_of("/ws?auth=message", &[key]), Credential::ApiKey(Secret::new("backend")));
+    assert_eq!(credential_of("/ws?auth=message", &[]), Credential::Deferred);
+    assert_eq!(credential_of("/ws", &[("sec-websocket-protocol", "tickgate.v1")]), Credential::Deferred);
+    assert_eq!(credential_of("/ws", &[]), Credential::None);
+}
+
+#[test]
+fn what_is_empty_or_of_another_scheme_is_no_credential() {
+    for value in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "header.token"] {
+        assert_eq!(credential_of("/ws", &[("authorization", value)]), Credential::None, "{value}");
+        assert_eq!(credential_of("/ws?token=q", &[("authorization", value)]), token("q"), "{value}");
+    }
+    assert_eq!(credential_of("/ws", &[("authorization", "bearer  a.b.c ")]), token("a.b.c"));
+    assert_eq!(credential_of("/ws?token=&ticket=", &[]), Credential::None);
+    let twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")];
+    assert_eq!(malformed(&twice), Malformed::Header("authorization"));
+}
+
+#[test]
+fn a_resume_is_read_from_the_query() {
+    let session = SessionId::random();
+    let handshake = outcome(&format!("/ws?session={session}&since=7-9"), &[]).unwrap();
+    assert_eq!((handshake.session, handshake.since), (Some(session), Some(StreamId::new(7, 9))));
+    let refused = outcome("/ws?since=yesterday", &[]).unwrap_err();
+    assert_eq!(refused, Malformed::Parameter("since").into());
+}
+
+#[test]
+fn no_form_of_a_handshake_shows_a_token() {
+    let offered = [("authorization", "Bearer SECRET1"), ("sec-websocket-protocol", "tickgate.v1, bearer.SECRET2")];
+    let path = "/ws?token=SECRET3&ticket=SECRET4";
+    let shown = [
+        format!("{:?}", outcome(path, &offered)),
+        format!("{:?}", outcome(path, &offered[1..])),
+        format!("{:?}", outcome(path, &[])),
+        format!("{:?}", outcome("/ws?ticket=SECRET4", &[])),
+        format!("{:?}", outcome("/ws", &[("x-api-key", "SECRET5")])),
+        format!("{:?}", outcome("/ws?token=SECRET3&token=SECRET3", &[])),
+        format!("{:?}", check(&request(path, &[("origin", "https://evil.example")]), &[])),
+    ];
+    assert!(shown.iter().all(|text| !text.contains("SECRET")), "{shown:?}");
+}
+
+#[test]
+fn plain_http_shows_the_same_credentials() {
+    let parts = |path: &str, headers: &[(&str, &str)]| request(path, headers);
+    assert_eq!(http_credential(&parts("/sse?token=q", &[])), Ok(token("q")));
+    assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(token("h")));
+    assert_eq!(http_credential(&parts("/sse?token=%", &[])), Err(Malformed::Parameter("token")));
+}

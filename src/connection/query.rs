@@ -1,0 +1,107 @@
+//! The query parameters of a handshake. Strict where a parameter is ours, blind where it is not. Never logged: tokens
+//! travel here.
+
+use super::handshake::Malformed;
+use crate::model::{SessionId, StreamId};
+
+/// What the query of a handshake says. Has no `Debug` on purpose: it holds credentials.
+#[derive(Default)]
+pub(super) struct Query {
+    pub(super) token: Option<String>,
+    pub(super) ticket: Option<String>,
+    pub(super) since: Option<StreamId>,
+    pub(super) session: Option<SessionId>,
+    /// `auth=message`: the token comes in the first message.
+    pub(super) auth_by_message: bool,
+}
+
+/// Reads `a=b&c=d`, the part of the URL after `?`.
+pub(super) fn read(text: &str) -> Result<Query, Malformed> {
+    let mut query = Query::default();
+    for pair in text.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "token" => once(&mut query.token, "token", decode(value))?,
+            "ticket" => once(&mut query.ticket, "ticket", decode(value))?,
+            "since" => once(&mut query.since, "since", decode(value).and_then(|text| text.parse().ok()))?,
+            "session" => once(&mut query.session, "session", decode(value).and_then(|text| SessionId::parse(&text)))?,
+            "auth" if value == "message" && !query.auth_by_message => query.auth_by_message = true,
+            "auth" => return Err(Malformed::Parameter("auth")),
+            _ => {}
+        }
+    }
+    Ok(query)
+}
+
+/// Fills a place that must be empty with a value that must be there.
+fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), Malformed> {
+    if place.is_some() || value.is_none() {
+        return Err(Malformed::Parameter(name));
+    }
+    *place = value;
+    Ok(())
+}
+
+/// Undoes percent-encoding. `None` for a broken escape, or for anything but printable ASCII without spaces: no value
+/// of ours needs more.
+fn decode(value: &str) -> Option<String> {
+    let mut bytes = value.bytes();
+    let mut text = String::with_capacity(value.len());
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte };
+        if !byte.is_ascii_graphic() {
+            return None;
+        }
+        text.push(char::from(byte));
+    }
+    Some(text)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_ours_are_read_and_others_passed_over() {
+        let session = SessionId::random();
+        let query = read(&format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&session={session}&auth=message&y")).ok();
+        let query = query.unwrap();
+        assert_eq!(query.token.as_deref(), Some("a.b.c"));
+        assert_eq!(query.since, Some(StreamId::new(1_763_700_000_000, 42)));
+        assert_eq!(query.session, Some(session));
+        assert!(query.auth_by_message && query.ticket.is_none());
+        assert!(read("").is_ok_and(|query| query.token.is_none() && !query.auth_by_message));
+        assert!(read("token=").is_ok_and(|query| query.token.as_deref() == Some("")), "empty is not malformed");
+    }
+
+    #[test]
+    fn broken_values_are_refused_by_name() {
+        for (name, text) in [
+            ("token", "token=%"),
+            ("token", "token=%4"),
+            ("token", "token=%4g"),
+            ("token", "token=%00"),
+            ("token", "token=a%20b"),
+            ("token", "token=%C3%A9"),
+            ("token", "token=a&token=a"),
+            ("token", "token=&token=a"),
+            ("ticket", "ticket=a%0A"),
+            ("since", "since"),
+            ("since", "since=0"),
+            ("since", "since=$"),
+            ("since", "since=-1-2"),
+            ("since", "since=1-2&since=1-2"),
+            ("session", "session=abc"),
+            ("session", "session="),
+            ("auth", "auth="),
+            ("auth", "auth=header"),
+            ("auth", "auth=message&auth=message"),
+        ] {
+            assert_eq!(read(text).err(), Some(Malformed::Parameter(name)), "{text}");
+        }
+    }
+}
