@@ -84,19 +84,25 @@ impl Keys {
     /// Sorted set of the live replicas, by the end of their leases.
     #[must_use]
     pub fn replicas(&self) -> String {
-        format!("{}replicas", self.prefix)
+        format!("{}{{replicas}}:l", self.prefix)
     }
 
-    /// The figures of one replica, alive as long as its lease.
+    /// Hash of the live replicas' figures.
     #[must_use]
-    pub fn replica(&self, replica: &ReplicaId) -> String {
-        format!("{}{{r:{replica}}}:f", self.prefix)
+    pub fn replica_figures(&self) -> String {
+        format!("{}{{replicas}}:f", self.prefix)
     }
 
     /// Index of a replica's sessions, for those who sweep after it.
     #[must_use]
     pub fn replica_sessions(&self, replica: &ReplicaId) -> String {
         format!("{}{{r:{replica}}}:x", self.prefix)
+    }
+
+    /// The index of a replica that is gone, while another one sweeps after it.
+    #[must_use]
+    pub fn replica_swept(&self, replica: &ReplicaId) -> String {
+        format!("{}{{r:{replica}}}:swept", self.prefix)
     }
 
     /// The control channel of one replica.

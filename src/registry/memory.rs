@@ -1,47 +1,232 @@
-//! The registry of a single process.
-use super::*;
+//! The registry of a single process: the same contract without leases, for what ends with the process needs none.
+//!
+//! Never waits, and never fails.
 
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    Admission, ClusterFigures, ConnectionInfo, Control, Local, SUPERSEDED, SessionRecord, USER_INACTIVE, Verdict,
+};
+use crate::model::{SessionId, UserId};
+
+/// Tickets kept at once; past that the oldest give way.
+const TICKETS_MAX: usize = 100_000;
+
+/// The registry of a single process. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Memory;
+pub struct Memory(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    local: Local,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sessions of each user in the order of their admission.
+    users: HashMap<UserId, Vec<SessionId>>,
+    connections: HashMap<SessionId, Connection>,
+    records: HashMap<SessionId, Kept>,
+    /// Records of closed sessions in the order of their end; some were resumed since.
+    ends: VecDeque<(Instant, SessionId)>,
+    revocations: HashMap<UserId, Revocation>,
+    tickets: HashMap<String, Ticket>,
+    ticket_order: VecDeque<String>,
+}
+
+/// Overlapping connections of one session on this replica.
+#[derive(Debug, Default)]
+struct Connection {
+    info: Option<ConnectionInfo>,
+    /// How many are open or being opened.
+    holds: u32,
+    /// How many of them were admitted and not yet opened.
+    unopened: u32,
+}
+
+#[derive(Debug)]
+struct Kept {
+    record: SessionRecord,
+    /// `None` while the session is connected.
+    ends: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Revocation {
+    /// Tokens issued in this second (since 1970) or before are refused.
+    issued_max: u64,
+    ends: Instant,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    token: String,
+    ends: Instant,
+}
 
 impl Memory {
-    pub(super) async fn admit(&self, _a: &Admission) -> Result<Verdict, Unavailable> {
-        unimplemented!()
+    pub(super) fn new(local: Local) -> Self {
+        Self(Arc::new(Inner { local, state: Mutex::default() }))
     }
-    pub(super) fn opened(&self, _info: ConnectionInfo) {
-        unimplemented!()
+
+    pub(super) fn admit(&self, admission: &Admission) -> Verdict {
+        let (verdict, evicted) = self.0.state.lock().admit(admission, Instant::now());
+        for session in evicted {
+            self.deliver(Control::Close {
+                session: session.to_string(),
+                code: SUPERSEDED,
+                reason: "another connection took this one's place".into(),
+            });
+        }
+        verdict
     }
-    pub(super) fn closed(&self, _session: SessionId, _user: Option<&UserId>) {
-        unimplemented!()
+
+    pub(super) fn opened(&self, info: ConnectionInfo) {
+        let Some(session) = SessionId::parse(&info.session) else { return };
+        let mut state = self.0.state.lock();
+        if let Some(kept) = state.records.get_mut(&session) {
+            kept.ends = None;
+        }
+        let connection = state.connections.entry(session).or_default();
+        if connection.unopened > 0 {
+            connection.unopened -= 1;
+        } else {
+            connection.holds += 1;
+        }
+        connection.info = Some(info);
     }
-    pub(super) fn record(&self, _session: SessionId, _record: SessionRecord) {
-        unimplemented!()
+
+    pub(super) fn closed(&self, session: SessionId, user: Option<&UserId>) {
+        let ends = Instant::now() + self.0.local.session.resume_ttl;
+        self.0.state.lock().closed(session, user, ends);
     }
-    pub(super) async fn recall(&self, _session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn record(&self, session: SessionId, record: SessionRecord) {
+        let mut state = self.0.state.lock();
+        if state.connections.contains_key(&session) {
+            state.records.insert(session, Kept { record, ends: None });
+        }
     }
-    pub(super) async fn control(&self, _control: Control) -> Result<(), Unavailable> {
-        unimplemented!()
+
+    pub(super) fn recall(&self, session: SessionId) -> Option<SessionRecord> {
+        let mut state = self.0.state.lock();
+        state.forget_ended(Instant::now());
+        state.records.get(&session).map(|kept| kept.record.clone())
     }
-    pub(super) async fn revoke(&self, _user: &UserId, _ttl: Duration) -> Result<(), Unavailable> {
-        unimplemented!()
+
+    pub(super) fn deliver(&self, control: Control) {
+        (self.0.local.control)(control);
     }
-    pub(super) async fn put_ticket(&self, _ticket: &str, _token: &str, _ttl: Duration) -> Result<(), Unavailable> {
-        unimplemented!()
+
+    pub(super) fn revoke(&self, user: &UserId, ttl: Duration) {
+        let issued_max = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = Instant::now();
+        let mut state = self.0.state.lock();
+        state.revocations.retain(|_, revocation| revocation.ends > now);
+        state.revocations.insert(user.clone(), Revocation { issued_max, ends: now + ttl });
+        drop(state);
+        self.deliver(Control::CloseUser {
+            user: user.to_string(),
+            code: USER_INACTIVE,
+            reason: "the user's tokens were revoked".into(),
+        });
     }
-    pub(super) async fn take_ticket(&self, _ticket: &str) -> Result<Option<String>, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) {
+        let mut state = self.0.state.lock();
+        if state.tickets.insert(ticket.into(), Ticket { token: token.into(), ends: Instant::now() + ttl }).is_none() {
+            state.ticket_order.push_back(ticket.into());
+        }
+        if state.ticket_order.len() > TICKETS_MAX
+            && let Some(oldest) = state.ticket_order.pop_front()
+        {
+            state.tickets.remove(&oldest);
+        }
     }
-    pub(super) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn take_ticket(&self, ticket: &str) -> Option<String> {
+        let taken = self.0.state.lock().tickets.remove(ticket)?;
+        (taken.ends > Instant::now()).then_some(taken.token)
     }
-    pub(super) async fn connections(&self, _limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn cluster(&self) -> ClusterFigures {
+        ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] }
     }
-    pub(super) async fn hold(&self, _name: &str, _ttl: Duration) -> Result<bool, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
+        let state = self.0.state.lock();
+        state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect()
     }
-    pub(super) async fn leave(&self) -> Result<(), Unavailable> {
-        unimplemented!()
+}
+
+impl State {
+    fn admit(&mut self, admission: &Admission, now: Instant) -> (Verdict, Vec<SessionId>) {
+        if let Some(revocation) = self.revocations.get(&admission.user)
+            && revocation.ends > now
+            && admission.issued_at.is_none_or(|issued_at| issued_at <= revocation.issued_max)
+        {
+            return (Verdict::Revoked, Vec::new());
+        }
+        let sessions = self.users.entry(admission.user.clone()).or_default();
+        let max = admission.connections_max as usize;
+        let others = sessions.iter().filter(|session| **session != admission.session).count();
+        let over = (others + 1).saturating_sub(max);
+        if over > 0 && (max == 0 || !admission.evict_oldest) {
+            let connections = u32::try_from(others).unwrap_or(u32::MAX);
+            if sessions.is_empty() {
+                self.users.remove(&admission.user);
+            }
+            return (Verdict::Refused { connections }, Vec::new());
+        }
+        sessions.retain(|session| *session != admission.session);
+        let evicted: Vec<SessionId> = sessions.drain(..over).collect();
+        sessions.push(admission.session);
+        let connections = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let connection = self.connections.entry(admission.session).or_default();
+        connection.holds += 1;
+        connection.unopened += 1;
+        (Verdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
+    }
+
+    fn closed(&mut self, session: SessionId, user: Option<&UserId>, ends: Instant) {
+        let Entry::Occupied(mut connection) = self.connections.entry(session) else { return };
+        connection.get_mut().holds -= 1;
+        if connection.get().holds > 0 {
+            return;
+        }
+        connection.remove();
+        if let Some(user) = user
+            && let Entry::Occupied(mut sessions) = self.users.entry(user.clone())
+        {
+            sessions.get_mut().retain(|other| *other != session);
+            if sessions.get().is_empty() {
+                sessions.remove();
+            }
+        }
+        if let Some(kept) = self.records.get_mut(&session) {
+            kept.ends = Some(ends);
+            self.ends.push_back((ends, session));
+        }
+        self.forget_ended(Instant::now());
+    }
+
+    /// Drops the records whose sessions closed longer ago than the resume window and were not resumed since.
+    fn forget_ended(&mut self, now: Instant) {
+        while let Some((ends, session)) = self.ends.front().copied()
+            && ends <= now
+        {
+            self.ends.pop_front();
+            if self.records.get(&session).is_some_and(|kept| kept.ends.is_some_and(|ends| ends <= now)) {
+                self.records.remove(&session);
+            }
+        }
     }
 }

@@ -5,16 +5,37 @@
 //!   of each ends by itself, so a killed replica's slots come back without anybody's help (`session_ttl`), and sooner
 //!   because another replica sweeps them when the replica's own lease ends (`replica_ttl`).
 //! - A session replaces its own ghost: a reconnect is never refused because of the connection it replaces.
+//! - A session lives at one place. When it is admitted (or, anonymous, recorded) elsewhere, or its slot went to another
+//!   connection, the replica that still serves it is told to close it (4501), now by a control message, and again when
+//!   it next renews or records the session: a replica that slept through its lease can't count twice.
 //! - Control messages ([`Control`]) reach the replica that owns a session within a second, also its own.
+//!
+//! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] as often as
+//! positions move, [`Registry::closed`] once. Two connections of one session on one replica may overlap; the session is
+//! released with the last of them.
 //!
 //! Never knows sockets, topics' contents or dialects.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::{ReplicaId, SessionId, StreamId, UserId};
+use crate::{
+    config,
+    model::{ReplicaId, SessionId, StreamId, UserId},
+    protocol::code::CloseCode,
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+
+/// Connections that the per-user view looks at: a bound on the work of one request.
+const VIEW_CONNECTIONS_MAX: usize = 100_000;
+
+/// Close code of a session that lives elsewhere now, or whose slot went to another connection.
+const SUPERSEDED: u16 = CloseCode::Superseded.number();
+/// Close code of a user whose tokens were revoked.
+const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
 
 /// Redis did not answer in time, or not at all. Nothing is known of the effect.
 #[derive(Clone, Debug, Error)]
@@ -30,16 +51,17 @@ pub struct Admission {
     pub connections_max: u32,
     /// Whether the oldest connection gives way when the limit is reached (otherwise the new one is refused).
     pub evict_oldest: bool,
-    /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation.
+    /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation. A token that
+    /// does not say counts as older.
     pub issued_at: Option<u64>,
 }
 
 /// What [`Registry::admit`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Let in. `evicted` was told to close 4501 by the registry itself.
+    /// Let in; `connections` counts the new one. `evicted` was told to close 4501 by the registry itself.
     Admitted { connections: u32, evicted: Option<SessionId> },
-    /// Over the limit (4003).
+    /// Over the limit (4003); `connections` are open elsewhere.
     Refused { connections: u32 },
     /// The user's tokens of this age were revoked (4002).
     Revoked,
@@ -110,6 +132,23 @@ pub use redis::Redis;
 /// Called with each control message that reaches this replica. Must not block.
 pub type ControlReceiver = Box<dyn Fn(Control) + Send + Sync>;
 
+/// Asked for this replica's figures whenever its lease is renewed. Must not block.
+pub type FiguresSource = Box<dyn Fn() -> ReplicaFigures + Send + Sync>;
+
+/// The replica that the registry works for: its name, its times, and the two ways back into it.
+pub struct Local {
+    pub replica: ReplicaId,
+    pub session: config::Session,
+    pub control: ControlReceiver,
+    pub figures: FiguresSource,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
 /// The two back ends behind one contract.
 #[derive(Clone, Debug)]
 pub enum Registry {
@@ -117,40 +156,56 @@ pub enum Registry {
     Redis(Redis),
 }
 
-/// Runs one method on whichever back end it is.
-macro_rules! each {
-    ($self:ident, $registry:ident => $call:expr) => {
-        match $self {
-            Registry::Memory($registry) => $call,
-            Registry::Redis($registry) => $call,
-        }
-    };
-}
-
 impl Registry {
+    /// The registry of a single process.
+    #[must_use]
+    pub fn memory(local: Local) -> Self {
+        Self::Memory(Memory::new(local))
+    }
+
+    /// The registry of many replicas over one Redis. Its tasks begin at once, with or without an answer from Redis.
+    #[must_use]
+    pub fn redis(link: RedisLink, local: Local, tasks: &Tasks) -> Self {
+        Self::Redis(Redis::new(link, local, tasks))
+    }
+
     /// Counts and adds the session to its user's set, or refuses, in one atomic step.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the caller decides whether to let the client in.
     pub async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
-        each!(self, r => r.admit(admission).await)
+        match self {
+            Self::Memory(m) => Ok(m.admit(admission)),
+            Self::Redis(r) => r.admit(admission).await,
+        }
     }
 
     /// Notes a connection of this replica (anonymous ones too) for the operator's view. Never waits for Redis.
     pub fn opened(&self, info: ConnectionInfo) {
-        each!(self, r => r.opened(info));
+        match self {
+            Self::Memory(m) => m.opened(info),
+            Self::Redis(r) => r.opened(info),
+        }
     }
 
     /// Takes a closed connection out of its user's set and of this replica's index. Never waits for Redis: the work
     /// is queued, bounded, and done in batches; what is lost from the queue heals with the lease.
     pub fn closed(&self, session: SessionId, user: Option<&UserId>) {
-        each!(self, r => r.closed(session, user));
+        match self {
+            Self::Memory(m) => m.closed(session, user),
+            Self::Redis(r) => r.closed(session),
+        }
     }
 
-    /// Keeps (or replaces) what is needed to resume the session. Never waits: newest wins, written in batches. The
-    /// record lives as long as the connection's lease is renewed, and `resume_ttl` after that.
+    /// Keeps (or replaces) what is needed to resume the session. Never waits: newest wins, written in batches, and an
+    /// unchanged record costs nothing. The record lives as long as the connection, and `resume_ttl` after that. The
+    /// first record after [`Registry::opened`] takes the session over from wherever it lived before; call it between
+    /// `opened` and `closed`, later ones are ignored.
     pub fn record(&self, session: SessionId, record: SessionRecord) {
-        each!(self, r => r.record(session, record));
+        match self {
+            Self::Memory(m) => m.record(session, record),
+            Self::Redis(r) => r.record(session, &record),
+        }
     }
 
     /// The record of a session that may be resumed.
@@ -158,7 +213,10 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
-        each!(self, r => r.recall(session).await)
+        match self {
+            Self::Memory(m) => Ok(m.recall(session)),
+            Self::Redis(r) => r.recall(session).await,
+        }
     }
 
     /// Sends a control message: to the replica that owns the session, or to all for a user.
@@ -166,7 +224,13 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn control(&self, control: Control) -> Result<(), Unavailable> {
-        each!(self, r => r.control(control).await)
+        match self {
+            Self::Memory(m) => {
+                m.deliver(control);
+                Ok(())
+            }
+            Self::Redis(r) => r.control(control).await,
+        }
     }
 
     /// Refuses the user's tokens issued until now for `ttl`, and closes the user's connections everywhere (4002).
@@ -174,7 +238,13 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        each!(self, r => r.revoke(user, ttl).await)
+        match self {
+            Self::Memory(m) => {
+                m.revoke(user, ttl);
+                Ok(())
+            }
+            Self::Redis(r) => r.revoke(user, ttl).await,
+        }
     }
 
     /// Stores a single-use ticket's token (the JWT it stands for).
@@ -182,7 +252,13 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
-        each!(self, r => r.put_ticket(ticket, token, ttl).await)
+        match self {
+            Self::Memory(m) => {
+                m.put_ticket(ticket, token, ttl);
+                Ok(())
+            }
+            Self::Redis(r) => r.put_ticket(ticket, token, ttl).await,
+        }
     }
 
     /// Takes a ticket's token out; a second call with the same ticket gets `None`.
@@ -190,7 +266,10 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
-        each!(self, r => r.take_ticket(ticket).await)
+        match self {
+            Self::Memory(m) => Ok(m.take_ticket(ticket)),
+            Self::Redis(r) => r.take_ticket(ticket).await,
+        }
     }
 
     /// Figures of all live replicas.
@@ -198,7 +277,10 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
-        each!(self, r => r.cluster().await)
+        match self {
+            Self::Memory(m) => Ok(m.cluster()),
+            Self::Redis(r) => r.cluster().await,
+        }
     }
 
     /// Live connections over all replicas, `limit` at the most.
@@ -206,7 +288,10 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        each!(self, r => r.connections(limit).await)
+        match self {
+            Self::Memory(m) => Ok(m.connections(limit)),
+            Self::Redis(r) => r.connections(limit).await,
+        }
     }
 
     /// Connections per user over all replicas, `limit` users at the most.
@@ -214,28 +299,37 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn users(&self, limit: usize) -> Result<HashMap<String, u32>, Unavailable> {
-        let mut counts = HashMap::new();
-        for info in self.connections(limit).await? {
-            if let Some(user) = info.user {
-                *counts.entry(user).or_insert(0) += 1;
+        let mut counts: HashMap<String, u32> = HashMap::new();
+        for user in self.connections(VIEW_CONNECTIONS_MAX).await?.into_iter().filter_map(|info| info.user) {
+            if let Some(count) = counts.get_mut(&user) {
+                *count += 1;
+            } else if counts.len() < limit {
+                counts.insert(user, 1);
             }
         }
         Ok(counts)
     }
 
-    /// Whether this replica currently holds the named exclusive lease (feeds): takes or renews it.
+    /// Whether this replica now holds the named exclusive lease (feeds): takes or renews it.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the caller then stops what the lease allows.
     pub async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
-        each!(self, r => r.hold(name, ttl).await)
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Redis(r) => r.hold(name, ttl).await,
+        }
     }
 
-    /// Ends this replica's own leases (after the drain), so that nobody has to sweep it.
+    /// Writes what is still queued and ends this replica's own leases (after the drain), so that nobody has to sweep it.
+    /// The last call: nothing is renewed afterwards.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the leases then end by themselves.
     pub async fn leave(&self) -> Result<(), Unavailable> {
-        each!(self, r => r.leave().await)
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(r) => r.leave().await,
+        }
     }
 }

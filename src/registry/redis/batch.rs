@@ -1,0 +1,243 @@
+//! One pipeline towards Redis: what the registry's queue and its renewals turn into, and what the answers mean.
+//!
+//! Every command in a batch may run twice: after a time-out the whole batch is sent again.
+
+use std::collections::{HashMap, HashSet};
+
+use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
+
+use super::{
+    Inner, Told, issued_text,
+    queue::Op,
+    scripts::call,
+    sessions::{Ended, Entry, Lease},
+    wire::{Owner, Slot, member},
+};
+use crate::model::{ReplicaId, SessionId};
+
+/// Commands, and for each what to do with its answer.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub pipeline: Pipeline,
+    after: Vec<After>,
+    /// Fields of this replica's index to remove and to set, each in one command at the end.
+    index_del: HashSet<SessionId>,
+    index_set: HashMap<SessionId, String>,
+}
+
+/// What an answer is for.
+enum After {
+    Nothing,
+    /// The record before this connection took it over: its former owner is told to close.
+    Claim(SessionId),
+    /// 0: the session lives elsewhere, so the connection of that stamp closes.
+    Fence(SessionId, u64),
+    /// 1: in; 0: the connection of that stamp gave way; -1: its token was revoked.
+    Readmit(SessionId, u64),
+    /// 0: the member is gone, and has to be admitted again.
+    Renew(SessionId),
+}
+
+/// What the answers ask for.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Sessions whose members were gone.
+    pub missing: Vec<SessionId>,
+    /// Connections that live elsewhere now, or lost their slot.
+    pub superseded: Vec<(SessionId, u64)>,
+    /// Connections whose token was revoked, which they did not hear.
+    pub revoked: Vec<(SessionId, u64)>,
+    /// Former owners of sessions that were taken over here.
+    pub former: Vec<(SessionId, Owner)>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.after.is_empty() && self.index_del.is_empty() && self.index_set.is_empty()
+    }
+
+    fn push(&mut self, cmd: Cmd, after: After) {
+        self.pipeline.add_command(cmd);
+        self.after.push(after);
+    }
+
+    /// Adds one queued operation.
+    pub(super) fn op(&mut self, inner: &Inner, op: &Op) {
+        match op {
+            Op::Opened(session) => {
+                if let Some(entry) = inner.sessions.get(*session) {
+                    self.index(*session, &entry);
+                }
+            }
+            Op::Record(session) => {
+                if let Some((stamp, record, claims)) = inner.sessions.take_record(*session) {
+                    self.record(inner, *session, stamp, &record, claims, inner.record_ttl_ms());
+                }
+            }
+            Op::Closed(session, ended) => self.closed(inner, *session, ended),
+            Op::Release { session, user, stamp } => {
+                let key = inner.keys().user_sessions(user);
+                self.zrem(&key, &member(*stamp, &inner.local.replica, *session));
+            }
+            Op::Tell(replica, told) => self.tell(inner, replica, told),
+            Op::Flushed(_) => {}
+        }
+    }
+
+    fn closed(&mut self, inner: &Inner, session: SessionId, ended: &Ended) {
+        self.index_set.remove(&session);
+        self.index_del.insert(session);
+        if let Some(user) = &ended.user {
+            let key = inner.keys().user_sessions(user);
+            self.zrem(&key, &member(ended.stamp, &inner.local.replica, session));
+        }
+        let life = inner.resume_ttl_ms();
+        match &ended.unwritten {
+            Some((record, claims)) => self.record(inner, session, ended.stamp, record, *claims, life),
+            None if ended.had_record => {
+                let owner = Owner::new(ended.stamp, &inner.local.replica).to_string();
+                let mut cmd = call(&inner.scripts.record, &[&inner.keys().session(session)]);
+                cmd.arg(owner).arg("").arg(life);
+                self.push(cmd, After::Nothing);
+            }
+            None => {}
+        }
+    }
+
+    fn zrem(&mut self, key: &str, member: &str) {
+        let mut cmd = redis::cmd("ZREM");
+        cmd.arg(key).arg(member);
+        self.push(cmd, After::Nothing);
+    }
+
+    fn record(&mut self, inner: &Inner, session: SessionId, stamp: u64, record: &str, claims: bool, life_ms: u64) {
+        let owner = Owner::new(stamp, &inner.local.replica).to_string();
+        let key = inner.keys().session(session);
+        if claims {
+            let mut cmd = redis::cmd("SET");
+            cmd.arg(key).arg(format!("{owner} {record}")).arg("PX").arg(life_ms).arg("GET");
+            self.push(cmd, After::Claim(session));
+        } else {
+            let mut cmd = call(&inner.scripts.record, &[&key]);
+            cmd.arg(owner).arg(record).arg(life_ms);
+            self.push(cmd, After::Fence(session, stamp));
+        }
+    }
+
+    fn tell(&mut self, inner: &Inner, replica: &ReplicaId, told: &Told) {
+        let mut cmd = redis::cmd("PUBLISH");
+        cmd.arg(inner.keys().control(replica)).arg(told.encode());
+        self.push(cmd, After::Nothing);
+    }
+
+    fn index(&mut self, session: SessionId, entry: &Entry) {
+        if let Some(profile) = &entry.profile {
+            self.index_set.insert(session, Slot::encode(entry, profile));
+        }
+    }
+
+    /// Adds everything that Redis should know of a session.
+    pub(super) fn whole(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
+        self.index(session, entry);
+        self.readmit(inner, session, entry);
+        if let Some(record) = entry.record.as_deref().filter(|_| entry.claimed) {
+            self.record(inner, session, entry.stamp, record, false, inner.record_ttl_ms());
+        }
+    }
+
+    /// Adds the session to its user's set where it is missing.
+    pub(super) fn readmit(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
+        if let Some(user) = &entry.user {
+            let keys = inner.keys();
+            let mut cmd = call(&inner.scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+            let replica = inner.local.replica.as_str();
+            cmd.arg(member(entry.stamp, &inner.local.replica, session)).arg(session.to_string()).arg(replica);
+            cmd.arg(inner.session_ttl_ms()).arg(entry.connections_max).arg(issued_text(entry.issued_at));
+            self.push(cmd, After::Readmit(session, entry.stamp));
+        }
+    }
+
+    /// Renews the lease of a session and the life of its record.
+    pub(super) fn renew(&mut self, inner: &Inner, lease: &Lease, now_ms: u64) {
+        let ttl = inner.session_ttl_ms();
+        if let Some(user) = &lease.user {
+            let key = inner.keys().user_sessions(user);
+            let mut cmd = redis::cmd("ZADD");
+            cmd.arg(&key).arg("XX").arg("CH").arg(now_ms + ttl);
+            cmd.arg(member(lease.stamp, &inner.local.replica, lease.session));
+            self.push(cmd, After::Renew(lease.session));
+            self.expire(&key, ttl + 5_000);
+        }
+        if lease.recorded {
+            self.expire(&inner.keys().session(lease.session), inner.record_ttl_ms());
+        }
+    }
+
+    /// Removes a whole key.
+    pub(super) fn remove(&mut self, key: &str) {
+        let mut cmd = redis::cmd("UNLINK");
+        cmd.arg(key);
+        self.push(cmd, After::Nothing);
+    }
+
+    fn expire(&mut self, key: &str, life_ms: u64) {
+        let mut cmd = redis::cmd("PEXPIRE");
+        cmd.arg(key).arg(life_ms);
+        self.push(cmd, After::Nothing);
+    }
+
+    /// Completes the pipeline with the index's commands.
+    pub(super) fn seal(&mut self, inner: &Inner) {
+        let key = inner.keys().replica_sessions(&inner.local.replica);
+        if !self.index_del.is_empty() {
+            let mut cmd = redis::cmd("HDEL");
+            cmd.arg(&key);
+            for session in self.index_del.drain() {
+                cmd.arg(session.to_string());
+            }
+            self.push(cmd, After::Nothing);
+        }
+        if !self.index_set.is_empty() {
+            let mut cmd = redis::cmd("HSET");
+            cmd.arg(&key);
+            for (session, slot) in self.index_set.drain() {
+                cmd.arg(session.to_string()).arg(slot);
+            }
+            self.push(cmd, After::Nothing);
+        }
+        self.pipeline.ignore_errors();
+    }
+
+    /// Reads the answers of a batch that ran.
+    pub(super) fn outcome(&self, answers: Vec<RedisResult<Value>>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (after, answer) in self.after.iter().zip(answers) {
+            let Ok(answer) = answer else { continue };
+            match after {
+                After::Nothing => {}
+                After::Claim(session) => {
+                    let before: Option<String> = from_redis_value(answer).unwrap_or_default();
+                    if let Some((owner, _)) = before.as_deref().and_then(Owner::split) {
+                        outcome.former.push((*session, owner));
+                    }
+                }
+                After::Fence(session, stamp) => {
+                    if answer == Value::Int(0) {
+                        outcome.superseded.push((*session, *stamp));
+                    }
+                }
+                After::Readmit(session, stamp) => match answer {
+                    Value::Int(0) => outcome.superseded.push((*session, *stamp)),
+                    Value::Int(-1) => outcome.revoked.push((*session, *stamp)),
+                    _ => {}
+                },
+                After::Renew(session) => {
+                    if answer == Value::Int(0) {
+                        outcome.missing.push(*session);
+                    }
+                }
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,129 @@
+//! The replica's own lease, and sweeping after replicas whose lease has ended.
+//!
+//! Never touches the sessions of a replica that renews its lease.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use redis::{Pipeline, Value};
+use tokio::time::sleep;
+
+use super::{
+    Inner,
+    scripts::call,
+    wire::{Slot, member},
+};
+use crate::{
+    model::{ReplicaId, SessionId},
+    redis_link::Failure,
+    tasks::Stop,
+};
+
+/// How long one replica may sweep before another one takes over.
+const SWEEP_TTL: Duration = Duration::from_secs(10);
+/// Index entries read per step of a sweep.
+const SWEEP_PAGE: usize = 500;
+/// Pause after a failed renewal.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Renews until the replica stops or leaves.
+pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
+    let third = inner.local.session.replica_ttl / 3;
+    let mut renewed_before = false;
+    while !stop.stopping() && !inner.has_left() {
+        let pause = match renew(&inner).await {
+            Ok(renewal) => {
+                if renewed_before && !renewal.was_running {
+                    tracing::warn!("this replica's lease had ended; telling redis about all sessions again");
+                    inner.queue.mark_stale();
+                }
+                renewed_before = true;
+                for replica in renewal.ended {
+                    sweep_logged(&inner, &replica).await;
+                }
+                third
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "the replica's lease was not renewed");
+                third.min(RETRY_PAUSE)
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+struct Renewal {
+    was_running: bool,
+    /// Other replicas whose lease has ended.
+    ended: Vec<ReplicaId>,
+}
+
+async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
+    let session = &inner.local.session;
+    let figures = serde_json::to_string(&(inner.local.figures)()).unwrap_or_default();
+    let index_life = u64::try_from((session.session_ttl + session.replica_ttl * 3).as_millis()).unwrap_or(u64::MAX);
+    let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+    renewal.arg(inner.local.replica.as_str()).arg(figures).arg(inner.replica_ttl_ms()).arg(index_life);
+    let (now_ms, running, ended): (u64, u8, Vec<String>) = inner.run(&inner.scripts.replica, &renewal).await?;
+    inner.clock.set(now_ms);
+    let mut expire = redis::cmd("PEXPIRE");
+    expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(index_life);
+    let _: Value = inner.ask(&expire).await?;
+    let ended = ended.iter().filter_map(|name| ReplicaId::new(name).ok());
+    Ok(Renewal { was_running: running == 1, ended: ended.filter(|other| *other != inner.local.replica).collect() })
+}
+
+async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
+    match sweep(inner, replica).await {
+        Ok(None) => {}
+        Ok(Some(sessions)) => tracing::info!(%replica, sessions, "swept after a replica that is gone"),
+        Err(failure) => tracing::debug!(%replica, %failure, "a sweep was interrupted"),
+    }
+}
+
+/// Takes the sessions of a replica that is gone out of their users' sets. `None` when another replica is at it.
+async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Failure> {
+    if !inner.try_hold(&format!("sweep:{replica}"), SWEEP_TTL).await? {
+        return Ok(None);
+    }
+    let (index, swept) = (inner.keys().replica_sessions(replica), inner.keys().replica_swept(replica));
+    // Moved aside first: a replica that only slept and wakes up now writes a new index, which stays.
+    let moved: Result<bool, _> = inner.ask(redis::cmd("RENAMENX").arg(&index).arg(&swept)).await;
+    let left_over = matches!(moved, Ok(false));
+    let mut sessions = 0;
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(&swept).arg(cursor).arg("COUNT").arg(SWEEP_PAGE);
+        let (next, page): (u64, HashMap<String, String>) = inner.ask(&scan).await?;
+        sessions += page.len();
+        remove_members(inner, replica, &page).await?;
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let _: Value = inner.ask(redis::cmd("UNLINK").arg(&swept)).await?;
+    if !left_over {
+        let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+        bury.arg(replica.as_str()).arg("");
+        let _: Value = inner.run(&inner.scripts.bury, &bury).await?;
+    }
+    inner.release(&format!("sweep:{replica}")).await?;
+    Ok(Some(sessions))
+}
+
+async fn remove_members(inner: &Inner, replica: &ReplicaId, page: &HashMap<String, String>) -> Result<(), Failure> {
+    let mut pipeline = Pipeline::new();
+    for (session, slot) in page {
+        let Some(session) = SessionId::parse(session) else { continue };
+        let Ok(slot) = serde_json::from_str::<Slot>(slot) else { continue };
+        if let Some(user) = slot.user() {
+            let key = inner.keys().user_sessions(&user);
+            pipeline.cmd("ZREM").arg(key).arg(member(slot.stamp, replica, session)).ignore();
+        }
+    }
+    inner.tell_all(&pipeline).await
+}

@@ -1,0 +1,229 @@
+//! This replica's sessions as the registry needs them: what to renew, what to write again after Redis lost it. Compact,
+//! since it holds an entry per connection.
+//!
+//! The buckets are locks and wheel slots at once: one bucket is renewed per tick, and because sessions fall into
+//! buckets by a random hash, renewals of all replicas spread evenly over time by themselves.
+//!
+//! Never talks to Redis.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    model::{SessionId, UserId},
+    registry::Admission,
+};
+
+/// Buckets of the index: ticks in one round of renewals.
+pub(super) const BUCKETS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    buckets: [Mutex<HashMap<SessionId, Entry>>; BUCKETS],
+    hasher: RandomState,
+    /// One copy of each profile's name.
+    profiles: Mutex<HashSet<Arc<str>>>,
+    /// The limit of the last admission, for users who were let in while Redis did not answer.
+    connections_max: AtomicU32,
+}
+
+/// One session of this replica.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub user: Option<UserId>,
+    /// `None` until the connection is opened.
+    pub profile: Option<Arc<str>>,
+    /// As the operator sees it, milliseconds since 1970.
+    pub connected_ms: u64,
+    /// Tells the connections of one session apart; milliseconds by Redis's clock as far as it is known.
+    pub stamp: u64,
+    pub connections_max: u32,
+    /// When the token was issued, in seconds since 1970, as far as it is known.
+    pub issued_at: Option<u64>,
+    /// Connections of the session on this replica that are open or being opened.
+    holds: u16,
+    /// How many of them were admitted and not yet opened.
+    unopened: u16,
+    /// Whether the record in Redis was taken over for this connection.
+    pub claimed: bool,
+    /// Whether the record waits to be written.
+    pub record_queued: bool,
+    /// The last record, as JSON.
+    pub record: Option<Box<str>>,
+}
+
+/// What is left to do when the last connection of a session closed.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub user: Option<UserId>,
+    pub stamp: u64,
+    pub had_record: bool,
+    /// The record that had not been written yet, and whether it has yet to take the session over.
+    pub unwritten: Option<(Box<str>, bool)>,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            profiles: Mutex::default(),
+            connections_max: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Entry>> {
+        // The low bits choose the place inside of the bucket's map, under another key; any bits serve here.
+        let index = usize::try_from(self.hasher.hash_one(session) % BUCKETS as u64).unwrap_or_default();
+        &self.buckets[index]
+    }
+
+    /// An admission was granted under `stamp`.
+    pub(super) fn admitted(&self, admission: &Admission, stamp: u64) {
+        self.connections_max.store(admission.connections_max, Ordering::Relaxed);
+        let mut bucket = self.bucket(admission.session).lock();
+        let entry = bucket.entry(admission.session).or_insert_with(|| Entry::new(stamp));
+        entry.user = Some(admission.user.clone());
+        entry.stamp = stamp;
+        entry.connections_max = admission.connections_max;
+        entry.issued_at = admission.issued_at;
+        entry.claimed = false;
+        entry.holds += 1;
+        entry.unopened += 1;
+    }
+
+    /// A connection was opened. `stamp` is used when it was not admitted before.
+    pub(super) fn opened(
+        &self,
+        session: SessionId,
+        user: Option<UserId>,
+        profile: &str,
+        connected_ms: u64,
+        stamp: u64,
+    ) {
+        let profile = self.profile(profile);
+        let connections_max = self.connections_max.load(Ordering::Relaxed);
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
+        if entry.unopened > 0 {
+            entry.unopened -= 1;
+        } else {
+            entry.holds += 1;
+            entry.stamp = stamp;
+            entry.connections_max = connections_max;
+            entry.issued_at = None;
+            entry.user = user;
+            entry.claimed = false;
+        }
+        entry.profile = Some(profile);
+        entry.connected_ms = connected_ms;
+    }
+
+    /// A connection closed. `None` while another connection of the session is open here.
+    pub(super) fn closed(&self, session: SessionId) -> Option<Ended> {
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.get_mut(&session)?;
+        entry.holds -= 1;
+        if entry.holds > 0 {
+            return None;
+        }
+        let entry = bucket.remove(&session)?;
+        if bucket.len() * 4 < bucket.capacity() {
+            bucket.shrink_to_fit();
+        }
+        let had_record = entry.record.is_some();
+        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| (record, !entry.claimed));
+        Some(Ended { user: entry.user, stamp: entry.stamp, had_record, unwritten })
+    }
+
+    /// Keeps a session's record. True when it has to be queued for writing.
+    pub(super) fn record(&self, session: SessionId, record: Box<str>) -> bool {
+        let mut bucket = self.bucket(session).lock();
+        let Some(entry) = bucket.get_mut(&session) else { return false };
+        if entry.claimed && entry.record.as_ref() == Some(&record) {
+            return false;
+        }
+        entry.record = Some(record);
+        !std::mem::replace(&mut entry.record_queued, true)
+    }
+
+    /// The session's record for writing, and whether it takes the session over; it is no longer queued.
+    pub(super) fn take_record(&self, session: SessionId) -> Option<(u64, Box<str>, bool)> {
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.get_mut(&session)?;
+        entry.record_queued = false;
+        let claims = !std::mem::replace(&mut entry.claimed, true);
+        Some((entry.stamp, entry.record.clone()?, claims))
+    }
+
+    pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
+        self.bucket(session).lock().get(&session).cloned()
+    }
+
+    /// Whether the connection of that stamp is the session's newest here.
+    pub(super) fn is_newest(&self, session: SessionId, stamp: u64) -> bool {
+        self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)
+    }
+
+    /// Copies one bucket, as far as its sessions are open or admitted.
+    pub(super) fn bucket_copy(&self, index: usize) -> Vec<(SessionId, Entry)> {
+        self.buckets[index].lock().iter().map(|(session, entry)| (*session, entry.clone())).collect()
+    }
+
+    /// What a round of renewals needs of one bucket, without copying records.
+    pub(super) fn leases(&self, index: usize) -> Vec<Lease> {
+        let bucket = self.buckets[index].lock();
+        let lease = |(session, entry): (&SessionId, &Entry)| {
+            let recorded = entry.claimed && entry.record.is_some();
+            let user = entry.user.clone();
+            (user.is_some() || recorded).then_some(Lease { session: *session, user, stamp: entry.stamp, recorded })
+        };
+        bucket.iter().filter_map(lease).collect()
+    }
+
+    fn profile(&self, name: &str) -> Arc<str> {
+        let mut profiles = self.profiles.lock();
+        if let Some(known) = profiles.get(name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = name.into();
+        profiles.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// One session's part in a round of renewals.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub session: SessionId,
+    pub user: Option<UserId>,
+    pub stamp: u64,
+    /// Whether a record of it is kept in Redis.
+    pub recorded: bool,
+}
+
+impl Entry {
+    fn new(stamp: u64) -> Self {
+        Self {
+            user: None,
+            profile: None,
+            connected_ms: 0,
+            stamp,
+            connections_max: u32::MAX,
+            issued_at: None,
+            holds: 0,
+            unopened: 0,
+            claimed: false,
+            record_queued: false,
+            record: None,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The one task that tells Redis about this replica's sessions: it writes the queue in batches, renews leases bucket by
+//! bucket, and writes everything anew after Redis or this replica lost it. One task, so that these never overtake each
+//! other.
+//!
+//! Never decides: who may stay is the scripts' answer.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{RedisResult, Value};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    Inner, Told,
+    batch::{Batch, Outcome},
+    queue::Op,
+    scripts::Scripts,
+    sessions::BUCKETS,
+};
+use crate::{
+    model::SessionId,
+    redis_link::Failure,
+    registry::{Control, SUPERSEDED, USER_INACTIVE},
+    tasks::Stop,
+};
+
+/// Operations, or renewals, of one batch.
+const BATCH_MAX: usize = 200;
+/// A lone operation waits so long for company: thousands of events per second become a few hundred batches.
+const GATHER: Duration = Duration::from_millis(4);
+/// Pause between two batches when everything is written anew, so that others get their turn.
+const REWRITE_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before a batch is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+    ops: mpsc::Receiver<Op>,
+    stop: Stop,
+    /// The bucket whose leases are renewed next.
+    bucket: usize,
+}
+
+impl Writer {
+    pub(super) fn new(inner: Arc<Inner>, ops: mpsc::Receiver<Op>, stop: Stop) -> Self {
+        Self { inner, ops, stop, bucket: 0 }
+    }
+
+    /// Runs until the replica stops.
+    pub(super) async fn run(mut self) {
+        let inner = Arc::clone(&self.inner);
+        let mut stop = self.stop.clone();
+        let round = inner.local.session.session_ttl / 3;
+        let mut tick = interval((round / BUCKETS as u32).max(Duration::from_millis(1)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waiting = Vec::with_capacity(BATCH_MAX);
+        let mut generations = inner.link.generations();
+        let mut pubsub_links = inner.link.pubsub_links();
+        while !stop.stopping() {
+            tokio::select! {
+                count = self.ops.recv_many(&mut waiting, BATCH_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.gather(&mut waiting).await;
+                    self.write(&mut waiting).await;
+                }
+                _ = tick.tick() => self.renew().await,
+                () = inner.queue.stale() => self.rewrite().await,
+                // Another server may have lost anything.
+                Ok(()) = generations.changed() => inner.queue.mark_stale(),
+                // Control messages may have been missed, and the scripts tell who should have heard one.
+                Ok(()) = pubsub_links.changed() => inner.queue.mark_stale(),
+                () = stop.wait() => {}
+            }
+        }
+    }
+
+    /// Lets a small batch grow.
+    async fn gather(&mut self, waiting: &mut Vec<Op>) {
+        if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|op| matches!(op, Op::Flushed(_))) {
+            sleep(GATHER).await;
+        }
+        while waiting.len() < BATCH_MAX
+            && let Ok(op) = self.ops.try_recv()
+        {
+            waiting.push(op);
+        }
+    }
+
+    async fn write(&mut self, waiting: &mut Vec<Op>) {
+        let mut batch = Batch::default();
+        for op in waiting.iter() {
+            batch.op(&self.inner, op);
+        }
+        self.send(batch).await;
+        for op in waiting.drain(..) {
+            if let Op::Flushed(told) = op {
+                // Whoever asked may have given up.
+                let _ = told.send(());
+            }
+        }
+    }
+
+    /// Renews one bucket's leases.
+    async fn renew(&mut self) {
+        let leases = self.inner.sessions.leases(self.bucket);
+        self.bucket = (self.bucket + 1) % BUCKETS;
+        if self.inner.has_left() {
+            return;
+        }
+        for chunk in leases.chunks(BATCH_MAX) {
+            let mut batch = Batch::default();
+            let now_ms = self.inner.clock.now_ms();
+            for lease in chunk {
+                batch.renew(&self.inner, lease, now_ms);
+            }
+            let outcome = self.send(batch).await;
+            let mut again = Batch::default();
+            for session in outcome.missing {
+                if let Some(entry) = self.inner.sessions.get(session) {
+                    again.readmit(&self.inner, session, &entry);
+                }
+            }
+            self.send(again).await;
+        }
+    }
+
+    /// Writes everything anew, a bit at a time.
+    async fn rewrite(&mut self) {
+        self.inner.queue.begin_rewrite();
+        if self.inner.has_left() {
+            return;
+        }
+        // What is no longer connected must not stay in the index, whatever was lost.
+        let index = self.inner.keys().replica_sessions(&self.inner.local.replica);
+        let mut batch = Batch::default();
+        batch.remove(&index);
+        self.send(batch).await;
+        let mut count = 0;
+        for bucket in 0..BUCKETS {
+            for chunk in self.inner.sessions.bucket_copy(bucket).chunks(BATCH_MAX) {
+                let mut batch = Batch::default();
+                for (session, entry) in chunk {
+                    batch.whole(&self.inner, *session, entry);
+                }
+                count += chunk.len();
+                self.send(batch).await;
+                sleep(REWRITE_PAUSE).await;
+            }
+        }
+        if count > 0 {
+            tracing::info!(sessions = count, "told redis about all sessions again");
+        }
+    }
+
+    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers.
+    async fn send(&self, mut batch: Batch) -> Outcome {
+        batch.seal(&self.inner);
+        if batch.is_empty() {
+            return Outcome::default();
+        }
+        let mut stop = self.stop.clone();
+        loop {
+            match self.attempt(&batch).await {
+                Ok(answers) => {
+                    let outcome = batch.outcome(answers);
+                    self.act(&outcome);
+                    return outcome;
+                }
+                Err(failure) => tracing::debug!(%failure, "a batch of session changes waits for redis"),
+            }
+            tokio::select! {
+                () = sleep(RETRY_PAUSE) => {}
+                () = stop.wait() => return Outcome::default(),
+            }
+        }
+    }
+
+    /// One attempt; fails when the batch has to be sent again.
+    async fn attempt(&self, batch: &Batch) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let mut commands = self.inner.commands()?;
+        let answers: RedisResult<Vec<RedisResult<Value>>> = batch.pipeline.query_async(&mut commands).await;
+        let answers = answers.map_err(|error| self.inner.failed(&error))?;
+        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            match self.inner.failed(error) {
+                Failure::NoScript => {
+                    for script in Scripts::TEXTS {
+                        let _: Value = self.inner.ask(redis::cmd("SCRIPT").arg("LOAD").arg(*script)).await?;
+                    }
+                    return Err(Failure::NoScript);
+                }
+                failure @ (Failure::Denied(_) | Failure::Other(_) | Failure::TooOld(_)) => {
+                    tracing::warn!(%failure, "redis refused a session change");
+                }
+                passing => return Err(passing),
+            }
+        }
+        Ok(answers)
+    }
+
+    fn act(&self, outcome: &Outcome) {
+        let close = |ended: &[(SessionId, u64)], code: u16, reason: &str| {
+            for (session, stamp) in ended {
+                let control = Control::Close { session: session.to_string(), code, reason: reason.to_owned() };
+                self.inner.deliver(Told { control, stamp: Some(*stamp) });
+            }
+        };
+        close(&outcome.superseded, SUPERSEDED, "the session continues elsewhere");
+        close(&outcome.revoked, USER_INACTIVE, "the user's tokens were revoked");
+        for (session, owner) in &outcome.former {
+            self.inner.supersede(*session, owner);
+        }
+    }
+}
