@@ -204,6 +204,7 @@ impl Batch {
                 cmd.arg(session.to_string()).arg(slot);
             }
             self.push(cmd, After::Nothing);
+            self.expire(&key, inner.index_ttl_ms());
         }
         self.pipeline.ignore_errors();
     }

@@ -61,9 +61,8 @@ struct Renewal {
 }
 
 async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
-    let session = &inner.local.session;
     let figures = serde_json::to_string(&(inner.local.figures)()).unwrap_or_default();
-    let index_life = u64::try_from((session.session_ttl + session.replica_ttl * 3).as_millis()).unwrap_or(u64::MAX);
+    let index_life = inner.index_ttl_ms();
     let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     renewal.arg(inner.local.replica.as_str()).arg(figures).arg(inner.replica_ttl_ms()).arg(index_life);
     let (now_ms, running, ended): (u64, u8, Vec<String>) = inner.run(&inner.scripts.replica, &renewal).await?;

@@ -287,6 +287,12 @@ impl Inner {
         self.session_ttl_ms() + self.resume_ttl_ms()
     }
 
+    /// Life of this replica's index after its last renewal: long enough for another replica to sweep by it, and no
+    /// longer than the sessions' own leases make that useful.
+    fn index_ttl_ms(&self) -> u64 {
+        self.session_ttl_ms() + self.replica_ttl_ms() * 3
+    }
+
     /// Hands a control message to this replica, unless it means a connection that is gone.
     fn deliver(&self, told: Told) {
         if let (Control::Close { session, .. }, Some(stamp)) = (&told.control, told.stamp)

@@ -1,0 +1,575 @@
+//! The registry's contract: what one process can show runs over memory and Redis alike, the rest over several
+//! registries on one Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use tickgate::{
+    config,
+    metrics::Metrics,
+    model::{ReplicaId, SessionId, StreamId, UserId},
+    redis_link::RedisLink,
+    registry::{
+        Admission, ConnectionInfo, Control, Local, Registry, ReplicaFigures, SessionRecord, SubscriptionRecord, Verdict,
+    },
+    tasks::Tasks,
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::support::{PATIENCE, eventually, redis::RedisServer};
+
+/// One replica's registry, and what it was told.
+struct Seat {
+    registry: Registry,
+    replica: ReplicaId,
+    controls: mpsc::UnboundedReceiver<Control>,
+    tasks: Tasks,
+}
+
+fn session_times() -> config::Session {
+    config::Session {
+        heartbeat_interval: Duration::from_secs(30),
+        heartbeat_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(10),
+        resume_ttl: Duration::from_secs(2),
+        age_max: Duration::ZERO,
+        replica_ttl: Duration::from_millis(900),
+        session_ttl: Duration::from_secs(6),
+    }
+}
+
+fn redis_config(url: &str) -> config::Redis {
+    config::Redis {
+        url: config::Secret::new(url),
+        prefix: "tg1:".into(),
+        pool_size: 4,
+        pool_wait_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(1),
+        canary_interval: Duration::from_millis(200),
+        canary_timeout: Duration::from_millis(800),
+        compare_interval: Duration::from_secs(5),
+        dedupe_ttl: Duration::from_secs(60),
+        ca_file: None,
+    }
+}
+
+impl Seat {
+    fn new(build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
+        Self::with_times(session_times(), build)
+    }
+
+    fn with_times(session: config::Session, build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
+        let (told, controls) = mpsc::unbounded_channel();
+        let (replica, tasks) = (ReplicaId::random(), Tasks::new());
+        let local = Local {
+            replica: replica.clone(),
+            session,
+            control: Box::new(move |control| {
+                let _ = told.send(control);
+            }),
+            figures: Box::new(|| ReplicaFigures { connections: 3, subscriptions: 7, started_ms: 1, draining: false }),
+        };
+        Self { registry: build(local, &tasks), replica, controls, tasks }
+    }
+
+    fn memory() -> Self {
+        Self::new(|local, _| Registry::memory(local))
+    }
+
+    /// A seat on the server, when its link stands and its control channels are subscribed.
+    async fn redis(server: &RedisServer) -> Self {
+        Self::redis_with(server, session_times()).await
+    }
+
+    async fn redis_with(server: &RedisServer, session: config::Session) -> Self {
+        let mut links = None;
+        let mut seat = Self::with_times(session, |local, tasks| {
+            let link = RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
+            links = Some(link.clone());
+            Registry::redis(link, local, tasks)
+        });
+        let registry = seat.registry.clone();
+        let replica = seat.replica.clone();
+        eventually("the replica in the cluster", async || {
+            let figures = registry.cluster().await.ok()?;
+            figures.replicas.iter().any(|(other, _)| *other == replica).then_some(())
+        })
+        .await;
+        let mut commands = server.connect().await;
+        eventually("the control channel", async || {
+            let channels: Vec<String> = redis::cmd("PUBSUB")
+                .arg("CHANNELS")
+                .arg(format!("*{replica}*"))
+                .query_async(&mut commands)
+                .await
+                .ok()?;
+            (!channels.is_empty()).then_some(())
+        })
+        .await;
+        while seat.controls.try_recv().is_ok() {}
+        seat
+    }
+
+    async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
+        let user = UserId::new(user).unwrap();
+        let admission =
+            Admission { user, session, connections_max: max, evict_oldest, issued_at: Some(u64::from(u32::MAX)) };
+        self.registry.admit(&admission).await.expect("an answer")
+    }
+
+    /// Admits and opens, as a connection does.
+    async fn connect(&self, user: &str, session: SessionId, max: u32) -> Verdict {
+        let verdict = self.admit(user, session, max, false).await;
+        if matches!(verdict, Verdict::Admitted { .. }) {
+            self.opened(Some(user), session);
+        }
+        verdict
+    }
+
+    fn opened(&self, user: Option<&str>, session: SessionId) {
+        self.registry.opened(ConnectionInfo {
+            session: session.to_string(),
+            replica: self.replica.to_string(),
+            user: user.map(Into::into),
+            profile: "trading".into(),
+            connected_ms: 1_763_700_000_000,
+        });
+    }
+
+    fn closed(&self, user: &str, session: SessionId) {
+        self.registry.closed(session, Some(&UserId::new(user).unwrap()));
+    }
+
+    async fn told(&mut self) -> Control {
+        timeout(PATIENCE, self.controls.recv()).await.expect("a control message").expect("the registry to live")
+    }
+
+    async fn told_to_close(&mut self, session: SessionId, code: u16) {
+        match self.told().await {
+            Control::Close { session: told, code: with, .. } => assert_eq!((told, with), (session.to_string(), code)),
+            other => panic!("told {other:?}"),
+        }
+    }
+
+    /// The replica is gone without a word, as after a kill.
+    async fn die(self) {
+        assert_eq!(self.tasks.end(PATIENCE).await, 0);
+    }
+}
+
+fn record(channel: &str, seq: u64) -> SessionRecord {
+    SessionRecord {
+        user: Some("alice".into()),
+        profile: "trading".into(),
+        param: None,
+        subscriptions: vec![SubscriptionRecord {
+            channel: channel.into(),
+            confirmed: Some(StreamId::new(1_763_700_000_000, seq)),
+            max_rate: None,
+        }],
+    }
+}
+
+fn admitted(connections: u32) -> Verdict {
+    Verdict::Admitted { connections, evicted: None }
+}
+
+/// Runs the same test over memory and over Redis.
+macro_rules! over_both {
+    ($($(#[$doc:meta])* $name:ident => $test:ident;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn memory() {
+                $test(Seat::memory()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn redis() {
+                let server = RedisServer::start();
+                $test(Seat::redis(&server).await).await;
+            }
+        }
+    )*};
+}
+
+over_both! {
+    a_user_has_so_many_connections_and_no_more => limits;
+    the_oldest_connection_gives_way_where_that_is_the_rule => evicts;
+    a_session_replaces_its_own_ghost => ghosts;
+    overlapping_connections_of_one_session_release_it_once => overlaps;
+    a_record_outlives_its_connection_by_the_resume_window => records;
+    a_ticket_is_good_once => tickets;
+    revoked_tokens_stay_out => revokes;
+    the_operator_sees_who_is_connected => views;
+}
+
+async fn limits(seat: Seat) {
+    let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
+    assert_eq!(seat.connect("alice", sessions[0], 2).await, admitted(1));
+    assert_eq!(seat.connect("alice", sessions[1], 2).await, admitted(2));
+    assert_eq!(seat.connect("alice", sessions[2], 2).await, Verdict::Refused { connections: 2 });
+    assert_eq!(seat.connect("bob", SessionId::random(), 2).await, admitted(1), "another user has slots of its own");
+    assert_eq!(seat.connect("carol", SessionId::random(), 0).await, Verdict::Refused { connections: 0 });
+    seat.closed("alice", sessions[0]);
+    eventually("the closed connection's slot", async || {
+        (seat.connect("alice", sessions[2], 2).await == admitted(2)).then_some(())
+    })
+    .await;
+}
+
+async fn evicts(mut seat: Seat) {
+    let (first, second, third) = (SessionId::random(), SessionId::random(), SessionId::random());
+    seat.connect("alice", first, 2).await;
+    // The order of admission is told apart by the millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    seat.connect("alice", second, 2).await;
+    let verdict = seat.admit("alice", third, 2, true).await;
+    assert_eq!(verdict, Verdict::Admitted { connections: 2, evicted: Some(first) });
+    seat.told_to_close(first, 4501).await;
+}
+
+async fn ghosts(mut seat: Seat) {
+    let session = SessionId::random();
+    assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
+    assert_eq!(seat.connect("alice", session, 1).await, admitted(1), "its own ghost does not count");
+    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    // The end of the connection that was replaced does not free the slot of the one that replaced it.
+    seat.closed("alice", session);
+    seat.registry.record(session, record("orders", 1));
+    eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
+    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert!(seat.controls.try_recv().is_err(), "a replica tells two connections of one session apart by itself");
+}
+
+async fn overlaps(seat: Seat) {
+    let session = SessionId::random();
+    seat.connect("alice", session, 5).await;
+    seat.connect("alice", session, 5).await;
+    seat.closed("alice", session);
+    seat.closed("alice", session);
+    eventually("the slot", async || (seat.connect("alice", SessionId::random(), 1).await == admitted(1)).then_some(()))
+        .await;
+    eventually("only the new connection", async || {
+        (seat.registry.connections(10).await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+}
+
+async fn records(seat: Seat) {
+    let session = SessionId::random();
+    assert_eq!(seat.registry.recall(session).await.unwrap(), None);
+    seat.connect("alice", session, 5).await;
+    seat.registry.record(session, record("orders", 1));
+    seat.registry.record(session, record("orders", 2));
+    let newest = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 2)).then_some(());
+    eventually("the newest record", newest).await;
+    seat.registry.record(session, record("orders", 3));
+    seat.closed("alice", session);
+    let last = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 3)).then_some(());
+    eventually("the last record, although the connection closed at once", last).await;
+    seat.registry.record(session, record("orders", 4));
+    let gone = async || match seat.registry.recall(session).await.unwrap() {
+        Some(kept) => {
+            assert_eq!(kept, record("orders", 3), "nothing is recorded after the end");
+            None
+        }
+        None => Some(()),
+    };
+    eventually("the end of the resume window", gone).await;
+}
+
+async fn tickets(seat: Seat) {
+    let ttl = Duration::from_secs(30);
+    seat.registry.put_ticket("a-ticket", "a.jwt.token", ttl).await.unwrap();
+    assert_eq!(seat.registry.take_ticket("another").await.unwrap(), None);
+    assert_eq!(seat.registry.take_ticket("a-ticket").await.unwrap().as_deref(), Some("a.jwt.token"));
+    assert_eq!(seat.registry.take_ticket("a-ticket").await.unwrap(), None);
+    seat.registry.put_ticket("short", "token", Duration::from_millis(20)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert_eq!(seat.registry.take_ticket("short").await.unwrap(), None, "a ticket ends");
+}
+
+async fn revokes(mut seat: Seat) {
+    let alice = UserId::new("alice").unwrap();
+    seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
+    match seat.told().await {
+        Control::CloseUser { user, code, .. } => assert_eq!((user.as_str(), code), ("alice", 4002)),
+        other => panic!("told {other:?}"),
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for (issued_at, verdict) in
+        [(None, Verdict::Revoked), (Some(now - 5), Verdict::Revoked), (Some(now + 5), admitted(1))]
+    {
+        let session = SessionId::random();
+        let admission = Admission { user: alice.clone(), session, connections_max: 5, evict_oldest: false, issued_at };
+        assert_eq!(seat.registry.admit(&admission).await.unwrap(), verdict, "issued at {issued_at:?}");
+    }
+    assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
+}
+
+async fn views(seat: Seat) {
+    let (alice, anonymous) = (SessionId::random(), SessionId::random());
+    seat.connect("alice", alice, 5).await;
+    seat.connect("alice", SessionId::random(), 5).await;
+    seat.opened(None, anonymous);
+    let seen = eventually("three connections", async || {
+        let seen = seat.registry.connections(10).await.unwrap();
+        (seen.len() == 3).then_some(seen)
+    })
+    .await;
+    let info = seen.iter().find(|info| info.session == alice.to_string()).expect("alice's session");
+    assert_eq!((info.user.as_deref(), info.profile.as_str()), (Some("alice"), "trading"));
+    assert_eq!((info.connected_ms, info.replica.as_str()), (1_763_700_000_000, seat.replica.as_str()));
+    assert_eq!(seat.registry.connections(2).await.unwrap().len(), 2);
+    assert_eq!(seat.registry.users(10).await.unwrap().into_iter().collect::<Vec<_>>(), vec![("alice".to_owned(), 2)]);
+    let cluster = seat.registry.cluster().await.unwrap();
+    assert_eq!(cluster.replicas.len(), 1);
+    assert_eq!(cluster.replicas[0].1.subscriptions, 7);
+    seat.registry.closed(anonymous, None);
+    eventually("two connections", async || (seat.registry.connections(10).await.unwrap().len() == 2).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_counts_over_all_replicas() {
+    let server = RedisServer::start();
+    let (one, other) = (Arc::new(Seat::redis(&server).await), Arc::new(Seat::redis(&server).await));
+    let attempts = (0..40).map(|index| {
+        let seat = Arc::clone(if index % 2 == 0 { &one } else { &other });
+        async move { seat.connect("alice", SessionId::random(), 5).await }
+    });
+    let verdicts = futures_util::future::join_all(attempts).await;
+    let admitted = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count();
+    assert_eq!(admitted, 5, "however many come at once, on whichever replica");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_moves_is_closed_where_it_was() {
+    let server = RedisServer::start();
+    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    assert_eq!(other.connect("alice", session, 1).await, admitted(1), "never refused because of itself");
+    one.told_to_close(session, 4501).await;
+    // The old replica's clean-up leaves the new connection alone.
+    one.closed("alice", session);
+    eventually("the old replica's index to be empty", async || {
+        let seen = one.registry.connections(10).await.unwrap();
+        (seen.len() == 1 && seen[0].replica == other.replica.as_str()).then_some(())
+    })
+    .await;
+    assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
+    let server = RedisServer::start();
+    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let session = SessionId::random();
+    one.opened(None, session);
+    one.registry.record(session, record("ticker:BTCUSDT", 1));
+    eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
+    other.opened(None, session);
+    other.registry.record(session, record("ticker:BTCUSDT", 2));
+    one.told_to_close(session, 4501).await;
+    one.registry.record(session, record("ticker:BTCUSDT", 9));
+    one.told_to_close(session, 4501).await;
+    one.registry.closed(session, None);
+    one.registry.leave().await.unwrap();
+    let kept = other.registry.recall(session).await.unwrap();
+    assert_eq!(kept, Some(record("ticker:BTCUSDT", 2)), "the old connection writes over nothing of the new one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_connection_gives_way_on_whatever_replica_it_is() {
+    let server = RedisServer::start();
+    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (first, second) = (SessionId::random(), SessionId::random());
+    one.connect("alice", first, 1).await;
+    let verdict = other.admit("alice", second, 1, true).await;
+    assert_eq!(verdict, Verdict::Admitted { connections: 1, evicted: Some(first) });
+    one.told_to_close(first, 4501).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_replica_is_swept_by_another() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    one.connect("alice", SessionId::random(), 1).await;
+    one.opened(None, SessionId::random());
+    let replica = one.replica.clone();
+    eventually("the index", async || (other.registry.connections(10).await.unwrap().len() == 2).then_some(())).await;
+    assert_eq!(other.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    let killed = tokio::time::Instant::now();
+    one.die().await;
+    eventually("the slot to come back", async || {
+        (other.connect("alice", SessionId::random(), 1).await == admitted(1)).then_some(())
+    })
+    .await;
+    let times = session_times();
+    assert!(killed.elapsed() < times.session_ttl, "by the sweep, not by the end of the session's own lease");
+    eventually("nothing to be left of the replica", async || {
+        let mut commands = server.connect().await;
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("*{replica}*")).query_async(&mut commands).await.unwrap();
+        let cluster = other.registry.cluster().await.unwrap();
+        (keys.is_empty() && cluster.replicas.len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_of_a_lone_killed_replica_end_by_themselves() {
+    let server = RedisServer::start();
+    let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
+    let one = Seat::redis_with(&server, times).await;
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    one.registry.record(session, record("orders", 1));
+    eventually("the record", async || one.registry.recall(session).await.unwrap()).await;
+    one.die().await;
+    let mut commands = server.connect().await;
+    eventually("every key of the sessions and the replica to end", async || {
+        let keys: Vec<String> = redis::cmd("KEYS").arg("tg1:*").query_async(&mut commands).await.unwrap();
+        keys.iter().all(|key| key == "tg1:gen").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
+    let server = RedisServer::start();
+    let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
+    let one = Seat::redis_with(&server, times).await;
+    let (session, anonymous) = (SessionId::random(), SessionId::random());
+    one.connect("alice", session, 1).await;
+    one.opened(None, anonymous);
+    one.registry.record(anonymous, record("ticker:BTCUSDT", 1));
+    let begin = tokio::time::Instant::now();
+    while begin.elapsed() < Duration::from_secs(4) {
+        assert_eq!(one.admit("alice", SessionId::random(), 1, false).await, Verdict::Refused { connections: 1 });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(one.registry.recall(anonymous).await.unwrap().is_some(), "the record is kept with its connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
+    let server = RedisServer::start();
+    let times = config::Session { session_ttl: Duration::from_secs(3), ..session_times() };
+    let mut one = Seat::redis_with(&server, times).await;
+    let (kept, lost) = (SessionId::random(), SessionId::random());
+    one.connect("alice", kept, 1).await;
+    one.connect("bob", lost, 1).await;
+    // As if the replica had slept through both leases, and another connection had taken bob's slot meanwhile.
+    let mut commands = server.connect().await;
+    let _: i64 =
+        redis::cmd("DEL").arg("tg1:{u:alice}:l").arg("tg1:{u:bob}:l").query_async(&mut commands).await.unwrap();
+    let other = format!("1763700000000:elsewhere:{}", SessionId::random());
+    let _: i64 = redis::cmd("ZADD")
+        .arg("tg1:{u:bob}:l")
+        .arg(u32::MAX as u64 * 1_000)
+        .arg(other)
+        .query_async(&mut commands)
+        .await
+        .unwrap();
+    one.told_to_close(lost, 4501).await;
+    eventually("alice, who has room, to be back in", async || {
+        let count: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut commands).await.ok()?;
+        (count == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_told_again_to_a_redis_that_lost_it() {
+    let mut server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    one.registry.record(session, record("orders", 7));
+    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    server.kill();
+    server.restart();
+    let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
+    assert_eq!(kept, record("orders", 7));
+    eventually("the slot to be taken again", async || {
+        let user = UserId::new("alice").unwrap();
+        let admission =
+            Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
+        (one.registry.admit(&admission).await.ok()? == Verdict::Refused { connections: 1 }).then_some(())
+    })
+    .await;
+    eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let one = Seat::redis(&server).await;
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    eventually("the index", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
+    server.kill();
+    let user = UserId::new("alice").unwrap();
+    let doubtful =
+        Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
+    assert!(one.registry.admit(&doubtful).await.is_err(), "unavailable, and said so");
+    one.closed("alice", session);
+    server.restart();
+    eventually("the slot", async || match one.registry.admit(&doubtful).await.ok()? {
+        Verdict::Admitted { connections: 1, .. } => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_messages_reach_whom_they_mean() {
+    let server = RedisServer::start();
+    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let session = SessionId::random();
+    one.connect("alice", session, 5).await;
+    one.registry.record(session, record("orders", 1));
+    eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
+    let close = Control::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
+    other.registry.control(close.clone()).await.unwrap();
+    assert_eq!(one.told().await, close);
+    let all = Control::CloseUser { user: "alice".into(), code: 4500, reason: "by the operator".into() };
+    other.registry.control(all.clone()).await.unwrap();
+    assert_eq!(one.told().await, all);
+    assert_eq!(other.told().await, all, "a user may be anywhere, also here; a session is at one place");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_lease_has_one_holder() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let ttl = Duration::from_secs(30);
+    assert!(one.registry.hold("feed", ttl).await.unwrap());
+    assert!(!other.registry.hold("feed", ttl).await.unwrap());
+    assert!(one.registry.hold("feed", ttl).await.unwrap(), "renewed by its holder");
+    one.registry.leave().await.unwrap();
+    assert!(other.registry.hold("feed", ttl).await.unwrap(), "free at once when its holder leaves");
+    let brief = Duration::from_millis(30);
+    assert!(other.registry.hold("brief", brief).await.unwrap());
+    let third = Seat::redis(&server).await;
+    eventually("the lease to end by itself", async || third.registry.hold("brief", brief).await.unwrap().then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    one.registry.record(session, record("orders", 5));
+    one.registry.leave().await.unwrap();
+    assert_eq!(other.registry.cluster().await.unwrap().replicas.len(), 1);
+    assert_eq!(other.connect("alice", SessionId::random(), 1).await, admitted(1));
+    let kept = other.registry.recall(session).await.unwrap();
+    assert_eq!(kept, Some(record("orders", 5)), "so that its clients can resume elsewhere");
+}

@@ -1,0 +1,142 @@
+//! A redis-server of one test's own: own port, own directory, gone with the test.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Which program to run instead of the `redis-server` in the path.
+const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
+
+pub struct RedisServer {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// A fresh server without persistence.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A fresh server with further arguments, such as `["--appendonly", "yes"]`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("tickgate-redis-").expect("a temporary directory");
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        // Between choosing a free port and the server's bind somebody else may take it: then the next one is tried.
+        for _ in 0..10 {
+            let port = free_port();
+            let mut child = spawn(&dir, port, &arguments);
+            if wait_until_ready(&mut child, port) {
+                return Self { child, port, dir, arguments };
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("redis-server did not start:\n{}", log(&dir));
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("redis-server to be running");
+        self.child.wait().expect("redis-server to end");
+    }
+
+    /// Starts the server again after [`RedisServer::kill`], on the same port and directory.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.dir, self.port, &self.arguments);
+        assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
+    }
+
+    /// A connection of the test's own, to look at what is stored.
+    pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a valid url");
+        client.get_multiplexed_async_connection().await.expect("redis-server to answer")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("redis-server said:\n{}", log(&self.dir));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("the port to be known").port()
+}
+
+fn spawn(dir: &TempDir, port: u16, arguments: &[String]) -> Child {
+    let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
+    let mut command = Command::new(&program);
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--enable-debug-command", "local", "--logfile", "redis.log"]);
+    command
+        .arg("--dir")
+        .arg(dir.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|error| {
+        panic!(
+            "{} can't be run ({error}): install it (apt-get install redis-server) or set {PROGRAM}",
+            program.display()
+        )
+    })
+}
+
+/// Whether the child itself, not somebody else on its port, answers.
+fn wait_until_ready(child: &mut Child, port: u16) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return false;
+        }
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port))
+            && process_id(stream).is_some_and(|id| id == child.id())
+        {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+fn process_id(mut stream: TcpStream) -> Option<u32> {
+    use std::io::{Read, Write};
+    stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
+    stream.write_all(b"INFO server\r\n").ok()?;
+    let mut reply = Vec::new();
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&reply).contains("tcp_port:") {
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => reply.extend_from_slice(&buffer[..count]),
+            _ => return None,
+        }
+    }
+    let text = String::from_utf8_lossy(&reply);
+    text.lines().find_map(|line| line.strip_prefix("process_id:"))?.trim().parse().ok()
+}
+
+fn log(dir: &TempDir) -> String {
+    fs::read_to_string(dir.path().join("redis.log")).unwrap_or_default()
+}
