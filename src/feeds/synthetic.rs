@@ -1,0 +1,92 @@
+//! A market that nobody trades on, so that a first run shows something alive. Never mistaken for a real one: it is on
+//! in development mode only, unless the configuration asks for it.
+
+mod book;
+mod decimal;
+mod instrument;
+mod random;
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::time::MissedTickBehavior;
+
+use self::instrument::Instrument;
+use super::lease::Lease;
+use crate::{
+    config,
+    metrics::Door,
+    model::Topic,
+    publisher::{PublishRequest, Publisher},
+    registry::Registry,
+    tasks::Stop,
+};
+
+/// A seeded random walk of several symbols. Pure: the same seed and the same times give the same messages.
+#[derive(Debug)]
+pub struct SyntheticMarket {
+    instruments: Vec<Instrument>,
+}
+
+impl SyntheticMarket {
+    /// A market of these symbols, each checked as a part of a topic name before. A symbol's walk depends on the seed
+    /// and on its own name only.
+    #[must_use]
+    pub fn new(seed: u64, symbols: &[String]) -> Self {
+        Self { instruments: symbols.iter().map(|symbol| Instrument::new(seed, symbol)).collect() }
+    }
+
+    /// Moves every price once. What is published of it: the trades, the ticker, the order book of each symbol, as of
+    /// `now_ms` (milliseconds since 1970).
+    pub fn step(&mut self, now_ms: u64) -> Vec<(Topic, Bytes)> {
+        let mut publications = Vec::with_capacity(self.instruments.len() * 4);
+        for instrument in &mut self.instruments {
+            instrument.step(now_ms, &mut publications);
+        }
+        publications
+    }
+}
+
+/// Steps and publishes while this replica holds the feed's lease, until it stops.
+pub(super) async fn run(config: config::Synthetic, publisher: Publisher, registry: Registry, mut stop: Stop) {
+    let mut market = SyntheticMarket::new(config.seed, &config.symbols);
+    let mut lease = Lease::new(registry, "feed:synthetic");
+    let mut ticks = tokio::time::interval(config.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = stop.wait() => return,
+            _ = ticks.tick() => {}
+        }
+        if !lease.is_held(Instant::now()).await {
+            continue;
+        }
+        let failed = publish(&publisher, market.step(now_ms())).await;
+        if failed > 0 && !failing {
+            tracing::warn!(failed, "synthetic feed can't publish");
+        }
+        failing = failed > 0;
+    }
+}
+
+/// Publishes one step and waits for all answers, so that no more than one step is ever under way. How many failed.
+async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>) -> usize {
+    let under_way: Vec<_> = publications
+        .into_iter()
+        .map(|(topic, payload)| {
+            let channel = topic.as_str();
+            publisher.publish(PublishRequest { channel, user: None, payload, msg_id: None, door: Door::Feed })
+        })
+        .collect();
+    join_all(under_way).await.into_iter().filter(Result::is_err).count()
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
