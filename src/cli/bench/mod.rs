@@ -1,0 +1,149 @@
+//! `tickgate bench`: how fast this machine's gateway is, measured by a load that costs little itself.
+//!
+//! Without further flags it starts everything it measures (a fresh gateway and Redis for every run, the bare-send
+//! line) and stops it again. With `--target` it measures any WebSocket server that is described to it.
+
+mod client;
+mod clock;
+mod figures;
+mod histogram;
+mod limit;
+mod load;
+mod measure;
+mod observe;
+mod plan;
+mod publish;
+mod redis_publish;
+mod stage;
+mod stamp;
+mod started;
+mod tally;
+mod target;
+mod workloads;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use serde_json::json;
+use thiserror::Error;
+
+use figures::Outcome;
+use stage::Stage;
+use target::Target;
+use workloads::WORKLOADS;
+
+/// Measure this machine's gateway, or another WebSocket server.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Workloads to run; all of them when none is named.
+    workloads: Vec<String>,
+    /// Print the workloads and end.
+    #[arg(long)]
+    list: bool,
+    /// Times that each workload is run; the median is quoted.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds that a workload is measured for, after it has warmed up.
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// Bytes of a published JSON object.
+    #[arg(long, default_value_t = 200)]
+    payload_bytes: usize,
+    /// Core that the gateway runs on.
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// Core that the load runs on.
+    #[arg(long)]
+    load_cpu: Option<usize>,
+    /// Core that Redis runs on; the load's when not given.
+    #[arg(long)]
+    redis_cpu: Option<usize>,
+    /// Measure the gateway without Redis.
+    #[arg(long)]
+    memory: bool,
+    /// Also write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Description of another server, which runs already.
+    #[arg(long, value_name = "FILE", requires_all = ["sockets", "publish"])]
+    target: Option<PathBuf>,
+    /// Where its sockets are.
+    #[arg(long, value_name = "HOST:PORT")]
+    sockets: Option<String>,
+    /// Where its publish call is.
+    #[arg(long, value_name = "HOST:PORT")]
+    publish: Option<String>,
+    /// Key of its publish call.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    key: String,
+    /// Its process, for CPU and memory; may be given more than once.
+    #[arg(long, value_name = "PID")]
+    pid: Vec<u32>,
+    /// Be the server of the bare-send line.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    limit_listen: Option<SocketAddr>,
+}
+
+/// Why a benchmark ended early.
+#[derive(Debug, Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Said(String),
+}
+
+/// Runs the workloads and prints their figures.
+///
+/// # Errors
+/// When a server can't be started or reached, refuses what the workload needs, or breaks the protocol. Lost and
+/// disordered messages are figures, not errors.
+#[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
+pub fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(address) = args.limit_listen {
+        return limit::serve(address);
+    }
+    if args.list {
+        WORKLOADS.iter().for_each(|workload| println!("{:<16} {}", workload.name, workload.about));
+        return Ok(());
+    }
+    let unknown = |name: &&String| WORKLOADS.iter().all(|workload| workload.name != **name);
+    if let Some(name) = args.workloads.iter().find(unknown) {
+        return Err(Failure::Said(format!("there is no workload {name}; --list prints them")));
+    }
+    if let Some(cpu) = args.load_cpu {
+        started::pin_self(cpu)?;
+    }
+    let target = match &args.target {
+        Some(path) => Target::parse(&std::fs::read_to_string(path)?)?,
+        None => Target::parse(target::TICKGATE)?,
+    };
+    let mut outcomes = Vec::new();
+    for workload in WORKLOADS {
+        let named = args.workloads.iter().any(|name| name == workload.name);
+        if !(named || args.workloads.is_empty()) || (args.target.is_some() && workload.own_only) {
+            continue;
+        }
+        let mut runs = Vec::new();
+        for number in 0..args.runs.max(1) {
+            eprintln!("{} ({} of {})", workload.name, number + 1, args.runs.max(1));
+            let stage = Stage::set(args, &target, workload)?;
+            runs.push((workload.run)(&stage)?);
+        }
+        outcomes.push(Outcome { workload: workload.name, runs });
+        print!("{}", figures::table(&outcomes[outcomes.len() - 1..]));
+    }
+    println!("\n{}", figures::table(&outcomes));
+    if let Some(path) = &args.json {
+        let outcomes: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+        let all = json!({
+            "target": target.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "machine": stage::machine(),
+            "payload_bytes": args.payload_bytes,
+            "seconds": args.seconds,
+            "workloads": outcomes,
+        });
+        std::fs::write(path, format!("{all:#}\n"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What the measured processes use: CPU time, memory, and their own counters. Reads `/proc` and `/metrics`, nothing else.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+/// Processes whose use is added up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Processes(pub(super) Vec<u32>);
+
+impl Processes {
+    /// CPU time of all threads so far, in nanoseconds.
+    pub(super) fn cpu_ns(&self) -> u64 {
+        self.0.iter().map(|pid| cpu_ns(*pid).unwrap_or(0)).sum()
+    }
+
+    /// Resident memory, in bytes.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.0.iter().map(|pid| resident_bytes(*pid).unwrap_or(0)).sum()
+    }
+}
+
+/// `schedstat` counts nanoseconds where `stat` counts hundredths of a second.
+fn cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        sum += text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0) * 1024)
+}
+
+/// The gateway's own counters, where it has them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counters(String);
+
+impl Counters {
+    /// Reads `http://<address>/metrics`; empty when there is nothing to read.
+    pub(super) fn read(address: Option<&str>) -> Self {
+        Self(address.and_then(|address| scrape(address).ok()).unwrap_or_default())
+    }
+
+    /// The sum over all label values of a metric; `None` when it is not there.
+    pub(super) fn get(&self, name: &str) -> Option<f64> {
+        let values = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with([' ', '{']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+}
+
+fn scrape(address: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let this = Processes(vec![std::process::id()]);
+        let before = this.cpu_ns();
+        let mut sum = 0_u64;
+        while this.cpu_ns() - before < 1_000_000 {
+            sum = sum.wrapping_add((0..10_000).map(std::hint::black_box).sum());
+        }
+        assert!(this.resident_bytes() > 100_000, "{sum}");
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels_and_not_confused_with_longer_names() {
+        let counters =
+            Counters("# HELP a_total x\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 50\nb 1.5\n".into());
+        assert_eq!(counters.get("a_total"), Some(5.0));
+        assert_eq!(counters.get("b"), Some(1.5));
+        assert_eq!(counters.get("c"), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Publishing, without waiting for answers: many publications under way on one connection.
+
+use std::io::{self, Read, Write};
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+
+use super::{
+    Failure,
+    stamp::{Stamp, find},
+    target::{Call, PublishKind, Target},
+};
+use crate::connection::frame::{self, Opcode};
+
+/// Enough of an answer to tell what was wrong.
+const ANSWER_BYTES_MAX: usize = 2048;
+
+/// One publishing connection.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    socket: TcpStream,
+    kind: PublishKind,
+    host: String,
+    headers: String,
+    payload_bytes: usize,
+    /// Publications that are not framed for the wire yet.
+    lines: Vec<u8>,
+    out: Vec<u8>,
+    written: usize,
+    /// The end of what the server answered.
+    answer: Vec<u8>,
+    refused: bool,
+}
+
+impl Publisher {
+    /// Opens the connection and, where there is one request for all, begins it.
+    pub(super) fn open(address: &str, target: &Target, key: &str, payload_bytes: usize) -> Result<Self, Failure> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let fill = |line: &String| format!("{}\r\n", line.replace("{key}", key));
+        let headers: String = target.publish.headers.iter().map(fill).collect();
+        let path = &target.publish.path;
+        match target.publish.kind {
+            PublishKind::Lines => write!(
+                stream,
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Transfer-Encoding: chunked\r\n\r\n"
+            )?,
+            PublishKind::Http => {}
+            PublishKind::Websocket => upgrade(&mut stream, address, path, &headers)?,
+        }
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            socket: TcpStream::from_std(stream),
+            kind: target.publish.kind,
+            host: address.into(),
+            headers,
+            payload_bytes,
+            lines: Vec::new(),
+            out: Vec::new(),
+            written: 0,
+            answer: Vec::new(),
+            refused: false,
+        })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Adds a publication; [`Publisher::flush`] sends it.
+    pub(super) fn publish(&mut self, call: &Call, stamp: &Stamp) {
+        let start = self.lines.len();
+        self.lines.extend_from_slice(&call.before);
+        stamp.put_payload(&mut self.lines, self.payload_bytes);
+        self.lines.extend_from_slice(&call.after);
+        match self.kind {
+            PublishKind::Lines => self.lines.push(b'\n'),
+            PublishKind::Http => {
+                let (path, host, headers, len) = (&call.path, &self.host, &self.headers, self.lines.len() - start);
+                let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {len}\r\n\r\n");
+                self.out.extend_from_slice(head.as_bytes());
+                self.out.append(&mut self.lines);
+            }
+            PublishKind::Websocket => {
+                frame::put_masked(&mut self.out, Opcode::Text, &self.lines, stamp.seq.to_ne_bytes());
+                self.lines.clear();
+            }
+        }
+    }
+
+    /// Writes what the socket takes; the rest goes when it is writable again.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        if !self.lines.is_empty() {
+            let head = format!("{:x}\r\n", self.lines.len());
+            self.out.extend_from_slice(head.as_bytes());
+            self.out.append(&mut self.lines);
+            self.out.extend_from_slice(b"\r\n");
+        }
+        while self.written < self.out.len() {
+            match self.socket.write(&self.out[self.written..]) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failure(&format!("publishing: {error}"))),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Whether so much waits for the socket that publishing more would only queue here.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() - self.written > 1 << 20
+    }
+
+    /// Reads and drops the answers; a refusal is an error.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(self.failure("the server closed the publishing connection")),
+                Ok(len) => self.look(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failure(&format!("publishing: {error}"))),
+            }
+        }
+        if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
+    }
+
+    fn look(&mut self, bytes: &[u8]) {
+        let refusals: [&[u8]; 3] = [b"HTTP/1.1 4", b"HTTP/1.1 5", b"\"error\":"];
+        self.refused |= refusals.iter().any(|text| find(bytes, text).is_some());
+        self.answer.extend_from_slice(bytes);
+        let surplus = self.answer.len().saturating_sub(ANSWER_BYTES_MAX);
+        self.answer.drain(..surplus);
+    }
+
+    fn failure(&self, what: &str) -> Failure {
+        Failure::Said(format!("{what}; it said: {}", String::from_utf8_lossy(&self.answer)))
+    }
+
+    /// Ends the request and waits for its answer: everything published so far has then been taken.
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()?;
+        let mut stream = std::net::TcpStream::from(self.socket);
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+        stream.write_all(&self.out[self.written..])?;
+        if self.kind != PublishKind::Lines {
+            return Ok(());
+        }
+        stream.write_all(b"0\r\n\r\n")?;
+        let mut buffer = [0; 16 * 1024];
+        while find(&self.answer, b"\r\n0\r\n\r\n").is_none() && find(&self.answer, b"ontent-").is_none() {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                len => self.answer.extend_from_slice(&buffer[..len]),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn upgrade(stream: &mut std::net::TcpStream, host: &str, path: &str, headers: &str) -> Result<(), Failure> {
+    stream.write_all(upgrade_request(host, path, headers).as_bytes())?;
+    let mut answer = Vec::new();
+    while find(&answer, b"\r\n\r\n").is_none() {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    if answer.starts_with(b"HTTP/1.1 101") {
+        return Ok(());
+    }
+    Err(Failure::Said(format!("the publishing connection was refused: {}", String::from_utf8_lossy(&answer))))
+}
+
+/// A WebSocket handshake; `headers` end with a line break each.
+pub(super) fn upgrade_request(host: &str, path: &str, headers: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+    )
+}

@@ -1,0 +1,188 @@
+//! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
+
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Args, Failure,
+    load::Access,
+    observe::Processes,
+    started::{Spec, Started, free_port},
+    target::Target,
+    workloads::{Needs, Workload},
+};
+
+const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
+const CONFIG: &str = include_str!("../../../benches/tickgate.toml");
+
+/// The servers of one run. Everything started is stopped when it is dropped.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) target: Target,
+    pub(super) access: Access,
+    /// Sockets of a second replica, where the workload needs one.
+    pub(super) second: Option<String>,
+    pub(super) seconds: f64,
+    pub(super) servers: Processes,
+    pub(super) redis: Processes,
+    pub(super) redis_address: Option<String>,
+    /// Where the gateway's own counters are.
+    pub(super) metrics: Option<String>,
+    secret: String,
+    _started: Vec<Started>,
+    _dir: Dir,
+}
+
+/// A folder that goes with the run.
+#[derive(Debug)]
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Stage {
+    /// Starts what the workload needs, or points at the server that was named.
+    pub(super) fn set(args: &Args, target: &Target, workload: &Workload) -> Result<Self, Failure> {
+        let dir = Dir(std::env::temp_dir().join(format!("tickgate-bench-{}", Uuid::new_v4().simple())));
+        std::fs::create_dir_all(&dir.0)?;
+        let mut stage = Self {
+            target: target.clone(),
+            access: Access {
+                sockets: args.sockets.clone().unwrap_or_default(),
+                publish: args.publish.clone().unwrap_or_default(),
+                key: args.key.clone(),
+                payload_bytes: args.payload_bytes,
+                publishers: workload.publishers,
+            },
+            second: None,
+            seconds: args.seconds,
+            servers: Processes(args.pid.clone()),
+            redis: Processes::default(),
+            redis_address: None,
+            metrics: None,
+            secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+            _started: Vec::new(),
+            _dir: dir,
+        };
+        match workload.needs {
+            Needs::Limit => stage.start_limit(args)?,
+            _ if args.target.is_some() => {}
+            Needs::Redis => stage.start_redis(args)?,
+            Needs::Gateway | Needs::TwoGateways => {
+                if !args.memory {
+                    stage.start_redis(args)?;
+                }
+                let (sockets, operations) = stage.start_gateway(args, "gateway")?;
+                if workload.needs == Needs::TwoGateways {
+                    // Publishing stays with the first.
+                    stage.second = Some(stage.start_gateway(args, "second")?.0);
+                }
+                stage.access.sockets = sockets;
+                stage.access.publish = operations.clone();
+                stage.metrics = Some(operations);
+            }
+        }
+        Ok(stage)
+    }
+
+    fn start_limit(&mut self, args: &Args) -> Result<(), Failure> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        self.target = Target::parse(LIMIT)?;
+        let started = Started::start(&Spec {
+            name: "limit",
+            program: &std::env::current_exe()?,
+            arguments: vec!["bench".into(), "--limit-listen".into(), address.clone()],
+            environment: Vec::new(),
+            cpu: args.server_cpu,
+            dir: &self._dir.0,
+            address: address.clone(),
+        })?;
+        self.servers = Processes(vec![started.pid()]);
+        self._started.push(started);
+        self.access.sockets.clone_from(&address);
+        self.access.publish = address;
+        Ok(())
+    }
+
+    fn start_redis(&mut self, args: &Args) -> Result<(), Failure> {
+        let port = free_port()?.to_string();
+        let dir = self._dir.0.display().to_string();
+        let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--appendonly", "no"];
+        let tuned = ["--stream-node-max-bytes", "1024", "--client-output-buffer-limit", "pubsub 256mb 64mb 60"];
+        let started = Started::start(&Spec {
+            name: "redis",
+            program: Path::new("redis-server"),
+            arguments: words.iter().chain(&tuned).map(|word| (*word).to_owned()).collect(),
+            environment: Vec::new(),
+            cpu: args.redis_cpu.or(args.load_cpu),
+            dir: &self._dir.0,
+            address: format!("127.0.0.1:{port}"),
+        })?;
+        self.redis = Processes(vec![started.pid()]);
+        self.redis_address = Some(format!("127.0.0.1:{port}"));
+        self._started.push(started);
+        Ok(())
+    }
+
+    /// Starts a replica; returns the addresses of its sockets and of its operations.
+    fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), Failure> {
+        let (sockets, operations) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let config = self._dir.0.join("tickgate.toml");
+        std::fs::write(&config, CONFIG)?;
+        self.access.key = format!("bench-{}", self.secret);
+        let mut environment = vec![
+            ("TICKGATE__SERVER__LISTEN".into(), sockets.clone()),
+            ("TICKGATE__SERVER__OPS_LISTEN".into(), operations.clone()),
+            ("TICKGATE__AUTH__HS256_SECRETS".into(), self.secret.clone()),
+            ("TICKGATE__AUTH__API_KEYS".into(), self.access.key.clone()),
+        ];
+        if let Some(redis) = &self.redis_address {
+            environment.push(("TICKGATE__REDIS__URL".into(), format!("redis://{redis}")));
+        }
+        let started = Started::start(&Spec {
+            name,
+            program: &std::env::current_exe()?,
+            arguments: vec!["serve".into(), "--config".into(), config.display().to_string()],
+            environment,
+            cpu: args.server_cpu,
+            dir: &self._dir.0,
+            address: sockets.clone(),
+        })?;
+        self.servers.0.push(started.pid());
+        self._started.push(started);
+        Ok((sockets, operations))
+    }
+
+    /// A token for a user, good for an hour.
+    pub(super) fn token(&self, user: &str) -> Result<String, Failure> {
+        let expires = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+        let seconds = expires.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let claims = json!({ "sub": user, "exp": seconds });
+        let key = EncodingKey::from_secret(self.secret.as_bytes());
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
+            .map_err(|error| Failure::Said(format!("token: {error}")))
+    }
+
+    /// Whether the target is the gateway itself.
+    pub(super) fn is_tickgate(&self) -> bool {
+        self.target.name == "tickgate"
+    }
+}
+
+/// What the figures were measured on.
+pub(super) fn machine() -> Value {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    json!({
+        "cpu": model.map_or("unknown", |(_, name)| name.trim()),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": kernel.trim(),
+    })
+}
