@@ -108,6 +108,18 @@ fn a_changed_token_is_refused() {
 }
 
 #[test]
+fn no_byte_of_a_token_can_be_changed() {
+    let (verifier, token) = (verifier(), hs256(&good()));
+    for at in 0..token.len() {
+        for other in ["A", "B", "9", "_", ".", "=", " ", ""] {
+            let changed = format!("{}{other}{}", &token[..at], &token[at + 1..]);
+            let accepted = changed != token && outcome(&verifier, &changed).is_ok();
+            assert!(!accepted, "byte {at} as {other:?}");
+        }
+    }
+}
+
+#[test]
 fn critical_headers_are_refused() {
     let header = r#"{"alg":"HS256","crit":["exp"],"exp":1}"#;
     let token = raw(header, &good().to_string(), SECRET);
