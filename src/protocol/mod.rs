@@ -2,7 +2,8 @@
 //!
 //! - `code` is the one table of close and error codes.
 //! - `command` decodes the JSON dialect, `envelope` the `SocketMessage` dialect of producers.
-//! - `reply` encodes what one client is told; `push` encodes publications, once for all who share a wire form.
+//! - `reply` encodes what one client is told; `push` encodes publications, once for all who share a wire form; `run`
+//!   encodes what engines are told.
 //! - `frame` wraps a text for its transport: WebSocket frames and Server-Sent Events.
 //! - `payload` checks what publishers send; `json` and `time` are what all of them read and write with.
 
@@ -15,4 +16,8 @@ pub mod json;
 pub mod payload;
 pub mod push;
 pub mod reply;
+pub mod run;
 pub mod time;
+
+#[cfg(test)]
+mod doc_tests;

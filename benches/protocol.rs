@@ -1,0 +1,70 @@
+//! What the wire forms cost per message: decode, check, encode.
+
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tickgate::{
+    model::StreamId,
+    protocol::{
+        command::{Limits, decode},
+        envelope, frame,
+        payload::{check_payload, has_object_outline},
+        push::{Meta, push_live, push_sse},
+        reply,
+        time::Timestamp,
+    },
+};
+
+const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+const NOW: u64 = 1_763_700_000_000;
+const ID: Option<StreamId> = Some(StreamId::new(NOW, 42));
+const PING: &str = r#"{"type":"ping"}"#;
+const SUBSCRIBE: &str =
+    r#"{"type":"subscribe","id":7,"channels":["orders","risk_alerts","bot_status","portfolio"],"since":"1763700000000-42"}"#;
+const TICKER: &[u8] = br#"{"type":"ticker","symbol":"BTCUSDT","price":"50000.00","price_change":"1250.00","price_change_percent":"2.56","high_price":"51000.00","low_price":"48500.00","volume":"1250.75","timestamp":"2023-12-01T12:00:00Z"}"#;
+const ENVELOPE: &str = r#"{"msg_id":"0b0e2b35-24a5-4d46-9c08-5ccf2d6f2a11","msg_type":"ingest_event","source":"connector","timestamp":"2024-01-15T10:30:00.123456","payload":{"run_id":"run-123","event_type":"order","event_utc":"2024-01-15T10:30:00","payload_json":{"order_id":"ord-test-1","quantity":0.10}}}"#;
+
+fn decoding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    group.bench_function("ping", |b| b.iter(|| decode(black_box(PING), &LIMITS)));
+    group.bench_function("subscribe to 4", |b| b.iter(|| decode(black_box(SUBSCRIBE), &LIMITS)));
+    group.bench_function("envelope", |b| b.iter(|| envelope::decode(black_box(ENVELOPE), 32)));
+    group.finish();
+}
+
+fn checking(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("check");
+    group.throughput(Throughput::Bytes(TICKER.len() as u64));
+    group.bench_function("payload", |b| b.iter(|| check_payload(black_box(TICKER), 32)));
+    group.bench_function("outline", |b| b.iter(|| has_object_outline(black_box(TICKER))));
+    group.finish();
+}
+
+fn encoding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode");
+    let mut out = BytesMut::with_capacity(64 * 1024);
+    group.bench_function("push", |b| {
+        b.iter(|| {
+            out.clear();
+            push_live(&mut out, black_box("ticker:BTCUSDT"), ID, black_box(TICKER));
+        });
+    });
+    group.bench_function("push as event", |b| {
+        b.iter(|| {
+            out.clear();
+            push_sse(&mut out, None, &Meta::live(black_box("ticker:BTCUSDT"), ID), black_box(TICKER));
+        });
+    });
+    group.bench_function("pong", |b| {
+        b.iter(|| {
+            out.clear();
+            frame::frame_text(&mut out, |out| reply::pong(out, None, None, black_box(NOW)));
+        });
+    });
+    group.bench_function("time", |b| b.iter(|| Timestamp::from_ms(black_box(NOW))));
+    group.finish();
+}
+
+criterion_group!(benches, decoding, checking, encoding);
+criterion_main!(benches);
