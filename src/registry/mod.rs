@@ -184,7 +184,7 @@ impl Registry {
     pub fn opened(&self, info: ConnectionInfo) {
         match self {
             Self::Memory(m) => m.opened(info),
-            Self::Redis(r) => r.opened(info),
+            Self::Redis(r) => r.opened(&info),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     Inner, Told, issued_text,
     queue::Op,
     scripts::call,
-    sessions::{Ended, Entry, Lease},
+    sessions::{Ended, Entry, Lease, Write},
     wire::{Owner, Slot, member},
 };
 use crate::model::{ReplicaId, SessionId};
@@ -70,8 +70,8 @@ impl Batch {
                 }
             }
             Op::Record(session) => {
-                if let Some((stamp, record, claims)) = inner.sessions.take_record(*session) {
-                    self.record(inner, *session, stamp, &record, claims, inner.record_ttl_ms());
+                if let Some(write) = inner.sessions.take_record(*session) {
+                    self.record(inner, *session, &write, inner.record_ttl_ms());
                 }
             }
             Op::Closed(session, ended) => self.closed(inner, *session, ended),
@@ -93,7 +93,7 @@ impl Batch {
         }
         let life = inner.resume_ttl_ms();
         match &ended.unwritten {
-            Some((record, claims)) => self.record(inner, session, ended.stamp, record, *claims, life),
+            Some(write) => self.record(inner, session, write, life),
             None if ended.had_record => {
                 let owner = Owner::new(ended.stamp, &inner.local.replica).to_string();
                 let mut cmd = call(&inner.scripts.record, &[&inner.keys().session(session)]);
@@ -110,17 +110,18 @@ impl Batch {
         self.push(cmd, After::Nothing);
     }
 
-    fn record(&mut self, inner: &Inner, session: SessionId, stamp: u64, record: &str, claims: bool, life_ms: u64) {
-        let owner = Owner::new(stamp, &inner.local.replica).to_string();
+    fn record(&mut self, inner: &Inner, session: SessionId, write: &Write, life_ms: u64) {
+        let Write { stamp, record, claims } = write;
+        let owner = Owner::new(*stamp, &inner.local.replica).to_string();
         let key = inner.keys().session(session);
-        if claims {
+        if *claims {
             let mut cmd = redis::cmd("SET");
             cmd.arg(key).arg(format!("{owner} {record}")).arg("PX").arg(life_ms).arg("GET");
             self.push(cmd, After::Claim(session));
         } else {
             let mut cmd = call(&inner.scripts.record, &[&key]);
-            cmd.arg(owner).arg(record).arg(life_ms);
-            self.push(cmd, After::Fence(session, stamp));
+            cmd.arg(owner).arg(&**record).arg(life_ms);
+            self.push(cmd, After::Fence(session, *stamp));
         }
     }
 
@@ -140,8 +141,9 @@ impl Batch {
     pub(super) fn whole(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
         self.index(session, entry);
         self.readmit(inner, session, entry);
-        if let Some(record) = entry.record.as_deref().filter(|_| entry.claimed) {
-            self.record(inner, session, entry.stamp, record, false, inner.record_ttl_ms());
+        if let Some(record) = entry.record.clone().filter(|_| entry.claimed) {
+            let write = Write { stamp: entry.stamp, record, claims: false };
+            self.record(inner, session, &write, inner.record_ttl_ms());
         }
     }
 

@@ -123,11 +123,9 @@ impl Redis {
         Ok(Verdict::Admitted { connections, evicted })
     }
 
-    pub(super) fn opened(&self, info: ConnectionInfo) {
+    pub(super) fn opened(&self, info: &ConnectionInfo) {
         let Some(session) = SessionId::parse(&info.session) else { return };
-        let user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
-        let stamp = self.0.clock.now_ms();
-        self.0.sessions.opened(session, user, &info.profile, info.connected_ms, stamp);
+        self.0.sessions.opened(session, info, self.0.clock.now_ms());
         self.0.queue.push(Op::Opened(session));
     }
 

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::{
     model::{SessionId, UserId},
-    registry::Admission,
+    registry::{Admission, ConnectionInfo},
 };
 
 /// Buckets of the index: ticks in one round of renewals.
@@ -66,8 +66,17 @@ pub(super) struct Ended {
     pub user: Option<UserId>,
     pub stamp: u64,
     pub had_record: bool,
-    /// The record that had not been written yet, and whether it has yet to take the session over.
-    pub unwritten: Option<(Box<str>, bool)>,
+    /// The record that had not been written yet.
+    pub unwritten: Option<Write>,
+}
+
+/// A session's record on its way to Redis.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub stamp: u64,
+    pub record: Box<str>,
+    /// Whether it takes the session over from wherever it lived before.
+    pub claims: bool,
 }
 
 impl Sessions {
@@ -101,15 +110,8 @@ impl Sessions {
     }
 
     /// A connection was opened. `stamp` is used when it was not admitted before.
-    pub(super) fn opened(
-        &self,
-        session: SessionId,
-        user: Option<UserId>,
-        profile: &str,
-        connected_ms: u64,
-        stamp: u64,
-    ) {
-        let profile = self.profile(profile);
+    pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) {
+        let profile = self.profile(&info.profile);
         let connections_max = self.connections_max.load(Ordering::Relaxed);
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
@@ -120,11 +122,11 @@ impl Sessions {
             entry.stamp = stamp;
             entry.connections_max = connections_max;
             entry.issued_at = None;
-            entry.user = user;
+            entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
             entry.claimed = false;
         }
         entry.profile = Some(profile);
-        entry.connected_ms = connected_ms;
+        entry.connected_ms = info.connected_ms;
     }
 
     /// A connection closed. `None` while another connection of the session is open here.
@@ -140,8 +142,9 @@ impl Sessions {
             bucket.shrink_to_fit();
         }
         let had_record = entry.record.is_some();
-        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| (record, !entry.claimed));
-        Some(Ended { user: entry.user, stamp: entry.stamp, had_record, unwritten })
+        let (stamp, claims) = (entry.stamp, !entry.claimed);
+        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record, claims });
+        Some(Ended { user: entry.user, stamp, had_record, unwritten })
     }
 
     /// Keeps a session's record. True when it has to be queued for writing.
@@ -155,13 +158,13 @@ impl Sessions {
         !std::mem::replace(&mut entry.record_queued, true)
     }
 
-    /// The session's record for writing, and whether it takes the session over; it is no longer queued.
-    pub(super) fn take_record(&self, session: SessionId) -> Option<(u64, Box<str>, bool)> {
+    /// The session's record for writing; it is no longer queued.
+    pub(super) fn take_record(&self, session: SessionId) -> Option<Write> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
         entry.record_queued = false;
         let claims = !std::mem::replace(&mut entry.claimed, true);
-        Some((entry.stamp, entry.record.clone()?, claims))
+        Some(Write { stamp: entry.stamp, record: entry.record.clone()?, claims })
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
