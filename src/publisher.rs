@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     backplane::{Backplane, PublishError, Published, Refusal},
     metrics::{Door, Metrics, PublishResult},
-    model::{Class, MsgId, Publication, Topic, TopicRules, UserId, check_name},
+    model::{MsgId, Publication, Topic, TopicRule, TopicRules, UserId, check_name},
     protocol::payload::check_payload,
 };
 
@@ -126,15 +126,13 @@ impl Publisher {
         Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
     }
 
-    /// Private reliable channels share the user's one stream; every other channel is a topic of its own.
-    fn route(&self, channel: &str, user: Option<&UserId>) -> (Topic, Option<Arc<str>>, Arc<crate::model::TopicRule>) {
-        let rule = self.topics.of_name(channel);
+    fn route(&self, channel: &str, user: Option<&UserId>) -> (Topic, Option<Arc<str>>, Arc<TopicRule>) {
         match user {
-            Some(user) if rule.class == Class::Reliable => {
-                (Topic::user_stream(user), Some(channel.into()), self.topics.user_stream().clone())
+            Some(user) => {
+                let private = self.topics.of_private(user, channel);
+                (private.topic, private.in_user_stream.then(|| channel.into()), private.rule.clone())
             }
-            Some(user) => (Topic::private(user, channel), None, rule.clone()),
-            None => (Topic::from_wire(channel), None, rule.clone()),
+            None => (Topic::from_wire(channel), None, self.topics.of_name(channel).clone()),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Reads the body of a request: its type, its size and its pace are checked. Never holds more than the limit.
 
-use std::time::Duration;
-
 use axum::{
     extract::Request,
     http::{HeaderMap, header},
@@ -10,10 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{Kind, Problem};
-
-/// The time a client has to send its whole body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+use super::{Kind, Problem, Shared};
 
 /// The forms that request bodies come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +32,18 @@ pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
 }
 
 /// The whole body, which must be declared as JSON.
-pub(super) async fn json_bytes(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Bytes, Problem> {
     if form(request.headers()) != Some(Form::Json) {
         return Err(Problem::new(Kind::UnsupportedMediaType, "the body must be `Content-Type: application/json`"));
     }
+    let bytes_max = shared.config.limits.body_bytes_max;
     let too_big = || Problem::new(Kind::TooBig, format!("the body may have {bytes_max} bytes"));
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: usize| length > bytes_max) {
         return Err(too_big());
     }
     let collected = Limited::new(request.into_body(), bytes_max).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, collected).await {
+    match tokio::time::timeout(shared.patience.body_timeout, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_big()),
         Ok(Err(_)) => Err(Problem::invalid("the body ended before it was complete")),
@@ -56,7 +52,7 @@ pub(super) async fn json_bytes(request: Request, bytes_max: usize) -> Result<Byt
 }
 
 /// The body as a value.
-pub(super) async fn json<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Problem> {
-    let bytes = json_bytes(request, bytes_max).await?;
+pub(super) async fn json<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
+    let bytes = json_bytes(shared, request).await?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
 }

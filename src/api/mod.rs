@@ -6,7 +6,11 @@
 //! - `sessions`, `topics`, `tickets` are the operator's and the backend's view.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -98,6 +102,20 @@ struct Shared {
     streams: Arc<Semaphore>,
     cluster: status::ClusterCache,
     tickets: Mutex<Throttle>,
+    patience: Patience,
+}
+
+/// How long a sender may keep us waiting.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For a whole body.
+    body_timeout: Duration,
+    /// Between two pieces of a publishing stream.
+    idle_timeout: Duration,
+}
+
+impl Patience {
+    const DEFAULT: Self = Self { body_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(300) };
 }
 
 impl std::ops::Deref for Shared {
@@ -112,6 +130,10 @@ impl Api {
     /// Routes over the parts of a replica.
     #[must_use]
     pub fn new(state: ApiState) -> Self {
+        Self::with_patience(state, Patience::DEFAULT)
+    }
+
+    fn with_patience(state: ApiState, patience: Patience) -> Self {
         state.metrics.connections_max.set(i64::try_from(state.config.limits.connections_max).unwrap_or(i64::MAX));
         Self(Arc::new(Shared {
             state,
@@ -119,12 +141,12 @@ impl Api {
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             cluster: status::ClusterCache::default(),
             tickets: Mutex::new(Throttle::new(TICKETS_PER_USER_MAX, Instant::now())),
+            patience,
         }))
     }
 
     /// The public listener's plain routes, with the fallback for unknown paths. Routers merged into it must bring no
     /// fallback of their own.
-    #[must_use]
     pub fn public(&self) -> Router {
         let routes = Router::new()
             .route(Route::Root.as_str(), get(probes::root))
@@ -136,7 +158,6 @@ impl Api {
     }
 
     /// The operations listener's routes.
-    #[must_use]
     pub fn operations(&self) -> Router {
         let keyed = Router::new()
             .route(Route::Publish.as_str(), post(publish::publish))

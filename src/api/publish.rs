@@ -162,7 +162,7 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
 
 async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
     let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = body::json_bytes(request, shared.config.limits.body_bytes_max).await?;
+    let body = body::json_bytes(shared, request).await?;
     let published = shared.hand_over(&body, key.as_deref()).await?;
     Ok(Json(Accepted::from(published)).into_response())
 }
@@ -181,7 +181,7 @@ struct BatchAnswer {
 
 /// A batch: handed over in its order, answered in its order; one that fails does not stop the others.
 pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let body = body::json_bytes(request, shared.config.limits.body_bytes_max).await?;
+    let body = body::json_bytes(&shared, request).await?;
     let batch: Batch<'_> = serde_json::from_slice(&body)
         .map_err(|error| Problem::invalid(format!("a batch is {{\"publications\": [..]}}: {error}")))?;
     if batch.publications.len() > BATCH_MAX {

@@ -98,7 +98,7 @@ struct Disconnect {
 /// Closes a session, or all connections of a user, wherever they are; with `revoke_seconds` the user can't come back
 /// with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let asked: Disconnect = body::json(request, shared.config.limits.body_bytes_max).await?;
+    let asked: Disconnect = body::json(&shared, request).await?;
     let reason = asked.reason.unwrap_or_else(|| CloseCode::Disconnected.name().to_owned());
     if reason.len() > REASON_BYTES_MAX {
         return Err(Problem::invalid(format!("`reason` may have {REASON_BYTES_MAX} bytes")));

@@ -28,8 +28,6 @@ use super::{
 const UNDER_WAY_MAX: usize = 256;
 /// Result lines joined into one write when they are there anyway.
 const JOINED_MAX: usize = 64;
-/// A stream that sends nothing for so long is ended.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// What a line may have beyond its payload: keys, names, a `msg_id`, spaces.
 const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 
@@ -38,6 +36,7 @@ struct Input {
     chunks: BodyDataStream,
     cutter: LineCutter,
     lifecycle: Lifecycle,
+    idle_timeout: Duration,
     ended: bool,
     /// Held until the last result is out.
     _permit: OwnedSemaphorePermit,
@@ -55,7 +54,7 @@ impl Input {
                 return None;
             }
             let chunk = tokio::select! {
-                chunk = tokio::time::timeout(IDLE_TIMEOUT, self.chunks.next()) => chunk,
+                chunk = tokio::time::timeout(self.idle_timeout, self.chunks.next()) => chunk,
                 () = self.lifecycle.draining() => return None,
             };
             match chunk {
@@ -87,6 +86,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         chunks: request.into_body().into_data_stream(),
         cutter: LineCutter::new(line_bytes_max),
         lifecycle: shared.lifecycle.clone(),
+        idle_timeout: shared.patience.idle_timeout,
         ended: false,
         _permit: permit,
     };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Kind, Problem, Shared};
-use crate::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId, check_name};
+use crate::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 /// Topics listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;
@@ -129,11 +129,12 @@ pub(super) async fn history(
         }
         None => (shared.backplane.newest(&topic, limit).await?, true, false),
     };
-    let lost = messages.iter().any(|message| matches!(message.content, Content::Lost { .. }));
+    let is_lost = |message: &Message| matches!(message.content, Content::Lost { .. });
+    let lost = messages.iter().any(|message| is_lost(message));
     let cursor = messages.last().and_then(|message| message.id).or(asked.since);
     // A user's stream holds all reliable channels; the others' publications are passed over, the cursor is not.
-    let wanted = messages.iter().filter(|message| channel.is_none() || message.channel.as_deref() == channel);
-    let messages = wanted.filter_map(|message| entry(message)).collect();
+    let wanted = |message: &Message| channel.is_none() || message.channel.as_deref() == channel || is_lost(message);
+    let messages = messages.iter().filter(|message| wanted(message)).filter_map(|message| entry(message)).collect();
     let history =
         History { topic: &name, user: asked.user.as_deref(), messages, complete: contiguous && !lost, more, cursor };
     Ok(Json(history).into_response())
@@ -142,15 +143,11 @@ pub(super) async fn history(
 /// The topic behind a channel name, and the channel to pick out of a user's stream.
 fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result<(Topic, Option<&'a str>), Problem> {
     let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
-    check_name(name).map_err(|error| invalid(&error))?;
-    let Some(user) = user else {
-        return Topic::public(name).map(|topic| (topic, None)).map_err(|error| invalid(&error));
-    };
+    let public = Topic::public(name).map_err(|error| invalid(&error))?;
+    let Some(user) = user else { return Ok((public, None)) };
     let user = UserId::new(user).map_err(|error| invalid(&error))?;
-    Ok(match rules.of_name(name).class {
-        Class::Reliable => (Topic::user_stream(&user), Some(name)),
-        Class::State | Class::Event => (Topic::private(&user, name), None),
-    })
+    let private = rules.of_private(&user, name);
+    Ok((private.topic, private.in_user_stream.then_some(name)))
 }
 
 fn entry(message: &Message) -> Option<Entry<'_>> {

@@ -130,7 +130,6 @@ metrics! {
 impl Metrics {
     /// All metrics of a replica, at zero, with those of the process and the build.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "never used but shared")]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         process::register(&registry);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Pattern, Topic};
+use super::{Pattern, Topic, UserId};
 
 /// How the publications of a topic are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -53,6 +53,15 @@ pub struct TopicRules {
     fallback: Arc<TopicRule>,
 }
 
+/// The home of a user's private channel.
+#[derive(Clone, Debug)]
+pub struct PrivateChannel<'a> {
+    pub topic: Topic,
+    pub rule: &'a Arc<TopicRule>,
+    /// The topic holds other channels of the user too; messages carry the name of theirs.
+    pub in_user_stream: bool,
+}
+
 impl TopicRules {
     /// A table whose unmatched names get `fallback`; `user_stream` is the rule of every user's own stream.
     #[must_use]
@@ -74,6 +83,21 @@ impl TopicRules {
     #[must_use]
     pub fn of_name(&self, name: &str) -> &Arc<TopicRule> {
         self.rules.iter().find(|rule| rule.pattern.matches(name)).unwrap_or(&self.fallback)
+    }
+
+    /// Where a user's private channel lives: reliable channels share the user's one stream, any other has a topic of
+    /// its own.
+    #[must_use]
+    pub fn of_private(&self, user: &UserId, channel: &str) -> PrivateChannel<'_> {
+        let rule = self.of_name(channel);
+        match rule.class {
+            Class::Reliable => {
+                PrivateChannel { topic: Topic::user_stream(user), rule: &self.user_stream, in_user_stream: true }
+            }
+            Class::State | Class::Event => {
+                PrivateChannel { topic: Topic::private(user, channel), rule, in_user_stream: false }
+            }
+        }
     }
 
     /// The rule of a topic, private ones included: `@@user` is the reliable stream of a user.

@@ -7,7 +7,7 @@ mod publication;
 mod stream_id;
 mod topic;
 
-pub use class::{Class, TopicRule, TopicRules};
+pub use class::{Class, PrivateChannel, TopicRule, TopicRules};
 pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, UserId};
 pub use pattern::{InvalidPattern, Pattern};
 pub use publication::{Content, Message, Publication};
