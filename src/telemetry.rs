@@ -1,1 +1,95 @@
-//! To come.
+//! Logs: text for people or JSON for programs, to standard error. Never a token or a payload.
+
+use std::io::IsTerminal;
+
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+
+use crate::config::Log;
+
+/// Logging could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TelemetryError {
+    /// The configuration checks filters, so this is one that was made elsewhere.
+    #[error("log.filter can't be read")]
+    Filter,
+    #[error("logging was started before")]
+    Started,
+}
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn start(log: &Log) -> Result<(), TelemetryError> {
+    let colours = std::io::stderr().is_terminal();
+    subscriber(log, colours, std::io::stderr)?.try_init().map_err(|_| TelemetryError::Started)
+}
+
+fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&log.filter).map_err(|_| TelemetryError::Filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    Ok(if log.json {
+        Box::new(builder.json().flatten_event(true).with_span_list(false).finish())
+    } else {
+        Box::new(builder.with_ansi(colours).finish())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, json: bool) -> Result<String, TelemetryError> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(&Log { filter: filter.into(), json }, false, move || writer.clone())?;
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(port = 8000, "listening");
+            tracing::debug!("detail");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        Ok(String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn people_get_a_line_of_text() {
+        let text = logged("info", false).unwrap();
+        assert!(text.trim_end().ends_with("listening port=8000") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn programs_get_an_object_a_line() {
+        let text = logged("debug", true).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((lines[0]["message"].as_str(), lines[0]["port"].as_u64()), (Some("listening"), Some(8000)));
+    }
+
+    #[test]
+    fn a_filter_that_means_nothing_is_refused() {
+        assert_eq!(logged("tickgate=loud", false), Err(TelemetryError::Filter));
+    }
+}

@@ -1,3 +1,145 @@
-//! To come.
+//! The command line: one file a verb. Never anything that a replica does while it runs.
 
 pub mod bench;
+mod check_config;
+mod greeting;
+mod healthcheck;
+mod http;
+mod publish;
+mod serve;
+mod settings;
+mod tail;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Problems;
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate                                        a gateway on 127.0.0.1:8000, to try it out
+  tickgate tail ticker:BTCUSDT                    watch a price
+  tickgate check-config --config my.toml          tell all that is wrong, or what is in force
+  tickgate serve --config my.toml                 a replica for production
+
+Settings come from the shipped defaults, a file, the environment (TICKGATE__SERVER__LISTEN), and flags; the later one
+counts. Every key: docs/configuration.md, or `tickgate check-config`.";
+
+/// The real-time gateway for trading platforms: WebSocket replicas over Redis that are never silently wrong.
+#[derive(Debug, Parser)]
+#[command(name = "tickgate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    /// Left out: serve.
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// A new verb is a file beside this one, a line here and a line in [`Verb::run`].
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Serve(serve::Args),
+    CheckConfig(check_config::Args),
+    Token(token::Args),
+    Publish(publish::Args),
+    Tail(tail::Args),
+    Healthcheck(healthcheck::Args),
+    Bench(bench::Args),
+}
+
+impl Verb {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Serve(args) => serve::run(&args),
+            Self::CheckConfig(args) => check_config::run(&args),
+            Self::Token(args) => token::run(&args),
+            Self::Publish(args) => block_on(publish::run(args)),
+            Self::Tail(args) => block_on(tail::run(args)),
+            Self::Healthcheck(args) => block_on(healthcheck::run(args)),
+            Self::Bench(args) => bench::run(&args).map_err(|failure| Failure::new(failure.to_string())),
+        }
+    }
+}
+
+/// Why a verb failed: a sentence for people, and the exit code.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl Failure {
+    /// What failed while it was done: exit code 1.
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 1 }
+    }
+
+    /// What was asked for can't be: exit code 2, as for flags that are not understood.
+    fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 2 }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::usage(problems.to_string())
+    }
+}
+
+/// Runs the verb of this process's arguments and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let verb = Cli::parse().verb.unwrap_or_else(|| Verb::Serve(serve::Args::default()));
+    match verb.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { text, code }) => {
+            eprintln!("tickgate: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Runs a client verb on this thread.
+fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("can't start: {error}")))?.block_on(verb)
+}
+
+/// Prints a line for whoever asked. A reader that went away is an end, not an error.
+fn print(line: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::new(format!("can't write: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_verb_has_examples() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands() {
+            assert!(verb.get_about().is_some(), "{} says what it does", verb.get_name());
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("tickgate {}", verb.get_name())), "{} shows an example", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn the_reference_names_the_flags_of_serve() {
+        let docs = include_str!("../../docs/configuration.md");
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for flag in serve.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "help") {
+            assert!(docs.contains(&format!("--{flag}")), "--{flag}");
+        }
+    }
+}

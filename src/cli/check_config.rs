@@ -1,0 +1,54 @@
+//! `tickgate check-config`: what is in force, or all that is wrong.
+
+use super::{Failure, print, settings::Settings};
+use crate::config::{Config, Problems};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate check-config                           the defaults, with this environment over them
+  tickgate check-config --config my.toml --json   for programs: {\"ok\":…,\"problems\":[…],\"config\":{…}}
+
+Ends with 0, or with 2 and all problems. Secrets print as ***.";
+
+/// Print the settings in force as TOML, or all that is wrong with them
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match Config::load(&args.settings.sources()) {
+        Ok((config, effective)) if args.json => {
+            let mut shown = effective.to_json();
+            shown["ok"] = true.into();
+            shown["problems"] = serde_json::json!([]);
+            shown["warnings"] = config.warnings.into();
+            print(&shown.to_string())
+        }
+        Ok((config, effective)) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
+            print(effective.to_toml().trim_end())
+        }
+        Err(problems) => {
+            if args.json {
+                print(&as_json(&problems).to_string())?;
+            }
+            Err(problems.into())
+        }
+    }
+}
+
+fn as_json(problems: &Problems) -> serde_json::Value {
+    let problems: Vec<_> = problems
+        .iter()
+        .map(|problem| serde_json::json!({ "key": problem.key, "origin": problem.origin, "text": problem.text }))
+        .collect();
+    serde_json::json!({ "ok": false, "problems": problems })
+}

@@ -1,0 +1,84 @@
+//! What a gateway in development mode says at its start: where it is, and three lines to copy. Never printed outside
+//! development mode, since it holds a token and an API key.
+
+use std::{fmt::Write, net::SocketAddr, time::{Duration, SystemTime}};
+
+use super::token::Signer;
+use crate::{
+    auth::Rights,
+    config::{Config, without_credentials},
+    model::{Pattern, UserId},
+};
+
+/// Whom the ready-made token speaks for.
+const USER: &str = "demo";
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The text. `program` is how this program was called, so that its lines can be copied as they are.
+pub(super) fn greeting(config: &Config, [public, operations]: [SocketAddr; 2], program: &str, now: SystemTime) -> String {
+    let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
+    let backplane = config.redis.as_ref().map_or_else(
+        || "memory: one replica, and nothing survives it".into(),
+        |redis| without_credentials(redis.url.expose()),
+    );
+    let token = token(config, now);
+    let key = config.auth.api_keys.first().map_or("", |key| key.expose());
+    let lines = [
+        ("WebSockets", format!("ws://{public}  {}", paths(config))),
+        ("operations", format!("http://{operations}  /metrics /api/v1")),
+        ("backplane", backplane),
+        ("API key", key.into()),
+        ("token", token.as_ref().map_or_else(|| "your own: no HS256 secret is configured".into(), |t| format!("{t}  (user {USER}, one day)"))),
+    ];
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<11} {value}");
+    }
+    let order = r#"{"type":"order_update","order_id":"1","status":"filled"}"#;
+    let token = token.as_deref().unwrap_or("TOKEN");
+    let at = |usual: &str, url: String| if url == usual { String::new() } else { format!(" --url {url}") };
+    let market = at("ws://127.0.0.1:8000/ws/market", format!("ws://{public}/ws/market"));
+    let api = at("http://127.0.0.1:8001", format!("http://{operations}"));
+    let copy = [
+        ("watch", format!("{program} tail{market} ticker:BTCUSDT")),
+        ("subscribe", format!("{program} tail --url ws://{public}/ws/trading --token {token} orders")),
+        ("publish", format!("{program} publish{api} --api-key {key} --user {USER} orders '{order}'")),
+    ];
+    for (name, line) in copy {
+        let _ = write!(text, "\n{name}:\n  {line}\n");
+    }
+    text
+}
+
+/// A token that may do everything, where one can be made.
+fn token(config: &Config, now: SystemTime) -> Option<String> {
+    let all = || Pattern::new("*").into_iter().collect::<Vec<_>>();
+    let rights = Rights { channels: Some(all()), publish: all(), commands: true };
+    let user = UserId::new(USER).ok()?;
+    Signer::of_config(config)?.sign(&user, &rights, TOKEN_TTL, now).ok().map(|(token, _)| token)
+}
+
+fn paths(config: &Config) -> String {
+    config.profiles.iter().map(|profile| profile.path.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[tokio::test]
+    async fn the_lines_can_be_copied() {
+        let config = Config::development();
+        let text = greeting(&config, [address(8000), address(9001)], "./tickgate", SystemTime::now());
+        assert!(text.contains("\n  ./tickgate tail ticker:BTCUSDT\n"), "{text}");
+        assert!(text.contains("./tickgate publish --url http://127.0.0.1:9001 --api-key"), "{text}");
+        assert!(text.contains("loopback only") && text.contains("memory"));
+        let token = text.split("--token ").nth(1).unwrap().split(' ').next().unwrap();
+        let verifier = crate::auth::Verifier::new(&config.auth).unwrap();
+        let identity = verifier.verify(token, SystemTime::now()).await.unwrap();
+        assert!(identity.rights.may_subscribe("logs", true) && identity.rights.may_publish("run:1"));
+    }
+}

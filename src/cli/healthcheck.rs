@@ -1,0 +1,75 @@
+//! `tickgate healthcheck`: asks a replica of this machine how it is, for containers that have no curl.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{Failure, http::Call, print, settings::Settings};
+use crate::config::{Config, parse_duration};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate healthcheck                            is this machine's replica ready? (its settings say where it listens)
+  tickgate healthcheck --live                     is its process alive?
+  tickgate healthcheck --url http://10.0.0.7:8000/readyz
+
+Ends with 0 or 1. In a Dockerfile: HEALTHCHECK CMD [\"tickgate\", \"healthcheck\", \"--live\"]";
+
+/// Ask a replica whether it is ready, for containers
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Ask /livez (the process alone) and not /readyz
+    #[arg(long)]
+    live: bool,
+    /// What to ask; left out: the public listener of the settings
+    #[arg(long)]
+    url: Option<String>,
+    /// How long to wait
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let url = match args.url {
+        Some(url) => url,
+        None => {
+            let (config, _) = Config::load(&args.settings.sources())?;
+            let path = if args.live { "/livez" } else { "/readyz" };
+            format!("http://{}{path}", reachable(config.server.listen))
+        }
+    };
+    let call = Call { method: "GET", url: &url, api_key: None, body: String::new(), timeout: args.timeout };
+    let (status, body) = call.send().await?;
+    let body = body.trim();
+    if !status.is_success() {
+        return Err(Failure::new(format!("{url}: {status} {body}").trim_end()));
+    }
+    print(if body.is_empty() { "ok" } else { body })
+}
+
+/// "All addresses" can be listened on, but not connected to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_asked_on_loopback() {
+        let asked = |listen: &str| reachable(listen.parse().unwrap()).to_string();
+        assert_eq!(asked("0.0.0.0:8000"), "127.0.0.1:8000");
+        assert_eq!(asked("[::]:8000"), "[::1]:8000");
+        assert_eq!(asked("10.0.0.1:80"), "10.0.0.1:80");
+    }
+}

@@ -1,0 +1,91 @@
+//! `tickgate serve`: one replica, from its configuration to its drain.
+
+use std::time::SystemTime;
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use super::{Failure, greeting::greeting, print, settings::Settings};
+use crate::{app::App, config::Config, telemetry};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate serve                                  to try it out: loopback, memory, a synthetic market
+  tickgate serve --redis redis://127.0.0.1        the same over Redis: start as many as you like, each on its own ports
+  tickgate serve --config my.toml                 for production; config/production.toml is a start
+  TICKGATE__SERVER__LISTEN=0.0.0.0:8000 TICKGATE__AUTH__HS256_SECRETS_FILE=/run/secrets/jwt tickgate serve
+
+Without a key to verify tokens it is in development mode and listens on loopback only. SIGTERM drains: not ready at
+once, connections closed in waves. A second signal ends it at once.";
+
+/// Run a replica (what a bare `tickgate` does)
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let (config, _) = Config::load(&args.settings.sources())?;
+    telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.server.workers > 0 {
+        runtime.worker_threads(config.server.workers);
+    }
+    let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::listen().map_err(|error| Failure::new(format!("can't listen for signals: {error}")))?;
+    let shown = config.clone();
+    let app = App::build(config).await.map_err(|error| Failure::new(error.to_string()))?;
+    if shown.development {
+        let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
+        let addresses = [shown.server.listen, shown.server.ops_listen];
+        print(&greeting(&shown, addresses, &program, SystemTime::now()))?;
+    }
+    let (end, ended) = oneshot::channel();
+    let run = app.run(async move {
+        // An error means that the sender is gone, which is an end too.
+        let _ = ended.await;
+    });
+    tokio::select! {
+        () = run => Ok(()),
+        name = signals.heard_twice(end) => Err(Failure::new(format!("ended at once by a second {name}, not drained"))),
+    }
+}
+
+/// The signals that end a replica.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on signals are heard, also while the replica is being built.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Begins the drain at the first signal and resolves at the second one.
+    async fn heard_twice(&mut self, drain: oneshot::Sender<()>) -> &'static str {
+        let name = self.next().await;
+        tracing::info!(signal = name, "told to end");
+        let _ = drain.send(());
+        self.next().await
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The flags that set configuration keys, shared by the verbs that read the configuration.
+
+use std::path::PathBuf;
+
+use crate::config::Sources;
+
+/// Where settings come from, over the defaults.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Settings {
+    /// Configuration file (TOML); also by TICKGATE_CONFIG
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the public listener: WebSockets and health
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Address of the operations listener: metrics and the HTTP API
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    ops_listen: Option<String>,
+    /// Redis, redis://host:6379; with a password, better by TICKGATE__REDIS__URL, which other users can't see
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Development mode, also when secrets are configured; loopback only
+    #[arg(long)]
+    development: bool,
+    /// What is logged: error, warn, info, debug, trace, or per module (info,tickgate::hub=debug)
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Log as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Settings {
+    /// The layers over the defaults: file, this process's environment, flags.
+    pub(super) fn sources(&self) -> Sources {
+        self.over(Sources::of_process(self.config.clone()))
+    }
+
+    fn over(&self, sources: Sources) -> Sources {
+        let development = self.development.then(|| "development".to_owned());
+        let json = self.log_json.then(|| "json".to_owned());
+        let flags = [
+            ("--listen", "server.listen", &self.listen),
+            ("--ops-listen", "server.ops_listen", &self.ops_listen),
+            ("--redis", "redis.url", &self.redis),
+            ("--development", "server.mode", &development),
+            ("--log", "log.filter", &self.log),
+            ("--log-json", "log.format", &json),
+        ];
+        flags.into_iter().fold(sources, |sources, (flag, key, value)| match value {
+            Some(value) => sources.flag(flag, key, value),
+            None => sources,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn flags_set_their_keys() {
+        let settings = Settings {
+            config: None,
+            listen: Some("127.0.0.1:1".into()),
+            ops_listen: Some("127.0.0.1:2".into()),
+            redis: Some("redis://h".into()),
+            development: true,
+            log: Some("debug".into()),
+            log_json: true,
+        };
+        let (config, _) = Config::load(&settings.over(Sources::default())).unwrap();
+        assert_eq!((config.server.listen.port(), config.server.ops_listen.port()), (1, 2));
+        assert!(config.development && config.redis.is_some() && config.log.json && config.log.filter == "debug");
+    }
+}

@@ -1,0 +1,107 @@
+//! Which channels are followed, and the last id seen of each. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::frame::Frame;
+use crate::model::StreamId;
+
+/// The cursor of every channel that was asked for or heard of.
+#[derive(Debug, Default)]
+pub(super) struct Cursors(BTreeMap<String, Option<StreamId>>);
+
+impl Cursors {
+    pub(super) fn new(channels: &[String], since: Option<StreamId>) -> Self {
+        Self(channels.iter().map(|channel| (channel.clone(), since)).collect())
+    }
+
+    /// The command that subscribes all of them, each from where it stands; `None` when the endpoint does it by itself.
+    pub(super) fn subscribe(&self, last: Option<u32>) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut command = json!({ "type": "subscribe", "channels": self.0.keys().collect::<Vec<_>>() });
+        let since: BTreeMap<_, _> = self.0.iter().filter_map(|(channel, id)| Some((channel, (*id)?))).collect();
+        if !since.is_empty() {
+            command["since"] = json!(since);
+        }
+        if let Some(last) = last {
+            command["last"] = last.into();
+        }
+        Some(command.to_string())
+    }
+
+    /// Takes note of an answer: where nothing of the past follows, the subscription begins at its cursor. Where
+    /// something follows, the cursor is ahead of what is here until that was read.
+    pub(super) fn subscribed(&mut self, frame: &Frame<'_>) {
+        for channel in frame.subscribed().iter().filter(|channel| channel.replayed == 0) {
+            self.advance(&channel.channel, channel.cursor);
+        }
+    }
+
+    /// Takes note of a publication or a gap.
+    pub(super) fn heard(&mut self, frame: &Frame<'_>) {
+        if let Some(meta) = &frame.meta {
+            self.advance(&meta.channel, meta.id);
+        } else if frame.kind() == "gap"
+            && let (Some(channel), Some(before)) = (&frame.channel, frame.before)
+            && before.seq > 0
+        {
+            // What is missing will not come again: continue in front of what is there.
+            self.advance(channel, Some(StreamId::new(before.epoch, before.seq - 1)));
+        }
+    }
+
+    /// Forwards only: what is replayed lies behind nothing that was seen.
+    fn advance(&mut self, channel: &str, id: Option<StreamId>) {
+        match self.0.get_mut(channel) {
+            Some(cursor) => *cursor = (*cursor).max(id),
+            None => {
+                self.0.insert(channel.into(), id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(frames: &[&str]) -> serde_json::Value {
+        let mut cursors = Cursors::new(&["a".into()], None);
+        for text in frames {
+            let frame = Frame::read(text);
+            if frame.kind() == "subscribed" { cursors.subscribed(&frame) } else { cursors.heard(&frame) }
+        }
+        serde_json::from_str(&cursors.subscribe(None).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn it_continues_after_the_last_id_it_has_seen() {
+        assert_eq!(after(&[]), json!({"type":"subscribe","channels":["a"]}));
+        let push = |id: &str| format!(r#"{{"x":1,"_meta":{{"channel":"a","id":"{id}"}}}}"#);
+        let command = after(&[&push("1-4"), &push("1-5"), &push("1-3")]);
+        assert_eq!(command["since"], json!({"a":"1-5"}));
+    }
+
+    #[test]
+    fn an_answer_counts_only_when_nothing_of_the_past_follows() {
+        let answer = |replayed| format!(r#"{{"type":"subscribed","channels":[{{"channel":"a","cursor":"1-9","replayed":{replayed}}}]}}"#);
+        assert_eq!(after(&[&answer(0)])["since"], json!({"a":"1-9"}));
+        assert_eq!(after(&[&answer(3)]).get("since"), None);
+    }
+
+    #[test]
+    fn a_gap_is_left_behind_and_channels_heard_of_are_followed() {
+        let gap = r#"{"type":"gap","channel":"a","after":"1-2","before":"1-9","count":6,"reason":"retention"}"#;
+        let other = r#"{"_meta":{"channel":"b","id":"7-0"}}"#;
+        let command = after(&[gap, other]);
+        assert_eq!(command, json!({"type":"subscribe","channels":["a","b"],"since":{"a":"1-8","b":"7-0"}}));
+    }
+
+    #[test]
+    fn an_endpoint_that_subscribes_by_itself_is_left_to_it() {
+        assert_eq!(Cursors::new(&[], None).subscribe(Some(5)), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! `tickgate token`: makes a JWT for development and tests.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Failure, print, settings::Settings};
+use crate::{
+    auth::{NewToken, Rights, mint},
+    config::{Config, Secret, parse_duration},
+    model::{Pattern, UserId},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate token --user alice --config my.toml
+  tickgate token --user engine --publish 'run:*,commands' --ttl 12h --config my.toml
+  tickgate token --user alice --secret \"$SECRET\" --channels 'orders,ticker:*'
+
+A gateway in development mode makes its secret at each start and prints a token. To make tokens for it yourself, give
+it a secret: TICKGATE__AUTH__HS256_SECRETS=dev tickgate serve --development";
+
+/// Make a token (JWT, HS256) for development and tests
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Who it speaks for
+    #[arg(long)]
+    user: String,
+    /// How long it is valid, such as 30m, 12h, 7d
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
+    /// Channels it may subscribe; left out: all but restricted ones
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
+    channels: Option<Vec<String>>,
+    /// Topics it may publish to; left out: none
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
+    publish: Vec<String>,
+    /// It may send commands to runs
+    #[arg(long)]
+    commands: bool,
+    /// HS256 secret; left out: the first configured one
+    #[arg(long)]
+    secret: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let signer = Signer::of(args)?;
+    let user = UserId::new(&args.user).map_err(|error| Failure::usage(error.to_string()))?;
+    let rights = Rights {
+        channels: args.channels.as_deref().map(patterns).transpose()?,
+        publish: patterns(&args.publish)?,
+        commands: args.commands,
+    };
+    let (token, expires_at) = signer.sign(&user, &rights, args.ttl, SystemTime::now())?;
+    if args.json {
+        return print(&serde_json::json!({ "token": token, "user": user, "expires_at": expires_at }).to_string());
+    }
+    print(&token)
+}
+
+fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
+    texts.iter().map(|text| Pattern::new(text).map_err(|error| Failure::usage(error.to_string()))).collect()
+}
+
+/// A secret and what goes with it into every token.
+pub(super) struct Signer {
+    secret: Secret,
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+impl Signer {
+    /// What the gateway of this configuration accepts; `None` without an HS256 secret.
+    pub(super) fn of_config(config: &Config) -> Option<Self> {
+        let secret = config.auth.hs256_secrets.first()?.clone();
+        Some(Self { secret, issuer: config.auth.issuer.clone(), audience: config.auth.audience.clone() })
+    }
+
+    fn of(args: &Args) -> Result<Self, Failure> {
+        if let Some(secret) = &args.secret {
+            return Ok(Self { secret: Secret::new(secret), issuer: None, audience: None });
+        }
+        let (config, _) = Config::load(&args.settings.sources())?;
+        if config.secret_generated {
+            return Err(Failure::usage(
+                "no secret: give one by --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development \
+                 mode without one makes its own at each start, and prints a token)",
+            ));
+        }
+        Self::of_config(&config)
+            .ok_or_else(|| Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens"))
+    }
+
+    /// A token, and its end in seconds since 1970.
+    pub(super) fn sign(&self, user: &UserId, rights: &Rights, ttl: Duration, now: SystemTime) -> Result<(String, u64), Failure> {
+        let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let expires_at = issued_at.saturating_add(ttl.as_secs());
+        let (issuer, audience) = (self.issuer.as_deref(), self.audience.as_deref());
+        let token = NewToken { user, issued_at, expires_at, issuer, audience, rights };
+        let token = mint(&self.secret, &token).map_err(|error| Failure::new(error.to_string()))?;
+        Ok((token, expires_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Verifier;
+
+    #[tokio::test]
+    async fn the_gateway_of_the_same_configuration_takes_the_token() {
+        let mut config = Config::development();
+        config.auth.issuer = Some("https://login.example.com".into());
+        config.auth.audience = Some("tickgate".into());
+        let now = SystemTime::now();
+        let rights = Rights { channels: Some(vec![Pattern::new("orders").unwrap()]), publish: Vec::new(), commands: true };
+        let user = UserId::new("alice").unwrap();
+        let (token, expires_at) =
+            Signer::of_config(&config).unwrap().sign(&user, &rights, Duration::from_secs(60), now).unwrap();
+        let identity = Verifier::new(&config.auth).unwrap().verify(&token, now).await.unwrap();
+        assert_eq!((identity.user, identity.expires_at), (user, expires_at));
+        assert_eq!(*identity.rights, rights);
+    }
+
+    #[test]
+    fn patterns_are_checked() {
+        assert!(patterns(&["ticker:*".into()]).is_ok());
+        assert_eq!(patterns(&["a b".into()]).unwrap_err().code, 2);
+    }
+}
