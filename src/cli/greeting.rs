@@ -1,7 +1,11 @@
 //! What a gateway in development mode says at its start: where it is, and three lines to copy. Never printed outside
 //! development mode, since it holds a token and an API key.
 
-use std::{fmt::Write, net::SocketAddr, time::{Duration, SystemTime}};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use super::token::Signer;
 use crate::{
@@ -15,7 +19,12 @@ const USER: &str = "demo";
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The text. `program` is how this program was called, so that its lines can be copied as they are.
-pub(super) fn greeting(config: &Config, [public, operations]: [SocketAddr; 2], program: &str, now: SystemTime) -> String {
+pub(super) fn greeting(
+    config: &Config,
+    [public, operations]: [SocketAddr; 2],
+    program: &str,
+    now: SystemTime,
+) -> String {
     let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
     let backplane = config.redis.as_ref().map_or_else(
         || "memory: one replica, and nothing survives it".into(),
@@ -28,7 +37,13 @@ pub(super) fn greeting(config: &Config, [public, operations]: [SocketAddr; 2], p
         ("operations", format!("http://{operations}  /metrics /api/v1")),
         ("backplane", backplane),
         ("API key", key.into()),
-        ("token", token.as_ref().map_or_else(|| "your own: no HS256 secret is configured".into(), |t| format!("{t}  (user {USER}, one day)"))),
+        (
+            "token",
+            token.as_ref().map_or_else(
+                || "your own: no HS256 secret is configured".into(),
+                |t| format!("{t}  (user {USER}, one day)"),
+            ),
+        ),
     ];
     for (name, value) in lines {
         let _ = writeln!(text, "  {name:<11} {value}");

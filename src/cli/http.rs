@@ -45,10 +45,13 @@ impl Call<'_> {
         if !self.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::from(self.body)).map_err(|_| "wants an address such as http://127.0.0.1:8001".to_owned())?;
+        let request = request
+            .body(Full::from(self.body))
+            .map_err(|_| "wants an address such as http://127.0.0.1:8001".to_owned())?;
         let response = client.request(request).await.map_err(|error| cause(&error))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+        let body =
+            Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
         Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     }
 }

@@ -27,6 +27,11 @@ Examples:
 Settings come from the shipped defaults, a file, the environment (TICKGATE__SERVER__LISTEN), and flags; the later one
 counts. Every key: docs/configuration.md, or `tickgate check-config`.";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  tickgate bench --list                           what can be measured
+  tickgate bench --runs 1 --seconds 2             a quick look at this machine";
+
 /// The real-time gateway for trading platforms: WebSocket replicas over Redis that are never silently wrong.
 #[derive(Debug, Parser)]
 #[command(name = "tickgate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -45,6 +50,7 @@ enum Verb {
     Publish(publish::Args),
     Tail(tail::Args),
     Healthcheck(healthcheck::Args),
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::Args),
 }
 

@@ -73,7 +73,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 /// The request, with the data exactly as it was written.
 fn body(args: &Args, data: &str) -> Result<String, Failure> {
-    let data: &RawValue = serde_json::from_str(data.trim()).map_err(|error| Failure::usage(format!("the data is not JSON: {error}")))?;
+    let data: &RawValue =
+        serde_json::from_str(data.trim()).map_err(|error| Failure::usage(format!("the data is not JSON: {error}")))?;
     if !data.get().starts_with('{') {
         return Err(Failure::usage("the data is not a JSON object: write {…}"));
     }

@@ -91,12 +91,19 @@ impl Signer {
                  mode without one makes its own at each start, and prints a token)",
             ));
         }
-        Self::of_config(&config)
-            .ok_or_else(|| Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens"))
+        Self::of_config(&config).ok_or_else(|| {
+            Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens")
+        })
     }
 
     /// A token, and its end in seconds since 1970.
-    pub(super) fn sign(&self, user: &UserId, rights: &Rights, ttl: Duration, now: SystemTime) -> Result<(String, u64), Failure> {
+    pub(super) fn sign(
+        &self,
+        user: &UserId,
+        rights: &Rights,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<(String, u64), Failure> {
         let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let expires_at = issued_at.saturating_add(ttl.as_secs());
         let (issuer, audience) = (self.issuer.as_deref(), self.audience.as_deref());
@@ -117,7 +124,8 @@ mod tests {
         config.auth.issuer = Some("https://login.example.com".into());
         config.auth.audience = Some("tickgate".into());
         let now = SystemTime::now();
-        let rights = Rights { channels: Some(vec![Pattern::new("orders").unwrap()]), publish: Vec::new(), commands: true };
+        let rights =
+            Rights { channels: Some(vec![Pattern::new("orders").unwrap()]), publish: Vec::new(), commands: true };
         let user = UserId::new("alice").unwrap();
         let (token, expires_at) =
             Signer::of_config(&config).unwrap().sign(&user, &rights, Duration::from_secs(60), now).unwrap();

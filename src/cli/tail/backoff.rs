@@ -32,10 +32,12 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_are_never_zero() {
         let mut backoff = Backoff::default();
-        let longest: Vec<u64> = (0..9).map(|_| {
-            let bound = FIRST.saturating_mul(1 << backoff.failures.min(10)).min(MOST).as_millis();
-            backoff.next(None, bound * 9 / 10).as_millis() as u64
-        }).collect();
+        let longest: Vec<u64> = (0..9)
+            .map(|_| {
+                let bound = FIRST.saturating_mul(1 << backoff.failures.min(10)).min(MOST).as_millis();
+                backoff.next(None, bound * 9 / 10).as_millis() as u64
+            })
+            .collect();
         assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         assert_eq!(Backoff::default().next(None, 0), Duration::from_millis(50));
     }

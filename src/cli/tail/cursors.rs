@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn an_answer_counts_only_when_nothing_of_the_past_follows() {
-        let answer = |replayed| format!(r#"{{"type":"subscribed","channels":[{{"channel":"a","cursor":"1-9","replayed":{replayed}}}]}}"#);
+        let answer = |replayed| {
+            format!(r#"{{"type":"subscribed","channels":[{{"channel":"a","cursor":"1-9","replayed":{replayed}}}]}}"#)
+        };
         assert_eq!(after(&[&answer(0)])["since"], json!({"a":"1-9"}));
         assert_eq!(after(&[&answer(3)]).get("since"), None);
     }

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_publication_can_not_pose_as_the_gateway() {
-        let push = r#"{"type":"reconnect","after_ms":1,"channels":5,"_meta":{"channel":"a","id":"1-2","replayed":true}}"#;
+        let push =
+            r#"{"type":"reconnect","after_ms":1,"channels":5,"_meta":{"channel":"a","id":"1-2","replayed":true}}"#;
         let frame = Frame::read(push);
         assert_eq!((frame.kind(), frame.reconnect_after()), ("", None));
         let meta = frame.meta.unwrap();
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn refusals_are_sentences() {
-        let text = r#"{"type":"subscribed","channels":[],"errors":[{"channel":"x","code":4502,"message":"not allowed"}]}"#;
+        let text =
+            r#"{"type":"subscribed","channels":[],"errors":[{"channel":"x","code":4502,"message":"not allowed"}]}"#;
         let frame = Frame::read(text);
         assert!(frame.nothing_subscribed());
         assert_eq!(frame.refusals(), "x: not allowed");

@@ -150,7 +150,8 @@ impl Tail {
     }
 
     fn request(&self) -> Result<Request, Failure> {
-        let wrong = |_| Failure::usage(format!("{:?} is no address such as ws://127.0.0.1:8000/ws/market", self.args.url));
+        let wrong =
+            |_| Failure::usage(format!("{:?} is no address such as ws://127.0.0.1:8000/ws/market", self.args.url));
         let mut request = self.args.url.as_str().into_client_request().map_err(wrong)?;
         if let Some(token) = &self.args.token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
@@ -236,7 +237,11 @@ mod tests {
     fn a_refused_handshake_is_tried_again_when_the_gateway_says_so() {
         let response = |status: u16| {
             let body = br#"{"detail":"full"}"#.to_vec();
-            tokio_tungstenite::tungstenite::http::Response::builder().status(status).header("retry-after", "7").body(Some(body)).unwrap()
+            tokio_tungstenite::tungstenite::http::Response::builder()
+                .status(status)
+                .header("retry-after", "7")
+                .body(Some(body))
+                .unwrap()
         };
         assert!(matches!(refusal(&response(503)), End::Lost { hint: Some(hint), .. } if hint.as_secs() == 7));
         assert!(matches!(refusal(&response(429)), End::Lost { .. }));
