@@ -167,7 +167,7 @@ pub fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
     let (fields, scanned) = Fields::read(text, limits.depth_max);
     let id = fields.scalar("id");
     let echo = id.as_ref().ok().copied().flatten().map(Box::from);
-    let command = scanned.map_err(Wrong::from).and_then(|()| id).and_then(|_| decode_command(&fields, limits));
+    let command = scanned.map_err(Wrong::from).and(id).and_then(|_| decode_command(&fields, limits));
     match command {
         Ok(command) => Ok(Request { id: echo, command }),
         Err(Wrong { code, field, message }) => Err(Invalid { id: echo, code, field, message }),

@@ -151,8 +151,7 @@ pub fn decode(text: &str, depth_max: usize) -> Result<Envelope, InvalidEnvelope>
     let (fields, scanned) = Fields::read(text, depth_max);
     let msg_id = read_msg_id(&fields);
     let known_id = msg_id.as_ref().ok().cloned();
-    let envelope =
-        scanned.map_err(Wrong::from).and_then(|()| msg_id).and_then(|msg_id| read(msg_id, &fields, depth_max));
+    let envelope = scanned.map_err(Wrong::from).and(msg_id).and_then(|msg_id| read(msg_id, &fields, depth_max));
     envelope.map_err(|wrong| InvalidEnvelope { msg_id: known_id, message: wrong.message })
 }
 
