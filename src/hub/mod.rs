@@ -36,7 +36,7 @@ pub use position::{Arrival, Next, Position, State, Step};
 pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
-pub use subscribe::{Backlog, CaughtUp, From, Interest, ReplayLimits};
+pub use subscribe::{Backlog, CaughtUp, Interest, ReplayLimits};
 pub use topic::{Followed, Member, Narrowed};
 
 use crate::{

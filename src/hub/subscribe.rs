@@ -16,7 +16,7 @@ use super::{
 use crate::{
     backplane::Unavailable,
     metrics,
-    model::{Class, Message, StreamId},
+    model::{Class, Message, Start, StreamId},
     protocol::push::GapReason,
 };
 
@@ -28,19 +28,6 @@ const PAGE_MAX: usize = 500;
 pub struct Interest {
     pub(super) hub: Arc<Hub>,
     pub(super) topic: Arc<Followed>,
-}
-
-/// Where a subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// With what is published from now on.
-    Live,
-    /// With the current value, then live.
-    Snapshot,
-    /// After the last id that the client has.
-    Since(StreamId),
-    /// With the last publications.
-    Last(usize),
 }
 
 /// What a subscription gets before it goes live.
@@ -91,13 +78,13 @@ impl Interest {
     ///
     /// # Errors
     /// [`Unavailable`] when the stream can't be read now.
-    pub async fn backlog(&self, from: From, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    pub async fn backlog(&self, start: Start, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let at = self.topic.head().0.unwrap_or_default();
-        match from {
-            From::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
-            From::Snapshot => self.snapshot(at).await,
-            From::Last(count) => self.last(count.min(limits.entries_max), at).await,
-            From::Since(cursor) => self.since(cursor, limits).await,
+        match start {
+            Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
+            Start::Snapshot => self.snapshot(at).await,
+            Start::Last(count) => self.last(count.min(limits.entries_max), at).await,
+            Start::Since(cursor) => self.since(cursor, limits).await,
         }
     }
 

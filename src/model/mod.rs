@@ -4,6 +4,7 @@ mod class;
 mod ids;
 mod pattern;
 mod publication;
+mod start;
 mod stream_id;
 mod topic;
 
@@ -11,5 +12,6 @@ pub use class::{Class, PrivateChannel, TopicRule, TopicRules};
 pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, UserId};
 pub use pattern::{InvalidPattern, Pattern};
 pub use publication::{Content, Message, Publication};
+pub use start::Start;
 pub use stream_id::{InvalidStreamId, StreamId};
 pub use topic::{InvalidTopic, Topic, check_name};

@@ -1,1 +1,340 @@
-//! To come.
+//! A client's state machine: what it is allowed, what its commands mean. Pure: time is an argument, what is to be done
+//! is returned; `connection` does it. Never touches fan-out, sockets or Redis.
+
+mod channels;
+mod limits;
+
+pub use channels::{Refused, Resolved, View, fill};
+pub use limits::{Bucket, Offences};
+
+use std::sync::Arc;
+
+use crate::{
+    auth::Identity,
+    config::{Limits, Profile},
+    model::{Class, SessionId, Start, StreamId, TopicRules},
+    protocol::{
+        code::{CloseCode, ErrorCode},
+        command::{self, Command, Json, Request, Since, Subscribe, Token},
+    },
+};
+
+/// What every session of a replica shares.
+#[derive(Debug)]
+pub struct Rules {
+    pub topics: Arc<TopicRules>,
+    pub limits: Limits,
+    pub development: bool,
+}
+
+/// One client's state.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub profile: Arc<Profile>,
+    /// The path's parameter, such as the run's id.
+    pub param: Option<Box<str>>,
+    identity: Option<Box<Identity>>,
+    /// Where the private stream begins when the client subscribes to it (`?since=` on connect).
+    private_since: Option<StreamId>,
+    /// Subscribed channels.
+    subscriptions: usize,
+    /// Updates per second of `state` channels that do not say otherwise.
+    max_rate: Option<u32>,
+    messages: Bucket,
+    rate_offences: Offences,
+    invalid: Offences,
+}
+
+/// One channel to be subscribed.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub resolved: Resolved,
+    pub start: Start,
+    pub max_rate: Option<u32>,
+}
+
+/// What is to be done about a message.
+#[derive(Debug)]
+pub enum Action {
+    Subscribe { wanted: Vec<Wanted>, refused: Vec<Refused> },
+    Unsubscribe { channels: Vec<String> },
+    Pong { timestamp: Option<Box<str>> },
+    Authenticate { token: Token },
+    History { resolved: Resolved, since: Option<StreamId>, last: usize },
+    Publish { channel: String, user: Option<String>, data: Json, msg_id: Option<String> },
+    /// A command to the engine that executes a run.
+    Command { topic: String, command: String, args: Option<Json> },
+    Presence { resolved: Resolved },
+    Configure { max_rate: Option<u32>, heartbeat_s: Option<u32> },
+}
+
+/// Why a message is not acted on. The connection stays, unless `close` says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub id: Option<Box<str>>,
+    pub code: ErrorCode,
+    pub message: String,
+    pub field: Option<String>,
+    pub retry_after_ms: Option<u64>,
+    pub close: Option<CloseCode>,
+}
+
+impl Fault {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { id: None, code, message: message.into(), field: None, retry_after_ms: None, close: None }
+    }
+}
+
+impl Session {
+    #[must_use]
+    pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>) -> Self {
+        Self {
+            id,
+            profile,
+            param,
+            identity: None,
+            private_since: None,
+            subscriptions: 0,
+            max_rate: None,
+            messages: Bucket::default(),
+            rate_offences: Offences::default(),
+            invalid: Offences::default(),
+        }
+    }
+
+    /// Begins the private stream after `since` when it is first subscribed.
+    pub fn set_private_since(&mut self, since: Option<StreamId>) {
+        self.private_since = since;
+    }
+
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
+    }
+
+    /// Takes an identity, or its refresh.
+    ///
+    /// # Errors
+    /// [`Fault`] when the token names another user than the one this session belongs to.
+    pub fn identify(&mut self, identity: Identity) -> Result<(), Fault> {
+        if self.identity.as_ref().is_some_and(|known| known.user != identity.user) {
+            return Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"));
+        }
+        self.identity = Some(Box::new(identity));
+        Ok(())
+    }
+
+    /// Tells how many channels are subscribed now.
+    pub fn set_subscriptions(&mut self, count: usize) {
+        self.subscriptions = count;
+    }
+
+    /// Default for `state` channels that are subscribed from now on.
+    pub fn set_max_rate(&mut self, max_rate: Option<u32>) {
+        self.max_rate = max_rate;
+    }
+
+    /// This client's point of view on channel names.
+    #[must_use]
+    pub fn view<'a>(&'a self, rules: &'a Rules) -> View<'a> {
+        View {
+            profile: &self.profile,
+            param: self.param.as_deref(),
+            identity: self.identity(),
+            topics: &rules.topics,
+            development: rules.development,
+        }
+    }
+
+    /// Takes one token of the connection's and of its user's bucket.
+    ///
+    /// # Errors
+    /// [`Fault`] 4100 with the time to wait; it closes after sustained abuse.
+    pub fn spend(&mut self, now_ms: u64, user: Option<&mut Bucket>, limits: &Limits) -> Result<(), Fault> {
+        let own = self.messages.take(now_ms, limits.messages_per_connection);
+        let all = user.map_or(Ok(()), |bucket| bucket.take(now_ms, limits.messages_per_user));
+        let Err(retry_after_ms) = own.and(all) else { return Ok(()) };
+        let close = self.rate_offences.count(now_ms, limits.rate_offences_max).then_some(CloseCode::RateLimited);
+        let message = format!("too many messages; wait {retry_after_ms} ms");
+        Err(Fault { retry_after_ms: Some(retry_after_ms), close, ..Fault::new(ErrorCode::RateLimited, message) })
+    }
+
+    /// Reads one text frame of the JSON dialect.
+    ///
+    /// # Errors
+    /// [`Fault`], to be told as an error message.
+    pub fn on_text(&mut self, text: &str, now_ms: u64, rules: &Rules) -> Result<(Option<Box<str>>, Action), Fault> {
+        let limits = command::Limits {
+            depth_max: rules.limits.json_depth_max,
+            channels_max: rules.limits.subscriptions_max.max(1),
+        };
+        match command::decode(text, &limits) {
+            Ok(Request { id, command }) => match self.on_command(command, rules) {
+                Ok(action) => Ok((id, action)),
+                Err(fault) => Err(Fault { id, ..fault }),
+            },
+            Err(invalid) => {
+                let close = (invalid.code == ErrorCode::InvalidMessage).then(|| self.offend(now_ms, rules)).flatten();
+                let fault = Fault::new(invalid.code, invalid.message);
+                Err(Fault { id: invalid.id, field: invalid.field, close, ..fault })
+            }
+        }
+    }
+
+    /// Counts an invalid message; the close code when there were too many.
+    pub fn offend(&mut self, now_ms: u64, rules: &Rules) -> Option<CloseCode> {
+        self.invalid.count(now_ms, rules.limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
+    }
+
+    fn on_command(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
+        if self.awaits_token() && !matches!(command, Command::Auth { .. } | Command::Ping { .. }) {
+            return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
+        }
+        match command {
+            Command::Subscribe(subscribe) => self.subscribe(&subscribe, rules),
+            Command::SubscribeSymbols { verb, symbols } => {
+                let channels = self.symbols(&verb, &symbols, rules)?;
+                self.subscribe(&Subscribe { channels, ..Subscribe::default() }, rules)
+            }
+            Command::Unsubscribe { channels } => Ok(Action::Unsubscribe { channels }),
+            Command::UnsubscribeSymbols { verb, symbols } => {
+                Ok(Action::Unsubscribe { channels: self.symbols(&verb, &symbols, rules)? })
+            }
+            Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
+            Command::Auth { token } => Ok(Action::Authenticate { token }),
+            Command::History { channel, since, last, limit } => self.history(&channel, since, last.or(limit), rules),
+            Command::Publish { channel, data, msg_id, user } => self.publish((channel, user), data, msg_id, rules),
+            Command::Run { command, args } => self.command(command, args, rules),
+            Command::Presence { channel } => {
+                let resolved = self.view(rules).resolve(&channel).map_err(fault_of)?;
+                Ok(Action::Presence { resolved })
+            }
+            Command::Configure { max_rate, heartbeat_interval } => {
+                Ok(Action::Configure { max_rate, heartbeat_s: heartbeat_interval })
+            }
+        }
+    }
+
+    /// Whether the connection was let in to authenticate by its first message.
+    #[must_use]
+    pub fn awaits_token(&self) -> bool {
+        self.profile.token == crate::config::TokenRule::Required && self.identity.is_none()
+    }
+
+    fn symbols(&self, verb: &str, symbols: &[String], rules: &Rules) -> Result<Vec<String>, Fault> {
+        let view = self.view(rules);
+        let channels = symbols.iter().map(|symbol| view.symbol_channel(verb, symbol)).collect::<Result<_, _>>();
+        channels.map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe, rules: &Rules) -> Result<Action, Fault> {
+        let max = rules.limits.subscriptions_max;
+        let mut room = max.saturating_sub(self.subscriptions);
+        let (mut wanted, mut refused) = (Vec::new(), Vec::new());
+        for channel in &subscribe.channels {
+            match self.view(rules).resolve(channel) {
+                Ok(_) if room == 0 => refused.push(Refused {
+                    channel: channel.clone(),
+                    code: ErrorCode::TooManySubscriptions,
+                    message: format!("a connection has at most {max} subscriptions"),
+                }),
+                Ok(resolved) => {
+                    room -= 1;
+                    wanted.push(self.wanted(resolved, subscribe));
+                }
+                Err(reason) => refused.push(reason),
+            }
+        }
+        if wanted.iter().any(|w| w.resolved.in_user_stream) {
+            self.private_since = None;
+        }
+        Ok(Action::Subscribe { wanted, refused })
+    }
+
+    fn wanted(&self, resolved: Resolved, subscribe: &Subscribe) -> Wanted {
+        let cursor = match &subscribe.since {
+            Since::PerChannel(cursors) => {
+                cursors.iter().find(|(channel, _)| **channel == *resolved.channel).map(|(_, cursor)| *cursor)
+            }
+            Since::Private(cursor) if resolved.in_user_stream => Some(*cursor),
+            Since::Private(_) => None,
+            Since::Live => self.private_since.filter(|_| resolved.in_user_stream),
+        };
+        let class = resolved.rule.class;
+        let start = match (cursor, class, subscribe.last) {
+            (_, Class::State, _) if subscribe.snapshot != Some(false) => Start::Snapshot,
+            (_, Class::State, _) => Start::Live,
+            (Some(cursor), ..) => Start::Since(cursor),
+            (None, Class::Event, Some(last)) if last > 0 => Start::Last(last as usize),
+            _ => Start::Live,
+        };
+        let max_rate = (class == Class::State).then(|| subscribe.max_rate.or(self.max_rate)).flatten();
+        Wanted { resolved, start, max_rate }
+    }
+
+    /// What a resumed session takes up again: each channel after the position its client confirmed.
+    #[must_use]
+    pub fn restore(&self, channels: &[(String, Option<StreamId>, Option<u32>)], rules: &Rules) -> Vec<Wanted> {
+        let view = self.view(rules);
+        let resolved = channels.iter().filter_map(|(channel, confirmed, max_rate)| {
+            let resolved = view.resolve(channel).ok()?;
+            let start = match (resolved.rule.class, confirmed) {
+                (Class::State, _) => Start::Snapshot,
+                (_, Some(cursor)) => Start::Since(*cursor),
+                (_, None) => Start::Live,
+            };
+            Some(Wanted { resolved, start, max_rate: *max_rate })
+        });
+        resolved.take(rules.limits.subscriptions_max).collect()
+    }
+
+    fn history(
+        &self,
+        channel: &str,
+        since: Option<StreamId>,
+        last: Option<u32>,
+        rules: &Rules,
+    ) -> Result<Action, Fault> {
+        let resolved = self.view(rules).resolve(channel).map_err(fault_of)?;
+        if resolved.rule.retain_max == 0 {
+            return Err(Fault::new(ErrorCode::NotFound, "the channel keeps no history"));
+        }
+        let max = rules.limits.replay_entries_max.min(1_000);
+        let last = last.map_or(100, |last| last as usize).clamp(1, max);
+        Ok(Action::History { resolved, since, last })
+    }
+
+    fn publish(
+        &self,
+        (channel, user): (String, Option<String>),
+        data: Json,
+        msg_id: Option<String>,
+        rules: &Rules,
+    ) -> Result<Action, Fault> {
+        let allowed = self.identity.as_ref().is_some_and(|identity| identity.rights.may_publish(&channel));
+        if !allowed {
+            return Err(Fault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
+        }
+        if data.get().len() > rules.limits.payload_bytes_max {
+            let max = rules.limits.payload_bytes_max;
+            return Err(Fault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
+        }
+        Ok(Action::Publish { channel, user, data, msg_id })
+    }
+
+    fn command(&self, command: String, args: Option<Json>, rules: &Rules) -> Result<Action, Fault> {
+        let Some(template) = &self.profile.commands_topic else {
+            return Err(Fault::new(ErrorCode::Forbidden, "this endpoint takes no commands"));
+        };
+        let granted = self.identity.as_ref().is_some_and(|identity| identity.rights.commands);
+        if !granted && !(rules.development && self.identity.is_none()) {
+            return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
+        }
+        Ok(Action::Command { topic: fill(template, self.param.as_deref().unwrap_or_default()), command, args })
+    }
+}
+
+fn fault_of(refused: Refused) -> Fault {
+    Fault::new(refused.code, refused.message)
+}

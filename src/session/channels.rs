@@ -1,0 +1,134 @@
+//! What a channel name means on one endpoint for one client: which topic, or why not. Pure.
+
+use std::sync::Arc;
+
+use crate::{
+    auth::Identity,
+    config::{self, Profile, Scope},
+    model::{Class, Topic, TopicRule, TopicRules, check_name},
+    protocol::code::ErrorCode,
+};
+
+/// A channel that may be subscribed, and the topic it stands for.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub channel: Arc<str>,
+    pub topic: Topic,
+    pub rule: Arc<TopicRule>,
+    /// It lives in the user's one stream, together with the user's other reliable private channels.
+    pub in_user_stream: bool,
+}
+
+/// A channel that may not be subscribed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub channel: String,
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+/// The point of view from which names are resolved.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub profile: &'a Profile,
+    /// The path's parameter, such as the run's id.
+    pub param: Option<&'a str>,
+    pub identity: Option<&'a Identity>,
+    pub topics: &'a TopicRules,
+    /// In development mode restricted channels are open to any token.
+    pub development: bool,
+}
+
+impl View<'_> {
+    /// Resolves a name that a client wrote.
+    ///
+    /// # Errors
+    /// [`Refused`]: the same answer for what does not exist and for what is not allowed.
+    pub fn resolve(&self, channel: &str) -> Result<Resolved, Refused> {
+        let refuse = |code, message: &str| Refused { channel: printable(channel), code, message: message.into() };
+        check_name(channel).map_err(|error| refuse(ErrorCode::InvalidMessage, &error.to_string()))?;
+        let offered = self.profile.channels.iter().find(|offered| offered.pattern.matches(channel));
+        let Some(offered) = offered else {
+            return Err(refuse(ErrorCode::Forbidden, &self.not_offered()));
+        };
+        if !self.allowed(channel, offered) {
+            return Err(refuse(ErrorCode::Forbidden, "this token does not allow the channel"));
+        }
+        self.topic(channel, &offered.scope)
+            .ok_or_else(|| refuse(ErrorCode::Forbidden, "a private channel needs a token that names a user"))
+    }
+
+    fn allowed(&self, channel: &str, offered: &config::Channel) -> bool {
+        match self.identity {
+            Some(_) if self.development && offered.restricted => true,
+            Some(identity) => identity.rights.may_subscribe(channel, offered.restricted),
+            None => !offered.restricted,
+        }
+    }
+
+    fn topic(&self, channel: &str, scope: &Scope) -> Option<Resolved> {
+        let (topic, rule, in_user_stream) = match scope {
+            Scope::Public => (Topic::from_wire(channel), self.topics.of_name(channel), false),
+            Scope::Path(template) => {
+                let name = fill(template, self.param.unwrap_or_default());
+                check_name(&name).ok()?;
+                let topic = Topic::from_wire(&name);
+                (topic.clone(), self.topics.of_topic(&topic), false)
+            }
+            Scope::Private => {
+                let user = &self.identity?.user;
+                let rule = self.topics.of_name(channel);
+                if rule.class == Class::Reliable {
+                    (Topic::user_stream(user), self.topics.user_stream(), true)
+                } else {
+                    (Topic::private(user, channel), rule, false)
+                }
+            }
+        };
+        Some(Resolved { channel: channel.into(), topic, rule: rule.clone(), in_user_stream })
+    }
+
+    fn not_offered(&self) -> String {
+        let names: Vec<_> = self.profile.channels.iter().map(|c| c.pattern.as_str()).collect();
+        format!("this endpoint offers: {}", names.join(", "))
+    }
+
+    /// Channels that are subscribed when the connection opens.
+    #[must_use]
+    pub fn on_connect(&self) -> Vec<Resolved> {
+        let opening = self.profile.channels.iter().filter(|offered| offered.on_connect);
+        opening.filter_map(|offered| self.resolve(offered.pattern.as_str()).ok()).collect()
+    }
+
+    /// The channel that `subscribe_<verb>` means for a symbol.
+    ///
+    /// # Errors
+    /// A sentence when the endpoint does not know the verb.
+    pub fn symbol_channel(&self, verb: &str, symbol: &str) -> Result<String, String> {
+        let known = &self.profile.symbol_verbs;
+        match known.iter().find(|known| known.verb == verb) {
+            Some(known) => Ok(format!("{}{symbol}", known.prefix)),
+            None if known.is_empty() => Err("this endpoint has no symbols; use subscribe with channels".into()),
+            None => {
+                let names: Vec<_> = known.iter().map(|k| format!("subscribe_{}", k.verb)).collect();
+                Err(format!("this endpoint knows {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+/// Fills the one parameter of a template such as `run:{run_id}`.
+#[must_use]
+pub fn fill(template: &str, value: &str) -> String {
+    match (template.find('{'), template.find('}')) {
+        (Some(open), Some(close)) if open < close => {
+            format!("{}{value}{}", &template[..open], &template[close + 1..])
+        }
+        _ => template.to_owned(),
+    }
+}
+
+/// A name as it may be echoed: bounded, without control characters.
+fn printable(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(Topic::LEN_MAX).collect()
+}
