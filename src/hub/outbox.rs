@@ -78,7 +78,7 @@ pub struct Close {
     pub code: u16,
     pub reason: String,
     /// Label of the disconnect in the metrics.
-    pub cause: &'static str,
+    pub cause: metrics::Disconnect,
 }
 
 impl Outbox {
@@ -116,6 +116,11 @@ impl Outbox {
     /// Ends a subscription at once: nothing of it is written after this returns, save a frame already under way.
     pub fn close_slot(&self, id: SlotId) {
         self.state.lock().queue.close(id);
+    }
+
+    /// Stops live pushes of a subscription until it is joined again: the position it has reached.
+    pub fn pause(&self, id: SlotId) -> Option<StreamId> {
+        self.state.lock().queue.pause(id)
     }
 
     /// Whether the subscription is open.

@@ -193,6 +193,14 @@ impl Queue {
         }
     }
 
+    /// Stops live batches until the subscription is joined again. Returns the last position queued.
+    pub fn pause(&mut self, id: SlotId) -> Option<StreamId> {
+        let at = self.find(id)?;
+        let slot = &mut self.slots[at].1;
+        self.lagging += u16::from(!std::mem::replace(&mut slot.lagging, true));
+        Some(slot.queued)
+    }
+
     /// Offers a live batch; the class decides what gives way when the socket is behind.
     ///
     /// Each subscription checks for itself that nothing is missing: a batch that does not follow what was queued last

@@ -241,6 +241,12 @@ impl Interest {
         self.topic.leave(outbox, slot, self.hub.shard_of(outbox));
     }
 
+    /// The topic itself.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<Followed> {
+        &self.topic
+    }
+
     /// Delivery class of the topic.
     #[must_use]
     pub fn class(&self) -> Class {

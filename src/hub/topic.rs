@@ -290,6 +290,12 @@ impl Followed {
         Some(receiver)
     }
 
+    /// The position, once known: the head of the topic as this replica knows it.
+    #[must_use]
+    pub fn position(&self) -> Option<StreamId> {
+        self.inner.lock().position.at()
+    }
+
     /// The position, and the newest message where it is at hand.
     pub(super) fn head(&self) -> (Option<StreamId>, Option<Arc<Message>>) {
         let inner = self.inner.lock();

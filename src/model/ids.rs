@@ -80,6 +80,12 @@ impl SessionId {
         Self(Uuid::new_v4())
     }
 
+    /// A byte that spreads sessions evenly over parts of a table.
+    #[must_use]
+    pub fn low_byte(self) -> u8 {
+        self.0.as_bytes()[15]
+    }
+
     /// Reads the wire form (a UUID).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,0 +1,257 @@
+//! What the rest of a replica holds of an open connection: its outbox, its rhythm, whom it belongs to. Never reads
+//! from the socket.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+
+use super::pulse::{Beats, Due, Facts, Pulse};
+use crate::{
+    hub::{Close, Followed, Outbox, SlotId},
+    metrics::Disconnect,
+    model::{SessionId, StreamId, UserId},
+    protocol::{code::CloseCode, frame, reply},
+};
+
+/// The two clocks of a replica, read together where a message or a tick begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Clock {
+    /// Milliseconds since the replica started; only grows.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Link {
+    pub outbox: Arc<Outbox>,
+    pub session: SessionId,
+    pub opened_ms: u64,
+    user: OnceLock<UserId>,
+    seen_ms: AtomicU64,
+    beat: Mutex<Beat>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    pulse: Pulse,
+    /// Positions that the next pong confirms.
+    awaiting: Vec<(SlotId, StreamId)>,
+    /// The user's private stream, once subscribed: heartbeats carry its head.
+    private: Option<Weak<Followed>>,
+}
+
+impl Link {
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>, session: SessionId, pulse: Pulse, now_ms: u64) -> Self {
+        Self {
+            outbox,
+            session,
+            opened_ms: Clock::unix_ms(),
+            user: OnceLock::new(),
+            seen_ms: AtomicU64::new(now_ms),
+            beat: Mutex::new(Beat { pulse, awaiting: Vec::new(), private: None }),
+        }
+    }
+
+    /// The user, once known.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.get()
+    }
+
+    /// Binds the connection to its user, for good.
+    pub fn set_user(&self, user: UserId) {
+        // A refresh names the same user; the session has checked.
+        let _ = self.user.set(user);
+    }
+
+    /// Something came from the client.
+    pub fn seen(&self, now_ms: u64) {
+        self.seen_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Changes the rhythm.
+    pub fn with_pulse<R>(&self, act: impl FnOnce(&mut Pulse) -> R) -> R {
+        act(&mut self.beat.lock().pulse)
+    }
+
+    /// Heartbeats carry the head of this topic from here on.
+    pub fn set_private(&self, topic: Option<&Arc<Followed>>) {
+        self.beat.lock().private = topic.map(Arc::downgrade);
+    }
+
+    /// A pong came back: the positions it confirms.
+    pub fn pong(&self, payload: &[u8]) -> Vec<(SlotId, StreamId)> {
+        let mut beat = self.beat.lock();
+        let number = payload.try_into().map(u32::from_be_bytes);
+        match number {
+            Ok(number) if beat.pulse.pong(number) => std::mem::take(&mut beat.awaiting),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Asks for the end of the connection.
+    pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
+        self.outbox.ask_close(Close { code: code.number(), reason: reason.to_owned(), cause });
+    }
+
+    /// Does what is due, and says when to look again.
+    pub fn tick(&self, now_ms: u64, beats: &Beats) -> u64 {
+        let unix_ms = Clock::unix_ms();
+        let (written, blocked) = self.outbox.progress();
+        let seen_ms = self.seen_ms.load(Ordering::Relaxed);
+        let facts = Facts { now_ms, unix_s: unix_ms / 1_000, seen_ms, written, blocked };
+        let mut beat = self.beat.lock();
+        let (due, next_ms) = beat.pulse.beat(&facts, beats);
+        if let Some((code, cause)) = due.close {
+            self.close(code, cause, code.meaning());
+            return next_ms;
+        }
+        if due != Due::default() {
+            self.speak(&due, unix_ms, &mut beat);
+            beat.pulse.spoke(self.outbox.progress().0);
+        }
+        next_ms
+    }
+
+    fn speak(&self, due: &Due, unix_ms: u64, beat: &mut Beat) {
+        let mut out = BytesMut::with_capacity(192);
+        if let Some(expires_at) = due.expiring {
+            frame::frame_text(&mut out, |out| reply::token_expiring(out, expires_at));
+        }
+        if due.heartbeat {
+            let private = beat.private.as_ref().and_then(Weak::upgrade);
+            let head = private.and_then(|topic| topic.position());
+            frame::frame_text(&mut out, |out| reply::heartbeat(out, head, unix_ms));
+        }
+        if let Some(number) = due.ping {
+            beat.awaiting = self.outbox.written();
+            frame::ping(&mut out, &number.to_be_bytes());
+        }
+        self.outbox.send(out.freeze());
+    }
+}
+
+/// All open connections of a replica, by session.
+#[derive(Debug, Default)]
+pub struct Links {
+    parts: [Mutex<HashMap<SessionId, Arc<Link>>>; 16],
+    count: AtomicUsize,
+}
+
+impl Links {
+    fn part(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Arc<Link>>> {
+        &self.parts[usize::from(session.low_byte()) % self.parts.len()]
+    }
+
+    /// Adds a connection. Returns the one it replaces: the same session, still lingering here.
+    pub fn add(&self, link: &Arc<Link>) -> Option<Arc<Link>> {
+        let old = self.part(link.session).lock().insert(link.session, link.clone());
+        if old.is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        old
+    }
+
+    /// Removes a connection. False when its session has been taken over by another.
+    pub fn remove(&self, link: &Arc<Link>) -> bool {
+        let mut part = self.part(link.session).lock();
+        let own = part.get(&link.session).is_some_and(|current| Arc::ptr_eq(current, link));
+        if own {
+            part.remove(&link.session);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        own
+    }
+
+    #[must_use]
+    pub fn get(&self, session: SessionId) -> Option<Arc<Link>> {
+        self.part(session).lock().get(&session).cloned()
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, for the drain and for control messages to a user.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        self.parts.iter().flat_map(|part| part.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// One timer for all connections: slots of a tenth of a second, a connection in one of them.
+#[derive(Debug)]
+pub struct Wheel {
+    slots: Vec<Mutex<Vec<Weak<Link>>>>,
+    at: AtomicU64,
+}
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self { slots: (0..Self::SLOTS).map(|_| Mutex::default()).collect(), at: AtomicU64::new(0) }
+    }
+}
+
+impl Wheel {
+    /// Time of one slot.
+    pub const TICK: Duration = Duration::from_millis(100);
+    const SLOTS: u64 = 128;
+
+    /// Looks at the connection after `delay_ms` (at most the wheel's turn of 12 s, then again).
+    pub fn add(&self, link: &Arc<Link>, delay_ms: u64) {
+        self.put(Arc::downgrade(link), delay_ms);
+    }
+
+    fn put(&self, link: Weak<Link>, delay_ms: u64) {
+        let ahead = (delay_ms / Self::TICK.as_millis() as u64).clamp(1, Self::SLOTS - 1);
+        let slot = (self.at.load(Ordering::Relaxed) + ahead) % Self::SLOTS;
+        self.slots[slot as usize].lock().push(link);
+    }
+
+    /// One tick: whoever's slot has come does what is due and is put where it is due next.
+    pub fn turn(&self, now_ms: u64, beats: &Beats) {
+        let at = self.at.fetch_add(1, Ordering::Relaxed) + 1;
+        let due = std::mem::take(&mut *self.slots[(at % Self::SLOTS) as usize].lock());
+        for link in due {
+            if let Some(open) = link.upgrade() {
+                let next_ms = open.tick(now_ms, beats);
+                self.put(link, next_ms.saturating_sub(now_ms));
+            }
+        }
+    }
+}
