@@ -81,6 +81,19 @@ pub struct Close {
     pub cause: metrics::Disconnect,
 }
 
+/// What an outbox wants of its connection's task.
+#[derive(Debug)]
+pub struct Look {
+    /// Someone wants the connection closed.
+    pub asked: Option<Close>,
+    /// Nothing more can be sent.
+    pub shut: bool,
+    /// More waits than the limit: replies pile up, so no more commands are read.
+    pub full: bool,
+    /// A subscription is to be caught up, and there is room for it.
+    pub lagging: bool,
+}
+
 impl Outbox {
     #[must_use]
     pub fn new(socket: Socket, shared: Arc<Shared>) -> Arc<Self> {
@@ -160,10 +173,15 @@ impl Outbox {
         }
     }
 
+    /// The subscription is caught up: the ticket of the joining that will make it live. `None` when it is gone.
+    pub(super) fn joining(&self, id: SlotId) -> Option<u32> {
+        self.state.lock().queue.joining(id)
+    }
+
     /// The last step of a catch-up: the rest, and from here on live. Returns whether to flush.
-    pub(super) fn join(&self, id: SlotId, rest: Option<Arc<Batch>>) -> bool {
+    pub(super) fn join(&self, id: SlotId, ticket: u32, rest: Option<Arc<Batch>>) -> bool {
         let mut state = self.state.lock();
-        if state.ending == Ending::Shut || state.queue.slot(id).is_none() {
+        if state.ending == Ending::Shut || !state.queue.may_join(id, ticket) {
             return false;
         }
         if let Some(rest) = rest {
@@ -271,7 +289,7 @@ impl Outbox {
             self.shared.wrote(offered, items);
         }
         self.progress.fetch_add(body.len() as u64, Ordering::Relaxed);
-        if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
+        if std::mem::take(&mut state.queue.blocked) {
             self.waker.wake();
         }
         Poll::Ready(Some(body.freeze()))
@@ -289,19 +307,16 @@ impl Outbox {
         }
     }
 
-    /// What someone asked for, once.
+    /// What the connection's task has to know, under one lock.
     #[must_use]
-    pub fn asked_close(&self) -> Option<Close> {
-        match &self.state.lock().ending {
-            Ending::Asked(close) => Some(close.clone()),
-            Ending::Open | Ending::Shut => None,
+    pub fn look(&self) -> Look {
+        let state = self.state.lock();
+        Look {
+            asked: if let Ending::Asked(close) = &state.ending { Some(close.clone()) } else { None },
+            shut: state.ending == Ending::Shut,
+            full: state.queue.bytes() > self.shared.limits.bytes_max,
+            lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
         }
-    }
-
-    /// Whether nothing more can be sent.
-    #[must_use]
-    pub fn is_shut(&self) -> bool {
-        self.state.lock().ending == Ending::Shut
     }
 
     /// Queues the last frame; all that waited and is not `keep`t is thrown away, and nothing more is taken.
@@ -324,7 +339,7 @@ impl Outbox {
     #[must_use]
     pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
         let state = self.state.lock();
-        if state.queue.messages() > self.shared.limits.messages_max / 2 { None } else { state.queue.lagging() }
+        if self.is_half_full(&state) { None } else { state.queue.lagging() }
     }
 
     /// Where a subscription stands: the last position queued.
@@ -339,21 +354,30 @@ impl Outbox {
         self.state.lock().queue.written().collect()
     }
 
-    /// Bytes that wait.
-    #[must_use]
-    pub fn waiting_bytes(&self) -> usize {
-        self.state.lock().queue.bytes()
+    fn is_half_full(&self, state: &State) -> bool {
+        let limits = &self.shared.limits;
+        state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
+    }
+
+    /// For a catch-up between two pages: ready when there is room for the next, or nothing more can be sent.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.register(cx);
+        let flushed = self.poll_flush(cx);
+        let state = self.state.lock();
+        if flushed.is_ready() || state.ending != Ending::Open || !self.is_half_full(&state) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Makes the connection's task look again.
+    pub fn wake(&self) {
+        self.waker.wake();
     }
 
     /// Bytes written so far, and whether the socket is behind.
     #[must_use]
     pub fn progress(&self) -> (u64, bool) {
         (self.progress.load(Ordering::Relaxed), self.state.lock().queue.blocked)
-    }
-
-    /// Whether the far end drains slower than the limits: replies wait, so reading more commands must too.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.state.lock().queue.bytes() > self.shared.limits.bytes_max
     }
 }

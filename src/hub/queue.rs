@@ -21,6 +21,16 @@ pub struct QueueLimits {
 /// subscription can't reach another.
 pub type SlotId = u32;
 
+/// How a subscription is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not live: it is to be caught up from the ring or the stream.
+    Lagging,
+    /// Caught up; the step to live is on its way through the shard's mail.
+    Joining,
+    Live,
+}
+
 /// What an outbox knows of one subscription.
 #[derive(Clone, Debug)]
 pub struct Slot {
@@ -28,8 +38,9 @@ pub struct Slot {
     /// Written before everything public when both wait: the reliable private channels.
     pub urgent: bool,
     pub form: Form,
-    /// A lagging subscription is not fed live: it is caught up from the stream.
-    pub lagging: bool,
+    pub stage: Stage,
+    /// Tells apart the joinings of one subscription: only the last one counts.
+    pub ticket: u32,
     /// The last position put into the queue.
     pub queued: StreamId,
     /// The last position wholly written to the socket.
@@ -111,7 +122,7 @@ impl Queue {
     pub fn open(&mut self, slot: Slot) -> SlotId {
         let id = self.next_slot;
         self.next_slot += 1;
-        self.lagging += u16::from(slot.lagging);
+        self.lagging += u16::from(slot.stage == Stage::Lagging);
         self.slots.push((id, slot));
         id
     }
@@ -120,7 +131,7 @@ impl Queue {
     pub fn close(&mut self, id: SlotId) {
         let Some(at) = self.find(id) else { return };
         let (_, slot) = self.slots.remove(at);
-        self.lagging -= u16::from(slot.lagging);
+        self.lagging -= u16::from(slot.stage == Stage::Lagging);
         self.urgent.retain(|item| item.slot() != Some(id));
         self.public.retain(|item| item.slot() != Some(id));
         self.recount();
@@ -145,7 +156,7 @@ impl Queue {
         if self.lagging == 0 {
             return None;
         }
-        self.slots.iter().find(|(_, slot)| slot.lagging).map(|(id, slot)| (*id, slot.queued))
+        self.slots.iter().find(|(_, slot)| slot.stage == Stage::Lagging).map(|(id, slot)| (*id, slot.queued))
     }
 
     /// Every subscription with the last position wholly written.
@@ -184,20 +195,37 @@ impl Queue {
         self.add(id, batch, urgent);
     }
 
-    /// The catch-up is complete: live batches count from here on.
+    /// The subscription is caught up: a joining with this ticket will make it live.
+    pub fn joining(&mut self, id: SlotId) -> Option<u32> {
+        let slot = self.stage(id, Stage::Joining)?;
+        slot.ticket += 1;
+        Some(slot.ticket)
+    }
+
+    /// Whether a joining with this ticket is still the one that counts.
+    #[must_use]
+    pub fn may_join(&self, id: SlotId, ticket: u32) -> bool {
+        self.slot(id).is_some_and(|slot| slot.stage == Stage::Joining && slot.ticket == ticket)
+    }
+
+    /// Live batches count from here on.
     pub fn joined(&mut self, id: SlotId) {
-        if let Some(slot) = self.slot_mut(id)
-            && std::mem::take(&mut slot.lagging)
-        {
-            self.lagging -= 1;
-        }
+        self.stage(id, Stage::Live);
+    }
+
+    fn stage(&mut self, id: SlotId, stage: Stage) -> Option<&mut Slot> {
+        let at = self.find(id)?;
+        let slot = &mut self.slots[at].1;
+        self.lagging -= u16::from(slot.stage == Stage::Lagging);
+        self.lagging += u16::from(stage == Stage::Lagging);
+        slot.stage = stage;
+        Some(slot)
     }
 
     /// Stops live batches until the subscription is joined again. Returns the last position queued.
     pub fn pause(&mut self, id: SlotId) -> Option<StreamId> {
-        let at = self.find(id)?;
-        let slot = &mut self.slots[at].1;
-        self.lagging += u16::from(!std::mem::replace(&mut slot.lagging, true));
+        let slot = self.stage(id, Stage::Lagging)?;
+        slot.ticket += 1;
         Some(slot.queued)
     }
 
@@ -209,13 +237,13 @@ impl Queue {
         let Some(at) = self.find(id) else { return Offered::Ignored };
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
-        if slot.lagging || (batch.has_ids() && batch.last <= slot.queued) {
+        if slot.stage != Stage::Live || (batch.has_ids() && batch.last <= slot.queued) {
             return Offered::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
         let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
         if hole || (over && class == Class::Reliable) {
-            slot.lagging = true;
+            slot.stage = Stage::Lagging;
             self.lagging += 1;
             return Offered::Lags;
         }

@@ -119,9 +119,9 @@ impl Shard {
                         run.offer(&groups, now_ms, round, topic);
                     }
                 }
-                Mail::Join { member, form, after, rest, fresh } => {
+                Mail::Join { member, form, ticket, after, rest, fresh } => {
                     run.offer(&groups, now_ms, round, topic);
-                    join(lane, &mut groups, Joined { member, form, fresh }, (after, &rest), round);
+                    join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
                 }
                 Mail::Change { member } => {
                     run.offer(&groups, now_ms, round, topic);
@@ -232,18 +232,19 @@ impl Run {
 struct Joined {
     member: Member,
     form: Form,
+    ticket: u32,
     fresh: bool,
 }
 
 /// Gives a subscription what came since its catch-up, and puts it among the subscribers.
 fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
-    let Joined { member, form, fresh } = joined;
+    let Joined { member, form, ticket, fresh } = joined;
     let (after, steps) = rest;
     let mark = Mark::default();
     let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, member.channels(), mark)));
     round.deliveries += batch.as_ref().map_or(0, |b| u64::from(b.count));
     let open = member.outbox.has(member.slot);
-    if open && member.outbox.join(member.slot, batch) {
+    if open && member.outbox.join(member.slot, ticket, batch) {
         round.dirty.push(member.outbox.clone());
     }
     if !fresh {

@@ -10,7 +10,7 @@ use super::{
     batch::{Batch, Form, Gap, Mark},
     outbox::Outbox,
     position::{Step, reason_between},
-    queue::{Slot, SlotId},
+    queue::{Slot, SlotId, Stage},
     topic::{Followed, Joining, Member},
 };
 use crate::{
@@ -168,7 +168,8 @@ impl Interest {
     pub fn open(&self, outbox: &Outbox, form: &Form, at: StreamId) -> SlotId {
         let class = self.topic.rule.class;
         let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
-        outbox.open(Slot { class, urgent, form: form.clone(), lagging: true, queued: at, written: StreamId::ZERO })
+        let (stage, written) = (Stage::Lagging, StreamId::ZERO);
+        outbox.open(Slot { class, urgent, form: form.clone(), stage, ticket: 0, queued: at, written })
     }
 
     /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has.
@@ -191,6 +192,17 @@ impl Interest {
             let at = cut.before.map_or(backlog.cursor, |before| StreamId::new(before.epoch, before.seq - 1));
             self.tell(member, form, cut, at);
         }
+    }
+
+    /// Pushes a backlog beside a subscription that exists: its position stays what it is.
+    pub fn push_beside(&self, member: &Member, form: &Form, backlog: &Backlog) {
+        for gap in backlog.gap.iter() {
+            self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
+            member.outbox.send(gap.encode(form, member.channels()));
+        }
+        let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
+        let batch = Batch::encode(form, backlog.from, &steps, member.channels(), backlog.mark);
+        member.outbox.send(batch.bytes);
     }
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {

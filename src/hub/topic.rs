@@ -65,7 +65,7 @@ pub(super) enum Mail {
     /// The next step after the position `after`.
     Step { after: StreamId, step: Step },
     /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
-    Join { member: Member, form: Form, after: StreamId, rest: Vec<Step>, fresh: bool },
+    Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
     /// A subscription wants other channels of the user's stream, or another pace.
     Change { member: Member },
 }
@@ -247,13 +247,14 @@ impl Followed {
         } else {
             return false;
         };
+        let Some(ticket) = joining.member.outbox.joining(joining.member.slot) else { return true };
         let lane = &self.lanes[joining.shard];
         if joining.fresh {
             lane.count.fetch_add(1, Ordering::Relaxed);
         }
         let rest = rest.into_iter().map(Step::Message).collect();
         let Joining { member, form, fresh, shard } = joining;
-        let mail = Mail::Join { member: member.clone(), form: form.clone(), after, rest, fresh };
+        let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
         self.post(lane, &shards[shard], mail);
         true
     }

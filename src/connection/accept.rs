@@ -1,0 +1,92 @@
+//! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on every request head. Never looks into a
+//! request: that is the router's.
+
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::tasks::{Stop, Tasks};
+
+/// After a failed accept (descriptors used up, mostly) others must get a chance to close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that wait for us in the kernel while we are busy: a reconnect storm comes all at once.
+const BACKLOG: i32 = 4_096;
+
+/// How requests are read.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    pub timeout: Duration,
+    /// Bytes of a request head.
+    pub bytes_max: usize,
+}
+
+/// Binds a listener with room for a storm.
+///
+/// # Errors
+/// When the address can't be bound.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `stop`; each connection is a task of its own.
+pub async fn serve(listener: TcpListener, router: Router, limits: HeadLimits, tasks: Tasks, mut stop: Stop) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.wait() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // A socket that refuses is closed by its client already.
+                let _ = stream.set_nodelay(true);
+                tasks.spawn("http", speak(stream, peer, router.clone(), limits));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
+async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: HeadLimits) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let mut router = router.clone();
+        async move { Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible()) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.timeout)
+        .max_buf_size(limits.bytes_max)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = served.await {
+        tracing::debug!(%peer, %error, "http connection ended");
+    }
+}
+
+/// A router never fails.
+trait Infallibly<T> {
+    fn into_response_infallible(self) -> T;
+}
+
+impl<T> Infallibly<T> for Result<T, Infallible> {
+    fn into_response_infallible(self) -> T {
+        match self {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+}

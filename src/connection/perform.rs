@@ -1,0 +1,362 @@
+//! Does what the session decided. One message after the other, in the order of the client's messages; publications of
+//! one read are handed over together and answered in order.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{
+    gateway::Gateway,
+    link::Clock,
+    run::Connection,
+};
+use crate::{
+    auth::TokenError,
+    config::OverLimit,
+    hub::SlotId,
+    metrics::{self, Disconnect, Door},
+    model::{Content, Message, StreamId},
+    protocol::{
+        code::{CloseCode, ErrorCode},
+        command::{Json, Token},
+        envelope,
+        push::Meta,
+        reply::{self, Details, Failure},
+    },
+    publisher::{PublishFailure, PublishRequest},
+    registry::{Admission, Verdict},
+    session::{Action, Bucket, Fault, Resolved, Session},
+};
+
+/// One thing to do, in the order in which it came in.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Act { id: Option<Box<str>>, action: Action },
+    Fault(Fault),
+    /// A pong confirmed these positions.
+    Confirmed(Vec<(SlotId, StreamId)>),
+    /// What a producer sent, with its text as it was written.
+    Envelope(Result<(envelope::Envelope, Bytes), envelope::InvalidEnvelope>),
+    EnvelopeFault(Fault),
+}
+
+impl Inbound {
+    pub(super) fn decode_json(
+        session: &mut Session,
+        text: &str,
+        now_ms: u64,
+        bucket: &Option<Arc<Mutex<Bucket>>>,
+        gateway: &Gateway,
+    ) -> Self {
+        if let Err(fault) = spend(session, now_ms, bucket, gateway) {
+            return Self::Fault(fault);
+        }
+        match session.on_text(text, now_ms, &gateway.rules) {
+            Ok((id, action)) => Self::Act { id, action },
+            Err(fault) => Self::Fault(fault),
+        }
+    }
+
+    pub(super) fn decode_envelope(
+        session: &mut Session,
+        text: &str,
+        now_ms: u64,
+        bucket: &Option<Arc<Mutex<Bucket>>>,
+        gateway: &Gateway,
+    ) -> Self {
+        if let Err(fault) = spend(session, now_ms, bucket, gateway) {
+            return Self::EnvelopeFault(fault);
+        }
+        let decoded = envelope::decode(text, gateway.config.limits.json_depth_max);
+        if let Err(invalid) = &decoded
+            && let Some(close) = session.offend(now_ms, &gateway.rules)
+        {
+            return Self::EnvelopeFault(Fault {
+                id: None,
+                code: ErrorCode::InvalidMessage,
+                message: invalid.message.clone(),
+                field: None,
+                retry_after_ms: None,
+                close: Some(close),
+            });
+        }
+        Self::Envelope(decoded.map(|envelope| (envelope, Bytes::copy_from_slice(text.as_bytes()))))
+    }
+
+    /// The close that follows, where this was one offence too many.
+    pub(super) fn closes(&self) -> Option<(CloseCode, Disconnect)> {
+        let (Self::Fault(fault) | Self::EnvelopeFault(fault)) = self else { return None };
+        let code = fault.close?;
+        let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
+        Some((code, cause))
+    }
+}
+
+fn spend(
+    session: &mut Session,
+    now_ms: u64,
+    bucket: &Option<Arc<Mutex<Bucket>>>,
+    gateway: &Gateway,
+) -> Result<(), Fault> {
+    let mut user = bucket.as_ref().map(|bucket| bucket.lock());
+    session.spend(now_ms, user.as_deref_mut(), &gateway.config.limits).inspect_err(|_| {
+        gateway.metrics.rate_limited_total.of(metrics::RateScope::Connection).inc();
+    })
+}
+
+impl Connection {
+    /// Does everything that one read brought.
+    pub(super) async fn act(&mut self, inbound: &mut Vec<Inbound>) {
+        for next in inbound.drain(..) {
+            match next {
+                Inbound::Act { id, action } => self.perform(id.as_deref(), action).await,
+                Inbound::Fault(fault) => self.tell(&fault),
+                Inbound::Confirmed(positions) => {
+                    if self.subscriptions.confirm(&positions) {
+                        self.record();
+                    }
+                }
+                Inbound::Envelope(envelope) => self.ingest(envelope).await,
+                Inbound::EnvelopeFault(fault) => self.tell_producer(&fault),
+            }
+        }
+    }
+
+    async fn perform(&mut self, id: Option<&str>, action: Action) {
+        match action {
+            Action::Subscribe { wanted, refused } => {
+                self.subscribe(id, wanted, refused).await;
+            }
+            Action::Unsubscribe { channels } => {
+                self.subscriptions.unsubscribe(&self.link, &channels);
+                self.reply(|out| reply::unsubscribed(out, id, &channels));
+                self.subscriptions.catch_up(&self.link.outbox).await;
+                self.subscribed();
+            }
+            Action::Pong { timestamp } => {
+                self.reply(|out| reply::pong(out, id, timestamp.as_deref(), Clock::unix_ms()));
+            }
+            Action::Authenticate { token } => self.authenticate(id, &token).await,
+            Action::History { resolved, since, last } => self.history(id, &resolved, since, last).await,
+            Action::Publish { channel, user, data, msg_id } => {
+                self.publish(id, &channel, user.as_deref(), &data, msg_id.as_deref()).await;
+            }
+            Action::Command { topic, command, args } => self.command(id, &topic, &command, args.as_ref()).await,
+            Action::Presence { resolved } => self.presence(id, &resolved).await,
+            Action::Configure { max_rate, heartbeat_s } => self.configure(id, max_rate, heartbeat_s),
+        }
+    }
+
+    pub(super) async fn subscribe(
+        &mut self,
+        id: Option<&str>,
+        wanted: Vec<crate::session::Wanted>,
+        refused: Vec<crate::session::Refused>,
+    ) {
+        for refusal in &refused {
+            self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
+        }
+        self.subscriptions.subscribe(&self.gateway.hub, &self.link, id, wanted, refused).await;
+        self.subscribed();
+    }
+
+    /// The set of subscriptions changed.
+    fn subscribed(&mut self) {
+        self.session.set_subscriptions(self.subscriptions.len());
+        self.record();
+    }
+
+    fn tell(&self, fault: &Fault) {
+        let details = match (fault.retry_after_ms, &fault.field) {
+            (Some(ms), _) => Details::RetryAfterMs(ms),
+            (None, Some(field)) => Details::Field(field),
+            (None, None) => Details::None,
+        };
+        let failure = Failure { code: fault.code, message: &fault.message, details, id: fault.id.as_deref() };
+        self.fail(&failure);
+    }
+
+    fn fail(&self, failure: &Failure<'_>) {
+        self.gateway.metrics.errors_total.of(metrics::Code::of(failure.code.number())).inc();
+        self.reply(|out| reply::error(out, failure, Clock::unix_ms()));
+    }
+
+    /// The first token of a deferred authentication, or a refresh in place.
+    async fn authenticate(&mut self, id: Option<&str>, token: &Token) {
+        let identity = match self.gateway.verifier.verify(token, SystemTime::now()).await {
+            Ok(identity) => identity,
+            Err(error) => return self.refuse_token(id, &error),
+        };
+        let first = self.session.identity().is_none();
+        if first
+            && self.session.profile.token != crate::config::TokenRule::Required
+        {
+            let message = "this connection is anonymous; open a new one with the token";
+            return self.fail(&Failure { code: ErrorCode::Forbidden, message, details: Details::None, id });
+        }
+        let (user, expires_at, issued_at) = (identity.user.clone(), identity.expires_at, identity.issued_at);
+        if let Err(fault) = self.session.identify(identity) {
+            return self.tell(&Fault { id: id.map(Box::from), ..fault });
+        }
+        if first && !self.admit(&user, issued_at).await {
+            return;
+        }
+        self.link.with_pulse(|pulse| pulse.set_expiry(expires_at));
+        self.reply(|out| reply::authenticated(out, id, user.as_str(), expires_at));
+        if first {
+            let opening = self.session.view(&self.gateway.rules).on_connect();
+            self.begin(opening).await;
+        } else {
+            self.drop_forbidden(id).await;
+        }
+    }
+
+    fn refuse_token(&self, id: Option<&str>, error: &TokenError) {
+        self.gateway.metrics.auth_failures_total.of(error.reason()).inc();
+        let message = error.to_string();
+        self.fail(&Failure { code: ErrorCode::AuthRequired, message: &message, details: Details::None, id });
+        if self.session.identity().is_none() {
+            self.link.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
+        }
+    }
+
+    /// Counts a connection that authenticated by message. False when it has to end.
+    async fn admit(&mut self, user: &crate::model::UserId, issued_at: Option<u64>) -> bool {
+        let limits = &self.gateway.config.limits;
+        let admission = Admission {
+            user: user.clone(),
+            session: self.session.id,
+            connections_max: limits.connections_per_user_max,
+            evict_oldest: limits.over_limit == OverLimit::EvictOldest,
+            issued_at,
+        };
+        let (code, cause) = match self.gateway.registry.admit(&admission).await {
+            Ok(Verdict::Admitted { .. }) | Err(_) => {
+                self.link.set_user(user.clone());
+                self.bucket = Some(self.gateway.users.share(user));
+                return true;
+            }
+            Ok(Verdict::Refused { .. }) => (CloseCode::TooManyConnections, Disconnect::UserLimit),
+            Ok(Verdict::Revoked) => (CloseCode::UserInactive, Disconnect::Revoked),
+        };
+        self.link.close(code, cause, code.meaning());
+        false
+    }
+
+    /// A refreshed token may allow less than the one before.
+    async fn drop_forbidden(&mut self, id: Option<&str>) {
+        let view = self.session.view(&self.gateway.rules);
+        let forbidden = self.subscriptions.channels_where(|channel| view.resolve(channel).is_err());
+        if !forbidden.is_empty() {
+            Box::pin(self.perform(id, Action::Unsubscribe { channels: forbidden })).await;
+        }
+    }
+
+    async fn history(&self, id: Option<&str>, resolved: &Resolved, since: Option<StreamId>, last: usize) {
+        let backplane = &self.gateway.backplane;
+        let read = match since {
+            Some(cursor) => backplane.read(&resolved.topic, cursor, last).await.map(|page| {
+                let complete = page.contiguous && !page.more;
+                (page.messages, complete)
+            }),
+            None => backplane.newest(&resolved.topic, last).await.map(|messages| (messages, true)),
+        };
+        let Ok((messages, complete)) = read else {
+            let message = "the history can't be read now";
+            return self.fail(&Failure { code: ErrorCode::TryAgainLater, message, details: Details::None, id });
+        };
+        let own = |m: &&Arc<Message>| !resolved.in_user_stream || m.channel.as_ref() == Some(&resolved.channel);
+        let pushes = messages.iter().filter(own).filter_map(|message| match &message.content {
+            Content::Data(payload) => {
+                let live = Meta::live(&resolved.channel, message.id);
+                Some((Meta { replayed: true, ..live }, payload.as_ref()))
+            }
+            Content::Lost { .. } => None,
+        });
+        let lost = messages.iter().any(|m| matches!(m.content, Content::Lost { .. }));
+        self.reply(|out| reply::history(out, id, &resolved.channel, pushes, complete && !lost));
+    }
+
+    async fn publish(&self, id: Option<&str>, channel: &str, user: Option<&str>, data: &Json, msg_id: Option<&str>) {
+        let payload = Bytes::copy_from_slice(data.get().as_bytes());
+        let request = PublishRequest { channel, user, payload, msg_id, door: Door::Socket };
+        match self.gateway.publisher.publish(request).await {
+            Ok(published) => {
+                let stored = reply::Stored { channel, id: published.id, duplicate: published.duplicate };
+                self.reply(|out| reply::published(out, id, &stored));
+            }
+            Err(failure) => self.publish_failed(id, &failure),
+        }
+    }
+
+    fn publish_failed(&self, id: Option<&str>, failure: &PublishFailure) {
+        let code = code_of(failure);
+        let details = retry_after_ms(failure).map_or(Details::None, Details::RetryAfterMs);
+        self.fail(&Failure { code, message: &failure.to_string(), details, id });
+    }
+
+    /// Stores a command for the engine that executes the run.
+    async fn command(&self, id: Option<&str>, topic: &str, command: &str, args: Option<&Json>) {
+        let payload = json!({
+            "type": "command",
+            "command": command,
+            "args": args.map(|args| &args.0),
+            "profile": self.session.profile.name,
+            "run_id": self.session.param,
+            "user": self.link.user(),
+            "timestamp": crate::protocol::time::Timestamp::from_ms(Clock::unix_ms()).as_str(),
+        });
+        let payload = Bytes::from(payload.to_string());
+        let request = PublishRequest { channel: topic, user: None, payload, msg_id: None, door: Door::Command };
+        match self.gateway.publisher.publish(request).await {
+            Ok(published) => {
+                let stored = reply::Stored { channel: topic, id: published.id, duplicate: published.duplicate };
+                self.reply(|out| reply::command_accepted(out, id, &stored));
+            }
+            Err(failure) => self.publish_failed(id, &failure),
+        }
+    }
+
+    async fn presence(&self, id: Option<&str>, resolved: &Resolved) {
+        match self.gateway.registry.presence(&resolved.topic).await {
+            Ok(presence) => self.reply(|out| {
+                reply::presence(out, id, &resolved.channel, presence.connections, presence.users);
+            }),
+            Err(_) => {
+                let message = "presence can't be read now";
+                self.fail(&Failure { code: ErrorCode::TryAgainLater, message, details: Details::None, id });
+            }
+        }
+    }
+
+    fn configure(&mut self, id: Option<&str>, max_rate: Option<u32>, heartbeat_s: Option<u32>) {
+        let default = self.gateway.config.session.heartbeat_interval;
+        let granted = heartbeat_s.map_or(default, |s| Duration::from_secs(s.into()).clamp(HEARTBEAT_MIN, default));
+        if heartbeat_s.is_some() {
+            self.link.with_pulse(|pulse| pulse.set_heartbeat(granted));
+        }
+        if max_rate.is_some() {
+            self.session.set_max_rate(max_rate.filter(|rate| *rate > 0));
+            self.subscriptions.set_max_rate(max_rate.filter(|rate| *rate > 0));
+        }
+        self.reply(|out| reply::configured(out, id, max_rate, granted.as_secs()));
+    }
+}
+
+/// Heartbeats more often than this would be a load without a use.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
+
+/// The error code that a failed publication is told with.
+pub(super) fn code_of(failure: &PublishFailure) -> ErrorCode {
+    match failure {
+        PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => ErrorCode::InvalidMessage,
+        PublishFailure::Refused(_) | PublishFailure::Unknown(_) => ErrorCode::TryAgainLater,
+    }
+}
+
+/// When a failed publication is worth another try.
+pub(super) fn retry_after_ms(failure: &PublishFailure) -> Option<u64> {
+    matches!(failure, PublishFailure::Refused(_) | PublishFailure::Unknown(_)).then_some(1_000)
+}

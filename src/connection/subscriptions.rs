@@ -1,0 +1,350 @@
+//! The subscriptions of one connection: how each begins, changes, is caught up, and ends.
+//!
+//! The private channels that share the user's stream are one subscription with one position, so that the client's one
+//! cursor is always true.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+
+use super::link::Link;
+use crate::{
+    backplane::Unavailable,
+    hub::{Backlog, CaughtUp, Form, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
+    model::{Class, Start, StreamId},
+    protocol::{code::ErrorCode, frame, reply},
+    registry::SubscriptionRecord,
+    session::{Refused, Resolved, Wanted},
+};
+
+/// How long a subscriber waits for a topic to be in step with its stream.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause after a failed read, in which nothing is read from the client either.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// All subscriptions of a connection.
+#[derive(Debug)]
+pub struct Subscriptions {
+    all: Vec<Subscription>,
+    kind: FormKind,
+    limits: ReplayLimits,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    /// One channel, or the private ones that are wanted of the user's stream.
+    channels: Vec<Arc<str>>,
+    in_user_stream: bool,
+    interest: Interest,
+    member: Member,
+    form: Form,
+    max_rate: Option<u32>,
+    /// The position that the client surely has.
+    confirmed: Option<StreamId>,
+    /// Not yet among the topic's live subscribers.
+    fresh: bool,
+}
+
+/// A subscription on its way: what it wants, and what it gets first.
+struct Plan {
+    channels: Vec<Arc<str>>,
+    in_user_stream: bool,
+    interest: Interest,
+    start: Start,
+    max_rate: Option<u32>,
+    /// Channels are added to this subscription rather than begun.
+    extends: Option<usize>,
+    /// Where the extended subscription was paused.
+    paused: Option<StreamId>,
+    backlog: Backlog,
+}
+
+impl Subscriptions {
+    #[must_use]
+    pub fn new(kind: FormKind, limits: ReplayLimits) -> Self {
+        Self { all: Vec::new(), kind, limits }
+    }
+
+    /// Subscribed channels.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.iter().map(|s| s.channels.len()).sum()
+    }
+
+    /// Begins subscriptions: answers, then replays and snapshots, then live.
+    pub async fn subscribe(
+        &mut self,
+        hub: &Arc<Hub>,
+        link: &Link,
+        id: Option<&str>,
+        wanted: Vec<Wanted>,
+        mut refused: Vec<Refused>,
+    ) {
+        let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
+        let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
+        let plans = self.plan(hub, new.collect());
+        let mut ready = Vec::with_capacity(plans.len());
+        for mut plan in plans {
+            match self.prepare(&mut plan, link).await {
+                Ok(()) => ready.push(plan),
+                Err(error) => {
+                    tracing::debug!(%error, "a subscription can't begin now");
+                    self.resume_paused(&plan);
+                    refused.extend(plan.channels.iter().map(|channel| unavailable(channel)));
+                }
+            }
+        }
+        self.answer(link, id, &ready, &known, &refused);
+        for plan in ready {
+            self.begin(plan, link).await;
+        }
+        self.catch_up(&link.outbox).await;
+        let private = self.all.iter().find(|s| s.in_user_stream);
+        link.set_private(private.map(|s| s.interest.topic()));
+    }
+
+    fn is_subscribed(&self, channel: &str) -> bool {
+        self.all.iter().any(|s| s.channels.iter().any(|known| **known == *channel))
+    }
+
+    /// One plan per topic; the private channels of a user's stream are planned together.
+    fn plan(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>) -> Vec<Plan> {
+        let mut plans: Vec<Plan> = Vec::with_capacity(wanted.len());
+        for Wanted { resolved, start, max_rate } in wanted {
+            let Resolved { channel, topic, rule, in_user_stream } = resolved;
+            if in_user_stream
+                && let Some(plan) = plans.iter_mut().find(|plan| plan.in_user_stream)
+            {
+                if !plan.channels.contains(&channel) {
+                    plan.channels.push(channel);
+                    plan.start = earlier(plan.start, start);
+                }
+                continue;
+            }
+            if plans.iter().any(|plan| plan.channels.contains(&channel)) {
+                continue;
+            }
+            plans.push(Plan {
+                channels: vec![channel],
+                in_user_stream,
+                interest: hub.interest(&topic, &rule),
+                start,
+                max_rate,
+                extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream),
+                paused: None,
+                backlog: Backlog::default(),
+            });
+        }
+        plans
+    }
+
+    async fn prepare(&self, plan: &mut Plan, link: &Link) -> Result<(), Unavailable> {
+        plan.interest.ready(READY_TIMEOUT).await?;
+        if let Some(at) = plan.extends {
+            plan.paused = link.outbox.pause(self.all[at].member.slot);
+        }
+        plan.backlog = plan.interest.backlog(plan.start, self.limits).await?;
+        if plan.in_user_stream {
+            let wanted = &plan.channels;
+            let up_to = plan.paused.unwrap_or(StreamId::MAX);
+            plan.backlog.messages.retain(|m| {
+                m.id.is_some_and(|id| id <= up_to) && m.channel.as_ref().is_none_or(|c| wanted.contains(c))
+            });
+        }
+        Ok(())
+    }
+
+    /// A subscription that was paused for one that then could not begin goes on by its next catch-up.
+    fn resume_paused(&self, plan: &Plan) {
+        if let Some(at) = plan.extends {
+            self.all[at].member.outbox.wake();
+        }
+    }
+
+    fn answer(&self, link: &Link, id: Option<&str>, plans: &[Plan], known: &[Wanted], refused: &[Refused]) {
+        let begun = plans.iter().flat_map(|plan| plan.channels.iter().map(move |channel| subscribed(plan, channel)));
+        let again = known.iter().map(|wanted| reply::Subscribed {
+            channel: &wanted.resolved.channel,
+            class: wanted.resolved.rule.class,
+            cursor: self.cursor_of(&wanted.resolved.channel),
+            replayed: 0,
+            complete: true,
+            snapshot: false,
+        });
+        let channels: Vec<_> = begun.chain(again).collect();
+        let errors: Vec<_> = refused
+            .iter()
+            .map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message })
+            .collect();
+        let mut out = BytesMut::with_capacity(160 + 120 * (channels.len() + errors.len()));
+        frame::frame_text(&mut out, |out| reply::subscribed(out, id, &channels, &errors));
+        link.outbox.send(out.freeze());
+    }
+
+    fn cursor_of(&self, channel: &str) -> Option<StreamId> {
+        let found = self.all.iter().find(|s| s.channels.iter().any(|known| **known == *channel))?;
+        found.member.outbox.queued(found.member.slot).filter(|id| *id != StreamId::ZERO)
+    }
+
+    /// Pushes the backlog; from here on the subscription is one of those that are caught up.
+    async fn begin(&mut self, plan: Plan, link: &Link) {
+        let outbox = &link.outbox;
+        let drained = || std::future::poll_fn(|cx| outbox.poll_room(cx));
+        if let Some(at) = plan.extends {
+            let subscription = &mut self.all[at];
+            let narrowed = Narrowed::new(Some(plan.channels.clone()), None);
+            let replay = Member { narrowed: Some(narrowed), ..subscription.member.clone() };
+            subscription.interest.push_beside(&replay, &subscription.form, &plan.backlog);
+            subscription.channels.extend(plan.channels);
+            let narrowed = Narrowed::new(Some(subscription.channels.clone()), None);
+            subscription.member.narrowed = Some(narrowed);
+            subscription.interest.change(subscription.member.clone());
+            return;
+        }
+        let channel = (!plan.in_user_stream).then(|| plan.channels[0].clone());
+        let form = Form { kind: self.kind, channel };
+        let slot = plan.interest.open(outbox, &form, plan.backlog.cursor);
+        let narrowed = narrowed(&plan.channels, plan.in_user_stream, plan.max_rate);
+        let member = Member { outbox: outbox.clone(), slot, narrowed };
+        plan.interest.push_backlog(&member, &form, &plan.backlog, drained).await;
+        self.all.push(Subscription {
+            channels: plan.channels,
+            in_user_stream: plan.in_user_stream,
+            interest: plan.interest,
+            member,
+            form,
+            max_rate: plan.max_rate,
+            confirmed: Some(plan.backlog.from).filter(|id| *id != StreamId::ZERO),
+            fresh: true,
+        });
+    }
+
+    /// Brings lagging subscriptions on: to the live stream, or a page further. What can't be read now stays for the
+    /// next time.
+    pub async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
+        while let Some((slot, _)) = outbox.lagging() {
+            let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
+            let Subscription { interest, member, form, fresh, .. } = subscription;
+            match interest.catch_up(member, form, *fresh).await {
+                Ok(CaughtUp::Live) => *fresh = false,
+                Ok(CaughtUp::More) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a subscription can't be caught up now");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends subscriptions: after this nothing of them is written. Unknown channels are no mistake.
+    pub fn unsubscribe(&mut self, link: &Link, channels: &[String]) {
+        for name in channels {
+            let Some(at) = self.all.iter().position(|s| s.channels.iter().any(|c| **c == **name)) else { continue };
+            let subscription = &mut self.all[at];
+            subscription.channels.retain(|channel| **channel != **name);
+            if subscription.channels.is_empty() {
+                let ended = self.all.swap_remove(at);
+                ended.interest.leave(&link.outbox, ended.member.slot);
+                continue;
+            }
+            link.outbox.pause(subscription.member.slot);
+            subscription.member.narrowed = Some(Narrowed::new(Some(subscription.channels.clone()), None));
+            subscription.interest.change(subscription.member.clone());
+        }
+        if !self.all.iter().any(|s| s.in_user_stream) {
+            link.set_private(None);
+        }
+    }
+
+    /// Ends everything: the connection is gone.
+    pub fn clear(&mut self, outbox: &Arc<Outbox>) {
+        for ended in self.all.drain(..) {
+            ended.interest.leave(outbox, ended.member.slot);
+        }
+    }
+
+    /// Channels that the token no longer allows, after a refresh.
+    #[must_use]
+    pub fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
+        let all = self.all.iter().flat_map(|s| &s.channels);
+        all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
+    }
+
+    /// The client surely has these positions. True when that is news.
+    pub fn confirm(&mut self, positions: &[(SlotId, StreamId)]) -> bool {
+        let mut news = false;
+        for subscription in &mut self.all {
+            let found = positions.iter().find(|(slot, _)| *slot == subscription.member.slot);
+            if let Some((_, id)) = found
+                && *id != StreamId::ZERO
+                && subscription.confirmed.is_none_or(|known| *id > known)
+            {
+                subscription.confirmed = Some(*id);
+                news = true;
+            }
+        }
+        news
+    }
+
+    /// What a resume needs.
+    #[must_use]
+    pub fn records(&self) -> Vec<SubscriptionRecord> {
+        let of = |s: &Subscription| {
+            let (confirmed, max_rate) = (s.confirmed.filter(|_| s.interest.class() != Class::State), s.max_rate);
+            s.channels
+                .iter()
+                .map(move |channel| SubscriptionRecord { channel: channel.to_string(), confirmed, max_rate })
+                .collect::<Vec<_>>()
+        };
+        self.all.iter().flat_map(of).collect()
+    }
+
+    /// Changes the pace of all `state` subscriptions.
+    pub fn set_max_rate(&mut self, max_rate: Option<u32>) {
+        for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
+            subscription.max_rate = max_rate;
+            subscription.member.narrowed = narrowed(&subscription.channels, false, max_rate);
+            subscription.interest.change(subscription.member.clone());
+        }
+    }
+}
+
+/// The plain subscription is narrowed by nothing, and costs the fan-out nothing.
+fn narrowed(channels: &[Arc<str>], in_user_stream: bool, max_rate: Option<u32>) -> Option<Arc<Narrowed>> {
+    let channels = in_user_stream.then(|| channels.to_vec());
+    let interval = max_rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
+    (channels.is_some() || interval.is_some()).then(|| Narrowed::new(channels, interval))
+}
+
+fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a> {
+    let own = |m: &&Arc<crate::model::Message>| !plan.in_user_stream || m.channel.as_ref() == Some(channel);
+    let count = plan.backlog.messages.iter().filter(own).count() as u64;
+    let snapshot = plan.backlog.mark.snapshot;
+    reply::Subscribed {
+        channel,
+        class: if plan.in_user_stream { Class::Reliable } else { plan.interest.class() },
+        cursor: Some(plan.paused.unwrap_or(plan.backlog.cursor)).filter(|id| *id != StreamId::ZERO),
+        replayed: if snapshot { 0 } else { count },
+        complete: plan.backlog.gap.is_none() && plan.backlog.cut.is_none(),
+        snapshot: snapshot && count > 0,
+    }
+}
+
+fn unavailable(channel: &str) -> Refused {
+    Refused {
+        channel: channel.to_owned(),
+        code: ErrorCode::TryAgainLater,
+        message: "the channel can't be followed now; try again".into(),
+    }
+}
+
+/// Of two beginnings of one stream, the one that misses less.
+fn earlier(one: Start, other: Start) -> Start {
+    match (one, other) {
+        (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
+        (Start::Live, other) => other,
+        (one, _) => one,
+    }
+}
