@@ -1,7 +1,8 @@
 //! Every background task: named, counted, told of the drain, awaited at its end.
 
-use std::{future::Future, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 /// Spawns tasks and waits for them. Cheap to clone.
@@ -47,22 +48,18 @@ impl Tasks {
         Stop(self.stop.subscribe())
     }
 
-    /// Runs a task that ends by itself soon after [`Tasks::stop`] resolves. A panic in it is logged with its name.
+    /// Runs a task that ends by itself soon after [`Tasks::stop`] resolves. A panic in it is logged with its name, and
+    /// ends nothing else.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = Running::enter(&self.running);
+        let running = Running::enter(&self.running);
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        let handle = tokio::spawn(async move {
-            let _guard = guard;
-            task.await;
-        });
-        #[expect(clippy::disallowed_methods, reason = "the watcher of the task above; it ends with it")]
         tokio::spawn(async move {
-            if let Err(error) = handle.await
-                && error.is_panic()
-            {
+            let _running = running;
+            // What a panicked task leaves behind is its own connection's state, which goes with it.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 tracing::error!(task = name, "a task panicked");
             }
         });

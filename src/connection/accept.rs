@@ -64,7 +64,9 @@ async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: Head
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let mut router = router.clone();
-        async move { Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible()) }
+        async move {
+            Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible())
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -48,14 +48,14 @@ impl Connection {
     /// first try did not get to.
     async fn store(&self, envelope: &Envelope, text: &Bytes) -> Result<(), PublishFailure> {
         match &envelope.body {
-            Body::IngestEvent(event) => {
+            Body::Event(event) => {
                 self.check_right(EVENTS_TOPIC)?;
                 let run = format!("run:{}", event.run_id);
                 let (all, one) = (self.put(EVENTS_TOPIC, envelope, text), self.put(&run, envelope, text));
                 all.await?;
                 one.await
             }
-            Body::LogRecord(log) if log.is_published() => {
+            Body::Log(log) if log.level.is_published() => {
                 self.check_right(LOGS_TOPIC)?;
                 self.put(LOGS_TOPIC, envelope, text).await
             }
@@ -69,7 +69,11 @@ impl Connection {
             // Let in by an API key, or in development mode.
             None => true,
         };
-        if allowed { Ok(()) } else { Err(PublishFailure::Invalid(format!("the token has no publish right for {topic}"))) }
+        if allowed {
+            Ok(())
+        } else {
+            Err(PublishFailure::Invalid(format!("the token has no publish right for {topic}")))
+        }
     }
 
     fn put(

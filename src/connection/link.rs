@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 
 use super::pulse::{Beats, Due, Facts, Pulse};
 use crate::{
+    config::Dialect,
     hub::{Close, Followed, Outbox, SlotId},
     metrics::Disconnect,
     model::{SessionId, StreamId, UserId},
-    protocol::{code::CloseCode, frame, reply},
+    protocol::{code::CloseCode, envelope, frame, reply},
 };
 
 /// The two clocks of a replica, read together where a message or a tick begins.
@@ -53,6 +54,7 @@ pub struct Link {
     pub outbox: Arc<Outbox>,
     pub session: SessionId,
     pub opened_ms: u64,
+    dialect: Dialect,
     user: OnceLock<UserId>,
     seen_ms: AtomicU64,
     beat: Mutex<Beat>,
@@ -69,11 +71,12 @@ struct Beat {
 
 impl Link {
     #[must_use]
-    pub fn new(outbox: Arc<Outbox>, session: SessionId, pulse: Pulse, now_ms: u64) -> Self {
+    pub fn new(outbox: Arc<Outbox>, session: SessionId, dialect: Dialect, pulse: Pulse, now_ms: u64) -> Self {
         Self {
             outbox,
             session,
             opened_ms: Clock::unix_ms(),
+            dialect,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
             beat: Mutex::new(Beat { pulse, awaiting: Vec::new(), private: None }),
@@ -143,19 +146,30 @@ impl Link {
 
     fn speak(&self, due: &Due, unix_ms: u64, beat: &mut Beat) {
         let mut out = BytesMut::with_capacity(192);
-        if let Some(expires_at) = due.expiring {
-            frame::frame_text(&mut out, |out| reply::token_expiring(out, expires_at));
-        }
-        if due.heartbeat {
-            let private = beat.private.as_ref().and_then(Weak::upgrade);
-            let head = private.and_then(|topic| topic.position());
-            frame::frame_text(&mut out, |out| reply::heartbeat(out, head, unix_ms));
+        match self.dialect {
+            Dialect::Json => Self::speak_json(&mut out, due, unix_ms, beat),
+            Dialect::Envelope if due.heartbeat => {
+                let sender = envelope::Sender { source: "server", msg_id: uuid::Uuid::new_v4() };
+                frame::frame_text(&mut out, |out| envelope::heartbeat(out, sender, unix_ms));
+            }
+            Dialect::Envelope => {}
         }
         if let Some(number) = due.ping {
             beat.awaiting = self.outbox.written();
             frame::ping(&mut out, &number.to_be_bytes());
         }
         self.outbox.send(out.freeze());
+    }
+
+    fn speak_json(out: &mut BytesMut, due: &Due, unix_ms: u64, beat: &Beat) {
+        if let Some(expires_at) = due.expiring {
+            frame::frame_text(out, |out| reply::token_expiring(out, expires_at));
+        }
+        if due.heartbeat {
+            let private = beat.private.as_ref().and_then(Weak::upgrade);
+            let head = private.and_then(|topic| topic.position());
+            frame::frame_text(out, |out| reply::heartbeat(out, head, unix_ms));
+        }
     }
 }
 

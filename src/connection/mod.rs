@@ -13,6 +13,7 @@ pub mod handshake;
 mod ingest;
 pub mod link;
 mod perform;
+mod problem;
 pub mod pulse;
 mod query;
 mod run;

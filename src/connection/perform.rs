@@ -7,17 +7,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::{
-    gateway::Gateway,
-    link::Clock,
-    run::Connection,
-};
+use super::{gateway::Gateway, link::Clock, run::Connection};
 use crate::{
     auth::TokenError,
     config::OverLimit,
     hub::SlotId,
     metrics::{self, Disconnect, Door},
-    model::{Content, Message, StreamId},
+    model::{Class, Content, Message, Start, StreamId},
     protocol::{
         code::{CloseCode, ErrorCode},
         command::{Json, Token},
@@ -27,13 +23,16 @@ use crate::{
     },
     publisher::{PublishFailure, PublishRequest},
     registry::{Admission, Verdict},
-    session::{Action, Bucket, Fault, Resolved, Session},
+    session::{Action, Bucket, Fault, Refused, Resolved, Session, Wanted},
 };
 
 /// One thing to do, in the order in which it came in.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    Act { id: Option<Box<str>>, action: Action },
+    Act {
+        id: Option<Box<str>>,
+        action: Action,
+    },
     Fault(Fault),
     /// A pong confirmed these positions.
     Confirmed(Vec<(SlotId, StreamId)>),
@@ -149,12 +148,7 @@ impl Connection {
         }
     }
 
-    pub(super) async fn subscribe(
-        &mut self,
-        id: Option<&str>,
-        wanted: Vec<crate::session::Wanted>,
-        refused: Vec<crate::session::Refused>,
-    ) {
+    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, refused: Vec<Refused>) {
         for refusal in &refused {
             self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
@@ -190,9 +184,7 @@ impl Connection {
             Err(error) => return self.refuse_token(id, &error),
         };
         let first = self.session.identity().is_none();
-        if first
-            && self.session.profile.token != crate::config::TokenRule::Required
-        {
+        if first && self.session.profile.token != crate::config::TokenRule::Required {
             let message = "this connection is anonymous; open a new one with the token";
             return self.fail(&Failure { code: ErrorCode::Forbidden, message, details: Details::None, id });
         }
@@ -220,6 +212,18 @@ impl Connection {
         if self.session.identity().is_none() {
             self.link.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
         }
+    }
+
+    /// Begins channels that the endpoint subscribes by itself.
+    pub(super) async fn begin(&mut self, opening: Vec<Resolved>) {
+        if opening.is_empty() {
+            return;
+        }
+        let wanted = opening.into_iter().map(|resolved| {
+            let start = if resolved.rule.class == Class::State { Start::Snapshot } else { Start::Live };
+            Wanted { resolved, start, max_rate: None }
+        });
+        self.subscribe(None, wanted.collect(), Vec::new()).await;
     }
 
     /// Counts a connection that authenticated by message. False when it has to end.
@@ -320,7 +324,7 @@ impl Connection {
     }
 
     async fn presence(&self, id: Option<&str>, resolved: &Resolved) {
-        match self.gateway.registry.presence(&resolved.topic).await {
+        match self.gateway.presence(&resolved.topic).await {
             Ok(presence) => self.reply(|out| {
                 reply::presence(out, id, &resolved.channel, presence.connections, presence.users);
             }),

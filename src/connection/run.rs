@@ -179,7 +179,9 @@ impl Connection {
                 Ok(Event::Text(text)) => {
                     metrics.messages_received_total.inc();
                     let next = match self.session.profile.dialect {
-                        Dialect::Json => Inbound::decode_json(&mut self.session, text, now_ms, &self.bucket, &self.gateway),
+                        Dialect::Json => {
+                            Inbound::decode_json(&mut self.session, text, now_ms, &self.bucket, &self.gateway)
+                        }
                         Dialect::Envelope => {
                             Inbound::decode_envelope(&mut self.session, text, now_ms, &self.bucket, &self.gateway)
                         }
@@ -228,26 +230,7 @@ impl Connection {
         let keep = !matches!(close.cause, Disconnect::Protocol | Disconnect::TooBig | Disconnect::SlowConsumer);
         outbox.shut(Some(out.freeze()), keep);
         let _ = tokio::time::timeout(FLUSH_TIMEOUT, poll_fn(|cx| outbox.poll_flush(cx))).await;
-        let stream = self.stream();
-        // The client may have closed first.
-        let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
-        let _ = tokio::time::timeout(LINGER, self.discard()).await;
-    }
-
-    /// Reads and throws away until the client has closed its side.
-    async fn discard(&self) {
-        loop {
-            if poll_fn(|cx| self.stream().poll_read_ready(cx)).await.is_err() {
-                return;
-            }
-            let read = READ_BUFFER.with_borrow_mut(|buffer| self.stream().try_read(buffer));
-            match read {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
+        end_stream(self.stream()).await;
     }
 
     /// Bounded work: nothing here waits for Redis.
@@ -293,6 +276,34 @@ pub(super) fn text(write: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     frame::frame_text(&mut out, write);
     out.freeze()
+}
+
+/// Closes our side, and reads and throws away until the client has closed its own.
+async fn end_stream(stream: &TcpStream) {
+    // The client may have closed first.
+    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    let discard = async {
+        loop {
+            if poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
+                return;
+            }
+            match READ_BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await;
+}
+
+/// Says why a connection is refused, and ends it.
+pub(super) async fn refuse(mut stream: TcpStream, last: Bytes) {
+    let said = tokio::time::timeout(LINGER, tokio::io::AsyncWriteExt::write_all(&mut stream, &last)).await;
+    if matches!(said, Ok(Ok(()))) {
+        end_stream(&stream).await;
+    }
 }
 
 /// The end of a connection that is refused after the upgrade.

@@ -25,7 +25,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// All subscriptions of a connection.
 #[derive(Debug)]
-pub struct Subscriptions {
+pub(super) struct Subscriptions {
     all: Vec<Subscription>,
     kind: FormKind,
     limits: ReplayLimits,
@@ -62,18 +62,18 @@ struct Plan {
 
 impl Subscriptions {
     #[must_use]
-    pub fn new(kind: FormKind, limits: ReplayLimits) -> Self {
+    pub(super) fn new(kind: FormKind, limits: ReplayLimits) -> Self {
         Self { all: Vec::new(), kind, limits }
     }
 
     /// Subscribed channels.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.all.iter().map(|s| s.channels.len()).sum()
     }
 
     /// Begins subscriptions: answers, then replays and snapshots, then live.
-    pub async fn subscribe(
+    pub(super) async fn subscribe(
         &mut self,
         hub: &Arc<Hub>,
         link: &Link,
@@ -113,9 +113,7 @@ impl Subscriptions {
         let mut plans: Vec<Plan> = Vec::with_capacity(wanted.len());
         for Wanted { resolved, start, max_rate } in wanted {
             let Resolved { channel, topic, rule, in_user_stream } = resolved;
-            if in_user_stream
-                && let Some(plan) = plans.iter_mut().find(|plan| plan.in_user_stream)
-            {
+            if in_user_stream && let Some(plan) = plans.iter_mut().find(|plan| plan.in_user_stream) {
                 if !plan.channels.contains(&channel) {
                     plan.channels.push(channel);
                     plan.start = earlier(plan.start, start);
@@ -173,10 +171,8 @@ impl Subscriptions {
             snapshot: false,
         });
         let channels: Vec<_> = begun.chain(again).collect();
-        let errors: Vec<_> = refused
-            .iter()
-            .map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message })
-            .collect();
+        let errors: Vec<_> =
+            refused.iter().map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message }).collect();
         let mut out = BytesMut::with_capacity(160 + 120 * (channels.len() + errors.len()));
         frame::frame_text(&mut out, |out| reply::subscribed(out, id, &channels, &errors));
         link.outbox.send(out.freeze());
@@ -222,7 +218,7 @@ impl Subscriptions {
 
     /// Brings lagging subscriptions on: to the live stream, or a page further. What can't be read now stays for the
     /// next time.
-    pub async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
+    pub(super) async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
         while let Some((slot, _)) = outbox.lagging() {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
             let Subscription { interest, member, form, fresh, .. } = subscription;
@@ -239,7 +235,7 @@ impl Subscriptions {
     }
 
     /// Ends subscriptions: after this nothing of them is written. Unknown channels are no mistake.
-    pub fn unsubscribe(&mut self, link: &Link, channels: &[String]) {
+    pub(super) fn unsubscribe(&mut self, link: &Link, channels: &[String]) {
         for name in channels {
             let Some(at) = self.all.iter().position(|s| s.channels.iter().any(|c| **c == **name)) else { continue };
             let subscription = &mut self.all[at];
@@ -259,7 +255,7 @@ impl Subscriptions {
     }
 
     /// Ends everything: the connection is gone.
-    pub fn clear(&mut self, outbox: &Arc<Outbox>) {
+    pub(super) fn clear(&mut self, outbox: &Arc<Outbox>) {
         for ended in self.all.drain(..) {
             ended.interest.leave(outbox, ended.member.slot);
         }
@@ -267,13 +263,13 @@ impl Subscriptions {
 
     /// Channels that the token no longer allows, after a refresh.
     #[must_use]
-    pub fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(super) fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
         let all = self.all.iter().flat_map(|s| &s.channels);
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
     /// The client surely has these positions. True when that is news.
-    pub fn confirm(&mut self, positions: &[(SlotId, StreamId)]) -> bool {
+    pub(super) fn confirm(&mut self, positions: &[(SlotId, StreamId)]) -> bool {
         let mut news = false;
         for subscription in &mut self.all {
             let found = positions.iter().find(|(slot, _)| *slot == subscription.member.slot);
@@ -290,7 +286,7 @@ impl Subscriptions {
 
     /// What a resume needs.
     #[must_use]
-    pub fn records(&self) -> Vec<SubscriptionRecord> {
+    pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
         let of = |s: &Subscription| {
             let (confirmed, max_rate) = (s.confirmed.filter(|_| s.interest.class() != Class::State), s.max_rate);
             s.channels
@@ -302,7 +298,7 @@ impl Subscriptions {
     }
 
     /// Changes the pace of all `state` subscriptions.
-    pub fn set_max_rate(&mut self, max_rate: Option<u32>) {
+    pub(super) fn set_max_rate(&mut self, max_rate: Option<u32>) {
         for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
             subscription.max_rate = max_rate;
             subscription.member.narrowed = narrowed(&subscription.channels, false, max_rate);

@@ -24,12 +24,12 @@ use super::{
     gateway::Gateway,
     handshake::{self, Credential, Handshake, Refusal, Upgrade},
     link::{Clock, Link},
+    problem::Problem,
     pulse::Pulse,
     run::{Connection, refusal, text},
     subscriptions::Subscriptions,
 };
 use crate::{
-    api::problem::Problem,
     auth::{Identity, TokenError},
     config::{Dialect, OverLimit, Profile, TokenRule},
     hub::{FormKind, Outbox, ReplayLimits, Socket},
@@ -106,9 +106,9 @@ async fn upgrade(
         Ok(handshake) => handshake,
         Err(Refusal::Malformed(malformed)) => {
             metrics.handshakes_total.of(Outcome::BadRequest).inc();
-            let mut response = Problem::new(malformed.status(), malformed.to_string()).into_response();
-            response.headers_mut().extend(malformed.headers());
-            return response;
+            let detail = malformed.to_string();
+            let problem = Problem { headers: malformed.headers(), ..Problem::new(malformed.status(), &detail) };
+            return problem.into_response();
         }
         Err(Refusal::ForeignOrigin(upgrade)) => {
             metrics.handshakes_total.of(Outcome::Origin).inc();
@@ -134,8 +134,9 @@ async fn upgrade(
             if handshake.browser {
                 return endpoint.close_at_once(&mut parts, &handshake.upgrade, refused.code, refused.reason);
             }
-            let problem = Problem::new(refused.status, refused.reason).code(refused.code.number(), refused.code.name());
-            problem.retry_after(refused.retry_after_s).into_response()
+            let code = Some((refused.code.number(), refused.code.name()));
+            let retry_after_s = refused.retry_after_s;
+            Problem { code, retry_after_s, ..Problem::new(refused.status, refused.reason) }.into_response()
         }
     }
 }
@@ -169,8 +170,9 @@ impl Endpoint {
             } else {
                 (CloseCode::TryAgainLater, Outcome::Capacity)
             };
-            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome)
-                .after(2));
+            return Err(
+                Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
+            );
         }
         let (identity, deferred) = self.identify(&handshake.credential).await?;
         let (session, resumed) = self.resume(handshake.session, identity.as_ref()).await;

@@ -57,16 +57,43 @@ pub struct Wanted {
 /// What is to be done about a message.
 #[derive(Debug)]
 pub enum Action {
-    Subscribe { wanted: Vec<Wanted>, refused: Vec<Refused> },
-    Unsubscribe { channels: Vec<String> },
-    Pong { timestamp: Option<Box<str>> },
-    Authenticate { token: Token },
-    History { resolved: Resolved, since: Option<StreamId>, last: usize },
-    Publish { channel: String, user: Option<String>, data: Json, msg_id: Option<String> },
+    Subscribe {
+        wanted: Vec<Wanted>,
+        refused: Vec<Refused>,
+    },
+    Unsubscribe {
+        channels: Vec<String>,
+    },
+    Pong {
+        timestamp: Option<Box<str>>,
+    },
+    Authenticate {
+        token: Token,
+    },
+    History {
+        resolved: Resolved,
+        since: Option<StreamId>,
+        last: usize,
+    },
+    Publish {
+        channel: String,
+        user: Option<String>,
+        data: Json,
+        msg_id: Option<String>,
+    },
     /// A command to the engine that executes a run.
-    Command { topic: String, command: String, args: Option<Json> },
-    Presence { resolved: Resolved },
-    Configure { max_rate: Option<u32>, heartbeat_s: Option<u32> },
+    Command {
+        topic: String,
+        command: String,
+        args: Option<Json>,
+    },
+    Presence {
+        resolved: Resolved,
+    },
+    Configure {
+        max_rate: Option<u32>,
+        heartbeat_s: Option<u32>,
+    },
 }
 
 /// Why a message is not acted on. The connection stays, unless `close` says otherwise.
