@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes what is derived: chart copies of rules, dashboard and Redis configuration, the chart's README, plain manifests.
+"""Writes what is derived: the chart's copies of rules, dashboard and Redis configuration, its README and the schema of
+its `config`, and the plain manifests.
 
     deploy/render.py           writes
     deploy/render.py --check   changes nothing; names what differs, and fails if anything does
@@ -11,8 +12,10 @@ that stands elsewhere: sources are values.yaml, the templates, deploy/prometheus
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -45,6 +48,54 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
                 rows.append((".".join(path), inline(value), described))
                 described = None
     return rows
+
+
+# Keys that have a value of their own in the chart, or are fixed by it: addresses, secrets, the drain.
+SET_ELSEWHERE = {
+    "server": {"mode", "listen", "ops_listen"},
+    "redis": {"url", "url_file"},
+    "auth": {"hs256_secrets", "hs256_secrets_file", "api_keys", "api_keys_file"},
+    "drain": {"delay", "spread"},
+}
+DURATION = r"^[0-9]+(ms|s|m|h|d)$"
+
+
+def config_schema() -> dict:
+    """What `config` may hold: the sections and keys of config/default.toml, typed by their defaults."""
+    defaults = tomllib.loads((ROOT / "config/default.toml").read_text())
+    sections = {}
+    for section, body in defaults.items():
+        if isinstance(body, dict):
+            kept = {key: value for key, value in body.items() if key not in SET_ELSEWHERE.get(section, ())}
+            if kept:
+                sections[section] = type_of(kept)
+    sections["auth"]["properties"]["public_keys"]["items"] = {"type": "object"}
+    return {"description": "Keys of config/default.toml. Written by deploy/render.py.", **type_of({}), "properties": sections}
+
+
+def type_of(default: object) -> dict:
+    """The JSON schema of a key with this default."""
+    match default:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer", "minimum": 0}
+        case dict():
+            properties = {key: type_of(value) for key, value in default.items()}
+            return {"type": "object", "additionalProperties": False, "properties": properties}
+        case list():
+            return {"type": "array", "items": {"type": "string"}}
+        case str() if re.match(DURATION, default):
+            return {"type": "string", "pattern": DURATION}
+        case _:
+            return {"type": "string"}
+
+
+def values_schema() -> str:
+    """values.schema.json with its `config` brought up to date."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    schema["properties"]["config"] = config_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def inline(value: object) -> str:
@@ -110,6 +161,7 @@ def main() -> int:
 
     wanted = {target: source.read_text() for source, target in COPIES.items()}
     wanted[CHART / "README.md"] = readme()
+    wanted[CHART / "values.schema.json"] = values_schema()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if not check:
         write(wanted)

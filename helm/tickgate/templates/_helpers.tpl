@@ -200,41 +200,29 @@ scaleDown:
 {{/* The configuration file: what the chart fixes, then `config`, then `extraToml`. */}}
 {{- define "tickgate.toml" -}}
 {{- $fixed := dict
-  "server" (dict "listen" "0.0.0.0:8000" "ops_listen" "0.0.0.0:8001")
-  "drain" (dict "delay" (printf "%ds" (int .Values.drain.delaySeconds)) "spread" (printf "%ds" (int .Values.drain.spreadSeconds))) -}}
-{{- if .Values.redis.url -}}
+  "server" (dict "mode" "production" "listen" "0.0.0.0:8000" "ops_listen" "0.0.0.0:8001")
+  "drain" (dict "delay" (printf "%ds" (int .Values.drain.delaySeconds)) "spread" (printf "%ds" (int .Values.drain.spreadSeconds)))
+  "auth" (dict "hs256_secrets_file" "/run/secrets/tickgate/auth/hs256-secrets" "api_keys_file" "/run/secrets/tickgate/auth/api-keys") -}}
+{{- if include "tickgate.redisSecretName" . -}}
+{{- $_ := set $fixed "redis" (dict "url_file" "/run/secrets/tickgate/redis/url") -}}
+{{- else if .Values.redis.url -}}
 {{- $_ := set $fixed "redis" (dict "url" .Values.redis.url) -}}
 {{- end -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $fixed -}}
 {{- range $section := keys $all | sortAlpha }}
-{{- $body := get $all $section }}
-{{- if $body }}
+{{- with get $all $section }}
 [{{ $section }}]
-{{- range $key := keys $body | sortAlpha }}
-{{ $key }} = {{ include "tickgate.tomlValue" (get $body $key) }}
-{{- end }}
+{{ range $key := keys . | sortAlpha -}}
+{{ $key }} = {{ include "tickgate.tomlValue" (get (get $all $section) $key) }}
 {{ end }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraToml }}
 {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Secrets come as files: the variables name the files. */}}
-{{- define "tickgate.env" -}}
-- name: TICKGATE__AUTH__HS256_SECRETS_FILE
-  value: /run/secrets/tickgate/auth/hs256
-- name: TICKGATE__AUTH__API_KEYS_FILE
-  value: /run/secrets/tickgate/auth/api-keys
-{{- if include "tickgate.redisSecretName" . }}
-- name: TICKGATE__REDIS__URL_FILE
-  value: /run/secrets/tickgate/redis/url
-{{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
-{{- end -}}
-
+{{/* Secrets come as files, so that no variable of the process shows them. The configuration names the files. */}}
 {{- define "tickgate.volumeMounts" -}}
 - name: config
   mountPath: /etc/tickgate
@@ -259,7 +247,7 @@ scaleDown:
     defaultMode: 0440
     items:
       - key: {{ .Values.auth.keys.hs256 }}
-        path: hs256
+        path: hs256-secrets
       - key: {{ .Values.auth.keys.api }}
         path: api-keys
 {{- with include "tickgate.redisSecretName" . }}
