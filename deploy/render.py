@@ -5,8 +5,9 @@ its `config`, and the plain manifests.
     deploy/render.py           writes
     deploy/render.py --check   changes nothing; names what differs, and fails if anything does
 
-Needs PyYAML and helm-python-sdk (`tests/ops/run.sh` installs both and runs the check). Never writes anything by hand
-that stands elsewhere: sources are values.yaml, the templates, deploy/prometheus, deploy/grafana and deploy/redis.
+Needs PyYAML and helm-python-sdk (`tests/ops/run.sh` installs both and runs the check). The
+sources are values.yaml, the templates, config/default.toml, deploy/prometheus, deploy/grafana/dashboard.py and
+deploy/redis; what is written is never edited.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "deploy/grafana"))
+import dashboard  # noqa: E402  the folder is found first
+
 CHART = ROOT / "helm" / "tickgate"
 PLAIN = ROOT / "deploy" / "k8s"
 COPIES = {
     ROOT / "deploy/prometheus/rules.yaml": CHART / "files/rules.yaml",
-    ROOT / "deploy/grafana/tickgate.json": CHART / "files/dashboard.json",
     ROOT / "deploy/redis/redis.conf": CHART / "files/redis.conf",
 }
 HEAD = "# Rendered from helm/tickgate by deploy/render.py. Change the chart, not this file.\n"
@@ -160,6 +163,7 @@ def main() -> int:
     check = parser.parse_args().check
 
     wanted = {target: source.read_text() for source, target in COPIES.items()}
+    wanted[ROOT / "deploy/grafana/tickgate.json"] = wanted[CHART / "files/dashboard.json"] = dashboard.text()
     wanted[CHART / "README.md"] = readme()
     wanted[CHART / "values.schema.json"] = values_schema()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

@@ -1,0 +1,234 @@
+"""The Grafana dashboard as a table of rows and panels. `deploy/render.py` writes it to tickgate.json; never edit that.
+
+A panel's queries say FILTER where the dashboard's variables choose; metric names are those of docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+FILTER = 'job="tickgate", namespace=~"$namespace", instance=~"$instance"'
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+RATE = "$__rate_interval"
+
+
+def rate(metric: str, by: str = "", match: str = "") -> str:
+    """Events a second, added up by labels."""
+    chosen = f"{FILTER}, {match}" if match else FILTER
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{chosen}}}[{RATE}]))"
+
+
+def quantile(q: float, metric: str, by: str = "") -> str:
+    """A quantile over all replicas, or by a label."""
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{{{FILTER}}}[{RATE}])))"
+
+
+def total(metric: str, by: str = "", match: str = "") -> str:
+    """A gauge added up by labels."""
+    chosen = f"{FILTER}, {match}" if match else FILTER
+    return f"sum{f' by ({by})' if by else ''} ({metric}{{{chosen}}})"
+
+
+def grown(metric: str, by: str = "", match: str = "") -> str:
+    """How much a counter grew in the time shown."""
+    chosen = f"{FILTER}, {match}" if match else FILTER
+    return f"sum{f' by ({by})' if by else ''} (increase({metric}{{{chosen}}}[$__range]))"
+
+
+def quantiles(metric: str, *qs: float) -> list[tuple[str, str]]:
+    return [(f"p{q * 100:g}", quantile(q, metric)) for q in qs]
+
+
+LATENCY = "tickgate_delivery_latency_seconds"
+
+# Row → panels: (kind, title, what it tells, unit, [(legend, query)…]).
+ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] = [
+    (
+        "Now",
+        [
+            ("stat", "Replicas", "Replicas that answer Prometheus.", "short", [("", 'sum(up{job="tickgate", namespace=~"$namespace"})')]),
+            ("stat", "Connections", "Open connections of all replicas.", "short", [("", total("tickgate_connections"))]),
+            ("stat", "Deliveries", "Publications pushed to subscribers.", "mps", [("", rate("tickgate_deliveries_total"))]),
+            ("stat", "Publications", "Publications handed in.", "mps", [("", rate("tickgate_publications_total"))]),
+            ("stat", "Delivery p99", "From acceptance to the write to a socket.", "s", [("", quantile(0.99, LATENCY))]),
+            ("alarm", "Gaps told", "The only way in which messages are missing, in the time shown.", "short", [("", grown("tickgate_gaps_total"))]),
+            ("alarm", "Links to Redis down", "0 is good.", "short", [("", f"count(tickgate_redis_up{{{FILTER}}} == 0) or vector(0)")]),
+            ("alarm", "Panics", "Anything but 0 is a defect.", "short", [("", grown("tickgate_panics_total"))]),
+        ],
+    ),
+    (
+        "Connections",
+        [
+            ("lines", "Connections by replica", "Even, but for the hour after a rollout.", "short", [("{{instance}}", total("tickgate_connections", "instance"))]),
+            ("lines", "Connections by endpoint", "Profiles of the configuration.", "short", [("{{endpoint}}", total("tickgate_connections", "endpoint"))]),
+            ("lines", "Room left", "Share of the connections that each replica lets in.", "percentunit", [("{{instance}}", f"{total('tickgate_connections', 'instance')} / {total('tickgate_connections_max', 'instance')}")]),
+            ("bars", "Handshakes by outcome", "Everything but accepted is a client that was turned away.", "reqps", [("{{result}}", rate("tickgate_handshakes_total", "result"))]),
+            ("bars", "Disconnects by reason", "Who ended connections, and why.", "cps", [("{{reason}}", rate("tickgate_disconnects_total", "reason"))]),
+            ("bars", "Close codes", "Close frames sent (docs/wire.md has the table).", "cps", [("{{code}}", rate("tickgate_close_frames_total", "code"))]),
+            ("lines", "Handshake duration", "From the request head to the admitted connection, Redis included.", "s", quantiles("tickgate_handshake_duration_seconds", 0.5, 0.99)),
+            ("lines", "Subscriptions and topics", "Subscriptions, and topics that replicas follow in Redis.", "short", [("subscriptions", total("tickgate_subscriptions")), ("topics followed", total("tickgate_topics"))]),
+            ("lines", "From clients", "Messages and error answers.", "mps", [("messages", rate("tickgate_messages_received_total")), ("errors {{code}}", rate("tickgate_errors_total", "code"))]),
+        ],
+    ),
+    (
+        "Deliveries",
+        [
+            ("lines", "Deliveries by replica", "Pushed into outboxes, one per subscriber.", "mps", [("{{instance}}", rate("tickgate_deliveries_total", "instance"))]),
+            ("bars", "Publications by door and outcome", "unknown: the publisher must repeat with its msg_id.", "mps", [("{{source}} {{result}}", rate("tickgate_publications_total", "source, result"))]),
+            ("lines", "Traffic", "Bytes to and from clients.", "Bps", [("sent", rate("tickgate_sent_bytes_total")), ("received", rate("tickgate_received_bytes_total"))]),
+            ("lines", "Frames a write", "How much is handed to the kernel at once; rises with load.", "short", [("mean", f"{rate('tickgate_frames_per_write_sum')} / {rate('tickgate_frames_per_write_count')}")]),
+        ],
+    ),
+    (
+        "Latency",
+        [
+            ("lines", "Delivery latency", "From acceptance by a replica to the write to a socket (sampled).", "s", quantiles(LATENCY, 0.5, 0.9, 0.99, 0.999)),
+            ("heatmap", "Delivery latency, distribution", "Share of deliveries in each bucket.", "s", [("{{le}}", f"sum by (le) (rate({LATENCY}_bucket{{{FILTER}}}[{RATE}]))")]),
+            ("lines", "Later than 100 ms", "Share of deliveries; the objective allows 1 %.", "percentunit", [("late", f"1 - sum(rate({LATENCY}_bucket{{{FILTER}, le=\"0.1\"}}[{RATE}])) / sum(rate({LATENCY}_count{{{FILTER}}}[{RATE}]))")]),
+            ("lines", "Fan-out", "Walking the subscribers of one publication.", "s", quantiles("tickgate_fan_out_duration_seconds", 0.5, 0.99)),
+            ("lines", "Event loop lag p99", "The time that ready work waits for a worker.", "s", [("{{instance}}", quantile(0.99, "tickgate_event_loop_lag_seconds", "instance"))]),
+        ],
+    ),
+    (
+        "Slow consumers",
+        [
+            ("lines", "Slow connections", "Outbox over its bound now.", "short", [("{{instance}}", total("tickgate_slow_consumers", "instance"))]),
+            ("lines", "Conflated and dropped", "State values replaced by newer ones; event messages dropped (a gap is told).", "mps", [("conflated", rate("tickgate_conflated_total")), ("dropped", rate("tickgate_dropped_total"))]),
+            ("lines", "Closed as slow", "Sockets that took nothing for the write time-out (4102).", "cps", [("closed", rate("tickgate_disconnects_total", match='reason="slow_consumer"'))]),
+        ],
+    ),
+    (
+        "Replay and gaps",
+        [
+            ("bars", "Gaps told by reason", "backplane and failover are ours or Redis's; retention and slow_consumer the client's.", "cps", [("{{reason}}", rate("tickgate_gaps_total", "reason"))]),
+            ("bars", "Requests for missed messages by what answered", "ring is memory, stream is Redis, gap and too_long came too late.", "reqps", [("{{result}}", rate("tickgate_replay_requests_total", "result"))]),
+            ("lines", "Replayed messages", "Sent again to clients that missed them.", "mps", [("replayed", rate("tickgate_replayed_messages_total"))]),
+            ("lines", "Replay duration", "From the request to the last of them.", "s", quantiles("tickgate_replay_duration_seconds", 0.5, 0.99)),
+            ("lines", "Holes filled", "Arrivals out of order, repaired from the stream before anybody saw.", "cps", [("fills", rate("tickgate_fills_total"))]),
+        ],
+    ),
+    (
+        "Redis and its links",
+        [
+            ("lines", "Links up", "1 while the link works.", "short", [("{{instance}} {{link}}", f"tickgate_redis_up{{{FILTER}}}")]),
+            ("lines", "Publish", "From hand-over to Redis's answer.", "s", quantiles("tickgate_redis_publish_duration_seconds", 0.5, 0.99)),
+            ("lines", "Canary p99", "Round trip through pub/sub, each second, each replica.", "s", [("{{instance}}", quantile(0.99, "tickgate_redis_canary_seconds", "instance"))]),
+            ("bars", "Errors by kind", "Failures of Redis by name.", "cps", [("{{kind}}", rate("tickgate_redis_errors_total", "kind"))]),
+            ("bars", "Links made anew", "Each is followed by a comparison of every topic.", "short", [("{{instance}} {{link}}", f"increase(tickgate_redis_reconnects_total{{{FILTER}}}[{RATE}])")]),
+            ("lines", "Waiting for a history connection", "The pool admits a reconnect herd at Redis's pace.", "s", quantiles("tickgate_redis_pool_wait_seconds", 0.5, 0.99)),
+            ("bars", "Another Redis, and what it lost", "Changes of server, and acknowledged publications it did not have.", "short", [("changes of server", f"sum(increase(tickgate_generation_changes_total{{{FILTER}}}[{RATE}]))"), ("lost publications", f"sum(increase(tickgate_lost_publications_total{{{FILTER}}}[{RATE}]))")]),
+        ],
+    ),
+    (
+        "Drain and registry",
+        [
+            ("lines", "Draining", "1 while a replica leaves.", "short", [("{{instance}}", f"tickgate_draining{{{FILTER}}}")]),
+            ("lines", "Closed by drain", "Waves over drain.spread, not a spike.", "cps", [("{{instance}}", rate("tickgate_disconnects_total", "instance", 'reason="drain"'))]),
+            ("lines", "Replicas by the registry", "As the leases in Redis say.", "short", [("replicas", f"max(tickgate_replicas{{{FILTER}}})")]),
+            ("lines", "Sessions swept", "Of replicas that died without a drain.", "cps", [("swept", rate("tickgate_sessions_swept_total"))]),
+        ],
+    ),
+    (
+        "HTTP and identity",
+        [
+            ("bars", "HTTP requests", "API and probes.", "reqps", [("{{route}} {{status}}", rate("tickgate_http_requests_total", "route, status"))]),
+            ("lines", "HTTP duration p99", "To the head of the response.", "s", [("{{route}}", quantile(0.99, "tickgate_http_request_duration_seconds", "route"))]),
+            ("bars", "Refused tokens and keys", "By reason.", "cps", [("{{reason}}", rate("tickgate_auth_failures_total", "reason"))]),
+            ("bars", "Rate limited", "By scope.", "cps", [("{{scope}}", rate("tickgate_rate_limited_total", "scope"))]),
+        ],
+    ),
+    (
+        "Process",
+        [
+            ("lines", "Processor", "Cores in use.", "short", [("{{instance}}", rate("process_cpu_seconds_total", "instance"))]),
+            ("lines", "Memory", "Resident.", "bytes", [("{{instance}}", total("process_resident_memory_bytes", "instance"))]),
+            ("lines", "Memory per connection", "Resident memory over connections; the base weighs in when there are few.", "bytes", [("{{instance}}", f"{total('process_resident_memory_bytes', 'instance')} / ({total('tickgate_connections', 'instance')} > 0)")]),
+            ("lines", "File descriptors", "Share of the limit.", "percentunit", [("{{instance}}", f"{total('process_open_fds', 'instance')} / {total('process_max_fds', 'instance')}")]),
+            ("table", "Versions", "What runs where.", "short", [("", f"tickgate_build_info{{{FILTER}}}")]),
+        ],
+    ),
+]
+
+WIDTH = {"stat": 3, "alarm": 3, "lines": 8, "bars": 8, "heatmap": 8, "table": 16}
+HEIGHT = {"stat": 4, "alarm": 4}
+KIND = {"stat": "stat", "alarm": "stat", "lines": "timeseries", "bars": "timeseries", "heatmap": "heatmap", "table": "table"}
+
+
+def panel(number: int, kind: str, title: str, tells: str, unit: str, queries: list[tuple[str, str]]) -> dict:
+    """One panel, not yet placed."""
+    instant = kind in ("alarm", "table")
+    shape = {"heatmap": "heatmap", "table": "table"}.get(kind, "time_series")
+    targets = [
+        {"refId": chr(ord("A") + at), "datasource": DATASOURCE, "expr": query, "legendFormat": legend or "__auto",
+         "format": shape, "instant": instant, "range": not instant}
+        for at, (legend, query) in enumerate(queries)
+    ]
+    defaults: dict = {"unit": unit}
+    options: dict = {}
+    if kind in ("lines", "bars"):
+        defaults |= {"min": 0, "custom": {"drawStyle": kind.removesuffix("s").replace("bar", "bars"), "fillOpacity": 60 if kind == "bars" else 8,
+                     "lineWidth": 1, "showPoints": "never", "stacking": {"mode": "normal" if kind == "bars" else "none", "group": "A"}}}
+        options = {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+                   "tooltip": {"mode": "multi", "sort": "desc"}}
+    elif kind in ("stat", "alarm"):
+        steps = [{"color": "green", "value": None}] + ([{"color": "red", "value": 1}] if kind == "alarm" else [])
+        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}}
+        options = {"colorMode": "background" if kind == "alarm" else "value", "graphMode": "none" if instant else "area",
+                   "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    elif kind == "heatmap":
+        defaults = {}
+        options = {"calculate": False, "yAxis": {"unit": unit}, "cellGap": 1, "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64}}
+    return {
+        "id": number, "type": KIND[kind], "title": title, "description": tells, "datasource": DATASOURCE,
+        "targets": targets, "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options,
+    }
+
+
+def variable(name: str, label: str, metric: str) -> dict:
+    """A choice among the values of a label."""
+    query = f"label_values({metric}, {name})"
+    return {
+        "type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name},
+        "definition": query, "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": ".*",
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": [], "hide": 0,
+    }
+
+
+def build() -> dict:
+    """The whole dashboard: rows under each other, panels from left to right."""
+    panels, y, number = [], 0, 0
+    for title, entries in ROWS:
+        number += 1
+        panels.append({"id": number, "type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"x": 0, "y": y, "w": 24, "h": 1}})
+        y += 1
+        x = tallest = 0
+        for entry in entries:
+            number += 1
+            width, height = WIDTH[entry[0]], HEIGHT.get(entry[0], 8)
+            if x + width > 24:
+                x, y, tallest = 0, y + tallest, 0
+            panels.append(panel(number, *entry) | {"gridPos": {"x": x, "y": y, "w": width, "h": height}})
+            x, tallest = x + width, max(tallest, height)
+        y += tallest
+    return {
+        "uid": "tickgate", "title": "Tickgate", "description": "Connections, deliveries, latency, gaps, replay, Redis and drains of all replicas.",
+        "tags": ["tickgate"], "schemaVersion": 39, "version": 1, "editable": True, "graphTooltip": 1, "refresh": "10s", "timezone": "browser",
+        "time": {"from": "now-1h", "to": "now"}, "timepicker": {}, "fiscalYearStartMonth": 0, "links": [], "liveNow": False,
+        "annotations": {"list": [{
+            "name": "Drains", "datasource": DATASOURCE, "enable": True, "iconColor": "orange", "hide": False,
+            "expr": 'tickgate_draining{job="tickgate", namespace=~"$namespace"} == 1', "titleFormat": "{{instance}} drains",
+        }]},
+        "templating": {"list": [
+            {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus", "refresh": 1, "options": [],
+             "current": {}, "hide": 0, "multi": False, "includeAll": False},
+            variable("namespace", "Namespace", 'tickgate_build_info{job="tickgate"}'),
+            variable("instance", "Replica", 'tickgate_build_info{job="tickgate", namespace=~"$namespace"}'),
+        ]},
+        "panels": panels,
+    }
+
+
+def text() -> str:
+    """The dashboard as Grafana reads it."""
+    return json.dumps(build(), indent=2, ensure_ascii=False) + "\n"
