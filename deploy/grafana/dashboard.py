@@ -189,8 +189,7 @@ def variable(name: str, label: str, metric: str) -> dict:
     """A choice among the values of a label."""
     query = f"label_values({metric}, {name})"
     return {
-        "type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name},
-        "definition": query, "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": ".*",
+        "type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "options": [], "hide": 0,
     }
 
@@ -221,7 +220,7 @@ def build() -> dict:
         }]},
         "templating": {"list": [
             {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus", "refresh": 1, "options": [],
-             "current": {}, "hide": 0, "multi": False, "includeAll": False},
+             "current": {"text": "Prometheus", "value": "prometheus"}, "hide": 0, "multi": False, "includeAll": False},
             variable("namespace", "Namespace", 'tickgate_build_info{job="tickgate"}'),
             variable("instance", "Replica", 'tickgate_build_info{job="tickgate", namespace=~"$namespace"}'),
         ]},

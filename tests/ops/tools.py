@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from checks import Skipped
@@ -104,6 +107,18 @@ def node_modules() -> Path:
             raise Skipped("the npm packages can't be installed")
         stamp.write_text(" ".join(NPM))
     return folder / "node_modules"
+
+
+def remembered(name: str, inputs: object, judge: Callable[[], str]) -> str:
+    """The verdict of a slow check, kept for as long as its inputs stay the same. Failures are never kept."""
+    key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
+    kept = CACHE / "verdicts" / f"{name}-{key[:32]}"
+    if kept.exists():
+        return f"{kept.read_text()} (kept from an earlier run)"
+    verdict = judge()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(verdict)
+    return verdict
 
 
 def module(name: str):

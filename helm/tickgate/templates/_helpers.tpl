@@ -113,7 +113,7 @@ app.kubernetes.io/component: smoke-test
 {{- fail (printf "%s replicas and no Redis: replicas hear each other through Redis only. Set redis.existingSecret (a Secret in namespace %s with the key %q holding redis://user:password@host:6379), redis.url (without a password), or redis.embedded.enabled=true for a trial. A single replica (replicaCount=1) runs without." (include "tickgate.maxReplicas" .) .Release.Namespace .Values.redis.secretKey) -}}
 {{- end -}}
 {{- if and (not .Values.auth.existingSecret) (not .Values.auth.generate) -}}
-{{- fail (printf "no Secret for tokens and API keys: set auth.existingSecret to a Secret in namespace %s with the keys %q (at least 32 bytes) and %q, or auth.generate=true to have one made at the first install." .Release.Namespace .Values.auth.keys.hs256 .Values.auth.keys.api) -}}
+{{- fail (printf "no Secret for tokens and API keys: set auth.existingSecret to a Secret in namespace %s with the keys %q and %q (each at least 32 bytes), or auth.generate=true to have one made at the first install." .Release.Namespace .Values.auth.keys.tokens .Values.auth.keys.api) -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
 {{- fail "autoscaling.enabled and keda.enabled are both set: two autoscalers would fight over one Deployment. Choose one." -}}
@@ -202,9 +202,9 @@ scaleDown:
 {{- $fixed := dict
   "server" (dict "mode" "production" "listen" "0.0.0.0:8000" "ops_listen" "0.0.0.0:8001")
   "drain" (dict "delay" (printf "%ds" (int .Values.drain.delaySeconds)) "spread" (printf "%ds" (int .Values.drain.spreadSeconds)))
-  "auth" (dict "hs256_secrets_file" "/run/secrets/tickgate/auth/hs256-secrets" "api_keys_file" "/run/secrets/tickgate/auth/api-keys") -}}
+  "auth" (dict "hs256_secrets_file" "/run/secrets/tickgate/token-secrets" "api_keys_file" "/run/secrets/tickgate/api-keys") -}}
 {{- if include "tickgate.redisSecretName" . -}}
-{{- $_ := set $fixed "redis" (dict "url_file" "/run/secrets/tickgate/redis/url") -}}
+{{- $_ := set $fixed "redis" (dict "url_file" "/run/secrets/tickgate/redis-url") -}}
 {{- else if .Values.redis.url -}}
 {{- $_ := set $fixed "redis" (dict "url" .Values.redis.url) -}}
 {{- end -}}
@@ -244,9 +244,9 @@ scaleDown:
 - name: auth
   secret:
     secretName: {{ include "tickgate.authSecretName" . }}
-    defaultMode: 0440
+    defaultMode: 288  # 0440
     items:
-      - key: {{ .Values.auth.keys.hs256 }}
+      - key: {{ .Values.auth.keys.tokens }}
         path: hs256-secrets
       - key: {{ .Values.auth.keys.api }}
         path: api-keys
@@ -254,7 +254,7 @@ scaleDown:
 - name: redis
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288  # 0440
     items:
       - key: {{ $.Values.redis.secretKey }}
         path: url

@@ -1,0 +1,152 @@
+"""Checks of the image, of docker-compose.yml and of the proxies' configuration, without starting the gateway."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from checks import ROOT, Failed, Skipped, check
+from proxies import haproxy_configuration, nginx_configuration
+from tools import debian, library_path, module, python_tool, run
+
+
+@check("dockerfile (hadolint)")
+def dockerfile() -> None:
+    found = run(python_tool("hadolint"), "--no-color", ROOT / "deploy/Dockerfile")
+    if found.returncode:
+        raise Failed(found.stdout.strip())
+
+
+@check("dockerfile keeps its promises")
+def dockerfile_promises() -> None:
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    runtime = text[text.index("AS runtime") :]
+    for line in ["USER 65532:65532", 'ENTRYPOINT ["/usr/bin/tickgate"]', 'CMD ["/usr/bin/tickgate", "healthcheck"]', "org.opencontainers.image."]:
+        if line not in runtime:
+            raise Failed(f"the runtime stage lacks {line}")
+    if text.count("cargo build") != text.count("--release --locked --bin"):
+        raise Failed("a build without --locked")
+    kept = {line[1:] for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    for needed in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "build.rs", "src", "config", "deploy/image"]:
+        if (ROOT / needed).exists() and needed not in kept:
+            raise Failed(f"deploy/Dockerfile.dockerignore keeps {needed} out")
+
+
+@check("compose file (compose-spec schema)")
+def compose_schema() -> None:
+    found = run(python_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml")
+    if found.returncode:
+        raise Failed(found.stdout.strip())
+
+
+@check("compose file fits what it mounts and calls")
+def compose_fits() -> str:
+    yaml = module("yaml")
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    replicas = sorted(name for name in services if name.startswith("gateway-"))
+    if len(replicas) != 3:
+        raise Failed(f"the replicas are {replicas}")
+    for name, service in services.items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./") and not (ROOT / source).exists():
+                raise Failed(f"{name} mounts {source}, which does not exist")
+        for port in service.get("ports", []):
+            if not port.startswith("127.0.0.1:"):
+                raise Failed(f"{name} publishes {port} beyond this machine")
+    for file in ["nginx/nginx.conf", "haproxy/haproxy.cfg", "prometheus/prometheus.yml"]:
+        text = (ROOT / "deploy" / file).read_text()
+        if missing := [replica for replica in replicas if f"{replica}:" not in text]:
+            raise Failed(f"deploy/{file} does not know {', '.join(missing)}")
+    keys = {variable for service in services.values() for variable in service.get("environment", {}) if variable.startswith("TICKGATE__")}
+    unknown = keys - _known_variables()
+    if unknown:
+        raise Failed(f"the gateway does not know {', '.join(sorted(unknown))}")
+    return f"{len(services)} services"
+
+
+def _known_variables() -> set[str]:
+    """The variable of every key of config/default.toml."""
+    import tomllib
+
+    def walk(table: dict, at: str) -> set[str]:
+        found = set()
+        for key, value in table.items():
+            found |= walk(value, f"{at}__{key.upper()}") if isinstance(value, dict) else {f"{at}__{key.upper()}"}
+        return found
+
+    return walk(tomllib.loads((ROOT / "config/default.toml").read_text()), "TICKGATE")
+
+
+@check("nginx configuration (nginx -t)")
+def nginx() -> None:
+    program = debian("nginx")
+    with tempfile.TemporaryDirectory() as folder:
+        path = nginx_configuration(Path(folder), 1, [1, 2, 3])
+        found = run(program, "-t", "-q", "-p", folder, "-e", f"{folder}/error.log", "-c", path, env=library_path())
+    if found.returncode:
+        raise Failed(found.stdout.strip())
+
+
+@check("haproxy configuration (haproxy -c)")
+def haproxy() -> None:
+    program = debian("haproxy")
+    with tempfile.TemporaryDirectory() as folder:
+        path = haproxy_configuration(Path(folder), 1, [1, 2, 3])
+        found = run(program, "-c", "-q", "-f", path, env=library_path())
+    if found.returncode or "WARNING" in found.stdout:
+        raise Failed(found.stdout.strip())
+
+
+@check("redis configuration starts a Redis and is in force")
+def redis() -> None:
+    server = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not server:
+        raise Skipped("redis-server is not installed")
+    expected = {
+        "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "1024",
+        "maxmemory": str(64 << 20),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        socket = f"{folder}/redis.sock"
+        command = [server, ROOT / "deploy/redis/redis.conf", "--port", "0", "--unixsocket", socket, "--dir", folder, "--maxmemory", "64mb"]
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            for line in process.stdout:
+                if "ready to accept connections" in line.lower():
+                    break
+            else:
+                raise Failed("Redis does not start with deploy/redis/redis.conf")
+            client = server.replace("-server", "-cli")
+            for key, value in expected.items():
+                found = run(client, "-s", socket, "config", "get", key).stdout.split()
+                if found != [key, value]:
+                    raise Failed(f"{key} is {found[1:]}, not {value}")
+            limits = run(client, "-s", socket, "config", "get", "client-output-buffer-limit").stdout
+            if f"pubsub {256 << 20} {64 << 20} 60" not in limits:
+                raise Failed(f"output buffers: {limits}")
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@check("yaml style (yamllint)")
+def yaml_style() -> None:
+    files = [ROOT / "docker-compose.yml", ROOT / "helm/tickgate/Chart.yaml", ROOT / "helm/tickgate/values.yaml"]
+    for pattern in ["helm/tickgate/ci/*.yaml", "deploy/prometheus/*.y*ml", "deploy/k8s/*.yaml", "deploy/grafana/provisioning/*/*.yaml"]:
+        files += sorted(ROOT.glob(pattern))
+    found = run(python_tool("yamllint"), "--strict", "--config-file", ROOT / "tests/ops/yamllint.yaml", *files)
+    if found.returncode:
+        raise Failed(found.stdout.strip())
+
+
+@check("shell and Python sources (shellcheck, compile)")
+def scripts() -> None:
+    for path in [*(ROOT / "deploy").rglob("*.py"), *(ROOT / "tests/ops").rglob("*.py")]:
+        compile(path.read_text(), str(path), "exec")
+    files = [ROOT / "tests/ops/run.sh", *(ROOT / "deploy").rglob("*.sh")]
+    found = run(python_tool("shellcheck"), *files)
+    if found.returncode:
+        raise Failed(found.stdout.strip())

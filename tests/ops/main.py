@@ -1,0 +1,24 @@
+"""Runs the checks. `tests/ops/run.sh` starts it with the virtual environment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import chart  # noqa: F401  each module declares its checks when imported
+import containers  # noqa: F401
+import monitoring  # noqa: F401
+import policy  # noqa: F401
+from checks import REGISTRY
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Checks everything that operators are given.")
+    parser.add_argument("--live", action="store_true", help="also run the checks that start the gateway")
+    parser.add_argument("words", nargs="*", help="only checks whose name contains one of these")
+    arguments = parser.parse_args()
+    return REGISTRY.run(arguments.words, arguments.live)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
