@@ -117,15 +117,11 @@ pub fn sse_event(out: &mut BytesMut, id: Option<&str>, write: impl FnOnce(&mut B
     out.put_slice(b"data: ");
     let start = out.len();
     write(out);
-    if has_line_break(&out[start..]) {
+    // Two searches by the word are faster than one by the byte.
+    if out[start..].contains(&b'\n') || out[start..].contains(&b'\r') {
         break_lines(out, start);
     }
     out.put_slice(b"\n\n");
-}
-
-/// Looks at whole blocks before it decides, which the compiler turns into vector instructions.
-fn has_line_break(text: &[u8]) -> bool {
-    text.chunks(64).any(|block| block.iter().fold(false, |found, byte| found | matches!(byte, b'\n' | b'\r')))
 }
 
 /// Appends an SSE comment, which keeps the stream alive and is seen by nobody.
