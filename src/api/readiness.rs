@@ -3,9 +3,10 @@
 
 use std::{fmt, time::Duration};
 
+use prometheus::IntGauge;
 use tokio::sync::watch;
 
-use crate::{backplane::Health, config};
+use crate::{backplane::Health, config, metrics::Metrics};
 
 /// Where a replica is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,19 +32,16 @@ impl Phase {
 
 /// The phase, shared by the parts that turn on it. Only ever goes forward. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Lifecycle(watch::Sender<Phase>);
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self::new()
-    }
+pub struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    draining: IntGauge,
 }
 
 impl Lifecycle {
     /// A replica that is starting.
     #[must_use]
-    pub fn new() -> Self {
-        Self(watch::Sender::new(Phase::Starting))
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { phase: watch::Sender::new(Phase::Starting), draining: metrics.draining.clone() }
     }
 
     /// All is there that clients need. Changes nothing once the drain has begun.
@@ -54,10 +52,11 @@ impl Lifecycle {
     /// The replica is going away; there is no way back.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
+        self.draining.set(1);
     }
 
     fn advance(&self, to: Phase) {
-        self.0.send_if_modified(|phase| {
+        self.phase.send_if_modified(|phase| {
             let forward = *phase < to;
             *phase = (*phase).max(to);
             forward
@@ -67,13 +66,13 @@ impl Lifecycle {
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        *self.phase.borrow()
     }
 
     /// Resolves when the drain begins, at once when it has begun.
     pub async fn draining(&self) {
         // The sender is `self`, so the wait can't fail.
-        let _ = self.0.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
     }
 }
 
@@ -219,12 +218,15 @@ mod tests {
 
     #[test]
     fn the_drain_is_final() {
-        let lifecycle = Lifecycle::new();
+        let metrics = Metrics::new();
+        let lifecycle = Lifecycle::new(&metrics);
         assert_eq!(lifecycle.phase(), Phase::Starting);
         lifecycle.started();
         assert_eq!(lifecycle.phase(), Phase::Running);
+        assert_eq!(metrics.draining.get(), 0);
         lifecycle.drain();
         lifecycle.started();
         assert_eq!(lifecycle.phase(), Phase::Draining);
+        assert_eq!(metrics.draining.get(), 1);
     }
 }
