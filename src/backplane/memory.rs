@@ -1,34 +1,328 @@
-//! The backplane of a single process: for trying it out, and for tests of everything above it.
+//! The backplane of a single process: for trying it out, and for tests of everything above it. Never any I/O; what it
+//! holds ends with the process.
 
-use super::*;
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Event, Health, Page, PublishError, Published, Receiver, Refusal, Ticket, Unavailable};
+use crate::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
+
+/// How long the result of a publication with `msg_id` is remembered.
+const DEDUPE_TTL: Duration = Duration::from_secs(300);
+const DEDUPE_MAX: usize = 100_000;
+const TOPICS_MAX: usize = 100_000;
+/// All retained payloads together, in bytes.
+const BYTES_MAX: usize = 256 << 20;
+/// Events that wait for their delivery, while another publication's is under way.
+const EVENTS_MAX: usize = 65_536;
+
+/// Streams, positions and delivery of one process.
 #[derive(Clone, Debug)]
-pub struct Memory;
+pub struct Memory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    receiver: OnceLock<Receiver>,
+    state: Mutex<State>,
+    /// Whether somebody is delivering events now.
+    delivering: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    streams: HashMap<Topic, Stream>,
+    wanted: HashSet<Topic>,
+    results: Results,
+    /// In the order of the streams; delivered by one caller at a time, outside the lock.
+    events: VecDeque<Queued>,
+    bytes: usize,
+    last_epoch: u64,
+}
+
+struct Stream {
+    entries: VecDeque<Arc<Message>>,
+    epoch: u64,
+    /// The number that comes next in the epoch.
+    next_seq: u64,
+    trimmed: bool,
+    used: Instant,
+    ttl: Duration,
+}
+
+enum Queued {
+    Arrived(Topic, Message),
+    Confirmed(Topic),
+}
+
+/// Results of publications with `msg_id`, oldest first.
+#[derive(Default)]
+struct Results {
+    ids: HashMap<(Topic, Arc<str>), Option<StreamId>>,
+    order: VecDeque<(Instant, (Topic, Arc<str>))>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("streams", &self.state.lock().streams.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Memory {
-    pub(super) fn start(&self, _receiver: Receiver) {
-        unimplemented!()
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                receiver: OnceLock::new(),
+                state: Mutex::default(),
+                delivering: AtomicBool::new(false),
+            }),
+        }
     }
-    pub(super) fn publish(&self, _p: Publication) -> Ticket {
-        unimplemented!()
+
+    pub(super) fn start(&self, receiver: Receiver) {
+        let _ = self.inner.receiver.set(receiver);
     }
-    pub(super) fn want(&self, _topic: &Topic) {
-        unimplemented!()
+
+    pub(super) fn publish(&self, publication: Publication) -> Ticket {
+        let result = self.inner.state.lock().append(publication);
+        self.inner.deliver();
+        Ticket::Ready(result)
     }
-    pub(super) fn unwant(&self, _topic: &Topic) {
-        unimplemented!()
+
+    pub(super) fn want(&self, topic: &Topic) {
+        {
+            let mut state = self.inner.state.lock();
+            state.wanted.insert(topic.clone());
+            state.events.push_back(Queued::Confirmed(topic.clone()));
+        }
+        self.inner.deliver();
     }
-    pub(super) async fn read(&self, _topic: &Topic, _after: StreamId, _limit: usize) -> Result<Page, Unavailable> {
-        unimplemented!()
+
+    pub(super) fn unwant(&self, topic: &Topic) {
+        self.inner.state.lock().wanted.remove(topic);
     }
-    pub(super) async fn newest(&self, _topic: &Topic, _limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
-        unimplemented!()
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
+        Ok(self.inner.state.lock().read(topic, after, limit))
     }
-    pub(super) async fn heads(&self, _topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
-        unimplemented!()
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
+        let mut state = self.inner.state.lock();
+        let Some(stream) = state.live(topic) else { return Ok(Vec::new()) };
+        let skip = stream.entries.len().saturating_sub(limit);
+        Ok(stream.entries.iter().skip(skip).cloned().collect())
     }
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+        let mut state = self.inner.state.lock();
+        Ok(topics.iter().map(|topic| state.live(topic).map_or(StreamId::ZERO, |stream| stream.head())).collect())
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract's form")]
     pub(super) fn health(&self) -> Health {
-        unimplemented!()
+        Health { kind: "memory", commands_down: Duration::ZERO, pubsub_down: Duration::ZERO }
     }
+}
+
+impl Inner {
+    /// Delivers what waits, unless somebody does so already: then that one delivers this too, and the order stays.
+    fn deliver(&self) {
+        loop {
+            if self.delivering.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            while let Some(event) = self.next_event() {
+                let Some(receiver) = self.receiver.get() else { continue };
+                match event {
+                    Queued::Arrived(topic, message) => receiver(Event::Arrived { topic: topic.as_str(), message }),
+                    Queued::Confirmed(topic) => receiver(Event::Confirmed { topic: topic.as_str() }),
+                }
+            }
+            self.delivering.store(false, Ordering::SeqCst);
+            // Somebody may have queued between the last look and the flag, and left it to this one.
+            if self.state.lock().events.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn next_event(&self) -> Option<Queued> {
+        self.state.lock().events.pop_front()
+    }
+}
+
+impl State {
+    fn append(&mut self, publication: Publication) -> Result<Published, PublishError> {
+        let now = Instant::now();
+        let Publication { topic, channel, payload, msg_id, rule } = publication;
+        let result_key = msg_id.map(|msg_id| (topic.clone(), Arc::<str>::from(msg_id.as_str())));
+        self.results.expire(now);
+        if let Some(id) = result_key.as_ref().and_then(|key| self.results.ids.get(key)) {
+            return Ok(Published { id: *id, duplicate: true });
+        }
+        if self.events.len() >= EVENTS_MAX {
+            return Err(PublishError::Refused(Refusal::Overloaded));
+        }
+        let mut message =
+            Message { id: None, prev: None, published_ms: wall_ms(), channel, content: Content::Data(payload) };
+        if rule.retain_max > 0 {
+            self.retain(&topic, &rule, &mut message, now)?;
+        }
+        let id = message.id;
+        if self.wanted.contains(&topic) {
+            self.events.push_back(Queued::Arrived(topic, message));
+        }
+        if let Some(key) = result_key {
+            self.results.remember(key, id, now);
+        }
+        Ok(Published { id, duplicate: false })
+    }
+
+    /// Gives the message its id and keeps it.
+    fn retain(
+        &mut self,
+        topic: &Topic,
+        rule: &TopicRule,
+        message: &mut Message,
+        now: Instant,
+    ) -> Result<(), PublishError> {
+        let size = message_bytes(message);
+        if self.bytes + size > BYTES_MAX || self.streams.len() >= TOPICS_MAX {
+            self.sweep(now);
+        }
+        let begun = self.live(topic).is_some();
+        if self.bytes + size > BYTES_MAX || (!begun && self.streams.len() >= TOPICS_MAX) {
+            return Err(PublishError::Refused(Refusal::OutOfMemory));
+        }
+        let last_epoch = &mut self.last_epoch;
+        let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
+            // A stream begins in an epoch above every one before it.
+            *last_epoch = wall_ms().max(*last_epoch + 1);
+            Stream::new(*last_epoch, now)
+        });
+        let id = StreamId::new(stream.epoch, stream.next_seq);
+        message.id = Some(id);
+        message.prev = (stream.next_seq == 0).then_some(StreamId::ZERO);
+        stream.next_seq += 1;
+        stream.used = now;
+        stream.ttl = rule.retain_ttl;
+        stream.entries.push_back(Arc::new(kept(message)));
+        self.bytes += size;
+        while stream.entries.len() > rule.retain_max as usize {
+            stream.trimmed = true;
+            self.bytes -= stream.entries.pop_front().map_or(0, |gone| message_bytes(&gone));
+        }
+        Ok(())
+    }
+
+    /// The stream of a topic, if it has not expired.
+    fn live(&mut self, topic: &Topic) -> Option<&mut Stream> {
+        if self.streams.get(topic)?.expired(Instant::now()) {
+            let gone = self.streams.remove(topic)?;
+            self.bytes -= gone.bytes();
+            return None;
+        }
+        self.streams.get_mut(topic)
+    }
+
+    /// Forgets every expired stream.
+    fn sweep(&mut self, now: Instant) {
+        self.streams.retain(|_, stream| !stream.expired(now));
+        self.bytes = self.streams.values().map(Stream::bytes).sum();
+    }
+
+    fn read(&mut self, topic: &Topic, after: StreamId, limit: usize) -> Page {
+        let Some(stream) = self.live(topic) else {
+            return Page { messages: Vec::new(), contiguous: after == StreamId::ZERO, more: false };
+        };
+        let from = stream.entries.partition_point(|message| message.id <= Some(after));
+        let before = from.checked_sub(1).and_then(|at| stream.entries[at].id);
+        let next = stream.entries.get(from).and_then(|message| message.id);
+        let contiguous = match (before, next) {
+            _ if after == StreamId::ZERO => !stream.trimmed,
+            (Some(before), _) => before == after,
+            (None, Some(next)) => next.directly_after(after),
+            (None, None) => false,
+        };
+        let messages: Vec<_> = stream.entries.iter().skip(from).take(limit).cloned().collect();
+        let more = stream.entries.len() - from > messages.len();
+        Page { messages, contiguous, more }
+    }
+}
+
+impl Stream {
+    const fn new(epoch: u64, now: Instant) -> Self {
+        Self { entries: VecDeque::new(), epoch, next_seq: 0, trimmed: false, used: now, ttl: Duration::ZERO }
+    }
+
+    fn head(&self) -> StreamId {
+        self.next_seq.checked_sub(1).map_or(StreamId::ZERO, |seq| StreamId::new(self.epoch, seq))
+    }
+
+    fn expired(&self, now: Instant) -> bool {
+        !self.ttl.is_zero() && now.duration_since(self.used) > self.ttl
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|message| message_bytes(message)).sum()
+    }
+}
+
+impl Results {
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, _)) = self.order.front()
+            && (now.duration_since(*at) > DEDUPE_TTL || self.order.len() > DEDUPE_MAX)
+        {
+            if let Some((_, key)) = self.order.pop_front() {
+                self.ids.remove(&key);
+            }
+        }
+    }
+
+    fn remember(&mut self, key: (Topic, Arc<str>), id: Option<StreamId>, now: Instant) {
+        self.ids.insert(key.clone(), id);
+        self.order.push_back((now, key));
+    }
+}
+
+/// The form in which a message is read back. The payload is copied: it may be a small part of a large request.
+fn kept(message: &Message) -> Message {
+    let content = match &message.content {
+        Content::Data(payload) => Content::Data(Bytes::copy_from_slice(payload)),
+        lost @ Content::Lost { .. } => lost.clone(),
+    };
+    Message { prev: None, published_ms: 0, content, ..message.clone() }
+}
+
+fn message_bytes(message: &Message) -> usize {
+    match &message.content {
+        Content::Data(payload) => payload.len() + size_of::<Message>(),
+        Content::Lost { .. } => size_of::<Message>(),
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

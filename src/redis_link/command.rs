@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Failure, Shared, backoff::Backoff, connect};
+use super::{Attached, Failure, Shared, backoff::Backoff, connect};
 use crate::{metrics::Link, tasks::Stop};
 
 /// How often a lasting outage is told again.
@@ -21,12 +21,12 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     while !stop.stopping() {
         let ended = Arc::new(Notify::new());
         match connect(&shared, &ended).await {
-            Ok(connection) => {
+            Ok(attached) => {
                 backoff.reset();
                 outage.over();
-                shared.install(&connection);
+                shared.install(&attached);
                 let reason = tokio::select! {
-                    failure = watch(&shared, connection, &ended) => Some(failure),
+                    failure = watch(&shared, attached.connection, &ended) => Some(failure),
                     () = stop.wait() => None,
                 };
                 shared.uninstall();
@@ -42,7 +42,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<MultiplexedConnection, Failure> {
+async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<Attached, Failure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
@@ -64,7 +64,7 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<MultiplexedConn
         connect::warn_of_settings(&mut established.connection).await;
     }
     shared.learn(established.generation);
-    Ok(established.connection)
+    Ok(Attached { connection: established.connection, generation: established.generation })
 }
 
 /// Probes the link every second and whenever somebody doubts it; returns what was wrong.
@@ -82,10 +82,10 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, ended: &N
 }
 
 impl Shared {
-    fn install(&self, connection: &MultiplexedConnection) {
+    fn install(&self, attached: &Attached) {
         self.pool.renew();
         *self.command_since.lock() = Instant::now();
-        self.command.store(Some(Arc::new(connection.clone())));
+        self.command.store(Some(Arc::new(attached.clone())));
         self.canary_due.notify_one();
         self.metrics.redis_up.of(Link::Command).set(1);
         self.metrics.redis_reconnects_total.of(Link::Command).inc();

@@ -68,7 +68,7 @@ struct Shared {
     keys: Keys,
     metrics: Arc<Metrics>,
     pool: pool::Reads,
-    command: ArcSwapOption<MultiplexedConnection>,
+    command: ArcSwapOption<Attached>,
     /// Since when the command link has been in its present state, up or down.
     command_since: Mutex<Instant>,
     pubsub_down_since: Mutex<Option<Instant>>,
@@ -83,6 +83,14 @@ struct Shared {
     subscriptions: Subscriptions,
     /// Loaded into every server that a command link stands to.
     scripts: Mutex<Vec<&'static str>>,
+}
+
+/// A connection, and the generation of the server that it leads to. The newest generation known may be greater, while
+/// the connection still leads to the server before.
+#[derive(Clone)]
+pub struct Attached {
+    pub connection: MultiplexedConnection,
+    pub generation: u64,
 }
 
 impl RedisLink {
@@ -119,6 +127,14 @@ impl RedisLink {
     /// # Errors
     /// [`Failure::Disconnected`] while the link is down; nothing was sent then.
     pub fn command(&self) -> Result<MultiplexedConnection, Failure> {
+        self.attached().map(|attached| attached.connection)
+    }
+
+    /// The shared command link, with the generation of its server.
+    ///
+    /// # Errors
+    /// [`Failure::Disconnected`] while the link is down.
+    pub fn attached(&self) -> Result<Attached, Failure> {
         self.shared.command.load().as_deref().cloned().ok_or(Failure::Disconnected)
     }
 
@@ -134,12 +150,16 @@ impl RedisLink {
     ///
     /// # Errors
     /// Why it could not be made.
-    pub async fn dedicated(&self, response_timeout: Duration) -> Result<MultiplexedConnection, Failure> {
-        let client = redis::Client::open(connect::connection_info(&self.shared.config)?)?;
-        let settings = connect::connection_config(&self.shared.config, response_timeout);
-        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
-        connect::check_role(&mut connection).await?;
-        Ok(connection)
+    pub async fn dedicated(&self, response_timeout: Duration) -> Result<Attached, Failure> {
+        let shared = &self.shared;
+        let highest = shared.highest_epoch.load(Ordering::Relaxed);
+        let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-dedicated", |_| {});
+        let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
+        let connect::Established { mut connection, generation, .. } =
+            tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+        shared.learn(generation);
+        connection.set_response_timeout(response_timeout);
+        Ok(Attached { connection, generation })
     }
 
     /// Counts a failure, and has the command link probed at once when the failure accuses it.
@@ -148,6 +168,11 @@ impl RedisLink {
         if failure.accuses_link() {
             self.shared.suspicion.notify_one();
         }
+    }
+
+    /// Counts a message that no publisher of ours wrote.
+    pub(crate) fn report_malformed(&self) {
+        self.shared.metrics.redis_errors_total.of(crate::metrics::RedisError::Other).inc();
     }
 
     /// Names of keys and channels.
@@ -195,7 +220,9 @@ impl RedisLink {
 
     /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it.
     pub fn saw_epoch(&self, epoch: u64) {
-        self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
+        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) {
+            self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
+        }
     }
 
     /// Gives the receiver of followed channels' events. Called once; a second call changes nothing.
@@ -245,6 +272,7 @@ impl Shared {
         if changed && before != 0 {
             tracing::warn!(before, generation, "redis is another server than before, or was restarted");
             self.metrics.generation_changes_total.inc();
+            self.pool.renew();
             self.subscriptions.emit(Event::GenerationChanged);
         }
     }

@@ -162,8 +162,8 @@ async fn keep_proven(shared: &Shared, watch: &Watch, connection: &mut Multiplexe
 /// Publishes this replica's canary over the command link, every interval and whenever a link waits for its proof.
 pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
     while !stop.stopping() {
-        if let Some(connection) = shared.command.load_full() {
-            let mut connection = MultiplexedConnection::clone(&connection);
+        let attached = shared.command.load_full();
+        if let Some(mut connection) = attached.map(|attached| attached.connection.clone()) {
             let canary = redis::cmd("PUBLISH").arg(shared.subscriptions.canary()).arg(canary_clock()).to_owned();
             if let Err(error) = canary.query_async::<Value>(&mut connection).await
                 && Failure::of(&error).accuses_link()

@@ -1,4 +1,7 @@
 //! All integration tests, one binary: one file a capability, real parts, no sleeps.
+#![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
+mod conformance;
 mod conformance_registry;
+mod redis_faults;
 mod support;

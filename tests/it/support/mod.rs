@@ -1,5 +1,8 @@
 //! What the tests stand on: real servers, started and stopped by the test that needs them.
+#![allow(dead_code, reason = "a kit: its parts serve whichever test needs them")]
 
+pub mod follower;
+pub mod proxy;
 pub mod redis;
 
 use std::time::Duration;

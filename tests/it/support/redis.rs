@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -42,6 +43,18 @@ impl RedisServer {
         panic!("redis-server did not start:\n{}", log(&dir));
     }
 
+    /// A fresh server whose data survive a kill.
+    pub fn durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// A server that is not there yet: [`RedisServer::restart`] brings it.
+    pub fn absent() -> Self {
+        let mut server = Self::start();
+        server.kill();
+        server
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
@@ -62,6 +75,62 @@ impl RedisServer {
         assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
     }
 
+    /// Starts the server again with further arguments, only for this time.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        let arguments: Vec<_> = self.arguments.iter().cloned().chain(arguments.iter().map(ToString::to_string)).collect();
+        self.child = spawn(&self.dir, self.port, &arguments);
+        assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
+    }
+
+    /// Kills the server and starts it with nothing.
+    pub fn restart_empty(&mut self) {
+        self.kill();
+        clear(self.dir.path());
+        self.restart();
+    }
+
+    /// A copy of what is on the disk, for [`RedisServer::restart_from`].
+    pub fn snapshot(&self) -> TempDir {
+        let copy = TempDir::with_prefix("tickgate-redis-copy-").expect("a temporary directory");
+        copy_tree(self.dir.path(), copy.path());
+        copy
+    }
+
+    /// Kills the server and starts it with an older copy of its disk: what came after the copy is lost.
+    pub fn restart_from(&mut self, snapshot: &TempDir) {
+        self.kill();
+        clear(self.dir.path());
+        copy_tree(snapshot.path(), self.dir.path());
+        self.restart();
+    }
+
+    /// Stops the process without ending it: its connections stay open and silent.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Kills all connections of a type: `pubsub` or `normal`.
+    pub async fn client_kill(&self, kind: &str) {
+        self.run::<i64>(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
+    }
+
+    /// Runs one command on a connection of its own.
+    pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connect().await;
+        let command = redis::cmd(words[0]).arg(&words[1..]).to_owned();
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.expect("the kill command").success(), "kill {signal}");
+    }
+
     /// A connection of the test's own, to look at what is stored.
     pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a valid url");
@@ -76,6 +145,25 @@ impl Drop for RedisServer {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn clear(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("the directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("removed");
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the directory").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).expect("a directory");
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).expect("copied");
+        }
     }
 }
 

@@ -1,0 +1,181 @@
+//! What this replica knows of the topics it publishes to: names in Redis, epoch, last acknowledged id. Bounded; what
+//! falls out is learned again. Never asked for delivery: it serves publishing and its verification only.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    model::{StreamId, Topic, TopicRule},
+    redis_link::Keys,
+};
+
+/// Topics remembered, at the most; those not published to for the longest time fall out in halves.
+const TOPICS_MAX: usize = 131_072;
+/// The stream's expiry is renewed when this part of it has passed.
+const RENEW_PART: u32 = 8;
+
+/// What is known of one topic.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) stream: Arc<str>,
+    pub(super) channel: Arc<str>,
+    /// Epoch of the last id that came back; 0 when none did.
+    pub(super) epoch: u64,
+    /// The last id that was acknowledged to a publisher, and when.
+    pub(super) acknowledged: Option<(StreamId, Instant)>,
+    /// Number of the last publication that was stored, in the order of the hand-over.
+    pub(super) stored: u64,
+    renewed: Option<Instant>,
+    rule: Arc<TopicRule>,
+}
+
+/// An acknowledged id that a new server may have lost.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) topic: Topic,
+    pub(super) id: StreamId,
+    pub(super) rule: Arc<TopicRule>,
+}
+
+/// The topics, in two halves: the young ones, and those not touched since the last turn.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    young: HashMap<Topic, Known>,
+    old: HashMap<Topic, Known>,
+}
+
+impl Ledger {
+    /// What is known of the topic; begins to know it.
+    pub(super) fn know(&mut self, keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> &mut Known {
+        if self.young.len() >= TOPICS_MAX / 2 {
+            self.old = mem::take(&mut self.young);
+        }
+        match self.young.entry(topic.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(self.old.remove(topic).unwrap_or_else(|| Known::new(keys, topic, rule)))
+            }
+        }
+    }
+
+    /// The topic, if it is still known.
+    pub(super) fn get(&mut self, topic: &Topic) -> Option<&mut Known> {
+        self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
+    }
+
+    /// Every acknowledged id that should still be in its stream.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        let claim = |(topic, known): (&Topic, &Known)| {
+            let (id, at) = known.acknowledged?;
+            let ttl = known.rule.retain_ttl;
+            let expired = !ttl.is_zero() && at.elapsed() > ttl;
+            (!expired).then(|| Claim { topic: topic.clone(), id, rule: Arc::clone(&known.rule) })
+        };
+        self.young.iter().chain(&self.old).filter_map(claim).collect()
+    }
+
+    /// The publication `id` was lost and a marker stands for it: the marker is what must not be lost now.
+    pub(super) fn replace(&mut self, topic: &Topic, id: StreamId, marker: StreamId) {
+        if let Some(known) = self.get(topic)
+            && known.acknowledged.is_some_and(|(acknowledged, _)| acknowledged <= id)
+        {
+            known.acknowledged = Some((marker, Instant::now()));
+        }
+    }
+}
+
+impl Known {
+    fn new(keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> Self {
+        Self {
+            stream: keys.stream(topic).into(),
+            channel: keys.channel(topic).into(),
+            epoch: 0,
+            acknowledged: None,
+            stored: 0,
+            renewed: None,
+            rule: Arc::clone(rule),
+        }
+    }
+
+    /// Whether the stream's expiry should be renewed by the publication that is sent now.
+    pub(super) fn renew(&mut self, now: Instant, ttl: Duration) -> bool {
+        let due = self.renewed.is_none_or(|renewed| now.duration_since(renewed) >= ttl / RENEW_PART);
+        if due {
+            self.renewed = Some(now);
+        }
+        due
+    }
+
+    /// A publication was stored under the id.
+    pub(super) fn store(&mut self, id: StreamId, number: u64, now: Instant) {
+        self.epoch = self.epoch.max(id.epoch);
+        self.stored = self.stored.max(number);
+        if self.acknowledged.is_none_or(|(acknowledged, _)| acknowledged < id) {
+            self.acknowledged = Some((id, now));
+        }
+    }
+
+    /// A publication failed: the next one renews the expiry, since this one may not have.
+    pub(super) fn fail(&mut self) {
+        self.renewed = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Class, Pattern};
+
+    fn rule(retain_ttl: Duration) -> Arc<TopicRule> {
+        Arc::new(TopicRule {
+            pattern: Pattern::new("*").unwrap(),
+            class: Class::Reliable,
+            retain_max: 100,
+            retain_ttl,
+            wait_replicas: 0,
+            wait_aof: false,
+        })
+    }
+
+    fn topic(number: usize) -> Topic {
+        Topic::public(&format!("t{number}")).unwrap()
+    }
+
+    #[test]
+    fn it_stays_bounded_and_keeps_what_is_in_use() {
+        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
+        for number in 0..TOPICS_MAX * 2 {
+            ledger.know(&keys, &topic(number), &rule);
+            ledger.know(&keys, &topic(0), &rule).epoch = 7;
+        }
+        assert!(ledger.young.len() + ledger.old.len() <= TOPICS_MAX);
+        assert_eq!(ledger.know(&keys, &topic(0), &rule).epoch, 7);
+    }
+
+    #[test]
+    fn a_marker_takes_the_place_of_what_was_lost_unless_more_was_stored() {
+        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
+        let (lost, marker, later) = (StreamId::new(5, 9), StreamId::new(6, 0), StreamId::new(6, 1));
+        ledger.know(&keys, &topic(1), &rule).store(lost, 1, Instant::now());
+        ledger.replace(&topic(1), lost, marker);
+        assert_eq!(ledger.claims()[0].id, marker);
+        ledger.know(&keys, &topic(1), &rule).store(later, 2, Instant::now());
+        ledger.replace(&topic(1), lost, marker);
+        assert_eq!(ledger.claims()[0].id, later);
+    }
+
+    #[test]
+    fn an_expiry_is_renewed_when_a_part_of_it_has_passed_or_a_publication_failed() {
+        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::from_secs(80)), Ledger::default());
+        let (known, now) = (ledger.know(&keys, &topic(1), &rule), Instant::now());
+        assert!(known.renew(now, Duration::from_secs(80)));
+        assert!(!known.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
+        known.fail();
+        assert!(known.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
+        assert!(known.renew(now + Duration::from_secs(19), Duration::from_secs(80)));
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads streams: pages after a cursor, the newest entries, heads. Always through the pool, whose size is the admission
+//! limit of a reconnect herd. Never guesses: what can't be proven contiguous is said not to be.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::arrival;
+use crate::{
+    backplane::{Page, Unavailable},
+    model::{Message, StreamId, Topic},
+    redis_link::{Failure, RedisLink},
+};
+
+/// Streams asked in one pipeline.
+const HEADS_CHUNK: usize = 256;
+
+/// What follows `after`, `limit` messages at the most.
+///
+/// The range begins with the cursor itself: where its entry is still there, everything behind it is contiguous because
+/// it is its neighbour, also across epochs.
+pub(super) async fn page(link: &RedisLink, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
+    let key = link.keys().stream(topic);
+    let from_start = after == StreamId::ZERO;
+    let count = limit.saturating_add(2);
+    let mut pipe = redis::pipe();
+    pipe.cmd("XRANGE").arg(&key).arg(after.to_string()).arg("+").arg("COUNT").arg(count);
+    if from_start {
+        // Fails where there is no stream.
+        pipe.cmd("XINFO").arg("STREAM").arg(&key);
+    }
+    let mut replies = ask(link, &pipe).await?.into_iter();
+    let entries = replies.next().ok_or_else(|| unexpected("XRANGE"))?;
+    let trimmed = replies.next().is_some_and(|info| was_trimmed(&info));
+    let messages = messages(entries)?;
+    Ok(assemble(messages, after, limit, trimmed))
+}
+
+/// Decides contiguity. `trimmed`: something was ever removed from the stream (only asked for from the start).
+fn assemble(mut messages: Vec<Arc<Message>>, after: StreamId, limit: usize, trimmed: bool) -> Page {
+    let first = messages.first().and_then(|message| message.id);
+    let contiguous = match first {
+        Some(first) if first == after => {
+            messages.remove(0);
+            true
+        }
+        Some(first) if after == StreamId::ZERO => first.seq == 0 && !trimmed,
+        Some(first) => first.directly_after(after),
+        None => after == StreamId::ZERO && !trimmed,
+    };
+    let more = messages.len() > limit;
+    messages.truncate(limit);
+    Page { messages, contiguous, more }
+}
+
+/// The newest `limit` messages, oldest first.
+pub(super) async fn newest(link: &RedisLink, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("XREVRANGE").arg(link.keys().stream(topic)).arg("+").arg("-").arg("COUNT").arg(limit);
+    let entries = ask(link, &pipe).await?.into_iter().next().ok_or_else(|| unexpected("XREVRANGE"))?;
+    let mut messages = messages(entries)?;
+    messages.reverse();
+    Ok(messages)
+}
+
+/// The heads of many streams, in the order asked.
+pub(super) async fn heads(link: &RedisLink, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+    let mut heads = Vec::with_capacity(topics.len());
+    for chunk in topics.chunks(HEADS_CHUNK) {
+        let mut pipe = redis::Pipeline::with_capacity(chunk.len());
+        for topic in chunk {
+            pipe.cmd("XREVRANGE").arg(link.keys().stream(topic)).arg("+").arg("-").arg("COUNT").arg(1);
+        }
+        for entries in ask(link, &pipe).await? {
+            let newest = messages(entries)?;
+            heads.push(newest.first().and_then(|message| message.id).unwrap_or_default());
+        }
+    }
+    Ok(heads)
+}
+
+/// Runs a pipeline on a connection of the pool; errors of single commands stay in their place.
+async fn ask(link: &RedisLink, pipe: &redis::Pipeline) -> Result<Vec<Value>, Unavailable> {
+    let failed = |failure: &Failure| {
+        link.report(failure);
+        Unavailable(failure.to_string().into())
+    };
+    let mut connection = link.pooled().await.map_err(|failure| failed(&failure))?;
+    let replies = connection.send_packed_commands(pipe, 0, pipe.len()).await;
+    match replies {
+        Ok(replies) => Ok(replies),
+        Err(error) => {
+            // A late answer must not meet the next reader: the connection is not given back.
+            drop(deadpool_redis::Connection::take(connection));
+            Err(failed(&Failure::of(&error)))
+        }
+    }
+}
+
+fn messages(entries: Value) -> Result<Vec<Arc<Message>>, Unavailable> {
+    match entries {
+        Value::Array(entries) => Ok(entries.into_iter().filter_map(arrival::from_entry).map(Arc::new).collect()),
+        Value::ServerError(error) => Err(Unavailable(Failure::of(&error.into()).to_string().into())),
+        _ => Err(unexpected("a range")),
+    }
+}
+
+/// Whether entries were ever removed: more were added than there are.
+fn was_trimmed(info: &Value) -> bool {
+    let number = |name: &str| {
+        let find = |key: &Value, value: &Value| match (key, value) {
+            (Value::BulkString(key), Value::Int(number)) if key == name.as_bytes() => Some(*number),
+            _ => None,
+        };
+        match info {
+            Value::Map(pairs) => pairs.iter().find_map(|(key, value)| find(key, value)),
+            Value::Array(flat) => flat.chunks_exact(2).find_map(|pair| find(&pair[0], &pair[1])),
+            _ => None,
+        }
+    };
+    matches!((number("entries-added"), number("length")), (Some(added), Some(length)) if added > length)
+}
+
+fn unexpected(what: &str) -> Unavailable {
+    Unavailable(format!("unexpected answer to {what}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::Content;
+
+    fn entries(ids: &[(u64, u64)]) -> Vec<Arc<Message>> {
+        let message = |&(epoch, seq): &(u64, u64)| Message {
+            id: Some(StreamId::new(epoch, seq)),
+            prev: None,
+            published_ms: 0,
+            channel: None,
+            content: Content::Data(Bytes::from_static(b"{}")),
+        };
+        ids.iter().map(message).map(Arc::new).collect()
+    }
+
+    fn page(ids: &[(u64, u64)], after: (u64, u64), trimmed: bool) -> (usize, bool, bool) {
+        let page = assemble(entries(ids), StreamId::new(after.0, after.1), 2, trimmed);
+        (page.messages.len(), page.contiguous, page.more)
+    }
+
+    #[test]
+    fn neighbours_of_the_cursor_are_contiguous_whatever_their_epoch() {
+        assert_eq!(page(&[(5, 3), (5, 4)], (5, 3), false), (1, true, false));
+        assert_eq!(page(&[(5, 3), (9, 0)], (5, 3), false), (1, true, false));
+        assert_eq!(page(&[(5, 3)], (5, 3), false), (0, true, false));
+        assert_eq!(page(&[(5, 3), (5, 4), (5, 5), (5, 6)], (5, 3), false), (2, true, true));
+    }
+
+    #[test]
+    fn without_the_cursors_entry_only_the_next_number_proves_anything() {
+        assert_eq!(page(&[(5, 4)], (5, 3), false), (1, true, false));
+        assert_eq!(page(&[(5, 5)], (5, 3), false), (1, false, false));
+        assert_eq!(page(&[(9, 0)], (5, 3), false), (1, false, false));
+        assert_eq!(page(&[], (5, 3), false), (0, false, false));
+    }
+
+    #[test]
+    fn from_the_start_nothing_may_have_been_removed() {
+        assert_eq!(page(&[(5, 0), (5, 1)], (0, 0), false), (2, true, false));
+        assert_eq!(page(&[(5, 0)], (0, 0), true), (1, false, false));
+        assert_eq!(page(&[(5, 7)], (0, 0), false), (1, false, false));
+        assert_eq!(page(&[], (0, 0), false), (0, true, false));
+        assert_eq!(page(&[], (0, 0), true), (0, false, false));
+    }
+
+    #[test]
+    fn trimming_shows_in_the_counters() {
+        let pair = |name: &str, number| (Value::BulkString(name.into()), Value::Int(number));
+        assert!(was_trimmed(&Value::Map(vec![pair("length", 3), pair("entries-added", 4)])));
+        assert!(!was_trimmed(&Value::Map(vec![pair("length", 3), pair("entries-added", 3)])));
+        assert!(!was_trimmed(&Value::Nil));
+    }
+}

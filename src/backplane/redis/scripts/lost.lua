@@ -1,0 +1,62 @@
+-- Checks that an acknowledged publication is still in its stream. Where the server lost it, appends a marker with the
+-- lost range and publishes it, so that every subscriber is told, also one who reads the history later.
+--
+-- KEYS[1]  stream
+-- KEYS[2]  channel
+-- ARGV[1]  the last id that was acknowledged
+-- ARGV[2]  the generation of the server
+-- ARGV[3]  retain_max
+-- ARGV[4]  retain_ttl in seconds; 0: for ever
+-- ARGV[5]  published_ms
+--
+-- Returns the marker's id, or "-" when nothing was lost or the loss is told already. A marker is an entry with c =
+-- "!lost" and d = "<after> <before>": what lay between is gone; "-" as before stands for the marker's own id.
+local stream, acknowledged = KEYS[1], ARGV[1]
+
+local at = redis.call('XREVRANGE', stream, acknowledged, '-', 'COUNT', 1)
+local after = at[1] and at[1][1] or '0-0'
+if after == acknowledged then
+  return '-'
+end
+
+local following = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 16)
+if after == '0-0' and following[1] and string.sub(following[1][1], -2) ~= '-0' then
+  -- Nothing before, and what there is does not begin at a beginning: trimmed, and every reader sees that.
+  return '-'
+end
+for _, entry in ipairs(following) do
+  local fields = entry[2]
+  if fields[3] == 'c' and fields[4] == '!lost' and string.match(fields[2], '^%S+') == after then
+    return '-'
+  end
+end
+
+local newer = redis.call('XRANGE', stream, '(' .. acknowledged, '+', 'COUNT', 1)
+local lost = after .. ' ' .. (newer[1] and newer[1][1] or '-')
+
+local time = redis.call('TIME')
+local epoch = math.max(tonumber(ARGV[2]), tonumber(string.match(acknowledged, '^%d+')) + 1)
+local prev = '-'
+if redis.call('EXISTS', stream) == 1 then
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for place = 1, #info, 2 do
+    if info[place] == 'last-generated-id' then
+      epoch = math.max(epoch, tonumber(string.match(info[place + 1], '^%d+')))
+    end
+  end
+  local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+  prev = newest[1] and newest[1][1] or '-'
+else
+  epoch = math.max(epoch, tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+  prev = '0-0'
+end
+
+local id = redis.call('XADD', stream, 'MAXLEN', '~', ARGV[3], string.format('%.0f', epoch) .. '-*', 'd', lost, 'c', '!lost')
+if ARGV[4] ~= '0' then
+  redis.call('EXPIRE', stream, ARGV[4])
+end
+if string.sub(id, -2) ~= '-0' then
+  prev = '-'
+end
+redis.call('PUBLISH', KEYS[2], id .. ' ' .. prev .. ' ' .. ARGV[5] .. ' !lost ' .. lost)
+return id

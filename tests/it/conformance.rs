@@ -1,0 +1,281 @@
+//! What every backplane must do, run over memory and over Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use tickgate::{
+    backplane::{Backplane, Memory, Page, Redis},
+    metrics::Metrics,
+    model::{Message, Publication, StreamId, Topic, TopicRule, UserId},
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+
+use crate::support::{
+    PATIENCE,
+    follower::{Follower, Told, ids, named, number, redis_config, retain, text, topic},
+    redis::RedisServer,
+};
+
+/// A backplane under test with its follower, and what keeps it alive.
+struct Subject {
+    backplane: Backplane,
+    follower: Follower,
+    _server: Option<RedisServer>,
+    _tasks: Tasks,
+}
+
+impl Subject {
+    async fn memory() -> Self {
+        Self::over(Backplane::Memory(Memory::new()), None, Tasks::new())
+    }
+
+    async fn redis() -> Self {
+        let server = RedisServer::start();
+        let tasks = Tasks::new();
+        let link = RedisLink::start(&redis_config(&server.url()), &tasks, Metrics::new());
+        let subject = Self::over(Backplane::Redis(Redis::start_on(&link, &tasks)), Some(server), tasks);
+        let ready = topic("ready");
+        subject.follower.want(&subject.backplane, &ready).await;
+        while link.command().is_err() {
+            tokio::task::yield_now().await;
+        }
+        subject
+    }
+
+    fn over(backplane: Backplane, server: Option<RedisServer>, tasks: Tasks) -> Self {
+        let follower = Follower::follow(&backplane);
+        Self { backplane, follower, _server: server, _tasks: tasks }
+    }
+
+    async fn publish(&self, publication: Publication) -> Option<StreamId> {
+        self.backplane.publish(publication).await.expect("accepted").id
+    }
+
+    async fn publish_numbers(&self, topic: &Topic, rule: &Arc<TopicRule>, count: usize) -> Vec<StreamId> {
+        let mut ids = Vec::new();
+        for n in 0..count {
+            ids.push(self.publish(number(topic, rule, n)).await.expect("an id"));
+        }
+        ids
+    }
+
+    async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Page {
+        self.backplane.read(topic, after, limit).await.expect("a page")
+    }
+}
+
+/// Runs each case over every backplane.
+macro_rules! conformance {
+    ($($case:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test] async fn $case() { super::$case(super::Subject::memory().await).await; })+
+        }
+        mod redis {
+            $(#[tokio::test] async fn $case() { super::$case(super::Subject::redis().await).await; })+
+        }
+    };
+}
+
+conformance!(
+    ids_count_from_zero_without_a_hole,
+    arrivals_keep_the_order_of_the_calls,
+    what_is_not_retained_arrives_without_id,
+    a_repeated_msg_id_is_published_once,
+    a_private_channel_stays_with_its_message,
+    any_user_may_have_a_stream,
+    a_page_follows_its_cursor,
+    what_can_not_be_proven_is_not_contiguous,
+    trimmed_history_is_told,
+    the_newest_come_oldest_first,
+    heads_come_in_the_order_asked,
+    only_wanted_topics_arrive,
+    wanting_again_is_confirmed_again,
+    an_expired_stream_begins_a_new_epoch,
+);
+
+fn numbers(messages: &[Arc<Message>]) -> Vec<&str> {
+    messages.iter().map(|message| text(message)).collect()
+}
+
+async fn ids_count_from_zero_without_a_hole(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    subject.follower.want(&subject.backplane, &orders).await;
+    let published = subject.publish_numbers(&orders, &rule, 5).await;
+    let epoch = published[0].epoch;
+    assert!(epoch > 1_700_000_000_000, "an epoch is a time in milliseconds");
+    assert_eq!(published, (0..5).map(|seq| StreamId::new(epoch, seq)).collect::<Vec<_>>());
+    let arrived = subject.follower.has_arrived(&orders, 5).await;
+    assert_eq!(ids(&arrived), published);
+    let proofs: Vec<_> = arrived.iter().map(|message| message.prev).collect();
+    assert_eq!(proofs, [Some(StreamId::ZERO), None, None, None, None]);
+    assert!(arrived[0].published_ms.abs_diff(epoch) < 60_000, "{}", arrived[0].published_ms);
+}
+
+async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(2000));
+    subject.follower.want(&subject.backplane, &orders).await;
+    let tickets: Vec<_> = (0..1000).map(|n| subject.backplane.publish(number(&orders, &rule, n))).collect();
+    let arrived = subject.follower.has_arrived(&orders, 1000).await;
+    for (n, message) in arrived.iter().enumerate() {
+        assert_eq!(text(message), format!("{{\"n\":{n}}}"));
+    }
+    let mut published = Vec::new();
+    for ticket in tickets {
+        published.push(ticket.await.expect("accepted").id.expect("an id"));
+    }
+    assert_eq!(ids(&arrived), published);
+}
+
+async fn what_is_not_retained_arrives_without_id(subject: Subject) {
+    let (ticks, rule) = (topic("ticks"), retain(0));
+    subject.follower.want(&subject.backplane, &ticks).await;
+    assert_eq!(subject.publish(number(&ticks, &rule, 1)).await, None);
+    let arrived = subject.follower.has_arrived(&ticks, 1).await;
+    assert_eq!((arrived[0].id, arrived[0].prev, text(&arrived[0])), (None, None, r#"{"n":1}"#));
+    let page = subject.read(&ticks, StreamId::ZERO, 10).await;
+    assert_eq!((page.messages.len(), page.contiguous), (0, true));
+}
+
+async fn a_repeated_msg_id_is_published_once(subject: Subject) {
+    for rule in [retain(100), retain(0)] {
+        let (orders, other) = (topic(&format!("orders{}", rule.retain_max)), topic(&format!("o{}", rule.retain_max)));
+        subject.follower.want(&subject.backplane, &orders).await;
+        let publish = |topic: &Topic, n| subject.backplane.publish(named(topic, &rule, n, "a}:s"));
+        let first = publish(&orders, 1).await.expect("accepted");
+        let again = publish(&orders, 2).await.expect("accepted");
+        let elsewhere = publish(&other, 3).await.expect("accepted");
+        assert_eq!((first.duplicate, again.duplicate, elsewhere.duplicate), (false, true, false));
+        assert_eq!(first.id, again.id);
+        subject.publish(number(&orders, &rule, 4)).await;
+        let arrived = subject.follower.has_arrived(&orders, 2).await;
+        assert_eq!(arrived.iter().map(text).collect::<Vec<_>>(), [r#"{"n":1}"#, r#"{"n":4}"#]);
+    }
+}
+
+async fn a_private_channel_stays_with_its_message(subject: Subject) {
+    let stream = Topic::user_stream(&UserId::new("alice").expect("a user"));
+    let rule = retain(100);
+    subject.follower.want(&subject.backplane, &stream).await;
+    let order = Publication { channel: Some("orders".into()), ..number(&stream, &rule, 1) };
+    subject.publish(order).await;
+    subject.publish(number(&stream, &rule, 2)).await;
+    let arrived = subject.follower.has_arrived(&stream, 2).await;
+    let page = subject.read(&stream, StreamId::ZERO, 10).await;
+    for (live, kept) in arrived.iter().zip(&page.messages) {
+        assert_eq!((live.id, &live.channel, &live.content), (kept.id, &kept.channel, &kept.content));
+    }
+    assert_eq!(arrived[0].channel.as_deref(), Some("orders"));
+    assert_eq!(arrived[1].channel, None);
+}
+
+async fn any_user_may_have_a_stream(subject: Subject) {
+    let rule = retain(100);
+    for (n, user) in ["a}b", "{", "x y", "100%", "}:c", "ü"].into_iter().enumerate() {
+        let stream = Topic::user_stream(&UserId::new(user).expect("a user"));
+        subject.follower.want(&subject.backplane, &stream).await;
+        subject.publish(number(&stream, &rule, n)).await;
+        let arrived = subject.follower.has_arrived(&stream, 1).await;
+        assert_eq!(text(&arrived[0]), format!("{{\"n\":{n}}}"));
+    }
+}
+
+async fn a_page_follows_its_cursor(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    let published = subject.publish_numbers(&orders, &rule, 5).await;
+    let start = subject.read(&orders, StreamId::ZERO, 3).await;
+    assert_eq!((start.contiguous, start.more), (true, true));
+    assert_eq!(numbers(&start.messages), [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#]);
+    let rest = subject.read(&orders, published[2], 3).await;
+    assert_eq!((rest.contiguous, rest.more), (true, false));
+    assert_eq!(numbers(&rest.messages), [r#"{"n":3}"#, r#"{"n":4}"#]);
+    let exact = subject.read(&orders, published[1], 3).await;
+    assert_eq!((exact.contiguous, exact.more, exact.messages.len()), (true, false, 3));
+    let head = subject.read(&orders, published[4], 3).await;
+    assert_eq!((head.contiguous, head.more, head.messages.len()), (true, false, 0));
+}
+
+async fn what_can_not_be_proven_is_not_contiguous(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    let published = subject.publish_numbers(&orders, &rule, 3).await;
+    let StreamId { epoch, .. } = published[0];
+    for cursor in [StreamId::new(epoch, 9), StreamId::new(epoch + 1, 0), StreamId::new(epoch - 1, 5)] {
+        assert!(!subject.read(&orders, cursor, 10).await.contiguous, "{cursor}");
+    }
+    let fork = subject.read(&orders, StreamId::new(epoch - 1, 5), 10).await;
+    assert_eq!(fork.messages.len(), 3, "what there is comes all the same");
+    let never = subject.read(&topic("never"), StreamId::new(epoch, 0), 10).await;
+    assert_eq!((never.contiguous, never.messages.len()), (false, 0));
+    assert!(subject.read(&topic("never"), StreamId::ZERO, 10).await.contiguous);
+}
+
+async fn trimmed_history_is_told(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(10));
+    let count = 1000;
+    let published = subject.publish_numbers(&orders, &rule, count).await;
+    let all = subject.read(&orders, StreamId::ZERO, count).await;
+    assert!(!all.contiguous);
+    assert!(all.messages.len() >= 10 && all.messages.len() < count, "{}", all.messages.len());
+    let first = all.messages[0].id.expect("an id");
+    let at = published.iter().position(|id| *id == first).expect("published");
+    assert!(subject.read(&orders, published[at - 1], count).await.contiguous, "trimmed exactly there");
+    assert!(!subject.read(&orders, published[at - 2], count).await.contiguous);
+}
+
+async fn the_newest_come_oldest_first(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    let newest = async |limit| subject.backplane.newest(&orders, limit).await.expect("the newest");
+    assert!(newest(3).await.is_empty());
+    subject.publish_numbers(&orders, &rule, 5).await;
+    assert_eq!(numbers(&newest(2).await), [r#"{"n":3}"#, r#"{"n":4}"#]);
+    assert_eq!(newest(100).await.len(), 5);
+}
+
+async fn heads_come_in_the_order_asked(subject: Subject) {
+    let rule = retain(100);
+    let topics: Vec<_> = (0..600).map(|n| topic(&format!("t{n}"))).collect();
+    let (first, last) = (topics[0].clone(), topics[599].clone());
+    let last_head = subject.publish_numbers(&last, &rule, 3).await[2];
+    let first_head = subject.publish_numbers(&first, &rule, 1).await[0];
+    let heads = subject.backplane.heads(&topics).await.expect("heads");
+    assert_eq!((heads.len(), heads[0], heads[599]), (600, first_head, last_head));
+    assert!(heads[1..599].iter().all(|head| *head == StreamId::ZERO));
+}
+
+async fn only_wanted_topics_arrive(subject: Subject) {
+    let (wanted, other, rule) = (topic("wanted"), topic("other"), retain(100));
+    subject.follower.want(&subject.backplane, &wanted).await;
+    subject.publish(number(&other, &rule, 1)).await;
+    subject.publish(number(&wanted, &rule, 2)).await;
+    subject.follower.has_arrived(&wanted, 1).await;
+    assert!(subject.follower.arrived(&other).is_empty());
+}
+
+async fn wanting_again_is_confirmed_again(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    for _ in 0..20 {
+        subject.follower.want(&subject.backplane, &orders).await;
+        subject.backplane.unwant(&orders);
+    }
+    subject.follower.want(&subject.backplane, &orders).await;
+    subject.publish(number(&orders, &rule, 1)).await;
+    subject.follower.has_arrived(&orders, 1).await;
+    let confirmed = Told::Confirmed("orders".to_owned());
+    assert_eq!(subject.follower.told().iter().filter(|told| **told == confirmed).count(), 21);
+}
+
+async fn an_expired_stream_begins_a_new_epoch(subject: Subject) {
+    let orders = topic("orders");
+    let rule = Arc::new(TopicRule { retain_ttl: Duration::from_secs(1), ..(*retain(100)).clone() });
+    subject.follower.want(&subject.backplane, &orders).await;
+    let before = subject.publish_numbers(&orders, &rule, 2).await;
+    let expired = async {
+        while !subject.backplane.newest(&orders, 1).await.expect("the newest").is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, expired).await.expect("the stream expires");
+    let after = subject.publish(number(&orders, &rule, 3)).await.expect("an id");
+    assert!(after.epoch > before[1].epoch && after.seq == 0, "{after} after {}", before[1]);
+    assert_eq!(subject.follower.has_arrived(&orders, 3).await[2].prev, Some(StreamId::ZERO));
+    assert!(!subject.read(&orders, before[1], 10).await.contiguous);
+}
