@@ -77,7 +77,8 @@ impl RedisServer {
 
     /// Starts the server again with further arguments, only for this time.
     pub fn restart_with(&mut self, arguments: &[&str]) {
-        let arguments: Vec<_> = self.arguments.iter().cloned().chain(arguments.iter().map(ToString::to_string)).collect();
+        let arguments: Vec<_> =
+            self.arguments.iter().cloned().chain(arguments.iter().map(ToString::to_string)).collect();
         self.child = spawn(&self.dir, self.port, &arguments);
         assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
     }
