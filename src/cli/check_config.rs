@@ -3,12 +3,11 @@
 use super::{Failure, print, settings::Settings};
 use crate::config::{Config, Problems};
 
-const EXAMPLES: &str = "\
-Examples:
-  tickgate check-config                           the defaults, with this environment over them
-  tickgate check-config --config my.toml --json   for programs: {\"ok\":…,\"problems\":[…],\"config\":{…}}
+const EXAMPLES: &str = r#"Examples:
+  tickgate check-config                         the defaults and this environment
+  tickgate check-config --config a.toml --json  {"ok":…,"problems":[…],"config":{…}}
 
-Ends with 0, or with 2 and all problems. Secrets print as ***.";
+Ends with 0, or with 2 and all problems. Secrets print as ***."#;
 
 /// Print the settings in force as TOML, or all that is wrong with them
 #[derive(Debug, clap::Args)]

@@ -8,13 +8,13 @@ use std::{
 use super::{Failure, http::Call, print, settings::Settings};
 use crate::config::{Config, parse_duration};
 
-const EXAMPLES: &str = "\
-Examples:
-  tickgate healthcheck                            is this machine's replica ready? (its settings say where it listens)
-  tickgate healthcheck --live                     is its process alive?
+const EXAMPLES: &str = r#"Examples:
+  tickgate healthcheck                  is the replica that these settings start ready?
+  tickgate healthcheck --live           is its process alive?
   tickgate healthcheck --url http://10.0.0.7:8000/readyz
 
-Ends with 0 or 1. In a Dockerfile: HEALTHCHECK CMD [\"tickgate\", \"healthcheck\", \"--live\"]";
+Ends with 0 or 1. In a Dockerfile:
+  HEALTHCHECK CMD ["tickgate", "healthcheck", "--live"]"#;
 
 /// Ask a replica whether it is ready, for containers
 #[derive(Debug, clap::Args)]

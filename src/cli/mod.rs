@@ -19,18 +19,19 @@ use crate::config::Problems;
 
 const EXAMPLES: &str = "\
 Examples:
-  tickgate                                        a gateway on 127.0.0.1:8000, to try it out
-  tickgate tail ticker:BTCUSDT                    watch a price
-  tickgate check-config --config my.toml          tell all that is wrong, or what is in force
-  tickgate serve --config my.toml                 a replica for production
+  tickgate                              a gateway on 127.0.0.1:8000, to try it out
+  tickgate tail ticker:BTCUSDT          watch a price
+  tickgate check-config --config a.toml tell all that is wrong, or what is in force
+  tickgate serve --config a.toml        a replica for production
 
-Settings come from the shipped defaults, a file, the environment (TICKGATE__SERVER__LISTEN), and flags; the later one
-counts. Every key: docs/configuration.md, or `tickgate check-config`.";
+Settings come from the shipped defaults, a file, the environment
+(TICKGATE__SERVER__LISTEN), and flags; the later one counts. Every key:
+docs/configuration.md, or `tickgate check-config`.";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
-  tickgate bench --list                           what can be measured
-  tickgate bench --runs 1 --seconds 2             a quick look at this machine";
+  tickgate bench --list                 what can be measured
+  tickgate bench --runs 1 --seconds 2   a quick look at this machine";
 
 /// The real-time gateway for trading platforms: WebSocket replicas over Redis that are never silently wrong.
 #[derive(Debug, Parser)]
@@ -136,6 +137,8 @@ mod tests {
             assert!(verb.get_about().is_some(), "{} says what it does", verb.get_name());
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("tickgate {}", verb.get_name())), "{} shows an example", verb.get_name());
+            let wide = help.lines().find(|line| line.chars().count() > 84);
+            assert_eq!(wide, None, "examples of {} fit a terminal", verb.get_name());
         }
     }
 

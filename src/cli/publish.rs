@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 use super::{Failure, http::Call, print};
 
 const EXAMPLES: &str = r#"Examples:
-  tickgate publish ticker:BTCUSDT '{"type":"ticker","symbol":"BTCUSDT","price":"50000.00"}'
-  tickgate publish orders --user alice '{"type":"order_update","order_id":"1","status":"filled"}' --msg-id order-1-filled
-  tickgate publish logs - < record.json
+  tickgate publish ticker:BTCUSDT '{"type":"ticker","price":"50000.00"}'
+  tickgate publish orders --user alice '{"type":"order_update","order_id":"1"}'
+  tickgate publish logs - --msg-id log-77 < record.json
 
-The API key comes from --api-key or TICKGATE_API_KEY. With --msg-id a repetition is published once, so it can be tried
-again after any failure."#;
+The API key comes from --api-key or TICKGATE_API_KEY. What has a --msg-id can be
+tried again after any failure: it is published once."#;
 
 /// Publish one JSON object to a topic, or to a user's private channel
 #[derive(Debug, clap::Args)]

@@ -12,13 +12,14 @@ use crate::{app::App, config::Config, telemetry};
 
 const EXAMPLES: &str = "\
 Examples:
-  tickgate serve                                  to try it out: loopback, memory, a synthetic market
-  tickgate serve --redis redis://127.0.0.1        the same over Redis: start as many as you like, each on its own ports
-  tickgate serve --config my.toml                 for production; config/production.toml is a start
-  TICKGATE__SERVER__LISTEN=0.0.0.0:8000 TICKGATE__AUTH__HS256_SECRETS_FILE=/run/secrets/jwt tickgate serve
+  tickgate serve                  to try it out: loopback, memory, a made-up market
+  tickgate serve --redis redis://127.0.0.1
+                                  over Redis: as many as you like, each on its ports
+  tickgate serve --config a.toml  for production; see config/production.toml
 
-Without a key to verify tokens it is in development mode and listens on loopback only. SIGTERM drains: not ready at
-once, connections closed in waves. A second signal ends it at once.";
+Without a key to verify tokens it is in development mode and listens on loopback
+only. SIGTERM drains: not ready at once, then connections are closed in waves. A
+second signal ends it at once.";
 
 /// Run a replica (what a bare `tickgate` does)
 #[derive(Debug, Default, clap::Args)]

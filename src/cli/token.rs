@@ -9,14 +9,16 @@ use crate::{
     model::{Pattern, UserId},
 };
 
-const EXAMPLES: &str = "\
-Examples:
-  tickgate token --user alice --config my.toml
-  tickgate token --user engine --publish 'run:*,commands' --ttl 12h --config my.toml
-  tickgate token --user alice --secret \"$SECRET\" --channels 'orders,ticker:*'
+const EXAMPLES: &str = r#"Examples:
+  tickgate token --user alice --config a.toml
+  tickgate token --user engine --publish 'run:*,commands' --ttl 12h --config a.toml
+  tickgate token --user alice --channels 'orders,ticker:*' --secret "$SECRET"
 
-A gateway in development mode makes its secret at each start and prints a token. To make tokens for it yourself, give
-it a secret: TICKGATE__AUTH__HS256_SECRETS=dev tickgate serve --development";
+A gateway in development mode makes its secret at each start and prints a token.
+To make tokens for it yourself, give both the same secret:
+  export TICKGATE__AUTH__HS256_SECRETS=dev
+  tickgate serve --development
+  tickgate token --development --user alice"#;
 
 /// Make a token (JWT, HS256) for development and tests
 #[derive(Debug, clap::Args)]

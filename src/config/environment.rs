@@ -28,8 +28,7 @@ pub(super) fn key_of(variable: &str) -> Option<String> {
 }
 
 /// The variable that sets a key.
-#[must_use]
-pub fn name_of(key: &str) -> String {
+pub(super) fn name_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 

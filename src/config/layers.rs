@@ -105,14 +105,14 @@ impl Layers {
         if lists::is_list_of_tables(key) {
             return self.list(origin, key, value);
         }
-        let wanted = find(&self.known, key).cloned().unwrap_or(Value::Boolean(false));
-        if !same_type(&wanted, &value) {
-            self.origins.insert(key.into(), origin.into());
-            return self.problems.tell(key, wants(&wanted));
-        }
+        let Some(default) = find(&self.known, key) else { return };
+        let refusal = (!same_type(default, &value)).then(|| wants(default));
         self.origins.insert(key.into(), origin.into());
-        if let Some(slot) = find_mut(&mut self.merged, key) {
-            *slot = value;
+        match (refusal, find_mut(&mut self.merged, key)) {
+            (Some(text), _) => self.problems.tell(key, text),
+            (None, Some(slot)) => *slot = value,
+            // `merged` began as a copy of `known`.
+            (None, None) => {}
         }
     }
 

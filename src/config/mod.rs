@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use auth::{Algorithm, Auth, Jwks, PublicKey};
 pub use effective::Effective;
-pub use environment::{SEED_NAMES, name_of as environment_name_of};
+pub use environment::SEED_NAMES;
 pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};

@@ -5,6 +5,8 @@ mod backoff;
 mod cursors;
 mod frame;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -28,15 +30,15 @@ use crate::{
     protocol::code::{Reconnect, lookup, may_reconnect},
 };
 
-const EXAMPLES: &str = "\
-Examples:
-  tickgate tail ticker:BTCUSDT trades:BTCUSDT     public market data of a gateway on this machine
-  tickgate tail --url ws://127.0.0.1:8000/ws      what an endpoint subscribes by itself
-  tickgate tail --url wss://gw.example.com/ws/trading --token \"$TOKEN\" orders portfolio
+const EXAMPLES: &str = r#"Examples:
+  tickgate tail ticker:BTCUSDT trades:BTCUSDT
+  tickgate tail --url ws://127.0.0.1:8000/ws
+  tickgate tail --url wss://gw.example.com/ws/trading --token "$TOKEN" orders
   tickgate tail trades:BTCUSDT --last 10 --count 10 --json
 
-A line a message: channel, id, the JSON object. Notices go to standard error. After a broken connection it comes back
-by itself and gets what it missed, from the last id it has seen; close codes from 4500 on end it.";
+A line a message: channel, id, the JSON object. Notices go to standard error.
+After a broken connection it comes back by itself and gets what it missed, from
+the last id it has seen; close codes from 4500 on end it."#;
 
 /// Without a sign of life for so long the connection counts as lost: three heartbeats of the default.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
@@ -88,12 +90,7 @@ impl End {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let mut tail = Tail {
-        cursors: Cursors::new(&args.channels, args.since),
-        show: Show::new(args.json, args.count),
-        backoff: Backoff::default(),
-        args,
-    };
+    let mut tail = Tail::new(args);
     loop {
         let (why, hint) = match tail.follow().await? {
             End::Done => return Ok(()),
@@ -116,6 +113,12 @@ struct Tail {
 }
 
 impl Tail {
+    fn new(args: Args) -> Self {
+        let cursors = Cursors::new(&args.channels, args.since);
+        let show = Show::new(args.json, args.count);
+        Self { args, cursors, show, backoff: Backoff::default() }
+    }
+
     /// One connection, from its handshake to its end.
     async fn follow(&mut self) -> Result<End, Failure> {
         let request = self.request()?;
@@ -211,42 +214,4 @@ fn refusal(response: &Response) -> End {
     }
     let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     End::Lost { why, hint: seconds.map(Duration::from_secs) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(number: u16) -> End {
-        closed(Some(&CloseFrame { code: number.into(), reason: "so".into() }), Some(Duration::from_secs(2)))
-    }
-
-    #[test]
-    fn the_rule_of_the_codes_decides_whether_to_come_back() {
-        for number in [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104] {
-            assert!(matches!(after(number), End::Lost { hint: Some(_), .. }), "{number}");
-        }
-        for number in [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004, 4500, 4501, 4999] {
-            assert!(matches!(after(number), End::Refused(_)), "{number}");
-        }
-        let End::Refused(why) = after(4501) else { panic!("refused") };
-        assert_eq!(why, "closed 4501 superseded: so");
-    }
-
-    #[test]
-    fn a_refused_handshake_is_tried_again_when_the_gateway_says_so() {
-        let response = |status: u16| {
-            let body = br#"{"detail":"full"}"#.to_vec();
-            tokio_tungstenite::tungstenite::http::Response::builder()
-                .status(status)
-                .header("retry-after", "7")
-                .body(Some(body))
-                .unwrap()
-        };
-        assert!(matches!(refusal(&response(503)), End::Lost { hint: Some(hint), .. } if hint.as_secs() == 7));
-        assert!(matches!(refusal(&response(429)), End::Lost { .. }));
-        for status in [400, 401, 403, 404] {
-            assert!(matches!(refusal(&response(status)), End::Refused(why) if why.ends_with(": full")), "{status}");
-        }
-    }
 }
