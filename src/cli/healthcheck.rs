@@ -9,7 +9,7 @@ use super::{Failure, http::Call, print, settings::Settings};
 use crate::config::{Config, parse_duration};
 
 const EXAMPLES: &str = r#"Examples:
-  tickgate healthcheck                  is the replica that these settings start ready?
+  tickgate healthcheck                  is the replica of this machine ready?
   tickgate healthcheck --live           is its process alive?
   tickgate healthcheck --url http://10.0.0.7:8000/readyz
 
