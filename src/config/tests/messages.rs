@@ -1,0 +1,227 @@
+//! What is told about a wrong configuration, and what is never shown.
+
+use super::*;
+
+#[test]
+fn all_problems_are_told_at_once_with_where_they_were_written() {
+    let (_file, mut sources) = file(
+        "[server]\nlisten = \"nowhere\"\nlisen = 1\n[sesion]\nx = 1\n[limits]\nsubscriptions_max = \"many\"\nheartbeat_interval = 1\n[log]\nformat = \"xml\"",
+    );
+    sources.environment.push(("TICKGATE__LIMITS__JSON_DEPTH_MAX".into(), "-3".into()));
+    sources.environment.push(("TICKGATE__LIMITS__JSON_DEPT_MAX".into(), "3".into()));
+    sources.environment.push(("TICKGATE__SERVER".into(), "x".into()));
+    sources.environment.push(("TICKGATE__PROFILES".into(), "x".into()));
+    let sources = sources.flag("--log", "log.filter", "tickgate=loud");
+    let path = sources.file.as_ref().unwrap().display().to_string();
+    let text = Config::load(&sources).unwrap_err().to_string().replace(&path, "FILE");
+    let wanted = [
+        "11 problems in the configuration",
+        "limits.heartbeat_interval (FILE): unknown key, did you mean session.heartbeat_interval?",
+        "limits.subscriptions_max (FILE): wants a whole number from 0, such as 200",
+        "server.lisen (FILE): unknown key, did you mean server.listen?",
+        "sesion (FILE): unknown key, did you mean session?",
+        "limits.json_depth_max (TICKGATE__LIMITS__JSON_DEPTH_MAX): wants a whole number from 0, such as 32",
+        "TICKGATE__LIMITS__JSON_DEPT_MAX: unknown key, did you mean TICKGATE__LIMITS__JSON_DEPTH_MAX?",
+        "TICKGATE__SERVER: `server` is a section, name a key of it",
+        "TICKGATE__PROFILES: can be set in a file only",
+        "server.listen (FILE): wants an IP address and a port, such as \"127.0.0.1:8000\", got \"nowhere\"",
+        "log.filter (--log): wants levels such as \"info\" or \"info,tickgate::hub=debug\", got \"tickgate=loud\"",
+        "log.format (FILE): wants one of text, json, got \"xml\"",
+    ];
+    assert_eq!(text, wanted.join("\n  "));
+}
+
+#[test]
+fn values_that_mean_nothing_are_told() {
+    let cases = [
+        ("session.heartbeat_interval = 30", "session.heartbeat_interval: wants text in quotes, such as \"30s\""),
+        (
+            "session.heartbeat_interval = \"30\"",
+            "wants a time with a unit (ms, s, m, h, d), such as \"30s\", got \"30\"",
+        ),
+        ("session.heartbeat_interval = \"10ms\"", "session.heartbeat_interval: wants 1s to 10m, got 10ms"),
+        ("limits.subscriptions_max = -1", "limits.subscriptions_max: wants a whole number from 0, such as 200"),
+        ("limits.over_limit = \"evict\"", "limits.over_limit: wants one of refuse, evict-oldest, got \"evict\""),
+        ("limits.messages_per_user = 5", "limits.messages_per_user: is a section"),
+        ("limits.messages_per_user.burst = 0", "limits.messages_per_user.burst: wants 1 to 10000000, got 0"),
+        ("server.allowed_origins = \"*\"", "server.allowed_origins: wants a list of texts, such as [\"a\", \"b\"]"),
+        ("server.allowed_origins = [\"a.example\"]", "server.allowed_origins: wants an origin as browsers send it"),
+        (
+            "server.allowed_origins = [\"*\", \"http://a\"]",
+            "server.allowed_origins: \"*\" allows every origin: write it alone",
+        ),
+        ("server.trusted_proxies = [\"10.0.0.0/99\"]", "server.trusted_proxies: wants an address range"),
+        ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
+        ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
+        ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
+        ("redis.ca_file = \"/no/such.pem\"", "redis.ca_file: can't read /no/such.pem"),
+        ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),
+        ("auth.jwks_url = \"login.example.com\"", "auth.jwks_url: wants an address such as"),
+        ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
+        ("feeds.synthetic.symbols = [\"a b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
+        ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
+        ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
+        ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
+        (
+            "auth.public_keys = [{algorithm = \"HS256\", path = \"/no\"}]",
+            "auth.public_keys[0].algorithm: wants one of RS256",
+        ),
+        ("auth.public_keys = [{path = \"/no\"}]", "auth.public_keys[0]: missing field `algorithm`"),
+    ];
+    for (text, wanted) in cases {
+        let told = problems_of(text);
+        assert!(told.iter().any(|told| told.contains(wanted)), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    let cases = [
+        (
+            "session.heartbeat_timeout = \"31s\"",
+            "session.heartbeat_timeout: wants no more than session.heartbeat_interval (30s)",
+        ),
+        ("session.session_ttl = \"9s\"", "session.session_ttl: wants at least session.replica_ttl (10s)"),
+        ("session.age_max = \"40s\"", "session.age_max: wants \"0s\" (never) or at least two heartbeat intervals"),
+        ("redis.canary_timeout = \"1s\"", "redis.canary_timeout: wants more than redis.canary_interval (1s)"),
+        (
+            "limits.outbox_bytes_max = 2048",
+            "limits.payload_bytes_max: wants no more than limits.outbox_bytes_max (2048)",
+        ),
+        ("limits.body_bytes_max = 2048", "limits.payload_bytes_max: wants no more than limits.body_bytes_max (2048)"),
+        ("limits.messages_per_user.per_second = 5", "wants at least limits.messages_per_connection.per_second (100)"),
+        ("auth.token_bytes_max = 20000", "auth.token_bytes_max: wants less than server.header_bytes_max (16384)"),
+        ("user_stream.retain_ttl = \"30s\"", "user_stream.retain_ttl: wants at least session.resume_ttl"),
+        (
+            "redis.url = \"redis://h\"\nreadiness.redis_grace = \"1s\"",
+            "readiness.redis_grace: wants at least redis.canary_timeout",
+        ),
+        ("server.ops_listen = \"127.0.0.1:8000\"", "server.ops_listen: wants another port than server.listen"),
+        (
+            "redis.url = \"redis://h\"\nredis.url_file = \"/f\"",
+            "redis.url_file: is set beside redis.url: one of the two",
+        ),
+        ("auth.api_keys = [\"k\"]\nauth.api_keys_file = \"/f\"", "auth.api_keys_file: is set beside auth.api_keys"),
+    ];
+    for (text, wanted) in cases {
+        let told = problems_of(text);
+        assert!(told.len() == 1 && told[0].contains(wanted), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn wrong_topics_and_profiles_are_told() {
+    let profile = |rest: &str| format!("[[profiles]]\nname = \"own\"\n{rest}");
+    let topic = |rest: &str| format!("[[topics]]\npattern = \"x:*\"\n{rest}");
+    let cases = [
+        (topic("class = \"fast\""), "topics.x:*.class: wants one of state, event, reliable, got \"fast\""),
+        (topic("class = \"state\"\nretain_max = 5"), "topics.x:*.retain_max: wants 0 or 1"),
+        (topic("class = \"reliable\"\nretain_max = 0"), "topics.x:*.retain_max: wants at least 1"),
+        (topic("class = \"event\"\nretain = 1"), "topics.x:*.retain: unknown key"),
+        (
+            "[[topics]]\npattern = \"a b\"\nclass = \"event\"".into(),
+            "topics.a b.pattern: a pattern is 1 to 200 characters",
+        ),
+        (profile("path = \"ws\"\ntoken = \"ignored\""), "profiles.own.path: wants a path such as"),
+        (
+            profile("path = \"/health\"\ntoken = \"ignored\""),
+            "profiles.own.path: /health is taken by the gateway itself",
+        ),
+        (
+            profile("path = \"/ws\"\ntoken = \"ignored\""),
+            "profiles.own.path: /ws and /ws of profile events can't be told apart",
+        ),
+        (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
+            "profiles.own.refusal_code: wants 4001 or 1008",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nchannels = [{name = \"orders\", scope = \"private\"}]"),
+            "profiles.own.channels.orders: is private, which wants a profile with token",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a*\", on_connect = true}]"),
+            "profiles.own.channels.a*: can't be subscribed on connect",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\", topic = \"run:{id}\"}]"),
+            "profiles.own.channels.a: wants a topic name",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\"}, {name = \"a\"}]"),
+            "profiles.own.channels.a: appears twice",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\nsymbol_verbs = {ticker = \"ticker:\"}"),
+            "profiles.own.symbol_verbs.ticker: wants a channel such as \"ticker:*\"",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\n[[profiles]]\nname = \"own\"\npath = \"/y\"\ntoken = \"auto\""),
+            "profiles.own: appears twice",
+        ),
+        ("profiles = [{name = \"Own\", path = \"/x\", token = \"auto\"}]".into(), "wants 1 to 32 characters of a-z"),
+    ];
+    for (text, wanted) in cases {
+        let told = problems_of(&text);
+        assert!(told.len() == 1 && told[0].contains(wanted), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn secrets_are_strong_and_listeners_guarded_outside_development_mode() {
+    let told = problems(&environment(&[
+        ("TICKGATE__AUTH__HS256_SECRETS", &format!("{SECRET},short")),
+        ("TICKGATE__SERVER__OPS_LISTEN", "0.0.0.0:8001"),
+    ]));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("server.ops_listen: 0.0.0.0:8001 can be reached by others, and no API key is set"));
+    assert!(told[1].starts_with("auth.hs256_secrets: wants at least 32 bytes each"));
+
+    let told = problems(&environment(&[("TICKGATE__SERVER__MODE", "production")]));
+    assert!(
+        told[0].starts_with("server.mode: this is not development mode, and no key to verify tokens is set"),
+        "{told:?}"
+    );
+    let three = format!("{SECRET},{SECRET},{SECRET}");
+    assert!(problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", &three)]))[0].contains("two at the most"));
+}
+
+#[test]
+fn secrets_show_themselves_nowhere() {
+    let key = "api-key-0123456789abcdef0123456789abcdef";
+    let sources = environment(&[
+        ("TICKGATE__AUTH__HS256_SECRETS", SECRET),
+        ("TICKGATE__AUTH__API_KEYS", key),
+        ("TICKGATE__REDIS__URL", "redis://bob:hunter2@h:6379/0"),
+    ]);
+    let (config, effective) = Config::load(&sources).unwrap();
+    let shown = format!("{config:?}\n{effective:?}\n{}\n{}", effective.to_toml(), effective.to_json());
+    for secret in [SECRET, key, "hunter2", "bob"] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    assert!(effective.to_toml().contains("hs256_secrets = [\"***\"]"));
+    assert!(effective.to_toml().contains("redis://***@h:6379/0"));
+
+    let wrong = [
+        "[auth]\napi_keys = \"hunter2\"",
+        "[auth]\napi_keys = [\"hunter2\", 5]",
+        "[auth]\napi_keys = hunter2",
+        "[auth]\napi_key = \"hunter2\"",
+        "[redis]\nurl = \"hunter2@h\"",
+        "[redis]\nurl = [\"hunter2\"]",
+        "[server]\nlisten = \"0.0.0.0:1\"\n[auth]\nhs256_secrets = [\"hunter2\"]",
+    ];
+    for text in wrong {
+        let told = problems_of(text);
+        assert!(!told.is_empty() && !told.concat().contains("hunter2"), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_names_the_line() {
+    let told = problems_of("[server]\nlisten = \n");
+    assert!(told[0].contains("line 2 is not TOML"), "{told:?}");
+    let missing = Sources { file: Some("/no/such.toml".into()), ..Sources::default() };
+    assert!(problems(&missing)[0].starts_with("/no/such.toml: can't be read"));
+}

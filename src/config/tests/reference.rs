@@ -1,0 +1,94 @@
+//! The shipped files and the reference agree with the code.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+#[test]
+fn the_shipped_production_file_only_lacks_its_secrets() {
+    let sources = Sources {
+        file: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.toml").into()),
+        ..Sources::default()
+    };
+    let (mounted, _) = file(&format!("{SECRET}\n"));
+    let (url, _) = file("redis://redis:6379/0");
+    let path = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
+    let sources = sources
+        .flag("", "auth.hs256_secrets_file", path(&mounted))
+        .flag("", "auth.api_keys_file", path(&mounted))
+        .flag("", "redis.url_file", path(&url));
+    let config = load(&sources);
+    assert!(!config.development && config.redis.is_some() && config.log.json);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+/// `docs/configuration.md` has a row for every key, with its default; and no row for a key that is not there.
+#[test]
+fn the_reference_lists_every_key_with_its_default() {
+    let docs = include_str!("../../../docs/configuration.md");
+    let defaults: toml::Table = toml::from_str(DEFAULTS).unwrap();
+    let mut missing = String::new();
+    for key in keys().iter().filter(|key| !lists::is_list_of_tables(key)) {
+        let default = key.split('.').fold(None, |at: Option<&toml::Value>, part| {
+            at.map_or_else(|| defaults.get(part), |table| table.get(part))
+        });
+        let row = format!("| `{key}` | `{}` |", default.unwrap());
+        if !docs.contains(&row) {
+            writeln!(missing, "{row}").unwrap();
+        }
+    }
+    assert_eq!(missing, "", "rows that docs/configuration.md lacks");
+    let known = keys();
+    for row in docs.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let name = row.split('`').next().unwrap();
+        let seed = SEED_NAMES.iter().any(|(seed, _)| *seed == name);
+        assert!(
+            !name.contains('.') || seed || known.iter().any(|key| key == name),
+            "unknown key in the reference: {name}"
+        );
+    }
+    for (seed, key) in SEED_NAMES {
+        assert!(docs.contains(&format!("| `{seed}` | `{key}` |")), "{seed}");
+    }
+    let entries =
+        [lists::fields_of::<raw::Profile>(), lists::fields_of::<raw::Channel>(), lists::fields_of::<raw::Topic>()];
+    for field in entries.concat().iter().chain(lists::fields_of::<raw::PublicKey>()) {
+        assert!(docs.contains(&format!("| `{field}` |")), "{field}");
+    }
+}
+
+/// The example of an endpoint of one's own in the reference works as it stands there.
+#[test]
+fn the_example_of_the_reference_works() {
+    let docs = include_str!("../../../docs/configuration.md");
+    let example =
+        docs.split("```toml\n").find(|block| block.starts_with("[[profiles]]")).unwrap().split("```").next().unwrap();
+    let config = load(&file(example).1);
+    let profile = config.profiles.iter().find(|profile| profile.name == "strategies").unwrap();
+    assert_eq!(profile.channels[0].scope, Scope::Path("signals:{strategy}".into()));
+    assert_eq!(config.profiles.len(), 7);
+    assert_eq!(config.topics.of_name("signals:momentum").retain_max, 5000);
+}
+
+/// What the reference says of entries is all that entries may have, also in the shipped file's comments.
+#[test]
+fn the_shipped_file_explains_every_key() {
+    let mut explained = false;
+    for line in DEFAULTS.lines() {
+        let is_key = line
+            .split_once(" = ")
+            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit()));
+        if line.starts_with("[[topics]]") {
+            break;
+        }
+        assert!(!is_key || explained, "no comment above: {line}");
+        explained = line.starts_with('#');
+    }
+    for field in
+        [lists::fields_of::<raw::Profile>(), lists::fields_of::<raw::Channel>(), lists::fields_of::<raw::Topic>()]
+            .concat()
+    {
+        let key = ["name", "pattern", "class", "enabled"].contains(&field) || DEFAULTS.contains(&format!(" {field} "));
+        assert!(key, "not explained: {field}");
+    }
+}
