@@ -1,32 +1,255 @@
-//! Builds everything from the configuration, runs it, drains it.
+//! The composition root: builds every part of a replica from its configuration, runs it, drains it. No rules of the
+//! domain here.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+    },
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
+use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::{
+    api::{Api, ApiState, Figures, Lifecycle, Phase},
+    auth::Verifier,
+    backplane::Backplane,
+    config::Config,
+    connection::{
+        accept::{self, HeadLimits},
+        address::AddressLimits,
+        drain,
+        gateway::{Gateway, UserBuckets, on_control},
+        link::{Clock, Links, Wheel},
+        pulse::Beats,
+        upgrade,
+    },
+    feeds,
+    hub::{self, Hub, QueueLimits, RingLimits, Shared},
+    metrics::{self, Metrics},
+    model::{ReplicaId, Topic},
+    publisher::{PublishLimits, Publisher},
+    redis_link::RedisLink,
+    registry::{Local, Registry, ReplicaFigures},
+    session::Rules,
+    tasks::Tasks,
+};
 
-/// A part of the replica could not be built.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct BuildError(String);
+/// How long background tasks may take to end once all connections are closed.
+const TASKS_GRACE: Duration = Duration::from_secs(3);
 
-/// One replica.
+/// One replica, built and listening, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    config: Config,
+    gateway: Arc<Gateway>,
+    api: Api,
+    lifecycle: Lifecycle,
+    public: TcpListener,
+    operations: TcpListener,
+}
+
+/// Why a replica can't start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    #[error("can't use the keys for tokens:\n{}", .0.join("\n"))]
+    Keys(Vec<String>),
+    #[error("can't listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
 }
 
 impl App {
-    /// Builds all parts and binds the listeners.
+    /// Builds all parts and binds both listeners. Redis need not be there yet.
     ///
     /// # Errors
-    /// The first part that could not be built.
+    /// [`BuildError`] when a key can't be used or an address can't be bound.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
-        Ok(Self { config })
+        let config = Arc::new(config);
+        let metrics = Metrics::new();
+        metrics::count_panics(&metrics);
+        let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
+        let public = listen(config.server.listen)?;
+        let operations = listen(config.server.ops_listen)?;
+        let tasks = Tasks::new();
+        verifier.start(&tasks).await;
+        tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
+        let lifecycle = Lifecycle::new();
+        let gateway = build_gateway(config, verifier, &lifecycle, metrics, tasks);
+        let api = Api::new(ApiState {
+            config: gateway.config.clone(),
+            replica: gateway.replica.clone(),
+            backplane: gateway.backplane.clone(),
+            registry: gateway.registry.clone(),
+            publisher: gateway.publisher.clone(),
+            verifier: gateway.verifier.clone(),
+            metrics: gateway.metrics.clone(),
+            figures: Arc::new(OwnFigures(gateway.clone())),
+            lifecycle: lifecycle.clone(),
+        });
+        Ok(Self { gateway, api, lifecycle, public, operations })
     }
 
-    /// Serves until `shutdown` resolves, then drains.
+    /// Where the public listener is bound.
+    ///
+    /// # Errors
+    /// When the socket does not say.
+    pub fn public_address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Where the operations listener is bound.
+    ///
+    /// # Errors
+    /// When the socket does not say.
+    pub fn operations_address(&self) -> io::Result<SocketAddr> {
+        self.operations.local_addr()
+    }
+
+    /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        tracing::info!(listen = %self.config.server.listen, "running");
+        let Self { gateway, api, lifecycle, public, operations } = self;
+        let tasks = gateway.tasks.clone();
+        let doors = Tasks::new();
+        let server = &gateway.config.server;
+        let limits = HeadLimits { timeout: server.header_timeout, bytes_max: server.header_bytes_max };
+        let sockets = upgrade::router(&gateway).merge(api.public());
+        doors.spawn("public listener", accept::serve(public, sockets, limits, tasks.clone(), doors.stop()));
+        // Open until the very end: metrics and probes tell of the drain itself.
+        tasks.spawn("operations listener", accept::serve(operations, api.operations(), limits, tasks.clone(), tasks.stop()));
+        tasks.spawn("wheel", gateway.clone().keep_time(tasks.stop()));
+        feeds::start(&gateway.config.feeds, &gateway.publisher, &gateway.registry, &tasks);
+        lifecycle.started();
+        tracing::info!(
+            replica = %gateway.replica,
+            listen = %gateway.config.server.listen,
+            backplane = gateway.backplane.health().kind,
+            "serving"
+        );
         shutdown.await;
+        drain::drain(&gateway, &lifecycle, &doors).await;
+        if let Err(error) = gateway.registry.leave().await {
+            tracing::debug!(%error, "leases end by themselves");
+        }
+        let left = tasks.end(TASKS_GRACE).await;
+        tracing::info!(tasks_left = left, "ended");
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, BuildError> {
+    accept::bind(address).map_err(|source| BuildError::Listen { address, source })
+}
+
+fn build_gateway(
+    config: Arc<Config>,
+    verifier: Arc<Verifier>,
+    lifecycle: &Lifecycle,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+) -> Arc<Gateway> {
+    let replica = ReplicaId::random();
+    let links = Arc::new(Links::default());
+    let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
+    let backplane = match &link {
+        Some(link) => Backplane::redis(link, &tasks),
+        None => Backplane::memory(),
+    };
+    let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
+    let local = local(&config, &replica, &links, &hub, lifecycle);
+    let registry = match link {
+        Some(link) => Registry::redis(link, local, &tasks),
+        None => Registry::memory(local),
+    };
+    let limits = &config.limits;
+    let publish_limits =
+        PublishLimits { payload_bytes_max: limits.payload_bytes_max, json_depth_max: limits.json_depth_max };
+    let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
+    let rules =
+        Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
+    let addresses = AddressLimits::new(
+        limits.connections_per_address_max,
+        limits.handshakes_per_address,
+        limits.connections_max.saturating_add(ADDRESSES_BESIDE),
+        Instant::now(),
+    );
+    Arc::new(Gateway {
+        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone()),
+        outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
+        beats: Beats::new(&config.session, &config.auth),
+        rules: Arc::new(rules),
+        addresses,
+        replica,
+        hub,
+        backplane,
+        registry,
+        verifier,
+        metrics,
+        tasks,
+        links,
+        wheel: Wheel::default(),
+        clock: Clock::default(),
+        users: UserBuckets::default(),
+        closing: AtomicBool::new(false),
+        config,
+    })
+}
+
+/// Addresses that are counted beside those that are connected: whoever only knocks.
+const ADDRESSES_BESIDE: usize = 65_536;
+
+fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, tasks: &Tasks) -> Arc<Hub> {
+    let shards = match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
+    let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
+    let settings = hub::Settings { shards, ring, linger: config.hub.linger, compare_interval };
+    Hub::start(backplane, settings, metrics.clone(), tasks)
+}
+
+/// What the registry asks of this replica.
+fn local(
+    config: &Config,
+    replica: &ReplicaId,
+    links: &Arc<Links>,
+    hub: &Arc<Hub>,
+    lifecycle: &Lifecycle,
+) -> Local {
+    let (controlled, counted, hub, lifecycle) = (links.clone(), links.clone(), hub.clone(), lifecycle.clone());
+    let started_ms = Clock::unix_ms();
+    Local {
+        replica: replica.clone(),
+        session: config.session.clone(),
+        control: Box::new(move |control| on_control(&controlled, &control)),
+        figures: Box::new(move || ReplicaFigures {
+            connections: counted.len() as u64,
+            subscriptions: hub.subscriptions() as u64,
+            started_ms,
+            draining: lifecycle.phase() == Phase::Draining,
+        }),
+    }
+}
+
+/// What the API shows of this replica.
+struct OwnFigures(Arc<Gateway>);
+
+impl Figures for OwnFigures {
+    fn connections(&self) -> usize {
+        self.0.links.len()
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.0.hub.subscriptions()
+    }
+
+    fn topics(&self) -> usize {
+        self.0.hub.topics()
+    }
+
+    fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
+        self.0.hub.busiest(limit)
     }
 }

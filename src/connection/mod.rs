@@ -10,6 +10,7 @@ pub mod address;
 pub mod frame;
 pub mod gateway;
 pub mod handshake;
+pub mod drain;
 mod ingest;
 pub mod link;
 mod perform;

@@ -1,0 +1,66 @@
+//! The paced end of a replica: not ready first, still accepting while load balancers notice; then connections are
+//! asked to move in waves, each with a delay of its own, so that nobody else is flooded.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    gateway::Gateway,
+    link::Link,
+    run::text,
+};
+use crate::{
+    api::Lifecycle,
+    metrics::Disconnect,
+    protocol::{code::CloseCode, reply},
+    tasks::Tasks,
+};
+
+/// Time between two waves.
+const WAVE: Duration = Duration::from_millis(100);
+/// After the last wave: for outboxes to be flushed and Close frames to be answered.
+const LAST_GRACE: Duration = Duration::from_secs(7);
+/// A client is asked to come back after this much at the most.
+const RETURN_MAX_MS: u64 = 1_000;
+
+/// Drains: returns when all connections are closed, or their time is over. `doors` are the accept loops.
+pub async fn drain(gateway: &Arc<Gateway>, lifecycle: &Lifecycle, doors: &Tasks) {
+    lifecycle.drain();
+    gateway.metrics.draining.set(1);
+    let config = gateway.config.drain.clone();
+    tracing::info!(connections = gateway.links.len(), delay = ?config.delay, spread = ?config.spread, "draining");
+    if !gateway.links.is_empty() || !gateway.config.development {
+        tokio::time::sleep(config.delay).await;
+    }
+    gateway.closing.store(true, Ordering::Relaxed);
+    doors.end(Duration::from_secs(1)).await;
+    close_in_waves(gateway, config.spread).await;
+    let until = Instant::now() + LAST_GRACE;
+    while !gateway.links.is_empty() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tracing::info!(left = gateway.links.len(), "drained");
+}
+
+async fn close_in_waves(gateway: &Gateway, spread: Duration) {
+    let mut open = gateway.links.all();
+    // Sessions are random, so their order is a fair one.
+    open.sort_by_key(|link| link.session.low_byte());
+    let waves = (spread.as_millis() / WAVE.as_millis()).max(1) as usize;
+    let per_wave = open.len().div_ceil(waves).max(1);
+    let mut ticks = tokio::time::interval(WAVE);
+    for wave in open.chunks(per_wave) {
+        ticks.tick().await;
+        wave.iter().for_each(|link| ask_to_move(link));
+    }
+}
+
+fn ask_to_move(link: &Link) {
+    let after_ms = u64::from(link.session.low_byte()) * RETURN_MAX_MS / 256;
+    link.outbox.send(text(|out| reply::reconnect(out, after_ms, "draining")));
+    link.close(CloseCode::Restarting, Disconnect::Drain, &format!("draining; reconnect after {after_ms} ms"));
+}
