@@ -4,10 +4,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::{
     api::{Api, ApiState, Figures, Lifecycle, Phase},
     auth::Verifier,
-    backplane::Backplane,
+    backplane::{self, Backplane},
     config::Config,
     connection::{
         accept::{self, HeadLimits},
@@ -118,7 +115,10 @@ impl App {
         let sockets = upgrade::router(&gateway).merge(api.public());
         doors.spawn("public listener", accept::serve(public, sockets, limits, tasks.clone(), doors.stop()));
         // Open until the very end: metrics and probes tell of the drain itself.
-        tasks.spawn("operations listener", accept::serve(operations, api.operations(), limits, tasks.clone(), tasks.stop()));
+        tasks.spawn(
+            "operations listener",
+            accept::serve(operations, api.operations(), limits, tasks.clone(), tasks.stop()),
+        );
         tasks.spawn("wheel", gateway.clone().keep_time(tasks.stop()));
         feeds::start(&gateway.config.feeds, &gateway.publisher, &gateway.registry, &tasks);
         lifecycle.started();
@@ -153,8 +153,8 @@ fn build_gateway(
     let links = Arc::new(Links::default());
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
     let backplane = match &link {
-        Some(link) => Backplane::redis(link, &tasks),
-        None => Backplane::memory(),
+        Some(link) => Backplane::Redis(backplane::Redis::start_on(link, &tasks)),
+        None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
     let local = local(&config, &replica, &links, &hub, lifecycle);
@@ -166,8 +166,7 @@ fn build_gateway(
     let publish_limits =
         PublishLimits { payload_bytes_max: limits.payload_bytes_max, json_depth_max: limits.json_depth_max };
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
-    let rules =
-        Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
+    let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
         limits.connections_per_address_max,
         limits.handshakes_per_address,
@@ -211,13 +210,7 @@ fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, task
 }
 
 /// What the registry asks of this replica.
-fn local(
-    config: &Config,
-    replica: &ReplicaId,
-    links: &Arc<Links>,
-    hub: &Arc<Hub>,
-    lifecycle: &Lifecycle,
-) -> Local {
+fn local(config: &Config, replica: &ReplicaId, links: &Arc<Links>, hub: &Arc<Hub>, lifecycle: &Lifecycle) -> Local {
     let (controlled, counted, hub, lifecycle) = (links.clone(), links.clone(), hub.clone(), lifecycle.clone());
     let started_ms = Clock::unix_ms();
     Local {

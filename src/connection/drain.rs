@@ -8,11 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    gateway::Gateway,
-    link::Link,
-    run::text,
-};
+use super::{gateway::Gateway, link::Link, run::text};
 use crate::{
     api::Lifecycle,
     metrics::Disconnect,

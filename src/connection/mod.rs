@@ -7,10 +7,10 @@
 
 pub mod accept;
 pub mod address;
+pub mod drain;
 pub mod frame;
 pub mod gateway;
 pub mod handshake;
-pub mod drain;
 mod ingest;
 pub mod link;
 mod perform;

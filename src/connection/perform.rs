@@ -3,9 +3,8 @@
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::{gateway::Gateway, link::Clock, run::Connection};
 use crate::{
@@ -13,13 +12,14 @@ use crate::{
     config::OverLimit,
     hub::SlotId,
     metrics::{self, Disconnect, Door},
-    model::{Class, Content, Message, Start, StreamId},
+    model::{Class, Content, Message, Start, StreamId, UserId},
     protocol::{
         code::{CloseCode, ErrorCode},
         command::{Json, Token},
         envelope,
         push::Meta,
         reply::{self, Details, Failure},
+        run::{self, RunCommand},
     },
     publisher::{PublishFailure, PublishRequest},
     registry::{Admission, Verdict},
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     /// Counts a connection that authenticated by message. False when it has to end.
-    async fn admit(&mut self, user: &crate::model::UserId, issued_at: Option<u64>) -> bool {
+    async fn admit(&mut self, user: &UserId, issued_at: Option<u64>) -> bool {
         let limits = &self.gateway.config.limits;
         let admission = Admission {
             user: user.clone(),
@@ -303,16 +303,15 @@ impl Connection {
 
     /// Stores a command for the engine that executes the run.
     async fn command(&self, id: Option<&str>, topic: &str, command: &str, args: Option<&Json>) {
-        let payload = json!({
-            "type": "command",
-            "command": command,
-            "args": args.map(|args| &args.0),
-            "profile": self.session.profile.name,
-            "run_id": self.session.param,
-            "user": self.link.user(),
-            "timestamp": crate::protocol::time::Timestamp::from_ms(Clock::unix_ms()).as_str(),
-        });
-        let payload = Bytes::from(payload.to_string());
+        let command = RunCommand {
+            run_id: self.session.param.as_deref().unwrap_or_default(),
+            command,
+            args: args.map(Json::get),
+            user: self.link.user().map(UserId::as_str),
+        };
+        let mut payload = BytesMut::with_capacity(256);
+        run::run_command(&mut payload, &command, Clock::unix_ms());
+        let payload = payload.freeze();
         let request = PublishRequest { channel: topic, user: None, payload, msg_id: None, door: Door::Command };
         match self.gateway.publisher.publish(request).await {
             Ok(published) => {
