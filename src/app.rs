@@ -73,7 +73,7 @@ impl App {
         let tasks = Tasks::new();
         verifier.start(&tasks).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
-        let lifecycle = Lifecycle::new();
+        let lifecycle = Lifecycle::new(&metrics);
         let gateway = build_gateway(config, verifier, &lifecycle, metrics, tasks);
         let api = Api::new(ApiState {
             config: gateway.config.clone(),

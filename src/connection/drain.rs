@@ -26,7 +26,6 @@ const RETURN_MAX_MS: u64 = 1_000;
 /// Drains: returns when all connections are closed, or their time is over. `doors` are the accept loops.
 pub async fn drain(gateway: &Arc<Gateway>, lifecycle: &Lifecycle, doors: &Tasks) {
     lifecycle.drain();
-    gateway.metrics.draining.set(1);
     let config = gateway.config.drain.clone();
     tracing::info!(connections = gateway.links.len(), delay = ?config.delay, spread = ?config.spread, "draining");
     if !gateway.links.is_empty() || !gateway.config.development {
