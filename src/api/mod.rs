@@ -187,3 +187,6 @@ impl Api {
             .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
     }
 }
+
+#[cfg(test)]
+mod tests;

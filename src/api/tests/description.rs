@@ -1,0 +1,79 @@
+use std::collections::BTreeSet;
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::Replica;
+use crate::{api::probes::OPENAPI, metrics::Route};
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+#[test]
+fn every_route_is_described_and_nothing_else_is() {
+    let document = document();
+    let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let routed: BTreeSet<_> =
+        Route::ALL.iter().filter(|route| **route != Route::Other).map(|route| route.as_str()).collect();
+    assert_eq!(described, routed);
+}
+
+#[tokio::test]
+async fn each_described_path_takes_the_described_methods_on_the_described_listener_and_no_others() {
+    let replica = Replica::new();
+    for (path, item) in document()["paths"].as_object().unwrap() {
+        let concrete = path.replace("{id}", "alice").replace("{topic}", "logs");
+        let public = item["servers"][0]["url"].as_str().unwrap().ends_with(":8000");
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            let described = item.get(method.as_str().to_lowercase()).is_some();
+            let answer = if public {
+                let request = axum::http::Request::builder().method(&method).uri(&concrete);
+                let response = super::call(replica.api.public(), request.body(axum::body::Body::empty()).unwrap());
+                super::read(response.await).await
+            } else {
+                replica.ops(method.clone(), &concrete, None, "").await
+            };
+            assert_ne!(answer.status, 404, "{method} {path}");
+            assert_eq!(answer.status != 405, described, "{method} {path} {}", answer.status);
+            if !described {
+                answer.problem(405, "method_not_allowed");
+                let allowed: Vec<_> = answer.header("allow").split(',').map(str::to_lowercase).collect();
+                assert!(allowed.iter().any(|method| item.get(method.as_str()).is_some()), "{path} {allowed:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_description_is_served_as_it_is_kept() {
+    let replica = Replica::new();
+    let answer = replica.ops_get("/openapi.json").await;
+    assert_eq!(answer.text, OPENAPI);
+    assert_eq!(answer.json()["openapi"], "3.1.0");
+}
+
+#[test]
+fn every_reference_of_the_description_leads_somewhere() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    match member.as_str() {
+                        Some(target) if name == "$ref" => found.push(target),
+                        _ => references(member, found),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 50);
+    for target in found {
+        assert!(document.pointer(target.strip_prefix('#').unwrap()).is_some(), "{target}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The routes as a backend, an operator and a probe see them, over real parts in memory.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+    response::Response,
+};
+use http_body_util::BodyExt;
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::{Api, ApiState, Figures, Lifecycle, Patience};
+use crate::{
+    auth::{NewToken, Rights, Verifier, mint},
+    backplane::{Backplane, Memory},
+    config::Config,
+    metrics::Metrics,
+    model::{ReplicaId, Topic, UserId},
+    publisher::{PublishLimits, Publisher},
+    registry::{Control, Local, Registry, ReplicaFigures},
+};
+
+mod description;
+mod probes;
+mod publish;
+mod sessions;
+mod sockets;
+mod streaming;
+mod topics;
+
+/// What the hub and the sockets would say.
+#[derive(Debug, Default)]
+struct Counted {
+    connections: AtomicUsize,
+    subscriptions: AtomicUsize,
+    topics: Mutex<Vec<(Topic, usize)>>,
+    panics: AtomicBool,
+}
+
+impl Figures for Counted {
+    fn connections(&self) -> usize {
+        assert!(!self.panics.load(Ordering::Relaxed), "asked to");
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    fn topics(&self) -> usize {
+        self.topics.lock().len()
+    }
+
+    fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
+        self.topics.lock().iter().take(limit).cloned().collect()
+    }
+}
+
+/// The API of one replica that is running.
+struct Replica {
+    api: Api,
+    state: ApiState,
+    counted: Arc<Counted>,
+    controls: Arc<Mutex<Vec<Control>>>,
+}
+
+/// A response, read to its end.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Replica {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::development();
+        change(&mut config);
+        let (replica, metrics) = (ReplicaId::random(), Metrics::new());
+        let controls = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&controls);
+        let registry = Registry::memory(Local {
+            replica: replica.clone(),
+            session: config.session.clone(),
+            control: Box::new(move |control| heard.lock().push(control)),
+            figures: Box::new(ReplicaFigures::default),
+        });
+        let backplane = Backplane::Memory(Memory::new());
+        backplane.start(Box::new(|_| {}));
+        let limits = PublishLimits {
+            payload_bytes_max: config.limits.payload_bytes_max,
+            json_depth_max: config.limits.json_depth_max,
+        };
+        let publisher = Publisher::new(backplane.clone(), config.topics.clone(), limits, metrics.clone());
+        let verifier = Arc::new(Verifier::new(&config.auth).unwrap());
+        let (counted, lifecycle) = (Arc::new(Counted::default()), Lifecycle::new(&metrics));
+        lifecycle.started();
+        let state = ApiState {
+            config: Arc::new(config),
+            replica,
+            backplane,
+            registry,
+            publisher,
+            verifier,
+            metrics,
+            figures: Arc::clone(&counted) as Arc<dyn Figures>,
+            lifecycle,
+        };
+        Self { api: Api::new(state.clone()), state, counted, controls }
+    }
+
+    /// The same, waiting hardly at all.
+    fn impatient(mut self) -> Self {
+        let wait = Duration::from_millis(20);
+        self.api = Api::with_patience(self.state.clone(), Patience { body_timeout: wait, idle_timeout: wait });
+        self
+    }
+
+    fn key(&self) -> String {
+        self.state.config.auth.api_keys[0].expose().to_owned()
+    }
+
+    fn token(&self, user: &str) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let auth = &self.state.config.auth;
+        let new = NewToken {
+            user: &UserId::new(user).unwrap(),
+            issued_at: now,
+            expires_at: now + 60,
+            issuer: auth.issuer.as_deref(),
+            audience: auth.audience.as_deref(),
+            rights: &Rights::default(),
+        };
+        mint(&auth.hs256_secrets[0], &new).unwrap()
+    }
+
+    /// A GET on the public listener.
+    async fn get(&self, path: &str) -> Answer {
+        read(call(self.api.public(), Request::get(path).body(Body::empty()).unwrap()).await).await
+    }
+
+    /// Any request on the operations listener, with the API key.
+    async fn ops(&self, method: Method, path: &str, form: Option<&str>, body: impl Into<Body>) -> Answer {
+        read(self.ops_response(method, path, form, body).await).await
+    }
+
+    async fn ops_response(&self, method: Method, path: &str, form: Option<&str>, body: impl Into<Body>) -> Response {
+        let mut request = Request::builder().method(method).uri(path).header("x-api-key", self.key());
+        if let Some(form) = form {
+            request = request.header(header::CONTENT_TYPE, form);
+        }
+        call(self.api.operations(), request.body(body.into()).unwrap()).await
+    }
+
+    async fn ops_get(&self, path: &str) -> Answer {
+        self.ops(Method::GET, path, None, Body::empty()).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Answer {
+        self.ops(Method::POST, path, Some("application/json"), body.to_owned()).await
+    }
+}
+
+async fn call(router: Router, request: Request<Body>) -> Response {
+    hyper::service::Service::call(&TowerToHyperService::new(router), request).await.unwrap()
+}
+
+async fn read(response: Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Checks that this is a problem document of that status and name, complete and consistent, and returns it.
+    #[track_caller]
+    fn problem(&self, status: u16, error: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["error"], error, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:tickgate:problem:{error}"));
+        assert_eq!(problem["request_id"], self.header("x-request-id"));
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        assert_eq!(problem.get("retry_after_ms").is_some(), self.headers.contains_key(header::RETRY_AFTER));
+        if let Some(code) = problem.get("code") {
+            let code = u16::try_from(code.as_u64().unwrap()).unwrap();
+            assert_eq!(crate::protocol::code::lookup(code).unwrap().name, error, "the name is the one of the sockets");
+        }
+        problem
+    }
+}

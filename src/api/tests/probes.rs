@@ -1,0 +1,197 @@
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use serde_json::json;
+
+use super::{Replica, call, read};
+use crate::{
+    api::Lifecycle,
+    metrics::{AuthFailure, Route, StatusClass},
+    registry::ConnectionInfo,
+};
+
+#[tokio::test]
+async fn health_has_the_shape_that_dashboards_of_the_old_server_read() {
+    let replica = Replica::new();
+    replica.counted.connections.store(2, Relaxed);
+    let answer = replica.get("/health").await;
+    assert_eq!(answer.status, 200);
+    let mut health = answer.json();
+    let timestamp = health["timestamp"].take();
+    assert_eq!(health, json!({ "status": "healthy", "active_connections": 2, "timestamp": null }));
+    let timestamp = timestamp.as_str().unwrap();
+    assert!(
+        timestamp.len() == 24 && timestamp.ends_with('Z') && timestamp.parse::<chrono::DateTime<chrono::Utc>>().is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_replica_that_is_full_or_drains_says_so_and_is_still_alive() {
+    let replica = Replica::with(|config| config.limits.connections_max = 3);
+    replica.counted.connections.store(3, Relaxed);
+    let health = replica.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json()["reason"]), (503, &json!("overloaded")));
+
+    replica.state.lifecycle.drain();
+    let health = replica.get("/health").await;
+    assert_eq!((health.status.as_u16(), &health.json()["reason"]), (503, &json!("draining")));
+    let ready = replica.get("/readyz").await;
+    assert_eq!((ready.status.as_u16(), ready.text.as_str()), (503, "not ready: the replica is draining\n"));
+    assert_eq!(replica.get("/livez").await.status, 200);
+    assert_eq!(replica.get("/ws/status").await.json()["status"], "draining");
+}
+
+#[tokio::test]
+async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked() {
+    let mut replica = Replica::new();
+    assert_eq!(replica.get("/readyz").await.text, "ready\n");
+    replica.state.lifecycle = Lifecycle::new(&replica.state.metrics);
+    replica.api = crate::api::Api::new(replica.state.clone());
+    let verbose = replica.get("/readyz?verbose").await;
+    assert_eq!(verbose.status, 503);
+    let verdict = verbose.json();
+    assert_eq!((&verdict["ready"], &verdict["reason"]), (&json!(false), &json!("starting")));
+    let checks: Vec<_> = verdict["checks"].as_array().unwrap().iter().map(|c| (&c["name"], &c["ok"])).collect();
+    let all = [("lifecycle", false), ("redis", true), ("redis_pubsub", true), ("connections", true)];
+    assert_eq!(checks, all.map(|(name, ok)| (json!(name), json!(ok))).iter().map(|(n, o)| (n, o)).collect::<Vec<_>>());
+    replica.state.lifecycle.started();
+    assert_eq!(replica.get("/readyz?verbose").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_root_names_the_service_and_its_endpoints() {
+    let replica = Replica::new();
+    let root = replica.get("/").await.json();
+    assert_eq!((&root["service"], &root["version"]), (&json!("tickgate"), &json!(env!("CARGO_PKG_VERSION"))));
+    assert!(root["endpoints"].as_array().unwrap().contains(&json!("/ws/trading")));
+}
+
+fn connection(session: &str, user: Option<&str>) -> ConnectionInfo {
+    ConnectionInfo {
+        session: session.into(),
+        replica: "r".into(),
+        user: user.map(str::to_owned),
+        profile: "trading".into(),
+        connected_ms: 1_700_000_000_123,
+    }
+}
+
+#[tokio::test]
+async fn users_are_named_to_those_with_a_key_only() {
+    let replica = Replica::with(|config| config.development = false);
+    replica.counted.connections.store(15, Relaxed);
+    replica.counted.subscriptions.store(25, Relaxed);
+    for session in ["6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01", "6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d02"] {
+        replica.state.registry.opened(connection(session, Some("user_123")));
+    }
+    let status = replica.get("/ws/status").await.json();
+    assert_eq!(status["status"], "active");
+    assert_eq!((&status["active_connections"], &status["total_subscriptions"]), (&json!(15), &json!(25)));
+    assert_eq!((&status["user_connections"], &status["replicas"]), (&json!({}), &json!(1)));
+    assert_eq!((&status["backplane"], &status["replica"]["phase"]), (&json!("memory"), &json!("running")));
+
+    for (name, value) in [("x-api-key", replica.key()), ("authorization", format!("bearer {}", replica.key()))] {
+        let request = Request::get("/ws/status").header(name, value).body(Body::empty()).unwrap();
+        let status = read(call(replica.api.public(), request).await).await.json();
+        assert_eq!(status["user_connections"], json!({ "user_123": 2 }), "{name}");
+    }
+    let request = Request::get("/ws/status").header("x-api-key", "wrong").body(Body::empty()).unwrap();
+    assert_eq!(read(call(replica.api.public(), request).await).await.json()["user_connections"], json!({}));
+}
+
+#[tokio::test]
+async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
+    async fn origin(replica: &Replica, method: Method, origin: &str) -> super::Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri("/health")
+            .header("origin", origin)
+            .header("access-control-request-method", "GET");
+        read(call(replica.api.public(), request.body(Body::empty()).unwrap()).await).await
+    }
+    let open = Replica::with(|config| config.server.allowed_origins = vec!["*".into()]);
+    assert_eq!(origin(&open, Method::GET, "https://a.example").await.header("access-control-allow-origin"), "*");
+
+    let exact = Replica::with(|config| config.server.allowed_origins = vec!["https://a.example".into()]);
+    let allowed = origin(&exact, Method::GET, "https://a.example").await;
+    assert_eq!(allowed.header("access-control-allow-origin"), "https://a.example");
+    assert_eq!(allowed.header("vary"), "Origin");
+    for foreign in ["https://b.example", "https://a.example.evil", "null", "HTTPS://A.EXAMPLE"] {
+        let refused = origin(&exact, Method::GET, foreign).await;
+        assert_eq!((refused.status.as_u16(), refused.header("access-control-allow-origin")), (200, ""), "{foreign}");
+        assert_eq!(refused.header("vary"), "Origin", "a cache must not give it to an allowed origin");
+    }
+    let preflight = origin(&exact, Method::OPTIONS, "https://a.example").await;
+    assert_eq!(preflight.status, 204);
+    assert!(preflight.header("access-control-allow-headers").contains("X-API-Key"));
+}
+
+#[tokio::test]
+async fn every_response_has_an_id_the_clients_own_where_it_is_harmless() {
+    let replica = Replica::new();
+    let mut drawn = Vec::new();
+    for (sent, kept) in
+        [("trace-1.a:b_c", true), ("", false), ("a b", false), ("<script>", false), (&"x".repeat(65), false)]
+    {
+        let request = Request::get("/nowhere").header("x-request-id", sent).body(Body::empty()).unwrap();
+        let answer = read(call(replica.api.public(), request).await).await;
+        answer.problem(404, "not_found");
+        assert_eq!(answer.header("x-request-id") == sent, kept, "{sent}");
+        drawn.push(answer.header("x-request-id").to_owned());
+    }
+    drawn.sort();
+    drawn.dedup();
+    assert_eq!(drawn.len(), 5, "each drawn id is another");
+}
+
+#[tokio::test]
+async fn a_panic_of_one_route_is_answered_and_counted_as_a_failure() {
+    let replica = Replica::new();
+    replica.counted.panics.store(true, Relaxed);
+    replica.get("/health").await.problem(500, "internal_error");
+    replica.counted.panics.store(false, Relaxed);
+    assert_eq!(replica.get("/health").await.status, 200);
+    let requests = |class| replica.state.metrics.http_requests_total.of((Route::Health, class)).get();
+    assert_eq!((requests(StatusClass::ServerError), requests(StatusClass::Success)), (1, 1));
+    assert_eq!(replica.state.metrics.http_request_duration_seconds.of(Route::Health).get_sample_count(), 2);
+}
+
+#[tokio::test]
+async fn the_api_is_closed_to_whoever_has_no_key() {
+    let replica = Replica::new();
+    let paths = ["/api/v1/connections", "/api/v1/topics", "/api/v1/users/alice", "/api/v1/topics/logs/history"];
+    for path in paths {
+        for (name, value) in
+            [("x-unrelated", "1"), ("x-api-key", "wrong"), ("authorization", "Basic eDp5"), ("x-api-key", "")]
+        {
+            let request = Request::get(path).header(name, value).body(Body::empty()).unwrap();
+            let answer = read(call(replica.api.operations(), request).await).await;
+            answer.problem(401, "auth_required");
+            assert!(answer.header("www-authenticate").starts_with("Bearer"), "{path} {name}");
+            assert!(!answer.text.contains("wrong,"), "a key is never repeated");
+        }
+    }
+    for path in ["/api/v1/publish", "/api/v1/publish/batch", "/api/v1/disconnect"] {
+        let request = Request::post(path).header("content-type", "application/json").body(Body::from("{}")).unwrap();
+        read(call(replica.api.operations(), request).await).await.problem(401, "auth_required");
+    }
+    let failures = &replica.state.metrics.auth_failures_total;
+    assert_eq!(failures.of(AuthFailure::ApiKey).get(), paths.len() as u64);
+    assert_eq!(failures.of(AuthFailure::Missing).get(), 3 * paths.len() as u64 + 3);
+}
+
+#[tokio::test]
+async fn metrics_are_served_to_anyone_who_reaches_the_operations_listener() {
+    let replica = Replica::new();
+    replica.get("/health").await;
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let answer = read(call(replica.api.operations(), request).await).await;
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"));
+    assert!(answer.text.contains("tickgate_http_requests_total{route=\"/health\",status=\"2xx\"} 1\n"));
+    assert!(answer.text.contains("process_open_fds"));
+    let max = replica.state.config.limits.connections_max;
+    assert!(answer.text.contains(&format!("tickgate_connections_max {max}\n")));
+}

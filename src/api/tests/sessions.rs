@@ -1,0 +1,165 @@
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use serde_json::json;
+
+use super::{Answer, Replica, call, read};
+use crate::{
+    metrics::{AuthFailure, RateScope},
+    model::{SessionId, UserId},
+    registry::{Admission, ConnectionInfo, Control, Verdict},
+};
+
+/// A connection that was admitted and opened.
+async fn connect(replica: &Replica, user: &str) -> SessionId {
+    let session = SessionId::random();
+    let admission = Admission {
+        user: UserId::new(user).unwrap(),
+        session,
+        connections_max: 5,
+        evict_oldest: false,
+        issued_at: Some(1),
+    };
+    let verdict = replica.state.registry.admit(&admission).await.unwrap();
+    assert!(matches!(verdict, Verdict::Admitted { .. }));
+    replica.state.registry.opened(ConnectionInfo {
+        session: session.to_string(),
+        replica: replica.state.replica.to_string(),
+        user: Some(user.into()),
+        profile: "trading".into(),
+        connected_ms: 1_700_000_000_123,
+    });
+    session
+}
+
+#[tokio::test]
+async fn connections_are_listed_for_all_and_for_one_user() {
+    let replica = Replica::new();
+    let odd = "a/b c@d";
+    let (alice, other) = (connect(&replica, "alice").await, connect(&replica, odd).await);
+    let all = replica.ops_get("/api/v1/connections").await.json();
+    let mut sessions: Vec<_> =
+        all["connections"].as_array().unwrap().iter().map(|c| c["session"].as_str().unwrap().to_owned()).collect();
+    let mut expected = [alice.to_string(), other.to_string()];
+    sessions.sort();
+    expected.sort();
+    assert_eq!(sessions, expected);
+    assert_eq!(replica.ops_get("/api/v1/connections?limit=1").await.json()["connections"].as_array().unwrap().len(), 1);
+
+    let own = replica.ops_get("/api/v1/users/a%2Fb%20c%40d").await.json();
+    let shown = json!({
+        "session": other.to_string(),
+        "replica": replica.state.replica.to_string(),
+        "user": odd,
+        "endpoint": "trading",
+        "connected_at": "2023-11-14T22:13:20.123Z",
+    });
+    assert_eq!(own, json!({ "user": odd, "connections": [shown] }));
+    assert_eq!(replica.ops_get("/api/v1/users/nobody").await.json()["connections"], json!([]));
+    replica.ops_get("/api/v1/connections?limit=many").await.problem(400, "invalid_message");
+    replica.ops_get("/api/v1/users/a%00b").await.problem(400, "invalid_message");
+}
+
+#[tokio::test]
+async fn a_user_or_a_session_is_told_to_go() {
+    let replica = Replica::new();
+    let session = connect(&replica, "alice").await;
+    assert_eq!(replica.post("/api/v1/disconnect", r#"{"user":"alice","reason":"maintenance"}"#).await.status, 202);
+    let by_session = format!(r#"{{"session":"{session}"}}"#);
+    assert_eq!(replica.post("/api/v1/disconnect", &by_session).await.status, 202);
+    let user = Control::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() };
+    let one = Control::Close { session: session.to_string(), code: 4500, reason: "disconnected".into() };
+    assert_eq!(*replica.controls.lock(), [user, one]);
+}
+
+#[tokio::test]
+async fn a_revoked_user_is_closed_and_does_not_come_back_with_the_old_token() {
+    let replica = Replica::new();
+    connect(&replica, "alice").await;
+    let answer = replica.post("/api/v1/disconnect", r#"{"user":"alice","revoke_seconds":60}"#).await;
+    assert_eq!(answer.status, 202);
+    let closed = replica.controls.lock().clone();
+    assert!(matches!(&closed[..], [Control::CloseUser { user, code: 4002, .. }] if user == "alice"), "{closed:?}");
+    let again = Admission {
+        user: UserId::new("alice").unwrap(),
+        session: SessionId::random(),
+        connections_max: 5,
+        evict_oldest: false,
+        issued_at: Some(1),
+    };
+    assert_eq!(replica.state.registry.admit(&again).await.unwrap(), Verdict::Revoked);
+}
+
+#[tokio::test]
+async fn a_disconnect_names_exactly_one_target() {
+    let replica = Replica::new();
+    let wrong = [
+        "{}".to_owned(),
+        r#"{"user":"a","session":"6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01"}"#.to_owned(),
+        r#"{"session":"not a uuid"}"#.to_owned(),
+        r#"{"session":"6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01","revoke_seconds":60}"#.to_owned(),
+        r#"{"user":""}"#.to_owned(),
+        r#"{"user":"a","revoke_seconds":0}"#.to_owned(),
+        r#"{"user":"a","revoke_seconds":2592001}"#.to_owned(),
+        r#"{"user":"a","revoke":true}"#.to_owned(),
+        format!(r#"{{"user":"a","reason":"{}"}}"#, "x".repeat(124)),
+    ];
+    for body in wrong {
+        replica.post("/api/v1/disconnect", &body).await.problem(400, "invalid_message");
+    }
+    assert_eq!(*replica.controls.lock(), []);
+}
+
+async fn ticket(replica: &Replica, authorization: Option<&str>) -> Answer {
+    let mut request = Request::builder().method(Method::POST).uri("/api/v1/tickets");
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    read(call(replica.api.operations(), request.body(Body::empty()).unwrap()).await).await
+}
+
+#[tokio::test]
+async fn a_ticket_stands_for_its_token_once() {
+    let replica = Replica::new();
+    let token = replica.token("alice");
+    let answer = ticket(&replica, Some(&format!("Bearer {token}"))).await;
+    assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (201, "no-store"));
+    let given = answer.json();
+    assert_eq!(given["expires_in"], replica.state.config.auth.ticket_ttl.as_secs());
+    let text = given["ticket"].as_str().unwrap();
+    assert_eq!(text.len(), 22, "128 bits");
+    assert_eq!(replica.state.registry.take_ticket(text).await.unwrap().as_deref(), Some(token.as_str()));
+    assert_eq!(replica.state.registry.take_ticket(text).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn tickets_are_for_valid_tokens_only() {
+    let replica = Replica::new();
+    let token = replica.token("alice");
+    let forged = format!("Bearer {token}x");
+    let key = format!("Bearer {}", replica.key());
+    for authorization in [None, Some("Bearer "), Some("Bearer garbage"), Some(forged.as_str()), Some(key.as_str())] {
+        let answer = ticket(&replica, authorization).await;
+        answer.problem(401, "auth_required");
+        assert!(!answer.text.contains(&token[..20]), "a token is never repeated");
+    }
+    let failures = &replica.state.metrics.auth_failures_total;
+    assert_eq!(failures.of(AuthFailure::Missing).get(), 2);
+    assert_eq!(failures.of(AuthFailure::Malformed).get() + failures.of(AuthFailure::Signature).get(), 3);
+}
+
+#[tokio::test]
+async fn a_user_who_asks_for_too_many_tickets_waits() {
+    let replica = Replica::new();
+    let (alice, bob) = (format!("Bearer {}", replica.token("alice")), format!("Bearer {}", replica.token("bob")));
+    let mut refused = None;
+    for _ in 0..=crate::api::TICKETS_PER_USER_MAX {
+        refused = Some(ticket(&replica, Some(&alice)).await);
+    }
+    let refused = refused.unwrap();
+    refused.problem(429, "rate_limited");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(replica.state.metrics.rate_limited_total.of(RateScope::Api).get(), 1);
+    assert_eq!(ticket(&replica, Some(&bob)).await.status, 201, "others are not touched");
+}
