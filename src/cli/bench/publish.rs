@@ -151,13 +151,15 @@ impl Publisher {
         }
         stream.write_all(b"0\r\n\r\n")?;
         let mut buffer = [0; 16 * 1024];
-        while find(&self.answer, b"\r\n0\r\n\r\n").is_none() && find(&self.answer, b"ontent-").is_none() {
+        // The end of a chunked answer, or the head of one without a body.
+        let ends: [&[u8]; 2] = [b"\r\n0\r\n\r\n", b"Content-Length: 0\r\n\r\n"];
+        while !ends.iter().any(|end| self.answer.ends_with(end)) {
             match stream.read(&mut buffer)? {
                 0 => break,
-                len => self.answer.extend_from_slice(&buffer[..len]),
+                len => self.look(&buffer[..len]),
             }
         }
-        Ok(())
+        if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
     }
 }
 

@@ -73,10 +73,11 @@ impl Stage {
         match workload.needs {
             Needs::Limit => stage.start_limit(args)?,
             _ if args.target.is_some() => {}
-            Needs::Redis => stage.start_redis(args)?,
+            // Redis is what is measured, so it has the server's core.
+            Needs::Redis => stage.start_redis(args.server_cpu)?,
             Needs::Gateway | Needs::TwoGateways => {
                 if !args.memory {
-                    stage.start_redis(args)?;
+                    stage.start_redis(args.redis_cpu.or(args.load_cpu))?;
                 }
                 let (sockets, operations) = stage.start_gateway(args, "gateway")?;
                 if workload.needs == Needs::TwoGateways {
@@ -110,7 +111,7 @@ impl Stage {
         Ok(())
     }
 
-    fn start_redis(&mut self, args: &Args) -> Result<(), Failure> {
+    fn start_redis(&mut self, cpu: Option<usize>) -> Result<(), Failure> {
         let port = free_port()?.to_string();
         let dir = self._dir.0.display().to_string();
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--appendonly", "no"];
@@ -120,7 +121,7 @@ impl Stage {
             program: Path::new("redis-server"),
             arguments: words.iter().chain(&tuned).map(|word| (*word).to_owned()).collect(),
             environment: Vec::new(),
-            cpu: args.redis_cpu.or(args.load_cpu),
+            cpu,
             dir: &self._dir.0,
             address: format!("127.0.0.1:{port}"),
         })?;

@@ -48,7 +48,7 @@ const fn workload(
     needs: Needs,
     run: fn(&Stage) -> Result<Figures, Failure>,
 ) -> Workload {
-    let own_only = !matches!(needs, Needs::Gateway);
+    let own_only = matches!(needs, Needs::TwoGateways | Needs::Redis);
     Workload { name, about, needs, publishers: 1, own_only, run }
 }
 
