@@ -85,9 +85,8 @@ fn add_rates(figures: &mut Figures, before: &Moment, after: &Moment) {
     }
     figures.set("load_cores", (after.load_ns - before.load_ns) as f64 / NS / seconds);
     let change = |name: &str| Some(after.counters.get(name)? - before.counters.get(name)?);
-    let (writes, frames) = (change("tickgate_frames_per_write_count"), change("tickgate_frames_per_write_sum"));
-    if let (Some(writes), Some(frames)) = (writes, frames) {
-        figures.set("writes_per_delivery", writes / frames);
+    if let (Some(writes), Some(delivered)) = (change("tickgate_writes_total"), change("tickgate_deliveries_total")) {
+        figures.set("writes_per_delivery", writes / delivered);
     }
 }
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Builds a release and measures it: benches/run.sh [workload ...] (all of them when none is named; --list prints them).
+# The gateway and the load get a core each; Redis shares the load's, or has a third. Everything started is stopped.
+# RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench) can be set.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v redis-server taskset >/dev/null || { echo "needs redis-server and taskset (util-linux)" >&2; exit 1; }
+
+cargo build --release --locked
+# 18,000 connections need as many descriptors on both sides.
+ulimit -n "$(ulimit -Hn)"
+
+pins=()
+cores=$(nproc)
+if ((cores >= 2)); then pins=(--server-cpu "${SERVER_CPU:-0}" --load-cpu "${LOAD_CPU:-1}"); fi
+if ((cores >= 3)); then pins+=(--redis-cpu "${REDIS_CPU:-2}"); fi
+
+out=${OUT:-target/bench}
+mkdir -p "$out"
+target/release/tickgate bench "${pins[@]}" --runs "${RUNS:-3}" --seconds "${SECONDS_EACH:-8}" \
+  --json "$out/figures.json" "$@" | tee "$out/figures.md"
