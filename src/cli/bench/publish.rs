@@ -26,9 +26,33 @@ pub(super) struct Publisher {
     lines: Vec<u8>,
     out: Vec<u8>,
     written: usize,
-    /// The end of what the server answered.
-    answer: Vec<u8>,
+    answers: Answers,
+}
+
+/// What the server answered.
+#[derive(Debug, Default)]
+struct Answers {
+    /// The end of it.
+    last: Vec<u8>,
     refused: bool,
+}
+
+impl Answers {
+    fn look(&mut self, bytes: &[u8]) {
+        let refusals: [&[u8]; 3] = [b"HTTP/1.1 4", b"HTTP/1.1 5", b"\"error\":"];
+        self.refused |= refusals.iter().any(|text| find(bytes, text).is_some());
+        self.last.extend_from_slice(bytes);
+        let surplus = self.last.len().saturating_sub(ANSWER_BYTES_MAX);
+        self.last.drain(..surplus);
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
+    }
+
+    fn failure(&self, what: &str) -> Failure {
+        Failure::Said(format!("{what}; the server said: {}", String::from_utf8_lossy(&self.last)))
+    }
 }
 
 impl Publisher {
@@ -57,8 +81,7 @@ impl Publisher {
             lines: Vec::new(),
             out: Vec::new(),
             written: 0,
-            answer: Vec::new(),
-            refused: false,
+            answers: Answers::default(),
         })
     }
 
@@ -100,7 +123,7 @@ impl Publisher {
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failure(&format!("publishing: {error}"))),
+                Err(error) => return Err(self.answers.failure(&format!("publishing: {error}"))),
             }
         }
         self.out.clear();
@@ -117,26 +140,14 @@ impl Publisher {
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
         loop {
             match self.socket.read(buffer) {
-                Ok(0) => return Err(self.failure("the server closed the publishing connection")),
-                Ok(len) => self.look(&buffer[..len]),
+                Ok(0) => return Err(self.answers.failure("the server closed the publishing connection")),
+                Ok(len) => self.answers.look(&buffer[..len]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failure(&format!("publishing: {error}"))),
+                Err(error) => return Err(self.answers.failure(&format!("publishing: {error}"))),
             }
         }
-        if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
-    }
-
-    fn look(&mut self, bytes: &[u8]) {
-        let refusals: [&[u8]; 3] = [b"HTTP/1.1 4", b"HTTP/1.1 5", b"\"error\":"];
-        self.refused |= refusals.iter().any(|text| find(bytes, text).is_some());
-        self.answer.extend_from_slice(bytes);
-        let surplus = self.answer.len().saturating_sub(ANSWER_BYTES_MAX);
-        self.answer.drain(..surplus);
-    }
-
-    fn failure(&self, what: &str) -> Failure {
-        Failure::Said(format!("{what}; it said: {}", String::from_utf8_lossy(&self.answer)))
+        self.answers.check()
     }
 
     /// Ends the request and waits for its answer: everything published so far has then been taken.
@@ -153,13 +164,13 @@ impl Publisher {
         let mut buffer = [0; 16 * 1024];
         // The end of a chunked answer, or the head of one without a body.
         let ends: [&[u8]; 2] = [b"\r\n0\r\n\r\n", b"Content-Length: 0\r\n\r\n"];
-        while !ends.iter().any(|end| self.answer.ends_with(end)) {
+        while !ends.iter().any(|end| self.answers.last.ends_with(end)) {
             match stream.read(&mut buffer)? {
                 0 => break,
-                len => self.look(&buffer[..len]),
+                len => self.answers.look(&buffer[..len]),
             }
         }
-        if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
+        self.answers.check()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,6 +12,11 @@ use super::{
     started::{Spec, Started, free_port},
     target::Target,
     workloads::{Needs, Workload},
+};
+use crate::{
+    auth::{self, NewToken, Rights},
+    config::Secret,
+    model::UserId,
 };
 
 const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
@@ -162,12 +166,18 @@ impl Stage {
 
     /// A token for a user, good for an hour.
     pub(super) fn token(&self, user: &str) -> Result<String, Failure> {
-        let expires = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
-        let seconds = expires.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let claims = json!({ "sub": user, "exp": seconds });
-        let key = EncodingKey::from_secret(self.secret.as_bytes());
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-            .map_err(|error| Failure::Said(format!("token: {error}")))
+        let now = std::time::SystemTime::now();
+        let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let said = |error: &dyn std::fmt::Display| Failure::Said(format!("a token for {user}: {error}"));
+        let claims = NewToken {
+            user: &UserId::new(user).map_err(|error| said(&error))?,
+            issued_at: seconds,
+            expires_at: seconds + 3600,
+            issuer: None,
+            audience: None,
+            rights: &Rights::default(),
+        };
+        auth::mint(&Secret::new(&self.secret), &claims).map_err(|error| said(&error))
     }
 
     /// Whether the target is the gateway itself.

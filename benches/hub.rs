@@ -1,0 +1,163 @@
+//! What fan-out costs apart from the kernel: hole check, encoding into sinks, and the token of a new connection.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use parking_lot::Mutex;
+use tickgate::{
+    auth::{NewToken, Rights, Verifier, mint},
+    backplane::{Backplane, Memory},
+    config::{Auth, Config, Secret, Sources},
+    hub::{
+        Form, FormKind, Hub, Interest, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits, Settings,
+        Shared, Socket,
+    },
+    metrics::Metrics,
+    model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId},
+    tasks::Tasks,
+};
+use tokio::runtime::{Builder, Runtime};
+
+const RING: RingLimits = RingLimits { messages_max: 256, bytes_max: 131_072 };
+const PAYLOAD: &[u8] = &[b'x'; 200];
+
+fn hole_check(criterion: &mut Criterion) {
+    let mut position = Position::new(false, RING);
+    position.compare(StreamId::new(1, 0), &mut Vec::new());
+    let mut seq = 0;
+    criterion.bench_function("hole check", |b| {
+        b.iter_batched(
+            || {
+                seq += 1;
+                Arc::new(Message {
+                    id: Some(StreamId::new(1, seq)),
+                    prev: None,
+                    published_ms: 0,
+                    channel: None,
+                    content: Content::Data(Bytes::from_static(PAYLOAD)),
+                })
+            },
+            |message| position.arrive(black_box(&message)),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+}
+
+/// A replica's hub over memory, with subscribers whose sockets take everything.
+struct Stage {
+    hub: Arc<Hub>,
+    backplane: Backplane,
+    metrics: Arc<Metrics>,
+    topic: Topic,
+    rule: Arc<TopicRule>,
+    _subscribers: Vec<(Interest, Arc<Outbox>)>,
+}
+
+impl Stage {
+    async fn set(subscribers: usize) -> Self {
+        let metrics = Metrics::new();
+        let backplane = Backplane::Memory(Memory::new());
+        let settings = Settings {
+            shards: 1,
+            ring: RING,
+            linger: Duration::from_secs(9),
+            compare_interval: Duration::from_secs(99),
+        };
+        let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &Tasks::new());
+        let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
+        let topic = Topic::public("trades:BTCUSDT").expect("a topic");
+        let rule = config.topics.of_topic(&topic).clone();
+        let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
+        let shared = Arc::new(Shared { limits, metrics: metrics.clone() });
+        let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
+        let mut all = Vec::new();
+        for _ in 0..subscribers {
+            let interest = hub.interest(&topic, &rule);
+            interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
+            let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
+            let outbox = Outbox::new(Socket::Memory(Mutex::new(sink)), shared.clone());
+            let slot = interest.open(&outbox, &form, interest.head());
+            let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+            interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
+            all.push((interest, outbox));
+        }
+        Self { hub, backplane, metrics, topic, rule, _subscribers: all }
+    }
+
+    /// Publishes `count` messages together and waits until everyone has them.
+    async fn publish(&self, count: u64) {
+        let deliveries = count * self.hub.subscribers(&self.topic) as u64;
+        let goal = self.metrics.deliveries_total.get() + deliveries;
+        for _ in 0..count {
+            let publication = Publication {
+                topic: self.topic.clone(),
+                channel: None,
+                payload: Bytes::from_static(PAYLOAD),
+                msg_id: None,
+                rule: self.rule.clone(),
+            };
+            let _ = self.backplane.publish(publication).await;
+        }
+        while self.metrics.deliveries_total.get() < goal {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn fan_out(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    for together in [1_u64, 32] {
+        let mut group = criterion.benchmark_group(format!("fan-out to sinks, {together} at once"));
+        for subscribers in [1_u64, 100, 1_000, 10_000] {
+            let stage = runtime.block_on(Stage::set(subscribers as usize));
+            group.throughput(Throughput::Elements(subscribers * together));
+            group.bench_function(BenchmarkId::from_parameter(subscribers), |b| {
+                b.iter_custom(|rounds| {
+                    runtime.block_on(async {
+                        let start = Instant::now();
+                        for _ in 0..rounds {
+                            stage.publish(together).await;
+                        }
+                        start.elapsed()
+                    })
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn token(criterion: &mut Criterion) {
+    let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
+    let secret = Secret::new("a secret for this measurement alone");
+    let auth = Auth { hs256_secrets: vec![secret.clone()], ..config.auth };
+    let verifier = Verifier::new(&auth).expect("a usable secret");
+    let user = UserId::new("alice").expect("a user");
+    let now = SystemTime::now();
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let rights = Rights::default();
+    let claims = NewToken {
+        user: &user,
+        issued_at: now_s,
+        expires_at: now_s + 3600,
+        issuer: None,
+        audience: None,
+        rights: &rights,
+    };
+    let token = mint(&secret, &claims).expect("a token");
+    assert!(matches!(verifier.verify_now(&token, now), Some(Ok(_))));
+    criterion.bench_function("verify a token", |b| b.iter(|| verifier.verify_now(black_box(&token), now)));
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+criterion_group!(benches, hole_check, fan_out, token);
+criterion_main!(benches);
