@@ -12,9 +12,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Admission, ClusterFigures, ConnectionInfo, Control, Local, SUPERSEDED, SessionRecord, USER_INACTIVE, Verdict,
+    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SUPERSEDED, SessionRecord, USER_INACTIVE,
+    Verdict,
+    audience::{Audience, follows},
 };
-use crate::model::{SessionId, UserId};
+use crate::model::{SessionId, Topic, UserId};
 
 /// Tickets kept at once; past that the oldest give way.
 const TICKETS_MAX: usize = 100_000;
@@ -42,14 +44,14 @@ struct State {
     ticket_order: VecDeque<String>,
 }
 
-/// Overlapping connections of one session on this replica.
+/// The connection of one session.
 #[derive(Debug, Default)]
 struct Connection {
+    user: Option<UserId>,
+    /// `None` until it is opened.
     info: Option<ConnectionInfo>,
-    /// How many are open or being opened.
-    holds: u32,
-    /// How many of them were admitted and not yet opened.
-    unopened: u32,
+    /// Connections that were admitted and not yet opened.
+    pending: u32,
 }
 
 #[derive(Debug)]
@@ -96,17 +98,14 @@ impl Memory {
             kept.ends = None;
         }
         let connection = state.connections.entry(session).or_default();
-        if connection.unopened > 0 {
-            connection.unopened -= 1;
-        } else {
-            connection.holds += 1;
-        }
+        connection.pending = connection.pending.saturating_sub(1);
+        connection.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
         connection.info = Some(info);
     }
 
-    pub(super) fn closed(&self, session: SessionId, user: Option<&UserId>) {
+    pub(super) fn closed(&self, session: SessionId) {
         let ends = Instant::now() + self.0.local.session.resume_ttl;
-        self.0.state.lock().closed(session, user, ends);
+        self.0.state.lock().closed(session, ends);
     }
 
     pub(super) fn record(&self, session: SessionId, record: SessionRecord) {
@@ -161,6 +160,17 @@ impl Memory {
         ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] }
     }
 
+    pub(super) fn presence(&self, topic: &Topic) -> Presence {
+        let state = self.0.state.lock();
+        let mut audience = Audience::default();
+        for (session, connection) in &state.connections {
+            if state.records.get(session).is_some_and(|kept| follows(&kept.record, topic)) {
+                audience.add(connection.user.as_ref());
+            }
+        }
+        audience.presence()
+    }
+
     pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
         let state = self.0.state.lock();
         state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect()
@@ -191,20 +201,23 @@ impl State {
         sessions.push(admission.session);
         let connections = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let connection = self.connections.entry(admission.session).or_default();
-        connection.holds += 1;
-        connection.unopened += 1;
+        connection.pending += 1;
+        connection.user = Some(admission.user.clone());
         (Verdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
     }
 
-    fn closed(&mut self, session: SessionId, user: Option<&UserId>, ends: Instant) {
-        let Entry::Occupied(mut connection) = self.connections.entry(session) else { return };
-        connection.get_mut().holds -= 1;
-        if connection.get().holds > 0 {
+    fn closed(&mut self, session: SessionId, ends: Instant) {
+        let Entry::Occupied(mut occupied) = self.connections.entry(session) else { return };
+        let connection = occupied.get_mut();
+        // Whoever is left to come keeps the session: the open one goes first.
+        if connection.info.take().is_none() {
+            connection.pending = connection.pending.saturating_sub(1);
+        }
+        if connection.pending > 0 {
             return;
         }
-        connection.remove();
-        if let Some(user) = user
-            && let Entry::Occupied(mut sessions) = self.users.entry(user.clone())
+        if let Some(user) = occupied.remove().user
+            && let Entry::Occupied(mut sessions) = self.users.entry(user)
         {
             sessions.get_mut().retain(|other| *other != session);
             if sessions.get().is_empty() {

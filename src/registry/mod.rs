@@ -11,8 +11,9 @@
 //! - Control messages ([`Control`]) reach the replica that owns a session within a second, also its own.
 //!
 //! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] as often as
-//! positions move, [`Registry::closed`] once. Two connections of one session on one replica may overlap; the session is
-//! released with the last of them.
+//! subscriptions or positions change, [`Registry::closed`] once. Who learns the user later calls `admit` then, and
+//! `opened` again. A session has one connection on a replica: `opened` puts it in the place of an older one, for which
+//! `closed` is not called any more.
 //!
 //! Never knows sockets, topics' contents or dialects.
 
@@ -23,7 +24,7 @@ use thiserror::Error;
 
 use crate::{
     config,
-    model::{ReplicaId, SessionId, StreamId, UserId},
+    model::{ReplicaId, SessionId, StreamId, Topic, UserId},
     protocol::code::CloseCode,
     redis_link::RedisLink,
     tasks::Tasks,
@@ -81,6 +82,9 @@ pub struct SessionRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionRecord {
     pub channel: String,
+    /// The topic that the channel stands for, where it has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<StreamId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,15 +121,25 @@ pub struct ConnectionInfo {
     pub connected_ms: u64,
 }
 
+/// Who follows a topic, over all replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    pub connections: u64,
+    /// Distinct users; exact up to [`USERS_EXACT_MAX`], estimated within a few percent above.
+    pub users: u64,
+}
+
 /// Figures over all live replicas, right to within a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFigures {
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
+mod audience;
 mod memory;
 mod redis;
 
+pub use audience::USERS_EXACT_MAX;
 pub use memory::Memory;
 pub use redis::Redis;
 
@@ -188,11 +202,12 @@ impl Registry {
         }
     }
 
-    /// Takes a closed connection out of its user's set and of this replica's index. Never waits for Redis: the work
+    /// Takes a closed connection, or one that was admitted and never opened, out of its user's set and of this
+    /// replica's index. Never waits for Redis: the work
     /// is queued, bounded, and done in batches; what is lost from the queue heals with the lease.
-    pub fn closed(&self, session: SessionId, user: Option<&UserId>) {
+    pub fn closed(&self, session: SessionId, _user: Option<&UserId>) {
         match self {
-            Self::Memory(m) => m.closed(session, user),
+            Self::Memory(m) => m.closed(session),
             Self::Redis(r) => r.closed(session),
         }
     }
@@ -291,6 +306,17 @@ impl Registry {
         match self {
             Self::Memory(m) => Ok(m.connections(limit)),
             Self::Redis(r) => r.connections(limit).await,
+        }
+    }
+
+    /// Who follows a topic, by the sessions' records; up to a second old.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when Redis, or one of the replicas, does not answer.
+    pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+        match self {
+            Self::Memory(m) => Ok(m.presence(topic)),
+            Self::Redis(r) => r.presence(topic).await,
         }
     }
 

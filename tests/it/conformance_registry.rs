@@ -6,10 +6,11 @@ use std::{sync::Arc, time::Duration};
 use tickgate::{
     config,
     metrics::Metrics,
-    model::{ReplicaId, SessionId, StreamId, UserId},
+    model::{ReplicaId, SessionId, StreamId, Topic, UserId},
     redis_link::RedisLink,
     registry::{
-        Admission, ConnectionInfo, Control, Local, Registry, ReplicaFigures, SessionRecord, SubscriptionRecord, Verdict,
+        Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
+        SubscriptionRecord, Verdict,
     },
     tasks::Tasks,
 };
@@ -164,6 +165,7 @@ fn record(channel: &str, seq: u64) -> SessionRecord {
         param: None,
         subscriptions: vec![SubscriptionRecord {
             channel: channel.into(),
+            topic: None,
             confirmed: Some(StreamId::new(1_763_700_000_000, seq)),
             max_rate: None,
         }],
@@ -198,7 +200,8 @@ over_both! {
     a_user_has_so_many_connections_and_no_more => limits;
     the_oldest_connection_gives_way_where_that_is_the_rule => evicts;
     a_session_replaces_its_own_ghost => ghosts;
-    overlapping_connections_of_one_session_release_it_once => overlaps;
+    the_newest_connection_of_a_session_holds_it => overlaps;
+    a_topic_knows_who_follows_it => presence;
     a_record_outlives_its_connection_by_the_resume_window => records;
     a_ticket_is_good_once => tickets;
     revoked_tokens_stay_out => revokes;
@@ -235,24 +238,50 @@ async fn ghosts(mut seat: Seat) {
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1), "its own ghost does not count");
     assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
-    // The end of the connection that was replaced does not free the slot of the one that replaced it.
-    seat.closed("alice", session);
-    seat.registry.record(session, record("orders", 1));
-    eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
-    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
     assert!(seat.controls.try_recv().is_err(), "a replica tells two connections of one session apart by itself");
 }
 
+/// An old connection ends while the new one of the same session is about to open.
 async fn overlaps(seat: Seat) {
     let session = SessionId::random();
-    seat.connect("alice", session, 5).await;
-    seat.connect("alice", session, 5).await;
+    assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
+    assert_eq!(seat.admit("alice", session, 1, false).await, admitted(1));
     seat.closed("alice", session);
+    seat.opened(Some("alice"), session);
+    seat.registry.record(session, record("orders", 1));
+    eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
+    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    // Admitted and opened once more, in place of the connection before, and then closed: nothing is left.
+    assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     seat.closed("alice", session);
     eventually("the slot", async || (seat.connect("alice", SessionId::random(), 1).await == admitted(1)).then_some(()))
         .await;
     eventually("only the new connection", async || {
         (seat.registry.connections(10).await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+}
+
+async fn presence(seat: Seat) {
+    let topic = Topic::public("run:7").unwrap();
+    assert_eq!(seat.registry.presence(&topic).await.unwrap(), Presence::default());
+    let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
+    let mut follows = record("events", 1);
+    follows.subscriptions[0].topic = Some("run:7".into());
+    for (session, user) in sessions.iter().zip([Some("alice"), Some("alice"), None]) {
+        if let Some(user) = user {
+            seat.connect(user, *session, 5).await;
+        } else {
+            seat.opened(None, *session);
+        }
+        seat.registry.record(*session, follows.clone());
+    }
+    let other = SessionId::random();
+    seat.connect("bob", other, 5).await;
+    seat.registry.record(other, record("run:70", 1));
+    eventually("alice twice and somebody", async || {
+        let seen = seat.registry.presence(&topic).await.unwrap();
+        (seen == Presence { connections: 3, users: 1 }).then_some(())
     })
     .await;
 }
@@ -380,6 +409,20 @@ async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
     one.registry.leave().await.unwrap();
     let kept = other.registry.recall(session).await.unwrap();
     assert_eq!(kept, Some(record("ticker:BTCUSDT", 2)), "the old connection writes over nothing of the new one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_follows_a_topic_on_two_replicas_is_one_user() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
+        let session = SessionId::random();
+        seat.connect(user, session, 5).await;
+        seat.registry.record(session, record("ticker:BTCUSDT", 1));
+    }
+    let topic = Topic::public("ticker:BTCUSDT").unwrap();
+    let seen = one.registry.presence(&topic).await.unwrap();
+    assert_eq!(seen, Presence { connections: 3, users: 2 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

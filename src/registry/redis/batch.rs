@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
 
 use super::{
-    Inner, Told, issued_text,
+    Inner, issued_text,
     queue::Op,
     scripts::call,
     sessions::{Ended, Entry, Lease, Write},
-    wire::{Owner, Slot, member},
+    wire::{Answer, Message, Owner, Slot, member},
 };
-use crate::model::{ReplicaId, SessionId};
+use crate::model::{ReplicaId, SessionId, Topic};
 
 /// Commands, and for each what to do with its answer.
 #[derive(Default)]
@@ -79,7 +79,13 @@ impl Batch {
                 let key = inner.keys().user_sessions(user);
                 self.zrem(&key, &member(*stamp, &inner.local.replica, *session));
             }
-            Op::Tell(replica, told) => self.tell(inner, replica, told),
+            Op::Tell(replica, message) => self.tell(inner, replica, message),
+            Op::Count(ask) => {
+                if let Ok(replica) = ReplicaId::new(&ask.replica) {
+                    let audience = inner.sessions.audience(&Topic::from_wire(&ask.topic));
+                    self.tell(inner, &replica, &Message::Answer(Answer { number: ask.number, audience }));
+                }
+            }
             Op::Flushed(_) => {}
         }
     }
@@ -125,9 +131,9 @@ impl Batch {
         }
     }
 
-    fn tell(&mut self, inner: &Inner, replica: &ReplicaId, told: &Told) {
+    fn tell(&mut self, inner: &Inner, replica: &ReplicaId, message: &Message) {
         let mut cmd = redis::cmd("PUBLISH");
-        cmd.arg(inner.keys().control(replica)).arg(told.encode());
+        cmd.arg(inner.keys().control(replica)).arg(message.encode());
         self.push(cmd, After::Nothing);
     }
 

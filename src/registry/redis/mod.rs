@@ -8,6 +8,7 @@
 mod batch;
 mod clock;
 mod lease;
+mod presence;
 mod queue;
 mod scripts;
 mod sessions;
@@ -30,18 +31,19 @@ use tokio::sync::oneshot;
 
 use self::{
     clock::Clock,
+    presence::Questions,
     queue::{Op, Queue},
     scripts::{Scripts, call},
     sessions::{BUCKETS, Sessions},
-    wire::{Owner, Told, member, split_member},
+    wire::{Message, Owner, Told, member, split_member},
     writer::Writer,
 };
 use super::{
-    Admission, ClusterFigures, ConnectionInfo, Control, Local, SUPERSEDED, SessionRecord, USER_INACTIVE, Unavailable,
-    Verdict,
+    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SUPERSEDED, SessionRecord, USER_INACTIVE,
+    Unavailable, Verdict,
 };
 use crate::{
-    model::{SessionId, UserId},
+    model::{SessionId, Topic, UserId},
     redis_link::{Failure, Keys, RedisLink},
     tasks::Tasks,
 };
@@ -61,6 +63,7 @@ struct Inner {
     sessions: Sessions,
     queue: Queue,
     clock: Clock,
+    questions: Questions,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
     left: AtomicBool,
@@ -82,6 +85,7 @@ impl Redis {
             sessions: Sessions::new(),
             queue,
             clock: Clock::new(),
+            questions: Questions::default(),
             held: Mutex::default(),
             left: AtomicBool::new(false),
         });
@@ -159,7 +163,7 @@ impl Redis {
                 channel = keys.control(&owner.replica);
             }
         }
-        let told = Told { control, stamp: None }.encode();
+        let told = Message::Told(Told { control, stamp: None }).encode();
         Ok(self.0.ask(redis::cmd("PUBLISH").arg(channel).arg(told)).await?)
     }
 
@@ -188,6 +192,10 @@ impl Redis {
 
     pub(super) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
         Ok(view::connections(&self.0, limit).await?)
+    }
+
+    pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+        Ok(presence::ask(&self.0, topic).await?)
     }
 
     pub(super) async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
@@ -256,8 +264,8 @@ impl Inner {
         for channel in [self.keys().control(&self.local.replica), self.keys().control_all()] {
             let inner = Arc::downgrade(self);
             let callback = move |payload: &[u8]| {
-                if let (Some(inner), Ok(told)) = (inner.upgrade(), serde_json::from_slice(payload)) {
-                    inner.deliver(told);
+                if let (Some(inner), Ok(message)) = (inner.upgrade(), serde_json::from_slice(payload)) {
+                    inner.receive(message);
                 }
             };
             self.link.subscribe_control(&channel, Arc::new(callback));
@@ -291,6 +299,15 @@ impl Inner {
         self.session_ttl_ms() + self.replica_ttl_ms() * 3
     }
 
+    /// Takes a message of the control channels, in the link's own task.
+    fn receive(&self, message: Message) {
+        match message {
+            Message::Told(told) => self.deliver(told),
+            Message::Ask(ask) => self.queue.push(Op::Count(ask)),
+            Message::Answer(answer) => self.questions.answer(answer),
+        }
+    }
+
     /// Hands a control message to this replica, unless it means a connection that is gone.
     fn deliver(&self, told: Told) {
         if let (Control::Close { session, .. }, Some(stamp)) = (&told.control, told.stamp)
@@ -312,7 +329,7 @@ impl Inner {
         if owner.replica == self.local.replica {
             self.deliver(told);
         } else {
-            self.queue.push(Op::Tell(owner.replica.clone(), told));
+            self.queue.push(Op::Tell(owner.replica.clone(), Message::Told(told)));
         }
     }
 

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{sessions::Ended, wire::Told};
+use super::{
+    sessions::Ended,
+    wire::{Ask, Message},
+};
 use crate::model::{ReplicaId, SessionId, UserId};
 
 /// Operations that wait at once. Past it they are dropped and all is written anew when Redis has caught up.
@@ -23,8 +26,10 @@ pub(super) enum Op {
     Closed(SessionId, Ended),
     /// Take a member out whose admission ended in doubt.
     Release { session: SessionId, user: UserId, stamp: u64 },
-    /// Send a control message to one replica.
-    Tell(ReplicaId, Told),
+    /// Send a message to one replica.
+    Tell(ReplicaId, Message),
+    /// Count who follows a topic here, and answer.
+    Count(Ask),
     /// Answer when everything before is written.
     Flushed(oneshot::Sender<()>),
 }

@@ -18,8 +18,11 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    model::{SessionId, UserId},
-    registry::{Admission, ConnectionInfo},
+    model::{SessionId, Topic, UserId},
+    registry::{
+        Admission, ConnectionInfo,
+        audience::{Audience, follows},
+    },
 };
 
 /// Buckets of the index: ticks in one round of renewals.
@@ -39,7 +42,7 @@ pub(super) struct Sessions {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub user: Option<UserId>,
-    /// `None` until the connection is opened.
+    /// `None` until a connection is opened.
     pub profile: Option<Arc<str>>,
     /// As the operator sees it, milliseconds since 1970.
     pub connected_ms: u64,
@@ -48,10 +51,8 @@ pub(super) struct Entry {
     pub connections_max: u32,
     /// When the token was issued, in seconds since 1970, as far as it is known.
     pub issued_at: Option<u64>,
-    /// Connections of the session on this replica that are open or being opened.
-    holds: u16,
-    /// How many of them were admitted and not yet opened.
-    unopened: u16,
+    /// Connections that were admitted and not yet opened.
+    pending: u16,
     /// Whether the record in Redis was taken over for this connection.
     pub claimed: bool,
     /// Whether the record waits to be written.
@@ -105,8 +106,7 @@ impl Sessions {
         entry.connections_max = admission.connections_max;
         entry.issued_at = admission.issued_at;
         entry.claimed = false;
-        entry.holds += 1;
-        entry.unopened += 1;
+        entry.pending += 1;
     }
 
     /// A connection was opened. `stamp` is used when it was not admitted before.
@@ -115,10 +115,9 @@ impl Sessions {
         let connections_max = self.connections_max.load(Ordering::Relaxed);
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
-        if entry.unopened > 0 {
-            entry.unopened -= 1;
+        if entry.pending > 0 {
+            entry.pending -= 1;
         } else {
-            entry.holds += 1;
             entry.stamp = stamp;
             entry.connections_max = connections_max;
             entry.issued_at = None;
@@ -129,12 +128,15 @@ impl Sessions {
         entry.connected_ms = info.connected_ms;
     }
 
-    /// A connection closed. `None` while another connection of the session is open here.
+    /// A connection closed. `None` while another one of the session is about to open here.
     pub(super) fn closed(&self, session: SessionId) -> Option<Ended> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
-        entry.holds -= 1;
-        if entry.holds > 0 {
+        // Whoever is left to come keeps the session: the open one goes first.
+        if entry.profile.take().is_none() {
+            entry.pending = entry.pending.saturating_sub(1);
+        }
+        if entry.pending > 0 {
             return None;
         }
         let entry = bucket.remove(&session)?;
@@ -192,6 +194,24 @@ impl Sessions {
         bucket.iter().filter_map(lease).collect()
     }
 
+    /// The followers of a topic here, by their records.
+    pub(super) fn audience(&self, topic: &Topic) -> Audience {
+        let mut audience = Audience::default();
+        // Most records do not name the topic at all, and are not parsed.
+        let quoted = serde_json::to_string(topic.as_str()).unwrap_or_default();
+        for bucket in &self.buckets {
+            for entry in bucket.lock().values() {
+                let record = entry.record.as_deref().filter(|record| record.contains(&quoted));
+                if let Some(record) = record
+                    && serde_json::from_str(record).is_ok_and(|record| follows(&record, topic))
+                {
+                    audience.add(entry.user.as_ref());
+                }
+            }
+        }
+        audience
+    }
+
     fn profile(&self, name: &str) -> Arc<str> {
         let mut profiles = self.profiles.lock();
         if let Some(known) = profiles.get(name) {
@@ -222,8 +242,7 @@ impl Entry {
             stamp,
             connections_max: u32::MAX,
             issued_at: None,
-            holds: 0,
-            unopened: 0,
+            pending: 0,
             claimed: false,
             record_queued: false,
             record: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::sessions::Entry;
 use crate::{
     model::{ReplicaId, SessionId, UserId},
-    registry::{ConnectionInfo, Control},
+    registry::{ConnectionInfo, Control, audience::Audience},
 };
 
 /// A member of a user's set. Up to 64 bytes, which Redis keeps in its compact form.
@@ -92,6 +92,15 @@ impl Slot {
     }
 }
 
+/// What goes over the control channels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Message {
+    Told(Told),
+    Ask(Ask),
+    Answer(Answer),
+}
+
 /// A control message on its way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Told {
@@ -101,7 +110,23 @@ pub(super) struct Told {
     pub stamp: Option<u64>,
 }
 
-impl Told {
+/// A question to all replicas: who follows the topic?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ask {
+    pub number: u64,
+    /// Who asks.
+    pub replica: String,
+    pub topic: String,
+}
+
+/// One replica's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub number: u64,
+    pub audience: Audience,
+}
+
+impl Message {
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }

@@ -59,10 +59,6 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    pub const fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Ends the server at once, as a crash would.
     pub fn kill(&mut self) {
         self.child.kill().expect("redis-server to be running");

@@ -1,0 +1,113 @@
+//! Who follows a topic, asked of all replicas over the control channels: each counts its own, the asker adds up.
+//!
+//! Never asks twice within a second for the same topic, however many clients do.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Inner,
+    wire::{Answer, Ask, Message},
+};
+use crate::{
+    model::Topic,
+    redis_link::Failure,
+    registry::{Presence, audience::Audience},
+};
+
+/// How long an answer is good for others who ask.
+const CACHE_TTL: Duration = Duration::from_secs(1);
+/// Topics whose answers are kept at once.
+const CACHE_MAX: usize = 1_024;
+/// How long the replicas may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Answers that may wait for one question: more replicas than anybody runs.
+const ANSWERS_MAX: usize = 1_024;
+
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
+
+/// Questions under way, and recent answers.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Audience>>>,
+    /// Whoever holds a topic's slot asks; the others wait for it and take its answer.
+    recent: Mutex<HashMap<Topic, Slot>>,
+}
+
+impl Questions {
+    /// Takes one replica's answer.
+    pub(super) fn answer(&self, answer: Answer) {
+        if let Some(sender) = self.waiting.lock().get(&answer.number) {
+            // Full only when nobody reads any more.
+            let _ = sender.try_send(answer.audience);
+        }
+    }
+
+    fn slot(&self, topic: &Topic) -> Slot {
+        let mut recent = self.recent.lock();
+        if recent.len() >= CACHE_MAX {
+            let now = Instant::now();
+            recent.retain(|_, slot| {
+                slot.try_lock().map_or(true, |kept| kept.is_some_and(|(at, _)| now - at < CACHE_TTL))
+            });
+        }
+        Arc::clone(recent.entry(topic.clone()).or_default())
+    }
+}
+
+/// A question that is forgotten when nobody waits for its answers any more.
+struct Open<'a> {
+    questions: &'a Questions,
+    number: u64,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.questions.waiting.lock().remove(&self.number);
+    }
+}
+
+/// Who follows the topic; at most a second old.
+pub(super) async fn ask(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
+    let slot = inner.questions.slot(topic);
+    let mut kept = slot.lock().await;
+    if let Some((at, presence)) = *kept
+        && at.elapsed() < CACHE_TTL
+    {
+        return Ok(presence);
+    }
+    let presence =
+        tokio::time::timeout(ANSWER_TIMEOUT, ask_all(inner, topic)).await.map_err(|_| Failure::TimedOut)??;
+    *kept = Some((Instant::now(), presence));
+    Ok(presence)
+}
+
+async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
+    let number = inner.questions.next.fetch_add(1, Ordering::Relaxed);
+    let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
+    inner.questions.waiting.lock().insert(number, sender);
+    let _open = Open { questions: &inner.questions, number };
+    let ask = Ask { number, replica: inner.local.replica.to_string(), topic: topic.to_string() };
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(inner.keys().control_all()).arg(Message::Ask(ask).encode());
+    // As many as listened when the question was asked; this replica is one of them.
+    let listeners: usize = inner.ask(&publish).await?;
+    let mut all = Audience::default();
+    for _ in 0..listeners {
+        match answers.recv().await {
+            Some(audience) => all.merge(&audience),
+            None => return Err(Failure::Closed),
+        }
+    }
+    Ok(all.presence())
+}
