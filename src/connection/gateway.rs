@@ -22,10 +22,10 @@ use crate::{
     config::Config,
     hub::{Hub, Shared},
     metrics::{Disconnect, Metrics},
-    model::{ReplicaId, SessionId, Topic, UserId},
+    model::{ReplicaId, SessionId, UserId},
     protocol::code::CloseCode,
     publisher::Publisher,
-    registry::{Control, Registry, Unavailable},
+    registry::{Control, Registry},
     session::{Bucket, Rules},
     tasks::{Stop, Tasks},
 };
@@ -67,15 +67,6 @@ impl Gateway {
         !self.closing.load(Ordering::Relaxed) && self.links.len() < self.config.limits.connections_max
     }
 
-    /// Who subscribes to a topic, over all replicas.
-    ///
-    /// # Errors
-    /// When the registry does not answer.
-    pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
-        let _ = topic;
-        Err(Unavailable("presence".into()))
-    }
-
     /// Turns the wheel until the replica stops.
     pub async fn keep_time(self: Arc<Self>, mut stop: Stop) {
         let mut ticks = tokio::time::interval(Wheel::TICK);
@@ -86,13 +77,6 @@ impl Gateway {
             }
         }
     }
-}
-
-/// Who subscribes to a topic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presence {
-    pub connections: u64,
-    pub users: u64,
 }
 
 /// Acts on a control message of another replica (or our own).

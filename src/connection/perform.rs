@@ -240,6 +240,7 @@ impl Connection {
             Ok(Verdict::Admitted { .. }) | Err(_) => {
                 self.link.set_user(user.clone());
                 self.bucket = Some(self.gateway.users.share(user));
+                self.note_opened();
                 return true;
             }
             Ok(Verdict::Refused { .. }) => (CloseCode::TooManyConnections, Disconnect::UserLimit),
@@ -323,7 +324,7 @@ impl Connection {
     }
 
     async fn presence(&self, id: Option<&str>, resolved: &Resolved) {
-        match self.gateway.presence(&resolved.topic).await {
+        match self.gateway.registry.presence(&resolved.topic).await {
             Ok(presence) => self.reply(|out| {
                 reply::presence(out, id, &resolved.channel, presence.connections, presence.users);
             }),

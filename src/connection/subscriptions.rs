@@ -289,10 +289,14 @@ impl Subscriptions {
     pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
         let of = |s: &Subscription| {
             let (confirmed, max_rate) = (s.confirmed.filter(|_| s.interest.class() != Class::State), s.max_rate);
-            s.channels
-                .iter()
-                .map(move |channel| SubscriptionRecord { channel: channel.to_string(), confirmed, max_rate })
-                .collect::<Vec<_>>()
+            let topic = s.interest.topic().topic.as_str();
+            let record = move |channel: &Arc<str>| SubscriptionRecord {
+                channel: channel.to_string(),
+                topic: (**channel != *topic).then(|| topic.to_owned()),
+                confirmed,
+                max_rate,
+            };
+            s.channels.iter().map(record).collect::<Vec<_>>()
         };
         self.all.iter().flat_map(of).collect()
     }

@@ -39,7 +39,7 @@ use crate::{
         code::CloseCode,
         reply::{self, Welcome, WelcomeLimits},
     },
-    registry::{Admission, ConnectionInfo, Control, SessionRecord, Verdict},
+    registry::{Admission, ConnectionInfo, SessionRecord, Verdict},
     session::Session,
 };
 
@@ -360,7 +360,7 @@ impl Endpoint {
             permit,
             gauge: self.gauge,
         });
-        connection.take_over(resumed.is_some()).await;
+        connection.take_over();
         gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);
         if dialect == Dialect::Json {
             connection.greet(resumed.is_some());
@@ -391,18 +391,18 @@ impl Endpoint {
 }
 
 impl Connection {
-    /// Takes its place among the connections; an older one of the same session gives way.
-    async fn take_over(&self, resumed: bool) {
-        let superseded = CloseCode::Superseded;
+    /// Takes its place among the connections; an older one of the same session gives way. One on another replica is
+    /// told by the registry.
+    fn take_over(&self) {
         if let Some(old) = self.gateway.links.add(&self.link) {
+            let superseded = CloseCode::Superseded;
             old.close(superseded, crate::metrics::Disconnect::Superseded, superseded.meaning());
-        } else if resumed {
-            let (session, reason) = (self.session.id.to_string(), superseded.meaning().to_owned());
-            let control = Control::Close { session, code: superseded.number(), reason };
-            if let Err(error) = self.gateway.registry.control(control).await {
-                tracing::debug!(%error, "an old connection could not be told that it is superseded");
-            }
         }
+        self.note_opened();
+    }
+
+    /// Tells the registry of the connection, or whose it is now.
+    pub(super) fn note_opened(&self) {
         self.gateway.registry.opened(ConnectionInfo {
             session: self.session.id.to_string(),
             replica: self.gateway.replica.to_string(),
