@@ -3,5 +3,6 @@
 
 mod conformance;
 mod conformance_registry;
+mod http_outcomes;
 mod redis_faults;
 mod support;

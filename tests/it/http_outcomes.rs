@@ -1,0 +1,192 @@
+//! What the HTTP API answers while Redis is gone, frozen, and back: accepted, certainly not stored, or not known.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tickgate::{
+    api::{Api, ApiState, Figures, Lifecycle},
+    auth::Verifier,
+    backplane::{Backplane, Redis},
+    config::Config,
+    metrics::Metrics,
+    model::{ReplicaId, Topic},
+    publisher::{PublishLimits, Publisher},
+    redis_link::RedisLink,
+    registry::{Local, Registry, ReplicaFigures},
+    tasks::Tasks,
+};
+
+use crate::support::{eventually, follower::redis_config, redis::RedisServer};
+
+/// A replica without clients.
+struct Nobody;
+
+impl Figures for Nobody {
+    fn connections(&self) -> usize {
+        0
+    }
+
+    fn subscriptions(&self) -> usize {
+        0
+    }
+
+    fn topics(&self) -> usize {
+        0
+    }
+
+    fn busiest(&self, _limit: usize) -> Vec<(Topic, usize)> {
+        Vec::new()
+    }
+}
+
+struct Replica {
+    api: Api,
+    key: String,
+    _tasks: Tasks,
+}
+
+impl Replica {
+    fn over(server: &RedisServer) -> Self {
+        let (tasks, metrics, replica) = (Tasks::new(), Metrics::new(), ReplicaId::random());
+        let mut config = Config::development();
+        config.readiness.redis_grace = std::time::Duration::ZERO;
+        let link = RedisLink::start(&redis_config(&server.url()), &tasks, Arc::clone(&metrics));
+        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        backplane.start(Box::new(|_| {}));
+        let local = Local {
+            replica: replica.clone(),
+            session: config.session.clone(),
+            control: Box::new(|_| {}),
+            figures: Box::new(ReplicaFigures::default),
+        };
+        let limits = PublishLimits {
+            payload_bytes_max: config.limits.payload_bytes_max,
+            json_depth_max: config.limits.json_depth_max,
+        };
+        let lifecycle = Lifecycle::new(&metrics);
+        lifecycle.started();
+        let key = config.auth.api_keys[0].expose().to_owned();
+        let api = Api::new(ApiState {
+            replica,
+            registry: Registry::redis(link, local, &tasks),
+            publisher: Publisher::new(backplane.clone(), config.topics.clone(), limits, Arc::clone(&metrics)),
+            backplane,
+            verifier: Arc::new(Verifier::new(&config.auth).expect("the generated secret")),
+            config: Arc::new(config),
+            metrics,
+            figures: Arc::new(Nobody),
+            lifecycle,
+        });
+        Self { api, key, _tasks: tasks }
+    }
+
+    async fn ask(&self, public: bool, request: Request<Body>) -> (StatusCode, Value) {
+        let routes = if public { self.api.public() } else { self.api.operations() };
+        let response = TowerToHyperService::new(routes).call(request).await.expect("an answer");
+        let status = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn publish(&self, n: usize, msg_id: &str) -> (StatusCode, Value) {
+        let body = json!({ "channel": "logs", "data": { "n": n }, "msg_id": msg_id }).to_string();
+        let request = Request::post("/api/v1/publish").header("content-type", "application/json");
+        self.ask(false, request.header("x-api-key", &self.key).body(Body::from(body)).expect("a request")).await
+    }
+
+    async fn get(&self, public: bool, path: &str) -> (StatusCode, Value) {
+        let request = Request::get(path).header("x-api-key", &self.key).body(Body::empty());
+        self.ask(public, request.expect("a request")).await
+    }
+
+    /// Publishes until Redis takes it.
+    async fn publish_at_last(&self, n: usize, msg_id: &str) -> Value {
+        eventually("accepted", async || {
+            let (status, answer) = self.publish(n, msg_id).await;
+            (status == 200).then_some(answer)
+        })
+        .await
+    }
+
+    async fn history(&self) -> Vec<u64> {
+        let history = eventually("a history", async || {
+            let (status, history) = self.get(false, "/api/v1/topics/logs/history").await;
+            (status == 200).then_some(history)
+        })
+        .await;
+        let messages = history["messages"].as_array().expect("messages").clone();
+        messages.iter().map(|message| message["data"]["n"].as_u64().expect("a number")).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_a_publication_is_refused_and_goes_through_once_redis_is_there() {
+    let mut server = RedisServer::absent();
+    let replica = Replica::over(&server);
+    let (status, problem) = replica.publish(1, "m-1").await;
+    assert_eq!((status.as_u16(), &problem["error"]), (503, &json!("try_again_later")), "{problem}");
+    assert!(problem["retry_after_ms"].as_u64().is_some_and(|wait| wait >= 1_000), "{problem}");
+    let (status, health) = replica.get(true, "/health").await;
+    assert_eq!((status.as_u16(), &health["reason"]), (503, &json!("redis_down")));
+    assert_eq!(replica.get(true, "/livez").await.0, 200, "an outage of Redis restarts nobody");
+    assert_eq!(replica.get(true, "/ws/status").await.1["status"], "degraded");
+
+    server.restart();
+    assert_eq!(replica.publish_at_last(1, "m-1").await["duplicate"], false, "what was refused was not stored");
+    assert_eq!(replica.history().await, [1]);
+    eventually("healthy", async || (replica.get(true, "/health").await.0 == 200).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_is_called_unknown_and_the_same_msg_id_settles_it() {
+    let server = RedisServer::durable();
+    let replica = Replica::over(&server);
+    replica.publish_at_last(1, "m-1").await;
+
+    server.freeze();
+    let (status, problem) = replica.publish(2, "m-2").await;
+    assert_eq!((status.as_u16(), &problem["error"]), (504, &json!("outcome_unknown")), "{problem}");
+    assert_eq!(problem["msg_id"], "m-2", "what to send again");
+
+    server.thaw();
+    replica.publish_at_last(2, "m-2").await;
+    assert_eq!(replica.history().await, [1, 2], "once, whether the first attempt was stored or not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_publications_tells_each_outcome_through_an_outage() {
+    let server = RedisServer::durable();
+    let replica = Replica::over(&server);
+    replica.publish_at_last(0, "warm").await;
+    server.freeze();
+    let line = |n: usize| format!("{{\"channel\":\"logs\",\"data\":{{\"n\":{n}}},\"msg_id\":\"s-{n}\"}}\n");
+    let body: String = (1..=50).map(line).collect();
+    let request = Request::post("/api/v1/publish").header("content-type", "application/x-ndjson");
+    let request = request.header("x-api-key", &replica.key).body(Body::from(body)).expect("a request");
+    let response = TowerToHyperService::new(replica.api.operations()).call(request).await.expect("an answer");
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).expect("utf-8");
+    let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    server.thaw();
+
+    assert_eq!(results.len(), 50, "each line has its result");
+    for (at, result) in results.iter().enumerate() {
+        assert_eq!(result["line"], at + 1);
+        let error = result["error"].as_str().expect("nothing is accepted by a frozen Redis");
+        assert!(["outcome_unknown", "try_again_later"].contains(&error), "{result}");
+    }
+    // Every one is sent again in its order: none is missing and none comes twice.
+    for n in 1..=50 {
+        replica.publish_at_last(n, &format!("s-{n}")).await;
+    }
+    let mut stored = replica.history().await;
+    stored.sort_unstable();
+    assert_eq!(stored, (0..=50).collect::<Vec<_>>());
+}
