@@ -57,6 +57,8 @@ struct Plan {
     extends: Option<usize>,
     /// Where the extended subscription was paused.
     paused: Option<StreamId>,
+    /// The position before all that the client is owed.
+    begins: StreamId,
     backlog: Backlog,
 }
 
@@ -131,6 +133,7 @@ impl Subscriptions {
                 max_rate,
                 extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream),
                 paused: None,
+                begins: StreamId::ZERO,
                 backlog: Backlog::default(),
             });
         }
@@ -143,6 +146,11 @@ impl Subscriptions {
             plan.paused = link.outbox.pause(self.all[at].member.slot);
         }
         plan.backlog = plan.interest.backlog(plan.start, self.limits).await?;
+        plan.begins = match plan.start {
+            Start::Since(cursor) => cursor,
+            // The last publications are a courtesy: what is owed begins with the live ones.
+            Start::Live | Start::Snapshot | Start::Last(_) => plan.backlog.cursor,
+        };
         if plan.in_user_stream {
             let wanted = &plan.channels;
             let up_to = plan.paused.unwrap_or(StreamId::MAX);
@@ -180,7 +188,7 @@ impl Subscriptions {
 
     fn cursor_of(&self, channel: &str) -> Option<StreamId> {
         let found = self.all.iter().find(|s| s.channels.iter().any(|known| **known == *channel))?;
-        found.member.outbox.queued(found.member.slot).filter(|id| *id != StreamId::ZERO)
+        found.member.outbox.queued(found.member.slot).filter(|_| found.interest.is_retained())
     }
 
     /// Pushes the backlog; from here on the subscription is one of those that are caught up.
@@ -204,6 +212,8 @@ impl Subscriptions {
         let narrowed = narrowed(&plan.channels, plan.in_user_stream, plan.max_rate);
         let member = Member { outbox: outbox.clone(), slot, narrowed };
         plan.interest.push_backlog(&member, &form, &plan.backlog, drained).await;
+        // What came before the beginning is not owed; a stream without entries begins at zero.
+        let confirmed = plan.interest.is_retained().then_some(plan.begins);
         self.all.push(Subscription {
             channels: plan.channels,
             in_user_stream: plan.in_user_stream,
@@ -211,7 +221,7 @@ impl Subscriptions {
             member,
             form,
             max_rate: plan.max_rate,
-            confirmed: Some(plan.backlog.from).filter(|id| *id != StreamId::ZERO),
+            confirmed,
             fresh: true,
         });
     }
@@ -325,7 +335,7 @@ fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a
     reply::Subscribed {
         channel,
         class: if plan.in_user_stream { Class::Reliable } else { plan.interest.class() },
-        cursor: Some(plan.paused.unwrap_or(plan.backlog.cursor)).filter(|id| *id != StreamId::ZERO),
+        cursor: Some(plan.paused.unwrap_or(plan.backlog.cursor)).filter(|_| plan.interest.is_retained()),
         replayed: if snapshot { 0 } else { count },
         complete: plan.backlog.gap.is_none() && plan.backlog.cut.is_none(),
         snapshot: snapshot && count > 0,

@@ -265,6 +265,12 @@ impl Interest {
         self.topic.rule.class
     }
 
+    /// Whether the topic has a stream, hence ids.
+    #[must_use]
+    pub fn is_retained(&self) -> bool {
+        self.topic.rule.retain_max > 0
+    }
+
     /// The head of the topic as this replica knows it.
     #[must_use]
     pub fn head(&self) -> StreamId {
