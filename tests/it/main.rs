@@ -6,3 +6,4 @@ mod conformance_registry;
 mod http_outcomes;
 mod redis_faults;
 mod support;
+mod trading;

@@ -1,9 +1,12 @@
 //! What the tests stand on: real servers, started and stopped by the test that needs them.
 #![allow(dead_code, reason = "a kit: its parts serve whichever test needs them")]
 
+pub mod client;
 pub mod follower;
+pub mod http;
 pub mod proxy;
 pub mod redis;
+pub mod replica;
 
 use std::time::Duration;
 
