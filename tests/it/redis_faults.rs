@@ -1,1 +1,555 @@
-//! Faults.
+//! Faults of Redis and of the way to it: what publishers are told, what followers see, how long it takes. Each test
+//! ends with a publication that arrives, and says what was lost.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use tickgate::{
+    backplane::{Backplane, PublishError, Published, Redis, Refusal},
+    metrics::Metrics,
+    model::{Content, Message, Publication, StreamId, Topic, TopicRule},
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{
+    PATIENCE, eventually,
+    follower::{Follower, Told, ids, named, number, redis_config, retain, text, topic},
+    proxy::{Proxy, Weather},
+    redis::RedisServer,
+};
+
+/// A replica's backplane, its link and its follower.
+struct Replica {
+    link: RedisLink,
+    backplane: Backplane,
+    follower: Follower,
+    rule: Arc<TopicRule>,
+    _tasks: Tasks,
+}
+
+impl Replica {
+    fn start(url: &str) -> Self {
+        let tasks = Tasks::new();
+        let link = RedisLink::start(&redis_config(url), &tasks, Metrics::new());
+        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        let follower = Follower::follow(&backplane);
+        Self { link, backplane, follower, rule: retain(10_000), _tasks: tasks }
+    }
+
+    async fn following(url: &str, topic: &Topic) -> Self {
+        let replica = Self::start(url);
+        replica.follower.want(&replica.backplane, topic).await;
+        replica.healthy().await;
+        replica
+    }
+
+    /// Waits until both links are proven.
+    async fn healthy(&self) {
+        let healthy = || {
+            let health = self.link.health();
+            health.commands_down.is_zero() && health.pubsub_down.is_zero()
+        };
+        eventually("both links work", async || healthy().then_some(())).await;
+    }
+
+    async fn publish(&self, topic: &Topic, n: usize) -> Result<Published, PublishError> {
+        self.backplane.publish(number(topic, &self.rule, n)).await
+    }
+
+    async fn accepted(&self, topic: &Topic, n: usize) -> StreamId {
+        self.publish(topic, n).await.expect("accepted").id.expect("an id")
+    }
+
+    /// Publishes until it is accepted; how often it was refused or unknown before.
+    async fn insist(&self, topic: &Topic, n: usize) -> StreamId {
+        eventually("a publication is accepted", async || self.publish(topic, n).await.ok()).await.id.expect("an id")
+    }
+
+    async fn page(&self, topic: &Topic, after: StreamId) -> (Vec<Arc<Message>>, bool) {
+        let page = eventually("a page", async || self.backplane.read(topic, after, 1000).await.ok()).await;
+        (page.messages, page.contiguous)
+    }
+}
+
+fn refused(result: &Result<Published, PublishError>) -> Option<Refusal> {
+    match result {
+        Err(PublishError::Refused(refusal)) => Some(*refusal),
+        _ => None,
+    }
+}
+
+fn unknown(result: &Result<Published, PublishError>) -> bool {
+    matches!(result, Err(PublishError::Unknown(_)))
+}
+
+#[tokio::test]
+async fn a_replica_starts_without_redis_and_says_so() {
+    let (mut server, orders) = (RedisServer::absent(), topic("orders"));
+    let replica = Replica::start(&server.url());
+    replica.backplane.want(&orders);
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
+    assert!(replica.backplane.read(&orders, StreamId::ZERO, 10).await.is_err());
+    let health = replica.backplane.health();
+    assert!(!health.commands_down.is_zero() && !health.pubsub_down.is_zero());
+    server.restart();
+    replica.follower.told_after(0, &Told::Confirmed("orders".to_owned())).await;
+    replica.insist(&orders, 2).await;
+    assert_eq!(text(&replica.follower.has_arrived(&orders, 1).await[0]), r#"{"n":2}"#);
+}
+
+#[tokio::test]
+async fn a_killed_pubsub_link_is_made_anew_and_everything_confirmed() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let others: Vec<_> = (0..2500).map(|n| topic(&format!("other{n}"))).collect();
+    for other in &others {
+        replica.backplane.want(other);
+    }
+    for round in 0..5 {
+        let before = replica.follower.count();
+        server.client_kill("pubsub").await;
+        replica.follower.told_after(before, &Told::LinkLost).await;
+        replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+        replica.accepted(&orders, round).await;
+        replica.follower.has_arrived(&orders, round + 1).await;
+    }
+    let confirmed = |told: &[Told]| {
+        let lost = told.iter().rposition(|told| *told == Told::LinkLost).expect("a loss");
+        told[lost..].iter().filter(|told| matches!(told, Told::Confirmed(_))).count()
+    };
+    replica.follower.until("all topics are confirmed anew", |told| confirmed(told) == others.len() + 1).await;
+    assert!(!replica.follower.told().contains(&Told::GenerationChanged), "the server is the same");
+}
+
+#[tokio::test]
+async fn a_killed_command_link_refuses_or_doubts_and_is_back_at_once() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    server.client_kill("normal").await;
+    let killed = Instant::now();
+    replica.insist(&orders, 1).await;
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    replica.follower.has_arrived(&orders, 1).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_lost_nothing_is_a_new_epoch_without_a_gap() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let before = replica.accepted(&orders, 1).await;
+    server.kill();
+    eventually("the end is noticed", async || replica.link.command().is_err().then_some(())).await;
+    assert_eq!(refused(&replica.publish(&orders, 2).await), Some(Refusal::Disconnected));
+    server.restart();
+    let back = Instant::now();
+    let after = replica.insist(&orders, 3).await;
+    assert!(back.elapsed() < Duration::from_millis(600), "back after {:?}", back.elapsed());
+    assert!(after.epoch > before.epoch && after.seq == 0, "{after} after {before}");
+    replica.follower.told_after(0, &Told::GenerationChanged).await;
+    let (messages, contiguous) = replica.page(&orders, before).await;
+    assert!(contiguous, "nothing was lost, and the stream proves it");
+    assert_eq!(messages.iter().map(|message| text(message)).collect::<Vec<_>>(), [r#"{"n":3}"#]);
+}
+
+#[tokio::test]
+async fn what_a_server_lost_is_marked_by_who_acknowledged_it() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let kept = replica.accepted(&orders, 1).await;
+    let snapshot = server.snapshot();
+    for n in 2..=5 {
+        replica.accepted(&orders, n).await;
+    }
+    server.restart_from(&snapshot);
+    let marked = |message: &Message| matches!(message.content, Content::Lost { after, .. } if after == kept);
+    let read = async || {
+        let (messages, contiguous) = replica.page(&orders, kept).await;
+        messages.iter().find(|message| marked(message)).map(|message| (message.id.expect("an id"), contiguous))
+    };
+    let (marker, contiguous) = eventually("a marker stands in the stream", read).await;
+    assert!(contiguous && marker.epoch > kept.epoch, "the reader gets to the marker without another gap");
+    // Everybody else who reads later sees the same, and a second replica adds nothing to it.
+    let second = Replica::following(&server.url(), &orders).await;
+    second.insist(&orders, 6).await;
+    let (messages, _) = second.page(&orders, kept).await;
+    assert_eq!(messages.iter().filter(|message| marked(message)).count(), 1);
+}
+
+#[tokio::test]
+async fn a_marker_reaches_live_followers_and_is_made_once_by_many() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let one = Replica::following(&server.url(), &orders).await;
+    let two = Replica::following(&server.url(), &orders).await;
+    let kept = one.accepted(&orders, 1).await;
+    let snapshot = server.snapshot();
+    one.accepted(&orders, 2).await;
+    two.accepted(&orders, 3).await;
+    server.restart_from(&snapshot);
+    one.healthy().await;
+    two.healthy().await;
+    let markers = |messages: &[Arc<Message>]| {
+        messages.iter().filter(|message| matches!(message.content, Content::Lost { .. })).count()
+    };
+    eventually("a marker", async || (markers(&one.page(&orders, kept).await.0) > 0).then_some(())).await;
+    one.insist(&orders, 4).await;
+    assert_eq!(markers(&one.page(&orders, kept).await.0), 1);
+    // A follower that was there before the loss can see that it is ahead of the stream.
+    assert!(!one.page(&orders, StreamId::new(kept.epoch, kept.seq + 2)).await.1);
+}
+
+#[tokio::test]
+async fn an_emptied_server_is_told_to_those_who_saw_nothing_yet() {
+    let (mut server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let before = replica.accepted(&orders, 1).await;
+    server.restart_empty();
+    let marker = async || {
+        let (messages, _) = replica.page(&orders, StreamId::ZERO).await;
+        messages.first().map(|message| message.content.clone())
+    };
+    let Content::Lost { after, .. } = eventually("a marker", marker).await else { panic!("not a marker") };
+    assert_eq!(after, StreamId::ZERO);
+    let next = replica.insist(&orders, 2).await;
+    assert!(next.epoch > before.epoch);
+    assert!(!replica.page(&orders, before).await.1);
+}
+
+#[tokio::test]
+async fn a_flushed_server_never_gives_an_id_twice() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let mut last = StreamId::ZERO;
+    for n in 0..20 {
+        let id = replica.accepted(&orders, n).await;
+        assert!(id > last, "{id} after {last}");
+        last = id;
+        server.run::<()>(&["FLUSHALL"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_half_open_way_is_noticed_and_replaced() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let proxy = Proxy::start(server.port()).await;
+    let replica = Replica::following(&proxy.url(), &orders).await;
+    let before = replica.follower.count();
+    proxy.change_old(Weather::BlackHole);
+    let dead = Instant::now();
+    replica.follower.told_after(before, &Told::LinkLost).await;
+    assert!(dead.elapsed() < Duration::from_secs(2), "noticed after {:?}", dead.elapsed());
+    replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+    replica.insist(&orders, 1).await;
+    replica.follower.has_arrived(&orders, 1).await;
+}
+
+#[tokio::test]
+async fn a_late_way_is_no_fault() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let proxy = Proxy::start(server.port()).await;
+    proxy.set(Weather::Pass { delay: Duration::from_millis(40) });
+    let replica = Replica::following(&proxy.url(), &orders).await;
+    for n in 0..10 {
+        replica.accepted(&orders, n).await;
+    }
+    replica.follower.has_arrived(&orders, 10).await;
+    assert!(!replica.follower.told().contains(&Told::LinkLost));
+}
+
+#[tokio::test]
+async fn a_refusing_way_is_tried_again_until_it_lets_through() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let proxy = Proxy::start(server.port()).await;
+    let replica = Replica::following(&proxy.url(), &orders).await;
+    proxy.set(Weather::Refuse);
+    eventually("commands are down", async || replica.link.command().is_err().then_some(())).await;
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    replica.insist(&orders, 2).await;
+    replica.healthy().await;
+}
+
+#[tokio::test]
+async fn a_demoted_server_is_left_until_it_is_a_master_again() {
+    let (server, master, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    replica.accepted(&orders, 1).await;
+    server.run::<()>(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+    let refusal = eventually("a refusal", async || refused(&replica.publish(&orders, 2).await)).await;
+    assert!(matches!(refusal, Refusal::ReadOnly | Refusal::Disconnected), "{refusal:?}");
+    eventually("the link is given up", async || replica.link.command().is_err().then_some(())).await;
+    server.run::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    replica.insist(&orders, 3).await;
+    replica.healthy().await;
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_and_stores_nothing() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let before = replica.accepted(&orders, 1).await;
+    server.run::<()>(&["CONFIG", "SET", "maxmemory", "1000000"]).await;
+    for n in 2..5 {
+        assert_eq!(refused(&replica.publish(&orders, n).await), Some(Refusal::OutOfMemory));
+    }
+    let fresh = topic("fresh");
+    assert_eq!(refused(&replica.publish(&fresh, 1).await), Some(Refusal::OutOfMemory));
+    server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(replica.accepted(&orders, 5).await, before.next(), "no number was used up");
+    assert_eq!(replica.follower.has_arrived(&orders, 2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_loading_server_is_waited_for() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let before = replica.accepted(&orders, 1).await;
+    server.run::<()>(&["DEBUG", "POPULATE", "20000"]).await;
+    server.run::<()>(&["CONFIG", "SET", "auto-aof-rewrite-percentage", "0"]).await;
+    server.run::<String>(&["BGREWRITEAOF"]).await;
+    eventually("the file is rewritten", async || {
+        let info: String = server.run(&["INFO", "persistence"]).await;
+        let done = info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0");
+        done.then_some(())
+    })
+    .await;
+    server.kill();
+    server.restart_with(&["--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"]);
+    eventually("the end is noticed", async || replica.link.command().is_err().then_some(())).await;
+    let began = Instant::now();
+    let mut refusals = 0;
+    let after = loop {
+        let asked = Instant::now();
+        match replica.publish(&orders, 2).await {
+            Ok(published) => break published.id.expect("an id"),
+            result => {
+                assert!(matches!(refused(&result), Some(Refusal::Disconnected | Refusal::Loading)), "{result:?}");
+                assert!(asked.elapsed() < Duration::from_secs(2));
+                refusals += 1;
+            }
+        }
+        assert!(began.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(5)).await;
+    };
+    assert!(refusals > 0, "the server was loading for some time");
+    assert!(after.epoch > before.epoch);
+    assert!(replica.page(&orders, before).await.1, "nothing was lost");
+}
+
+#[tokio::test]
+async fn a_forgotten_script_is_loaded_again_in_order() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let mut count = 0;
+    for _ in 0..5 {
+        server.run::<()>(&["SCRIPT", "FLUSH"]).await;
+        let tickets: Vec<_> =
+            (count..count + 300).map(|n| replica.backplane.publish(number(&orders, &replica.rule, n))).collect();
+        for ticket in tickets {
+            ticket.await.expect("accepted");
+        }
+        count += 300;
+    }
+    let arrived = replica.follower.has_arrived(&orders, count).await;
+    for (n, message) in arrived.iter().enumerate() {
+        assert_eq!(text(message), format!("{{\"n\":{n}}}"));
+    }
+}
+
+/// Publishes while the server is silent: unknown within a bounded time; the retry publishes once.
+async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topic, wake: impl AsyncFnOnce()) {
+    let publication = || named(orders, &replica.rule, 1, "retried");
+    let asked = Instant::now();
+    let mut result = replica.backplane.publish(publication()).await;
+    assert!(unknown(&result), "{result:?}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    wake().await;
+    while result.is_err() {
+        result = replica.backplane.publish(publication()).await;
+        assert!(asked.elapsed() < PATIENCE);
+    }
+    let id = result.expect("accepted").id.expect("an id");
+    replica.insist(orders, 2).await;
+    let (messages, _) = replica.page(orders, StreamId::ZERO).await;
+    let found: Vec<_> = messages.iter().filter(|message| text(message) == r#"{"n":1}"#).collect();
+    assert_eq!((found.len(), found[0].id), (1, Some(id)), "published once, under the id that was told");
+    replica.healthy().await;
+}
+
+#[tokio::test]
+async fn a_paused_server_leaves_doubt_that_a_retry_ends() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    server.run::<()>(&["CLIENT", "PAUSE", "1500", "WRITE"]).await;
+    silence_is_unknown_and_a_retry_is_safe(&replica, &orders, async || {}).await;
+}
+
+#[tokio::test]
+async fn a_sleeping_server_leaves_doubt_that_a_retry_ends() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let mut sleeper = server.connect().await;
+    let tasks = Tasks::new();
+    tasks.spawn("sleeper", async move {
+        let _ = redis::cmd("DEBUG").arg("SLEEP").arg("1.4").query_async::<()>(&mut sleeper).await;
+    });
+    eventually("it sleeps", async || {
+        let mut connection = timeout(Duration::from_millis(50), server.connect()).await.ok();
+        let Some(connection) = &mut connection else { return Some(()) };
+        let ping = redis::cmd("PING");
+        timeout(Duration::from_millis(50), ping.query_async::<()>(connection)).await.err().map(drop)
+    })
+    .await;
+    silence_is_unknown_and_a_retry_is_safe(&replica, &orders, async || {}).await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_leaves_doubt_that_a_retry_ends() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    server.freeze();
+    silence_is_unknown_and_a_retry_is_safe(&replica, &orders, async || {
+        eventually("the silence is noticed", async || {
+            let health = replica.backplane.health();
+            (!health.commands_down.is_zero() && !health.pubsub_down.is_zero()).then_some(())
+        })
+        .await;
+        server.thaw();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_busy_server_refuses_by_that_name() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    server.run::<()>(&["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
+    let mut looping: MultiplexedConnection = server.connect().await;
+    let tasks = Tasks::new();
+    tasks.spawn("loop", async move {
+        let _ = redis::cmd("EVAL").arg("while true do end").arg(0).query_async::<()>(&mut looping).await;
+    });
+    eventually("it is busy", async || {
+        let mut connection = server.connect().await;
+        redis::cmd("GET").arg("x").query_async::<()>(&mut connection).await.err()
+    })
+    .await;
+    let result = replica.publish(&orders, 1).await;
+    assert!(matches!(refused(&result), Some(Refusal::Busy | Refusal::Disconnected)), "{result:?}");
+    eventually("the script is killed", async || {
+        let mut connection = server.connect().await;
+        redis::cmd("SCRIPT").arg("KILL").query_async::<()>(&mut connection).await.ok()
+    })
+    .await;
+    replica.insist(&orders, 2).await;
+}
+
+#[tokio::test]
+async fn a_cut_follower_is_confirmed_anew_instead_of_missing_in_silence() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let proxy = Proxy::start(server.port()).await;
+    let follower = Replica::following(&proxy.url(), &orders).await;
+    let publisher = Replica::following(&server.url(), &topic("other")).await;
+    server.run::<()>(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1"]).await;
+    let before = follower.follower.count();
+    proxy.change_old(Weather::BlackHole);
+    let big = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(50_000)));
+    for _ in 0..200 {
+        let publication = Publication { payload: big.clone(), ..number(&orders, &publisher.rule, 0) };
+        publisher.backplane.publish(publication).await.expect("accepted");
+    }
+    follower.follower.told_after(before, &Told::LinkLost).await;
+    follower.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+    assert_eq!(follower.page(&orders, StreamId::ZERO).await.0.len(), 200);
+}
+
+#[tokio::test]
+async fn what_replicas_must_have_is_unknown_until_they_do() {
+    let (server, copy, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let rule = Arc::new(TopicRule { wait_replicas: 1, ..(*replica.rule).clone() });
+    let publish = |n| replica.backplane.publish(number(&orders, &rule, n));
+    let alone = publish(1).await;
+    assert!(unknown(&alone), "{alone:?}");
+    copy.run::<()>(&["REPLICAOF", "127.0.0.1", &server.port().to_string()]).await;
+    eventually("a replica confirms", async || publish(2).await.ok()).await;
+    // Others do not wait behind it.
+    let plain = timeout(Duration::from_millis(300), replica.publish(&topic("plain"), 3)).await;
+    assert!(plain.expect("at once").is_ok());
+}
+
+#[tokio::test]
+async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/publish.lua"));
+    let mut engine = server.connect().await;
+    let keys = replica.link.keys();
+    let (stream, channel) = (keys.stream(&orders), keys.channel(&orders));
+    let generation = replica.link.generation();
+    let mut publish = async |payload: &str| -> StreamId {
+        let mut call = script.key(&stream);
+        call.key(&channel).arg(payload).arg(1000).arg(generation);
+        call.invoke_async::<String>(&mut engine).await.expect("an id").parse().expect("an id")
+    };
+    let good = publish(r#"{"price":"1.10"}"#).await;
+    let bad = publish(r#"{"price": 1.1"#).await;
+    let next = publish(r#"{"price":"1.11"}"#).await;
+    assert_eq!((bad, next), (good.next(), good.next().next()));
+    let arrived = replica.follower.has_arrived(&orders, 3).await;
+    assert_eq!(ids(&arrived), [good, bad, next]);
+    let missing = Content::Lost { after: good, before: next };
+    assert_eq!(arrived[1].content, missing);
+    assert_eq!(replica.page(&orders, StreamId::ZERO).await.0[1].content, missing);
+    // Noise on the channel takes no place, and harms nobody.
+    server.run::<i64>(&["PUBLISH", &channel, "hello"]).await;
+    let ours = replica.accepted(&orders, 1).await;
+    assert_eq!(ours, next.next());
+    assert_eq!(replica.follower.has_arrived(&orders, 4).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_stores_nothing() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    server
+        .run::<()>(&["ACL", "SETUSER", "gate", "on", ">secret", "~*", "+@all", "resetchannels", "&tg1:canary:*"])
+        .await;
+    let url = format!("redis://gate:secret@127.0.0.1:{}/", server.port());
+    let replica = Replica::start(&url);
+    eventually("commands work", async || replica.link.command().ok()).await;
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Denied));
+    let length: usize = server.run(&["XLEN", &replica.link.keys().stream(&orders)]).await;
+    assert_eq!(length, 0, "not published, so not stored");
+}
+
+#[tokio::test]
+async fn control_messages_reach_their_callback_also_after_a_new_link() {
+    let server = RedisServer::start();
+    let replica = Replica::start(&server.url());
+    let (sender, mut received) = tokio::sync::mpsc::channel(10);
+    replica.link.subscribe_control(
+        "tg1:ctl:me",
+        Arc::new(move |message| {
+            let _ = sender.try_send(message.to_vec());
+        }),
+    );
+    for round in 0..2 {
+        replica.healthy().await;
+        eventually("it is subscribed", async || {
+            let told: i64 = server.run(&["PUBLISH", "tg1:ctl:me", &format!("message {round}")]).await;
+            (told == 1).then_some(())
+        })
+        .await;
+        let message = timeout(PATIENCE, received.recv()).await.expect("in time").expect("a message");
+        assert_eq!(message, format!("message {round}").into_bytes());
+        let mut links = replica.link.pubsub_links();
+        links.borrow_and_update();
+        server.client_kill("pubsub").await;
+        timeout(PATIENCE, links.changed()).await.expect("a new link").expect("a live link");
+    }
+}
