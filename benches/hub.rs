@@ -81,7 +81,7 @@ impl Stage {
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Mutex::new(sink)), shared.clone());
-            let slot = interest.open(&outbox, &form, interest.head());
+            let slot = interest.open(&outbox, &form, interest.head(), interest.head());
             let member = Member { outbox: outbox.clone(), slot, narrowed: None };
             interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
             all.push((interest, outbox));

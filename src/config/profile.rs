@@ -33,6 +33,8 @@ pub enum Dialect {
     Json,
     /// `SocketMessage` envelopes of producers (seeds 000 and 001).
     Envelope,
+    /// Server-Sent Events: the JSON pushes, one way.
+    EventStream,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,10 +116,11 @@ impl Profile {
             ("publisher", TokenRule::Publisher),
             ("auto", unset),
         ];
+        let dialects = [("json", Dialect::Json), ("envelope", Dialect::Envelope), ("sse", Dialect::EventStream)];
         let dialect = raw.dialect.as_deref().unwrap_or("json");
         let profile = Self {
             name: s.take("name", name(&raw.name), raw.name.clone()),
-            dialect: s.choice("dialect", dialect, &[("json", Dialect::Json), ("envelope", Dialect::Envelope)]),
+            dialect: s.choice("dialect", dialect, &dialects),
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{gateway::Gateway, link::Link, run::text};
+use super::{gateway::Gateway, link::Link};
 use crate::{
     api::Lifecycle,
     metrics::Disconnect,
@@ -56,6 +56,6 @@ async fn close_in_waves(gateway: &Gateway, spread: Duration) {
 
 fn ask_to_move(link: &Link) {
     let after_ms = u64::from(link.session.low_byte()) * RETURN_MAX_MS / 256;
-    link.outbox.send(text(|out| reply::reconnect(out, after_ms, "draining")));
+    link.say(|out| reply::reconnect(out, after_ms, "draining"));
     link.close(CloseCode::Restarting, Disconnect::Drain, &format!("draining; reconnect after {after_ms} ms"));
 }

@@ -120,6 +120,16 @@ impl Link {
         }
     }
 
+    /// Sends what `write` writes, as this connection's dialect frames it.
+    pub fn say(&self, write: impl FnOnce(&mut BytesMut)) {
+        let mut out = BytesMut::with_capacity(256);
+        match self.dialect {
+            Dialect::Json | Dialect::Envelope => frame::frame_text(&mut out, write),
+            Dialect::EventStream => frame::sse_event(&mut out, None, write),
+        }
+        self.outbox.send(out.freeze());
+    }
+
     /// Asks for the end of the connection.
     pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
         self.outbox.ask_close(Close { code: code.number(), reason: reason.to_owned(), cause });
@@ -153,6 +163,14 @@ impl Link {
                 frame::frame_text(&mut out, |out| envelope::heartbeat(out, sender, unix_ms));
             }
             Dialect::Envelope => {}
+            // Nobody answers on a one-way stream: a reader that is gone shows by what it does not take.
+            Dialect::EventStream => {
+                frame::sse_comment(&mut out);
+                if let Some(number) = due.ping {
+                    beat.pulse.pong(number);
+                }
+                return self.outbox.send(out.freeze());
+            }
         }
         if let Some(number) = due.ping {
             beat.awaiting = self.outbox.written();

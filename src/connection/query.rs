@@ -33,6 +33,18 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
     Ok(query)
 }
 
+/// The names in `?channels=a,b` (which may be repeated), each once; broken escapes name nothing.
+pub(super) fn channels(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let lists = text.split('&').filter_map(|pair| decode(pair.strip_prefix("channels=")?));
+    for name in lists.collect::<Vec<_>>().iter().flat_map(|list| list.split(',')) {
+        if !name.is_empty() && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
 /// Fills a place that must be empty with a value that must be there.
 fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), Malformed> {
     if place.is_some() || value.is_none() {
@@ -76,6 +88,15 @@ mod tests {
         assert!(query.auth_by_message && query.ticket.is_none());
         assert!(read("").is_ok_and(|query| query.token.is_none() && !query.auth_by_message));
         assert!(read("token=").is_ok_and(|query| query.token.as_deref() == Some("")), "empty is not malformed");
+    }
+
+    #[test]
+    fn channels_are_named_in_order_and_once() {
+        assert_eq!(
+            channels("token=x&channels=ticker:BTC,orders&channels=orders,trades%3ABTC"),
+            ["ticker:BTC", "orders", "trades:BTC"]
+        );
+        assert!(channels("channels=&channel=x").is_empty());
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Connection {
                         Dialect::Envelope => {
                             Inbound::decode_envelope(&mut self.session, text, now_ms, &self.bucket, &self.gateway)
                         }
+                        Dialect::EventStream => continue,
                     };
                     let closes = next.closes();
                     inbound.push(next);
@@ -267,7 +268,7 @@ impl Connection {
 
     /// Sends one text frame.
     pub(super) fn reply(&self, write: impl FnOnce(&mut BytesMut)) {
-        self.link.outbox.send(text(write));
+        self.link.say(write);
     }
 }
 

@@ -5,14 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
-
 use super::link::Link;
 use crate::{
     backplane::Unavailable,
     hub::{Backlog, CaughtUp, Form, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
     model::{Class, Start, StreamId},
-    protocol::{code::ErrorCode, frame, reply},
+    protocol::{code::ErrorCode, reply},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
@@ -181,9 +179,7 @@ impl Subscriptions {
         let channels: Vec<_> = begun.chain(again).collect();
         let errors: Vec<_> =
             refused.iter().map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message }).collect();
-        let mut out = BytesMut::with_capacity(160 + 120 * (channels.len() + errors.len()));
-        frame::frame_text(&mut out, |out| reply::subscribed(out, id, &channels, &errors));
-        link.outbox.send(out.freeze());
+        link.say(|out| reply::subscribed(out, id, &channels, &errors));
     }
 
     fn cursor_of(&self, channel: &str) -> Option<StreamId> {
@@ -208,7 +204,7 @@ impl Subscriptions {
         }
         let channel = (!plan.in_user_stream).then(|| plan.channels[0].clone());
         let form = Form { kind: self.kind, channel };
-        let slot = plan.interest.open(outbox, &form, plan.backlog.cursor);
+        let slot = plan.interest.open(outbox, &form, plan.backlog.cursor, plan.begins);
         let narrowed = narrowed(&plan.channels, plan.in_user_stream, plan.max_rate);
         let member = Member { outbox: outbox.clone(), slot, narrowed };
         plan.interest.push_backlog(&member, &form, &plan.backlog, drained).await;

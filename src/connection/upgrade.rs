@@ -1,28 +1,25 @@
 //! From a request to a WebSocket: who is it, may it come in, and if not, how is it told. A browser can't see the status
 //! of a failed upgrade, so it is upgraded and closed with the code; others get a plain HTTP answer.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::{Instant, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, Request, State},
     response::Response,
-    routing::any,
+    routing::{any, get},
 };
 use hyper::{StatusCode, header, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{
-    address::{Permit, RefusedBy},
+    admission::{Admitted, Endpoint},
+    event_stream,
     frame::Reader,
     gateway::Gateway,
-    handshake::{self, Credential, Handshake, Refusal, Upgrade},
+    handshake::{self, Handshake, Refusal, Upgrade},
     link::{Clock, Link},
     problem::Problem,
     pulse::Pulse,
@@ -30,16 +27,15 @@ use super::{
     subscriptions::Subscriptions,
 };
 use crate::{
-    auth::{Identity, TokenError},
-    config::{Dialect, OverLimit, Profile, TokenRule},
+    config::Dialect,
     hub::{FormKind, Outbox, ReplayLimits, Socket},
-    metrics::{Handshake as Outcome, RateScope},
-    model::{SessionId, check_name},
+    metrics::Handshake as Outcome,
+    model::ReplicaId,
     protocol::{
         code::CloseCode,
         reply::{self, Welcome, WelcomeLimits},
     },
-    registry::{Admission, ConnectionInfo, SessionRecord, Verdict},
+    registry::{ConnectionInfo, SessionRecord},
     session::Session,
 };
 
@@ -52,46 +48,13 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
             profile: profile.clone(),
             gauge: gateway.metrics.connections.resolve(&profile.name),
         };
-        router = router.route(&profile.path, any(upgrade).with_state(endpoint));
+        let route = match profile.dialect {
+            Dialect::Json | Dialect::Envelope => any(upgrade),
+            Dialect::EventStream => get(event_stream::open),
+        };
+        router = router.route(&profile.path, route.with_state(endpoint));
     }
     router
-}
-
-/// One profile with all that it needs.
-#[derive(Clone)]
-struct Endpoint {
-    gateway: Arc<Gateway>,
-    profile: Arc<Profile>,
-    gauge: prometheus::IntGauge,
-}
-
-/// A client that is let in.
-struct Admitted {
-    identity: Option<Identity>,
-    session: SessionId,
-    /// What it had subscribed before, when it resumes.
-    resumed: Option<SessionRecord>,
-    deferred: bool,
-    permit: Permit,
-}
-
-/// A client that is not let in.
-struct Refused {
-    status: StatusCode,
-    code: CloseCode,
-    reason: &'static str,
-    outcome: Outcome,
-    retry_after_s: Option<u64>,
-}
-
-impl Refused {
-    const fn new(status: StatusCode, code: CloseCode, reason: &'static str, outcome: Outcome) -> Self {
-        Self { status, code, reason, outcome, retry_after_s: None }
-    }
-
-    const fn after(self, seconds: u64) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
-    }
 }
 
 async fn upgrade(
@@ -123,7 +86,7 @@ async fn upgrade(
         }
     };
     let address = endpoint.gateway.address(peer.ip(), &parts.headers);
-    match endpoint.admit(&handshake, address).await {
+    match endpoint.admit(&handshake.credential, handshake.session, address).await {
         Ok(admitted) => {
             metrics.handshakes_total.of(Outcome::Accepted).inc();
             metrics.handshake_duration_seconds.observe(started.elapsed().as_secs_f64());
@@ -134,158 +97,12 @@ async fn upgrade(
             if handshake.browser {
                 return endpoint.close_at_once(&mut parts, &handshake.upgrade, refused.code, refused.reason);
             }
-            let code = Some((refused.code.number(), refused.code.name()));
-            let retry_after_s = refused.retry_after_s;
-            Problem { code, retry_after_s, ..Problem::new(refused.status, refused.reason) }.into_response()
+            refused.into_response()
         }
     }
 }
 
 impl Endpoint {
-    /// The value of the path's one parameter, which becomes part of a topic's name.
-    fn param(&self, path: &str) -> Result<Option<Box<str>>, ()> {
-        let Some(open) = self.profile.path.find('{') else { return Ok(None) };
-        let tail = self.profile.path.find('}').map_or("", |close| &self.profile.path[close + 1..]);
-        let value = path.get(open..).and_then(|rest| rest.strip_suffix(tail)).ok_or(())?;
-        check_name(value).map_err(|_| ())?;
-        Ok(Some(value.into()))
-    }
-
-    async fn admit(&self, handshake: &Handshake, address: std::net::IpAddr) -> Result<Admitted, Refused> {
-        let gateway = &self.gateway;
-        let permit = gateway.addresses.admit(address, Instant::now()).map_err(|refused| {
-            gateway.metrics.rate_limited_total.of(RateScope::Address).inc();
-            let (code, outcome) = match refused.by {
-                RefusedBy::Rate => (CloseCode::RateLimited, Outcome::RateLimited),
-                RefusedBy::Connections | RefusedBy::Addresses => (CloseCode::TryAgainLater, Outcome::AddressLimit),
-            };
-            let reason = "Too many connections from this address";
-            Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, outcome)
-                .after(refused.retry_after.as_secs_f64().ceil() as u64)
-        })?;
-        if !gateway.has_room() {
-            let draining = gateway.closing.load(Ordering::Relaxed);
-            let (code, outcome) = if draining {
-                (CloseCode::Restarting, Outcome::Draining)
-            } else {
-                (CloseCode::TryAgainLater, Outcome::Capacity)
-            };
-            return Err(
-                Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
-            );
-        }
-        let (identity, deferred) = self.identify(&handshake.credential).await?;
-        let (session, resumed) = self.resume(handshake.session, identity.as_ref()).await;
-        if let Some(identity) = &identity {
-            self.admit_user(identity, session).await?;
-        }
-        Ok(Admitted { identity, session, resumed, deferred, permit })
-    }
-
-    /// Who comes, and whether its token is still to come by message.
-    async fn identify(&self, credential: &Credential) -> Result<(Option<Identity>, bool), Refused> {
-        let rule = self.profile.token;
-        if rule == TokenRule::Ignored {
-            return Ok((None, false));
-        }
-        if rule == TokenRule::Publisher
-            && let Credential::Token(key) | Credential::ApiKey(key) = credential
-            && self.gateway.verifier.is_api_key(key.expose())
-        {
-            return Ok((None, false));
-        }
-        match credential {
-            Credential::Token(token) => self.verify(token.expose()).await.map(|identity| (Some(identity), false)),
-            Credential::Ticket(ticket) => {
-                let token = self.gateway.registry.take_ticket(ticket.expose()).await;
-                match token {
-                    Ok(Some(token)) => self.verify(&token).await.map(|identity| (Some(identity), false)),
-                    Ok(None) => Err(self.unauthorized("Invalid token")),
-                    Err(_) => Err(unavailable()),
-                }
-            }
-            Credential::Deferred if rule == TokenRule::Required => Ok((None, true)),
-            Credential::ApiKey(_) => Err(self.unauthorized("Invalid token")),
-            Credential::None | Credential::Deferred => match rule {
-                TokenRule::Required => Err(self.missing()),
-                TokenRule::Publisher if !self.gateway.config.development => Err(self.missing()),
-                _ => Ok((None, false)),
-            },
-        }
-    }
-
-    fn missing(&self) -> Refused {
-        self.gateway.metrics.auth_failures_total.of(crate::metrics::AuthFailure::Missing).inc();
-        self.unauthorized("Authentication required")
-    }
-
-    async fn verify(&self, token: &str) -> Result<Identity, Refused> {
-        let now = SystemTime::now();
-        let verifier = &self.gateway.verifier;
-        let verified = match verifier.verify_now(token, now) {
-            Some(verified) => verified,
-            None => verifier.verify(token, now).await,
-        };
-        let identity = verified.map_err(|error: TokenError| {
-            self.gateway.metrics.auth_failures_total.of(error.reason()).inc();
-            if error.is_ours() { unavailable() } else { self.unauthorized("Invalid token") }
-        })?;
-        if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
-            let reason = "The token has no publish right";
-            return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));
-        }
-        Ok(identity)
-    }
-
-    fn unauthorized(&self, reason: &'static str) -> Refused {
-        let code = CloseCode::from_number(self.profile.refusal_code).unwrap_or(CloseCode::AuthRequired);
-        Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
-    }
-
-    /// The session to go on with: an old one if it may be resumed, else a new one.
-    async fn resume(
-        &self,
-        wanted: Option<SessionId>,
-        identity: Option<&Identity>,
-    ) -> (SessionId, Option<SessionRecord>) {
-        let Some(session) = wanted else { return (SessionId::random(), None) };
-        let recalled = self.gateway.registry.recall(session).await.ok().flatten();
-        let user = identity.map(|identity| identity.user.as_str());
-        let own = |record: &SessionRecord| record.profile == self.profile.name && record.user.as_deref() == user;
-        match recalled.filter(own) {
-            Some(record) => (session, Some(record)),
-            None => (SessionId::random(), None),
-        }
-    }
-
-    async fn admit_user(&self, identity: &Identity, session: SessionId) -> Result<(), Refused> {
-        let limits = &self.gateway.config.limits;
-        let admission = Admission {
-            user: identity.user.clone(),
-            session,
-            connections_max: limits.connections_per_user_max,
-            evict_oldest: limits.over_limit == OverLimit::EvictOldest,
-            issued_at: identity.issued_at,
-        };
-        match self.gateway.registry.admit(&admission).await {
-            Ok(Verdict::Admitted { .. }) => Ok(()),
-            Ok(Verdict::Refused { .. }) => {
-                let (code, reason) = (CloseCode::TooManyConnections, "Maximum connections exceeded");
-                Err(Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, Outcome::UserLimit).after(5))
-            }
-            Ok(Verdict::Revoked) => {
-                let (code, reason) = (CloseCode::UserInactive, "User not found or inactive");
-                Err(Refused::new(StatusCode::FORBIDDEN, code, reason, Outcome::Forbidden))
-            }
-            // While Redis is away nobody can be counted; readiness tells. Who comes here all the same is let in, and
-            // counted when Redis is back.
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be counted");
-                Ok(())
-            }
-        }
-    }
-
     /// Answers 101 and lets the connection live.
     fn accept(
         self,
@@ -403,13 +220,8 @@ impl Connection {
 
     /// Tells the registry of the connection, or whose it is now.
     pub(super) fn note_opened(&self) {
-        self.gateway.registry.opened(ConnectionInfo {
-            session: self.session.id.to_string(),
-            replica: self.gateway.replica.to_string(),
-            user: self.link.user().map(ToString::to_string),
-            profile: self.session.profile.name.clone(),
-            connected_ms: self.link.opened_ms,
-        });
+        let info = info(&self.link, &self.gateway.replica, &self.session.profile.name);
+        self.gateway.registry.opened(info);
     }
 
     fn greet(&self, resumed: bool) {
@@ -450,6 +262,17 @@ impl Connection {
     }
 }
 
+/// What the registry is told of a connection.
+pub(super) fn info(link: &Link, replica: &ReplicaId, profile: &str) -> ConnectionInfo {
+    ConnectionInfo {
+        session: link.session.to_string(),
+        replica: replica.to_string(),
+        user: link.user().map(ToString::to_string),
+        profile: profile.to_owned(),
+        connected_ms: link.opened_ms,
+    }
+}
+
 /// The TCP stream under an upgraded connection, and what was read ahead.
 async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
@@ -469,9 +292,4 @@ fn switching(upgrade: &Upgrade) -> Response {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static(protocol));
     }
     response
-}
-
-const fn unavailable() -> Refused {
-    let reason = "Tokens can't be verified now";
-    Refused::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, Outcome::Unavailable).after(2)
 }

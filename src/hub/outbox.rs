@@ -348,6 +348,12 @@ impl Outbox {
         self.state.lock().queue.slot(id).map(|slot| slot.queued)
     }
 
+    /// The cursors of a client that has all that was written, in the order of its subscriptions.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<StreamId> {
+        self.state.lock().queue.cursors().collect()
+    }
+
     /// Every subscription with the last position wholly written to the socket.
     #[must_use]
     pub fn written(&self) -> Vec<(SlotId, StreamId)> {

@@ -37,6 +37,8 @@ pub struct Slot {
     pub class: Class,
     /// Written before everything public when both wait: the reliable private channels.
     pub urgent: bool,
+    /// Its positions are cursors: the topic is retained, and not only for its newest value.
+    pub counted: bool,
     pub form: Form,
     pub stage: Stage,
     /// Tells apart the joinings of one subscription: only the last one counts.
@@ -162,6 +164,11 @@ impl Queue {
     /// Every subscription with the last position wholly written.
     pub fn written(&self) -> impl Iterator<Item = (SlotId, StreamId)> {
         self.slots.iter().map(|(id, slot)| (*id, slot.written))
+    }
+
+    /// The cursors of a client that has all that was written, in the order of its subscriptions.
+    pub fn cursors(&self) -> impl Iterator<Item = StreamId> {
+        self.slots.iter().filter(|(_, slot)| slot.counted).map(|(_, slot)| slot.written)
     }
 
     #[must_use]
