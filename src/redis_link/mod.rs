@@ -271,7 +271,6 @@ impl Shared {
         });
         if changed && before != 0 {
             tracing::warn!(before, generation, "redis is another server than before, or was restarted");
-            self.metrics.generation_changes_total.inc();
             self.pool.renew();
             self.subscriptions.emit(Event::GenerationChanged);
         }

@@ -4,6 +4,7 @@
 mod conformance;
 mod conformance_registry;
 mod http_outcomes;
+mod publishing_from_redis;
 mod redis_faults;
 mod support;
 mod trading;

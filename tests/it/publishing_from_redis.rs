@@ -1,0 +1,160 @@
+//! `docs/publishing-from-redis.md`, run: every example publishes to a real server, and arrives at a follower.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+use tickgate::{
+    backplane::{Backplane, Redis},
+    metrics::Metrics,
+    model::{Message, Topic, UserId},
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+
+use crate::support::{
+    eventually,
+    follower::{Follower, ids, number, redis_config, retain, text, topic},
+    redis::RedisServer,
+};
+
+const DOCUMENT: &str = include_str!("../../docs/publishing-from-redis.md");
+const RIGHTS: &str = include_str!("../../deploy/redis/users.acl");
+const PUBLISH: &str = include_str!("../../src/backplane/redis/scripts/publish.lua");
+const GENERATION: &str = include_str!("../../src/redis_link/scripts/generation.lua");
+
+/// The example in a language, as the document has it.
+fn example(language: &str) -> &'static str {
+    let start = format!("```{language}\n");
+    let (_, rest) = DOCUMENT.split_once(&start).expect("an example");
+    rest.split_once("```").expect("its end").0
+}
+
+/// A server with the documented users, and a follower with the gateway's rights only.
+struct Stage {
+    server: RedisServer,
+    backplane: Backplane,
+    follower: Follower,
+    link: RedisLink,
+    directory: TempDir,
+    _tasks: Tasks,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let server = RedisServer::start();
+        for line in RIGHTS.lines().filter(|line| !line.starts_with("user default")) {
+            let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(line.split(' ').skip(1)).collect();
+            server.run::<()>(&words).await;
+        }
+        let tasks = Tasks::new();
+        let url = format!("redis://tickgate:change-me@127.0.0.1:{}/", server.port());
+        let link = RedisLink::start(&redis_config(&url), &tasks, Metrics::new());
+        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        let follower = Follower::follow(&backplane);
+        let directory = TempDir::with_prefix("tickgate-example-").expect("a temporary directory");
+        fs::write(directory.path().join("publish.lua"), PUBLISH).expect("written");
+        fs::write(directory.path().join("generation.lua"), GENERATION).expect("written");
+        Self { server, backplane, follower, link, directory, _tasks: tasks }
+    }
+
+    /// Runs the example as the documented engine user.
+    async fn run(&self, program: &Path, arguments: &[&str], language: &str) -> Output {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(example(language)).current_dir(self.directory.path());
+        command.env("REDIS_URL", format!("redis://engine:change-me-too@127.0.0.1:{}", self.server.port()));
+        let run = tokio::task::spawn_blocking(move || command.output());
+        let output = run.await.expect("the thread").expect("the program can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+        output
+    }
+
+    async fn one_ticker(&self, price: &str) -> Vec<Message> {
+        let ticker = topic("ticker:BTCUSDT");
+        let arrived = self.follower.has_arrived(&ticker, 1).await;
+        assert!(text(&arrived[0]).contains(price), "{}", text(&arrived[0]));
+        // The gateway goes on in the same epoch, without a hole.
+        let published = self.backplane.publish(number(&ticker, &retain(1000), 1)).await.expect("accepted");
+        assert_eq!(published.id, Some(ids(&arrived)[0].next()));
+        arrived
+    }
+
+    /// A ticker, and an order that was published twice with the same `msg_id`.
+    async fn ticker_and_one_order(&self, price: &str) {
+        self.one_ticker(price).await;
+        let alice = Topic::user_stream(&UserId::new("alice").expect("a user"));
+        self.backplane.publish(number(&alice, &retain(1000), 1)).await.expect("accepted");
+        let arrived = self.follower.has_arrived(&alice, 2).await;
+        assert_eq!((arrived.len(), arrived[0].channel.as_deref()), (2, Some("orders")));
+    }
+
+    async fn follow_examples(&self) {
+        let alice = Topic::user_stream(&UserId::new("alice").expect("a user"));
+        self.follower.want(&self.backplane, &topic("ticker:BTCUSDT")).await;
+        self.follower.want(&self.backplane, &alice).await;
+        eventually("commands work", async || self.link.command().ok()).await;
+    }
+}
+
+/// An interpreter that has the example's package, named in a variable.
+fn interpreter(variable: &str, default: &str) -> std::path::PathBuf {
+    std::env::var_os(variable).map_or_else(|| default.into(), Into::into)
+}
+
+#[tokio::test]
+async fn the_redis_cli_example_publishes() {
+    let stage = Stage::set().await;
+    stage.follow_examples().await;
+    stage.run(Path::new("sh"), &["-ec"], "sh").await;
+    stage.one_ticker("50000.10").await;
+}
+
+#[tokio::test]
+#[ignore = "needs the Python package redis (pip install redis); TICKGATE_TEST_PYTHON names the interpreter"]
+async fn the_python_example_publishes() {
+    let stage = Stage::set().await;
+    stage.follow_examples().await;
+    let output = stage.run(&interpreter("TICKGATE_TEST_PYTHON", "python3"), &["-c"], "python").await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.lines().nth(2).is_some_and(|line| line.contains("True")), "{said}");
+    stage.ticker_and_one_order("50000.20").await;
+}
+
+#[tokio::test]
+#[ignore = "needs the Node package redis (npm install redis); NODE_PATH names its folder"]
+async fn the_node_example_publishes() {
+    let stage = Stage::set().await;
+    stage.follow_examples().await;
+    let output = stage.run(&interpreter("TICKGATE_TEST_NODE", "node"), &["-e"], "javascript").await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.lines().nth(2).is_some_and(|line| line.contains("duplicate: true")), "{said}");
+    stage.ticker_and_one_order("50000.30").await;
+}
+
+#[tokio::test]
+async fn the_documented_rights_suffice_for_a_replica() {
+    let stage = Stage::set().await;
+    stage.follow_examples().await;
+    let (orders, rule) = (topic("orders"), retain(100));
+    stage.follower.want(&stage.backplane, &orders).await;
+    let first = stage.backplane.publish(number(&orders, &rule, 1)).await.expect("accepted").id.expect("an id");
+    let page = async || stage.backplane.read(&orders, tickgate::model::StreamId::ZERO, 10).await.expect("a page");
+    assert!(page().await.contiguous);
+    let connections = async || {
+        let info: String = stage.server.run(&["INFO", "stats"]).await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.expect("a count").trim().parse::<u64>().expect("a number")
+    };
+    let before = connections().await;
+    for _ in 0..10 {
+        page().await;
+        stage.backplane.heads(std::slice::from_ref(&orders)).await.expect("heads");
+    }
+    assert_eq!(connections().await - before, 1, "the pool keeps its connections; one is the test's own");
+    // After a change of server it may verify and mark, too.
+    assert_eq!(stage.follower.has_arrived(&orders, 1).await[0].id, Some(first));
+}
