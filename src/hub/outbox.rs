@@ -19,7 +19,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    metrics::{self, Metrics},
+    metrics::{self, Held, Metrics},
     model::StreamId,
 };
 
@@ -60,6 +60,8 @@ struct State {
     /// On a shard's list to be flushed.
     dirty: bool,
     ending: Ending,
+    /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
+    slow: Option<Held>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,17 +153,29 @@ impl Outbox {
         match state.queue.offer(id, batch, self.shared.limits) {
             Offered::Queued => {}
             Offered::Ignored => return false,
-            Offered::Conflated(skipped) => self.shared.metrics.conflated_total.inc_by(skipped.into()),
+            Offered::Conflated(skipped) => {
+                self.shared.metrics.conflated_total.inc_by(skipped.into());
+                // A value that replaces one of the same moment is no sign of a slow socket.
+                if state.queue.blocked {
+                    self.is_slow(&mut state);
+                }
+            }
             Offered::Dropped(dropped) => {
+                self.is_slow(&mut state);
                 self.shared.metrics.dropped_total.inc_by(dropped.into());
                 self.shared.metrics.gaps_total.of(metrics::Gap::SlowConsumer).inc();
             }
             Offered::Lags => {
+                self.is_slow(&mut state);
                 self.shared.metrics.lagged_total.inc();
                 return false;
             }
         }
         !std::mem::replace(&mut state.dirty, true)
+    }
+
+    fn is_slow(&self, state: &mut State) {
+        state.slow.get_or_insert_with(|| Held::one(&self.shared.metrics.slow_consumers));
     }
 
     /// Adds what a catch-up brings.
@@ -219,6 +233,7 @@ impl Outbox {
                 Err(_) => return self.broken(state),
             }
         }
+        state.slow = None;
         if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
             self.waker.wake();
         }
@@ -232,6 +247,7 @@ impl Outbox {
 
     fn broken(&self, state: &mut State) {
         state.ending = Ending::Shut;
+        state.slow = None;
         state.queue.clear();
         self.waker.wake();
     }
@@ -288,6 +304,7 @@ impl Outbox {
             let items = state.queue.consume(offered);
             self.shared.wrote(offered, items);
         }
+        state.slow = None;
         self.progress.fetch_add(body.len() as u64, Ordering::Relaxed);
         if std::mem::take(&mut state.queue.blocked) {
             self.waker.wake();
@@ -387,3 +404,7 @@ impl Outbox {
         (self.progress.load(Ordering::Relaxed), self.state.lock().queue.blocked)
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

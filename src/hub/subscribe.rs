@@ -3,7 +3,10 @@
 //! Every subscription begins lagging at its cursor and is caught up: from the ring when that covers it, from the
 //! stream otherwise, page by page as the socket drains; then it is joined, atomically, where the two meet.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Hub,
@@ -110,6 +113,7 @@ impl Interest {
     }
 
     async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        let begun = Instant::now();
         let mark = Mark { replayed: true, ..Mark::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
@@ -143,6 +147,7 @@ impl Interest {
         let metrics = &self.hub.metrics;
         metrics.replay_requests_total.of(source).inc();
         metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
+        metrics.replay_duration_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(backlog)
     }
 

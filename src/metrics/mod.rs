@@ -7,10 +7,12 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 mod family;
+mod held;
 mod labels;
 mod process;
 
 pub use family::{ByEndpoint, Family};
+pub use held::Held;
 pub use labels::{
     AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, Replay, Route,
     StatusClass,
@@ -98,13 +100,13 @@ metrics! {
     dropped_total: IntCounter = "Messages of event topics that were dropped for slow clients.";
     lagged_total: IntCounter = "Subscriptions that fell behind their outbox and were caught up from the stream.";
     gaps_total: Family<Gap, IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
-    slow_consumers: IntGauge = "Connections whose outbox is over its bound now.";
+    slow_consumers: IntGauge = "Connections that miss values or are caught up now, because their socket takes too little.";
     delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled).";
     fan_out_duration_seconds: Histogram [WORK] = "Walking the subscribers of one publication.";
 
     replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by what answered them.";
     replayed_messages_total: IntCounter = "Messages sent again to clients that missed them.";
-    replay_duration_seconds: Histogram [LATENCY] = "From a request for missed messages to the last of them.";
+    replay_duration_seconds: Histogram [LATENCY] = "From a request for missed messages until they are gathered.";
 
     redis_up: Family<Link, IntGauge> = "1 while the link to Redis works.";
     redis_reconnects_total: Family<Link, IntCounter> = "Links to Redis made anew.";

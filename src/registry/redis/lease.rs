@@ -65,8 +65,10 @@ async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
     let index_life = inner.index_ttl_ms();
     let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     renewal.arg(inner.local.replica.as_str()).arg(figures).arg(inner.replica_ttl_ms()).arg(index_life);
-    let (now_ms, running, ended): (u64, u8, Vec<String>) = inner.run(&inner.scripts.replica, &renewal).await?;
+    let answer = inner.run(&inner.scripts.replica, &renewal).await?;
+    let (now_ms, running, ended, alive): (u64, u8, Vec<String>, i64) = answer;
     inner.clock.set(now_ms);
+    inner.link.metrics().replicas.set(alive);
     let mut expire = redis::cmd("PEXPIRE");
     expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(index_life);
     let _: Value = inner.ask(&expire).await?;
@@ -77,7 +79,10 @@ async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
 async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
     match sweep(inner, replica).await {
         Ok(None) => {}
-        Ok(Some(sessions)) => tracing::info!(%replica, sessions, "swept after a replica that is gone"),
+        Ok(Some(sessions)) => {
+            inner.link.metrics().sessions_swept_total.inc_by(sessions as u64);
+            tracing::info!(%replica, sessions, "swept after a replica that is gone");
+        }
         Err(failure) => tracing::debug!(%replica, %failure, "a sweep was interrupted"),
     }
 }

@@ -1,0 +1,93 @@
+use std::{future::poll_fn, time::Duration};
+
+use super::*;
+use crate::{
+    backplane::{Backplane, Memory},
+    config::Config,
+    hub::{Form, FormKind, Hub, Interest, Member, MemorySocket, RingLimits, Settings},
+    model::{Publication, Topic},
+    tasks::Tasks,
+};
+
+/// One client of one topic, whose socket takes nothing until it is told to.
+struct Client {
+    backplane: Backplane,
+    metrics: Arc<Metrics>,
+    topic: Topic,
+    rule: Arc<crate::model::TopicRule>,
+    outbox: Arc<Outbox>,
+    _interest: Interest,
+    /// Their end is the hub's.
+    _tasks: Tasks,
+}
+
+impl Client {
+    async fn of(topic: &str) -> Self {
+        let (metrics, backplane, tasks) = (Metrics::new(), Backplane::Memory(Memory::new()), Tasks::new());
+        let settings = Settings {
+            shards: 1,
+            ring: RingLimits { messages_max: 100, bytes_max: 1 << 20 },
+            linger: Duration::from_secs(9),
+            compare_interval: Duration::from_secs(99),
+        };
+        let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
+        let topic = Topic::public(topic).unwrap();
+        let rule = Config::development().topics.of_topic(&topic).clone();
+        let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
+        let socket = Socket::Memory(Mutex::new(MemorySocket::default()));
+        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
+        let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
+        let interest = hub.interest(&topic, &rule);
+        interest.ready(Duration::from_secs(5)).await.unwrap();
+        let slot = interest.open(&outbox, &form, interest.head());
+        let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+        interest.catch_up(&member, &form, true).await.unwrap();
+        Self { backplane, metrics, topic, rule, outbox, _interest: interest, _tasks: tasks }
+    }
+
+    /// Publishes one by one, each walked by the hub before the next.
+    async fn publish(&self, count: u64) {
+        for _ in 0..count {
+            let goal = self.metrics.deliveries_total.get() + 1;
+            let (topic, rule) = (self.topic.clone(), self.rule.clone());
+            let payload = Bytes::from_static(br#"{"price":"1"}"#);
+            self.backplane.publish(Publication { topic, channel: None, payload, msg_id: None, rule }).await.unwrap();
+            while self.metrics.deliveries_total.get() < goal {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// The socket takes everything from now on, and the outbox is written out.
+    async fn read_on(&self) {
+        let Socket::Memory(socket) = self.outbox.socket() else { panic!("not in memory") };
+        socket.lock().room = usize::MAX;
+        poll_fn(|cx| self.outbox.poll_flush(cx)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_slow_from_its_first_loss_until_all_that_waits_is_written() {
+    for topic in ["trades:BTCUSDT", "ticker:BTCUSDT"] {
+        let client = Client::of(topic).await;
+        client.publish(1).await;
+        assert_eq!(client.metrics.slow_consumers.get(), 0, "{topic}: nothing is lost yet");
+        client.publish(30).await;
+        assert_eq!(client.metrics.slow_consumers.get(), 1, "{topic}: one client, however much it lost");
+        client.read_on().await;
+        assert_eq!(client.metrics.slow_consumers.get(), 0, "{topic}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
+    let client = Client::of("trades:BTCUSDT").await;
+    client.publish(30).await;
+    assert_eq!(client.metrics.slow_consumers.get(), 1);
+    client.outbox.shut(None, false);
+    let metrics = client.metrics.clone();
+    drop(client);
+    while metrics.slow_consumers.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
