@@ -39,7 +39,7 @@ impl Client {
         let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
         let interest = hub.interest(&topic, &rule);
         interest.ready(Duration::from_secs(5)).await.unwrap();
-        let slot = interest.open(&outbox, &form, interest.head());
+        let slot = interest.open(&outbox, &form, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, narrowed: None };
         interest.catch_up(&member, &form, true).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, _interest: interest, _tasks: tasks }
