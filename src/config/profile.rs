@@ -83,7 +83,7 @@ pub struct SymbolVerb {
 const WELCOME: &str = "Connected to Tickgate";
 
 /// Paths of the public listener that no profile can take.
-const RESERVED: [&str; 6] = ["/", "/sse", "/health", "/livez", "/readyz", "/ws/status"];
+const RESERVED: [&str; 5] = ["/", "/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
 pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {

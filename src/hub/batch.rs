@@ -165,10 +165,8 @@ fn for_each_channel(form: &Form, filter: Option<&[Arc<str>]>, mut tell: impl FnM
 fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8]) {
     match kind {
         FormKind::WebSocket => push::push_with(buf, meta, payload),
-        FormKind::EventStream => {
-            let id = meta.id.map(|id| id.to_string());
-            push::push_sse(buf, id.as_deref(), meta, payload);
-        }
+        // Without an id of its own: a reader's cursors follow each piece of its stream.
+        FormKind::EventStream => push::push_sse(buf, None, meta, payload),
     }
 }
 
