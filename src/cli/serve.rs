@@ -46,10 +46,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     let mut signals = Signals::listen().map_err(|error| Failure::new(format!("can't listen for signals: {error}")))?;
     let shown = config.clone();
-    let app = App::build(config).await.map_err(|error| Failure::new(error.to_string()))?;
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
+    let app = App::build(config).await.map_err(|error| failed(&error))?;
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
-        let addresses = [shown.server.listen, shown.server.ops_listen];
+        // Not the configured ones: port 0 becomes a free one.
+        let addresses =
+            [app.public_address().map_err(|e| failed(&e))?, app.operations_address().map_err(|e| failed(&e))?];
         print(&greeting(&shown, addresses, &program, SystemTime::now()))?;
     }
     let (end, ended) = oneshot::channel();
