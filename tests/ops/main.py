@@ -7,6 +7,10 @@ import sys
 
 import chart  # noqa: F401  each module declares its checks when imported
 import containers  # noqa: F401
+import live_image  # noqa: F401
+import live_prometheus  # noqa: F401
+import live_proxies  # noqa: F401
+import live_rollout  # noqa: F401
 import monitoring  # noqa: F401
 import policy  # noqa: F401
 from checks import REGISTRY

@@ -1,0 +1,121 @@
+"""A real Prometheus scrapes three real replicas, evaluates the rules, and answers every query of the dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from pathlib import Path
+
+from checks import ROOT, Failed, check
+from cluster import Cluster, free_ports, get, wait_until
+from live_proxies import Client
+from monitoring import dashboard_queries, documented, rules
+from tools import debian, library_path, run
+
+SCRAPE_SECONDS = 1
+
+
+@check("live: every metric of three replicas passes promtool, and the list is complete", live=True)
+def metrics() -> str:
+    program = debian("promtool")
+    with Cluster(3) as cluster:
+        _traffic(cluster)
+        for replica in cluster.replicas:
+            found = run(program, "check", "metrics", input=replica.metrics())
+            if found.returncode:
+                raise Failed(f"promtool check metrics: {found.stdout.strip()}")
+        exported = set(re.findall(r"^# TYPE (\w+) ", cluster.replicas[0].metrics(), flags=re.MULTILINE))
+        known = set(documented())
+        if exported != known:
+            raise Failed(f"docs/metrics.md: not exported {sorted(known - exported)}, not listed {sorted(exported - known)}")
+        return f"{len(exported)} metrics"
+
+
+@check("live: Prometheus scrapes three replicas and answers dashboard and rules", live=True)
+def prometheus() -> str:
+    program = debian("prometheus")
+    with Cluster(3) as cluster:
+        (port,) = free_ports(1)
+        path = _configuration(Path(cluster.folder), [replica.ops for replica in cluster.replicas])
+        command = [program, f"--config.file={path}", f"--storage.tsdb.path={cluster.folder}/tsdb",
+                   f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
+        cluster.run("prometheus", command, library_path())
+        base = f"http://127.0.0.1:{port}/api/v1"
+        wait_until(lambda: _ask(base, "count(up == 1)") == [3.0], 30, "Prometheus reaches three replicas", 0.5)
+        client = _traffic(cluster)
+        # Rates need two scrapes after the traffic.
+        wait_until(lambda: (_ask(base, "min(count_over_time(up[1m]))") or [0])[0] >= 8, 60, "eight scrapes", 0.5)
+        queries = dashboard_queries()
+        empty = [title for title, query in queries if not _ask(base, query.replace("[1m]", "[30s]"))]
+        if empty := [title for title in empty if title not in QUIET_PANELS]:
+            raise Failed(f"no data for {', '.join(sorted(set(empty)))}")
+        if (connections := _ask(base, "sum(tickgate_connections)")) != [2.0]:
+            raise Failed(f"two clients are connected, Prometheus says {connections}")
+        firing = _check_rules(base)
+        for each in client:
+            each.socket.close()
+        return f"{len(queries)} dashboard queries answered, {len(rules())} rules evaluated, {firing} alerts firing"
+
+
+# Quotients of nothing, and what only faults make.
+QUIET_PANELS = {"Drains", "Frames a write"}
+
+
+def _configuration(folder: Path, ports: list[int]) -> Path:
+    """The shipped configuration with the addresses of this test, scraping faster."""
+    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    for number, port in enumerate(ports, 1):
+        text = text.replace(f"gateway-{number}:8001", f"127.0.0.1:{port}")
+    text = text.replace("/etc/prometheus/rules.yaml", str(ROOT / "deploy/prometheus/rules.yaml"))
+    text = re.sub(r"(scrape_interval|scrape_timeout|evaluation_interval): \d+s", rf"\1: {SCRAPE_SECONDS}s", text)
+    path = folder / "prometheus.yml"
+    path.write_text(text)
+    return path
+
+
+def _traffic(cluster: Cluster) -> list[Client]:
+    """Something of everything: two clients, private and public messages, a resume."""
+    from cluster import token
+
+    replica = cluster.replicas[0]
+    trader = Client(f"ws://127.0.0.1:{replica.port}/ws/trading?token={token('alice')}")
+    trader.subscribe()
+    watcher = Client(f"ws://127.0.0.1:{cluster.replicas[1].port}/ws/market")
+    watcher.socket.send(json.dumps({"type": "subscribe", "channels": ["trades:BTCUSDT"]}))
+    watcher.reply("subscribed")
+    for number in range(200):
+        at = number % len(cluster.replicas)
+        cluster.publish("orders", {"type": "order_update", "order_id": str(number)}, user="alice", replica=at)
+        cluster.publish("trades:BTCUSDT", {"type": "trade", "price": "1.0"}, replica=at)
+    first = trader.orders(200)[0]
+    again = Client(f"ws://127.0.0.1:{cluster.replicas[2].port}/ws/trading?token={token('alice')}")
+    again.subscribe(since=first["_meta"]["id"])
+    again.orders(199)
+    trader.socket.close()
+    return [watcher, again]
+
+
+def _ask(base: str, query: str) -> list[float] | None:
+    """The values of an instant query; None while Prometheus does not answer."""
+    status, text = get(f"{base}/query?query={urllib.parse.quote(query)}")
+    if status == 0:
+        return None
+    answer = json.loads(text)
+    if answer["status"] != "success":
+        raise Failed(f"Prometheus refuses {query}: {answer.get('error')}")
+    return [float(sample["value"][1]) for sample in answer["data"]["result"]]
+
+
+def _check_rules(base: str) -> int:
+    """Every rule was evaluated without an error, and recording rules have values. Answers with how many alerts fire."""
+    groups = json.loads(get(f"{base}/rules")[1])["data"]["groups"]
+    loaded = [rule for group in groups for rule in group["rules"]]
+    if len(loaded) != len(rules()):
+        raise Failed(f"Prometheus loaded {len(loaded)} rules of {len(rules())}")
+    if bad := [f"{rule['name']}: {rule.get('lastError')}" for rule in loaded if rule["health"] != "ok"]:
+        raise Failed("; ".join(bad))
+    firing = [rule["name"] for rule in loaded if rule["type"] == "alerting" and rule["state"] == "firing"]
+    if firing:
+        raise Failed(f"a healthy cluster, and yet {', '.join(firing)}")
+    return len(firing)
