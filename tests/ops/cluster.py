@@ -55,7 +55,8 @@ def token(user: str, seconds: int = 3600, **claims) -> str:
 
     now = int(time.time())
     body = {"sub": user, "iat": now, "exp": now + seconds, **claims}
-    signed = f"{part(b'{"alg":"HS256","typ":"JWT"}')}.{part(json.dumps(body).encode())}"
+    head = json.dumps({"alg": "HS256", "typ": "JWT"})
+    signed = f"{part(head.encode())}.{part(json.dumps(body).encode())}"
     return f"{signed}.{part(hmac.digest(TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256))}"
 
 

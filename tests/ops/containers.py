@@ -23,7 +23,7 @@ def dockerfile() -> None:
 def dockerfile_promises() -> None:
     text = (ROOT / "deploy/Dockerfile").read_text()
     runtime = text[text.index("AS runtime") :]
-    for line in ["USER 65532:65532", 'ENTRYPOINT ["/usr/bin/tickgate"]', 'CMD ["/usr/bin/tickgate", "healthcheck"]', "org.opencontainers.image."]:
+    for line in ["USER 65532:65532", 'ENTRYPOINT ["/usr/bin/tickgate"]', 'CMD ["/usr/bin/tickgate", "healthcheck", "--live"]', "org.opencontainers.image."]:
         if line not in runtime:
             raise Failed(f"the runtime stage lacks {line}")
     if text.count("cargo build") != text.count("--release --locked --bin"):

@@ -22,6 +22,7 @@ DEBIAN = {
     "promtool": ["prometheus"],
     "prometheus": ["prometheus"],
     "nginx": ["nginx", "nginx-common"],
+    "buildah": ["buildah", "golang-github-containers-common", "golang-github-containers-image", "libgpgme11", "libassuan0", "libdevmapper1.02.1"],
     "haproxy": ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"],
 }
 NPM = ["@kubernetes-models/prometheus-operator@6", "@kubernetes-models/keda@2", "@kubernetes-models/gateway-api@2", "@grafana/schema@12", "typescript@5"]
