@@ -104,16 +104,11 @@ class Process:
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.name} has not ended after {seconds:g} s: {self.tail()}") from None
 
-    def stop(self) -> None:
-        """Ends it whatever its state is."""
+    def kill(self) -> None:
+        """Ends it at once."""
         if self.running and self.running.poll() is None:
-            self.send(signal.SIGCONT)
-            self.running.terminate()
-            try:
-                self.running.wait(5)
-            except subprocess.TimeoutExpired:
-                self.running.kill()
-                self.running.wait()
+            self.running.kill()
+            self.running.wait()
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
@@ -184,7 +179,7 @@ class Cluster:
 
     def __exit__(self, kind, value, trace) -> None:
         for process in reversed(self.processes):
-            process.stop()
+            process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, name: str, command: list[object], environment: dict[str, str] | None = None) -> Process:
@@ -203,7 +198,13 @@ class Cluster:
         command = [server, ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1", "--dir", self.folder,
                    "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
         redis = self.run("redis", command)
-        wait_until(lambda: "eady to accept connections" in redis.log.read_text(), 10, "Redis is ready")
+
+        def is_ready() -> bool:
+            if redis.running.poll() is not None:
+                raise Failed(f"Redis ended: {redis.tail()}")
+            return "eady to accept connections" in redis.log.read_text()
+
+        wait_until(is_ready, 10, "Redis is ready")
         return port
 
     def publish(self, channel: str, data: dict, user: str | None = None, replica: int = 0, msg_id: str | None = None) -> dict:

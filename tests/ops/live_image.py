@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -96,12 +97,13 @@ def _run_read_only(folder: Path, unpacked: Path, settings: dict) -> str:
     port, ops = free_ports(2)
     environment = {
         "TICKGATE__SERVER__LISTEN": f"127.0.0.1:{port}", "TICKGATE__SERVER__OPS_LISTEN": f"127.0.0.1:{ops}",
+        "TICKGATE__DRAIN__DELAY": "1s", "TICKGATE__DRAIN__SPREAD": "1s",
         "TICKGATE__SERVER__MODE": "production", "TICKGATE__AUTH__HS256_SECRETS": TOKEN_SECRET, "TICKGATE__AUTH__API_KEYS": API_KEY,
     }  # fmt: skip
 
     def inside(command: list[str]) -> list[object]:
         mounts = f"mount --bind {unpacked} {unpacked} && mount -o remount,bind,ro {unpacked} && ! touch {unpacked}/tmp/x 2>/dev/null"
-        drop = f"exec setpriv --no-new-privs --bounding-set=-all chroot --userspec={settings['User']} {unpacked} {' '.join(command)}"
+        drop = f"exec setpriv --no-new-privs chroot --userspec={settings['User']} {unpacked} {' '.join(command)}"
         return ["unshare", "--mount", "sh", "-c", f"{mounts} && {drop}"]
 
     gateway = Process(folder, "gateway", inside(settings["Entrypoint"] + settings["Cmd"]), environment)
@@ -120,10 +122,11 @@ def _run_read_only(folder: Path, unpacked: Path, settings: dict) -> str:
         checked = run(*inside(settings["Healthcheck"]["Test"][1:]), env={"PATH": os.environ["PATH"], **environment})
         if checked.returncode:
             raise Failed(f"the health check says {checked.stdout.strip()}")
+        gateway.send(signal.SIGTERM)
+        if code := gateway.ended(10):
+            raise Failed(f"after SIGTERM the gateway ended with {code}: {gateway.tail()}")
     finally:
-        gateway.stop()
-    if gateway.running.returncode != 0:
-        raise Failed(f"after SIGTERM the gateway ended with {gateway.running.returncode}: {gateway.tail()}")
+        gateway.kill()
     return f"status {body['status']}, its health check passes, SIGTERM ends it with 0"
 
 

@@ -52,6 +52,9 @@ def prometheus() -> str:
             raise Failed(f"no data for {', '.join(sorted(set(empty)))}")
         if (connections := _ask(base, "sum(tickgate_connections)")) != [2.0]:
             raise Failed(f"two clients are connected, Prometheus says {connections}")
+        # The replicas are the user `tickgate` of deploy/redis/users.acl: whatever it may not do shows here.
+        if (errors := _ask(base, "sum by (kind) (tickgate_redis_errors_total) > 0")) != []:
+            raise Failed(f"Redis refused something: {errors} errors, see tickgate_redis_errors_total")
         firing = _check_rules(base)
         for each in client:
             each.socket.close()

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 from checks import Failed, check
-from cluster import Cluster, free_ports, get, token, wait_until
+from cluster import Cluster, Process, free_ports, get, token, wait_until
 from proxies import haproxy_configuration, nginx_configuration
 from tools import debian, library_path, module
 
@@ -21,7 +21,9 @@ class Client:
     """One WebSocket client that keeps the pushes it gets."""
 
     def __init__(self, url: str) -> None:
-        self.socket = module("websockets.sync.client").sync.client.connect(url, open_timeout=SECONDS)
+        connect = module("websockets.sync.client").sync.client.connect
+        # The gateway pings; a second heartbeat from this side would only log when its replica is killed.
+        self.socket = connect(url, open_timeout=SECONDS, ping_interval=None)
         self.welcome = self.reply("connection_established")
 
     def reply(self, kind: str) -> dict:
@@ -43,9 +45,12 @@ class Client:
         return [self.reply("order_update") for _ in range(count)]
 
 
-def _survives_a_kill(cluster: Cluster, port: int) -> str:
+def _survives_a_kill(cluster: Cluster, port: int, proxy: Process) -> str:
     """Connect, subscribe, receive; kill the replica; publish; resume through the proxy; all there, once, in order."""
-    wait_until(lambda: get(f"http://127.0.0.1:{port}/health")[0] == 200, SECONDS, "the proxy answers")
+    try:
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/health")[0] == 200, SECONDS, "the proxy answers")
+    except Failed as late:
+        raise Failed(f"{late}: {proxy.tail()}") from None
     url = f"ws://127.0.0.1:{port}/ws/trading?token={token('alice')}"
     client = Client(url)
     client.subscribe()
@@ -84,8 +89,7 @@ def nginx() -> str:
         folder.mkdir()
         path = nginx_configuration(folder, port, [replica.port for replica in cluster.replicas])
         command = [program, "-p", folder, "-e", folder / "error.log", "-c", path, "-g", "daemon off;"]
-        cluster.run("nginx", command, library_path())
-        note = _survives_a_kill(cluster, port)
+        note = _survives_a_kill(cluster, port, cluster.run("nginx", command, library_path()))
         if "token=" in (folder / "access.log").read_text():
             raise Failed("nginx's access log holds a token")
         return note
@@ -97,5 +101,5 @@ def haproxy() -> str:
     with Cluster(3) as cluster:
         (port,) = free_ports(1)
         path = haproxy_configuration(Path(cluster.folder), port, [replica.port for replica in cluster.replicas])
-        cluster.run("haproxy", [program, "-db", "-f", path], library_path())
-        return _survives_a_kill(cluster, port)
+        proxy = cluster.run("haproxy", [program, "-db", "-f", path], library_path())
+        return _survives_a_kill(cluster, port, proxy)

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from checks import Failed, check
-from cluster import API_KEY, Cluster, Replica, free_ports, get, token
+from cluster import API_KEY, Cluster, Replica, free_ports, get, token, wait_until
 from crowd import Publisher, Report, Trader
 from proxies import haproxy_configuration
 from tools import debian, library_path
@@ -134,6 +134,7 @@ def _in_cluster(disturb, allowed: set[int]) -> str:
         (port,) = free_ports(1)
         path = haproxy_configuration(Path(cluster.folder), port, [replica.port for replica in cluster.replicas])
         cluster.run("haproxy", [program, "-db", "-f", path], library_path())
+        wait_until(lambda: get(f"http://127.0.0.1:{port}/health")[0] == 200, 10, "HAProxy answers")
         rollout = Rollout(cluster, port)
         asyncio.run(rollout.run(disturb))
         note = rollout.judge(allowed)

@@ -19,11 +19,12 @@ def nginx_configuration(folder: Path, listen: int, replicas: list[int]) -> Path:
 
 
 def haproxy_configuration(folder: Path, listen: int, replicas: list[int]) -> Path:
-    """deploy/haproxy/haproxy.cfg, listening on loopback."""
+    """deploy/haproxy/haproxy.cfg, listening on loopback, for as many clients as a developer's limits allow."""
     text = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
     for number, port in enumerate(replicas, 1):
         text = text.replace(f"gateway-{number}:8000", f"127.0.0.1:{port}")
-    return _write(folder / "haproxy.cfg", text.replace("bind :8080", f"bind 127.0.0.1:{listen}"))
+    text = text.replace("bind :8080", f"bind 127.0.0.1:{listen}").replace("maxconn 60000", "maxconn 8000")
+    return _write(folder / "haproxy.cfg", text)
 
 
 def _write(path: Path, text: str) -> Path:
