@@ -81,6 +81,10 @@ impl Subscriptions {
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
     ) {
+        // A channel that is subscribed again from a position on begins anew: all that lies after the position is owed.
+        let anew = |w: &&Wanted| matches!(w.start, Start::Since(_) | Start::Last(_));
+        let anew: Vec<_> = wanted.iter().filter(anew).map(|w| w.resolved.channel.to_string()).collect();
+        self.unsubscribe(link, &anew);
         let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
         let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
         let plans = self.plan(hub, new.collect());

@@ -3,8 +3,13 @@
 
 mod conformance;
 mod conformance_registry;
+mod events;
 mod http_outcomes;
+mod ingest;
+mod market;
 mod publishing_from_redis;
 mod redis_faults;
+mod runs;
+mod status;
 mod support;
 mod trading;

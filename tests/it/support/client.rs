@@ -248,16 +248,33 @@ impl Client {
         }
     }
 
-    /// The text of the next message that is no heartbeat, as it was sent.
+    /// The text of the next message that is no heartbeat, as it was sent; or how the connection was closed.
     pub async fn next_text(&mut self) -> Result<String, (u16, String)> {
         loop {
-            let seen = timeout(PATIENCE, self.seen.recv()).await;
-            match seen.unwrap_or_else(|_| panic!("{self:?} heard nothing for {PATIENCE:?}")) {
-                Some(Seen::Text(text)) if text.starts_with(r#"{"type":"heartbeat""#) => {}
-                Some(Seen::Text(text)) => return Ok(text),
-                Some(Seen::Closed(code, reason)) => return Err((code, reason)),
-                Some(Seen::Gone) | None => return Err((1006, String::new())),
+            let text = self.next_frame().await?;
+            if !is_heartbeat(&text) {
+                return Ok(text);
             }
+        }
+    }
+
+    /// The next heartbeat; everything before it is passed over.
+    pub async fn next_heartbeat(&mut self) -> Value {
+        loop {
+            match self.next_frame().await {
+                Ok(text) if is_heartbeat(&text) => return serde_json::from_str(&text).expect("json"),
+                Ok(_) => {}
+                Err((code, reason)) => panic!("{self:?} was closed with {code} ({reason})"),
+            }
+        }
+    }
+
+    async fn next_frame(&mut self) -> Result<String, (u16, String)> {
+        let seen = timeout(PATIENCE, self.seen.recv()).await;
+        match seen.unwrap_or_else(|_| panic!("{self:?} heard nothing for {PATIENCE:?}")) {
+            Some(Seen::Text(text)) => Ok(text),
+            Some(Seen::Closed(code, reason)) => Err((code, reason)),
+            Some(Seen::Gone) | None => Err((1006, String::new())),
         }
     }
 
@@ -318,4 +335,8 @@ impl Client {
     pub fn vanish(self) {
         drop(self);
     }
+}
+
+fn is_heartbeat(text: &str) -> bool {
+    text.starts_with(r#"{"type":"heartbeat""#)
 }

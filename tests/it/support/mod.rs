@@ -4,6 +4,7 @@
 pub mod client;
 pub mod follower;
 pub mod http;
+pub mod log;
 pub mod proxy;
 pub mod redis;
 pub mod replica;

@@ -60,6 +60,8 @@ impl Replica {
     }
 
     async fn start(redis: Option<String>, settings: &str) -> Self {
+        super::log::capture();
+        let links = if redis.is_some() { 2.0 } else { 0.0 };
         let config = config(redis.as_deref(), settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (built, addresses) = oneshot::channel();
@@ -76,8 +78,11 @@ impl Replica {
         });
         let (public, operations) = addresses.await.expect("the replica to be built");
         let replica = Self { runtime: Some(runtime), public, operations, shutdown: Some(shutdown), ended: Some(ended) };
-        eventually("the replica to be ready", async || (replica.get("/readyz").await.status == 200).then_some(()))
-            .await;
+        eventually("the replica to be ready", async || {
+            let ready = replica.get("/readyz").await.status == 200;
+            (ready && replica.metric("tickgate_redis_up").await >= links).then_some(())
+        })
+        .await;
         replica
     }
 
@@ -137,6 +142,13 @@ impl Replica {
         client.greeted().await;
         client.expect_type("subscribed").await;
         client
+    }
+
+    /// A single-use ticket for a token.
+    pub async fn ticket(&self, token: &str) -> String {
+        let bearer = format!("Bearer {token}");
+        let answer = self.api("POST", "/api/v1/tickets", &[("authorization", &bearer)], None).await;
+        answer.json()["ticket"].as_str().unwrap_or_else(|| panic!("no ticket: {answer:?}")).to_owned()
     }
 
     /// Publishes by the API; the id of the publication.

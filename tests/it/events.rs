@@ -1,0 +1,105 @@
+//! `/ws`: the broadcast feed, subscribed on connect.
+
+use serde_json::{Value, json};
+
+use crate::support::replica::{Replica, Token, token};
+
+const UPDATES: [&str; 4] = ["position_update", "equity_update", "risk_status_update", "system_log"];
+
+#[tokio::test]
+async fn everybody_hears_all_four_kinds_without_asking() {
+    let replica = Replica::alone().await;
+    let (mut one, mut other) = (replica.events().await, replica.events().await);
+    for update in UPDATES {
+        let data = json!({"type": update, "timestamp": "2024-01-15T10:30:00.000Z", "data": {"level": "INFO"}});
+        replica.publish(update, data.clone()).await;
+        assert_eq!(one.expect(data.clone()).await["channel"], update);
+        other.expect(data).await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_message_is_the_welcome() {
+    let replica = Replica::alone().await;
+    let client = replica.events().await;
+    let keys: Vec<_> = client.welcome.as_object().unwrap().keys().take(3).collect();
+    assert!(client.welcome["message"].as_str().is_some_and(|text| !text.is_empty()), "{keys:?}");
+    assert_eq!(client.welcome["timestamp"], client.welcome["server_time"]);
+}
+
+#[tokio::test]
+async fn a_token_is_optional_but_not_a_bad_one() {
+    let replica = Replica::alone().await;
+    let mut alice = replica.connect("/ws").token(&token("alice")).open().await;
+    alice.greeted().await;
+    assert_eq!(alice.welcome["user"], "alice");
+    let bad = replica.connect("/ws").token("bad").origin("https://app.example");
+    assert_eq!(bad.expect_closed(1008).await, "Invalid token");
+    replica.connect("/ws").token("bad").expect_refused(401).await;
+}
+
+#[tokio::test]
+async fn where_a_token_is_required_its_absence_is_told_by_1008() {
+    let replica = Replica::alone_with("[auth]\nanonymous = \"never\"").await;
+    let without = replica.connect("/ws").origin("https://app.example");
+    assert_eq!(without.expect_closed(1008).await, "Authentication required");
+    let refusal = replica.connect("/ws").expect_refused(401).await;
+    assert!(refusal.body.contains("1008"), "{refusal:?}");
+    replica.connect("/ws").token(&token("alice")).open().await.greeted().await;
+}
+
+#[tokio::test]
+async fn one_can_leave_and_rejoin_a_feed() {
+    let replica = Replica::alone().await;
+    let mut client = replica.events().await;
+    client.ask(json!({"type": "unsubscribe", "channels": ["system_log"]})).await;
+    replica.publish("system_log", json!({"type": "system_log", "data": {"number": 1}})).await;
+    let answer = client.subscribe_with(json!({"type": "subscribe", "channels": ["system_log"], "last": 1})).await;
+    assert_eq!(answer["channels"][0]["replayed"], 1);
+    let meta = client.expect(json!({"type": "system_log", "data": {"number": 1}})).await;
+    assert_eq!(meta["replayed"], true);
+}
+
+#[tokio::test]
+async fn what_producers_send_is_for_those_who_are_named_for_it() {
+    let settings = "[server]\nmode = \"production\"\n[auth]\nanonymous = \"always\"";
+    let replica = Replica::alone_with(settings).await;
+    let ask = json!({"type": "subscribe", "channels": ["logs"]});
+    let mut anonymous = replica.events().await;
+    assert_eq!(anonymous.ask(ask.clone()).await["errors"][0]["code"], 4502);
+    let mut named = replica.connect("/ws").token(&Token::of("ops").channels(&["logs"]).sign()).open().await;
+    named.greeted().await;
+    assert_eq!(named.ask(ask).await["errors"], json!([]));
+}
+
+#[tokio::test]
+async fn a_platform_adds_an_endpoint_of_its_own() {
+    let settings = r#"
+        [[topics]]
+        pattern = "desk:*"
+        class = "reliable"
+
+        [[profiles]]
+        name = "desk"
+        path = "/ws/desk/{desk}"
+        token = "required"
+        refusal_code = 1008
+        welcome = "The desk"
+        channels = [{ name = "blotter", topic = "desk:{desk}", on_connect = true }]
+    "#;
+    let replica = Replica::alone_with(settings).await;
+    let mut trader = replica.connect("/ws/desk/rates").token(&token("alice")).open().await;
+    trader.greeted().await;
+    assert_eq!(trader.welcome["message"], "The desk");
+    assert_eq!(trader.expect_type("subscribed").await["channels"][0]["class"], "reliable");
+    replica.publish("desk:fx", json!({"type": "fill"})).await;
+    replica.publish("desk:rates", json!({"type": "fill", "quantity": "3"})).await;
+    let meta = trader.expect(json!({"type": "fill", "quantity": "3"})).await;
+    assert_eq!(meta["channel"], "blotter");
+    let reason = replica.connect("/ws/desk/rates").origin("https://app.example").expect_closed(1008).await;
+    assert_eq!(reason, "Authentication required");
+    assert_eq!(
+        replica.get("/").await.json()["endpoints"].as_array().unwrap().contains(&Value::from("/ws/desk/{desk}")),
+        true
+    );
+}

@@ -1,0 +1,136 @@
+//! `/ws/ingest`: envelopes of producers, acknowledged once they are stored.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Client,
+    replica::{API_KEY, Replica, Token, token},
+};
+
+fn event(msg_id: &str, run_id: &str) -> Value {
+    json!({
+        "msg_id": msg_id,
+        "msg_type": "ingest_event",
+        "source": "quantower-connector",
+        "timestamp": "2024-01-15T10:30:00Z",
+        "payload": {
+            "run_id": run_id,
+            "event_type": "order",
+            "event_utc": "2024-01-15T10:30:00Z",
+            "payload_json": {"order_id": "ord-1", "symbol": "BTCUSDT", "quantity": 0.1},
+        },
+    })
+}
+
+fn log(msg_id: &str, level: &str) -> Value {
+    json!({
+        "msg_id": msg_id,
+        "msg_type": "log_record",
+        "source": "api-gateway",
+        "timestamp": "2024-01-15T10:30:00Z",
+        "payload": {"level": level, "logger_name": "trade_service", "message": "Trade reconstructed", "meta": null},
+    })
+}
+
+async fn connector(replica: &Replica) -> Client {
+    replica.connect("/ws/ingest").open().await
+}
+
+async fn acknowledged(connector: &mut Client, message: Value) {
+    let msg_id = message["msg_id"].clone();
+    connector.send(message).await;
+    let ack = connector.next().await;
+    assert_eq!((&ack["msg_type"], &ack["payload"]["acknowledged_msg_id"]), (&json!("ack"), &msg_id), "{ack}");
+    assert!(ack["msg_id"].is_string() && ack["timestamp"].is_string() && ack["source"] == "server", "{ack}");
+}
+
+/// Somebody who hears what producers send.
+async fn listener(replica: &Replica) -> Client {
+    let named = Token::of("ops").channels(&["*"]).sign();
+    let mut listener = replica.connect("/ws").token(&named).open().await;
+    listener.greeted().await;
+    listener.expect_type("subscribed").await;
+    listener.subscribe(&["ingest_events", "logs"]).await;
+    listener
+}
+
+#[tokio::test]
+async fn an_event_goes_to_all_events_and_to_its_run() {
+    let replica = Replica::alone().await;
+    let (mut listener, mut run) = (listener(&replica).await, replica.run("/ws/backtest/run-123").await);
+    let mut connector = connector(&replica).await;
+    acknowledged(&mut connector, event("m-1", "run-123")).await;
+    assert_eq!(listener.expect(event("m-1", "run-123")).await["channel"], "ingest_events");
+    run.expect(event("m-1", "run-123")).await;
+}
+
+#[tokio::test]
+async fn a_repeated_message_is_acknowledged_again_and_published_once() {
+    let replica = Replica::alone().await;
+    let mut listener = listener(&replica).await;
+    let mut connector = connector(&replica).await;
+    for _ in 0..3 {
+        acknowledged(&mut connector, event("m-1", "run-1")).await;
+    }
+    acknowledged(&mut connector, event("m-2", "run-1")).await;
+    listener.expect(event("m-1", "run-1")).await;
+    listener.expect(event("m-2", "run-1")).await;
+}
+
+#[tokio::test]
+async fn logs_are_published_but_not_the_chatty_ones() {
+    let replica = Replica::alone().await;
+    let mut listener = listener(&replica).await;
+    let mut connector = connector(&replica).await;
+    for (msg_id, level) in [("m-1", "DEBUG"), ("m-2", "INFO"), ("m-3", "CRITICAL")] {
+        acknowledged(&mut connector, log(msg_id, level)).await;
+    }
+    listener.expect(log("m-2", "INFO")).await;
+    listener.expect(log("m-3", "CRITICAL")).await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_acknowledged() {
+    let replica = Replica::alone().await;
+    let mut connector = connector(&replica).await;
+    let heartbeat = json!({"msg_id": "h-1", "msg_type": "heartbeat", "source": "c", "timestamp": "t", "payload": {}});
+    acknowledged(&mut connector, heartbeat).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_is_answered_by_an_error_and_the_connection_stays() {
+    let replica = Replica::alone().await;
+    let mut connector = connector(&replica).await;
+    let mut unknown_event = event("m-4", "run-1");
+    unknown_event["payload"]["event_type"] = json!("weather");
+    for bad in [
+        "not json".to_owned(),
+        "[]".to_owned(),
+        json!({"msg_type": "log_record"}).to_string(),
+        json!({"msg_id": "m-1", "msg_type": "what", "source": "c", "payload": {}}).to_string(),
+        unknown_event.to_string(),
+        event("m-5", "run 1").to_string(),
+    ] {
+        connector.send_text(&bad).await;
+        let answer = connector.next().await;
+        assert_eq!(answer["msg_type"], "error", "{bad}");
+        assert_eq!(answer["payload"]["code"], "INVALID_MESSAGE", "{bad}");
+        assert!(answer["payload"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+    }
+    acknowledged(&mut connector, event("m-6", "run-1")).await;
+}
+
+#[tokio::test]
+async fn outside_of_development_a_producer_shows_its_right() {
+    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let path = "/ws/ingest";
+    replica.connect(path).expect_refused(401).await;
+    replica.connect(path).token(&token("alice")).expect_refused(403).await;
+    let right = Token::of("connector").publish(&["ingest_events", "run:*"]).sign();
+    let mut connector = replica.connect(path).token(&right).open().await;
+    acknowledged(&mut connector, event("m-1", "run-1")).await;
+    connector.send(log("m-2", "INFO")).await;
+    assert_eq!(connector.next().await["msg_type"], "error", "the token has no right to `logs`");
+    let mut connector = replica.connect(path).header("x-api-key", API_KEY).open().await;
+    acknowledged(&mut connector, log("m-3", "INFO")).await;
+}

@@ -1,0 +1,97 @@
+//! `/ws/market`: public prices, trades and order books by symbol.
+
+use serde_json::{Value, json};
+
+use crate::support::replica::Replica;
+
+fn tick(number: u32) -> Value {
+    json!({"type": "ticker", "symbol": "BTCUSDT", "price": format!("{number}.00")})
+}
+
+#[tokio::test]
+async fn each_kind_of_data_is_subscribed_by_its_own_verb() {
+    let replica = Replica::alone().await;
+    let mut client = replica.market().await;
+    for (verb, prefix) in [("ticker", "ticker"), ("trades", "trades"), ("orderbook", "orderbook")] {
+        let request = json!({"type": format!("subscribe_{verb}"), "symbols": ["BTCUSDT"]});
+        let answer = client.subscribe_with(request).await;
+        assert_eq!(answer["channels"][0]["channel"], format!("{prefix}:BTCUSDT"));
+        let data = json!({"type": verb, "symbol": "BTCUSDT", "bids": [["49950.00", "1.5"]]});
+        replica.publish(&format!("{prefix}:BTCUSDT"), data.clone()).await;
+        client.expect(data).await;
+        client.ask(json!({"type": format!("unsubscribe_{verb}"), "symbols": ["BTCUSDT"]})).await;
+        replica.publish(&format!("{prefix}:BTCUSDT"), json!({"type": verb})).await;
+    }
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn the_current_price_comes_with_the_subscription() {
+    let replica = Replica::alone().await;
+    replica.publish("ticker:BTCUSDT", tick(1)).await;
+    let id = replica.publish("ticker:BTCUSDT", tick(2)).await;
+    let mut client = replica.market().await;
+    let answer = client.subscribe(&["ticker:BTCUSDT"]).await;
+    assert_eq!(answer["channels"][0]["snapshot"], true);
+    let meta = client.expect(tick(2)).await;
+    assert_eq!(meta, json!({"channel": "ticker:BTCUSDT", "id": id, "snapshot": true}));
+    replica.publish("ticker:BTCUSDT", tick(3)).await;
+    assert_eq!(client.expect(tick(3)).await["snapshot"], Value::Null);
+    let mut without = replica.market().await;
+    let request = json!({"type": "subscribe", "channels": ["ticker:BTCUSDT"], "snapshot": false});
+    without.subscribe_with(request).await;
+    without.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn the_last_trades_come_when_they_are_asked_for() {
+    let replica = Replica::alone().await;
+    let trade = |number: u32| json!({"type": "trade", "number": number});
+    for number in 1..=10 {
+        replica.publish("trades:BTCUSDT", trade(number)).await;
+    }
+    let mut client = replica.market().await;
+    let request = json!({"type": "subscribe", "channels": ["trades:BTCUSDT"], "last": 3});
+    assert_eq!(client.subscribe_with(request).await["channels"][0]["replayed"], 3);
+    for number in 8..=10 {
+        assert_eq!(client.expect(trade(number)).await["replayed"], true);
+    }
+    replica.publish("trades:BTCUSDT", trade(11)).await;
+    assert_eq!(client.expect(trade(11)).await["replayed"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_paced_client_hears_the_newest_price_and_how_many_it_skipped() {
+    let replica = Replica::alone().await;
+    let mut paced = replica.market().await;
+    let request = json!({"type": "subscribe", "channels": ["ticker:BTCUSDT"], "max_rate": 2});
+    paced.subscribe_with(request).await;
+    for number in 1..=20 {
+        replica.publish("ticker:BTCUSDT", tick(number)).await;
+    }
+    let (mut heard, mut skipped, mut last) = (0, 0, json!(null));
+    while last != json!("20.00") {
+        let message = paced.expect_type("ticker").await;
+        heard += 1;
+        skipped += message["_meta"]["conflated"].as_u64().unwrap_or(0);
+        last = message["price"].clone();
+    }
+    assert_eq!(heard + skipped, 20, "every price was heard or counted as skipped");
+    assert!(heard <= 6, "{heard} prices at 2 a second");
+}
+
+#[tokio::test]
+async fn a_token_is_not_even_looked_at() {
+    let replica = Replica::alone().await;
+    let mut client = replica.connect("/ws/market").token("whatever").open().await;
+    client.greeted().await;
+    assert_eq!(client.welcome["user"], Value::Null);
+}
+
+#[tokio::test]
+async fn private_channels_are_not_offered() {
+    let replica = Replica::alone().await;
+    let mut client = replica.market().await;
+    let answer = client.ask(json!({"type": "subscribe", "channels": ["orders"]})).await;
+    assert_eq!(answer["errors"][0]["code"], 4502);
+}

@@ -1,0 +1,125 @@
+//! `/ws/backtest/{run_id}` and `/ws/forward/{run_id}`: everything of one run, and commands to its engine.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    redis::RedisServer,
+    replica::{Replica, Token, token},
+};
+
+fn candle(number: u32) -> Value {
+    json!({"type": "candle", "data": {"number": number, "close": "50000.00"}})
+}
+
+#[tokio::test]
+async fn every_tab_hears_everything_of_its_run_and_nothing_of_others() {
+    let replica = Replica::alone().await;
+    let mut tabs = vec![replica.run("/ws/backtest/run-1").await, replica.run("/ws/backtest/run-1").await];
+    let mut other = replica.run("/ws/backtest/run-2").await;
+    for number in 1..=5 {
+        replica.publish("run:run-1", candle(number)).await;
+    }
+    replica.publish("run:run-2", candle(99)).await;
+    for tab in &mut tabs {
+        for number in 1..=5 {
+            assert_eq!(tab.expect(candle(number)).await["channel"], "events");
+        }
+        tab.expect_nothing().await;
+    }
+    other.expect(candle(99)).await;
+}
+
+#[tokio::test]
+async fn a_forward_test_is_a_run_like_any_other() {
+    let replica = Replica::alone().await;
+    let mut tab = replica.run("/ws/forward/run-7").await;
+    let countdown = json!({"type": "countdown_update", "data": {"seconds_remaining": 30}});
+    replica.publish("run:run-7", countdown.clone()).await;
+    tab.expect(countdown).await;
+}
+
+#[tokio::test]
+async fn a_tab_that_reloads_misses_nothing() {
+    let replica = Replica::alone().await;
+    let mut tab = replica.run("/ws/backtest/run-1").await;
+    replica.publish("run:run-1", candle(1)).await;
+    let cursor = tab.expect(candle(1)).await["id"].clone();
+    tab.vanish();
+    replica.publish("run:run-1", candle(2)).await;
+    replica.publish("run:run-1", candle(3)).await;
+    let mut tab = replica.run("/ws/backtest/run-1").await;
+    tab.ask(json!({"type": "unsubscribe", "channels": ["events"]})).await;
+    let answer = tab.subscribe_since(&["events"], &cursor).await;
+    assert_eq!(answer["channels"][0]["complete"], true);
+    tab.expect(candle(2)).await;
+    tab.expect(candle(3)).await;
+}
+
+#[tokio::test]
+async fn a_cursor_reaches_back_without_leaving_first() {
+    let replica = Replica::alone().await;
+    let mut tab = replica.run("/ws/backtest/run-1").await;
+    replica.publish("run:run-1", candle(1)).await;
+    let cursor = tab.expect(candle(1)).await["id"].clone();
+    replica.publish("run:run-1", candle(2)).await;
+    tab.expect(candle(2)).await;
+    tab.subscribe_since(&["events"], &cursor).await;
+    assert_eq!(tab.expect(candle(2)).await["replayed"], true);
+    replica.publish("run:run-1", candle(3)).await;
+    tab.expect(candle(3)).await;
+    tab.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn commands_are_stored_for_the_engine_that_reads_them_with_a_consumer_group() {
+    let server = RedisServer::start();
+    let replica = Replica::on(&server).await;
+    let right = Token::of("alice").commands().sign();
+    let mut tab = replica.connect("/ws/backtest/run-1").token(&right).open().await;
+    tab.greeted().await;
+    tab.expect_type("subscribed").await;
+    for command in ["pause", "resume", "stop"] {
+        let answer = tab.ask(json!({"type": "command", "command": command, "args": {"reason": "lunch"}})).await;
+        assert_eq!(answer["type"], "command_accepted", "{answer}");
+    }
+    let mut engine = server.connect().await;
+    let stream = "tg1:{t:commands}:s";
+    let mut create = redis::cmd("XGROUP");
+    create.arg("CREATE").arg(stream).arg("engine").arg("0");
+    create.query_async::<()>(&mut engine).await.expect("a consumer group");
+    let mut read = redis::cmd("XREADGROUP");
+    read.arg("GROUP").arg("engine").arg("engine-1").arg("COUNT").arg(10).arg("STREAMS").arg(stream).arg(">");
+    let reply: redis::streams::StreamReadReply = read.query_async(&mut engine).await.expect("the commands");
+    let commands: Vec<Value> = reply.keys[0]
+        .ids
+        .iter()
+        .map(|entry| {
+            let payload = entry.map.values().find_map(|value| redis::from_redis_value::<String>(value.clone()).ok());
+            serde_json::from_str(&payload.expect("a payload")).expect("json")
+        })
+        .collect();
+    assert_eq!(commands.iter().map(|c| &c["command"]).collect::<Vec<_>>(), ["pause", "resume", "stop"]);
+    assert_eq!(commands[0]["args"], json!({"reason": "lunch"}));
+    assert_eq!((&commands[0]["run_id"], &commands[0]["user"]), (&json!("run-1"), &json!("alice")));
+}
+
+#[tokio::test]
+async fn commands_need_the_right_to_them() {
+    let replica = Replica::alone_with("[auth]\nanonymous = \"always\"").await;
+    let mut tab = replica.connect("/ws/backtest/run-1").token(&token("alice")).open().await;
+    tab.greeted().await;
+    tab.expect_type("subscribed").await;
+    let pause = json!({"type": "command", "command": "pause"});
+    assert_eq!(tab.ask(pause.clone()).await["code"], 4502);
+    let mut trader = replica.trading("alice").await;
+    assert_eq!(trader.ask(pause).await["code"], 4502, "and an endpoint that takes them");
+    let long = json!({"type": "command", "command": "x".repeat(65)});
+    assert_eq!(tab.ask(long).await["code"], 4004);
+}
+
+#[tokio::test]
+async fn a_run_has_a_speakable_name() {
+    let replica = Replica::alone().await;
+    replica.connect("/ws/backtest/").expect_refused(404).await;
+    replica.connect("/ws/backtest/%7Bx%7D").expect_refused(404).await;
+}

@@ -1,0 +1,196 @@
+//! Plain HTTP: health, probes, status, the operator's view, metrics, and what the logs never say.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    redis::RedisServer,
+    replica::{API_KEY, Replica, SECRET, token},
+};
+
+#[tokio::test]
+async fn health_says_how_many_are_connected() {
+    let replica = Replica::alone().await;
+    let _alice = replica.trading("alice").await;
+    let _somebody = replica.market().await;
+    let answer = replica.get("/health").await;
+    assert_eq!(answer.status, 200);
+    let health = answer.json();
+    assert_eq!((&health["status"], &health["active_connections"]), (&json!("healthy"), &json!(2)));
+    assert!(health["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{health}");
+}
+
+#[tokio::test]
+async fn the_root_names_the_service_and_its_endpoints() {
+    let replica = Replica::alone().await;
+    let root = replica.get("/").await.json();
+    assert_eq!(root["service"], "tickgate");
+    let endpoints = root["endpoints"].as_array().unwrap();
+    for path in ["/ws/trading", "/ws/market", "/ws", "/ws/backtest/{run_id}", "/ws/forward/{run_id}", "/ws/ingest"] {
+        assert!(endpoints.contains(&Value::from(path)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn probes_tell_life_and_readiness_apart() {
+    let mut server = RedisServer::start();
+    let settings = "[readiness]\nredis_grace = \"1s\"\n[redis]\ncanary_interval = \"300ms\"\ncanary_timeout = \"1s\"";
+    let replica = Replica::on_with(&server, settings).await;
+    assert_eq!(replica.get("/readyz").await.status, 200);
+    server.kill();
+    eventually("not ready without redis", async || (replica.get("/readyz").await.status == 503).then_some(())).await;
+    assert_eq!(replica.get("/livez").await.status, 200, "an outage of redis restarts nobody");
+    assert_eq!(replica.get("/health").await.status, 503);
+    server.restart();
+    eventually("ready again", async || (replica.get("/readyz").await.status == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn status_counts_over_the_cluster_and_names_users_only_to_those_who_may_know() {
+    let server = RedisServer::start();
+    let settings = "[server]\nmode = \"production\"\n[session]\nreplica_ttl = \"2s\"";
+    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let mut alice = one.trading("alice").await;
+    alice.subscribe(&["orders", "portfolio"]).await;
+    let _tab = other.trading("alice").await;
+    let _bob = other.trading("bob").await;
+    eventually("three connections of two replicas", async || {
+        let status = one.get("/ws/status").await.json();
+        (status["active_connections"] == 3 && status["replicas"] == 2).then_some(())
+    })
+    .await;
+    let status = one.get("/ws/status").await.json();
+    assert_eq!((&status["status"], &status["total_subscriptions"]), (&json!("active"), &json!(2)));
+    assert_eq!(status["user_connections"], json!({}), "not to the public");
+    let answer = crate::support::http::send(one.address(), "GET", "/ws/status", &[("x-api-key", API_KEY)], None).await;
+    assert_eq!(answer.json()["user_connections"], json!({"alice": 2, "bob": 1}));
+}
+
+#[tokio::test]
+async fn the_operator_sees_connections_and_may_end_them() {
+    let replica = Replica::alone().await;
+    let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
+    let listed = replica.api_get("/api/v1/connections").await.json();
+    assert_eq!(listed["connections"].as_array().unwrap().len(), 2, "{listed}");
+    let own = replica.api_get("/api/v1/users/alice").await.json();
+    assert_eq!(own["connections"].as_array().unwrap().len(), 1, "{own}");
+    assert_eq!(own["connections"][0]["endpoint"], "trading");
+    let answer = replica.api_post("/api/v1/disconnect", json!({"user": "alice", "reason": "maintenance"})).await;
+    assert!(answer.status < 300, "{answer:?}");
+    assert_eq!(alice.expect_close(4500).await, "maintenance");
+    let session = bob.session();
+    let answer = replica.api_post("/api/v1/disconnect", json!({"session": session})).await;
+    assert!(answer.status < 300, "{answer:?}");
+    bob.expect_close(4500).await;
+}
+
+#[tokio::test]
+async fn the_api_wants_a_key_a_json_body_and_a_sane_size() {
+    let replica = Replica::alone().await;
+    let publish = |headers: Vec<(&'static str, &'static str)>, body: String| {
+        let replica = &replica;
+        async move { replica.api("POST", "/api/v1/publish", &headers, Some(body)).await }
+    };
+    let (key, kind) = (("x-api-key", API_KEY), ("content-type", "application/json"));
+    let body = json!({"channel": "ticker:BTCUSDT", "data": {"type": "ticker"}}).to_string();
+    assert_eq!(publish(vec![kind], body.clone()).await.status, 401);
+    assert_eq!(publish(vec![kind, ("x-api-key", "wrong")], body.clone()).await.status, 401);
+    assert_eq!(publish(vec![key, ("content-type", "text/plain")], body.clone()).await.status, 415);
+    assert_eq!(publish(vec![key, kind], "x".repeat(1_100_000)).await.status, 413);
+    for bad in [
+        "{}".to_owned(),
+        "[]".to_owned(),
+        json!({"channel": "@@alice", "data": {}}).to_string(),
+        json!({"channel": "ticker:BTCUSDT", "data": {"_meta": 1}}).to_string(),
+        json!({"channel": "ticker:BTCUSDT", "data": [1]}).to_string(),
+        json!({"channel": "ticker:BTCUSDT", "data": {}, "msgid": "a"}).to_string(),
+        r#"{"channel":"ticker:BTCUSDT","data":{"a":1e400}}"#.to_owned(),
+    ] {
+        let answer = publish(vec![key, kind], bad.clone()).await;
+        let refused = answer.status == 400 || bad.contains("1e400") && answer.status == 200;
+        assert!(refused, "{bad}: {answer:?}");
+    }
+    assert_eq!(
+        publish(
+            vec![("authorization", concat!("Bearer ", "an-api-key-that-only-the-tests-know-of-123456789")), kind],
+            body
+        )
+        .await
+        .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn the_same_msg_id_is_published_once() {
+    let replica = Replica::alone().await;
+    let mut client = replica.market().await;
+    client.subscribe(&["trades:BTCUSDT"]).await;
+    let publication = json!({"channel": "trades:BTCUSDT", "data": {"type": "trade"}, "msg_id": "t-1"});
+    let first = replica.api_post("/api/v1/publish", publication.clone()).await.json();
+    let second = replica.api_post("/api/v1/publish", publication).await.json();
+    assert_eq!((&first["duplicate"], &second["duplicate"]), (&json!(false), &json!(true)));
+    assert_eq!(first["id"], second["id"]);
+    client.expect(json!({"type": "trade"})).await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn batches_and_lines_are_published_in_their_order() {
+    let replica = Replica::alone().await;
+    let mut client = replica.market().await;
+    client.subscribe(&["trades:BTCUSDT"]).await;
+    let entry = |number: u32| json!({"channel": "trades:BTCUSDT", "data": {"type": "trade", "number": number}});
+    let batch = json!({"publications": (1..=3).map(entry).collect::<Vec<_>>()});
+    let answer = replica.api_post("/api/v1/publish/batch", batch).await.json();
+    assert_eq!(answer["results"].as_array().unwrap().len(), 3);
+    let lines: String = (4..=6).map(|number| format!("{}\n", entry(number))).collect();
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/x-ndjson")];
+    let answer = replica.api("POST", "/api/v1/publish", &headers, Some(lines)).await;
+    assert_eq!((answer.status, answer.body.lines().count()), (200, 3), "{answer:?}");
+    for number in 1..=6 {
+        client.expect(json!({"type": "trade", "number": number})).await;
+    }
+}
+
+#[tokio::test]
+async fn metrics_follow_what_happens() {
+    let replica = Replica::alone().await;
+    let alice = replica.trading("alice").await;
+    assert_eq!(replica.metric("tickgate_connections").await, 1.0);
+    replica.publish("ticker:BTCUSDT", json!({"type": "ticker"})).await;
+    alice.close().await;
+    eventually("the gauge back at zero", async || (replica.metric("tickgate_connections").await == 0.0).then_some(()))
+        .await;
+    let text = replica.api_get("/metrics").await.body;
+    assert!(!text.contains("alice") && !text.contains("BTCUSDT"), "no user, no symbol");
+}
+
+#[tokio::test]
+async fn no_secret_ever_reaches_the_log() {
+    let replica = Replica::alone().await;
+    let good = token("carol");
+    let path = "/ws/trading";
+    let mut carol = replica.connect(path).token(&good).open().await;
+    carol.greeted().await;
+    carol.ask(json!({"type": "auth", "token": good})).await;
+    carol.send_text(&format!(r#"{{"type":"auth","token":"{good}""#)).await;
+    carol.expect_error(4004).await;
+    let mut forged = good.clone();
+    forged.push('x');
+    replica.connect(path).token(&forged).expect_refused(401).await;
+    replica.connect(path).header("authorization", &format!("Bearer {forged}")).expect_refused(401).await;
+    replica
+        .connect(path)
+        .header("sec-websocket-protocol", &format!("tickgate.v1, bearer.{forged}"))
+        .expect_refused(401)
+        .await;
+    let ticket = replica.ticket(&good).await;
+    replica.connect(path).query("ticket", &ticket).open().await.close().await;
+    carol.close().await;
+    let log = crate::support::log::captured();
+    assert!(log.contains("serving"), "the log is captured at all");
+    for secret in [good.as_str(), good.rsplit('.').next().unwrap(), &ticket, SECRET, API_KEY] {
+        assert!(!log.contains(secret), "a secret is in the log");
+    }
+}
