@@ -152,8 +152,18 @@ impl Connection {
         for refusal in &refused {
             self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
-        self.subscriptions.subscribe(&self.gateway.hub, &self.link, id, wanted, refused).await;
+        let all = self.subscriptions.subscribe(&self.gateway.hub, &self.link, id, wanted, refused).await;
         self.subscribed();
+        all
+    }
+
+    /// Begins what the client did not ask for by a message. It would not ask again, so where that fails it has to come
+    /// again.
+    pub(super) async fn subscribe_or_close(&mut self, wanted: Vec<Wanted>) {
+        if !self.subscribe(None, wanted, Vec::new()).await {
+            let code = CloseCode::TryAgainLater;
+            self.link.close(code, Disconnect::Internal, "a channel can't be followed now");
+        }
     }
 
     /// The set of subscriptions changed.
@@ -223,7 +233,7 @@ impl Connection {
             let start = if resolved.rule.class == Class::State { Start::Snapshot } else { Start::Live };
             Wanted { resolved, start, max_rate: None }
         });
-        self.subscribe(None, wanted.collect(), Vec::new()).await;
+        self.subscribe_or_close(wanted.collect()).await;
     }
 
     /// Counts a connection that authenticated by message. False when it has to end.

@@ -72,7 +72,8 @@ impl Subscriptions {
         self.all.iter().map(|s| s.channels.len()).sum()
     }
 
-    /// Begins subscriptions: answers, then replays and snapshots, then live.
+    /// Begins subscriptions: answers, then replays and snapshots, then live. False when one could not begin because
+    /// its stream can't be read now.
     pub(super) async fn subscribe(
         &mut self,
         hub: &Arc<Hub>,
@@ -106,6 +107,7 @@ impl Subscriptions {
         self.catch_up(&link.outbox).await;
         let private = self.all.iter().find(|s| s.in_user_stream);
         link.set_private(private.map(|s| s.interest.topic()));
+        refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
     }
 
     fn is_subscribed(&self, channel: &str) -> bool {

@@ -251,7 +251,7 @@ impl Connection {
             Some(record) => {
                 let had = record.subscriptions.into_iter().map(|s| (s.channel, s.confirmed, s.max_rate));
                 let wanted = self.session.restore(&had.collect::<Vec<_>>(), &self.gateway.rules);
-                self.subscribe(None, wanted, Vec::new()).await;
+                self.subscribe_or_close(wanted).await;
             }
             None if self.session.awaits_token() => {}
             None => {
