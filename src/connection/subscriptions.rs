@@ -81,7 +81,7 @@ impl Subscriptions {
         id: Option<&str>,
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
-    ) {
+    ) -> bool {
         // A channel that is subscribed again from a position on begins anew: all that lies after the position is owed.
         let anew = |w: &&Wanted| matches!(w.start, Start::Since(_) | Start::Last(_));
         let anew: Vec<_> = wanted.iter().filter(anew).map(|w| w.resolved.channel.to_string()).collect();
