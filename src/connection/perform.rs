@@ -148,7 +148,7 @@ impl Connection {
         }
     }
 
-    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, refused: Vec<Refused>) {
+    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, refused: Vec<Refused>) -> bool {
         for refusal in &refused {
             self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
