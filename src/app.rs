@@ -129,7 +129,8 @@ impl App {
             "serving"
         );
         shutdown.await;
-        drain::drain(&gateway, &lifecycle, &doors).await;
+        lifecycle.drain();
+        drain::drain(&gateway, &doors).await;
         if let Err(error) = gateway.registry.leave().await {
             tracing::debug!(%error, "leases end by themselves");
         }

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::{gateway::Gateway, link::Link};
 use crate::{
-    api::Lifecycle,
     metrics::Disconnect,
     protocol::{code::CloseCode, reply},
     tasks::Tasks,
@@ -24,8 +23,7 @@ const LAST_GRACE: Duration = Duration::from_secs(7);
 const RETURN_MAX_MS: u64 = 1_000;
 
 /// Drains: returns when all connections are closed, or their time is over. `doors` are the accept loops.
-pub async fn drain(gateway: &Arc<Gateway>, lifecycle: &Lifecycle, doors: &Tasks) {
-    lifecycle.drain();
+pub async fn drain(gateway: &Arc<Gateway>, doors: &Tasks) {
     let config = gateway.config.drain.clone();
     tracing::info!(connections = gateway.links.len(), delay = ?config.delay, spread = ?config.spread, "draining");
     if !gateway.links.is_empty() || !gateway.config.development {

@@ -1,3 +1,5 @@
+//! The served OpenAPI document describes exactly the routes that exist.
+
 use std::collections::BTreeSet;
 
 use axum::http::Method;

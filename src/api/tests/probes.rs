@@ -1,3 +1,5 @@
+//! Health, probes, status and the root, as dashboards and Kubernetes read them.
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::{

@@ -1,3 +1,5 @@
+//! Publications of backends, one and in batches, and every refusal.
+
 use axum::{
     body::Body,
     http::{Method, Request},

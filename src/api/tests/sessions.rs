@@ -1,3 +1,5 @@
+//! Who is connected, disconnecting, revoking, and single-use tickets.
+
 use axum::{
     body::Body,
     http::{Method, Request},

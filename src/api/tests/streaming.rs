@@ -1,3 +1,5 @@
+//! Publications as lines of one endless request: results while it goes on, order, and one bad line among good ones.
+
 use std::convert::Infallible;
 
 use axum::{body::Body, http::Method};

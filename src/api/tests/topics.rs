@@ -1,3 +1,5 @@
+//! Followed topics and their history.
+
 use serde_json::{Value, json};
 
 use super::Replica;

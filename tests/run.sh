@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Builds, lints and runs every test: the whole gate, as continuous integration does.
+#
+#   tests/run.sh                  everything
+#   tests/run.sh clients          only these steps (format, lint, test, clients, operations)
+#
+# Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
+# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients needs, into target/.
+# Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
+# step leaves running is killed and counts as a failure.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+steps=("$@")
+[ ${#steps[@]} -gt 0 ] || steps=(format lint test clients operations)
+mark="TICKGATE_TEST_RUN=$$-$RANDOM"
+export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
+# Built once and thrown away: what makes the next build faster is not worth its time.
+[ -n "${CI:-}" ] && export CARGO_INCREMENTAL=0
+summary=()
+failed=0
+
+say() { printf '\n== %s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Installs the packages named, with services kept from starting.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d result=0
+    if ! command -v apt-get >/dev/null; then
+        echo "not a Debian machine; please install: $*"
+        return 1
+    fi
+    local ours=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy" && ours=1
+    fi
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" || result=1
+    [ -n "$ours" ] && as_root rm -f "$policy"
+    return $result
+}
+
+tools() {
+    if ! command -v cargo >/dev/null; then
+        [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        echo "Rust is missing: https://rustup.rs"
+        return 1
+    fi
+    local missing=()
+    command -v cc >/dev/null || missing+=(build-essential)
+    command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+    command -v curl >/dev/null || missing+=(curl ca-certificates)
+    command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+    if ! command -v node >/dev/null; then
+        missing+=(nodejs node-ws)
+    elif ! command -v npm >/dev/null; then
+        missing+=(node-ws)
+    fi
+    [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+run_step() {
+    case $1 in
+    tools) tools ;;
+    format) cargo fmt --check ;;
+    lint) cargo clippy --all-targets --locked -- -D warnings ;;
+    test) cargo test --locked ;;
+    clients) cargo build --locked && tests/clients/run.sh ;;
+    operations) [ ! -x tests/ops/run.sh ] || tests/ops/run.sh ;;
+    *)
+        echo "no such step: $1"
+        return 1
+        ;;
+    esac
+}
+
+# Processes of ours that should be gone by now. A compiler cache may stay: it is not ours to end.
+left_over() {
+    local environ pid
+    for environ in /proc/[0-9]*/environ; do
+        pid=${environ#/proc/}
+        pid=${pid%/environ}
+        [ "$pid" = "$$" ] || [ "$pid" = "$BASHPID" ] || [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = sccache ] ||
+            ! tr '\0' '\n' 2>/dev/null <"$environ" | grep -qx "$mark" || printf '%s ' "$pid"
+    done 2>/dev/null
+}
+
+stop_left_over() {
+    local pids
+    pids=$(left_over)
+    for pid in $pids; do
+        echo "left running: $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-120)"
+        kill -KILL "$pid" 2>/dev/null
+    done
+    [ -z "$pids" ]
+}
+trap 'stop_left_over >/dev/null' EXIT
+trap 'exit 130' INT TERM
+
+for step in tools "${steps[@]}"; do
+    say "$step"
+    began=$SECONDS
+    run_step "$step"
+    result=$?
+    stop_left_over || result=1
+    outcome=passed
+    if [ $result -ne 0 ]; then
+        outcome=FAILED
+        failed=$((failed + 1))
+    fi
+    summary+=("$(printf '%-12s %-7s %4d s' "$step" "$outcome" $((SECONDS - began)))")
+    [ "$step" = tools ] && [ $result -ne 0 ] && break
+done
+
+say summary
+printf '%s\n' "${summary[@]}"
+if [ $failed -gt 0 ]; then
+    echo "$failed failed"
+    exit 1
+fi
+echo "all passed"

@@ -1,0 +1,227 @@
+//! The architecture and the documents, held by machine: who may import whom, which crate may appear where, how long a
+//! file may be, and that lists in the documents are those of the code. Never judges what a compiler or clippy judges.
+#![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
+
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::collections::BTreeSet;
+
+use source::{Source, sources};
+
+/// Modules, in the order in which they build on each other, and all they may import. Whoever wants to add a row's
+/// entry: does the dependency point the way a message goes, and would a value handed over do instead?
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("tasks", &[]),
+    ("config", &["model"]),
+    ("telemetry", &["config"]),
+    ("metrics", &["tasks"]),
+    ("protocol", &["model"]),
+    ("auth", &["config", "metrics", "model", "tasks"]),
+    // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
+    ("session", &["auth", "config", "model", "protocol"]),
+    ("redis_link", &["config", "metrics", "model", "tasks"]),
+    // The road between replicas knows nobody who walks on it.
+    ("backplane", &["metrics", "model", "protocol", "redis_link", "tasks"]),
+    ("registry", &["config", "metrics", "model", "protocol", "redis_link", "tasks"]),
+    ("publisher", &["backplane", "metrics", "model", "protocol"]),
+    // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
+    ("hub", &["backplane", "metrics", "model", "protocol", "tasks"]),
+    ("feeds", &["config", "metrics", "model", "protocol", "publisher", "registry", "tasks"]),
+    (
+        "connection",
+        &[
+            "auth",
+            "backplane",
+            "config",
+            "hub",
+            "metrics",
+            "model",
+            "protocol",
+            "publisher",
+            "registry",
+            "session",
+            "tasks",
+        ],
+    ),
+    ("api", &["auth", "backplane", "config", "hub", "metrics", "model", "protocol", "publisher", "registry", "tasks"]),
+    (
+        "app",
+        &[
+            "api",
+            "auth",
+            "backplane",
+            "config",
+            "connection",
+            "feeds",
+            "hub",
+            "metrics",
+            "model",
+            "publisher",
+            "redis_link",
+            "registry",
+            "session",
+            "tasks",
+        ],
+    ),
+    ("cli", &["app", "auth", "config", "connection", "model", "protocol", "telemetry"]),
+];
+
+/// Crates that stay where they are at home, so that another one can take their place.
+const CRATE_HOMES: &[(&str, &[&str])] = &[
+    ("axum", &["api/", "app.rs", "connection/accept.rs", "connection/problem.rs", "connection/upgrade.rs"]),
+    ("redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
+    ("deadpool_redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
+    ("jsonwebtoken", &["auth/"]),
+    // Handles are made in `metrics`; these two hold the guard of a gauge, and the readiness turns one.
+    ("prometheus", &["metrics/", "api/readiness.rs", "connection/run.rs", "connection/upgrade.rs"]),
+    ("clap", &["cli/"]),
+    ("tokio_tungstenite", &["cli/tail/"]),
+    ("mio", &["cli/bench/"]),
+    ("toml", &["config/", "cli/bench/"]),
+    ("tracing_subscriber", &["telemetry.rs", "config/feeds.rs"]),
+];
+
+/// The core: what decides without I/O and is told what time it is.
+const PURE: &[&str] = &["model/", "protocol/", "session/", "auth/policy.rs"];
+/// What the core never names.
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "axum::",
+    "hyper::",
+    "redis::",
+    "prometheus::",
+    "tracing::",
+    "std::net::Tcp",
+    "std::fs::",
+    "Instant::now",
+    "SystemTime::now",
+    "Utc::now",
+];
+
+/// Lines of a file, without its tests.
+const LINES_MAX: usize = 400;
+/// Files that are longer, and how long they are: they may only shrink, and leave this list when they are short enough.
+const LONGER: &[(&str, usize)] = &[("connection/frame.rs", 411), ("connection/upgrade.rs", 477), ("hub/queue.rs", 507)];
+
+/// Words for what is not there yet. Whatever is on main is finished.
+const STUBS: &[&str] =
+    &["todo!(", "unimplemented!(", "for now.", "for now,", "for now;", "for now)", "TODO", "FIXME", "XXX"];
+
+/// Names that say nothing about what is inside.
+const BANNED_NAMES: &[&str] = &["broker", "node", "manager", "service", "handler", "util", "utils", "core", "common"];
+
+/// Fails with one line for each thing that is wrong.
+fn nothing(wrong: impl IntoIterator<Item = String>) {
+    let wrong: Vec<_> = wrong.into_iter().collect();
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// Fails with all that a rule finds wrong in the sources, tests left out.
+fn holds(rule: impl Fn(&Source) -> Vec<String>) {
+    nothing(sources().iter().filter(|source| !source.is_test).flat_map(|source| {
+        let found = rule(source);
+        found.into_iter().map(|wrong| format!("src/{}: {wrong}", source.path)).collect::<Vec<_>>()
+    }));
+}
+
+fn is_at(source: &Source, homes: &[&str]) -> bool {
+    homes.iter().any(|home| source.path == *home || (home.ends_with('/') && source.path.starts_with(home)))
+}
+
+#[test]
+fn modules_import_only_what_they_build_on() {
+    let roots = ["lib.rs", "main.rs"];
+    let modules: BTreeSet<_> = MAY_IMPORT.iter().map(|(module, _)| *module).collect();
+    holds(|source| {
+        let module = source.module();
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            return if roots.contains(&&*source.path) { vec![] } else { vec![format!("`{module}` has no row here")] };
+        };
+        let mut strangers = source.imports();
+        strangers.retain(|name| modules.contains(&**name) && name != module && !allowed.contains(&&**name));
+        strangers.iter().map(|stranger| format!("`{module}` may not import `{stranger}`")).collect()
+    });
+}
+
+#[test]
+fn the_table_of_imports_has_no_cycle() {
+    let mut below = BTreeSet::new();
+    for (module, imports) in MAY_IMPORT {
+        for import in *imports {
+            assert!(below.contains(import), "`{module}` imports `{import}`, which the table does not put below it");
+        }
+        below.insert(module);
+    }
+}
+
+#[test]
+fn crates_stay_at_home() {
+    holds(|source| {
+        let away = CRATE_HOMES.iter().filter(|(name, homes)| source.names_crate(name) && !is_at(source, homes));
+        away.map(|(name, homes)| format!("`{name}` is at home in {}", homes.join(", "))).collect()
+    });
+}
+
+#[test]
+fn the_core_has_no_io_and_no_clock() {
+    holds(|source| {
+        let named = IMPURE.iter().filter(|word| is_at(source, PURE) && source.names(word));
+        named.map(|word| format!("`{word}` in what decides without I/O")).collect()
+    });
+}
+
+#[test]
+fn tasks_alone_spawns() {
+    holds(|source| {
+        let spawns = ["tokio::spawn(", "task::spawn(", "spawn_blocking(", "thread::spawn("];
+        let found = spawns.iter().filter(|spawn| source.path != "tasks.rs" && source.names(spawn));
+        found.map(|spawn| format!("`{spawn}..)` outside `tasks`")).collect()
+    });
+}
+
+#[test]
+fn files_are_short() {
+    holds(|source| {
+        let lines = source.lines();
+        let known = LONGER.iter().find(|(path, _)| *path == source.path).map(|(_, lines)| *lines);
+        match known {
+            None if lines > LINES_MAX => vec![format!("{lines} lines, {LINES_MAX} are enough")],
+            Some(known) if lines > known => vec![format!("{lines} lines, it had {known}")],
+            Some(_) if lines <= LINES_MAX => vec!["is short enough: off the list with it".into()],
+            _ => vec![],
+        }
+    });
+    let paths: BTreeSet<_> = sources().into_iter().map(|source| source.path).collect();
+    nothing(LONGER.iter().filter(|(path, _)| !paths.contains(*path)).map(|(path, _)| format!("{path}: is gone")));
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    holds(|source| match source.text.starts_with("//! ") {
+        true => vec![],
+        false => vec!["no `//!` at its head".into()],
+    });
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    nothing(sources().iter().flat_map(|source| {
+        let found = STUBS.iter().filter(|word| source.text.contains(**word));
+        found.map(|word| format!("src/{}: `{word}`", source.path)).collect::<Vec<_>>()
+    }));
+}
+
+#[test]
+fn names_say_what_is_inside() {
+    holds(|source| {
+        let parts = source.path.trim_end_matches(".rs").split('/');
+        let mut wrong: Vec<_> =
+            parts.filter(|part| BANNED_NAMES.contains(part)).map(|part| format!("`{part}` names nothing")).collect();
+        if source.names("super::super") {
+            wrong.push("`super::super` breaks when a file moves; begin with `crate::`".into());
+        }
+        wrong
+    });
+}

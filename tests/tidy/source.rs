@@ -1,0 +1,166 @@
+//! The files under `src/`, as text: enough of Rust to see who names whom. Never a parser.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// One file.
+pub struct Source {
+    /// Below `src/`, such as `hub/shard.rs`.
+    pub path: String,
+    pub text: String,
+    /// Without the comments, and without the tests at its end.
+    code: String,
+    /// The whole file is a test.
+    pub is_test: bool,
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// All files under `src/`.
+pub fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    assert!(found.len() > 100, "only {} files found", found.len());
+    found
+}
+
+fn walk(dir: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let below = path.strip_prefix(root().join("src")).expect("below src");
+            found.push(Source::new(below.to_str().expect("a plain name"), &path));
+        }
+    }
+}
+
+impl Source {
+    fn new(below: &str, path: &Path) -> Self {
+        let text = fs::read_to_string(path).expect("text");
+        let is_test = below.contains("/tests/") || below.ends_with("tests.rs");
+        let code = without_tests(&text).lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>();
+        Self { path: below.to_owned(), code: code.join("\n"), text, is_test }
+    }
+
+    /// The module at the top that it belongs to.
+    pub fn module(&self) -> &str {
+        self.path.split('/').next().unwrap_or(&self.path).trim_end_matches(".rs")
+    }
+
+    /// Lines without the tests.
+    pub fn lines(&self) -> usize {
+        self.code.lines().count()
+    }
+
+    /// Whether the code has these words, not as the end of a longer name.
+    pub fn names(&self, words: &str) -> bool {
+        self.code.match_indices(words).any(|(at, _)| !self.code[..at].ends_with(is_of_a_name))
+    }
+
+    /// Whether the code names a crate: `name::…`, not as a part of a path, and not a module beside it called the same.
+    pub fn names_crate(&self, name: &str) -> bool {
+        let beside = root().join("src").join(&self.path).with_file_name(name);
+        if beside.exists() || beside.with_extension("rs").exists() {
+            return false;
+        }
+        let path = format!("{name}::");
+        self.code.match_indices(&path).any(|(at, _)| {
+            let before = &self.code[..at];
+            !before.ends_with(is_of_a_name) && !before.ends_with("::")
+        })
+    }
+
+    /// The modules at the top that it names by `crate::`, alone or in a group.
+    pub fn imports(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for (at, path) in self.code.match_indices("crate::") {
+            let rest = &self.code[at + path.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(heads(group)),
+                None => found.extend(head(rest)),
+            }
+        }
+        found
+    }
+}
+
+/// What comes before the tests at the end of a file.
+fn without_tests(text: &str) -> &str {
+    let mut from = 0;
+    while let Some(at) = text[from..].find("#[cfg(test)]\nmod ") {
+        let line = text[from + at..].lines().nth(1).unwrap_or_default();
+        if line.ends_with('{') {
+            return &text[..from + at];
+        }
+        from += at + 1;
+    }
+    text
+}
+
+fn is_of_a_name(char: char) -> bool {
+    char.is_alphanumeric() || char == '_'
+}
+
+/// The first name of a path.
+fn head(path: &str) -> Option<String> {
+    let name: String = path.trim_start().chars().take_while(|char| is_of_a_name(*char)).collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The first names of the paths of a group, given behind its opening brace.
+fn heads(group: &str) -> Vec<String> {
+    let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    for (at, char) in group.char_indices() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                found.extend(head(&group[start..at]));
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                found.extend(head(&group[start..at]));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Source {
+        Source { path: "hub/x.rs".into(), text: text.into(), code: without_tests(text).into(), is_test: false }
+    }
+
+    #[test]
+    fn imports_are_seen_alone_and_in_groups() {
+        let source = of("use crate::{\n    a::{B, c::D},\n    e,\n};\nfn f() { crate::g::h(); }\n");
+        assert_eq!(source.imports().into_iter().collect::<Vec<_>>(), ["a", "e", "g"]);
+    }
+
+    #[test]
+    fn tests_at_the_end_are_no_code_and_declared_ones_end_nothing() {
+        let source = of("#[cfg(test)]\nmod tests;\nuse crate::a;\n#[cfg(test)]\nmod inline {\n    use crate::b;\n}\n");
+        assert_eq!(source.imports().into_iter().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_crate_is_not_the_end_of_a_path() {
+        assert!(of("use redis::Value;").names_crate("redis"));
+        assert!(of("fn f() -> redis::Value {}").names_crate("redis"));
+        assert!(!of("use deadpool_redis::Pool;").names_crate("redis"));
+        assert!(!of("use super::redis::Link;").names_crate("redis"));
+    }
+}
