@@ -13,6 +13,8 @@ use crate::{metrics::Link, tasks::Stop};
 
 /// How often a lasting outage is told again.
 const REMINDER: Duration = Duration::from_secs(30);
+/// A link that stood for so long has recovered: what fails after it is another outage.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Connects, watches, connects again, until the replica stops.
 pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
@@ -22,7 +24,6 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
         let ended = Arc::new(Notify::new());
         match connect(&shared, &ended).await {
             Ok(attached) => {
-                backoff.reset();
                 outage.over();
                 shared.install(&attached);
                 let reason = tokio::select! {
@@ -31,9 +32,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
                 };
                 shared.uninstall();
                 let Some(failure) = reason else { return };
-                outage.tell(&shared, &failure);
+                if outage.tell(&shared, &failure) {
+                    backoff.reset();
+                }
             }
-            Err(failure) => outage.tell(&shared, &failure),
+            Err(failure) => drop(outage.tell(&shared, &failure)),
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
@@ -98,21 +101,27 @@ impl Shared {
     }
 }
 
-/// Tells an outage once, then again when its cause changes or it lasts.
+/// Tells an outage once, then again when its cause changes or it lasts. A link that comes and goes is one outage.
 pub(super) struct Outage {
     link: &'static str,
     told: Option<(Failure, Instant)>,
     began: Option<Instant>,
+    stood: Option<Instant>,
 }
 
 impl Outage {
     pub(super) const fn new(link: &'static str) -> Self {
-        Self { link, told: None, began: None }
+        Self { link, told: None, began: None, stood: None }
     }
 
-    pub(super) fn tell(&mut self, shared: &Shared, failure: &Failure) {
+    /// The link failed, or could not be made. True when it had stood long enough for this to be a new outage.
+    pub(super) fn tell(&mut self, shared: &Shared, failure: &Failure) -> bool {
         shared.metrics.redis_errors_total.of(failure.label()).inc();
         let now = Instant::now();
+        let fresh = self.stood.take().is_some_and(|since| now - since > STEADY);
+        if fresh {
+            (self.told, self.began) = (None, None);
+        }
         let began = *self.began.get_or_insert(now);
         let due = |(told, at): &(Failure, Instant)| told != failure || now - *at >= REMINDER;
         if self.told.as_ref().is_none_or(due) {
@@ -120,12 +129,15 @@ impl Outage {
             tracing::warn!(link = self.link, down_seconds = down, %failure, "the link to redis is down");
             self.told = Some((failure.clone(), now));
         }
+        fresh
     }
 
+    /// The link stands, for now.
     pub(super) fn over(&mut self) {
-        self.told = None;
-        if let Some(began) = self.began.take() {
-            let down_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        self.stood = Some(now);
+        if let Some(began) = self.began {
+            let down_ms = u64::try_from((now - began).as_millis()).unwrap_or(u64::MAX);
             tracing::info!(link = self.link, down_ms, "the link to redis is back");
         }
     }

@@ -63,6 +63,9 @@ pub struct LinkHealth {
     pub pubsub_down: Duration,
 }
 
+/// The year 2200, in milliseconds since 1970.
+const EPOCH_MAX: u64 = 7_258_118_400_000;
+
 struct Shared {
     config: config::Redis,
     keys: Keys,
@@ -218,9 +221,10 @@ impl RedisLink {
         self.shared.pubsub_links.subscribe()
     }
 
-    /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it.
+    /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it. One that no clock can
+    /// have given is not believed: it would push all others out.
     pub fn saw_epoch(&self, epoch: u64) {
-        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) {
+        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) && epoch < EPOCH_MAX {
             self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
         }
     }

@@ -46,13 +46,15 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     while !stop.stopping() {
         let watch = Arc::new(Watch::new());
         let failure = tokio::select! {
-            failure = serve(&shared, &watch, &mut backoff, &mut outage) => failure,
+            failure = serve(&shared, &watch, &mut outage) => failure,
             () = stop.wait() => return,
         };
         let stood = watch.alive.swap(false, Ordering::SeqCst);
         shared.metrics.redis_up.of(Link::PubSub).set(0);
         shared.pubsub_down_since.lock().get_or_insert_with(Instant::now);
-        outage.tell(&shared, &failure);
+        if outage.tell(&shared, &failure) {
+            backoff.reset();
+        }
         if stood {
             shared.subscriptions.emit(Event::Lost);
         }
@@ -64,7 +66,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
 }
 
 /// One link from its making to its end; returns why it ended.
-async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, backoff: &mut Backoff, outage: &mut Outage) -> Failure {
+async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) -> Failure {
     let connection = match connect(shared, watch).await {
         Ok(connection) => connection,
         Err(failure) => return failure,
@@ -72,7 +74,6 @@ async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, backoff: &mut Backoff, 
     shared.subscriptions.restart();
     watch.alive.store(true, Ordering::SeqCst);
     watch.seen_now();
-    backoff.reset();
     outage.over();
     shared.metrics.redis_reconnects_total.of(Link::PubSub).inc();
     attend(shared, watch, connection).await
@@ -231,10 +232,10 @@ impl Watch {
                     shared.subscriptions.deliver(&channel, payload);
                 }
             }
-            PushKind::Subscribe if channel != shared.subscriptions.canary() => {
-                if self.alive.load(Ordering::Relaxed) && shared.subscriptions.confirm_subscribe(&channel) {
-                    shared.confirmed(&channel);
-                }
+            PushKind::Subscribe
+                if self.alive.load(Ordering::Relaxed) && shared.subscriptions.confirm_subscribe(&channel) =>
+            {
+                shared.confirmed(&channel);
             }
             PushKind::Unsubscribe if !shared.subscriptions.confirm_unsubscribe(&channel) => {
                 tracing::warn!("redis ended a subscription that nobody gave up");

@@ -9,6 +9,7 @@ mod ingest;
 mod market;
 mod publishing_from_redis;
 mod redis_faults;
+mod redis_tls;
 mod runs;
 mod status;
 mod support;

@@ -8,7 +8,7 @@ use std::{
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::oneshot;
 
-use super::ledger::Known;
+use super::ledger::{self, Known};
 use crate::{
     backplane::{PublishError, Published, Refusal},
     model::{Publication, StreamId},
@@ -89,7 +89,7 @@ impl Encoder<'_> {
             .arg(known.epoch.max(self.generation))
             .arg(format!("{}!", job.published_ms))
             .arg(channel)
-            .arg(ttl.as_secs())
+            .arg(ledger::expiry(ttl).as_secs())
             .arg(u8::from(renew));
         if publication.msg_id.is_some() {
             command.arg(self.dedupe_ms);

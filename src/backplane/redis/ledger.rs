@@ -18,6 +18,13 @@ const TOPICS_MAX: usize = 131_072;
 /// The stream's expiry is renewed when this part of it has passed.
 const RENEW_PART: u32 = 8;
 
+/// The expiry that is set, so that the stream stays for the whole `ttl` after its last publication although not every
+/// publication renews it. In whole seconds; zero stays zero.
+pub(super) fn expiry(ttl: Duration) -> Duration {
+    let whole = ttl + ttl / RENEW_PART;
+    Duration::from_secs(whole.as_secs() + u64::from(whole.subsec_nanos() > 0))
+}
+
 /// What is known of one topic.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -166,6 +173,18 @@ mod tests {
         ledger.know(&keys, &topic(1), &rule).store(later, 2, Instant::now());
         ledger.replace(&topic(1), lost, marker);
         assert_eq!(ledger.claims()[0].id, later);
+    }
+
+    #[test]
+    fn a_stream_outlives_its_last_publication_by_the_whole_ttl() {
+        for seconds in [1, 7, 80, 86_400] {
+            let ttl = Duration::from_secs(seconds);
+            assert!(expiry(ttl) - ttl / RENEW_PART >= ttl, "{seconds}");
+        }
+        assert_eq!(
+            (expiry(Duration::ZERO), expiry(Duration::from_millis(300))),
+            (Duration::ZERO, Duration::from_secs(1))
+        );
     }
 
     #[test]

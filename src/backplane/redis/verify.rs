@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::{
     batch::{Outcome, outcome, wall_ms},
-    ledger::{Claim, Ledger},
+    ledger::{self, Claim, Ledger},
 };
 use crate::{
     model::{StreamId, Topic},
@@ -126,7 +126,7 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
         command.arg("EVALSHA").arg(script).arg(2_u8);
         command.arg(link.keys().stream(&claim.topic)).arg(link.keys().channel(&claim.topic));
         command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
-        command.arg(claim.rule.retain_ttl.as_secs()).arg(format!("{}!", wall_ms()));
+        command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", wall_ms()));
         pipe.add_command(command);
     }
     pipe

@@ -1,0 +1,91 @@
+//! Redis behind TLS with an authority of one's own, and an ACL user: the link, the pool, and what a wrong authority gets.
+
+use std::{path::Path, process::Command};
+
+use tempfile::TempDir;
+use tickgate::{
+    backplane::{Backplane, Redis},
+    config,
+    metrics::Metrics,
+    model::StreamId,
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+
+use crate::support::{
+    eventually,
+    follower::{Follower, number, redis_config, retain, topic},
+    redis::{RedisServer, free_port},
+};
+
+/// An authority and a server certificate for 127.0.0.1, made for this test.
+fn certificates() -> TempDir {
+    let directory = TempDir::with_prefix("tickgate-tls-").expect("a temporary directory");
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory.path()).output();
+        let output = output.expect("openssl: install it (apt-get install openssl)");
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    std::fs::write(directory.path().join("names"), "subjectAltName=IP:127.0.0.1\n").expect("written");
+    for authority in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={authority} \
+             -keyout {authority}.key -out {authority}.pem"
+        ));
+    }
+    openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=redis -keyout redis.key -out redis.csr",
+    );
+    openssl("x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out redis.pem");
+    directory
+}
+
+fn server(certificates: &Path, port: u16) -> RedisServer {
+    let file = |name: &str| certificates.join(name).to_str().expect("a plain path").to_owned();
+    RedisServer::start_with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("redis.pem"),
+        "--tls-key-file",
+        &file("redis.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ])
+}
+
+fn settings(port: u16, authority: &Path) -> config::Redis {
+    let url = format!("rediss://gate:se%20cret@127.0.0.1:{port}/");
+    config::Redis { ca_file: Some(authority.to_owned()), ..redis_config(&url) }
+}
+
+#[tokio::test]
+async fn an_own_authority_is_trusted_and_no_other() {
+    let (certificates, port) = (certificates(), free_port());
+    let server = server(certificates.path(), port);
+    server.run::<()>(&["ACL", "SETUSER", "gate", "on", ">se cret", "~*", "&*", "+@all"]).await;
+    let tasks = Tasks::new();
+
+    let link = RedisLink::start(&settings(port, &certificates.path().join("ca.pem")), &tasks, Metrics::new());
+    let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+    let (follower, orders) = (Follower::follow(&backplane), topic("orders"));
+    follower.want(&backplane, &orders).await;
+    eventually("commands work", async || link.command().ok()).await;
+    backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
+    follower.has_arrived(&orders, 1).await;
+    assert_eq!(backplane.read(&orders, StreamId::ZERO, 10).await.expect("a page").messages.len(), 1);
+
+    let metrics = Metrics::new();
+    let stranger = RedisLink::start(&settings(port, &certificates.path().join("other.pem")), &tasks, metrics.clone());
+    let tries = || metrics.text().expect("metrics").lines().any(refused_twice);
+    eventually("it tried more than once", async || tries().then_some(())).await;
+    assert!(stranger.command().is_err(), "signed by another authority");
+}
+
+fn refused_twice(line: &str) -> bool {
+    line.strip_prefix("tickgate_redis_errors_total{").is_some_and(|rest| {
+        rest.rsplit_once(' ').is_some_and(|(_, count)| count.parse::<u64>().is_ok_and(|count| count >= 2))
+    })
+}
