@@ -226,6 +226,18 @@ def checksum() -> None:
         raise Failed("the checksum does not change with the configuration")
 
 
+@check("helm notes warn of what works by halves")
+def notes() -> None:
+    open_to_all = {"enabled": True, "hosts": [{"host": "ws.example.com"}]}
+    whole = {"server": {"allowed_origins": ["https://a.example"], "trusted_proxies": ["10.0.0.0/8"]}}
+    for values, warnings in [({}, 1), ({"ingress": open_to_all}, 2), ({"ingress": open_to_all, "config": whole}, 0)]:
+        text = render(_over(values))["tickgate/templates/NOTES.txt"]
+        if text.count("WARNING") != warnings:
+            raise Failed(f"{json.dumps(values)}: {text.count('WARNING')} warnings, not {warnings}")
+        if "helm -n tickgate test tickgate" not in text or "%!" in text:
+            raise Failed(f"no smoke command in the notes: {text}")
+
+
 @check("helm Secrets are made only without existing ones")
 def secrets() -> None:
     for path in values_files():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 from checks import ROOT, Failed, Skipped, check
@@ -28,10 +30,25 @@ def dockerfile_promises() -> None:
             raise Failed(f"the runtime stage lacks {line}")
     if text.count("cargo build") != text.count("--release --locked --bin"):
         raise Failed("a build without --locked")
-    kept = {line[1:] for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
-    for needed in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "build.rs", "src", "config", "deploy/image"]:
-        if (ROOT / needed).exists() and needed not in kept:
-            raise Failed(f"deploy/Dockerfile.dockerignore keeps {needed} out")
+
+
+@check("dockerfile gets all that the build reads")
+def build_context() -> str:
+    """What cargo needs, and every file that a source includes, is let in by the ignore file."""
+    lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
+    kept = [ROOT / line[1:] for line in lines if line.startswith("!")]
+    needed = [ROOT / name for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "deploy/image/rootfs.sh"]]
+    needed += [ROOT / "build.rs"] if (ROOT / "build.rs").exists() else []
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    # A target that the manifest names must be there, or cargo reads no further.
+    needed += [ROOT / "benches" for _ in manifest.get("bench", [])[:1]] + [ROOT / "tests" for _ in manifest.get("test", [])[:1]]
+    for source in (ROOT / "src").rglob("*.rs"):
+        for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
+            needed.append((source.parent / included).resolve())
+    for path in needed:
+        if not any(path == root or root in path.parents for root in kept):
+            raise Failed(f"deploy/Dockerfile.dockerignore keeps {path.relative_to(ROOT)} out")
+    return f"{len(needed)} paths"
 
 
 @check("compose file (compose-spec schema)")
@@ -69,8 +86,6 @@ def compose_fits() -> str:
 
 def _known_variables() -> set[str]:
     """The variable of every key of config/default.toml."""
-    import tomllib
-
     def walk(table: dict, at: str) -> set[str]:
         found = set()
         for key, value in table.items():

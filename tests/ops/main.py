@@ -7,6 +7,7 @@ import sys
 
 import chart  # noqa: F401  each module declares its checks when imported
 import containers  # noqa: F401
+import live_compose  # noqa: F401
 import live_image  # noqa: F401
 import live_prometheus  # noqa: F401
 import live_proxies  # noqa: F401
