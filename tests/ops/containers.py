@@ -110,7 +110,7 @@ def haproxy() -> None:
     program = debian("haproxy")
     with tempfile.TemporaryDirectory() as folder:
         path = haproxy_configuration(Path(folder), 1, [1, 2, 3])
-        found = run(program, "-c", "-q", "-f", path, env=library_path())
+        found = run(program, "-c", "-f", path, env=library_path())
     if found.returncode or "WARNING" in found.stdout:
         raise Failed(found.stdout.strip())
 
