@@ -185,6 +185,8 @@ impl<'a> Load<'a> {
 
     /// Ends publishing; everything published has been taken by the server afterwards.
     pub(super) fn close_publishers(&mut self) -> Result<(), Failure> {
+        // A server that answers each line stops reading when nobody reads its answers.
+        self.drain_publishers(Publisher::is_behind)?;
         self.publishers.drain(..).try_for_each(Publisher::finish)
     }
 
@@ -232,10 +234,10 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends what waits until the publishers have room again.
-    pub(super) fn drain_publishers(&mut self) -> Result<(), Failure> {
+    /// Sends what waits as long as a publisher is, for one, full.
+    pub(super) fn drain_publishers(&mut self, too_much: fn(&Publisher) -> bool) -> Result<(), Failure> {
         self.flush()?;
-        while self.publishers.iter().any(Publisher::is_full) {
+        while self.publishers.iter().any(too_much) {
             self.turn(TURN)?;
         }
         Ok(())

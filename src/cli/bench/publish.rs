@@ -136,6 +136,11 @@ impl Publisher {
         self.out.len() - self.written > 1 << 20
     }
 
+    /// Whether anything waits for the socket.
+    pub(super) fn is_behind(&self) -> bool {
+        self.out.len() > self.written
+    }
+
     /// Reads and drops the answers; a refusal is an error.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
         loop {
@@ -150,13 +155,11 @@ impl Publisher {
         self.answers.check()
     }
 
-    /// Ends the request and waits for its answer: everything published so far has then been taken.
+    /// Ends the request and waits for its answer: everything flushed so far has then been taken.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
-        self.flush()?;
         let mut stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
-        stream.write_all(&self.out[self.written..])?;
         if self.kind != PublishKind::Lines {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use super::{
     load::{Access, Load},
     measure::{add_latency, add_losses, measured, paced, tokens},
     plan::{Pace, Plan, Rate, user},
+    publish::Publisher,
     redis_publish,
     stage::Stage,
     target::Kind,
@@ -248,6 +249,7 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
     load.leave(leavers)?;
     for _ in 0..MISSED {
         (0..streams).for_each(|stream| load.publish(stream));
+        load.drain_publishers(Publisher::is_full)?;
     }
     // The answer to the request comes when all of it has been taken.
     load.close_publishers()?;
@@ -310,7 +312,7 @@ fn publish(stage: &Stage) -> Result<Figures, Failure> {
     for message in 0..MESSAGES {
         load.publish(message % streams.end);
         if message % 256 == 0 {
-            load.drain_publishers()?;
+            load.drain_publishers(Publisher::is_full)?;
         }
     }
     load.close_publishers()?;
