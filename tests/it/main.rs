@@ -1,6 +1,7 @@
 //! All integration tests, one binary: one file a capability, real parts, no sleeps.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
+mod bench;
 mod conformance;
 mod conformance_registry;
 mod events;

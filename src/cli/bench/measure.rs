@@ -11,7 +11,7 @@ use super::{
     stage::Stage,
 };
 
-/// Publishing before anything is measured.
+/// Publishing before anything is measured, unless the measurement is shorter.
 const WARM_UP: Duration = Duration::from_millis(1500);
 const NS: f64 = 1e9;
 
@@ -54,10 +54,11 @@ pub(super) fn paced(stage: &Stage, plan: &Plan, pace: &Pace) -> Result<Figures, 
 /// Publishes at the pace: first to warm up, then for the time that is measured, then waits for what is under way.
 pub(super) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Result<Figures, Failure> {
     let mut pacer = load.pacer(pace);
-    load.run(&mut pacer, WARM_UP)?;
+    let time = Duration::from_secs_f64(stage.seconds);
+    load.run(&mut pacer, WARM_UP.min(time))?;
     load.shared.tally.latency.clear();
     let before = Moment::now(stage, load);
-    load.run(&mut pacer, Duration::from_secs_f64(stage.seconds))?;
+    load.run(&mut pacer, time)?;
     let after = Moment::now(stage, load);
     load.settle()?;
     let mut figures = Figures::default();

@@ -197,3 +197,40 @@ pub(super) fn machine() -> Value {
         "kernel": kernel.trim(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cli::bench::target::{Kind, TICKGATE},
+        config::{Config, Sources, TokenRule},
+        model::{Class, Topic},
+    };
+
+    #[test]
+    fn the_gateways_settings_offer_the_channels_of_every_workload() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tickgate.toml");
+        std::fs::write(&path, CONFIG).unwrap();
+        let secrets = [("TICKGATE__AUTH__HS256_SECRETS", "s"), ("TICKGATE__AUTH__API_KEYS", "k")];
+        let environment = secrets.map(|(name, letter)| (name.to_owned(), letter.repeat(40)));
+        let sources = Sources { file: Some(path), environment: environment.into(), ..Sources::default() };
+        let (config, _) = Config::load(&sources).unwrap();
+        let profile = config.profiles.iter().find(|profile| profile.name == "bench").unwrap();
+        assert_eq!((profile.path.as_str(), profile.token), ("/ws/bench", TokenRule::Optional));
+
+        let channels = Target::parse(TICKGATE).unwrap().channels;
+        let expected = [
+            (Kind::Plain, Class::Event, false),
+            (Kind::Event, Class::Event, true),
+            (Kind::State, Class::State, true),
+            (Kind::Reliable, Class::Reliable, true),
+        ];
+        for (kind, class, retained) in expected {
+            let name = channels.name(kind, 7);
+            let rule = config.topics.of_topic(&Topic::public(&name).unwrap());
+            assert_eq!((rule.class, rule.retain_max > 0), (class, retained), "{name}");
+            assert!(profile.channels.iter().any(|channel| channel.pattern.matches(&name)), "{name}");
+        }
+    }
+}
