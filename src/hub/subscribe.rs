@@ -126,6 +126,10 @@ impl Interest {
             }
             source = metrics::Replay::Stream;
             let page = self.hub.backplane.read(&self.topic.topic, backlog.cursor, PAGE_MAX).await?;
+            if !page.contiguous && !backlog.messages.is_empty() {
+                // Trimmed while it was read: the catch-up goes on from here and tells the gap in its place.
+                break;
+            }
             if !page.contiguous {
                 source = metrics::Replay::Gap;
                 backlog.gap = Some(self.missing(backlog.cursor, page.messages.first()));
