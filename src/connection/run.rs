@@ -79,7 +79,8 @@ impl Connection {
         self.release_stale_wakers();
         let cause = match self.serve(early).await {
             Ok(close) => {
-                self.say_goodbye(&close).await;
+                // On the heap, as every step that an idle connection does not take.
+                Box::pin(self.say_goodbye(&close)).await;
                 close.cause
             }
             Err(cause) => cause,

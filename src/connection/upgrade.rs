@@ -116,13 +116,15 @@ impl Endpoint {
         };
         let since = handshake.since;
         let tasks = self.gateway.tasks.clone();
-        tasks.spawn("connection", async move {
+        tasks.spawn("upgrade", async move {
             let Some((stream, early)) = taken_over(on_upgrade).await else {
                 self.never_came(&admitted);
                 return;
             };
+            let tasks = self.gateway.tasks.clone();
             let connection = self.connect(stream, param, admitted, since).await;
-            connection.run(early).await;
+            // A task of its own: what the handshake needed is not kept for the life of the connection.
+            tasks.spawn("connection", connection.run(early));
         });
         switching(&handshake.upgrade)
     }
