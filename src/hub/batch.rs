@@ -36,6 +36,8 @@ pub struct Batch {
     pub bytes: Bytes,
     /// Publications in it; 0 for a gap or for messages that the subscriber filters out.
     pub count: u32,
+    /// Older values that are not in it because it stands for them.
+    pub skipped: u32,
     /// The position before the first.
     pub after: StreamId,
     /// The position after the last.
@@ -58,7 +60,8 @@ impl Batch {
     #[must_use]
     pub fn encode(form: &Form, after: StreamId, steps: &[Step], filter: Option<&[Arc<str>]>, mark: Mark) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
-        let mut batch = Self { bytes: Bytes::new(), count: 0, after, last: after, newest: None, form: form.clone() };
+        let mut batch =
+            Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
         for step in steps {
             match step {
                 Step::Message(message) => batch.add(&mut buf, message, filter, mark),
@@ -106,6 +109,7 @@ impl Batch {
         Self {
             bytes: self.encode_newest(skipped).unwrap_or_else(|| self.bytes.clone()),
             count: self.count.min(1),
+            skipped,
             after: self.after,
             last: self.last,
             newest: self.newest.clone(),
@@ -171,7 +175,9 @@ fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8])
 }
 
 fn push_gap(buf: &mut BytesMut, kind: FormKind, channel: &str, gap: Gap) {
-    let gap = push::Gap { channel, after: Some(gap.after), before: gap.before, count: gap.count, reason: gap.reason };
+    // Neither end is known where the topic has no ids.
+    let after = (gap.before.is_some() || gap.after != StreamId::ZERO).then_some(gap.after);
+    let gap = push::Gap { channel, after, before: gap.before, count: gap.count, reason: gap.reason };
     match kind {
         FormKind::WebSocket => frame::frame_text(buf, |buf| push::gap(buf, &gap)),
         FormKind::EventStream => frame::sse_event(buf, None, |buf| push::gap(buf, &gap)),

@@ -15,7 +15,7 @@ use super::{
     topic::{Followed, Todo},
 };
 use crate::{
-    backplane::Page,
+    backplane::{Page, Unavailable},
     model::{Class, StreamId, Topic},
     tasks::{Stop, Tasks},
 };
@@ -125,9 +125,10 @@ impl Hub {
     async fn fill(&self, topic: &Arc<Followed>) {
         self.metrics.fills_total.inc();
         loop {
-            match self.page(topic).await {
+            let asked = topic.ask();
+            match self.page(topic, asked.cursor).await {
                 Ok(page) => {
-                    if topic.filled(&page, &self.shards) == Todo::Nothing {
+                    if topic.filled(asked, &page, &self.shards) == Todo::Nothing {
                         return;
                     }
                 }
@@ -142,12 +143,11 @@ impl Hub {
         }
     }
 
-    async fn page(&self, topic: &Followed) -> Result<Page, crate::backplane::Unavailable> {
+    async fn page(&self, topic: &Followed, after: StreamId) -> Result<Page, Unavailable> {
         if topic.rule.class == Class::State {
             let messages = self.backplane.newest(&topic.topic, 1).await?;
             return Ok(Page { messages, contiguous: true, more: false });
         }
-        let after = topic.head().0.unwrap_or_default();
         self.backplane.read(&topic.topic, after, PAGE_MAX).await
     }
 
@@ -174,6 +174,7 @@ impl Hub {
 
 async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
     tokio::select! {
+        biased;
         () = work => {}
         () = stop.wait() => {}
     }

@@ -14,10 +14,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 mod batch;
 mod follow;
@@ -32,7 +33,7 @@ mod topic;
 
 pub use batch::{Batch, Form, FormKind, Gap, Mark};
 pub use outbox::{Close, Outbox, Shared};
-pub use position::{Arrival, Next, Position, State, Step};
+pub use position::{Arrival, Asked, Next, Position, State, Step};
 pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
@@ -55,6 +56,9 @@ pub struct Hub {
     topics: Table,
     shards: Vec<Arc<shard::Shard>>,
     lines: follow::Lines,
+    /// Held while a topic enters or leaves the table and the backplane is told, so that the two never cross. Taken
+    /// before any part of the table.
+    following: Mutex<()>,
     /// Topics without subscribers, to be let go at the given time.
     lingering: Mutex<VecDeque<(Instant, Topic)>>,
     linger: Duration,
@@ -113,6 +117,7 @@ impl Hub {
             topics: Table::new(),
             shards,
             lines: follow::Lines::default(),
+            following: Mutex::default(),
             lingering: Mutex::default(),
             linger: settings.linger,
             ring: settings.ring,
@@ -158,21 +163,30 @@ impl Hub {
     /// Counts an interest in a topic; the first one makes the replica follow it.
     #[must_use]
     pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Interest {
-        let (followed, new) = {
-            let mut part = self.topics.part(topic.as_str()).write();
-            let new = !part.contains_key(topic.as_str());
-            let followed = part
-                .entry(topic.clone())
-                .or_insert_with(|| Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring)));
-            followed.add_interest();
-            (followed.clone(), new)
-        };
+        let followed = self.known(topic).unwrap_or_else(|| self.follow(topic, rule));
         self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
-        if new {
-            self.metrics.topics.inc();
-            self.backplane.want(topic);
-        }
         Interest { hub: self.clone(), topic: followed }
+    }
+
+    /// The topic with one interest more, if it is followed already.
+    fn known(&self, topic: &Topic) -> Option<Arc<Followed>> {
+        let part = self.topics.part(topic.as_str()).read();
+        let followed = part.get(topic.as_str())?;
+        followed.add_interest();
+        Some(followed.clone())
+    }
+
+    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>) -> Arc<Followed> {
+        let _order = self.following.lock();
+        if let Some(followed) = self.known(topic) {
+            return followed;
+        }
+        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
+        followed.add_interest();
+        self.topics.part(topic.as_str()).write().insert(topic.clone(), followed.clone());
+        self.metrics.topics.inc();
+        self.backplane.want(topic);
+        followed
     }
 
     fn uninterested(&self, topic: &Followed) {
@@ -190,6 +204,7 @@ impl Hub {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 tokio::select! {
+                    biased;
                     _ = ticks.tick() => {}
                     () = stop.wait() => return,
                 }
@@ -209,6 +224,7 @@ impl Hub {
                 }
             };
             let Some((_, topic)) = due else { return };
+            let _order = self.following.lock();
             let mut part = self.topics.part(topic.as_str()).write();
             // Someone may have come back meanwhile.
             if part.get(topic.as_str()).is_some_and(|followed| followed.interest() == 0) {

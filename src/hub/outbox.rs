@@ -168,6 +168,7 @@ impl Outbox {
             Offered::Lags => {
                 self.is_slow(&mut state);
                 self.shared.metrics.lagged_total.inc();
+                self.waker.wake();
                 return false;
             }
         }
@@ -248,7 +249,7 @@ impl Outbox {
     fn broken(&self, state: &mut State) {
         state.ending = Ending::Shut;
         state.slow = None;
-        state.queue.clear();
+        state.queue.abandon();
         self.waker.wake();
     }
 
@@ -375,6 +376,11 @@ impl Outbox {
     #[must_use]
     pub fn written(&self) -> Vec<(SlotId, StreamId)> {
         self.state.lock().queue.written().collect()
+    }
+
+    /// Bytes that may wait.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.shared.limits.bytes_max
     }
 
     fn is_half_full(&self, state: &State) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::ring::{Ring, RingLimits};
 use crate::{
     backplane::Page,
-    model::{Message, StreamId},
+    model::{Content, Message, StreamId},
     protocol::push::GapReason,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn reason_between(after: StreamId, before: StreamId) -> GapReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Message(Arc<Message>),
-    /// Everything after `after` and before `before` is missing.
+    /// Everything after `after` and before `before` is missing. Always followed by the message `before`.
     Gap {
         after: StreamId,
         before: StreamId,
@@ -50,7 +50,7 @@ pub enum Arrival {
     Next,
     /// It was delivered before.
     Repeat,
-    /// It waits for a read that is under way (or for the confirmation).
+    /// It waits for a read that is under way, or for the first comparison.
     Held,
     /// It waits, and a fill must start now.
     Hole,
@@ -76,8 +76,26 @@ pub struct Position {
     /// Only the newest counts: holes are no holes.
     newest_only: bool,
     held: Vec<Arc<Message>>,
-    /// The last fill read nothing new although something waits: one more chance, then the hole is told.
-    stuck: bool,
+    hole: Hole,
+}
+
+/// What lies between the position and the first message that waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hole {
+    /// Both ends.
+    range: Option<(StreamId, StreamId)>,
+    /// Tells apart the holes of this topic: only a read that was asked for this one says anything about it.
+    number: u64,
+    /// A read brought nothing that fills it: one more chance, then it is told.
+    doubted: bool,
+}
+
+/// A read of the stream, as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Read what comes after this.
+    pub cursor: StreamId,
+    hole: u64,
 }
 
 impl Position {
@@ -91,7 +109,7 @@ impl Position {
             limits: if newest_only { RingLimits { messages_max: 1, ..limits } } else { limits },
             newest_only,
             held: Vec::new(),
-            stuck: false,
+            hole: Hole::default(),
         }
     }
 
@@ -106,29 +124,35 @@ impl Position {
         self.at
     }
 
-    /// The link was lost: whatever arrives waits until the topic was compared with its stream again.
+    /// The link was lost: the topic is to be compared with its stream again.
     pub fn lost(&mut self) {
         self.state = State::Syncing;
         self.held.clear();
     }
 
-    /// A message with an id came in. `Next` moves the position; the caller delivers it.
+    /// A message came in. `Next` moves the position; the caller delivers it.
+    ///
+    /// What provably comes next needs no stream, so it goes out also while the topic waits to be compared.
     pub fn arrive(&mut self, message: &Arc<Message>) -> Arrival {
         let Some(id) = message.id else { return Arrival::Next };
-        let (State::Live, Some(at)) = (self.state, self.at) else {
+        let Some(at) = self.at else {
             self.hold(message);
             return Arrival::Held;
         };
         if id <= at {
             return Arrival::Repeat;
         }
-        if self.newest_only || follows(at, message) {
+        let undisturbed = self.state != State::Filling && self.held.is_empty();
+        if self.newest_only || (undisturbed && follows(at, message)) {
             self.advance(message);
             return Arrival::Next;
         }
         self.hold(message);
+        if self.state != State::Live {
+            return Arrival::Held;
+        }
         self.state = State::Filling;
-        self.stuck = false;
+        self.name_hole(at, id);
         Arrival::Hole
     }
 
@@ -141,22 +165,28 @@ impl Position {
             Some(at) if head <= at => {}
             Some(_) => {
                 self.state = State::Filling;
-                self.stuck = false;
                 return Next::Read;
             }
         }
         self.settle(steps)
     }
 
-    /// A page read after the position came back.
-    pub fn filled(&mut self, page: &Page, steps: &mut Vec<Step>) -> Next {
+    /// What the stream is to be asked now.
+    #[must_use]
+    pub fn ask(&self) -> Asked {
+        Asked { cursor: self.at.unwrap_or_default(), hole: self.hole.number }
+    }
+
+    /// A page came back. Several reads may be under way, and what they bring may overlap.
+    pub fn filled(&mut self, asked: Asked, page: &Page, steps: &mut Vec<Step>) -> Next {
         let Some(at) = self.at else { return Next::Live };
-        let before = self.at;
-        let fresh = page.messages.iter().filter(|m| m.id.is_some_and(|id| id > at));
-        for (index, message) in fresh.enumerate() {
-            let proven = page.contiguous || index > 0 || follows(self.at.unwrap_or_default(), message);
+        let from = page.messages.partition_point(|m| m.id.is_none_or(|id| id <= at));
+        // Another read may have moved the position meanwhile: then it is the neighbour in the page that proves.
+        let neighbour = if from > 0 { page.messages[from - 1].id } else { page.contiguous.then_some(asked.cursor) };
+        for (index, message) in page.messages[from..].iter().enumerate() {
+            let proven = index > 0 || neighbour == Some(at) || follows(at, message);
             if !proven && !self.newest_only {
-                self.tell_gap(message, steps);
+                self.tell_gap(message, reason_between, steps);
             }
             self.advance(message);
             steps.push(Step::Message(message.clone()));
@@ -164,19 +194,17 @@ impl Position {
         if page.more {
             return Next::Read;
         }
-        if self.at == before && !self.held.is_empty() {
-            if self.stuck {
+        if self.at == Some(at) && !self.held.is_empty() && asked.hole == self.hole.number {
+            if std::mem::replace(&mut self.hole.doubted, true) {
                 self.give_up(steps);
             }
-            self.stuck = true;
         }
         self.settle(steps)
     }
 
     /// The read failed: the topic waits for the next comparison.
     pub fn unfilled(&mut self) {
-        self.state = State::Syncing;
-        self.held.clear();
+        self.lost();
     }
 
     /// Messages after `cursor` up to the position, when that can be proven without reading the stream.
@@ -211,6 +239,7 @@ impl Position {
                 continue;
             }
             if !self.newest_only && !follows(at, &message) {
+                self.name_hole(at, message.id.unwrap_or_default());
                 self.held.push(message);
                 break;
             }
@@ -220,11 +249,17 @@ impl Position {
         self.held.extend(waiting);
         if self.held.is_empty() {
             self.state = State::Live;
-            self.stuck = false;
             return Next::Live;
         }
         self.state = State::Filling;
         Next::Read
+    }
+
+    fn name_hole(&mut self, after: StreamId, before: StreamId) {
+        let range = Some((after, before));
+        if self.hole.range != range {
+            self.hole = Hole { range, number: self.hole.number + 1, doubted: false };
+        }
     }
 
     /// The stream does not have what would join the position to what is held: the hole is told.
@@ -232,20 +267,23 @@ impl Position {
         self.held.sort_by_key(|m| m.id);
         let at = self.at.unwrap_or_default();
         let Some(first) = self.held.iter().find(|m| m.id.is_some_and(|id| id > at)).cloned() else { return };
-        self.tell_gap(&first, steps);
+        self.tell_gap(&first, |_, _| GapReason::Backplane, steps);
         self.advance(&first);
         steps.push(Step::Message(first));
     }
 
-    fn tell_gap(&mut self, message: &Message, steps: &mut Vec<Step>) {
+    fn tell_gap(&mut self, message: &Message, reason: impl Fn(StreamId, StreamId) -> GapReason, steps: &mut Vec<Step>) {
         let (Some(after), Some(before)) = (self.at, message.id) else { return };
         self.ring.clear();
-        steps.push(Step::Gap { after, before, reason: reason_between(after, before) });
+        steps.push(Step::Gap { after, before, reason: reason(after, before) });
     }
 
     fn advance(&mut self, message: &Arc<Message>) {
         self.at = message.id;
-        self.ring.push(message.clone(), self.limits);
+        // What tells of a loss is no value: the last one stays at hand.
+        if !(self.newest_only && matches!(message.content, Content::Lost { .. })) {
+            self.ring.push(message.clone(), self.limits);
+        }
     }
 
     fn hold(&mut self, message: &Arc<Message>) {

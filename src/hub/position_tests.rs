@@ -1,1 +1,468 @@
+use proptest::prelude::*;
 
+use super::*;
+
+const LIMITS: RingLimits = RingLimits { messages_max: 64, bytes_max: 1 << 20 };
+
+fn id(epoch: u64, seq: u64) -> StreamId {
+    StreamId::new(epoch, seq)
+}
+
+/// A message as it comes live; the first of an epoch names the one before.
+fn live(at: StreamId, prev: Option<StreamId>) -> Arc<Message> {
+    let content = Content::Data(bytes::Bytes::from_static(b"{}"));
+    Arc::new(Message { id: Some(at), prev, published_ms: 0, channel: None, content })
+}
+
+fn plain(seq: u64) -> Arc<Message> {
+    live(id(1, seq), None)
+}
+
+/// The same message as it is read from the stream: without what joins epochs.
+fn stored(message: &Arc<Message>) -> Arc<Message> {
+    Arc::new(Message { prev: None, ..(**message).clone() })
+}
+
+/// What a stream that holds `entries` answers.
+fn page(entries: &[Arc<Message>], after: StreamId, limit: usize) -> Page {
+    let from = entries.partition_point(|m| m.id.unwrap() <= after);
+    let there = from > 0 && entries[from - 1].id == Some(after);
+    let next = entries.get(from).and_then(|m| m.id);
+    let begins = after == StreamId::ZERO && next.is_none_or(|next| next == id(1, 0));
+    let contiguous = there || begins || next.is_some_and(|next| next.directly_after(after));
+    let messages: Vec<_> = entries[from..].iter().take(limit).map(stored).collect();
+    let more = entries.len() - from > messages.len();
+    Page { messages, contiguous, more }
+}
+
+/// Reads the stream once, as it is.
+fn read(position: &mut Position, entries: &[Arc<Message>], limit: usize, steps: &mut Vec<Step>) -> Next {
+    let asked = position.ask();
+    position.filled(asked, &page(entries, asked.cursor, limit), steps)
+}
+
+/// A position that was compared with a stream whose head is `at`.
+fn standing_at(at: StreamId) -> Position {
+    let mut position = Position::new(false, LIMITS);
+    assert_eq!(position.compare(at, &mut Vec::new()), Next::Live);
+    position
+}
+
+/// A short notation of steps: `7` a message, `5..7` a gap.
+fn told(steps: &[Step]) -> Vec<String> {
+    let short = |id: &StreamId| if id.epoch == 1 { id.seq.to_string() } else { id.to_string() };
+    let one = |step: &Step| match step {
+        Step::Message(message) => short(&message.id.unwrap()),
+        Step::Gap { after, before, .. } => format!("{}..{}", short(after), short(before)),
+    };
+    steps.iter().map(one).collect()
+}
+
+#[test]
+fn waits_for_the_first_comparison_and_drops_what_it_covers() {
+    let mut position = Position::new(false, LIMITS);
+    assert_eq!(position.arrive(&plain(4)), Arrival::Held);
+    assert_eq!(position.arrive(&plain(5)), Arrival::Held);
+    assert_eq!(position.arrive(&plain(6)), Arrival::Held);
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(1, 5), &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["6"]);
+    assert_eq!(position.at(), Some(id(1, 6)));
+}
+
+#[test]
+fn only_the_successor_is_next() {
+    let mut position = standing_at(id(1, 5));
+    assert_eq!(position.arrive(&plain(5)), Arrival::Repeat);
+    assert_eq!(position.arrive(&plain(6)), Arrival::Next);
+    assert_eq!(position.arrive(&plain(6)), Arrival::Repeat);
+    assert_eq!(position.arrive(&plain(8)), Arrival::Hole);
+    assert_eq!(position.arrive(&plain(9)), Arrival::Held);
+    assert_eq!(position.arrive(&plain(7)), Arrival::Held, "a read is under way");
+    assert_eq!(position.state(), State::Filling);
+}
+
+#[test]
+fn an_epoch_joins_by_the_name_of_the_id_before_it() {
+    let mut joined = standing_at(id(1, 5));
+    assert_eq!(joined.arrive(&live(id(2, 0), Some(id(1, 5)))), Arrival::Next);
+    let mut ahead = standing_at(id(1, 7));
+    assert_eq!(ahead.arrive(&live(id(2, 0), Some(id(1, 5)))), Arrival::Hole);
+    let mut nameless = standing_at(id(1, 5));
+    assert_eq!(nameless.arrive(&live(id(2, 0), None)), Arrival::Hole);
+    let mut later = standing_at(id(1, 5));
+    assert_eq!(later.arrive(&live(id(2, 1), Some(id(1, 5)))), Arrival::Hole, "only the first of an epoch joins");
+}
+
+#[test]
+fn a_fill_delivers_what_was_missing_then_what_waited() {
+    let mut position = standing_at(id(1, 5));
+    position.arrive(&plain(8));
+    position.arrive(&plain(9));
+    let mut steps = Vec::new();
+    let entries: Vec<_> = (0..9).map(plain).collect();
+    assert_eq!(read(&mut position, &entries, 500, &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["6", "7", "8", "9"]);
+    assert_eq!(position.state(), State::Live);
+}
+
+#[test]
+fn a_fill_goes_on_page_by_page() {
+    let mut position = standing_at(id(1, 0));
+    position.arrive(&plain(6));
+    let entries: Vec<_> = (0..7).map(plain).collect();
+    let mut steps = Vec::new();
+    let mut reads = 0;
+    while position.state() == State::Filling {
+        read(&mut position, &entries, 2, &mut steps);
+        reads += 1;
+    }
+    assert_eq!((told(&steps), reads), (["1", "2", "3", "4", "5", "6"].map(String::from).to_vec(), 3));
+}
+
+#[test]
+fn trimmed_history_is_a_gap_in_its_place() {
+    let mut position = standing_at(id(1, 2));
+    position.arrive(&plain(9));
+    let mut steps = Vec::new();
+    let entries: Vec<_> = (7..10).map(plain).collect();
+    read(&mut position, &entries, 500, &mut steps);
+    assert_eq!(told(&steps), ["2..7", "7", "8", "9"]);
+    assert!(matches!(steps[0], Step::Gap { reason: GapReason::Retention, .. }));
+    assert_eq!(position.since(id(1, 6)).map(|all| all.len()), Some(3), "the ring begins behind the gap");
+    assert!(position.since(id(1, 2)).is_none());
+}
+
+#[test]
+fn a_server_that_lost_its_end_is_told_once_it_writes_again() {
+    let mut position = standing_at(id(1, 7));
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(1, 5), &mut steps), Next::Live, "until then everyone here has more than it");
+    assert_eq!(position.arrive(&live(id(2, 0), Some(id(1, 5)))), Arrival::Hole);
+    let entries = [plain(4), plain(5), live(id(2, 0), None), live(id(2, 1), None)];
+    read(&mut position, &entries, 500, &mut steps);
+    assert_eq!(told(&steps), ["7..2-0", "2-0", "2-1"]);
+    assert!(matches!(steps[0], Step::Gap { reason: GapReason::Failover, .. }));
+}
+
+#[test]
+fn a_restart_that_lost_nothing_is_no_gap() {
+    let mut position = standing_at(id(1, 5));
+    position.lost();
+    let entries = [plain(5), plain(6), live(id(2, 0), None), live(id(2, 1), None)];
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(2, 1), &mut steps), Next::Read);
+    assert_eq!(read(&mut position, &entries, 500, &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["6", "2-0", "2-1"]);
+}
+
+#[test]
+fn two_reads_of_one_range_bring_it_once_and_no_false_gap() {
+    // Both were asked at 2, where the stream was trimmed up to 7; the second saw the next epoch as well.
+    let first: Vec<_> = (7..10).map(plain).collect();
+    let second = [first.clone(), vec![live(id(2, 0), None)]].concat();
+    let mut position = standing_at(id(1, 2));
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(1, 9), &mut steps), Next::Read);
+    let asked = position.ask();
+    position.filled(asked, &page(&first, asked.cursor, 500), &mut steps);
+    position.filled(asked, &page(&second, asked.cursor, 500), &mut steps);
+    assert_eq!(told(&steps), ["2..7", "7", "8", "9", "2-0"]);
+}
+
+#[test]
+fn a_read_from_before_a_fork_proves_nothing_behind_it() {
+    let mut position = standing_at(id(1, 2));
+    let mut steps = Vec::new();
+    position.compare(id(1, 5), &mut steps);
+    let before: Vec<_> = (0..6).map(plain).collect();
+    let asked = position.ask();
+    position.filled(asked, &page(&before, asked.cursor, 500), &mut steps);
+    // The other read, also asked at 2, saw a server that had lost 4 and 5.
+    let forked = [plain(2), plain(3), live(id(2, 0), None)];
+    position.filled(asked, &page(&forked, asked.cursor, 500), &mut steps);
+    assert_eq!(told(&steps), ["3", "4", "5", "5..2-0", "2-0"]);
+}
+
+#[test]
+fn a_hole_that_the_stream_can_not_fill_is_told_after_a_second_look() {
+    let mut position = standing_at(id(1, 6));
+    position.arrive(&plain(8));
+    position.arrive(&plain(9));
+    let lost: Vec<_> = (0..7).map(plain).collect();
+    let mut steps = Vec::new();
+    assert_eq!(read(&mut position, &lost, 500, &mut steps), Next::Read);
+    assert_eq!(told(&steps), Vec::<String>::new());
+    assert_eq!(read(&mut position, &lost, 500, &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["6..8", "8", "9"]);
+    assert!(matches!(steps[0], Step::Gap { reason: GapReason::Backplane, .. }));
+}
+
+#[test]
+fn reads_from_before_a_hole_say_nothing_about_it() {
+    let mut position = standing_at(id(1, 6));
+    let (early, before) = (position.ask(), page(&[plain(6)], id(1, 6), 500));
+    position.arrive(&plain(8));
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(position.filled(early, &before, &mut steps), Next::Read);
+    }
+    let entries: Vec<_> = (6..9).map(plain).collect();
+    assert_eq!(read(&mut position, &entries, 500, &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["7", "8"]);
+}
+
+#[test]
+fn a_flushed_stream_that_begins_again_is_told() {
+    let mut position = standing_at(id(1, 6));
+    let again = live(id(2, 0), Some(StreamId::ZERO));
+    assert_eq!(position.arrive(&again), Arrival::Hole);
+    let mut steps = Vec::new();
+    read(&mut position, &[again], 500, &mut steps);
+    assert_eq!(told(&steps), ["6..2-0", "2-0"]);
+
+    let mut new = standing_at(StreamId::ZERO);
+    assert_eq!(new.arrive(&live(id(2, 0), Some(StreamId::ZERO))), Arrival::Next, "a topic that never had anything");
+}
+
+#[test]
+fn after_a_lost_link_only_what_provably_follows_goes_out() {
+    let mut position = standing_at(id(1, 5));
+    position.lost();
+    assert_eq!(position.arrive(&plain(6)), Arrival::Next);
+    assert_eq!(position.arrive(&plain(8)), Arrival::Held);
+    assert_eq!(position.arrive(&plain(7)), Arrival::Held);
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(1, 6), &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["7", "8"]);
+}
+
+#[test]
+fn a_failed_read_waits_for_the_next_comparison() {
+    let mut position = standing_at(id(1, 5));
+    position.arrive(&plain(7));
+    position.unfilled();
+    assert_eq!(position.state(), State::Syncing);
+    let mut steps = Vec::new();
+    assert_eq!(position.compare(id(1, 7), &mut steps), Next::Read);
+    let entries: Vec<_> = (0..8).map(plain).collect();
+    assert_eq!(read(&mut position, &entries, 500, &mut steps), Next::Live);
+    assert_eq!(told(&steps), ["6", "7"]);
+}
+
+#[test]
+fn what_waits_is_bounded_and_then_read_back() {
+    let mut position = standing_at(id(1, 0));
+    let all: Vec<_> = (0..HELD_MAX as u64 + 10).map(plain).collect();
+    for message in &all[2..] {
+        position.arrive(message);
+    }
+    assert!(position.held.len() <= HELD_MAX);
+    let mut steps = Vec::new();
+    while position.state() != State::Live {
+        read(&mut position, &all, 500, &mut steps);
+    }
+    let expected: Vec<_> = (1..HELD_MAX as u64 + 10).map(|seq| seq.to_string()).collect();
+    assert_eq!(told(&steps), expected);
+}
+
+#[test]
+fn of_a_state_only_the_newest_counts() {
+    let mut position = Position::new(true, LIMITS);
+    position.compare(id(1, 5), &mut Vec::new());
+    assert_eq!(position.arrive(&plain(8)), Arrival::Next, "no hole");
+    assert_eq!(position.arrive(&plain(7)), Arrival::Repeat, "an older value never follows a newer one");
+    assert_eq!(position.arrive(&live(id(2, 0), Some(id(1, 3)))), Arrival::Next, "nor is a fork one");
+    assert_eq!(position.newest().unwrap().id, Some(id(2, 0)));
+
+    let lost = Content::Lost { after: id(1, 3), before: id(3, 0) };
+    let marker = Arc::new(Message { content: lost, ..(*live(id(3, 0), None)).clone() });
+    assert_eq!(position.arrive(&marker), Arrival::Next);
+    assert_eq!(position.newest().unwrap().id, Some(id(2, 0)), "a snapshot is a value");
+}
+
+#[test]
+fn messages_without_ids_pass() {
+    let mut position = Position::new(false, LIMITS);
+    let content = Content::Data(bytes::Bytes::new());
+    let message = Arc::new(Message { id: None, prev: None, published_ms: 0, channel: None, content });
+    assert_eq!(position.arrive(&message), Arrival::Next);
+    assert_eq!(position.at(), None);
+}
+
+/// One thing that can happen to a position.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// The link brings the message at this place of the history.
+    Arrive(usize),
+    /// The link broke.
+    Lose,
+    /// The head is compared, as it was when so many messages of the history existed.
+    Compare(usize),
+    /// The stream is read after the position, as it was then (it has at least what arrived); the answer comes at the
+    /// next `Answer`.
+    Ask(usize),
+    /// The oldest answer under way comes in.
+    Answer,
+    Fail,
+}
+
+/// Plays acts, then lets the link and the stream come to rest, and checks everything that subscribers were told.
+///
+/// `kept` is the first message that the stream still has: whatever is missing must lie before it, under a gap.
+fn check(history: &[Arc<Message>], begin: usize, kept: usize, page_max: usize, acts: &[Act]) {
+    let begin_at = begin.checked_sub(1).map_or(StreamId::ZERO, |last| history[last].id.unwrap());
+    let mut position = standing_at(begin_at);
+    let mut steps = Vec::new();
+    let mut answers = std::collections::VecDeque::new();
+    let stream = |count: usize| &history[kept.min(count)..count];
+    let mut arrived = 0;
+    for act in acts {
+        match *act {
+            Act::Arrive(at) => {
+                arrived = arrived.max(at + 1);
+                if position.arrive(&history[at]) == Arrival::Next {
+                    steps.push(Step::Message(history[at].clone()));
+                }
+            }
+            Act::Lose => position.lost(),
+            Act::Compare(count) => {
+                let head = stream(count).last().and_then(|m| m.id).unwrap_or_default();
+                position.compare(head, &mut steps);
+            }
+            Act::Ask(count) => {
+                let asked = position.ask();
+                answers.push_back((asked, page(stream(count.max(arrived)), asked.cursor, page_max)));
+            }
+            Act::Answer => {
+                if let Some((asked, page)) = answers.pop_front() {
+                    position.filled(asked, &page, &mut steps);
+                }
+            }
+            Act::Fail => position.unfilled(),
+        }
+    }
+    for (asked, page) in answers {
+        position.filled(asked, &page, &mut steps);
+    }
+    let mut next = position.compare(history.last().unwrap().id.unwrap(), &mut steps);
+    while next == Next::Read {
+        next = read(&mut position, stream(history.len()), page_max, &mut steps);
+    }
+    judge(history, begin, kept, &steps, begin_at, &format!("{acts:?}"));
+}
+
+fn judge(history: &[Arc<Message>], begin: usize, kept: usize, steps: &[Step], begin_at: StreamId, acts: &str) {
+    let mut at = begin_at;
+    let mut covered = begin_at;
+    let mut had = vec![false; history.len()];
+    for step in steps {
+        match step {
+            Step::Gap { after, before, .. } => {
+                assert_eq!(*after, at, "a gap begins where the subscriber is; {acts}");
+                assert!(before > after, "{acts}");
+                covered = *before;
+            }
+            Step::Message(message) => {
+                let id = message.id.unwrap();
+                assert!(id > at, "{id} after {at}: repeated or out of order; {acts}");
+                let place = history.iter().position(|m| m.id == Some(id)).unwrap();
+                let before = history[..place].iter().zip(&had).skip(begin).filter(|(_, had)| !**had);
+                for (missing, _) in before {
+                    let missing = missing.id.unwrap();
+                    assert!(missing < at || (missing > at && covered == id), "{missing} is silently missing; {acts}");
+                }
+                had[place] = true;
+                at = id;
+            }
+        }
+    }
+    assert_eq!(Some(at), history.last().unwrap().id.max(Some(begin_at)), "not at the end; {acts}");
+    let told = steps.iter().any(|step| matches!(step, Step::Gap { .. }));
+    // Where all of the epoch before was trimmed, nobody knows how it ended.
+    let unprovable = kept > 0 && history[kept].id.unwrap().seq == 0;
+    assert!(!told || kept > begin || unprovable, "nothing was missing, yet a gap was told; {acts}");
+    let missing = had[begin.max(kept)..].iter().filter(|had| !**had).count();
+    assert_eq!(missing, 0, "the stream has it, so it must come; {acts}");
+}
+
+/// Two epochs of three messages each; the second names the last of the first.
+fn two_epochs() -> Vec<Arc<Message>> {
+    let first = (0..3).map(plain);
+    let second = (0..3).map(|seq| live(id(2, seq), (seq == 0).then_some(id(1, 2))));
+    first.chain(second).collect()
+}
+
+#[test]
+fn every_short_course_of_events_comes_right() {
+    let history = two_epochs();
+    // Small enough to try all of them: what arrives around the border of the epochs, lost links, and reads that were
+    // asked before or after it, answered at any time.
+    let acts = [
+        Act::Arrive(2),
+        Act::Arrive(3),
+        Act::Arrive(4),
+        Act::Lose,
+        Act::Compare(4),
+        Act::Ask(3),
+        Act::Ask(5),
+        Act::Answer,
+        Act::Fail,
+    ];
+    let count = acts.len();
+    for length in 0..=5_u32 {
+        for number in 0..count.pow(length) {
+            let course: Vec<_> = (0..length).map(|place| acts[number / count.pow(place) % count]).collect();
+            check(&history, 2, 0, 500, &course);
+        }
+    }
+}
+
+#[test]
+fn every_order_of_arrival_with_repeats_comes_right() {
+    let history = two_epochs();
+    for number in 0..6_usize.pow(6) {
+        let course: Vec<_> = (0..6).map(|place| Act::Arrive(number / 6_usize.pow(place) % 6)).collect();
+        check(&history, 0, 0, 1, &course);
+    }
+}
+
+fn any_act(len: usize) -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0..len).prop_map(Act::Arrive),
+        1 => Just(Act::Lose),
+        2 => (0..=len).prop_map(Act::Compare),
+        3 => (0..=len).prop_map(Act::Ask),
+        3 => Just(Act::Answer),
+        1 => Just(Act::Fail),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_course_of_events_comes_right(
+        lengths in prop::collection::vec(1_u64..8, 1..4),
+        (begin, kept) in (0_usize..4, 0_usize..6),
+        page_max in 1_usize..5,
+        seed in prop::collection::vec(any_act(24), 0..60),
+    ) {
+        let mut history: Vec<Arc<Message>> = Vec::new();
+        for (epoch, length) in (1..).zip(&lengths) {
+            for seq in 0..*length {
+                let before = history.last().and_then(|m| m.id).unwrap_or_default();
+                history.push(live(id(epoch, seq), (seq == 0).then_some(before)));
+            }
+        }
+        let len = history.len();
+        let (begin, kept) = (begin.min(len - 1), kept.min(len - 1));
+        let acts: Vec<_> = seed.iter().map(|act| match *act {
+            Act::Arrive(at) => Act::Arrive(at % len),
+            Act::Compare(count) => Act::Compare(count % (len + 1)),
+            Act::Ask(count) => Act::Ask(count % (len + 1)),
+            other => other,
+        }).collect();
+        check(&history, begin, kept, page_max, &acts);
+    }
+}

@@ -79,6 +79,15 @@ impl Item {
             Self::Batch { slot, .. } | Self::Newest { slot, .. } | Self::Dropped { slot, .. } => Some(*slot),
         }
     }
+
+    /// Whether a newer value of the subscription takes its place.
+    fn is_value_of(&self, id: SlotId) -> bool {
+        match self {
+            Self::Batch { slot, batch } => *slot == id && batch.count > 0,
+            Self::Newest { slot, .. } => *slot == id,
+            Self::Frame(_) | Self::Dropped { .. } => false,
+        }
+    }
 }
 
 /// Bytes on their way out, and the position they complete.
@@ -273,29 +282,42 @@ impl Queue {
         lane.push_back(Item::Batch { batch, slot });
     }
 
-    /// The newest value takes the place of the one that waits, so an old price is never sent when a newer is known.
+    /// The newest value takes the place of what waits, so an old price is never sent when a newer is known.
     fn conflate(&mut self, id: SlotId, batch: &Arc<Batch>) -> Offered {
-        let mut skipped = batch.count.saturating_sub(1);
-        let waiting = self.public.iter_mut().find(|item| item.slot() == Some(id));
-        let old = match &waiting {
-            Some(Item::Batch { batch, .. }) => Some((batch.count, batch.bytes.len(), batch.count as usize)),
-            Some(Item::Newest { skipped, batch, .. }) => Some((skipped + 1, batch.bytes.len(), 0)),
-            _ => None,
-        };
-        if let Some((messages, bytes, counted)) = old {
-            skipped += messages;
-            self.bytes -= bytes;
-            self.messages -= counted;
+        if batch.count == 0 {
+            // What is lost is no value: it replaces none.
+            self.add(id, batch.clone(), false);
+            return Offered::Queued;
+        }
+        let first = self.public.iter().position(|item| item.is_value_of(id)).unwrap_or(self.public.len());
+        let mut skipped = batch.skipped + batch.count - 1;
+        // More than one waits when they came before the socket fell behind.
+        for at in (first..self.public.len()).rev() {
+            if self.public[at].is_value_of(id) {
+                skipped += self.take_value(at);
+            }
         }
         self.bytes += batch.bytes.len();
         // One waiting value per subscription is bounded by the number of subscriptions, so it does not count
         // towards the messages that may wait.
-        let newest = Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None };
-        match waiting {
-            Some(place) => *place = newest,
-            None => self.public.push_back(newest),
-        }
+        self.public.insert(first, Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
         if skipped == 0 { Offered::Queued } else { Offered::Conflated(skipped) }
+    }
+
+    /// Removes a value that a newer one replaces; how many publications the client does not get because of it.
+    fn take_value(&mut self, at: usize) -> u32 {
+        match self.public.remove(at) {
+            Some(Item::Batch { batch, .. }) => {
+                self.messages -= batch.count as usize;
+                self.bytes -= batch.bytes.len();
+                batch.skipped + batch.count
+            }
+            Some(Item::Newest { batch, skipped, .. }) => {
+                self.bytes -= batch.bytes.len();
+                skipped + 1
+            }
+            _ => 0,
+        }
     }
 
     /// Drops the oldest events until the new batch fits.
@@ -322,18 +344,15 @@ impl Queue {
         let (batch, id) = (batch.clone(), *id);
         self.messages -= batch.count as usize;
         self.bytes -= batch.bytes.len();
-        let count = batch.count;
-        let before = Some(batch.last.next());
         let earlier = self.public.iter_mut().take(at).rev().find(|item| item.slot() == Some(id));
         if let Some(Item::Dropped { gap, bytes, .. }) = earlier {
-            *gap = Gap { before, count: gap.count.map(|c| c + u64::from(count)), ..*gap };
+            *gap = dropped(gap.after, gap.count.unwrap_or_default(), &batch);
             *bytes = None;
             self.public.remove(at);
-            return count;
+        } else {
+            self.public[at] = Item::Dropped { slot: id, gap: dropped(batch.after, 0, &batch), bytes: None };
         }
-        let gap = Gap { after: batch.after, before, count: Some(count.into()), reason: GapReason::SlowConsumer };
-        self.public[at] = Item::Dropped { slot: id, gap, bytes: None };
-        count
+        batch.count
     }
 
     /// Fills `slices` with what is to be written next, in order.
@@ -355,7 +374,7 @@ impl Queue {
             slices.push(&partial.bytes);
         }
         for item in self.urgent.iter().chain(self.public.iter()).take(Slices::MAX) {
-            slices.push(ready(item));
+            slices.push(ready(item).unwrap_or_default());
         }
     }
 
@@ -376,8 +395,8 @@ impl Queue {
         }
         loop {
             let lane = if self.urgent.is_empty() { &mut self.public } else { &mut self.urgent };
-            let Some(item) = lane.front() else { break };
-            let len = ready(item).len();
+            // What was not made ready was not among the slices.
+            let Some(len) = lane.front().and_then(ready).map(<[u8]>::len) else { break };
             if count == 0 && len > 0 {
                 break;
             }
@@ -456,6 +475,12 @@ impl Queue {
         self.bytes = waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len());
     }
 
+    /// Throws away everything, the frame under way too: the socket is broken.
+    pub(super) fn abandon(&mut self) {
+        self.partial = None;
+        self.clear();
+    }
+
     /// Throws away all that waits but the frame under way: the connection is being closed.
     pub(super) fn clear(&mut self) {
         self.urgent.clear();
@@ -466,14 +491,26 @@ impl Queue {
     }
 }
 
-/// The bytes of an item; [`Queue::front`] has made them.
-fn ready(item: &Item) -> &[u8] {
+/// The bytes of an item, once [`Queue::front`] has made them.
+fn ready(item: &Item) -> Option<&[u8]> {
     match item {
-        Item::Frame(bytes) => bytes,
-        Item::Batch { batch, .. } => &batch.bytes,
-        Item::Newest { batch, bytes, .. } => bytes.as_deref().unwrap_or(&batch.bytes),
-        Item::Dropped { bytes, .. } => bytes.as_deref().unwrap_or_default(),
+        Item::Frame(bytes) => Some(bytes),
+        Item::Batch { batch, .. } => Some(&batch.bytes),
+        Item::Newest { batch, bytes, .. } => Some(bytes.as_deref().unwrap_or(&batch.bytes)),
+        Item::Dropped { bytes, .. } => bytes.as_deref(),
     }
+}
+
+/// The gap that stands for `batch`, and for the `count` events dropped between it and `after`.
+fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
+    let reason = GapReason::SlowConsumer;
+    let count = count + u64::from(batch.count);
+    if !batch.has_ids() {
+        return Gap { after, before: None, count: Some(count), reason };
+    }
+    let before = batch.last.next();
+    let count = StreamId::missing_between(after, before).unwrap_or(count);
+    Gap { after, before: Some(before), count: Some(count), reason }
 }
 
 /// Room for one vectored write, on the stack.

@@ -1,1 +1,492 @@
+use proptest::prelude::*;
+use serde_json::Value;
 
+use super::{
+    super::{
+        batch::{FormKind, Mark},
+        position::Step,
+    },
+    *,
+};
+use crate::model::{Content, Message};
+
+const EPOCH: u64 = 1_763_700_000_000;
+const LIMITS: QueueLimits = QueueLimits { messages_max: 4, bytes_max: 1 << 20 };
+
+fn id(seq: u64) -> StreamId {
+    StreamId::new(EPOCH, seq)
+}
+
+fn form(channel: &str) -> Form {
+    Form { kind: FormKind::WebSocket, channel: Some(channel.into()) }
+}
+
+fn step(id: Option<StreamId>, content: Content) -> Step {
+    Step::Message(Arc::new(Message { id, prev: None, published_ms: 0, channel: None, content }))
+}
+
+fn data(id: Option<StreamId>) -> Step {
+    step(id, Content::Data(Bytes::from_static(b"{}")))
+}
+
+/// Messages `from..=to` of a retained topic.
+fn batch(channel: &str, from: u64, to: u64) -> Arc<Batch> {
+    let steps: Vec<_> = (from..=to).map(|seq| data(Some(id(seq)))).collect();
+    Arc::new(Batch::encode(&form(channel), id(from - 1), &steps, None, Mark::default()))
+}
+
+/// One message of a topic without retention.
+fn nameless(channel: &str) -> Arc<Batch> {
+    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &[data(None)], None, Mark::default()))
+}
+
+fn reply(text: &str) -> Bytes {
+    let mut out = bytes::BytesMut::new();
+    crate::protocol::frame::frame_text(&mut out, |out| out.extend_from_slice(format!("\"{text}\"").as_bytes()));
+    out.freeze()
+}
+
+/// A live subscription at position `at`.
+fn live(queue: &mut Queue, class: Class, channel: &str, at: u64) -> SlotId {
+    let urgent = class == Class::Reliable;
+    let (stage, ticket, written) = (Stage::Lagging, 0, StreamId::ZERO);
+    let (form, queued) = (form(channel), id(at));
+    let slot = queue.open(Slot { class, urgent, counted: true, form, stage, ticket, queued, written });
+    let ticket = queue.joining(slot).unwrap();
+    assert!(queue.may_join(slot, ticket));
+    queue.joined(slot);
+    slot
+}
+
+/// A queue whose socket takes nothing, with one live subscription.
+fn blocked(class: Class) -> (Queue, SlotId) {
+    let mut queue = Queue { blocked: true, ..Queue::default() };
+    let slot = live(&mut queue, class, "a", 0);
+    (queue, slot)
+}
+
+/// Writes as a socket does that takes `room` bytes.
+fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
+    let mut written = Vec::new();
+    while !queue.is_empty() {
+        let mut slices = Slices::new();
+        queue.front(&mut slices);
+        let all: Vec<u8> = slices.get().iter().flat_map(|slice| slice.iter().copied()).collect();
+        assert_eq!(all.len(), slices.bytes());
+        let taken = all.len().min(room);
+        queue.consume(taken);
+        written.extend_from_slice(&all[..taken]);
+        room -= taken;
+        if taken < all.len() {
+            queue.blocked = true;
+            return written;
+        }
+    }
+    queue.blocked = false;
+    written
+}
+
+fn drain(queue: &mut Queue) -> Vec<u8> {
+    let written = write(queue, usize::MAX);
+    assert_eq!((queue.messages(), queue.bytes()), (0, 0), "nothing waits, so nothing is counted");
+    written
+}
+
+/// Whole frames as JSON.
+fn frames(mut bytes: &[u8]) -> Vec<Value> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let (len, header) = match bytes[1] {
+            126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+            short => (usize::from(short), 2),
+        };
+        all.push(serde_json::from_slice(&bytes[header..header + len]).unwrap());
+        bytes = &bytes[header + len..];
+    }
+    all
+}
+
+/// What a client sees, in short: `a7`, `a7+2` with two conflated, `a3..6(2)` a gap, or the text of a reply.
+fn seen(bytes: &[u8]) -> Vec<String> {
+    let seq = |value: &Value| value.as_str().map_or("?", |id| id.rsplit('-').next().unwrap()).to_owned();
+    let one = |frame: &Value| {
+        if let Some(text) = frame.as_str() {
+            return text.to_owned();
+        }
+        if frame["type"] == "gap" {
+            let channel = frame["channel"].as_str().unwrap();
+            return format!("{channel}{}..{}({})", seq(&frame["after"]), seq(&frame["before"]), frame["count"]);
+        }
+        let meta = &frame["_meta"];
+        let conflated = meta["conflated"].as_u64().map_or(String::new(), |count| format!("+{count}"));
+        format!("{}{}{conflated}", meta["channel"].as_str().unwrap(), seq(&meta["id"]))
+    };
+    frames(bytes).iter().map(one).collect()
+}
+
+#[test]
+fn while_the_socket_takes_all_nothing_gives_way() {
+    for class in [Class::State, Class::Event, Class::Reliable] {
+        let mut queue = Queue::default();
+        let slot = live(&mut queue, class, "a", 0);
+        for seq in 1..=9 {
+            assert_eq!(queue.offer(slot, &batch("a", seq, seq), LIMITS), Offered::Queued);
+        }
+        assert_eq!(seen(&drain(&mut queue)).len(), 9, "{class:?}");
+        assert_eq!(queue.slot(slot).unwrap().written, id(9));
+    }
+}
+
+#[test]
+fn a_value_takes_the_place_of_the_one_that_waits_and_counts_it() {
+    let (mut queue, a) = blocked(Class::State);
+    let b = live(&mut queue, Class::State, "b", 0);
+    assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(b, &batch("b", 1, 1), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Conflated(1));
+    assert_eq!(queue.offer(a, &batch("a", 3, 5), LIMITS), Offered::Conflated(4));
+    assert_eq!(seen(&drain(&mut queue)), ["a5+4", "b1"]);
+}
+
+#[test]
+fn an_older_value_never_follows_a_newer_one() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::State, "a", 0);
+    let b = live(&mut queue, Class::State, "b", 0);
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    queue.offer(b, &batch("b", 1, 1), LIMITS);
+    queue.offer(a, &batch("a", 2, 3), LIMITS);
+    queue.blocked = true;
+    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(3));
+    assert_eq!(seen(&drain(&mut queue)), ["a4+3", "b1"]);
+}
+
+#[test]
+fn a_value_under_way_is_not_replaced() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::State, "a", 0);
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    let mut written = write(&mut queue, 10);
+    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Conflated(1));
+    written.extend(drain(&mut queue));
+    assert_eq!(seen(&written), ["a1", "a3+1"]);
+}
+
+#[test]
+fn what_a_paced_value_stood_for_stays_counted() {
+    let (mut queue, a) = blocked(Class::State);
+    let paced = Arc::new(batch("a", 1, 3).only_newest(2));
+    assert_eq!(queue.offer(a, &paced, LIMITS), Offered::Conflated(2));
+    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(3));
+    assert_eq!(seen(&drain(&mut queue)), ["a4+3"]);
+}
+
+#[test]
+fn what_is_lost_replaces_no_value() {
+    let (mut queue, a) = blocked(Class::State);
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    let lost = step(Some(id(5)), Content::Lost { after: id(1), before: id(5) });
+    let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], None, Mark::default()));
+    assert_eq!(queue.offer(a, &marker, LIMITS), Offered::Queued);
+    assert_eq!(seen(&drain(&mut queue)), ["a1", "a1..5(3)"]);
+}
+
+#[test]
+fn the_oldest_events_give_way_and_neighbouring_gaps_become_one() {
+    let (mut queue, a) = blocked(Class::Event);
+    for seq in 1..=4 {
+        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), Offered::Queued);
+    }
+    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), Offered::Dropped(1));
+    assert_eq!(queue.offer(a, &batch("a", 6, 7), LIMITS), Offered::Dropped(2));
+    assert_eq!(queue.messages(), 4);
+    assert_eq!(seen(&drain(&mut queue)), ["a0..4(3)", "a4", "a5", "a6", "a7"]);
+}
+
+#[test]
+fn the_oldest_of_all_topics_gives_way_first() {
+    let (mut queue, a) = blocked(Class::Event);
+    let b = live(&mut queue, Class::Event, "b", 0);
+    for seq in 1..=2 {
+        queue.offer(a, &batch("a", seq, seq), LIMITS);
+        queue.offer(b, &batch("b", seq, seq), LIMITS);
+    }
+    assert_eq!(queue.offer(b, &batch("b", 3, 5), LIMITS), Offered::Dropped(3));
+    assert_eq!(seen(&drain(&mut queue)), ["a0..3(2)", "b0..2(1)", "b2", "b3", "b4", "b5"]);
+}
+
+#[test]
+fn a_batch_that_alone_is_too_much_is_a_gap_too() {
+    let (mut queue, a) = blocked(Class::Event);
+    assert_eq!(queue.offer(a, &batch("a", 1, 9), LIMITS), Offered::Dropped(9));
+    assert_eq!(queue.offer(a, &batch("a", 10, 10), LIMITS), Offered::Queued);
+    assert_eq!(seen(&drain(&mut queue)), ["a0..10(9)", "a10"]);
+}
+
+#[test]
+fn the_byte_bound_drops_as_well() {
+    let (mut queue, a) = blocked(Class::Event);
+    let two = 2 * batch("a", 1, 1).bytes.len();
+    let limits = QueueLimits { messages_max: 1_000, bytes_max: two };
+    for seq in 1..=9 {
+        queue.offer(a, &batch("a", seq, seq), limits);
+        assert!(queue.bytes() <= two);
+    }
+    assert_eq!(seen(&drain(&mut queue)), ["a0..8(7)", "a8", "a9"]);
+}
+
+#[test]
+fn events_without_ids_are_counted_only() {
+    let (mut queue, a) = blocked(Class::Event);
+    for _ in 0..7 {
+        queue.offer(a, &nameless("a"), LIMITS);
+    }
+    assert_eq!(seen(&drain(&mut queue)), ["a?..?(3)", "a?", "a?", "a?", "a?"]);
+}
+
+#[test]
+fn a_gap_is_told_also_where_it_waits_far_behind() {
+    // More items than one write takes, with the gap as the first that it does not.
+    let (mut queue, a) = blocked(Class::Event);
+    for number in 0..Slices::MAX {
+        queue.frame(reply(&number.to_string()));
+    }
+    for seq in 1..=5 {
+        queue.offer(a, &batch("a", seq, seq), LIMITS);
+    }
+    let all = seen(&drain(&mut queue));
+    assert_eq!(all[Slices::MAX..], ["a0..2(1)", "a2", "a3", "a4", "a5"]);
+}
+
+#[test]
+fn a_reliable_subscription_lags_and_loses_nothing() {
+    let (mut queue, a) = blocked(Class::Reliable);
+    for seq in 1..=4 {
+        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), Offered::Queued);
+    }
+    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), Offered::Lags);
+    assert_eq!(queue.offer(a, &batch("a", 6, 6), LIMITS), Offered::Ignored);
+    assert_eq!(queue.lagging(), Some((a, id(4))));
+    assert_eq!(seen(&drain(&mut queue)), ["a1", "a2", "a3", "a4"]);
+
+    queue.catch_up(a, batch("a", 5, 6));
+    let ticket = queue.joining(a).unwrap();
+    assert_eq!(queue.lagging(), None);
+    assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Ignored, "its joining brings it");
+    assert!(queue.may_join(a, ticket));
+    queue.catch_up(a, batch("a", 7, 7));
+    queue.joined(a);
+    assert_eq!(queue.offer(a, &batch("a", 8, 8), LIMITS), Offered::Queued);
+    assert_eq!(seen(&drain(&mut queue)), ["a5", "a6", "a7", "a8"]);
+}
+
+#[test]
+fn each_subscription_checks_for_itself() {
+    for class in [Class::Event, Class::Reliable] {
+        let mut queue = Queue::default();
+        let a = live(&mut queue, class, "a", 5);
+        assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), Offered::Ignored, "it has that");
+        assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Lags, "6 is missing");
+        let b = live(&mut queue, class, "b", 5);
+        assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), Offered::Lags, "5 would come twice");
+    }
+}
+
+#[test]
+fn only_the_last_joining_counts() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::Reliable, "a", 5);
+    assert_eq!(queue.pause(a), Some(id(5)));
+    let first = queue.joining(a).unwrap();
+    assert_eq!(queue.pause(a), Some(id(5)));
+    assert!(!queue.may_join(a, first), "paused again meanwhile");
+    let second = queue.joining(a).unwrap();
+    assert!(!queue.may_join(a, first));
+    assert!(queue.may_join(a, second));
+    queue.close(a);
+    assert!(!queue.may_join(a, second));
+    assert_eq!((queue.joining(a), queue.pause(a)), (None, None));
+}
+
+#[test]
+fn private_goes_before_public_but_no_frame_is_torn() {
+    let mut queue = Queue::default();
+    let public = live(&mut queue, Class::Event, "p", 0);
+    let private = live(&mut queue, Class::Reliable, "a", 0);
+    queue.offer(public, &batch("p", 1, 1), LIMITS);
+    queue.offer(public, &batch("p", 2, 2), LIMITS);
+    let mut written = write(&mut queue, 7);
+    queue.offer(private, &batch("a", 1, 1), LIMITS);
+    queue.frame(reply("pong"));
+    written.extend(drain(&mut queue));
+    assert_eq!(seen(&written), ["p1", "a1", "pong", "p2"]);
+}
+
+#[test]
+fn closing_takes_out_what_waits_and_its_count() {
+    let (mut queue, a) = blocked(Class::Event);
+    let b = live(&mut queue, Class::Reliable, "b", 0);
+    queue.offer(a, &batch("a", 1, 2), LIMITS);
+    queue.offer(b, &batch("b", 1, 1), LIMITS);
+    let left = batch("b", 1, 1).bytes.len();
+    queue.close(a);
+    assert_eq!((queue.messages(), queue.bytes()), (1, left));
+    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Ignored);
+    assert_eq!(seen(&drain(&mut queue)), ["b1"]);
+    assert_ne!(live(&mut queue, Class::Event, "c", 0), a, "a slot is never used twice");
+}
+
+#[test]
+fn closing_in_the_middle_of_a_frame_lets_it_end() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::Event, "a", 0);
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    queue.offer(a, &batch("a", 2, 2), LIMITS);
+    let mut written = write(&mut queue, 5);
+    queue.close(a);
+    written.extend(drain(&mut queue));
+    assert_eq!(seen(&written), ["a1"]);
+}
+
+#[test]
+fn a_broken_socket_leaves_nothing_to_write() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::Event, "a", 0);
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    write(&mut queue, 5);
+    queue.clear();
+    assert!(!queue.is_empty(), "a planned end finishes the frame under way");
+    queue.abandon();
+    assert!(queue.is_empty());
+    assert_eq!(queue.bytes(), 0);
+}
+
+#[test]
+fn an_idle_connection_holds_no_queue() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::Event, "a", 0);
+    for seq in 1..=1_000 {
+        queue.offer(a, &batch("a", seq, seq), LIMITS);
+    }
+    drain(&mut queue);
+    assert!(queue.public.capacity() <= 16, "{}", queue.public.capacity());
+}
+
+/// Every item there is, one after another.
+fn mixture() -> (Queue, [SlotId; 3]) {
+    let mut queue = Queue::default();
+    let state = live(&mut queue, Class::State, "s", 0);
+    let event = live(&mut queue, Class::Event, "e", 0);
+    let reliable = live(&mut queue, Class::Reliable, "r", 0);
+    queue.blocked = true;
+    for seq in 1..=3 {
+        queue.offer(state, &batch("s", seq, seq), LIMITS);
+        queue.offer(event, &batch("e", 2 * seq - 1, 2 * seq), LIMITS);
+    }
+    queue.frame(reply("pong"));
+    queue.catch_up(reliable, batch("r", 1, 2));
+    (queue, [state, event, reliable])
+}
+
+#[test]
+fn a_write_may_stop_at_any_byte_and_go_on() {
+    let whole = drain(&mut mixture().0);
+    for first in 0..=whole.len() {
+        let (mut queue, [state, event, reliable]) = mixture();
+        let mut written = write(&mut queue, first);
+        assert_eq!(written.len(), first);
+        let (done, all) = (queue.slot(reliable).unwrap().written, queue.is_empty());
+        assert!(done == StreamId::ZERO || written.len() > reply("pong").len() + batch("r", 1, 2).bytes.len() - 1);
+        assert_eq!(all, first == whole.len());
+        written.extend(write(&mut queue, 3));
+        written.extend(drain(&mut queue));
+        assert_eq!(written, whole, "stopped at {first}");
+        let ends = [state, event, reliable].map(|slot| queue.slot(slot).unwrap().written.seq);
+        assert_eq!(ends, [3, 6, 2]);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// The next so many messages of a subscription.
+    Offer(usize, u64),
+    Write(usize),
+    Reply,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0_usize..3, 1_u64..4).prop_map(|(slot, count)| Act::Offer(slot, count)),
+        2 => (0_usize..400).prop_map(Act::Write),
+        1 => Just(Act::Reply),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever comes and however it is written: frames are whole, values and events are accounted for to the last,
+    /// reliable messages are complete up to where the subscription lags.
+    #[test]
+    fn everything_offered_is_written_or_told(acts in prop::collection::vec(any_act(), 0..120)) {
+        let mut queue = Queue::default();
+        let classes = [Class::State, Class::Event, Class::Reliable];
+        let channels = ["s", "e", "r"];
+        let slots: Vec<_> = (0..3).map(|at| live(&mut queue, classes[at], channels[at], 0)).collect();
+        let (mut heads, mut replies, mut lags) = ([0_u64; 3], 0, false);
+        let mut written = Vec::new();
+        for act in acts {
+            match act {
+                Act::Offer(at, count) => {
+                    let offered = batch(channels[at], heads[at] + 1, heads[at] + count);
+                    if at == 2 && lags {
+                        continue;
+                    }
+                    if queue.offer(slots[at], &offered, LIMITS) == Offered::Lags {
+                        prop_assert_eq!(at, 2, "only what is reliable lags");
+                        lags = true;
+                        continue;
+                    }
+                    heads[at] += count;
+                    let bound = LIMITS.messages_max + 3;
+                    prop_assert!(!queue.blocked || queue.messages() <= bound || at != 1, "{}", queue.messages());
+                }
+                Act::Write(room) => written.extend(write(&mut queue, room)),
+                Act::Reply => {
+                    replies += 1;
+                    queue.frame(reply("pong"));
+                }
+            }
+        }
+        written.extend(drain(&mut queue));
+        let (mut last, mut seen_replies) = ([0_u64; 3], 0);
+        for frame in frames(&written) {
+            if frame.is_string() {
+                seen_replies += 1;
+                continue;
+            }
+            let seq = |value: &Value| value.as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
+            if frame["type"] == "gap" {
+                prop_assert_eq!(&frame["channel"], "e");
+                prop_assert_eq!(seq(&frame["after"]), last[1], "a gap begins where the client is");
+                let before = seq(&frame["before"]);
+                prop_assert_eq!(frame["count"].as_u64().unwrap(), before - 1 - last[1]);
+                last[1] = before - 1;
+                continue;
+            }
+            let meta = &frame["_meta"];
+            let at = channels.iter().position(|channel| meta["channel"] == *channel).unwrap();
+            let conflated = meta["conflated"].as_u64().unwrap_or(0);
+            prop_assert!(at == 0 || conflated == 0);
+            prop_assert_eq!(seq(&meta["id"]), last[at] + conflated + 1);
+            last[at] = seq(&meta["id"]);
+        }
+        prop_assert_eq!(last, heads);
+        prop_assert_eq!(seen_replies, replies);
+        prop_assert_eq!(queue.lagging().is_some(), lags);
+        for at in [0, 2] {
+            prop_assert!(heads[at] == 0 || queue.slot(slots[at]).unwrap().written == id(heads[at]));
+        }
+    }
+}

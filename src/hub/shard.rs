@@ -15,6 +15,7 @@ use super::{
     batch::{Batch, Form, Mark},
     outbox::Outbox,
     position::Step,
+    subscribe::label,
     topic::{Followed, Group, Lane, Mail, Member, Narrowed},
 };
 use crate::{
@@ -47,6 +48,17 @@ struct Round {
     /// Topics with held-back values.
     paced: HashMap<Topic, Arc<Followed>>,
     turn: usize,
+    /// When it began, by the wall clock.
+    now_ms: u64,
+}
+
+impl Round {
+    fn offer(&mut self, member: &Member, batch: &Arc<Batch>) {
+        self.deliveries += u64::from(batch.count);
+        if member.outbox.offer(member.slot, batch) {
+            self.dirty.push(member.outbox.clone());
+        }
+    }
 }
 
 impl Shard {
@@ -71,6 +83,7 @@ impl Shard {
                 tokio::time::sleep(PACE_TICK).await;
             };
             tokio::select! {
+                biased;
                 () = self.wake.notified() => {}
                 () = tick => {}
                 () = stop.wait() => return,
@@ -81,13 +94,13 @@ impl Shard {
 
     async fn fan_out(&self, round: &mut Round) {
         let topics = std::mem::take(&mut *self.inbox.lock());
-        let now_ms = unix_ms();
+        round.now_ms = unix_ms();
         let started = (!topics.is_empty()).then(Instant::now);
         let mut newest_ms = 0;
         for topic in &topics {
-            newest_ms = newest_ms.max(self.deliver(topic, now_ms, round));
+            newest_ms = newest_ms.max(self.deliver(topic, round));
         }
-        self.release_paced(now_ms, round);
+        self.release_paced(round);
         self.flush(round).await;
         self.metrics.deliveries_total.inc_by(std::mem::take(&mut round.deliveries));
         if let Some(started) = started {
@@ -100,7 +113,7 @@ impl Shard {
     }
 
     /// Empties one topic's mailbox. Returns when its newest publication was accepted, where that is known.
-    fn deliver(&self, topic: &Arc<Followed>, now_ms: u64, round: &mut Round) -> u64 {
+    fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) -> u64 {
         let (lane, mail) = topic.take_mail(self.index);
         let mut groups = lane.subscribers.lock();
         let mut run = Run::default();
@@ -108,52 +121,62 @@ impl Shard {
         for mail in mail {
             match mail {
                 Mail::Step { after, step } => {
-                    if let Step::Message(message) = &step {
-                        newest_ms = newest_ms.max(message.published_ms);
-                    }
                     if run.steps.is_empty() {
                         run.after = after;
                     }
+                    // A gap goes with the message behind it, which is what moves the position.
+                    let whole = match &step {
+                        Step::Message(message) => {
+                            newest_ms = newest_ms.max(message.published_ms);
+                            true
+                        }
+                        Step::Gap { reason, .. } => {
+                            self.metrics.gaps_total.of(label(*reason)).inc_by(lane.count() as u64);
+                            false
+                        }
+                    };
                     run.steps.push(step);
-                    if run.steps.len() == BATCH_MAX {
-                        run.offer(&groups, now_ms, round, topic);
+                    if whole && run.steps.len() >= BATCH_MAX {
+                        run.offer(&groups, topic, round);
                     }
                 }
                 Mail::Join { member, form, ticket, after, rest, fresh } => {
-                    run.offer(&groups, now_ms, round, topic);
+                    run.offer(&groups, topic, round);
                     join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
                 }
                 Mail::Change { member } => {
-                    run.offer(&groups, now_ms, round, topic);
+                    run.offer(&groups, topic, round);
                     let all = groups.iter_mut().flat_map(|group| &mut group.members);
                     if let Some(place) = all.into_iter().find(|m| m.is(&member.outbox, member.slot)) {
+                        let held = place.narrowed.as_ref().and_then(|narrowed| narrowed.give_up());
                         *place = member;
+                        if let Some(batch) = held {
+                            round.offer(place, &batch);
+                        }
                     }
                 }
             }
         }
-        run.offer(&groups, now_ms, round, topic);
+        run.offer(&groups, topic, round);
         newest_ms
     }
 
     /// Sends held-back values whose time has come.
-    fn release_paced(&self, now_ms: u64, round: &mut Round) {
-        let Round { paced, dirty, deliveries, .. } = round;
+    fn release_paced(&self, round: &mut Round) {
+        let mut paced = std::mem::take(&mut round.paced);
         paced.retain(|_, topic| {
             let groups = topic.lane(self.index).subscribers.lock();
             let mut waiting = false;
             for member in groups.iter().flat_map(|group| &group.members) {
                 let Some(narrowed) = &member.narrowed else { continue };
-                if let Some(batch) = narrowed.release(now_ms) {
-                    *deliveries += u64::from(batch.count);
-                    if member.outbox.offer(member.slot, &batch) {
-                        dirty.push(member.outbox.clone());
-                    }
+                if let Some(batch) = narrowed.release(round.now_ms) {
+                    round.offer(member, &batch);
                 }
                 waiting |= narrowed.is_holding();
             }
             waiting
         });
+        round.paced = paced;
     }
 
     /// One write per outbox that got something; each round begins with another, so that the last is not always
@@ -180,52 +203,36 @@ struct Run {
 }
 
 impl Run {
-    fn offer(&mut self, groups: &[Group], now_ms: u64, round: &mut Round, topic: &Arc<Followed>) {
+    fn offer(&mut self, groups: &[Group], topic: &Arc<Followed>, round: &mut Round) {
         if self.steps.is_empty() {
             return;
         }
         for group in groups {
-            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, None, Mark::default()));
+            let encode =
+                |filter| Arc::new(Batch::encode(&group.form, self.after, &self.steps, filter, Mark::default()));
+            let mut shared = None;
             for member in &group.members {
-                match &member.narrowed {
-                    None => {
-                        round.deliveries += u64::from(batch.count);
-                        if member.outbox.offer(member.slot, &batch) {
-                            round.dirty.push(member.outbox.clone());
-                        }
-                    }
-                    Some(narrowed) => self.offer_narrowed(member, narrowed, &batch, now_ms, round, topic),
+                let Some(narrowed) = &member.narrowed else {
+                    round.offer(member, shared.get_or_insert_with(|| encode(None)));
+                    continue;
+                };
+                // The slow path: a filter, a pace, or both.
+                let batch = match member.channels() {
+                    None => shared.get_or_insert_with(|| encode(None)).clone(),
+                    filter => encode(filter),
+                };
+                if batch.count == 0 {
+                    // Nothing to hold back, and nothing to be overtaken by.
+                    narrowed.give_up().into_iter().for_each(|held| round.offer(member, &held));
+                    round.offer(member, &batch);
+                } else if let Some(batch) = narrowed.admit(batch, round.now_ms) {
+                    round.offer(member, &batch);
+                } else {
+                    round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
                 }
             }
         }
         self.steps.clear();
-    }
-
-    /// The slow path: a filter, a pace, or both.
-    #[expect(clippy::too_many_arguments, reason = "the fan-out's own state; a struct for one call hides more")]
-    fn offer_narrowed(
-        &self,
-        member: &Member,
-        narrowed: &Narrowed,
-        shared: &Arc<Batch>,
-        now_ms: u64,
-        round: &mut Round,
-        topic: &Arc<Followed>,
-    ) {
-        let batch = match member.channels() {
-            None => shared.clone(),
-            Some(channels) => {
-                Arc::new(Batch::encode(&shared.form, self.after, &self.steps, Some(channels), Mark::default()))
-            }
-        };
-        let Some(batch) = narrowed.admit(batch, now_ms) else {
-            round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
-            return;
-        };
-        round.deliveries += u64::from(batch.count);
-        if member.outbox.offer(member.slot, &batch) {
-            round.dirty.push(member.outbox.clone());
-        }
     }
 }
 
@@ -275,6 +282,11 @@ impl Narrowed {
         self.pace.lock().take(now_ms, self.interval?)
     }
 
+    /// What is held back, when another pace takes over.
+    fn give_up(&self) -> Option<Arc<Batch>> {
+        self.pace.lock().let_go()
+    }
+
     fn is_holding(&self) -> bool {
         self.pace.lock().held.is_some()
     }
@@ -285,8 +297,13 @@ impl super::topic::Pace {
         if now_ms < self.next_ms {
             return None;
         }
-        let batch = self.held.take()?;
+        let batch = self.let_go()?;
         self.next_ms = now_ms + interval.as_millis() as u64;
+        Some(batch)
+    }
+
+    fn let_go(&mut self) -> Option<Arc<Batch>> {
+        let batch = self.held.take()?;
         let skipped = std::mem::take(&mut self.skipped);
         Some(if skipped == 0 { batch } else { Arc::new(batch.only_newest(skipped)) })
     }

@@ -17,7 +17,7 @@ use super::{
     topic::{Followed, Joining, Member},
 };
 use crate::{
-    backplane::Unavailable,
+    backplane::{Page, Unavailable},
     metrics,
     model::{Class, Message, Start, StreamId},
     protocol::push::GapReason,
@@ -125,17 +125,17 @@ impl Interest {
                 break;
             }
             source = metrics::Replay::Stream;
+            let head = self.head();
             let page = self.hub.backplane.read(&self.topic.topic, backlog.cursor, PAGE_MAX).await?;
-            if !page.contiguous && !backlog.messages.is_empty() {
-                // Trimmed while it was read: the catch-up goes on from here and tells the gap in its place.
-                break;
-            }
-            if !page.contiguous {
+            if let Some(missing) = missing(backlog.cursor, &page, head) {
+                if !backlog.messages.is_empty() {
+                    // Lost or trimmed while it was being read: the catch-up tells it in its place.
+                    break;
+                }
                 source = metrics::Replay::Gap;
-                backlog.gap = Some(self.missing(backlog.cursor, page.messages.first()));
+                backlog.gap = Some(missing);
                 if page.messages.is_empty() {
-                    backlog.cursor = self.topic.head().0.unwrap_or_default();
-                    backlog.from = backlog.cursor;
+                    (backlog.from, backlog.cursor) = (head, head);
                     break;
                 }
             }
@@ -163,13 +163,6 @@ impl Interest {
             return;
         }
         backlog.cut = Some(Gap::new(backlog.cursor, at.next(), GapReason::Retention));
-    }
-
-    fn missing(&self, after: StreamId, first: Option<&Arc<Message>>) -> Gap {
-        match first.and_then(|m| m.id) {
-            Some(before) => Gap::new(after, before, reason_between(after, before)),
-            None => Gap { after, before: None, count: None, reason: GapReason::Failover },
-        }
     }
 
     /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client has all up to `has`.
@@ -206,19 +199,25 @@ impl Interest {
 
     /// Pushes a backlog beside a subscription that exists: its position stays what it is.
     pub fn push_beside(&self, member: &Member, form: &Form, backlog: &Backlog) {
-        for gap in backlog.gap.iter() {
+        let tell = |gap: Gap| {
             self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
             member.outbox.send(gap.encode(form, member.channels()));
-        }
+        };
+        backlog.gap.into_iter().for_each(tell);
         let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
         let batch = Batch::encode(form, backlog.from, &steps, member.channels(), backlog.mark);
         member.outbox.send(batch.bytes);
+        // What lies behind its position, the subscription brings itself.
+        let end = member.outbox.queued(member.slot).unwrap_or_default().next();
+        let cut =
+            backlog.cut.map(|cut| Gap::new(cut.after, cut.before.map_or(end, |before| before.min(end)), cut.reason));
+        cut.into_iter().filter(|cut| cut.before > Some(cut.after)).for_each(tell);
     }
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
         self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
         let bytes = gap.encode(form, member.channels());
-        let batch = Batch { bytes, count: 0, after: gap.after, last, newest: None, form: form.clone() };
+        let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
     }
 
@@ -231,14 +230,18 @@ impl Interest {
         if self.join(member, form, fresh, at, false) {
             return Ok(CaughtUp::Live);
         }
-        let page = self.hub.backplane.read(&self.topic.topic, at, PAGE_MAX).await?;
-        if !page.contiguous {
-            let gap = self.missing(at, page.messages.first());
-            let last = if page.messages.is_empty() { self.topic.head().0.unwrap_or_default() } else { at };
-            self.tell(member, form, &gap, last);
-        } else if page.messages.is_empty() && self.join(member, form, fresh, at, true) {
-            return Ok(CaughtUp::Live);
+        let head = self.head();
+        let mut page = self.hub.backplane.read(&self.topic.topic, at, PAGE_MAX).await?;
+        let missing = missing(at, &page, head);
+        if let Some(gap) = &missing {
+            let last = if page.messages.is_empty() { head } else { at };
+            self.tell(member, form, gap, last);
         }
+        if page.messages.is_empty() {
+            let live = missing.is_none() && self.join(member, form, fresh, at, true);
+            return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
+        }
+        page.messages.truncate(fitting(&page.messages, member.outbox.bytes_max()));
         let steps: Vec<_> = page.messages.into_iter().map(Step::Message).collect();
         let batch = Batch::encode(form, at, &steps, member.channels(), Mark { replayed: true, snapshot: false });
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
@@ -294,6 +297,27 @@ impl Drop for Interest {
     }
 }
 
+/// What a page read after `after` can't bring. `head` is what this replica had delivered before it was read: a stream
+/// that ends before it has lost its end.
+fn missing(after: StreamId, page: &Page, head: StreamId) -> Option<Gap> {
+    match page.messages.first().and_then(|m| m.id) {
+        Some(before) => (!page.contiguous).then(|| Gap::new(after, before, reason_between(after, before))),
+        None if head > after => Some(Gap::new(after, head.next(), GapReason::Failover)),
+        None if page.contiguous => None,
+        None => Some(Gap { after, before: None, count: None, reason: GapReason::Failover }),
+    }
+}
+
+/// How many messages fit into an outbox at once; one always does.
+fn fitting(messages: &[Arc<Message>], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = messages.iter().take_while(|message| {
+        bytes += size(message);
+        bytes <= bytes_max
+    });
+    fits.count().max(1)
+}
+
 fn size(message: &Message) -> usize {
     match &message.content {
         crate::model::Content::Data(payload) => payload.len(),
@@ -301,7 +325,8 @@ fn size(message: &Message) -> usize {
     }
 }
 
-fn label(reason: GapReason) -> metrics::Gap {
+/// Label of a gap in the metrics.
+pub(super) fn label(reason: GapReason) -> metrics::Gap {
     match reason {
         GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
         GapReason::Retention => metrics::Gap::Retention,

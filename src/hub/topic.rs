@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     batch::Form,
     outbox::Outbox,
-    position::{Arrival, Next, Position, State, Step},
+    position::{Arrival, Asked, Next, Position, State, Step},
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
@@ -150,7 +150,7 @@ impl Followed {
         match inner.position.arrive(&message) {
             Arrival::Next => {
                 let after = if message.id.is_some() { after } else { StreamId::ZERO };
-                self.post_all(after, vec![Step::Message(message)], shards);
+                self.post_all(after, &[Step::Message(message)], shards);
                 Todo::Nothing
             }
             Arrival::Repeat | Arrival::Held => Todo::Nothing,
@@ -168,9 +168,14 @@ impl Followed {
         self.step(shards, |position, steps| position.compare(head, steps))
     }
 
-    /// A page after the position was read.
-    pub(super) fn filled(self: &Arc<Self>, page: &Page, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, steps| position.filled(page, steps))
+    /// What the stream is to be asked.
+    pub(super) fn ask(&self) -> Asked {
+        self.inner.lock().position.ask()
+    }
+
+    /// A page was read.
+    pub(super) fn filled(self: &Arc<Self>, asked: Asked, page: &Page, shards: &[Arc<Shard>]) -> Todo {
+        self.step(shards, |position, steps| position.filled(asked, page, steps))
     }
 
     /// The stream could not be read.
@@ -183,7 +188,7 @@ impl Followed {
         let after = inner.position.at().unwrap_or_default();
         let mut steps = Vec::new();
         let next = act(&mut inner.position, &mut steps);
-        self.post_all(after, steps, shards);
+        self.post_all(after, &steps, shards);
         for waiting in inner.waiting.drain(..) {
             // Whoever waited may have gone.
             let _ = waiting.send(());
@@ -193,22 +198,29 @@ impl Followed {
 
     /// Hands steps to every shard that has subscribers. Called under the position's lock, which is what keeps the
     /// order of mails equal to the order of the stream.
-    fn post_all(self: &Arc<Self>, mut after: StreamId, steps: Vec<Step>, shards: &[Arc<Shard>]) {
-        for step in steps {
-            for (lane, shard) in self.lanes.iter().zip(shards) {
-                if lane.count.load(Ordering::Relaxed) > 0 {
-                    self.post(lane, shard, Mail::Step { after, step: step.clone() });
-                }
-            }
-            if let Step::Message(message) = &step {
-                after = message.id.unwrap_or(after);
+    fn post_all(self: &Arc<Self>, after: StreamId, steps: &[Step], shards: &[Arc<Shard>]) {
+        if steps.is_empty() {
+            return;
+        }
+        for (lane, shard) in self.lanes.iter().zip(shards) {
+            if lane.count() > 0 {
+                let mut after = after;
+                let mail = steps.iter().map(|step| {
+                    let mail = Mail::Step { after, step: step.clone() };
+                    if let Step::Message(message) = step {
+                        after = message.id.unwrap_or(after);
+                    }
+                    mail
+                });
+                self.post(lane, shard, mail);
             }
         }
     }
 
-    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: Mail) {
+    /// All at once: a gap never reaches the shard without the message behind it.
+    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: impl IntoIterator<Item = Mail>) {
         let mut mailbox = lane.mail.lock();
-        mailbox.mail.push(mail);
+        mailbox.mail.extend(mail);
         if !std::mem::replace(&mut mailbox.posted, true) {
             drop(mailbox);
             shard.post(self.clone());
@@ -255,14 +267,14 @@ impl Followed {
         let rest = rest.into_iter().map(Step::Message).collect();
         let Joining { member, form, fresh, shard } = joining;
         let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
-        self.post(lane, &shards[shard], mail);
+        self.post(lane, &shards[shard], [mail]);
         true
     }
 
     /// Changes what narrows a subscription, in order with what is on its way.
     pub(super) fn change(self: &Arc<Self>, member: Member, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
-        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member });
+        self.post(&self.lanes[shard], &shards[shard], [Mail::Change { member }]);
     }
 
     /// Takes a subscription out. Its slot is closed already, so nothing reaches it even where its joining is still
@@ -345,6 +357,10 @@ pub(super) struct Joining<'a> {
 }
 
 impl Lane {
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// A joining that came too late, or a subscriber that left.
     pub(super) fn uncount(&self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
