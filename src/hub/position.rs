@@ -194,10 +194,9 @@ impl Position {
         if page.more {
             return Next::Read;
         }
-        if self.at == Some(at) && !self.held.is_empty() && asked.hole == self.hole.number {
-            if std::mem::replace(&mut self.hole.doubted, true) {
-                self.give_up(steps);
-            }
+        let doubts = asked.hole == self.hole.number && self.hole.range.is_some() && self.hole.range == self.open_hole();
+        if doubts && std::mem::replace(&mut self.hole.doubted, true) {
+            self.give_up(steps);
         }
         self.settle(steps)
     }
@@ -253,6 +252,13 @@ impl Position {
         }
         self.state = State::Filling;
         Next::Read
+    }
+
+    /// What lies between the position and the first message that waits behind it.
+    fn open_hole(&self) -> Option<(StreamId, StreamId)> {
+        let at = self.at?;
+        let first = self.held.iter().filter_map(|m| m.id).filter(|id| *id > at).min()?;
+        Some((at, first))
     }
 
     fn name_hole(&mut self, after: StreamId, before: StreamId) {
