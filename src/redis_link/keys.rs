@@ -99,6 +99,12 @@ impl Keys {
         format!("{}{{r:{replica}}}:x", self.prefix)
     }
 
+    /// The index of a replica that is being written anew, until it takes the place of the old one.
+    #[must_use]
+    pub fn replica_sessions_next(&self, replica: &ReplicaId) -> String {
+        format!("{}{{r:{replica}}}:next", self.prefix)
+    }
+
     /// The index of a replica that is gone, while another one sweeps after it.
     #[must_use]
     pub fn replica_swept(&self, replica: &ReplicaId) -> String {

@@ -188,18 +188,24 @@ impl Batch {
         self.push(cmd, After::Nothing);
     }
 
+    /// Puts one key in the place of another.
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        let mut cmd = redis::cmd("RENAME");
+        cmd.arg(from).arg(to);
+        self.push(cmd, After::Nothing);
+    }
+
     fn expire(&mut self, key: &str, life_ms: u64) {
         let mut cmd = redis::cmd("PEXPIRE");
         cmd.arg(key).arg(life_ms);
         self.push(cmd, After::Nothing);
     }
 
-    /// Completes the pipeline with the index's commands.
-    pub(super) fn seal(&mut self, inner: &Inner) {
-        let key = inner.keys().replica_sessions(&inner.local.replica);
+    /// Completes the pipeline with the index's commands, on the index of that key.
+    pub(super) fn seal(&mut self, inner: &Inner, key: &str) {
         if !self.index_del.is_empty() {
             let mut cmd = redis::cmd("HDEL");
-            cmd.arg(&key);
+            cmd.arg(key);
             for session in self.index_del.drain() {
                 cmd.arg(session.to_string());
             }
@@ -207,12 +213,12 @@ impl Batch {
         }
         if !self.index_set.is_empty() {
             let mut cmd = redis::cmd("HSET");
-            cmd.arg(&key);
+            cmd.arg(key);
             for (session, slot) in self.index_set.drain() {
                 cmd.arg(session.to_string()).arg(slot);
             }
             self.push(cmd, After::Nothing);
-            self.expire(&key, inner.index_ttl_ms());
+            self.expire(key, inner.index_ttl_ms());
         }
         self.pipeline.ignore_errors();
     }

@@ -22,13 +22,14 @@ use crate::{
 const SWEEP_TTL: Duration = Duration::from_secs(10);
 /// Index entries read per step of a sweep.
 const SWEEP_PAGE: usize = 500;
-/// Pause after a failed renewal.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pause after a failed renewal: short, for until the lease stands nobody would sweep after this replica.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Renews until the replica stops or leaves.
 pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
     let third = inner.local.session.replica_ttl / 3;
     let mut renewed_before = false;
+    let mut generations = inner.link.generations();
     while !stop.stopping() && !inner.has_left() {
         let pause = match renew(&inner).await {
             Ok(renewal) => {
@@ -49,6 +50,8 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
         };
         tokio::select! {
             () = sleep(pause) => {}
+            // A new server does not know this replica.
+            Ok(()) = generations.changed() => {}
             () = stop.wait() => {}
         }
     }

@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_millis(4);
 /// Pause between two batches when everything is written anew, so that others get their turn.
 const REWRITE_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before a batch is sent again.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Writer {
     inner: Arc<Inner>,
@@ -41,11 +41,14 @@ pub(super) struct Writer {
     stop: Stop,
     /// The bucket whose leases are renewed next.
     bucket: usize,
+    /// Key of this replica's index.
+    index: String,
 }
 
 impl Writer {
     pub(super) fn new(inner: Arc<Inner>, ops: mpsc::Receiver<Op>, stop: Stop) -> Self {
-        Self { inner, ops, stop, bucket: 0 }
+        let index = inner.keys().replica_sessions(&inner.local.replica);
+        Self { inner, ops, stop, bucket: 0, index }
     }
 
     /// Runs until the replica stops.
@@ -134,31 +137,45 @@ impl Writer {
         if self.inner.has_left() {
             return;
         }
-        // What is no longer connected must not stay in the index, whatever was lost.
-        let index = self.inner.keys().replica_sessions(&self.inner.local.replica);
-        let mut batch = Batch::default();
-        batch.remove(&index);
-        self.send(batch).await;
-        let mut count = 0;
+        // A new index takes the place of the old one when it is whole: what is no longer connected goes, and at no
+        // moment would a sweep find less than all sessions.
+        let (index, next) = (self.index.clone(), self.inner.keys().replica_sessions_next(&self.inner.local.replica));
+        let mut clean = Batch::default();
+        clean.remove(&next);
+        self.send(clean).await;
+        let (mut count, mut indexed) = (0, false);
         for bucket in 0..BUCKETS {
             for chunk in self.inner.sessions.bucket_copy(bucket).chunks(BATCH_MAX) {
                 let mut batch = Batch::default();
                 for (session, entry) in chunk {
+                    indexed |= entry.profile.is_some();
                     batch.whole(&self.inner, *session, entry);
                 }
                 count += chunk.len();
-                self.send(batch).await;
+                self.send_indexing(batch, &next).await;
                 sleep(REWRITE_PAUSE).await;
             }
         }
+        let mut swap = Batch::default();
+        if indexed {
+            swap.rename(&next, &index);
+        } else {
+            swap.remove(&index);
+        }
+        self.send(swap).await;
         if count > 0 {
             tracing::info!(sessions = count, "told redis about all sessions again");
         }
     }
 
-    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers.
-    async fn send(&self, mut batch: Batch) -> Outcome {
-        batch.seal(&self.inner);
+    async fn send(&self, batch: Batch) -> Outcome {
+        self.send_indexing(batch, &self.index).await
+    }
+
+    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index` is the key that
+    /// its index entries go to.
+    async fn send_indexing(&self, mut batch: Batch, index: &str) -> Outcome {
+        batch.seal(&self.inner, index);
         if batch.is_empty() {
             return Outcome::default();
         }

@@ -80,7 +80,8 @@ impl Replica {
         let replica = Self { runtime: Some(runtime), public, operations, shutdown: Some(shutdown), ended: Some(ended) };
         eventually("the replica to be ready", async || {
             let ready = replica.get("/readyz").await.status == 200;
-            (ready && replica.metric("tickgate_redis_up").await >= links).then_some(())
+            let counted = links == 0.0 || replica.metric("tickgate_replicas").await >= 1.0;
+            (ready && counted && replica.metric("tickgate_redis_up").await >= links).then_some(())
         })
         .await;
         replica
@@ -188,7 +189,7 @@ impl Replica {
         http::send(self.operations, method, path, headers, body).await
     }
 
-    /// The value of a metric without labels, or the sum over its labels.
+    /// The value of a metric, written with its labels; without them the sum over all.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = self.api_get("/metrics").await;
         let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));

@@ -1,0 +1,188 @@
+//! Several replicas on one Redis: one gateway.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    redis::RedisServer,
+    replica::{Replica, token},
+};
+
+fn order(number: u32) -> Value {
+    json!({"type": "order_update", "order_id": number.to_string()})
+}
+
+#[tokio::test]
+async fn what_is_published_on_any_replica_arrives_on_all() {
+    let server = RedisServer::start();
+    let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];
+    let mut clients = Vec::new();
+    for replica in &replicas {
+        let mut client = replica.trading("alice").await;
+        client.subscribe(&["orders", "ticker:BTCUSDT"]).await;
+        clients.push(client);
+    }
+    for (number, replica) in (1..).zip(&replicas) {
+        let id = replica.publish_to("alice", "orders", order(number)).await;
+        for client in &mut clients {
+            assert_eq!(client.expect(order(number)).await["id"], id);
+        }
+    }
+    replicas[1].publish("ticker:BTCUSDT", json!({"type": "ticker"})).await;
+    for client in &mut clients {
+        client.expect(json!({"type": "ticker"})).await;
+    }
+}
+
+#[tokio::test]
+async fn publishers_on_all_replicas_make_one_order() {
+    let server = RedisServer::start();
+    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let mut listeners = [replicas[0].market().await, replicas[1].market().await];
+    for listener in &mut listeners {
+        listener.subscribe(&["trades:BTCUSDT"]).await;
+    }
+    let publish = |number: usize| {
+        let replica = &replicas[number % 2];
+        async move { replica.publish("trades:BTCUSDT", json!({"type": "trade", "number": number})).await }
+    };
+    futures_util::future::join_all((0..60).map(publish)).await;
+    let mut heard = Vec::new();
+    for listener in &mut listeners {
+        let mut numbers = Vec::new();
+        let mut last = String::new();
+        for _ in 0..60 {
+            let trade = listener.expect_type("trade").await;
+            let id = trade["_meta"]["id"].as_str().unwrap().to_owned();
+            let seq = |id: &str| id.split_once('-').unwrap().1.parse::<u64>().unwrap();
+            assert!(last.is_empty() || seq(&id) == seq(&last) + 1, "{id} after {last}");
+            last = id;
+            numbers.push(trade["number"].clone());
+        }
+        heard.push(numbers);
+    }
+    assert_eq!(heard[0], heard[1]);
+}
+
+#[tokio::test]
+async fn a_killed_replicas_connections_stop_counting() {
+    let server = RedisServer::start();
+    let settings = "[session]\nreplica_ttl = \"2s\"\n[limits]\nconnections_per_user_max = 1";
+    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let mut alice = one.trading("alice").await;
+    other.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
+    let mut index = server.connect().await;
+    eventually("the replica's index", async || {
+        let keys: Vec<String> = redis::cmd("KEYS").arg("tg1:{r:*}:x").query_async(&mut index).await.unwrap();
+        (!keys.is_empty()).then_some(())
+    })
+    .await;
+    one.kill();
+    alice.expect_close(1006).await;
+    let killed = tokio::time::Instant::now();
+    eventually("the slot", async || {
+        other.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
+    })
+    .await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    eventually("the dead replica to leave the status", async || {
+        (other.get("/ws/status").await.json()["replicas"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_reaches_users_wherever_they_are() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (mut alice, mut tab, mut bob) =
+        (one.trading("alice").await, other.trading("alice").await, one.trading("bob").await);
+    let answer = other.api_post("/api/v1/disconnect", json!({"user": "alice", "reason": "maintenance"})).await;
+    assert!(answer.status < 300, "{answer:?}");
+    assert_eq!(alice.expect_close(4500).await, "maintenance");
+    tab.expect_close(4500).await;
+    bob.expect_nothing().await;
+    let answer = other.api_post("/api/v1/disconnect", json!({"session": bob.session()})).await;
+    assert!(answer.status < 300, "{answer:?}");
+    bob.expect_close(4500).await;
+}
+
+#[tokio::test]
+async fn a_revoked_user_is_closed_and_stays_out_until_there_is_a_new_token() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let old_token = token("alice");
+    let mut alice = one.connect("/ws/trading").token(&old_token).open().await;
+    alice.greeted().await;
+    let answer = other.api_post("/api/v1/disconnect", json!({"user": "alice", "revoke_seconds": 60})).await;
+    assert!(answer.status < 300, "{answer:?}");
+    alice.expect_close(4002).await;
+    for replica in [&one, &other] {
+        let refusal = replica.connect("/ws/trading").token(&old_token).expect_refused(403).await;
+        assert!(refusal.body.contains("4002"), "{refusal:?}");
+    }
+    other.trading("bob").await;
+    // The tests' tokens are a second old when they are made.
+    eventually("a token that is newer than the revocation", async || {
+        one.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drained_replica_sends_its_clients_on_and_they_miss_nothing() {
+    let server = RedisServer::start();
+    let (mut one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut alice = one.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    one.publish_to("alice", "orders", order(1)).await;
+    let cursor = alice.expect(order(1)).await["id"].clone();
+    one.drain();
+    let hint = alice.expect_type("reconnect").await;
+    assert!(hint["after_ms"].is_u64() && hint["reason"] == "draining", "{hint}");
+    alice.expect_close(1012).await;
+    one.ended().await;
+    other.publish_to("alice", "orders", order(2)).await;
+    let mut alice = other.trading("alice").await;
+    alice.subscribe_since(&["orders"], &cursor).await;
+    alice.expect(order(2)).await;
+    let status = other.get("/ws/status").await.json();
+    assert_eq!((&status["replicas"], &status["active_connections"]), (&json!(1), &json!(1)), "{status}");
+}
+
+#[tokio::test]
+async fn presence_counts_over_all_replicas() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (mut alice, mut tab) = (one.trading("alice").await, other.trading("alice").await);
+    let (mut bob, mut somebody) = (other.trading("bob").await, one.market().await);
+    for client in [&mut alice, &mut tab, &mut bob, &mut somebody] {
+        client.subscribe(&["ticker:BTCUSDT"]).await;
+    }
+    let answer = alice.ask(json!({"type": "presence", "channel": "ticker:BTCUSDT"})).await;
+    assert_eq!((&answer["connections"], &answer["users"]), (&json!(4), &json!(2)), "{answer}");
+}
+
+#[tokio::test]
+async fn connected_clients_outlive_an_outage_of_redis() {
+    let mut server = RedisServer::durable();
+    let replica = Replica::on(&server).await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    server.kill();
+    alice.ask(json!({"type": "ping"})).await;
+    server.restart();
+    eventually("publishing to work again", async || {
+        let publication = json!({"channel": "orders", "user": "alice", "data": order(1), "msg_id": "o-1"});
+        (replica.api_post("/api/v1/publish", publication).await.status == 200).then_some(())
+    })
+    .await;
+    alice.expect(order(1)).await;
+    let listed = || replica.api_get("/api/v1/connections");
+    eventually("the connection to be counted again", async || {
+        (listed().await.json()["connections"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,218 @@
+//! Coming back: by cursor, by session, on the same replica or another one.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Client,
+    redis::RedisServer,
+    replica::{Replica, token},
+};
+
+fn order(number: u32) -> Value {
+    json!({"type": "order_update", "order_id": number.to_string()})
+}
+
+/// The session's client comes back to the replica.
+async fn resumed(replica: &Replica, user: &str, session: &str) -> Client {
+    let request = replica.connect("/ws/trading").token(&token(user)).query("session", session);
+    let mut client = request.name(user).open().await;
+    client.greeted().await;
+    client
+}
+
+#[tokio::test]
+async fn a_cursor_in_the_url_brings_exactly_what_was_missed_from_another_replica() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut alice = one.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    one.publish_to("alice", "orders", order(1)).await;
+    let cursor = alice.expect(order(1)).await["id"].as_str().unwrap().to_owned();
+    one.kill();
+    for number in 2..=50 {
+        other.publish_to("alice", "orders", order(number)).await;
+    }
+    let request = other.connect("/ws/trading").token(&token("alice")).query("since", &cursor);
+    let mut alice = request.open().await;
+    alice.greeted().await;
+    let answer = alice.subscribe(&["orders"]).await;
+    assert_eq!((&answer["channels"][0]["replayed"], &answer["channels"][0]["complete"]), (&json!(49), &json!(true)));
+    for number in 2..=50 {
+        alice.expect(order(number)).await;
+    }
+    other.publish_to("alice", "orders", order(51)).await;
+    alice.expect(order(51)).await;
+}
+
+#[tokio::test]
+async fn a_session_takes_up_its_subscriptions_where_its_client_was() {
+    let replica = Replica::alone().await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders", "ticker:BTCUSDT"]).await;
+    replica.publish_to("alice", "orders", order(1)).await;
+    alice.expect(order(1)).await;
+    // Whatever the client says later confirms that it has what came before.
+    alice.ask(json!({"type": "ping"})).await;
+    let session = alice.session();
+    alice.vanish();
+    replica.publish_to("alice", "orders", order(2)).await;
+    replica.publish("ticker:BTCUSDT", json!({"type": "ticker"})).await;
+    let mut alice = resumed(&replica, "alice", &session).await;
+    assert_eq!((&alice.welcome["resumed"], &alice.welcome["session"]), (&json!(true), &json!(session)));
+    alice.expect_type("subscribed").await;
+    let (mut orders, mut prices) = (Vec::new(), 0);
+    while orders.last() != Some(&json!("2")) || prices == 0 {
+        let message = alice.next().await;
+        match message["type"].as_str().unwrap() {
+            "order_update" => {
+                assert_eq!(message["_meta"]["replayed"], true);
+                orders.push(message["order_id"].clone());
+            }
+            "ticker" => prices += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(orders == ["2"] || orders == ["1", "2"], "nothing missed; what comes twice is marked: {orders:?}");
+    replica.publish_to("alice", "orders", order(3)).await;
+    assert_eq!(alice.expect(order(3)).await["replayed"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_session_moves_to_another_replica_and_the_old_connection_is_closed() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut old = one.trading("alice").await;
+    old.subscribe(&["orders"]).await;
+    one.publish_to("alice", "orders", order(1)).await;
+    old.expect(order(1)).await;
+    let session = old.session();
+    let mut new = crate::support::eventually("the session's record", async || {
+        let client = resumed(&other, "alice", &session).await;
+        (client.welcome["resumed"] == true).then_some(client)
+    })
+    .await;
+    old.expect_close(4501).await;
+    new.expect_type("subscribed").await;
+    one.publish_to("alice", "orders", order(2)).await;
+    while new.next().await["order_id"] != "2" {}
+    new.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_session_outlives_its_replica() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut alice = one.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    one.publish_to("alice", "orders", order(1)).await;
+    alice.expect(order(1)).await;
+    alice.ask(json!({"type": "ping"})).await;
+    let session = alice.session();
+    let mut redis = server.connect().await;
+    crate::support::eventually("the record with the subscription", async || {
+        let key = format!("tg1:{{s:{session}}}:r");
+        let record: Option<String> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
+        record.is_some_and(|record| record.contains("orders")).then_some(())
+    })
+    .await;
+    one.kill();
+    for number in 2..=10 {
+        other.publish_to("alice", "orders", order(number)).await;
+    }
+    let mut alice = resumed(&other, "alice", &session).await;
+    assert_eq!(alice.welcome["resumed"], true);
+    alice.expect_type("subscribed").await;
+    let mut expected = 2;
+    while expected <= 10 {
+        let number = alice.expect_type("order_update").await["order_id"].as_str().unwrap().parse::<u32>().unwrap();
+        assert!(number <= expected, "{number} came before {expected}");
+        expected = expected.max(number + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_coming_back_to_the_same_replica_supersedes_itself() {
+    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let mut old = replica.trading("alice").await;
+    old.subscribe(&["orders"]).await;
+    let session = old.session();
+    let mut new = resumed(&replica, "alice", &session).await;
+    old.expect_close(4501).await;
+    new.expect_type("subscribed").await;
+    replica.publish_to("alice", "orders", order(1)).await;
+    new.expect(order(1)).await;
+    new.close().await;
+    crate::support::eventually("the one slot to be free", async || {
+        replica.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_comes_back_again_and_again_is_never_closed_by_its_own_past() {
+    let server = RedisServer::start();
+    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let mut alice = replicas[0].trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let session = alice.session();
+    for turn in 0..12 {
+        let replica = &replicas[(turn / 2) % 2];
+        alice.vanish();
+        alice = crate::support::eventually("the session", async || {
+            let client = resumed(replica, "alice", &session).await;
+            (client.welcome["resumed"] == true).then_some(client)
+        })
+        .await;
+        alice.expect_type("subscribed").await;
+        replica.publish_to("alice", "orders", order(u32::try_from(turn).unwrap())).await;
+        while alice.next().await["order_id"] != turn.to_string() {}
+    }
+    alice.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn an_anonymous_session_resumes_as_well() {
+    let replica = Replica::alone().await;
+    let mut tab = replica.run("/ws/backtest/run-1").await;
+    replica.publish("run:run-1", json!({"type": "candle", "number": 1})).await;
+    tab.expect_type("candle").await;
+    tab.ask(json!({"type": "ping"})).await;
+    let session = tab.session();
+    tab.vanish();
+    replica.publish("run:run-1", json!({"type": "candle", "number": 2})).await;
+    let mut tab = replica.connect("/ws/backtest/run-1").query("session", &session).open().await;
+    tab.greeted().await;
+    assert_eq!(tab.welcome["resumed"], true);
+    tab.expect_type("subscribed").await;
+    while tab.next().await["number"] != 2 {}
+    tab.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_session_is_its_users_own() {
+    let replica = Replica::alone().await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let session = alice.session();
+    let mallory = resumed(&replica, "mallory", &session).await;
+    assert_eq!(mallory.welcome["resumed"], false);
+    assert_ne!(mallory.welcome["session"], json!(session));
+    let mut elsewhere = replica.connect("/ws/market").query("session", &session).open().await;
+    elsewhere.greeted().await;
+    assert_eq!(elsewhere.welcome["resumed"], false);
+    replica.publish_to("alice", "orders", order(1)).await;
+    alice.expect(order(1)).await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_resume_window() {
+    let settings = "[session]\nresume_ttl = \"1s\"";
+    let replica = Replica::alone_with(settings).await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let session = alice.session();
+    alice.close().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let alice = resumed(&replica, "alice", &session).await;
+    assert_eq!(alice.welcome["resumed"], false);
+}
