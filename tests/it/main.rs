@@ -11,6 +11,7 @@ mod limits;
 mod market;
 mod publishing_from_redis;
 mod redis_faults;
+mod redis_losses;
 mod redis_tls;
 mod replicas;
 mod resume;

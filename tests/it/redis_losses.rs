@@ -1,0 +1,181 @@
+//! Two replicas publish while their Redis is killed, rolled back, emptied and cut off, over and over. Afterwards every
+//! publication that was acknowledged is in its stream under the id that was told, or a marker covers that id.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tickgate::{
+    backplane::{Backplane, Redis},
+    metrics::Metrics,
+    model::{Content, Message, StreamId, Topic, TopicRule},
+    redis_link::RedisLink,
+    tasks::Tasks,
+};
+use tokio::time::sleep;
+
+use crate::support::{
+    eventually,
+    follower::{Follower, named, redis_config, retain, topic},
+    redis::RedisServer,
+};
+
+const TOPICS: usize = 4;
+const ROUNDS: usize = 9;
+
+type Acknowledged = Arc<Mutex<HashMap<(Topic, StreamId), String>>>;
+
+struct Replica {
+    link: RedisLink,
+    backplane: Backplane,
+    follower: Follower,
+}
+
+impl Replica {
+    fn start(server: &RedisServer, tasks: &Tasks) -> Self {
+        let link = RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
+        let backplane = Backplane::Redis(Redis::start_on(&link, tasks));
+        let follower = Follower::follow(&backplane);
+        for topic in topics() {
+            backplane.want(&topic);
+        }
+        Self { link, backplane, follower }
+    }
+
+    async fn healthy(&self) {
+        eventually("both links work", async || {
+            let health = self.link.health();
+            (health.commands_down.is_zero() && health.pubsub_down.is_zero()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn topics() -> Vec<Topic> {
+    (0..TOPICS).map(|n| topic(&format!("losses:{n}"))).collect()
+}
+
+/// Publishes numbers, each until it is accepted, always with the same `msg_id`.
+async fn publish(
+    backplane: Backplane,
+    name: &'static str,
+    rule: Arc<TopicRule>,
+    acknowledged: Acknowledged,
+    end: Arc<AtomicBool>,
+) {
+    let mut n = 0;
+    while !end.load(Ordering::Relaxed) {
+        let topic = &topics()[n % TOPICS];
+        let msg_id = format!("{name}-{n}");
+        let publication = named(topic, &rule, n, &msg_id);
+        let payload = format!("{{\"n\":{n}}}");
+        if let Ok(published) = backplane.publish(publication).await {
+            let id = published.id.expect("an id");
+            let before = acknowledged.lock().insert((topic.clone(), id), payload.clone());
+            assert!(before.is_none_or(|before| before == payload), "the id {id} of {topic} was given twice");
+            n += 1;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The whole stream, page by page; every page joins the one before.
+async fn whole(backplane: &Backplane, topic: &Topic) -> Vec<Arc<Message>> {
+    let mut messages = Vec::<Arc<Message>>::new();
+    loop {
+        let after = messages.last().map_or(StreamId::ZERO, |message| message.id.expect("an id"));
+        let page = eventually("a page", async || backplane.read(topic, after, 500).await.ok()).await;
+        assert!(page.contiguous, "{topic} after {after}");
+        messages.extend(page.messages);
+        if !page.more {
+            return messages;
+        }
+    }
+}
+
+async fn fault(server: &mut RedisServer, round: usize) {
+    match round % 5 {
+        0 => {
+            let older = server.snapshot();
+            sleep(Duration::from_millis(150)).await;
+            server.restart_from(&older);
+        }
+        1 => {
+            server.kill();
+            sleep(Duration::from_millis(100)).await;
+            server.restart();
+        }
+        2 => {
+            server.client_kill("pubsub").await;
+            server.client_kill("normal").await;
+        }
+        3 => server.restart_empty(),
+        _ => {
+            server.freeze();
+            sleep(Duration::from_millis(700)).await;
+            server.thaw();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_redis_loses_is_told() {
+    let (mut server, tasks) = (RedisServer::durable(), Tasks::new());
+    let replicas = [Replica::start(&server, &tasks), Replica::start(&server, &tasks)];
+    let (acknowledged, end) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
+    let rule = retain(1_000_000);
+    for (replica, name) in replicas.iter().zip(["one", "two"]) {
+        replica.healthy().await;
+        let (backplane, rule) = (replica.backplane.clone(), Arc::clone(&rule));
+        tasks.spawn("publisher", publish(backplane, name, rule, Arc::clone(&acknowledged), Arc::clone(&end)));
+    }
+    for round in 0..ROUNDS {
+        sleep(Duration::from_millis(200)).await;
+        fault(&mut server, round).await;
+        for replica in &replicas {
+            replica.healthy().await;
+        }
+        // Publications go on before the next fault.
+        let count = acknowledged.lock().len();
+        eventually("publications go on", async || (acknowledged.lock().len() > count + 20).then_some(())).await;
+    }
+    end.store(true, Ordering::Relaxed);
+
+    let acknowledged = acknowledged.lock().clone();
+    for topic in topics() {
+        let stands = async || {
+            let stream = whole(&replicas[0].backplane, &topic).await;
+            let missing = missing(&stream, &topic, &acknowledged);
+            missing.is_empty().then_some(stream)
+        };
+        let stream = eventually("every acknowledged publication stands or is marked", stands).await;
+        let ids: Vec<_> = stream.iter().map(|message| message.id.expect("an id")).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids only grow");
+        let unexplained = ids.windows(2).filter(|pair| !pair[1].directly_after(pair[0]) && pair[1].seq != 0).count();
+        assert_eq!(unexplained, 0, "no hole within an epoch");
+        for replica in &replicas {
+            let epochs = replica.follower.arrived(&topic).into_iter().filter_map(|message| message.id);
+            assert!(epochs.clone().is_sorted(), "arrivals never go back");
+        }
+    }
+}
+
+/// Acknowledged ids that are neither in the stream with their payload nor covered by a marker.
+fn missing(stream: &[Arc<Message>], topic: &Topic, acknowledged: &HashMap<(Topic, StreamId), String>) -> Vec<StreamId> {
+    let held: HashMap<_, _> = stream.iter().map(|message| (message.id.expect("an id"), &message.content)).collect();
+    let covered = |id: StreamId| {
+        held.values().any(|content| matches!(content, Content::Lost { after, before } if *after < id && id < *before))
+    };
+    let stands = |id: &StreamId, payload: &String| match held.get(id) {
+        Some(Content::Data(found)) => found == payload.as_bytes(),
+        Some(Content::Lost { .. }) | None => covered(*id),
+    };
+    let of_topic = acknowledged.iter().filter(|((name, _), _)| name == topic);
+    of_topic.filter(|((_, id), payload)| !stands(id, payload)).map(|((_, id), _)| *id).collect()
+}
