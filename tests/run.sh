@@ -56,20 +56,24 @@ tools() {
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
-    if ! command -v node >/dev/null; then
-        missing+=(nodejs node-ws)
-    elif ! command -v npm >/dev/null; then
-        missing+=(node-ws)
-    fi
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(node-ws node-redis)
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
+
+# Runs a command with the client libraries at hand; what needs them is ignored by a bare `cargo test`.
+with_libraries() (
+    . tests/clients/libraries.sh || exit 1
+    export TICKGATE_TEST_PYTHON=$PYTHON
+    "$@"
+)
 
 run_step() {
     case $1 in
     tools) tools ;;
     format) cargo fmt --check ;;
     lint) cargo clippy --all-targets --locked -- -D warnings ;;
-    test) cargo test --locked ;;
+    test) with_libraries cargo test --locked -- --include-ignored ;;
     clients) cargo build --locked && tests/clients/run.sh ;;
     operations) [ ! -x tests/ops/run.sh ] || tests/ops/run.sh ;;
     *)

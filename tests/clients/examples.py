@@ -1,0 +1,116 @@
+"""The examples of the documents, run as they stand there: each is published, and heard by a client."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from checks import Group, equal
+from world import API_KEY, HERE, Process, World, free_port, token
+
+ROOT = HERE.parent.parent
+GROUP = Group("examples", lambda: World(redis=True, env={"TICKGATE__DRAIN__SPREAD": "0s"}))
+check = GROUP.check
+
+
+def example(document: str, mark: str) -> str:
+    """The block that begins with this mark."""
+    found = re.search(rf"^```{re.escape(mark)}\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    assert found, f"{document} has no block marked {mark!r}"
+    return found[1]
+
+
+async def run(world: World, mark: str, document: str) -> str:
+    """Runs an example with all that the documents say it has in its environment. Returns what it said."""
+    for script in ("src/redis_link/scripts/generation.lua", "src/backplane/redis/scripts/publish.lua"):
+        shutil.copy(ROOT / script, world.dir)
+    language = mark.split(" ")[0]
+    interpreter = {"sh": ["sh", "-ec"], "python": [os.environ["PYTHON"], "-c"], "javascript": ["node", "-e"]}[language]
+    env = {
+        "API": world.gateway.api,
+        "KEY": API_KEY,
+        "GATEWAY": world.gateway.url,
+        "TOKEN": token("engine", publish=["*"]),
+        "REDIS_URL": f"redis://127.0.0.1:{world.redis_port}",
+        "PATH": f"{Path(os.environ['TICKGATE_BIN']).resolve().parent}:{os.environ['PATH']}",
+    }
+    return await (await Process.start(*interpreter, example(document, mark), env=env, cwd=world.dir)).finished()
+
+
+@check
+async def publishing_by_http_and_websocket(world: World) -> None:
+    alice = await world.client(f"/ws/trading?token={token('alice')}")
+    await alice.subscribe("orders")
+    marks = {
+        "sh http": ["1"],
+        "python http": ["2"],
+        "javascript http": ["3"],
+        "sh lines": ["4", "5"],
+        "sh cli": ["6"],
+        "python socket": ["7"],
+        "javascript socket": ["8"],
+    }
+    for mark, orders in marks.items():
+        said = await run(world, mark, "docs/publishing.md")
+        for order in orders:
+            message = await alice.expect("order_update")
+            equal(message["order_id"], order, mark)
+            assert message["_meta"]["id"] in said, f"{mark} was not told the id: {said}"
+    await run(world, "python http", "docs/publishing.md")
+    await alice.nothing_more()
+
+
+@check
+async def publishing_by_envelope(world: World) -> None:
+    tab = await world.client("/ws/backtest/run-123")
+    await tab.expect("subscribed")
+    said = await run(world, "python envelope", "docs/publishing.md")
+    assert "acknowledged_msg_id" in said, said
+    message = await tab.next()
+    equal(message["payload"]["payload_json"]["order_id"], "9")
+
+
+@check
+async def publishing_straight_into_redis(world: World) -> None:
+    alice = await world.client(f"/ws/trading?token={token('alice')}")
+    await alice.subscribe("orders")
+    await alice.subscribe("ticker:BTCUSDT", snapshot=False)
+    for mark, price, order in (("sh", "50000.10", None), ("python", "50000.20", "7"), ("javascript", "50000.30", "8")):
+        await run(world, mark, "docs/publishing-from-redis.md")
+        heard = []
+        while not (any(m.get("price") == price for m in heard) and (not order or any(m.get("id") == order for m in heard))):
+            heard.append(await alice.next())
+        assert sum(m.get("type") == "order" for m in heard) <= 1, f"an order came twice: {heard}"
+
+
+@check
+async def the_wire_documents_curl(world: World) -> None:
+    alice = await world.client(f"/ws/trading?token={token('alice')}")
+    await alice.subscribe("orders")
+    text = (ROOT / "docs/wire.md").read_text()
+    command = re.search(r"^curl -s .*?'\n(?=\{)", text, re.MULTILINE | re.DOTALL)[0]
+    command = command.replace("localhost:8001", world.gateway.api.removeprefix("http://"))
+    said = await (await Process.start("sh", "-ec", command, env={"KEY": API_KEY})).finished()
+    equal((await alice.expect("order_update"))["_meta"]["id"] in said, True, said)
+
+
+@check
+async def the_three_lines_that_a_fresh_gateway_prints(world: World) -> None:
+    """As a stranger sees it: no file, no variable, only the ports are ours."""
+    listen, operations = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    gateway = await Process.start(os.environ["TICKGATE_BIN"], "serve", "--listen", listen, "--ops-listen", operations)
+    world.programs.append(gateway)
+    lines = {}
+    for name in ("watch", "subscribe", "publish"):
+        await gateway.line(f"^{name}:$")
+        lines[name] = await gateway.line("^  ")
+    await gateway.line("serving")
+    watch, subscribe = [await Process.start("sh", "-c", f"exec {lines[name]}") for name in ("watch", "subscribe")]
+    world.programs += [watch, subscribe]
+    await watch.line('ticker:BTCUSDT .*"type":"ticker"')
+    # The tail says on standard error when it is subscribed.
+    await subscribe.line("orders")
+    await (await Process.start("sh", "-c", lines["publish"])).finished()
+    await subscribe.line('"type":"order_update","order_id":"1"')

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Clients that others wrote, against live gateways: Python's websockets and Node's ws, one replica and three over Redis.
+#
+#   tests/clients/run.sh              all
+#   tests/clients/run.sh trading      only checks whose name contains "trading" (any number of words)
+#
+# Wants python3 with venv, node, redis-server, redis-cli, curl and a built gateway (TICKGATE_BIN, or target/debug's).
+# Starts nothing that it does not stop.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/libraries.sh"
+export PYTHONDONTWRITEBYTECODE=1
+export TICKGATE_BIN=${TICKGATE_BIN:-$(dirname "$libraries")/debug/tickgate}
+exec "$PYTHON" "$here/main.py" "$@"
