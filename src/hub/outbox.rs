@@ -13,6 +13,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+mod ending;
+
+pub use ending::Close;
+use ending::Ending;
+
 use super::{
     batch::Batch,
     queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
@@ -62,25 +67,6 @@ struct State {
     ending: Ending,
     /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
     slow: Option<Held>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Ending {
-    #[default]
-    Open,
-    /// Someone wants the connection closed: its task has not seen it yet.
-    Asked(Close),
-    /// The last frame is queued (or the socket is broken): nothing more is taken.
-    Shut,
-}
-
-/// Why and how a connection ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Close {
-    pub code: u16,
-    pub reason: String,
-    /// Label of the disconnect in the metrics.
-    pub cause: metrics::Disconnect,
 }
 
 /// What an outbox wants of its connection's task.

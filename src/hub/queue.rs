@@ -1,14 +1,17 @@
 //! What waits for one socket, and what a class gives up when too much waits. Pure: no socket, no lock, no clock.
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use super::batch::{Batch, Form, Gap};
-use crate::{
-    model::{Class, StreamId},
-    protocol::push::GapReason,
-};
+use super::batch::{Batch, Form};
+use crate::model::{Class, StreamId};
+
+mod item;
+mod wire;
+
+use item::{Item, Partial, dropped};
+pub(in crate::hub) use wire::Slices;
 
 /// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
 #[derive(Clone, Copy, Debug)]
@@ -47,54 +50,6 @@ pub struct Slot {
     pub queued: StreamId,
     /// The last position wholly written to the socket.
     pub written: StreamId,
-}
-
-#[derive(Debug)]
-enum Item {
-    /// A reply, a heartbeat, a control frame.
-    Frame(Bytes),
-    Batch {
-        batch: Arc<Batch>,
-        slot: SlotId,
-    },
-    /// The newest value of a `state` topic, standing for `skipped` others.
-    Newest {
-        batch: Arc<Batch>,
-        slot: SlotId,
-        skipped: u32,
-        bytes: Option<Bytes>,
-    },
-    /// Events that were dropped here.
-    Dropped {
-        slot: SlotId,
-        gap: Gap,
-        bytes: Option<Bytes>,
-    },
-}
-
-impl Item {
-    fn slot(&self) -> Option<SlotId> {
-        match self {
-            Self::Frame(_) => None,
-            Self::Batch { slot, .. } | Self::Newest { slot, .. } | Self::Dropped { slot, .. } => Some(*slot),
-        }
-    }
-
-    /// Whether a newer value of the subscription takes its place.
-    fn is_value_of(&self, id: SlotId) -> bool {
-        match self {
-            Self::Batch { slot, batch } => *slot == id && batch.count > 0,
-            Self::Newest { slot, .. } => *slot == id,
-            Self::Frame(_) | Self::Dropped { .. } => false,
-        }
-    }
-}
-
-/// Bytes on their way out, and the position they complete.
-#[derive(Debug)]
-struct Partial {
-    bytes: Bytes,
-    mark: Option<(SlotId, StreamId)>,
 }
 
 /// What happened to a batch that was offered.
@@ -355,112 +310,6 @@ impl Queue {
         batch.count
     }
 
-    /// Fills `slices` with what is to be written next, in order.
-    pub(super) fn front<'a>(&'a mut self, slices: &mut Slices<'a>) {
-        let slots = &self.slots;
-        let form = |id: &SlotId| Some(&slots[slots.binary_search_by_key(id, |(id, _)| *id).ok()?].1.form);
-        for item in self.urgent.iter_mut().chain(self.public.iter_mut()).take(Slices::MAX) {
-            match item {
-                Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
-                    *bytes = batch.encode_newest(*skipped);
-                }
-                Item::Dropped { slot, gap, bytes: bytes @ None } => {
-                    *bytes = form(slot).map(|form| gap.encode(form, None));
-                }
-                _ => {}
-            }
-        }
-        if let Some(partial) = &self.partial {
-            slices.push(&partial.bytes);
-        }
-        for item in self.urgent.iter().chain(self.public.iter()).take(Slices::MAX) {
-            slices.push(ready(item).unwrap_or_default());
-        }
-    }
-
-    /// Takes `count` bytes off the front: they were written. Returns how many items went out whole.
-    pub(super) fn consume(&mut self, mut count: usize) -> usize {
-        let mut items = 0;
-        if let Some(mut partial) = self.partial.take() {
-            if count < partial.bytes.len() {
-                partial.bytes = partial.bytes.slice(count..);
-                self.bytes -= count;
-                self.partial = Some(partial);
-                return 0;
-            }
-            count -= partial.bytes.len();
-            self.bytes = self.bytes.saturating_sub(partial.bytes.len());
-            self.mark(partial.mark);
-            items += 1;
-        }
-        loop {
-            let lane = if self.urgent.is_empty() { &mut self.public } else { &mut self.urgent };
-            // What was not made ready was not among the slices.
-            let Some(len) = lane.front().and_then(ready).map(<[u8]>::len) else { break };
-            if count == 0 && len > 0 {
-                break;
-            }
-            let Some(item) = lane.pop_front() else { break };
-            items += self.take_out(&item, count.min(len));
-            count = count.saturating_sub(len);
-        }
-        if self.is_empty() {
-            self.messages = 0;
-            self.bytes = 0;
-            self.shrink();
-        }
-        items
-    }
-
-    /// Accounts for an item that left its lane with its first `written` bytes on the wire.
-    fn take_out(&mut self, item: &Item, written: usize) -> usize {
-        let bytes = match item {
-            Item::Frame(bytes) => bytes.clone(),
-            Item::Batch { batch, .. } => batch.bytes.clone(),
-            Item::Newest { batch, bytes, .. } => bytes.clone().unwrap_or_else(|| batch.bytes.clone()),
-            Item::Dropped { bytes, .. } => bytes.clone().unwrap_or_default(),
-        };
-        let mark = match item {
-            Item::Batch { batch, slot } => {
-                self.messages = self.messages.saturating_sub(batch.count as usize);
-                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
-                Some((*slot, batch.last))
-            }
-            Item::Newest { batch, slot, .. } => {
-                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
-                Some((*slot, batch.last))
-            }
-            Item::Frame(bytes) => {
-                self.bytes = self.bytes.saturating_sub(bytes.len());
-                None
-            }
-            Item::Dropped { .. } => None,
-        };
-        if written == bytes.len() {
-            self.mark(mark);
-            return 1;
-        }
-        let rest = bytes.slice(written..);
-        self.bytes += rest.len();
-        self.partial = Some(Partial { bytes: rest, mark });
-        0
-    }
-
-    fn mark(&mut self, mark: Option<(SlotId, StreamId)>) {
-        if let Some((id, last)) = mark
-            && let Some(slot) = self.slot_mut(id)
-        {
-            slot.written = slot.written.max(last);
-        }
-    }
-
-    /// An idle connection holds no queue.
-    fn shrink(&mut self) {
-        const KEEP: usize = 8;
-        self.urgent.shrink_to(KEEP);
-        self.public.shrink_to(KEEP);
-    }
-
     fn recount(&mut self) {
         let all = self.urgent.iter().chain(self.public.iter());
         self.messages =
@@ -488,61 +337,6 @@ impl Queue {
         self.slots.clear();
         self.lagging = 0;
         self.recount();
-    }
-}
-
-/// The bytes of an item, once [`Queue::front`] has made them.
-fn ready(item: &Item) -> Option<&[u8]> {
-    match item {
-        Item::Frame(bytes) => Some(bytes),
-        Item::Batch { batch, .. } => Some(&batch.bytes),
-        Item::Newest { batch, bytes, .. } => Some(bytes.as_deref().unwrap_or(&batch.bytes)),
-        Item::Dropped { bytes, .. } => bytes.as_deref(),
-    }
-}
-
-/// The gap that stands for `batch`, and for the `count` events dropped between it and `after`.
-fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
-    let reason = GapReason::SlowConsumer;
-    let count = count + u64::from(batch.count);
-    if !batch.has_ids() {
-        return Gap { after, before: None, count: Some(count), reason };
-    }
-    let before = batch.last.next();
-    let count = StreamId::missing_between(after, before).unwrap_or(count);
-    Gap { after, before: Some(before), count: Some(count), reason }
-}
-
-/// Room for one vectored write, on the stack.
-#[derive(Debug)]
-pub(super) struct Slices<'a> {
-    all: [IoSlice<'a>; Slices::MAX],
-    len: usize,
-    bytes: usize,
-}
-
-impl<'a> Slices<'a> {
-    const MAX: usize = 64;
-
-    pub(super) fn new() -> Self {
-        Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0 }
-    }
-
-    fn push(&mut self, bytes: &'a [u8]) {
-        if self.len < Self::MAX {
-            self.all[self.len] = IoSlice::new(bytes);
-            self.len += 1;
-            self.bytes += bytes.len();
-        }
-    }
-
-    pub(super) fn get(&self) -> &[IoSlice<'a>] {
-        &self.all[..self.len]
-    }
-
-    /// All bytes together.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 

@@ -1,0 +1,81 @@
+//! One thing that waits in a queue, and what stands for several that gave way. Never knows when it is written.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    super::batch::{Batch, Gap},
+    SlotId,
+};
+use crate::{model::StreamId, protocol::push::GapReason};
+
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A reply, a heartbeat, a control frame.
+    Frame(Bytes),
+    Batch {
+        batch: Arc<Batch>,
+        slot: SlotId,
+    },
+    /// The newest value of a `state` topic, standing for `skipped` others.
+    Newest {
+        batch: Arc<Batch>,
+        slot: SlotId,
+        skipped: u32,
+        bytes: Option<Bytes>,
+    },
+    /// Events that were dropped here.
+    Dropped {
+        slot: SlotId,
+        gap: Gap,
+        bytes: Option<Bytes>,
+    },
+}
+
+impl Item {
+    pub(super) fn slot(&self) -> Option<SlotId> {
+        match self {
+            Self::Frame(_) => None,
+            Self::Batch { slot, .. } | Self::Newest { slot, .. } | Self::Dropped { slot, .. } => Some(*slot),
+        }
+    }
+
+    /// Whether a newer value of the subscription takes its place.
+    pub(super) fn is_value_of(&self, id: SlotId) -> bool {
+        match self {
+            Self::Batch { slot, batch } => *slot == id && batch.count > 0,
+            Self::Newest { slot, .. } => *slot == id,
+            Self::Frame(_) | Self::Dropped { .. } => false,
+        }
+    }
+}
+
+/// Bytes on their way out, and the position they complete.
+#[derive(Debug)]
+pub(super) struct Partial {
+    pub(super) bytes: Bytes,
+    pub(super) mark: Option<(SlotId, StreamId)>,
+}
+
+/// The bytes of an item, once [`super::Queue::front`] has made them.
+pub(super) fn ready(item: &Item) -> Option<&[u8]> {
+    match item {
+        Item::Frame(bytes) => Some(bytes),
+        Item::Batch { batch, .. } => Some(&batch.bytes),
+        Item::Newest { batch, bytes, .. } => Some(bytes.as_deref().unwrap_or(&batch.bytes)),
+        Item::Dropped { bytes, .. } => bytes.as_deref(),
+    }
+}
+
+/// The gap that stands for `batch`, and for the `count` events dropped between it and `after`.
+pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
+    let reason = GapReason::SlowConsumer;
+    let count = count + u64::from(batch.count);
+    if !batch.has_ids() {
+        return Gap { after, before: None, count: Some(count), reason };
+    }
+    let before = batch.last.next();
+    let count = StreamId::missing_between(after, before).unwrap_or(count);
+    Gap { after, before: Some(before), count: Some(count), reason }
+}
