@@ -6,6 +6,8 @@
 //! - Arrivals of a topic begin after [`Backplane::want`] and are complete only between two link losses: after
 //!   [`Event::Confirmed`] whoever follows must read the head of the stream, and compare. The follower (`hub`) does the
 //!   hole check; the backplane never reorders and never invents, but it may lose and (across links) repeat.
+//! - Who publishes straight into Redis may write anything. An entry whose payload no client could read keeps its place:
+//!   it arrives, and is read back, as [`Content::Lost`](crate::model::Content::Lost) around itself.
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown.
 //!
 //! Never knows subscribers, sessions or wire forms.

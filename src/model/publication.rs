@@ -41,7 +41,8 @@ pub struct Message {
 pub enum Content {
     /// The publisher's JSON object.
     Data(Bytes),
-    /// Acknowledged publications after `after` and before `before` were lost by Redis: everyone is told.
+    /// What came after `after` and before `before` can't be had: Redis lost acknowledged publications, or somebody
+    /// stored what is no JSON object. Everyone is told.
     Lost {
         /// The last id known to be there.
         after: StreamId,

@@ -174,6 +174,8 @@ async fn what_a_server_lost_is_marked_by_who_acknowledged_it() {
     };
     let (marker, contiguous) = eventually("a marker stands in the stream", read).await;
     assert!(contiguous && marker.epoch > kept.epoch, "the reader gets to the marker without another gap");
+    let counted = async || (replica.link.metrics().lost_publications_total.get() == 4).then_some(());
+    eventually("the four are counted", counted).await;
     // Everybody else who reads later sees the same, and a second replica adds nothing to it.
     let second = Replica::following(&server.url(), &orders).await;
     second.insist(&orders, 6).await;

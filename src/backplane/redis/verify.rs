@@ -12,7 +12,7 @@ use redis::{Cmd, Value};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    batch::{Outcome, outcome, wall_ms},
+    batch::wall_ms,
     ledger::{self, Claim, Ledger},
 };
 use crate::{
@@ -82,8 +82,8 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
             }
         };
         let mut ledger = ledger.lock();
-        for (claim, marker) in found {
-            lost += 1;
+        for Lost { claim, marker, after } in found {
+            lost += lost_count(after, claim.id);
             ledger.replace(&claim.topic, claim.id, marker);
         }
     }
@@ -91,12 +91,43 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
     match lost {
         0 if claims.is_empty() => {}
         0 => tracing::info!(topics = claims.len(), "everything acknowledged is still in redis"),
-        _ => tracing::error!(topics = lost, "redis lost acknowledged publications; their subscribers are told"),
+        _ => tracing::error!(lost, "redis lost acknowledged publications; their subscribers are told"),
     }
 }
 
-/// One pipeline; the claims that were lost, with the markers that stand for them.
-async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Result<Vec<(&'a Claim, StreamId)>, Failure> {
+/// A claim that the server could not honour.
+struct Lost<'a> {
+    claim: &'a Claim,
+    /// What stands in its place now.
+    marker: StreamId,
+    /// The last entry that was not lost.
+    after: StreamId,
+}
+
+/// How many publications were lost with the one that was claimed: of an epoch that began after what is left, all.
+const fn lost_count(after: StreamId, claimed: StreamId) -> u64 {
+    match StreamId::missing_between(after, claimed) {
+        Some(between) => between + 1,
+        None => claimed.seq.saturating_add(1),
+    }
+}
+
+/// `<marker> <after>`, or nothing.
+fn answer(value: Value) -> Result<Option<(StreamId, StreamId)>, Failure> {
+    let text = match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_default(),
+        Value::ServerError(error) => return Err(Failure::of(&error.into())),
+        _ => String::new(),
+    };
+    if text == "-" {
+        return Ok(None);
+    }
+    let ids = text.split_once(' ').and_then(|(marker, after)| Some((marker.parse().ok()?, after.parse().ok()?)));
+    ids.map(Some).ok_or_else(|| Failure::Other("unexpected answer to a verification".into()))
+}
+
+/// One pipeline; the claims that were lost.
+async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Result<Vec<Lost<'a>>, Failure> {
     let Attached { mut connection, generation } = link.attached()?;
     if generation < link.generation() {
         // Still the server before: it has everything, and will be gone.
@@ -105,15 +136,15 @@ async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Resul
     let values = connection.send_packed_commands(&encode(link, script, generation, claims), 0, claims.len()).await?;
     let mut found = Vec::new();
     for (claim, value) in claims.iter().zip(values) {
-        match outcome(value) {
-            Outcome::Stored(marker) => found.push((claim, marker)),
-            Outcome::Failed(Failure::NoScript) => {
+        match answer(value) {
+            Ok(Some((marker, after))) => found.push(Lost { claim, marker, after }),
+            Ok(None) => {}
+            Err(Failure::NoScript) => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
                 load.query_async::<Value>(&mut connection).await?;
                 return Err(Failure::NoScript);
             }
-            Outcome::Failed(failure) => return Err(failure),
-            Outcome::Sent | Outcome::Duplicate(_) => {}
+            Err(failure) => return Err(failure),
         }
     }
     Ok(found)
@@ -130,4 +161,25 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
         pipe.add_command(command);
     }
     pipe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_counted_from_what_is_left() {
+        let claimed = StreamId::new(5, 9);
+        assert_eq!(lost_count(StreamId::new(5, 6), claimed), 3);
+        assert_eq!(lost_count(StreamId::new(4, 6), claimed), 10);
+        assert_eq!(lost_count(StreamId::ZERO, claimed), 10);
+    }
+
+    #[test]
+    fn only_the_scripts_own_answers_count() {
+        let read = |text: &str| answer(Value::BulkString(text.into()));
+        assert_eq!(read("-"), Ok(None));
+        assert_eq!(read("7-0 5-6"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6)))));
+        assert!(read("7-0").is_err() && read("").is_err());
+    }
 }

@@ -9,7 +9,7 @@
 -- ARGV[4]  retain_ttl in seconds; 0: for ever
 -- ARGV[5]  published_ms
 --
--- Returns the marker's id, or "-" when nothing was lost or the loss is told already. A marker is an entry with c =
+-- Returns the marker's id and the last id before the loss, or "-" when nothing was lost or the loss is told already. A marker is an entry with c =
 -- "!lost" and d = "<after> <before>": what lay between is gone; "-" as before stands for the marker's own id.
 local stream, acknowledged = KEYS[1], ARGV[1]
 
@@ -59,4 +59,4 @@ if string.sub(id, -2) ~= '-0' then
   prev = '-'
 end
 redis.call('PUBLISH', KEYS[2], id .. ' ' .. prev .. ' ' .. ARGV[5] .. ' !lost ' .. lost)
-return id
+return id .. ' ' .. after
