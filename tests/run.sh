@@ -54,6 +54,7 @@ tools() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+    command -v openssl >/dev/null || missing+=(openssl)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     command -v node >/dev/null || missing+=(nodejs)

@@ -132,7 +132,7 @@ impl Outage {
         fresh
     }
 
-    /// The link stands, for now.
+    /// The link stands.
     pub(super) fn over(&mut self) {
         let now = Instant::now();
         self.stood = Some(now);
