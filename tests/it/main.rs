@@ -19,3 +19,4 @@ mod runs;
 mod status;
 mod support;
 mod trading;
+mod transcripts;

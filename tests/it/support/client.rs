@@ -258,6 +258,22 @@ impl Client {
         }
     }
 
+    /// The next message's text, where asked for also a heartbeat's; or how the connection was closed.
+    pub async fn say(&mut self, heartbeat: bool) -> Result<String, (u16, String)> {
+        if heartbeat { self.next_frame().await } else { self.next_text().await }
+    }
+
+    /// A message that has come and that nobody asked for.
+    pub fn unread(&mut self) -> Option<String> {
+        loop {
+            match self.seen.try_recv() {
+                Ok(Seen::Text(text)) if !is_heartbeat(&text) => return Some(text),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// The next heartbeat; everything before it is passed over.
     pub async fn next_heartbeat(&mut self) -> Value {
         loop {
