@@ -22,7 +22,7 @@ use crate::support::{PATIENCE, eventually, redis::RedisServer};
 struct Seat {
     registry: Registry,
     replica: ReplicaId,
-    controls: mpsc::UnboundedReceiver<Control>,
+    controls: mpsc::Receiver<Control>,
     tasks: Tasks,
 }
 
@@ -60,13 +60,13 @@ impl Seat {
     }
 
     fn with_times(session: config::Session, build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
-        let (told, controls) = mpsc::unbounded_channel();
+        let (told, controls) = mpsc::channel(1_024);
         let (replica, tasks) = (ReplicaId::random(), Tasks::new());
         let local = Local {
             replica: replica.clone(),
             session,
             control: Box::new(move |control| {
-                let _ = told.send(control);
+                let _ = told.try_send(control);
             }),
             figures: Box::new(|| ReplicaFigures { connections: 3, subscriptions: 7, started_ms: 1, draining: false }),
         };

@@ -1,5 +1,6 @@
 //! All integration tests, one binary: one file a capability, real parts, no sleeps.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
 mod bench;
 mod conformance;

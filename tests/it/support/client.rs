@@ -17,6 +17,9 @@ use tokio_tungstenite::{
 
 use super::PATIENCE;
 
+/// Messages that may wait to be looked at before the client stops to read.
+const SEEN_MAX: usize = 65_536;
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A connection that is yet to be opened.
@@ -132,7 +135,7 @@ enum Seen {
 pub struct Client {
     name: String,
     sink: SplitSink<Socket, Message>,
-    seen: mpsc::UnboundedReceiver<Seen>,
+    seen: mpsc::Receiver<Seen>,
     reader: AbortHandle,
     /// What came while something else was waited for.
     kept: VecDeque<Value>,
@@ -158,7 +161,7 @@ impl fmt::Debug for Client {
 impl Client {
     fn new(name: String, socket: Socket, headers: tokio_tungstenite::tungstenite::http::HeaderMap) -> Self {
         let (sink, mut stream) = socket.split();
-        let (seeing, seen) = mpsc::unbounded_channel();
+        let (seeing, seen) = mpsc::channel(SEEN_MAX);
         // Reads all the time, as a browser does: pings are answered whether or not the test waits for a message.
         #[expect(clippy::disallowed_methods, reason = "a task of the test's own")]
         let reader = tokio::spawn(async move {
@@ -171,11 +174,11 @@ impl Client {
                     Ok(_) => continue,
                     Err(_) => break,
                 };
-                if seeing.send(seen).is_err() {
+                if seeing.send(seen).await.is_err() {
                     return;
                 }
             }
-            let _ = seeing.send(Seen::Gone);
+            let _ = seeing.send(Seen::Gone).await;
         });
         let reader = reader.abort_handle();
         Self { name, sink, seen, reader, kept: VecDeque::new(), welcome: Value::Null, headers }
