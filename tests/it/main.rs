@@ -10,6 +10,7 @@ mod http_outcomes;
 mod ingest;
 mod limits;
 mod market;
+mod processes;
 mod publishing_from_redis;
 mod redis_faults;
 mod redis_losses;

@@ -1,7 +1,12 @@
-//! A whole replica inside of the test's process: real listeners on free ports of loopback, a runtime of its own, so
-//! that it can also be killed.
+//! A whole replica: real listeners on free ports of loopback, inside of the test's process with a runtime of its own (so
+//! that it can also be killed), or as a process like in production.
 
-use std::{io::Write, net::SocketAddr, time::SystemTime};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::SystemTime,
+};
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -31,11 +36,15 @@ pub const SECRET: &str = "a-secret-that-only-the-tests-know-of-1234567890";
 pub const API_KEY: &str = "an-api-key-that-only-the-tests-know-of-123456789";
 
 pub struct Replica {
-    runtime: Option<Runtime>,
+    host: Host,
     public: SocketAddr,
     operations: SocketAddr,
-    shutdown: Option<oneshot::Sender<()>>,
-    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// Where a replica runs.
+enum Host {
+    Inside { runtime: Option<Runtime>, shutdown: Option<oneshot::Sender<()>>, ended: Option<oneshot::Receiver<()>> },
+    Process(Process),
 }
 
 impl Replica {
@@ -59,9 +68,14 @@ impl Replica {
         Self::start(Some(redis.url()), settings).await
     }
 
+    /// One of several replicas on a Redis, as a process of its own.
+    pub async fn process(redis: &RedisServer, settings: &str) -> Self {
+        let (process, public, operations) = Process::start(redis, settings).await;
+        Self { host: Host::Process(process), public, operations }.ready(true).await
+    }
+
     async fn start(redis: Option<String>, settings: &str) -> Self {
         super::log::capture();
-        let links = if redis.is_some() { 2.0 } else { 0.0 };
         let config = config(redis.as_deref(), settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (built, addresses) = oneshot::channel();
@@ -77,32 +91,70 @@ impl Replica {
             let _ = over.send(());
         });
         let (public, operations) = addresses.await.expect("the replica to be built");
-        let replica = Self { runtime: Some(runtime), public, operations, shutdown: Some(shutdown), ended: Some(ended) };
-        eventually("the replica to be ready", async || {
-            let ready = replica.get("/readyz").await.status == 200;
-            let counted = links == 0.0 || replica.metric("tickgate_replicas").await >= 1.0;
-            (ready && counted && replica.metric("tickgate_redis_up").await >= links).then_some(())
-        })
-        .await;
-        replica
+        let host = Host::Inside { runtime: Some(runtime), shutdown: Some(shutdown), ended: Some(ended) };
+        Self { host, public, operations }.ready(redis.is_some()).await
     }
 
-    /// Asks the replica to end, as SIGTERM does.
+    async fn ready(self, over_redis: bool) -> Self {
+        eventually("the replica to be ready", async || {
+            let ready = self.get("/readyz").await.status == 200;
+            let linked = !over_redis || self.metric("tickgate_redis_up").await >= 2.0;
+            let counted = !over_redis || self.metric("tickgate_replicas").await >= 1.0;
+            (ready && linked && counted).then_some(())
+        })
+        .await;
+        self
+    }
+
+    /// Asks the replica to end, by SIGTERM where it is a process.
     pub fn drain(&mut self) {
-        if let Some(shutdown) = self.shutdown.take() {
-            let _ = shutdown.send(());
+        match &mut self.host {
+            Host::Inside { shutdown, .. } => {
+                if let Some(shutdown) = shutdown.take() {
+                    let _ = shutdown.send(());
+                }
+            }
+            Host::Process(process) => process.signal("TERM"),
         }
     }
 
-    /// Waits for the end of a drain.
+    /// Waits for the end of a drain; a process has to end with success.
     pub async fn ended(mut self) {
-        let ended = self.ended.take().expect("to be awaited once");
-        timeout(PATIENCE, ended).await.expect("the drain to end").expect("no panic");
+        match &mut self.host {
+            Host::Inside { ended, .. } => {
+                let ended = ended.take().expect("to be awaited once");
+                timeout(PATIENCE, ended).await.expect("the drain to end").expect("no panic");
+            }
+            Host::Process(process) => {
+                let status = eventually("the process to end", async || process.child.try_wait().unwrap()).await;
+                assert!(status.success(), "{status}\n{}", process.log());
+            }
+        }
     }
 
-    /// Ends the replica at once and without a word, as SIGKILL does.
+    /// Ends the replica at once and without a word, by SIGKILL where it is a process.
     pub fn kill(mut self) {
-        self.runtime.take().expect("a living replica").shutdown_background();
+        match &mut self.host {
+            Host::Inside { runtime, .. } => runtime.take().expect("a living replica").shutdown_background(),
+            Host::Process(process) => process.child.kill().expect("a living process"),
+        }
+    }
+
+    /// Stops the process where it is, by SIGSTOP.
+    pub fn freeze(&self) {
+        self.of_process().signal("STOP");
+    }
+
+    /// Lets the process go on, by SIGCONT.
+    pub fn thaw(&self) {
+        self.of_process().signal("CONT");
+    }
+
+    fn of_process(&self) -> &Process {
+        match &self.host {
+            Host::Process(process) => process,
+            Host::Inside { .. } => panic!("only a process can be stopped"),
+        }
     }
 
     pub const fn address(&self) -> SocketAddr {
@@ -199,25 +251,35 @@ impl Replica {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Host::Inside { runtime, .. } = &mut self.host
+            && let Some(runtime) = runtime.take()
+        {
             runtime.shutdown_background();
         }
     }
 }
 
-fn config(redis: Option<&str>, settings: &str) -> Config {
+/// What all replicas of the tests have in common.
+const SETTINGS: [(&str, &str); 7] = [
+    ("server.listen", "127.0.0.1:0"),
+    ("server.ops_listen", "127.0.0.1:0"),
+    ("auth.hs256_secrets", SECRET),
+    ("auth.api_keys", API_KEY),
+    ("feeds.synthetic.enabled", "off"),
+    ("drain.delay", "50ms"),
+    ("drain.spread", "200ms"),
+];
+
+fn file_of(settings: &str) -> NamedTempFile {
     let mut file = NamedTempFile::with_suffix(".toml").expect("a temporary file");
     file.write_all(settings.as_bytes()).expect("the settings to be written");
+    file
+}
+
+fn config(redis: Option<&str>, settings: &str) -> Config {
+    let file = file_of(settings);
     let mut sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
-    for (key, value) in [
-        ("server.listen", "127.0.0.1:0"),
-        ("server.ops_listen", "127.0.0.1:0"),
-        ("auth.hs256_secrets", SECRET),
-        ("auth.api_keys", API_KEY),
-        ("feeds.synthetic.enabled", "off"),
-        ("drain.delay", "50ms"),
-        ("drain.spread", "200ms"),
-    ] {
+    for (key, value) in SETTINGS {
         sources = sources.flag("", key, value);
     }
     if !settings.contains("mode =") {
@@ -229,6 +291,59 @@ fn config(redis: Option<&str>, settings: &str) -> Config {
     match Config::load(&sources) {
         Ok((config, _)) => config,
         Err(problems) => panic!("the test's settings are wrong: {problems}"),
+    }
+}
+
+/// The program itself, as it is shipped.
+struct Process {
+    child: Child,
+    /// What it logs; also keeps the settings for as long as it runs.
+    log: NamedTempFile,
+    _settings: NamedTempFile,
+}
+
+impl Process {
+    /// Starts it, and reads from its greeting where it listens.
+    async fn start(redis: &RedisServer, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+        let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
+        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", &redis.url()]);
+        for (key, value) in SETTINGS {
+            command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);
+        }
+        let output = log.reopen().expect("the log");
+        command.stdin(Stdio::null()).stdout(output.try_clone().expect("the log")).stderr(output);
+        let child = command.spawn().expect("the program to start");
+        let process = Self { child, log, _settings: file };
+        let address = |log: &str, mark: &str| {
+            let (_, rest) = log.split_once(mark)?;
+            rest.split([' ', '\n']).next()?.parse::<SocketAddr>().ok()
+        };
+        let (public, operations) = eventually("the greeting", async || {
+            let log = process.log();
+            Some((address(&log, " ws://")?, address(&log, " http://")?))
+        })
+        .await;
+        (process, public, operations)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the replica said:\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

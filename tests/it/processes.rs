@@ -1,0 +1,105 @@
+//! Replicas as processes, ended and stopped by signals, like in production.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Client,
+    eventually,
+    redis::RedisServer,
+    replica::{Replica, token},
+};
+
+const SETTINGS: &str = "[session]\nreplica_ttl = \"2s\"\n";
+
+fn order(number: u32) -> Value {
+    json!({"type": "order_update", "order_id": number.to_string()})
+}
+
+#[tokio::test]
+async fn three_processes_on_one_redis_are_one_gateway() {
+    let server = RedisServer::start();
+    let settings = format!("{SETTINGS}[limits]\nconnections_per_user_max = 3\n");
+    let start = || Replica::process(&server, &settings);
+    let mut replicas = vec![start().await, start().await, start().await];
+    let mut clients: Vec<Client> = Vec::new();
+    for replica in &replicas {
+        let mut client = replica.trading("alice").await;
+        client.subscribe(&["orders"]).await;
+        clients.push(client);
+    }
+    for replica in &replicas {
+        replica.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
+    }
+    for (number, replica) in (1..).zip(&replicas) {
+        replica.publish_to("alice", "orders", order(number)).await;
+        for client in &mut clients {
+            client.expect(order(number)).await;
+        }
+    }
+    let cursor = clients[0].ask(json!({"type": "history", "channel": "orders", "last": 1})).await;
+    let cursor = cursor["messages"][0]["_meta"]["id"].clone();
+    replicas.remove(0).kill();
+    clients.remove(0).expect_close(1006).await;
+    for number in 4..=20 {
+        replicas[0].publish_to("alice", "orders", order(number)).await;
+    }
+    let mut back = eventually("the killed replica's slot", async || {
+        replicas[1].connect("/ws/trading").token(&token("alice")).try_open().await.ok()
+    })
+    .await;
+    back.greeted().await;
+    let answer = back.subscribe_since(&["orders"], &cursor).await;
+    assert_eq!((&answer["channels"][0]["replayed"], &answer["channels"][0]["complete"]), (&json!(17), &json!(true)));
+    for number in 4..=20 {
+        back.expect(order(number)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_what_moved() {
+    let server = RedisServer::start();
+    let (sleeper, other) = (Replica::process(&server, SETTINGS).await, Replica::process(&server, SETTINGS).await);
+    let (mut moved, mut stayed) = (sleeper.trading("alice").await, sleeper.trading("bob").await);
+    moved.subscribe(&["orders"]).await;
+    stayed.subscribe(&["orders"]).await;
+    let listed = async || {
+        let listed = other.api_get("/api/v1/connections").await.json();
+        listed["connections"].as_array().map_or(0, Vec::len)
+    };
+    eventually("both to be listed", async || (listed().await == 2).then_some(())).await;
+    sleeper.freeze();
+    eventually("the sleeper to be swept", async || (listed().await == 0).then_some(())).await;
+    let request = || other.connect("/ws/trading").token(&token("alice")).query("session", &moved.session());
+    let mut alice = request().open().await;
+    alice.greeted().await;
+    assert_eq!(alice.welcome["resumed"], true);
+    other.publish_to("bob", "orders", order(1)).await;
+    sleeper.thaw();
+    moved.expect_close(4501).await;
+    stayed.expect(order(1)).await;
+    eventually("alice here and bob there, each once", async || (listed().await == 2).then_some(())).await;
+    let status = eventually("two replicas again", async || {
+        let status = other.get("/ws/status").await.json();
+        (status["replicas"] == 2).then_some(status)
+    })
+    .await;
+    assert_eq!(status["user_connections"], json!({"alice": 1, "bob": 1}));
+    alice.expect_type("subscribed").await;
+    alice.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_ends_with_success() {
+    let server = RedisServer::start();
+    let mut replica = Replica::process(&server, SETTINGS).await;
+    let mut alice = replica.trading("alice").await;
+    replica.drain();
+    alice.expect_type("reconnect").await;
+    alice.expect_close(1012).await;
+    replica.ended().await;
+    let mut redis = server.connect().await;
+    let left: Vec<String> = redis::cmd("KEYS").arg("tg1:{r:*").query_async(&mut redis).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    let leases: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut redis).await.unwrap();
+    assert_eq!(leases, 0, "nobody has to wait for the lease");
+}
