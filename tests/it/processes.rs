@@ -77,13 +77,12 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
     sleeper.thaw();
     moved.expect_close(4501).await;
     stayed.expect(order(1)).await;
-    eventually("alice here and bob there, each once", async || (listed().await == 2).then_some(())).await;
-    let status = eventually("two replicas again", async || {
+    eventually("two replicas, alice on one and bob on the other, each once", async || {
         let status = other.get("/ws/status").await.json();
-        (status["replicas"] == 2).then_some(status)
+        let once = status["user_connections"] == json!({"alice": 1, "bob": 1});
+        (status["replicas"] == 2 && once && listed().await == 2).then_some(())
     })
     .await;
-    assert_eq!(status["user_connections"], json!({"alice": 1, "bob": 1}));
     alice.expect_type("subscribed").await;
     alice.expect_nothing().await;
 }
