@@ -48,7 +48,7 @@ async def what_is_published_on_any_arrives_on_all_in_one_order(world: World) -> 
 
 
 @check
-async def seed_clients_on_different_replicas_hear_one_publication(world: World) -> None:
+async def clients_on_different_replicas_hear_one_publication(world: World) -> None:
     login = token("alice")
     programs = [
         await world.run("trading_client.py", login, at=world.replicas[0]),

@@ -114,3 +114,45 @@ async def the_three_lines_that_a_fresh_gateway_prints(world: World) -> None:
     await subscribe.line("orders")
     await (await Process.start("sh", "-c", lines["publish"])).finished()
     await subscribe.line('"type":"order_update","order_id":"1"')
+
+
+@check
+async def the_readmes_market_and_publish_snippets(world: World) -> None:
+    def here(text: str) -> str:
+        public, operations = world.gateway.url.removeprefix("ws://"), world.gateway.api.removeprefix("http://")
+        return text.replace("localhost:8000", public).replace("localhost:8001", operations)
+
+    # A page has a WebSocket of its own.
+    page = "globalThis.WebSocket = require('ws');" + here(example("README.md", "javascript market"))
+    programs = [
+        await Process.start("node", "-e", page),
+        await Process.start(os.environ["PYTHON"], "-u", "-c", here(example("README.md", "python market"))),
+    ]
+    world.programs += programs
+    await programs[0].line('"type":"ticker"')
+    await programs[1].line('"type":"trade"')
+    demo = await world.client(f"/ws/trading?token={token('demo')}")
+    await demo.subscribe("orders")
+    said = await (await Process.start("sh", "-ec", here(example("README.md", "sh publish")), env={"KEY": API_KEY})).finished()
+    assert (await demo.expect("order_update"))["_meta"]["id"] in said, said
+
+
+@check
+async def the_readmes_three_replicas(world: World) -> None:
+    """The lines as they stand there; only the ports and the folder of the program are ours."""
+    ports = {name: str(free_port()) for name in ("6390", "8000", "8001", "8010", "8011", "8020", "8021")}
+
+    def here(lines: str) -> str:
+        lines = lines.replace("80${n}0", "$(eval echo \\$PORT_80${n}0)").replace("80${n}1", "$(eval echo \\$PORT_80${n}1)")
+        for name, port in ports.items():
+            lines = lines.replace(f":{name}", f":{port}").replace(f"--port {name}", f"--port {port}")
+        return lines.replace("target/release/tickgate", os.environ["TICKGATE_BIN"])
+
+    env = {f"PORT_{name}": port for name, port in ports.items()}
+    start = here(example("README.md", "sh replicas"))
+    replicas = await Process.start("sh", "-ec", start + "\nwait", env=env, cwd=world.dir, group=True)
+    world.programs.append(replicas)
+    for _ in range(3):
+        await replicas.line("serving")
+    said = await (await Process.start("sh", "-ec", here(example("README.md", "sh across")))).finished()
+    assert '"type":"order_update","order_id":"1"' in said, said

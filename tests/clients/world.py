@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -47,15 +48,18 @@ def token(user: str, claim: str = "sub", ttl: int = 600, **claims: Any) -> str:
 class Process:
     """A child process whose output is read line by line."""
 
-    def __init__(self, process: asyncio.subprocess.Process):
-        self.process = process
+    def __init__(self, process: asyncio.subprocess.Process, group: bool):
+        self.process, self.group = process, group
         self.lines: list[str] = []
         self.grown = asyncio.Event()
         self.position = 0
         self.reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, *command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> Process:
+    async def start(
+        cls, *command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None, group: bool = False
+    ) -> Process:
+        """Starts a program; with `group`, one that starts others, which end with it."""
         process = await asyncio.create_subprocess_exec(
             *map(str, command),
             env={**os.environ, **(env or {})},
@@ -64,8 +68,9 @@ class Process:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=1 << 20,
+            start_new_session=group,
         )
-        return cls(process)
+        return cls(process, group)
 
     async def _read(self) -> None:
         async for line in self.process.stdout:
@@ -107,6 +112,8 @@ class Process:
         return said
 
     async def stop(self, kill: bool = False) -> None:
+        if self.group and self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.returncode is None:
             self.process.kill() if kill else self.process.terminate()
             try:
@@ -282,10 +289,10 @@ class World:
         return self.replicas[0]
 
     async def run(self, program: str, *arguments: str, at: Gateway | None = None) -> Process:
-        """Starts one of the programs under seeds/."""
+        """Starts one of the programs under programs/."""
         interpreter = ["node"] if program.endswith(".js") else [os.environ.get("PYTHON", "python3"), "-u"]
         env = {"GATEWAY": (at or self.gateway).url, "PYTHONWARNINGS": "ignore"}
-        started = await Process.start(*interpreter, HERE / "seeds" / program, *arguments, env=env)
+        started = await Process.start(*interpreter, HERE / "programs" / program, *arguments, env=env)
         self.programs.append(started)
         return started
 

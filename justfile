@@ -1,0 +1,37 @@
+# Shortcuts; no logic lives here. `just` lists them.
+
+_default:
+    @just --list
+
+# Run a gateway on loopback, to try it out
+run *arguments:
+    cargo run --release -- {{ arguments }}
+
+# Build, lint and run every test, as continuous integration does
+all:
+    tests/run.sh
+
+# Unit and integration tests (wants redis-server)
+test *arguments:
+    cargo test {{ arguments }}
+
+# Clients that others wrote, against live gateways
+clients *words:
+    cargo build && tests/clients/run.sh {{ words }}
+
+# What operators are given: chart, manifests, alerts, proxies
+operations *words:
+    tests/ops/run.sh {{ words }}
+
+# Format and lint
+lint:
+    cargo fmt
+    cargo clippy --all-targets --locked -- -D warnings
+
+# Licences, advisories, sources of dependencies (wants cargo-deny)
+deny:
+    cargo deny check
+
+# How fast it is on this machine
+bench *arguments:
+    benches/run.sh {{ arguments }}
