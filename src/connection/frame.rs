@@ -9,8 +9,10 @@ use std::ops::Range;
 use thiserror::Error;
 
 pub use encode::{put_close, put_head, put_masked};
+pub use opcode::Opcode;
 
 mod encode;
+mod opcode;
 #[cfg(test)]
 mod tests;
 
@@ -18,36 +20,6 @@ mod tests;
 const HEAD_BYTES_MAX: usize = 14;
 /// Longest payload of a control frame.
 pub const CONTROL_BYTES_MAX: usize = 125;
-
-/// What a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Opcode {
-    Continuation = 0,
-    Text = 1,
-    Binary = 2,
-    Close = 8,
-    Ping = 9,
-    Pong = 10,
-}
-
-impl Opcode {
-    fn from_bits(bits: u8) -> Option<Self> {
-        Some(match bits {
-            0 => Self::Continuation,
-            1 => Self::Text,
-            2 => Self::Binary,
-            8 => Self::Close,
-            9 => Self::Ping,
-            10 => Self::Pong,
-            _ => return None,
-        })
-    }
-
-    fn is_control(self) -> bool {
-        self as u8 >= 8
-    }
-}
 
 /// Whose frames are read: a client masks every frame, a server none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
