@@ -549,6 +549,21 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_emptied_is_told_everything_again() {
+    let server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    let session = SessionId::random();
+    one.connect("alice", session, 1).await;
+    one.registry.record(session, record("orders", 7));
+    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    let _: String = server.run(&["FLUSHALL"]).await;
+    let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
+    assert_eq!(kept, record("orders", 7));
+    eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
+    assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let one = Seat::redis(&server).await;
