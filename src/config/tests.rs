@@ -70,10 +70,11 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
             "events /ws Optional 1008",
             "backtest /ws/backtest/{run_id} Optional 1008",
             "forward /ws/forward/{run_id} Optional 1008",
+            "sse /sse Optional 4001",
             "ingest /ws/ingest Publisher 4001",
         ]
     );
-    let [trading, market, events, backtest, _, ingest] = &config.profiles[..] else { panic!("six profiles") };
+    let [trading, market, events, backtest, _, _, ingest] = &config.profiles[..] else { panic!("seven profiles") };
     let private = trading.channels.iter().filter(|channel| channel.scope == Scope::Private);
     let private: Vec<&str> = private.map(|channel| channel.pattern.as_str()).collect();
     assert_eq!(private, ["orders", "risk_alerts", "bot_status", "portfolio"]);
@@ -170,7 +171,7 @@ fn a_platform_adds_replaces_and_removes_endpoints() {
     );
     let config = load(&sources);
     let names: Vec<&str> = config.profiles.iter().map(|profile| profile.name.as_str()).collect();
-    assert_eq!(names, ["trading", "market", "events", "backtest", "forward", "prices"]);
+    assert_eq!(names, ["trading", "market", "events", "backtest", "forward", "sse", "prices"]);
     let events = &config.profiles[2];
     assert_eq!((events.path.as_str(), events.welcome.as_str(), events.channels.len()), ("/feed", "Hello", 0));
     assert_eq!(config.topics.of_name("ticker:SLOWBTC").class, Class::Event);

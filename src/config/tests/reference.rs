@@ -66,7 +66,7 @@ fn the_example_of_the_reference_works() {
     let config = load(&file(example).1);
     let profile = config.profiles.iter().find(|profile| profile.name == "strategies").unwrap();
     assert_eq!(profile.channels[0].scope, Scope::Path("signals:{strategy}".into()));
-    assert_eq!(config.profiles.len(), 7);
+    assert_eq!(config.profiles.len(), 8);
     assert_eq!(config.topics.of_name("signals:momentum").retain_max, 5000);
 }
 
