@@ -1,6 +1,9 @@
 //! Reads the body of a request: its type, its size and its pace are checked. Never holds more than the limit.
 
+use std::time::Duration;
+
 use axum::{
+    body::Body,
     extract::Request,
     http::{HeaderMap, header},
 };
@@ -9,6 +12,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::{Kind, Problem, Shared};
+
+/// So much of a body that is too big is read and thrown away, for so long: a client that is answered while it still
+/// sends may see a reset in place of the answer.
+const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// The forms that request bodies come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +46,39 @@ pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Byte
     }
     let bytes_max = shared.config.limits.body_bytes_max;
     let too_big = || Problem::new(Kind::TooBig, format!("the body may have {bytes_max} bytes"));
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|length: usize| length > bytes_max) {
+    let (parts, mut body) = request.into_parts();
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let declared: usize = header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
+    if declared > bytes_max {
+        // A client that waits to be asked for the body is told at once.
+        if declared <= DISCARD_BYTES_MAX && header(header::EXPECT).is_none() {
+            discard(&mut body).await;
+        }
         return Err(too_big());
     }
-    let collected = Limited::new(request.into_body(), bytes_max).collect();
+    let collected = Limited::new(&mut body, bytes_max).collect();
     match tokio::time::timeout(shared.patience.body_timeout, collected).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_big()),
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(too_big())
+        }
         Ok(Err(_)) => Err(Problem::invalid("the body ended before it was complete")),
         Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body did not come in time")),
     }
+}
+
+async fn discard(body: &mut Body) {
+    let discarded = async {
+        let mut left = DISCARD_BYTES_MAX;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Whoever is slower than that is answered all the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, discarded).await;
 }
 
 /// The body as a value.

@@ -15,7 +15,7 @@ use crate::{
     model::{Class, Content, Message, Start, StreamId, UserId},
     protocol::{
         code::{CloseCode, ErrorCode},
-        command::{Json, Token},
+        command::{Json, Request, Token},
         envelope,
         push::Meta,
         reply::{self, Details, Failure},
@@ -29,10 +29,8 @@ use crate::{
 /// One thing to do, in the order in which it came in.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    Act {
-        id: Option<Box<str>>,
-        action: Action,
-    },
+    /// Decided when its turn comes: the messages before it may change what the client is allowed.
+    Command(Request),
     Fault(Fault),
     /// A pong confirmed these positions.
     Confirmed(Vec<(SlotId, StreamId)>),
@@ -52,10 +50,7 @@ impl Inbound {
         if let Err(fault) = spend(session, now_ms, bucket, gateway) {
             return Self::Fault(fault);
         }
-        match session.on_text(text, now_ms, &gateway.rules) {
-            Ok((id, action)) => Self::Act { id, action },
-            Err(fault) => Self::Fault(fault),
-        }
+        session.read(text, now_ms, &gateway.rules).map_or_else(Self::Fault, Self::Command)
     }
 
     pub(super) fn decode_envelope(
@@ -110,7 +105,10 @@ impl Connection {
     pub(super) async fn act(&mut self, inbound: &mut Vec<Inbound>) {
         for next in inbound.drain(..) {
             match next {
-                Inbound::Act { id, action } => self.perform(id.as_deref(), action).await,
+                Inbound::Command(Request { id, command }) => match self.session.decide(command, &self.gateway.rules) {
+                    Ok(action) => self.perform(id.as_deref(), action).await,
+                    Err(fault) => self.tell(&Fault { id, ..fault }),
+                },
                 Inbound::Fault(fault) => self.tell(&fault),
                 Inbound::Confirmed(positions) => {
                     if self.subscriptions.confirm(&positions) {
@@ -148,7 +146,9 @@ impl Connection {
         }
     }
 
-    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, refused: Vec<Refused>) -> bool {
+    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
+        let max = self.gateway.config.limits.subscriptions_max;
+        let wanted = self.subscriptions.within(max, wanted, &mut refused);
         for refusal in &refused {
             self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
@@ -168,7 +168,6 @@ impl Connection {
 
     /// The set of subscriptions changed.
     fn subscribed(&mut self) {
-        self.session.set_subscriptions(self.subscriptions.len());
         self.record();
     }
 

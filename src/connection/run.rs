@@ -174,6 +174,23 @@ impl Connection {
         self.link.seen(now_ms);
         let metrics = &self.gateway.metrics;
         metrics.received_bytes_total.inc_by(input.len() as u64);
+        // All pings of one read are answered together: a flood of them must not cost a system call each.
+        let mut pongs = BytesMut::new();
+        let close = self.decode(input, now_ms, inbound, &mut pongs);
+        if !pongs.is_empty() {
+            self.link.outbox.send(pongs.freeze());
+        }
+        close
+    }
+
+    fn decode(
+        &mut self,
+        input: &mut [u8],
+        now_ms: u64,
+        inbound: &mut Vec<Inbound>,
+        pongs: &mut BytesMut,
+    ) -> Option<Close> {
+        let metrics = &self.gateway.metrics;
         let mut feed = self.reader.feed(input);
         while let Some(event) = feed.next() {
             match event {
@@ -195,11 +212,7 @@ impl Connection {
                     }
                 }
                 Ok(Event::Binary(_)) => {}
-                Ok(Event::Ping(payload)) => {
-                    let mut out = BytesMut::with_capacity(payload.len() + 2);
-                    frame::pong(&mut out, payload);
-                    self.link.outbox.send(out.freeze());
-                }
+                Ok(Event::Ping(payload)) => frame::pong(pongs, payload),
                 Ok(Event::Pong(payload)) => {
                     let positions = self.link.pong(payload);
                     if !positions.is_empty() {

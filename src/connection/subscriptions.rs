@@ -3,7 +3,7 @@
 //! The private channels that share the user's stream are one subscription with one position, so that the client's one
 //! cursor is always true.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::link::Link;
 use crate::{
@@ -66,10 +66,22 @@ impl Subscriptions {
         Self { all: Vec::new(), kind, limits }
     }
 
-    /// Subscribed channels.
-    #[must_use]
-    pub(super) fn len(&self) -> usize {
-        self.all.iter().map(|s| s.channels.len()).sum()
+    /// Refuses what would be more than `max` channels. One that is subscribed already, or named twice, is no more.
+    pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
+        let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.channels.iter().cloned()).collect();
+        let fits = |wanted: &Wanted| {
+            let channel = &wanted.resolved.channel;
+            let fits = names.len() < max || names.contains(channel);
+            if fits {
+                names.insert(channel.clone());
+            } else {
+                let message = format!("a connection has at most {max} subscriptions");
+                let channel = channel.to_string();
+                refused.push(Refused { channel, code: ErrorCode::TooManySubscriptions, message });
+            }
+            fits
+        };
+        wanted.into_iter().filter(fits).collect()
     }
 
     /// Begins subscriptions: answers, then replays and snapshots, then live. False when one could not begin because

@@ -37,8 +37,6 @@ pub struct Session {
     identity: Option<Box<Identity>>,
     /// Where the private stream begins when the client subscribes to it (`?since=` on connect).
     private_since: Option<StreamId>,
-    /// Subscribed channels.
-    subscriptions: usize,
     /// Updates per second of `state` channels that do not say otherwise.
     max_rate: Option<u32>,
     messages: Bucket,
@@ -122,7 +120,6 @@ impl Session {
             param,
             identity: None,
             private_since: None,
-            subscriptions: 0,
             max_rate: None,
             messages: Bucket::default(),
             rate_offences: Offences::default(),
@@ -150,11 +147,6 @@ impl Session {
         }
         self.identity = Some(Box::new(identity));
         Ok(())
-    }
-
-    /// Tells how many channels are subscribed now.
-    pub fn set_subscriptions(&mut self, count: usize) {
-        self.subscriptions = count;
     }
 
     /// Default for `state` channels that are subscribed from now on.
@@ -187,26 +179,21 @@ impl Session {
         Err(Fault { retry_after_ms: Some(retry_after_ms), close, ..Fault::new(ErrorCode::RateLimited, message) })
     }
 
-    /// Reads one text frame of the JSON dialect.
+    /// Reads one text frame of the JSON dialect. What it means is decided by [`Session::decide`], when everything
+    /// before it is done.
     ///
     /// # Errors
     /// [`Fault`], to be told as an error message.
-    pub fn on_text(&mut self, text: &str, now_ms: u64, rules: &Rules) -> Result<(Option<Box<str>>, Action), Fault> {
+    pub fn read(&mut self, text: &str, now_ms: u64, rules: &Rules) -> Result<Request, Fault> {
         let limits = command::Limits {
             depth_max: rules.limits.json_depth_max,
             channels_max: rules.limits.subscriptions_max.max(1),
         };
-        match command::decode(text, &limits) {
-            Ok(Request { id, command }) => match self.on_command(command, rules) {
-                Ok(action) => Ok((id, action)),
-                Err(fault) => Err(Fault { id, ..fault }),
-            },
-            Err(invalid) => {
-                let close = (invalid.code == ErrorCode::InvalidMessage).then(|| self.offend(now_ms, rules)).flatten();
-                let fault = Fault::new(invalid.code, invalid.message);
-                Err(Fault { id: invalid.id, field: invalid.field, close, ..fault })
-            }
-        }
+        command::decode(text, &limits).map_err(|invalid| {
+            let close = (invalid.code == ErrorCode::InvalidMessage).then(|| self.offend(now_ms, rules)).flatten();
+            let fault = Fault::new(invalid.code, invalid.message);
+            Fault { id: invalid.id, field: invalid.field, close, ..fault }
+        })
     }
 
     /// Counts an invalid message; the close code when there were too many.
@@ -214,7 +201,11 @@ impl Session {
         self.invalid.count(now_ms, rules.limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
     }
 
-    fn on_command(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
+    /// What a command means for this client as it stands now.
+    ///
+    /// # Errors
+    /// [`Fault`], to be told as an error message.
+    pub fn decide(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
         if self.awaits_token() && !matches!(command, Command::Auth { .. } | Command::Ping { .. }) {
             return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
         }
@@ -256,20 +247,10 @@ impl Session {
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe, rules: &Rules) -> Result<Action, Fault> {
-        let max = rules.limits.subscriptions_max;
-        let mut room = max.saturating_sub(self.subscriptions);
         let (mut wanted, mut refused) = (Vec::new(), Vec::new());
         for channel in &subscribe.channels {
             match self.view(rules).resolve(channel) {
-                Ok(_) if room == 0 => refused.push(Refused {
-                    channel: channel.clone(),
-                    code: ErrorCode::TooManySubscriptions,
-                    message: format!("a connection has at most {max} subscriptions"),
-                }),
-                Ok(resolved) => {
-                    room -= 1;
-                    wanted.push(self.wanted(resolved, subscribe));
-                }
+                Ok(resolved) => wanted.push(self.wanted(resolved, subscribe)),
                 Err(reason) => refused.push(reason),
             }
         }

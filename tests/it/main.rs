@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
 mod bench;
+mod bad_input;
 mod conformance;
 mod conformance_registry;
 mod events;

@@ -190,6 +190,7 @@ async fn no_secret_ever_reaches_the_log() {
     carol.close().await;
     let log = crate::support::log::captured();
     assert!(log.contains("serving"), "the log is captured at all");
+    assert!(crate::support::log::holds_secret(good.as_bytes()), "a token would be found in it");
     for secret in [good.as_str(), good.rsplit('.').next().unwrap(), &ticket, SECRET, API_KEY] {
         assert!(!log.contains(secret), "a secret is in the log");
     }

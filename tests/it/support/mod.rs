@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, started and stopped by the test that needs them.
 #![allow(dead_code, reason = "a kit: its parts serve whichever test needs them")]
 
+pub mod bystander;
 pub mod client;
 pub mod follower;
 pub mod http;
@@ -9,6 +10,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod replica;
+pub mod wire;
 
 use std::time::Duration;
 

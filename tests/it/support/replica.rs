@@ -35,6 +35,9 @@ pub const SECRET: &str = "a-secret-that-only-the-tests-know-of-1234567890";
 /// The API key of all replicas of the tests.
 pub const API_KEY: &str = "an-api-key-that-only-the-tests-know-of-123456789";
 
+/// Name of the threads that replicas run on.
+pub const REPLICA_THREAD: &str = "replica";
+
 pub struct Replica {
     host: Host,
     public: SocketAddr,
@@ -77,7 +80,12 @@ impl Replica {
     async fn start(redis: Option<String>, settings: &str) -> Self {
         super::log::capture();
         let config = config(redis.as_deref(), settings);
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(REPLICA_THREAD)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let (built, addresses) = oneshot::channel();
         let (shutdown, asked) = oneshot::channel();
         let (over, ended) = oneshot::channel();
@@ -155,6 +163,11 @@ impl Replica {
             Host::Process(process) => process,
             Host::Inside { .. } => panic!("only a process can be stopped"),
         }
+    }
+
+    /// Where metrics and the API are.
+    pub const fn operations(&self) -> SocketAddr {
+        self.operations
     }
 
     pub const fn address(&self) -> SocketAddr {
@@ -255,6 +268,11 @@ impl Drop for Replica {
             && let Some(runtime) = runtime.take()
         {
             runtime.shutdown_background();
+        }
+        if let Some(line) = super::log::leaked()
+            && !std::thread::panicking()
+        {
+            panic!("a secret is in the log: {line}");
         }
     }
 }

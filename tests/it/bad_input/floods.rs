@@ -1,0 +1,261 @@
+//! Too much of what is allowed: it is answered or refused by its limit, at a bounded cost.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    bystander::Bystander,
+    eventually, http,
+    replica::{API_KEY, Replica},
+    wire::{Heard, PING, PONG, TEXT, Wire, frame, upgrade_request},
+};
+
+#[tokio::test]
+async fn a_thousand_messages_in_one_segment_are_limited() {
+    let replica = Replica::alone().await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    wire.hear_json().await;
+    wire.send(&frame(TEXT, br#"{"type":"ping"}"#).repeat(1_000)).await;
+    let said = wire.expect_close(4100, "a thousand messages").await;
+    let said: Vec<Value> = said.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    let pongs = said.iter().take_while(|answer| answer["type"] == "pong").count();
+    assert!((200..=210).contains(&pongs), "a burst of 200 is answered, not {pongs}");
+    let refused = &said[pongs..];
+    assert_eq!(refused.len(), 100, "then each offence until the limit of offences");
+    for answer in refused {
+        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4100)), "{answer}");
+        let wait = answer["details"]["retry_after_ms"].as_u64().expect("a time to wait");
+        assert!((1..=1_000).contains(&wait), "{answer}");
+    }
+    bystander.is_alone_after("a thousand messages").await;
+    assert!(replica.metric("tickgate_rate_limited_total").await >= 100.0);
+}
+
+#[tokio::test]
+async fn who_waits_as_told_is_heard_again() {
+    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 5, burst = 2 }").await;
+    let mut client = replica.market().await;
+    for _ in 0..2 {
+        client.send(json!({"type": "ping"})).await;
+        client.expect_type("pong").await;
+    }
+    client.send(json!({"type": "ping"})).await;
+    let wait = client.expect_error(4100).await["details"]["retry_after_ms"].as_u64().expect("a time to wait");
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    client.send(json!({"type": "ping"})).await;
+    client.expect_type("pong").await;
+}
+
+#[tokio::test]
+async fn a_user_is_limited_over_all_connections() {
+    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 1, burst = 10 }\nmessages_per_user = { per_second = 1, burst = 10 }").await;
+    let (mut one, mut other, mut bob) =
+        (replica.trading("alice").await, replica.trading("alice").await, replica.trading("bob").await);
+    for _ in 0..5 {
+        assert_eq!(one.ask(json!({"type": "ping"})).await["type"], "pong");
+        assert_eq!(other.ask(json!({"type": "ping"})).await["type"], "pong");
+    }
+    other.send(json!({"type": "ping"})).await;
+    other.expect_error(4100).await;
+    assert_eq!(bob.ask(json!({"type": "ping"})).await["type"], "pong");
+}
+
+#[tokio::test]
+async fn ten_thousand_pings_are_answered_in_few_writes() {
+    let replica = Replica::alone().await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    wire.hear_json().await;
+    let before = replica.metric("tickgate_writes_total").await;
+    wire.send(&frame(PING, b"x").repeat(10_000)).await;
+    for _ in 0..10_000 {
+        assert_eq!(wire.hear().await, Heard::Frame(PONG, b"x".to_vec()));
+    }
+    let writes = replica.metric("tickgate_writes_total").await - before;
+    assert!(writes < 1_000.0, "{writes} writes: one segment of pings must not cost a system call each");
+    bystander.is_unharmed_by("ten thousand pings").await;
+}
+
+#[tokio::test]
+async fn who_sends_and_never_reads_is_not_read_from_either() {
+    let replica = Replica::alone_with(
+        "[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }\n[session]\nwrite_timeout = \"2s\"",
+    )
+    .await;
+    let mut bystander = Bystander::at(&replica).await;
+    for bytes in [frame(TEXT, br#"{"type":"ping","timestamp":"2023-12-01T12:00:00Z"}"#), frame(PING, &[b'x'; 125])] {
+        let mut wire = Wire::connect(replica.address()).await;
+        wire.set_receive_buffer(4_096);
+        wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
+        let flood = bytes.repeat(1_000);
+        let before = replica.metric("tickgate_received_bytes_total").await;
+        // Nobody waits for what this client does not take: the gateway stops reading, and in the end hangs up.
+        eventually("the gateway to hang up", async || {
+            while wire.send_some(&flood) > 0 {}
+            (replica.metric("tickgate_connections").await == 1.0).then_some(())
+        })
+        .await;
+        let read = replica.metric("tickgate_received_bytes_total").await - before;
+        assert!(read < 16e6, "{:.1} MB were read from a client that takes no answers", read / 1e6);
+        bystander.is_alone_after("a client that never reads its answers").await;
+    }
+}
+
+#[tokio::test]
+async fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
+    let limit = "[limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
+    let upgrade = async |replica: &Replica, number: u32| {
+        let mut wire = Wire::connect(replica.address()).await;
+        let spoofed = format!("X-Forwarded-For: 198.51.100.{number}\r\nForwarded: for=198.51.100.{number}\r\n");
+        wire.send(upgrade_request("/ws/market", &spoofed).as_bytes()).await;
+        let (status, head) = wire.answer_head().await.expect("an answer");
+        if status == 429 {
+            assert!(head.to_lowercase().contains("retry-after: "), "{head}");
+        }
+        status
+    };
+    let stranger = Replica::alone_with(limit).await;
+    let mut statuses = Vec::new();
+    for number in 1..=6 {
+        statuses.push(upgrade(&stranger, number).await);
+    }
+    assert!(statuses[..3] == [101; 3] && statuses[3..].contains(&429), "{statuses:?}");
+
+    let trusted = format!("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{limit}");
+    let behind = Replica::alone_with(&trusted).await;
+    for number in 1..=6 {
+        assert_eq!(upgrade(&behind, number).await, 101, "each of them has its own address");
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(upgrade(&behind, 99).await);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(behind.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_bounded_and_given_back() {
+    let settings = "[limits]\nconnections_per_address_max = 5\nhandshakes_per_address = { per_second = 0, burst = 1 }";
+    let replica = Replica::alone_with(settings).await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(replica.market().await);
+    }
+    for _ in 0..20 {
+        let refusal = replica.connect("/ws/market").expect_refused(429).await;
+        assert!(refusal.retry_after.is_some(), "{refusal:?}");
+    }
+    drop(open);
+    bystander.is_alone_after("too many connections").await;
+    replica.market().await;
+}
+
+/// A gateway in a process of its own, whose memory is its alone.
+struct Process {
+    child: Child,
+    /// Kept, since a program without a reader of its output ends.
+    _output: BufReader<ChildStdout>,
+    public: SocketAddr,
+    operations: SocketAddr,
+}
+
+impl Process {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tickgate"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
+            .env("TICKGATE__AUTH__API_KEYS", API_KEY)
+            .env("TICKGATE__FEEDS__SYNTHETIC__ENABLED", "off")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the gateway to start");
+        let mut output = BufReader::new(child.stdout.take().expect("its greeting"));
+        let (mut public, mut operations, mut line) = (None, None, String::new());
+        while output.read_line(&mut line).is_ok_and(|count| count > 0) {
+            let address = |scheme: &str| line.split_once(scheme)?.1.split_whitespace().next()?.parse().ok();
+            public = public.or_else(|| address("ws://"));
+            operations = operations.or_else(|| address("http://"));
+            if let (Some(public), Some(operations)) = (public, operations) {
+                return Self { child, _output: output, public, operations };
+            }
+            line.clear();
+        }
+        panic!("the gateway did not say where it is");
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let answer = http::send(self.operations, "GET", "/metrics", &[("x-api-key", API_KEY)], None).await;
+        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Publishes to each of the channels, in one batch.
+    async fn publish(&self, channels: &[&str], data: &Value) {
+        let publications: Vec<_> = channels.iter().map(|channel| json!({"channel": channel, "data": data})).collect();
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+        let body = json!({ "publications": publications }).to_string();
+        let answer = http::send(self.operations, "POST", "/api/v1/publish/batch", &headers, Some(body)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn clients_that_never_read_while_ten_megabytes_arrive_cost_what_their_outboxes_may_hold() {
+    const CLIENTS: usize = 20;
+    let gateway = Process::start();
+    let channels = ["ticker:BIG", "trades:BIG"];
+    let text = "x".repeat(10_000);
+    let publish = async |number: u32| gateway.publish(&channels, &json!({"number": number, "text": text})).await;
+    let mut reader = Wire::upgraded(gateway.public, "/ws/market").await;
+    reader.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BIG"]}"#)).await;
+    assert_eq!(reader.hear_json().await["type"], "connection_established");
+    assert_eq!(reader.hear_json().await["type"], "subscribed");
+    // What the topics themselves retain is there before anybody is slow.
+    for number in 0..1_100 {
+        publish(number).await;
+        assert_eq!(reader.hear_json().await["number"], number);
+    }
+    let mut idle = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut wire = Wire::connect(gateway.public).await;
+        wire.set_receive_buffer(4_096);
+        wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
+        assert_eq!(wire.answer_head().await.expect("an answer").0, 101);
+        wire.send(&frame(TEXT, json!({"type": "subscribe", "channels": channels}).to_string().as_bytes())).await;
+        idle.push(wire);
+    }
+    let subscriptions = (CLIENTS * channels.len() + 1) as f64;
+    eventually("all to be subscribed", async || {
+        (gateway.metric("tickgate_subscriptions").await == subscriptions).then_some(())
+    })
+    .await;
+    let before = gateway.metric("process_resident_memory_bytes").await;
+    for number in 1_100..2_200 {
+        publish(number).await;
+        assert_eq!(reader.hear_json().await["number"], number, "whoever reads gets each, in order");
+    }
+    let grown = gateway.metric("process_resident_memory_bytes").await - before;
+    assert!(gateway.metric("tickgate_dropped_total").await > 1_000.0, "events gave way");
+    assert!(gateway.metric("tickgate_conflated_total").await > 1_000.0, "values were replaced");
+    assert_eq!(gateway.metric("tickgate_panics_total").await, 0.0);
+    // An outbox holds 1 MiB at the most; unbounded, each would have been left with 22 MB.
+    let bound = (CLIENTS as f64) * 1.2e6 + 8e6;
+    assert!(grown < bound, "{:.1} MB for {CLIENTS} clients", grown / 1e6);
+}

@@ -1,0 +1,280 @@
+//! Text that is no command: an error message, and the connection stays; too much of it, and the connection ends.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    bystander::Bystander,
+    replica::{Replica, token},
+    wire::{TEXT, Wire, frame},
+};
+
+/// A limit that no test reaches.
+const PATIENT: &str = "[limits]\ninvalid_messages_max = 10000";
+
+/// What a client of the JSON dialect can get wrong, by what it is.
+fn bad_commands() -> Vec<(&'static str, String)> {
+    let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+    let text = |text: &str| text.to_owned();
+    vec![
+        ("nothing", text("")),
+        ("blanks", text(" \t\r\n")),
+        ("not JSON", text("hello")),
+        ("a cut object", text(r#"{"type":"ping""#)),
+        ("an unquoted key", text("{type:1}")),
+        ("a trailing comma", text(r#"{"type":"ping",}"#)),
+        ("two objects", text(r#"{"type":"ping"}{"type":"ping"}"#)),
+        ("a byte order mark", text("\u{feff}{\"type\":\"ping\"}")),
+        ("a number", text("42")),
+        ("a string", text(r#""subscribe""#)),
+        ("null", text("null")),
+        ("true", text("true")),
+        ("an array", text(r#"[{"type":"ping"}]"#)),
+        ("no type", text("{}")),
+        ("a type of another kind", text(r#"{"type":7}"#)),
+        ("an unknown type", text(r#"{"type":"buy_everything"}"#)),
+        ("a missing field", text(r#"{"type":"subscribe"}"#)),
+        ("a field of another kind", text(r#"{"type":"subscribe","channels":"orders"}"#)),
+        ("an item of another kind", text(r#"{"type":"subscribe","channels":["orders",7]}"#)),
+        ("a negative count", text(r#"{"type":"subscribe","channels":["orders"],"last":-1}"#)),
+        ("a cursor that is none", text(r#"{"type":"subscribe","channels":["orders"],"since":"yesterday"}"#)),
+        (
+            "a cursor out of range",
+            text(r#"{"type":"subscribe","channels":["orders"],"since":"1-99999999999999999999"}"#),
+        ),
+        ("an id that is an object", text(r#"{"type":"ping","id":{}}"#)),
+        ("a long id", format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(65))),
+        ("arrays in arrays", format!(r#"{{"type":"ping","x":{}}}"#, nested("[", "]"))),
+        ("objects in objects", format!(r#"{{"type":"ping","x":{}}}"#, nested(r#"{"a":"#, "}"))),
+        ("nothing but brackets", "[".repeat(10_000)),
+        ("a key twice", text(r#"{"type":"ping","type":"auth"}"#)),
+        ("a key twice, once escaped", text(r#"{"type":"ping","t\u0079pe":"auth"}"#)),
+        ("a key twice, deep inside", text(r#"{"type":"ping","x":[{"a":1,"a":2}]}"#)),
+        ("1e400", text(r#"{"type":"ping","x":1e400}"#)),
+        ("four hundred digits", format!(r#"{{"type":"ping","x":{}}}"#, "9".repeat(400))),
+        ("NaN", text(r#"{"type":"ping","x":NaN}"#)),
+        ("an escaped NUL in a name", text(r#"{"type":"subscribe","channels":["orders\u0000"]}"#)),
+        ("a raw NUL in a name", text("{\"type\":\"subscribe\",\"channels\":[\"orders\0\"]}")),
+        ("a line break in a name", text("{\"type\":\"subscribe\",\"channels\":[\"ord\\r\\ners\"]}")),
+        ("an empty name", text(r#"{"type":"subscribe","channels":[""]}"#)),
+        ("a pattern for a name", text(r#"{"type":"subscribe","channels":["ticker:*"]}"#)),
+        ("a name of 10 KB", format!(r#"{{"type":"subscribe","channels":["{}"]}}"#, "x".repeat(10_000))),
+        ("half of a surrogate pair", text(r#"{"type":"subscribe","channels":["\ud800"]}"#)),
+        ("a reserved name", text(r#"{"type":"subscribe","channels":["@@bob"]}"#)),
+        ("a symbol that is none", text(r#"{"type":"subscribe_symbol","symbols":["BTC USDT"]}"#)),
+    ]
+}
+
+#[tokio::test]
+async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut alice = replica.trading("alice").await;
+    for (what, bad) in bad_commands() {
+        alice.send_text(&bad).await;
+        let answer = alice.next().await;
+        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4004)), "{what}: {answer}");
+        assert_eq!(answer["error"], "invalid_message", "{what}");
+        assert!(answer["message"].as_str().is_some_and(|text| text.len() > 10), "{what}: {answer}");
+        assert_eq!(alice.ask(json!({"type": "ping"})).await["type"], "pong", "{what}");
+        bystander.is_unharmed_by(what).await;
+    }
+    alice.subscribe(&["orders"]).await;
+    replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
+    alice.expect(json!({"type": "order_update"})).await;
+}
+
+/// What a producer can get wrong beyond what every client can.
+fn bad_envelopes() -> Vec<(&'static str, String)> {
+    let event = json!({
+        "msg_id": "m-1", "msg_type": "ingest_event", "source": "test", "timestamp": "2024-01-15T10:30:00Z",
+        "payload": {"run_id": "run-1", "event_type": "order", "event_utc": "t", "payload_json": {"price": "1.50"}},
+    });
+    let changed = |pointer: &str, value: Value| {
+        let mut event = event.clone();
+        *event.pointer_mut(pointer).expect("a field of the event") = value;
+        event.to_string()
+    };
+    vec![
+        ("no msg_id", changed("/msg_id", Value::Null)),
+        ("an empty msg_id", changed("/msg_id", json!(""))),
+        ("a msg_id with a NUL", changed("/msg_id", json!("m\0"))),
+        ("a long msg_id", changed("/msg_id", json!("m".repeat(129)))),
+        ("an unknown msg_type", changed("/msg_type", json!("weather"))),
+        ("a payload that is none", changed("/payload", json!("text"))),
+        ("a run that is no name", changed("/payload/run_id", json!("run\01"))),
+        ("an unknown event", changed("/payload/event_type", json!("weather"))),
+        ("an event that is no object", changed("/payload/payload_json", json!([1]))),
+        ("a payload with _meta", event.to_string().replacen(r#"{"msg_id""#, r#"{"_meta":{},"msg_id""#, 1)),
+    ]
+}
+
+#[tokio::test]
+async fn a_bad_envelope_is_answered_invalid_message_and_the_connection_stays() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut producer = replica.connect("/ws/ingest").open().await;
+    let heartbeat = json!({"msg_id": "h", "msg_type": "heartbeat", "source": "test", "timestamp": "t", "payload": {}});
+    for (what, bad) in bad_commands().into_iter().chain(bad_envelopes()) {
+        producer.send_text(&bad).await;
+        let answer = producer.next().await;
+        assert_eq!(
+            (&answer["msg_type"], &answer["payload"]["code"]),
+            (&json!("error"), &json!("INVALID_MESSAGE")),
+            "{what}"
+        );
+        producer.send(heartbeat.clone()).await;
+        assert_eq!(producer.next().await["msg_type"], "ack", "{what}");
+        bystander.is_unharmed_by(what).await;
+    }
+}
+
+#[tokio::test]
+async fn the_tenth_bad_message_within_a_minute_ends_the_connection() {
+    let replica = Replica::alone().await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut alice = replica.trading("alice").await;
+    for _ in 0..9 {
+        alice.send_text("hello").await;
+        alice.expect_error(4004).await;
+    }
+    assert_eq!(alice.ask(json!({"type": "ping"})).await["type"], "pong");
+    alice.send_text("hello").await;
+    alice.expect_error(4004).await;
+    alice.expect_close(4004).await;
+    bystander.is_alone_after("ten bad commands").await;
+
+    let mut producer = replica.connect("/ws/ingest").open().await;
+    for _ in 0..10 {
+        producer.send_text("hello").await;
+        assert_eq!(producer.next().await["payload"]["code"], "INVALID_MESSAGE");
+    }
+    producer.expect_close(4004).await;
+    bystander.is_alone_after("ten bad envelopes").await;
+}
+
+#[tokio::test]
+async fn another_users_channel_is_forbidden_whatever_it_is_called() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut bystander = Bystander::at(&replica).await;
+    let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
+    bob.subscribe(&["orders", "portfolio"]).await;
+    for foreign in ["orders:bob", "bob/orders", "bob:orders", "user:bob", "orders/../bob", "run:1", "ingest_events"] {
+        let answer = alice.ask(json!({"type": "subscribe", "channels": [foreign]})).await;
+        assert_eq!((&answer["channels"], &answer["errors"][0]["code"]), (&json!([]), &json!(4502)), "{answer}");
+        for kind in ["history", "presence"] {
+            let answer = alice.ask(json!({"type": kind, "channel": foreign})).await;
+            assert_eq!(answer["code"], 4502, "{kind} of {foreign}: {answer}");
+        }
+        bystander.is_unharmed_by(foreign).await;
+    }
+    let publish = json!({"type": "publish", "channel": "orders", "user": "bob", "data": {"type": "order_update"}});
+    assert_eq!(alice.ask(publish).await["code"], 4502);
+    replica.publish_to("bob", "orders", json!({"type": "order_update", "of": "bob"})).await;
+    bob.expect(json!({"type": "order_update", "of": "bob"})).await;
+    alice.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_subscriptions_are_too_many() {
+    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }").await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut greedy = replica.market().await;
+    let names = |from: usize, to: usize| (from..to).map(|number| format!("ticker:S{number}")).collect::<Vec<_>>();
+    let at_once = greedy.ask(json!({"type": "subscribe", "channels": names(0, 2_000)})).await;
+    assert_eq!((&at_once["type"], &at_once["code"]), (&json!("error"), &json!(4503)), "{at_once}");
+    let (mut granted, mut refused) = (0, 0);
+    for start in (0..10_000).step_by(100) {
+        let answer = greedy.ask(json!({"type": "subscribe", "channels": names(start, start + 100)})).await;
+        granted += answer["channels"].as_array().map_or(0, Vec::len);
+        let errors = answer["errors"].as_array().expect("errors");
+        assert!(errors.iter().all(|error| error["code"] == 4503), "{answer}");
+        refused += errors.len();
+    }
+    assert_eq!((granted, refused), (200, 9_800));
+    bystander.is_unharmed_by("10,000 subscriptions").await;
+    replica.publish("ticker:S199", json!({"type": "ticker"})).await;
+    greedy.expect(json!({"type": "ticker"})).await;
+    greedy.vanish();
+    bystander.is_alone_after("10,000 subscriptions").await;
+    assert_eq!(replica.metric("tickgate_subscriptions").await, 1.0);
+}
+
+#[tokio::test]
+async fn many_subscriptions_in_one_segment_are_too_many_as_well() {
+    let replica = Replica::alone_with("[limits]\nsubscriptions_max = 10").await;
+    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    wire.hear_json().await;
+    let subscribe = |n: u32| json!({"type": "subscribe", "channels": [format!("ticker:A{n}"), format!("ticker:B{n}")]});
+    let all: Vec<_> = (0..50).flat_map(|number| frame(TEXT, subscribe(number).to_string().as_bytes())).collect();
+    wire.send(&all).await;
+    let mut granted = 0;
+    for _ in 0..50 {
+        granted += wire.hear_json().await["channels"].as_array().expect("channels").len();
+    }
+    assert_eq!(granted, 10);
+    assert_eq!(replica.metric("tickgate_subscriptions").await, 10.0);
+}
+
+#[tokio::test]
+async fn what_follows_the_token_in_one_segment_is_allowed_by_it() {
+    let replica = Replica::alone().await;
+    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    let messages = [
+        json!({"type": "auth", "token": token("alice")}),
+        json!({"type": "subscribe", "channels": ["orders"]}),
+        json!({"type": "presence", "channel": "orders"}),
+    ];
+    let all: Vec<_> = messages.iter().flat_map(|message| frame(TEXT, message.to_string().as_bytes())).collect();
+    wire.send(&all).await;
+    for kind in ["connection_established", "authenticated", "subscribed", "presence"] {
+        assert_eq!(wire.hear_json().await["type"], kind);
+    }
+}
+
+#[tokio::test]
+async fn the_same_channel_again_is_no_second_subscription() {
+    let replica = Replica::alone_with("[limits]\nsubscriptions_max = 3").await;
+    let mut alice = replica.trading("alice").await;
+    for _ in 0..5 {
+        alice.subscribe(&["orders", "orders", "portfolio"]).await;
+    }
+    replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
+    alice.expect(json!({"type": "order_update"})).await;
+    alice.expect_nothing().await;
+    let answer = alice.ask(json!({"type": "unsubscribe", "channels": ["never_heard_of"]})).await;
+    assert_eq!(answer["type"], "unsubscribed");
+}
+
+#[tokio::test]
+async fn reserved_keys_of_a_publication_are_refused() {
+    let replica = Replica::alone().await;
+    let mut bystander = Bystander::at(&replica).await;
+    let right = crate::support::replica::Token::of("engine").publish(&["trades:*"]).sign();
+    let mut engine = replica.connect("/ws/trading").token(&right).open().await;
+    engine.greeted().await;
+    for data in [r#"{"_meta":{}}"#, r#"{"type":"trade","_meta":1}"#, r#"{"\u005fmeta":null}"#] {
+        engine.send_text(&format!(r#"{{"type":"publish","channel":"trades:CALM","data":{data}}}"#)).await;
+        let answer = engine.expect_error(4004).await;
+        assert!(answer["message"].as_str().is_some_and(|text| text.contains("_meta")), "{answer}");
+        bystander.is_unharmed_by(data).await;
+    }
+    let inside = json!({"type": "publish", "channel": "trades:OTHER", "data": {"inner": {"_meta": 1}}});
+    assert_eq!(engine.ask(inside).await["type"], "published", "only the key of the payload itself is taken");
+}
+
+#[tokio::test]
+async fn a_token_in_the_wrong_place_is_not_told_back() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut alice = replica.trading("alice").await;
+    let secret = token("alice");
+    for misplaced in [
+        json!({"type": secret}),
+        json!({"type": "auth", "token": [secret]}),
+        json!({"type": "auth", "token": format!("{secret}x")}),
+    ] {
+        alice.send(misplaced.clone()).await;
+        let answer = alice.next().await.to_string();
+        let signature = secret.rsplit('.').next().unwrap();
+        assert!(!answer.contains(signature), "{answer}");
+    }
+}
