@@ -2,8 +2,8 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
-mod bench;
 mod bad_input;
+mod bench;
 mod conformance;
 mod conformance_registry;
 mod events;
