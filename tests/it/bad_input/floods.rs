@@ -54,20 +54,6 @@ async fn who_waits_as_told_is_heard_again() {
 }
 
 #[tokio::test]
-async fn a_user_is_limited_over_all_connections() {
-    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 1, burst = 10 }\nmessages_per_user = { per_second = 1, burst = 10 }").await;
-    let (mut one, mut other, mut bob) =
-        (replica.trading("alice").await, replica.trading("alice").await, replica.trading("bob").await);
-    for _ in 0..5 {
-        assert_eq!(one.ask(json!({"type": "ping"})).await["type"], "pong");
-        assert_eq!(other.ask(json!({"type": "ping"})).await["type"], "pong");
-    }
-    other.send(json!({"type": "ping"})).await;
-    other.expect_error(4100).await;
-    assert_eq!(bob.ask(json!({"type": "ping"})).await["type"], "pong");
-}
-
-#[tokio::test]
 async fn ten_thousand_pings_are_answered_in_few_writes() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;

@@ -7,7 +7,6 @@ pub mod follower;
 pub mod http;
 pub mod log;
 pub mod proxy;
-pub mod raw;
 pub mod redis;
 pub mod replica;
 pub mod wire;
