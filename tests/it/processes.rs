@@ -67,6 +67,12 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
         listed["connections"].as_array().map_or(0, Vec::len)
     };
     eventually("both to be listed", async || (listed().await == 2).then_some(())).await;
+    let record = format!("tg1:{{s:{}}}:r", moved.session());
+    eventually("what a resume needs", async || {
+        let record: Option<String> = server.run(&["GET", &record]).await;
+        record.is_some_and(|record| record.contains("orders")).then_some(())
+    })
+    .await;
     sleeper.freeze();
     eventually("the sleeper to be swept", async || (listed().await == 0).then_some(())).await;
     let request = || other.connect("/ws/trading").token(&token("alice")).query("session", &moved.session());
