@@ -70,8 +70,7 @@ impl Tasks {
         self.stop.send_replace(true);
         let mut running = self.running.subscribe();
         let _ = tokio::time::timeout(grace, running.wait_for(|count| *count == 0)).await;
-        let left = *running.borrow();
-        left
+        *running.borrow()
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn open(
     match endpoint.admit(&credential, None, address).await {
         Ok(admitted) => {
             endpoint.gateway.metrics.handshakes_total.of(Outcome::Accepted).inc();
-            stream(endpoint, admitted, &channels, cursors, origin)
+            stream(endpoint, admitted, &channels, &cursors, origin)
         }
         Err(refused) => {
             endpoint.gateway.metrics.handshakes_total.of(refused.outcome).inc();
@@ -102,13 +102,13 @@ fn stream(
     endpoint: Endpoint,
     admitted: Admitted,
     channels: &[String],
-    cursors: Vec<StreamId>,
+    cursors: &[StreamId],
     origin: Option<HeaderValue>,
 ) -> Response {
     let gateway = endpoint.gateway.clone();
     let tasks = gateway.tasks.clone();
     let mut reader = Reader::new(endpoint, admitted);
-    let (wanted, refused) = reader.resolve(channels, &cursors, &gateway);
+    let (wanted, refused) = reader.resolve(channels, cursors, &gateway);
     if !cursors.is_empty() && cursors.len() != reader.counted {
         return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
     }

@@ -78,12 +78,9 @@ async fn upgrade(
             return endpoint.close_at_once(&mut parts, &upgrade, CloseCode::Policy, "Origin not allowed");
         }
     };
-    let param = match endpoint.param(parts.uri.path()) {
-        Ok(param) => param,
-        Err(()) => {
-            metrics.handshakes_total.of(Outcome::BadRequest).inc();
-            return Problem::new(StatusCode::NOT_FOUND, "the path's parameter is not a valid name").into_response();
-        }
+    let Ok(param) = endpoint.param(parts.uri.path()) else {
+        metrics.handshakes_total.of(Outcome::BadRequest).inc();
+        return Problem::new(StatusCode::NOT_FOUND, "the path's parameter is not a valid name").into_response();
     };
     let address = endpoint.gateway.address(peer.ip(), &parts.headers);
     match endpoint.admit(&handshake.credential, handshake.session, address).await {

@@ -347,7 +347,7 @@ impl Followed {
 }
 
 /// A subscription about to go live.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Joining<'a> {
     pub(super) member: &'a Member,
     pub(super) form: &'a Form,

@@ -336,7 +336,7 @@ impl Session {
             return Err(Fault::new(ErrorCode::Forbidden, "this endpoint takes no commands"));
         };
         let granted = self.identity.as_ref().is_some_and(|identity| identity.rights.commands);
-        if !granted && !(rules.development && self.identity.is_none()) {
+        if !(granted || rules.development && self.identity.is_none()) {
             return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
         }
         Ok(Action::Command { topic: fill(template, self.param.as_deref().unwrap_or_default()), command, args })

@@ -176,7 +176,8 @@ impl Process {
             }
             line.clear();
         }
-        panic!("the gateway did not say where it is");
+        let ended = child.wait();
+        panic!("the gateway did not say where it is: {ended:?}");
     }
 
     async fn metric(&self, name: &str) -> f64 {

@@ -101,7 +101,7 @@ fn bad_envelopes() -> Vec<(&'static str, String)> {
         ("a long msg_id", changed("/msg_id", json!("m".repeat(129)))),
         ("an unknown msg_type", changed("/msg_type", json!("weather"))),
         ("a payload that is none", changed("/payload", json!("text"))),
-        ("a run that is no name", changed("/payload/run_id", json!("run\01"))),
+        ("a run that is no name", changed("/payload/run_id", json!("run\u{0}1"))),
         ("an unknown event", changed("/payload/event_type", json!("weather"))),
         ("an event that is no object", changed("/payload/payload_json", json!([1]))),
         ("a payload with _meta", event.to_string().replacen(r#"{"msg_id""#, r#"{"_meta":{},"msg_id""#, 1)),
