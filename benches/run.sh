@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds a release and measures it: benches/run.sh [workload ...] (all of them when none is named; --list prints them).
 # The gateway and the load get a core each; Redis shares the load's, or has a third. Everything started is stopped.
-# RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench) can be set.
+# RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench) can be set;
+# UPDATE_DOCS=1 puts the table into docs/benchmarks.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v redis-server taskset >/dev/null || { echo "needs redis-server and taskset (util-linux)" >&2; exit 1; }
@@ -19,3 +20,12 @@ out=${OUT:-target/bench}
 mkdir -p "$out"
 target/release/tickgate bench "${pins[@]}" --runs "${RUNS:-3}" --seconds "${SECONDS_EACH:-8}" \
   --json "$out/figures.json" "$@" | tee "$out/figures.md"
+
+if [[ ${UPDATE_DOCS:-} == 1 ]]; then
+  awk -v table="$out/figures.md" '
+    /^<!-- figures: end -->/ { inside = 0 }
+    !inside { print }
+    /^<!-- figures: begin -->/ { inside = 1; while ((getline line < table) > 0) print line }
+  ' docs/benchmarks.md > "$out/benchmarks.md"
+  cp "$out/benchmarks.md" docs/benchmarks.md
+fi

@@ -26,10 +26,10 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use serde_json::json;
 use thiserror::Error;
 
-use figures::Outcome;
+use figures::{Figures, Outcome};
 use stage::Stage;
 use target::Target;
-use workloads::WORKLOADS;
+use workloads::{WORKLOADS, Workload};
 
 /// Measure this machine's gateway, or another WebSocket server.
 #[derive(Clone, Debug, clap::Args)]
@@ -117,22 +117,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Some(path) => Target::parse(&std::fs::read_to_string(path)?)?,
         None => Target::parse(target::TICKGATE)?,
     };
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for workload in WORKLOADS {
         let named = args.workloads.iter().any(|name| name == workload.name);
         if !(named || args.workloads.is_empty()) || (args.target.is_some() && workload.own_only) {
             continue;
         }
-        let mut runs = Vec::new();
-        for number in 0..args.runs.max(1) {
-            eprintln!("{} ({} of {})", workload.name, number + 1, args.runs.max(1));
-            let stage = Stage::set(args, &target, workload)?;
-            runs.push((workload.run)(&stage)?);
-        }
+        let (runs, failure) = run_workload(args, &target, workload);
+        failures.extend(failure.map(|failure| format!("{}: {failure}", workload.name)));
         outcomes.push(Outcome { workload: workload.name, runs });
-        print!("{}", figures::table(&outcomes[outcomes.len() - 1..]));
+        eprint!("{}", figures::table(&outcomes[outcomes.len() - 1..]));
     }
-    println!("\n{}", figures::table(&outcomes));
+    println!("{}", figures::table(&outcomes));
     if let Some(path) = &args.json {
         let outcomes: Vec<_> = outcomes.iter().map(Outcome::json).collect();
         let all = json!({
@@ -145,5 +141,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         });
         std::fs::write(path, format!("{all:#}\n"))?;
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Said(failures.join("\n"))) }
+}
+
+/// All runs of one workload, each against fresh servers. The first failure ends them; what was measured stays.
+fn run_workload(args: &Args, target: &Target, workload: &Workload) -> (Vec<Figures>, Option<Failure>) {
+    let mut runs = Vec::new();
+    for number in 1..=args.runs.max(1) {
+        eprintln!("{} ({number} of {})", workload.name, args.runs.max(1));
+        let figures = Stage::set(args, target, workload).and_then(|stage| (workload.run)(&stage));
+        match figures {
+            Ok(figures) => runs.push(figures),
+            Err(failure) => return (runs, Some(failure)),
+        }
+    }
+    (runs, None)
 }
