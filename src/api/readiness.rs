@@ -150,8 +150,10 @@ impl Readiness {
             Phase::Running => None,
         };
         let load = (facts.connections >= facts.connections_max).then_some(NotReady::Overloaded);
-        // A short outage is bridged by replay; only a long one should move new clients elsewhere.
-        let outlasted = |down: Duration| config.redis_required && !down.is_zero() && down > config.redis_grace;
+        // A short outage is bridged by replay; only a long one should move new clients elsewhere. Before Redis was
+        // ever reached there is nothing to bridge.
+        let grace = if facts.backplane.reached { config.redis_grace } else { Duration::ZERO };
+        let outlasted = |down: Duration| config.redis_required && down > grace;
         let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
         Self {
             checks: [
@@ -177,12 +179,21 @@ mod tests {
     const CONFIG: config::Readiness = config::Readiness { redis_required: true, redis_grace: Duration::from_secs(10) };
 
     fn running() -> Facts {
-        let backplane = Health { kind: "redis", commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
+        let backplane =
+            Health { kind: "redis", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
         Facts { phase: Phase::Running, connections: 3, connections_max: 10, backplane }
     }
 
     fn reason(facts: &Facts) -> Option<NotReady> {
         Readiness::decide(facts, &CONFIG).reason()
+    }
+
+    #[test]
+    fn a_replica_that_never_reached_redis_is_not_ready_from_the_first_moment() {
+        let never = Duration::from_millis(1);
+        let health = Health { kind: "redis", reached: false, commands_down: never, pubsub_down: never };
+        let facts = Facts { backplane: health, ..running() };
+        assert_eq!(reason(&facts), Some(NotReady::CommandsDown(never)));
     }
 
     #[test]
@@ -207,7 +218,7 @@ mod tests {
     fn redis_may_be_away_for_the_grace_and_no_longer() {
         let with = |commands: u64, pubsub: u64| {
             let (commands_down, pubsub_down) = (Duration::from_secs(commands), Duration::from_secs(pubsub));
-            Facts { backplane: Health { kind: "redis", commands_down, pubsub_down }, ..running() }
+            Facts { backplane: Health { kind: "redis", reached: true, commands_down, pubsub_down }, ..running() }
         };
         assert_eq!(reason(&with(10, 10)), None);
         assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11))));

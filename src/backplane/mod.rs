@@ -101,6 +101,8 @@ pub type Receiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
 pub struct Health {
     /// `memory` or `redis`.
     pub kind: &'static str,
+    /// The road has stood at least once since the start.
+    pub reached: bool,
     /// How long commands have been failing; zero when they work.
     pub commands_down: Duration,
     /// How long the pub/sub link has been silent or gone; zero when it works.

@@ -57,6 +57,8 @@ impl std::fmt::Debug for RedisLink {
 /// How the links are doing.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkHealth {
+    /// Both links have stood at least once.
+    pub reached: bool,
     /// How long commands have had no link; zero when they have.
     pub commands_down: Duration,
     /// How long pub/sub has had no proven link; zero when it has.
@@ -257,6 +259,7 @@ impl RedisLink {
         let down = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
         let up = self.shared.command.load().is_some();
         LinkHealth {
+            reached: self.generation() > 0 && *self.shared.pubsub_links.borrow() > 0,
             commands_down: down((!up).then(|| *self.shared.command_since.lock())),
             pubsub_down: down(*self.shared.pubsub_down_since.lock()),
         }

@@ -85,8 +85,8 @@ impl Redis {
     }
 
     pub(super) fn health(&self) -> Health {
-        let health = self.link.health();
-        Health { kind: "redis", commands_down: health.commands_down, pubsub_down: health.pubsub_down }
+        let redis_link::LinkHealth { reached, commands_down, pubsub_down } = self.link.health();
+        Health { kind: "redis", reached, commands_down, pubsub_down }
     }
 
     fn saw(&self, newest: Option<&Arc<Message>>) {
