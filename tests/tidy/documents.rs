@@ -98,6 +98,18 @@ fn the_walks_go_through_functions_that_exist() {
 }
 
 #[test]
+fn files_that_are_named_exist() {
+    let folders = ["src/", "tests/", "docs/", "config/", "benches/", "deploy/", "helm/"];
+    nothing(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].iter().flat_map(|document| {
+        let text = read(document);
+        let quoted = text.split('`').skip(1).step_by(2);
+        let files = quoted.filter(|name| folders.iter().any(|folder| name.starts_with(folder)));
+        let gone = files.filter(|name| !root().join(name).exists());
+        gone.map(|name| format!("{document}: there is no {name}")).collect::<Vec<_>>()
+    }));
+}
+
+#[test]
 fn links_lead_somewhere() {
     nothing(documents().iter().flat_map(|document| {
         let text = read(document);
