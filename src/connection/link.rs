@@ -138,6 +138,7 @@ impl Link {
     /// Does what is due, and says when to look again.
     pub fn tick(&self, now_ms: u64, beats: &Beats) -> u64 {
         let unix_ms = Clock::unix_ms();
+        self.outbox.release();
         let (written, blocked) = self.outbox.progress();
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
         let facts = Facts { now_ms, unix_s: unix_ms / 1_000, seen_ms, written, blocked };

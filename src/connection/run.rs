@@ -120,6 +120,8 @@ impl Connection {
             if !inbound.is_empty() {
                 // On the heap, so that the state of an action in the making is not part of every idle connection.
                 Box::pin(self.act(&mut inbound)).await;
+                // An idle connection keeps no room for messages.
+                inbound = Vec::new();
             }
             match ended {
                 Read::More => {}

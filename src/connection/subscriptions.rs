@@ -228,6 +228,10 @@ impl Subscriptions {
         plan.interest.push_backlog(&member, &form, &plan.backlog, drained).await;
         // What came before the beginning is not owed; a stream without entries begins at zero.
         let confirmed = plan.interest.is_retained().then_some(plan.begins);
+        if self.all.len() == self.all.capacity() && self.all.len() < 4 {
+            // Few are the rule: the first takes room for itself alone.
+            self.all.reserve_exact(1);
+        }
         self.all.push(Subscription {
             channels: plan.channels,
             in_user_stream: plan.in_user_stream,

@@ -395,6 +395,11 @@ impl Outbox {
     pub fn progress(&self) -> (u64, bool) {
         (self.progress.load(Ordering::Relaxed), self.state.lock().queue.blocked)
     }
+
+    /// Gives back what an idle queue holds.
+    pub fn release(&self) {
+        self.state.lock().queue.release();
+    }
 }
 
 #[cfg(test)]

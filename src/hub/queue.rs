@@ -89,6 +89,7 @@ impl Queue {
         let id = self.next_slot;
         self.next_slot += 1;
         self.lagging += u16::from(slot.stage == Stage::Lagging);
+        reserve_few(&mut self.slots);
         self.slots.push((id, slot));
         id
     }
@@ -155,7 +156,7 @@ impl Queue {
     /// Adds a reply or a control frame: before all public pushes, after what is private and waits already.
     pub fn frame(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
-        self.urgent.push_back(Item::Frame(bytes));
+        push(&mut self.urgent, Item::Frame(bytes));
     }
 
     /// Adds pushes that a catch-up brings (never limited here: its reader waits for the drain between pages).
@@ -234,7 +235,7 @@ impl Queue {
         self.messages += batch.count as usize;
         self.bytes += batch.bytes.len();
         let lane = if urgent { &mut self.urgent } else { &mut self.public };
-        lane.push_back(Item::Batch { batch, slot });
+        push(lane, Item::Batch { batch, slot });
     }
 
     /// The newest value takes the place of what waits, so an old price is never sent when a newer is known.
@@ -337,6 +338,21 @@ impl Queue {
         self.slots.clear();
         self.lagging = 0;
         self.recount();
+    }
+}
+
+/// Most outboxes never hold more than one item: the first takes room for itself alone.
+fn push(lane: &mut VecDeque<Item>, item: Item) {
+    if lane.capacity() == 0 {
+        lane.reserve_exact(1);
+    }
+    lane.push_back(item);
+}
+
+/// Room for one more where few are the rule, so that a single one does not pay for four.
+fn reserve_few<T>(all: &mut Vec<T>) {
+    if all.len() == all.capacity() && all.len() < 4 {
+        all.reserve_exact(1);
     }
 }
 

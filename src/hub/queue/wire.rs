@@ -115,6 +115,14 @@ impl Queue {
         self.urgent.shrink_to(KEEP);
         self.public.shrink_to(KEEP);
     }
+
+    /// An idle connection holds no queue. Not after every write: the next one would have to make it anew.
+    pub(in crate::hub) fn release(&mut self) {
+        if self.is_empty() {
+            self.urgent = std::collections::VecDeque::new();
+            self.public = std::collections::VecDeque::new();
+        }
+    }
 }
 
 /// Room for one vectored write, on the stack.
