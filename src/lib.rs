@@ -25,6 +25,7 @@ pub mod backplane;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod defect;
 pub mod feeds;
 pub mod hub;
 pub mod metrics;

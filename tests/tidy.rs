@@ -16,6 +16,7 @@ use source::{Source, sources};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("tasks", &[]),
+    ("defect", &[]),
     ("config", &["model"]),
     ("telemetry", &["config"]),
     ("metrics", &["tasks"]),
@@ -29,7 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["config", "metrics", "model", "protocol", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics", "model", "protocol"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "metrics", "model", "protocol", "tasks"]),
+    ("hub", &["backplane", "defect", "metrics", "model", "protocol", "tasks"]),
     ("feeds", &["config", "metrics", "model", "protocol", "publisher", "registry", "tasks"]),
     (
         "connection",

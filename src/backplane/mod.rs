@@ -19,9 +19,13 @@ use thiserror::Error;
 use crate::model::{Message, Publication, StreamId, Topic};
 
 mod memory;
+#[cfg(debug_assertions)]
+mod model;
 mod redis;
 
 pub use memory::Memory;
+#[cfg(debug_assertions)]
+pub use model::{Model, Reading, Road};
 pub use redis::Redis;
 
 /// A publication was stored (or, for topics without retention, sent).
@@ -109,11 +113,14 @@ pub struct Health {
     pub pubsub_down: Duration,
 }
 
-/// The two back ends behind one contract.
+/// The back ends behind one contract.
 #[derive(Clone, Debug)]
 pub enum Backplane {
     Memory(Memory),
     Redis(Redis),
+    /// A simulated server, in builds for tests only.
+    #[cfg(debug_assertions)]
+    Model(Model),
 }
 
 macro_rules! each {
@@ -121,6 +128,8 @@ macro_rules! each {
         match $self {
             Backplane::Memory($backplane) => $call,
             Backplane::Redis($backplane) => $call,
+            #[cfg(debug_assertions)]
+            Backplane::Model($backplane) => $call,
         }
     };
 }

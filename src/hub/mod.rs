@@ -8,8 +8,7 @@
 //! HTTP.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
@@ -79,20 +79,20 @@ pub struct Settings {
     pub compare_interval: Duration,
 }
 
+/// In order of their first subscriptions, so that a course of events can be played again.
 #[derive(Debug)]
 struct Table {
-    parts: Vec<RwLock<HashMap<Topic, Arc<Followed>>>>,
-    hasher: RandomState,
+    parts: Vec<RwLock<IndexMap<Topic, Arc<Followed>>>>,
 }
 
 impl Table {
     fn new() -> Self {
-        Self { parts: (0..TABLE_PARTS).map(|_| RwLock::default()).collect(), hasher: RandomState::new() }
+        Self { parts: (0..TABLE_PARTS).map(|_| RwLock::default()).collect() }
     }
 
-    fn part(&self, name: &str) -> &RwLock<HashMap<Topic, Arc<Followed>>> {
-        let at = self.hasher.hash_one(name) as usize % self.parts.len();
-        &self.parts[at]
+    fn part(&self, name: &str) -> &RwLock<IndexMap<Topic, Arc<Followed>>> {
+        let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        &self.parts[sum % self.parts.len()]
     }
 
     fn get(&self, name: &str) -> Option<Arc<Followed>> {
@@ -228,7 +228,7 @@ impl Hub {
             let mut part = self.topics.part(topic.as_str()).write();
             // Someone may have come back meanwhile.
             if part.get(topic.as_str()).is_some_and(|followed| followed.interest() == 0) {
-                part.remove(topic.as_str());
+                part.swap_remove(topic.as_str());
                 drop(part);
                 self.metrics.topics.dec();
                 self.backplane.unwant(&topic);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::ring::{Ring, RingLimits};
 use crate::{
     backplane::Page,
+    defect::{self, Defect},
     model::{Content, Message, StreamId},
     protocol::push::GapReason,
 };
@@ -140,7 +141,7 @@ impl Position {
             return Arrival::Held;
         };
         if id <= at {
-            return Arrival::Repeat;
+            return if defect::is(Defect::NoRepeatFilter) { Arrival::Next } else { Arrival::Repeat };
         }
         let undisturbed = self.state != State::Filling && self.held.is_empty();
         if self.newest_only || (undisturbed && follows(at, message)) {
@@ -162,7 +163,7 @@ impl Position {
             None => self.at = Some(head),
             // Behind the position lies a server that lost its last entries. Those here had them; the next
             // publication opens a new epoch, and the hole check tells.
-            Some(at) if head <= at => {}
+            Some(at) if head <= at || defect::is(Defect::NoCompare) => {}
             Some(_) => {
                 self.state = State::Filling;
                 return Next::Read;
@@ -304,6 +305,9 @@ impl Position {
 /// before it.
 fn follows(at: StreamId, message: &Message) -> bool {
     let Some(id) = message.id else { return false };
+    if defect::is(Defect::NoHoleCheck) {
+        return true;
+    }
     id.directly_after(at) || (id.seq == 0 && message.prev == Some(at))
 }
 

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::batch::{Batch, Form};
-use crate::model::{Class, StreamId};
+use crate::{
+    defect::{self, Defect},
+    model::{Class, StreamId},
+};
 
 mod item;
 mod wire;
@@ -209,11 +212,13 @@ impl Queue {
         let Some(at) = self.find(id) else { return Offered::Ignored };
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
-        if slot.stage != Stage::Live || (batch.has_ids() && batch.last <= slot.queued) {
+        let repeat = batch.has_ids() && batch.last <= slot.queued && !defect::is(Defect::NoRepeatFilter);
+        if slot.stage != Stage::Live || repeat {
             return Offered::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
         let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
+        let hole = hole && !defect::is(Defect::NoHoleCheck);
         if hole || (over && class == Class::Reliable) {
             slot.stage = Stage::Lagging;
             self.lagging += 1;

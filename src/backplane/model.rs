@@ -1,0 +1,60 @@
+//! A road that a test builds: a simulated server answers in place of Redis, with whatever faults it likes. Never part of
+//! a release build.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use super::{Health, Page, PublishError, Receiver, Refusal, Ticket, Unavailable};
+use crate::model::{Message, Publication, StreamId, Topic};
+
+/// An answer on its way.
+pub type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
+
+/// What a simulated server does for one replica. Means what [`super::Backplane`] means by the same names.
+pub trait Road: fmt::Debug + Send + Sync {
+    fn start(&self, receiver: Receiver);
+    fn want(&self, topic: &Topic);
+    fn unwant(&self, topic: &Topic);
+    fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Reading<Page>;
+    fn newest(&self, topic: &Topic, limit: usize) -> Reading<Vec<Arc<Message>>>;
+    fn heads(&self, topics: &[Topic]) -> Reading<Vec<StreamId>>;
+}
+
+/// The road as a back end. Publications are the simulation's own affair.
+#[derive(Clone, Debug)]
+pub struct Model(pub Arc<dyn Road>);
+
+impl Model {
+    pub(super) fn start(&self, receiver: Receiver) {
+        self.0.start(receiver);
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract's form")]
+    pub(super) fn publish(&self, _: Publication) -> Ticket {
+        Ticket::Ready(Err(PublishError::Refused(Refusal::Denied)))
+    }
+
+    pub(super) fn want(&self, topic: &Topic) {
+        self.0.want(topic);
+    }
+
+    pub(super) fn unwant(&self, topic: &Topic) {
+        self.0.unwant(topic);
+    }
+
+    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
+        self.0.read(topic, after, limit).await
+    }
+
+    pub(super) async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
+        self.0.newest(topic, limit).await
+    }
+
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+        self.0.heads(topics).await
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract's form")]
+    pub(super) fn health(&self) -> Health {
+        Health { kind: "model", commands_down: Duration::ZERO, pubsub_down: Duration::ZERO }
+    }
+}
