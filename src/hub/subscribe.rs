@@ -54,6 +54,15 @@ pub struct ReplayLimits {
     pub bytes_max: usize,
 }
 
+/// What comes after a position.
+struct Onward {
+    page: Page,
+    /// Told before the page.
+    gap: Option<Gap>,
+    /// The position before the page, behind the gap where nothing is left to be read.
+    at: StreamId,
+}
+
 /// How a catch-up went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaughtUp {
@@ -125,19 +134,15 @@ impl Interest {
                 break;
             }
             source = metrics::Replay::Stream;
-            let head = self.head();
-            let page = self.hub.backplane.read(&self.topic.topic, backlog.cursor, PAGE_MAX).await?;
-            if let Some(missing) = missing(backlog.cursor, &page, head) {
+            let Onward { page, gap, at } = self.read_on(backlog.cursor).await?;
+            if let Some(gap) = gap {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
                     break;
                 }
                 source = metrics::Replay::Gap;
-                backlog.gap = Some(missing);
-                if page.messages.is_empty() {
-                    (backlog.from, backlog.cursor) = (head, head);
-                    break;
-                }
+                backlog.gap = Some(gap);
+                (backlog.from, backlog.cursor) = (at, at);
             }
             let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
             bytes += page.messages.iter().map(|m| size(m)).sum::<usize>();
@@ -153,6 +158,33 @@ impl Interest {
         metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
         metrics.replay_duration_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(backlog)
+    }
+
+    /// Reads a page after `after`, and finds out what it can't bring.
+    async fn read_on(&self, after: StreamId) -> Result<Onward, Unavailable> {
+        let (backplane, topic) = (&self.hub.backplane, &self.topic.topic);
+        loop {
+            // What this replica had delivered before the read is in the stream, or was lost.
+            let head = self.head();
+            let page = backplane.read(topic, after, PAGE_MAX).await?;
+            let (gap, at) = match page.messages.first().and_then(|m| m.id) {
+                Some(before) if !page.contiguous => {
+                    (Some(Gap::new(after, before, reason_between(after, before))), after)
+                }
+                None if head > after => (Some(Gap::new(after, head.next(), GapReason::Failover)), head),
+                None if !page.contiguous => {
+                    // The cursor is ahead of the stream. Whoever came that far has all that is left in it.
+                    let newest = backplane.newest(topic, 1).await?;
+                    let end = newest.last().and_then(|m| m.id).unwrap_or_default();
+                    if end > after {
+                        continue;
+                    }
+                    (Some(Gap { after, before: None, count: None, reason: GapReason::Failover }), head.max(end))
+                }
+                _ => (None, after),
+            };
+            return Ok(Onward { page, gap, at });
+        }
     }
 
     /// More was missed than one resume may fetch: the rest is told, and the client takes a snapshot.
@@ -230,15 +262,12 @@ impl Interest {
         if self.join(member, form, fresh, at, false) {
             return Ok(CaughtUp::Live);
         }
-        let head = self.head();
-        let mut page = self.hub.backplane.read(&self.topic.topic, at, PAGE_MAX).await?;
-        let missing = missing(at, &page, head);
-        if let Some(gap) = &missing {
-            let last = if page.messages.is_empty() { head } else { at };
-            self.tell(member, form, gap, last);
+        let Onward { mut page, gap, at: onward } = self.read_on(at).await?;
+        if let Some(gap) = &gap {
+            self.tell(member, form, gap, onward);
         }
         if page.messages.is_empty() {
-            let live = missing.is_none() && self.join(member, form, fresh, at, true);
+            let live = gap.is_none() && self.join(member, form, fresh, at, true);
             return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
         }
         page.messages.truncate(fitting(&page.messages, member.outbox.bytes_max()));
@@ -294,17 +323,6 @@ impl Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         self.hub.uninterested(&self.topic);
-    }
-}
-
-/// What a page read after `after` can't bring. `head` is what this replica had delivered before it was read: a stream
-/// that ends before it has lost its end.
-fn missing(after: StreamId, page: &Page, head: StreamId) -> Option<Gap> {
-    match page.messages.first().and_then(|m| m.id) {
-        Some(before) => (!page.contiguous).then(|| Gap::new(after, before, reason_between(after, before))),
-        None if head > after => Some(Gap::new(after, head.next(), GapReason::Failover)),
-        None if page.contiguous => None,
-        None => Some(Gap { after, before: None, count: None, reason: GapReason::Failover }),
     }
 }
 

@@ -22,7 +22,7 @@ use world::{Figures, Weather, play};
 /// Seeds that once failed.
 const REGRESSIONS: &[u64] = &[];
 /// Runs of the normal suite.
-const RUNS: u64 = 1_000;
+const RUNS: u64 = 2_000;
 /// Runs within which a deliberate defect shows.
 const DEFECT_RUNS: u64 = 200;
 

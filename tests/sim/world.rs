@@ -129,7 +129,7 @@ async fn run(seed: u64, weather: Weather) -> Result<Figures, String> {
         world.verify(&mut verifier, calm),
     );
     world.server.calm();
-    let published = world.rest(published).await;
+    let published = world.rest(&mut storm, published).await;
 
     let mut figures = Figures { published, faults, ..Figures::default() };
     let mut verdict = Ok(());
@@ -169,7 +169,7 @@ impl World {
             let entries = match subject.rule.class {
                 Class::State => 1,
                 _ if !weather.losses => usize::MAX / 2,
-                _ if scarce => 15,
+                _ if scarce => 25,
                 Class::Event | Class::Reliable => subject.rule.retain_max as usize,
             };
             (subject.topic.clone(), Retention { entries })
@@ -210,7 +210,7 @@ impl World {
                 2 => self.server.restart(Restart::Whole, long).await,
                 3 => self.server.cut(&link, long, short),
                 4 | 5 => self.server.restart(Restart::Forked, long).await,
-                _ if dice.chance(500) => self.server.trim(),
+                _ if dice.chance(500) && !self.server.is_verifying() => self.server.trim(),
                 _ => self.server.restart(Restart::Empty, long).await,
             }
         }
@@ -244,11 +244,15 @@ impl World {
         self.server.publish(&subject.topic, number, channel);
     }
 
-    /// The storm is over: losses are told, and each channel gets a last publication.
-    async fn rest(&self, mut published: u64) -> u64 {
+    /// The storm is over: losses are told, and each channel gets a last publication. Nothing follows it that would give
+    /// it away where it was not heard.
+    async fn rest(&self, dice: &mut Dice, mut published: u64) -> u64 {
         sleep(Duration::from_secs(1)).await;
         while self.server.is_verifying() {
             self.server.verify();
+        }
+        for link in &self.links {
+            self.server.deafen(link, dice.below(2));
         }
         for subject in subjects() {
             for channel in &subject.channels {
