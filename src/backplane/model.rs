@@ -55,6 +55,6 @@ impl Model {
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
     pub(super) fn health(&self) -> Health {
-        Health { kind: "model", commands_down: Duration::ZERO, pubsub_down: Duration::ZERO }
+        Health { kind: "model", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO }
     }
 }
