@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     io::{Read, Write},
     net::TcpStream,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -61,6 +61,8 @@ struct Pipeline {
     stream: TcpStream,
     out: String,
     buffer: Vec<u8>,
+    /// Above the server's clock, so that every topic begins with the same one.
+    epoch: u64,
 }
 
 impl Pipeline {
@@ -68,7 +70,8 @@ impl Pipeline {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024] })
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + Duration::from_secs(3600);
+        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], epoch: since.as_millis() as u64 })
     }
 
     fn put(&mut self, words: &[&str]) {
@@ -99,7 +102,9 @@ impl Pipeline {
         for number in from..from + CALLS {
             let topic = number % TOPICS;
             let (stream, channel) = (format!("tg1:{{t:bench:{topic}}}:s"), format!("tg1:{{t:bench:{topic}}}:c"));
-            self.put(&["EVALSHA", digest, "2", &stream, &channel, payload, "1000", "0"]);
+            // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
+            let epoch = (self.epoch + u64::from(number >= TOPICS)).to_string();
+            self.put(&["EVALSHA", digest, "2", &stream, &channel, payload, "1000", &epoch, "0", "-", "3600", "0"]);
         }
         self.flush()
     }
