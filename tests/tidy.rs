@@ -91,7 +91,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
     ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/run.rs"]),
     ("clap", &["cli/"]),
-    ("tokio_tungstenite", &["cli/tail/"]),
+    ("tokio_tungstenite", &["cli/socket.rs", "cli/tail/"]),
     ("mio", &["cli/bench/"]),
     ("toml", &["config/", "cli/bench/"]),
     ("tracing_subscriber", &["telemetry.rs", "config/feeds.rs"]),

@@ -1,6 +1,7 @@
 //! The command line: one file a verb. Never anything that a replica does while it runs.
 
 pub mod bench;
+mod check;
 mod check_config;
 mod greeting;
 mod healthcheck;
@@ -8,6 +9,7 @@ mod http;
 mod publish;
 mod serve;
 mod settings;
+mod socket;
 mod tail;
 mod token;
 
@@ -23,6 +25,7 @@ Examples:
   tickgate tail ticker:BTCUSDT          watch a price
   tickgate check-config --config a.toml tell all that is wrong, or what is in force
   tickgate serve --config a.toml        a replica for production
+  tickgate check --config a.toml        does a running gateway do all that it should?
 
 Settings come from the shipped defaults, a file, the environment
 (TICKGATE__SERVER__LISTEN), and flags; the later one counts. Every key:
@@ -50,6 +53,7 @@ enum Verb {
     Token(token::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Check(check::Args),
     Healthcheck(healthcheck::Args),
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::Args),
@@ -63,6 +67,7 @@ impl Verb {
             Self::Token(args) => token::run(&args),
             Self::Publish(args) => block_on(publish::run(args)),
             Self::Tail(args) => block_on(tail::run(args)),
+            Self::Check(args) => block_on(check::run(args)),
             Self::Healthcheck(args) => block_on(healthcheck::run(args)),
             Self::Bench(args) => bench::run(&args).map_err(|failure| Failure::new(failure.to_string())),
         }

@@ -41,13 +41,27 @@ pub(super) struct Args {
 
 /// The body of `POST /api/v1/publish`.
 #[derive(serde::Serialize)]
-struct Entry<'a> {
-    channel: &'a str,
+pub(super) struct Entry<'a> {
+    pub channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    data: &'a RawValue,
+    pub user: Option<&'a str>,
+    pub data: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
-    msg_id: Option<&'a str>,
+    pub msg_id: Option<&'a str>,
+}
+
+impl Entry<'_> {
+    /// Publishes it over the operations listener at `url`; the gateway's answer.
+    pub(super) async fn publish(&self, url: &str, api_key: Option<&str>) -> Result<String, Failure> {
+        let body = serde_json::to_string(self).map_err(|error| Failure::new(error.to_string()))?;
+        let url = format!("{}/api/v1/publish", url.trim_end_matches('/'));
+        let call = Call { method: "POST", url: &url, api_key, body, timeout: Duration::from_secs(15) };
+        let (status, answer) = call.send().await?;
+        if !status.is_success() {
+            return Err(Failure::new(format!("not published: {}", explain(status.as_u16(), &answer))));
+        }
+        Ok(answer)
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -57,29 +71,24 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let read = std::io::stdin().read_to_string(&mut data);
         read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?;
     }
-    let call = Call {
-        method: "POST",
-        url: &format!("{}/api/v1/publish", args.url.trim_end_matches('/')),
-        api_key: args.api_key.as_deref(),
-        body: body(&args, &data)?,
-        timeout: Duration::from_secs(15),
+    let entry = Entry {
+        channel: &args.channel,
+        user: args.user.as_deref(),
+        data: object(&data)?,
+        msg_id: args.msg_id.as_deref(),
     };
-    let (status, answer) = call.send().await?;
-    if !status.is_success() {
-        return Err(Failure::new(format!("not published: {}", explain(status.as_u16(), &answer))));
-    }
+    let answer = entry.publish(&args.url, args.api_key.as_deref()).await?;
     print(&if args.json { answer.trim().to_owned() } else { outcome(&answer) })
 }
 
-/// The request, with the data exactly as it was written.
-fn body(args: &Args, data: &str) -> Result<String, Failure> {
+/// The data exactly as it was written.
+fn object(data: &str) -> Result<&RawValue, Failure> {
     let data: &RawValue =
         serde_json::from_str(data.trim()).map_err(|error| Failure::usage(format!("the data is not JSON: {error}")))?;
     if !data.get().starts_with('{') {
         return Err(Failure::usage("the data is not a JSON object: write {…}"));
     }
-    let entry = Entry { channel: &args.channel, user: args.user.as_deref(), data, msg_id: args.msg_id.as_deref() };
-    serde_json::to_string(&entry).map_err(|error| Failure::new(error.to_string()))
+    Ok(data)
 }
 
 /// What became of it, for people.
@@ -101,28 +110,18 @@ fn explain(status: u16, answer: &str) -> String {
 mod tests {
     use super::*;
 
-    fn args(user: Option<&str>) -> Args {
-        Args {
-            channel: "orders".into(),
-            data: String::new(),
-            user: user.map(Into::into),
-            msg_id: None,
-            url: String::new(),
-            api_key: None,
-            json: false,
-        }
-    }
-
     #[test]
     fn data_goes_out_as_it_was_written() {
-        let body = body(&args(Some("alice")), " {\"price\": 1.10, \"a\":1e400}\n").unwrap();
+        let data = object(" {\"price\": 1.10, \"a\":1e400}\n").unwrap();
+        let entry = Entry { channel: "orders", user: Some("alice"), data, msg_id: None };
+        let body = serde_json::to_string(&entry).unwrap();
         assert_eq!(body, r#"{"channel":"orders","user":"alice","data":{"price": 1.10, "a":1e400}}"#);
     }
 
     #[test]
     fn what_is_no_object_is_not_sent() {
         for data in ["", "[1]", "5", "{", "null"] {
-            assert_eq!(body(&args(None), data).unwrap_err().code, 2, "{data}");
+            assert_eq!(object(data).unwrap_err().code, 2, "{data}");
         }
     }
 

@@ -83,17 +83,27 @@ impl Signer {
     }
 
     fn of(args: &Args) -> Result<Self, Failure> {
-        if let Some(secret) = &args.secret {
-            return Ok(Self { secret: Secret::new(secret), issuer: None, audience: None });
+        match &args.secret {
+            Some(secret) => Ok(Self::of_secret(secret)),
+            None => Self::of_configured(&Config::load(&args.settings.sources())?.0),
         }
-        let (config, _) = Config::load(&args.settings.sources())?;
+    }
+
+    /// A secret that was given by itself.
+    pub(super) fn of_secret(secret: &str) -> Self {
+        Self { secret: Secret::new(secret), issuer: None, audience: None }
+    }
+
+    /// What a gateway accepts that was given the same secret by configuration; a secret of this process's own making
+    /// opens nothing.
+    pub(super) fn of_configured(config: &Config) -> Result<Self, Failure> {
         if config.secret_generated {
             return Err(Failure::usage(
                 "no secret: give one by --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development \
                  mode without one makes its own at each start, and prints a token)",
             ));
         }
-        Self::of_config(&config).ok_or_else(|| {
+        Self::of_config(config).ok_or_else(|| {
             Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens")
         })
     }

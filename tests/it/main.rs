@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bench;
+mod check;
 mod conformance;
 mod conformance_registry;
 mod events;

@@ -3,7 +3,10 @@
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::{WebSocketStream, accept_async};
+use tokio_tungstenite::{
+    WebSocketStream, accept_async,
+    tungstenite::{Message, protocol::CloseFrame},
+};
 
 use super::*;
 
@@ -88,46 +91,4 @@ async fn it_ends_when_everything_was_refused() {
     };
     let (tail, ()) = tokio::join!(tail, gateway);
     assert_eq!(tail, Err(Failure::new("nothing subscribed: orders: not allowed")));
-}
-
-#[tokio::test]
-async fn a_token_goes_in_a_header_and_never_in_the_address() {
-    let args = Args { token: Some("a.b.c".into()), ..args("127.0.0.1:9".parse().unwrap()) };
-    let tail = Tail::new(args);
-    let request = tail.request().unwrap();
-    assert_eq!(request.headers()["authorization"], "Bearer a.b.c");
-    assert!(!request.uri().to_string().contains("a.b.c") && !format!("{request:?}").contains("a.b.c"));
-}
-
-fn after(number: u16) -> End {
-    closed(Some(&CloseFrame { code: number.into(), reason: "so".into() }), Some(Duration::from_secs(2)))
-}
-
-#[test]
-fn the_rule_of_the_codes_decides_whether_to_come_back() {
-    for number in [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104] {
-        assert!(matches!(after(number), End::Lost { hint: Some(_), .. }), "{number}");
-    }
-    for number in [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004, 4500, 4501, 4999] {
-        assert!(matches!(after(number), End::Refused(_)), "{number}");
-    }
-    let End::Refused(why) = after(4501) else { panic!("refused") };
-    assert_eq!(why, "closed 4501 superseded: so");
-}
-
-#[test]
-fn a_refused_handshake_is_tried_again_when_the_gateway_says_so() {
-    let response = |status: u16| {
-        let body = br#"{"detail":"full"}"#.to_vec();
-        tokio_tungstenite::tungstenite::http::Response::builder()
-            .status(status)
-            .header("retry-after", "7")
-            .body(Some(body))
-            .unwrap()
-    };
-    assert!(matches!(refusal(&response(503)), End::Lost { hint: Some(hint), .. } if hint.as_secs() == 7));
-    assert!(matches!(refusal(&response(429)), End::Lost { .. }));
-    for status in [400, 401, 403, 404] {
-        assert!(matches!(refusal(&response(status)), End::Refused(why) if why.ends_with(": full")), "{status}");
-    }
 }

@@ -174,6 +174,10 @@ impl Replica {
         self.public
     }
 
+    pub const fn operations_address(&self) -> SocketAddr {
+        self.operations
+    }
+
     /// A connection to be opened at the path.
     pub fn connect(&self, path: &str) -> Request {
         Request::new(self.public, path)
