@@ -14,8 +14,8 @@ use tickgate::{
     backplane::{Backplane, Memory},
     config::{Auth, Config, Secret, Sources},
     hub::{
-        Form, FormKind, Hub, Interest, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits, Settings,
-        Shared, Socket,
+        Batch, Form, FormKind, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits,
+        Settings, Shared, Socket, Step,
     },
     metrics::Metrics,
     model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId},
@@ -109,6 +109,24 @@ impl Stage {
     }
 }
 
+fn encoding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode a batch");
+    let form = Form { kind: FormKind::WebSocket, channel: Some("trades:BTCUSDT".into()) };
+    for count in [1_u64, 32] {
+        let message = |seq| {
+            let content = Content::Data(Bytes::from_static(PAYLOAD));
+            let id = Some(StreamId::new(1_763_700_000_000, seq));
+            Step::Message(Arc::new(Message { id, prev: None, published_ms: 0, channel: None, content }))
+        };
+        let steps: Vec<_> = (0..count).map(message).collect();
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| Batch::encode(&form, StreamId::ZERO, black_box(&steps), None, Mark::default()));
+        });
+    }
+    group.finish();
+}
+
 fn fan_out(criterion: &mut Criterion) {
     let runtime = runtime();
     let _inside = runtime.enter();
@@ -159,5 +177,5 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-criterion_group!(benches, hole_check, fan_out, token);
+criterion_group!(benches, hole_check, encoding, fan_out, token);
 criterion_main!(benches);

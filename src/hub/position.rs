@@ -44,6 +44,13 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Whether it tells of publications that the server lost.
+    pub(super) fn is_loss(&self) -> bool {
+        matches!(self, Self::Message(message) if matches!(message.content, Content::Lost { .. }))
+    }
+}
+
 /// What to do with an arriving message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    model::{StreamId, Topic},
+    model::{Class, StreamId, Topic},
     tasks::Stop,
 };
 
@@ -140,22 +140,13 @@ impl Shard {
         for mail in mail {
             match mail {
                 Mail::Step { after, step } => {
-                    if run.steps.is_empty() {
-                        run.after = after;
+                    // A loss stays beside the value before it: what replaces the value does not replace that.
+                    let apart = topic.rule.class == Class::State && step.is_loss();
+                    if apart {
+                        run.offer(&groups, topic, round);
                     }
-                    // A gap goes with the message behind it, which is what moves the position.
-                    let whole = match &step {
-                        Step::Message(message) => {
-                            newest_ms = newest_ms.max(message.published_ms);
-                            true
-                        }
-                        Step::Gap { reason, .. } => {
-                            self.metrics.gaps_total.of(label(*reason)).inc_by(lane.count() as u64);
-                            false
-                        }
-                    };
-                    run.steps.push(step);
-                    if whole && run.steps.len() >= BATCH_MAX {
+                    newest_ms = newest_ms.max(self.note(lane, &step));
+                    if run.add(after, step) || apart {
                         run.offer(&groups, topic, round);
                     }
                 }
@@ -178,6 +169,17 @@ impl Shard {
         }
         run.offer(&groups, topic, round);
         newest_ms
+    }
+
+    /// Counts the gaps told. Returns when the publication was accepted, where that is known.
+    fn note(&self, lane: &Lane, step: &Step) -> u64 {
+        match step {
+            Step::Message(message) => message.published_ms,
+            Step::Gap { reason, .. } => {
+                self.metrics.gaps_total.of(label(*reason)).inc_by(lane.count() as u64);
+                0
+            }
+        }
     }
 
     /// Sends held-back values whose time has come.
@@ -222,6 +224,16 @@ struct Run {
 }
 
 impl Run {
+    /// True when it is long enough. A gap goes with the message behind it, which is what moves the position.
+    fn add(&mut self, after: StreamId, step: Step) -> bool {
+        if self.steps.is_empty() {
+            self.after = after;
+        }
+        let whole = matches!(step, Step::Message(_));
+        self.steps.push(step);
+        whole && self.steps.len() >= BATCH_MAX
+    }
+
     fn offer(&mut self, groups: &[Group], topic: &Arc<Followed>, round: &mut Round) {
         if self.steps.is_empty() {
             return;
@@ -332,3 +344,7 @@ impl super::topic::Pace {
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

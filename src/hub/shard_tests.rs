@@ -1,0 +1,275 @@
+use std::task::{Context, Wake};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::{
+    backplane::Page,
+    hub::{
+        FormKind, MemorySocket, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
+        queue::Stage,
+        topic::{Joining, Todo},
+    },
+    model::{Class, Content, Message, Pattern, TopicRule, UserId},
+};
+
+const RING: RingLimits = RingLimits { messages_max: 256, bytes_max: 1 << 20 };
+
+fn id(seq: u64) -> StreamId {
+    StreamId::new(1, seq)
+}
+
+fn message(seq: u64, channel: Option<&str>) -> Message {
+    let content = Content::Data(Bytes::from_static(b"{}"));
+    Message { id: Some(id(seq)), prev: None, published_ms: 0, channel: channel.map(Into::into), content }
+}
+
+/// One topic on one shard, without a backplane: what arrives is handed over by hand.
+struct Scene {
+    topic: Arc<Followed>,
+    shards: [Arc<Shard>; 1],
+    round: Round,
+    form: Form,
+    shared: Arc<Shared>,
+}
+
+impl Scene {
+    /// At position 0.
+    fn new(class: Class) -> Self {
+        let metrics = Metrics::new();
+        let rule = TopicRule {
+            pattern: Pattern::new("*").unwrap(),
+            class,
+            retain_max: 100,
+            retain_ttl: Duration::ZERO,
+            wait_replicas: 0,
+            wait_aof: false,
+        };
+        let private = class == Class::Reliable;
+        let name =
+            if private { Topic::user_stream(&UserId::new("alice").unwrap()) } else { Topic::public("a").unwrap() };
+        let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
+        let shards = [Shard::new(0, metrics.clone())];
+        assert_eq!(topic.compared(id(0), &shards), Todo::Nothing);
+        let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| "a".into()) };
+        let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
+        Self { topic, shards, round: Round::default(), form, shared: Arc::new(Shared { limits, metrics }) }
+    }
+
+    fn client(&self, room: usize) -> Arc<Outbox> {
+        let memory = MemorySocket { room, keep: true, ..MemorySocket::default() };
+        Outbox::new(Socket::Memory(Mutex::new(memory)), self.shared.clone())
+    }
+
+    fn open(&self, outbox: &Outbox) -> SlotId {
+        let (class, stage, form) = (self.topic.rule.class, Stage::Lagging, self.form.clone());
+        let (queued, written) = (id(0), id(0));
+        outbox.open(Slot { class, urgent: false, counted: true, form, stage, ticket: 0, queued, written })
+    }
+
+    fn join(&self, member: &Member) {
+        let joining = Joining { member, form: &self.form, shard: 0, fresh: true };
+        assert!(self.topic.join(joining, id(0), false, &self.shards));
+    }
+
+    /// A client that is subscribed, and whose socket takes everything.
+    fn subscriber(&self, narrowed: Option<Arc<Narrowed>>) -> Member {
+        let outbox = self.client(usize::MAX);
+        let member = Member { slot: self.open(&outbox), outbox, narrowed };
+        self.join(&member);
+        member
+    }
+
+    fn arrive(&self, seq: u64, channel: Option<&str>) -> Todo {
+        self.topic.arrived(message(seq, channel), &self.shards)
+    }
+
+    async fn fan_out(&mut self) {
+        let shard = self.shards[0].clone();
+        shard.fan_out(&mut self.round).await;
+    }
+}
+
+/// What a client saw: ids, `<after>..<before>` for gaps, `+n` behind what stands for n others.
+fn seen(outbox: &Outbox) -> Vec<String> {
+    let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
+    let text = String::from_utf8_lossy(&memory.lock().written).into_owned();
+    let seq = |id: &str| id.trim_start_matches("1-").to_owned();
+    let field = |frame: &str, name: &str| {
+        frame
+            .split(&format!("\"{name}\":"))
+            .nth(1)
+            .map(|rest| rest.split([',', '}']).next().unwrap().trim_matches('"').to_owned())
+    };
+    let one = |frame: &str| {
+        if let Some(after) = field(frame, "after") {
+            return format!("{}..{}", seq(&after), seq(&field(frame, "before").unwrap()));
+        }
+        let conflated = field(frame, "conflated").map_or(String::new(), |count| format!("+{count}"));
+        format!("{}{conflated}", seq(&field(frame, "id").unwrap()))
+    };
+    text.split('{').filter(|part| part.contains("\"channel\"")).map(one).collect()
+}
+
+#[tokio::test]
+async fn everyone_gets_every_message_once() {
+    let mut stage = Scene::new(Class::Event);
+    let clients: Vec<_> = (0..3).map(|_| stage.subscriber(None)).collect();
+    for seq in 1..=200 {
+        assert_eq!(stage.arrive(seq, None), Todo::Nothing);
+    }
+    stage.fan_out().await;
+    let expected: Vec<_> = (1..=200).map(|seq| seq.to_string()).collect();
+    for client in &clients {
+        assert_eq!(seen(&client.outbox), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_told_wherever_a_batch_ends() {
+    for before in BATCH_MAX as u64 - 2..=BATCH_MAX as u64 + 2 {
+        let mut stage = Scene::new(Class::Event);
+        let client = stage.subscriber(None);
+        for seq in 1..=before {
+            stage.arrive(seq, None);
+        }
+        assert_eq!(stage.arrive(before + 9, None), Todo::Read);
+        let asked = stage.topic.ask();
+        let page = Page { messages: vec![Arc::new(message(before + 9, None))], contiguous: false, more: false };
+        stage.topic.filled(asked, &page, &stage.shards);
+        stage.fan_out().await;
+        let all = seen(&client.outbox);
+        assert_eq!(all[before as usize..], [format!("{before}..{}", before + 9), (before + 9).to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn who_joins_gets_what_came_since_and_no_more() {
+    let mut stage = Scene::new(Class::Event);
+    let early = stage.subscriber(None);
+    stage.arrive(1, None);
+    stage.arrive(2, None);
+    let late = stage.subscriber(None);
+    stage.arrive(3, None);
+    stage.fan_out().await;
+    assert_eq!(seen(&early.outbox), ["1", "2", "3"]);
+    assert_eq!(seen(&late.outbox), ["1", "2", "3"], "the ring brings what its cursor lacks");
+}
+
+#[tokio::test]
+async fn who_leaves_before_joining_is_never_counted() {
+    let mut stage = Scene::new(Class::Event);
+    let gone = stage.subscriber(None);
+    gone.outbox.close_slot(gone.slot);
+    stage.topic.leave(&gone.outbox, gone.slot, 0);
+    stage.arrive(1, None);
+    stage.fan_out().await;
+    assert_eq!(seen(&gone.outbox), Vec::<String>::new());
+    assert_eq!(stage.topic.lane(0).count(), 0);
+}
+
+#[tokio::test]
+async fn a_user_gets_the_channels_that_are_wanted() {
+    let mut stage = Scene::new(Class::Reliable);
+    let channels = |all: &[&str]| Some(Narrowed::new(Some(all.iter().map(|c| Arc::from(*c)).collect()), None));
+    let (orders, both) = (stage.subscriber(channels(&["orders"])), stage.subscriber(channels(&["orders", "alerts"])));
+    stage.arrive(1, Some("orders"));
+    stage.arrive(2, Some("alerts"));
+    stage.arrive(3, Some("orders"));
+    stage.fan_out().await;
+    assert_eq!(seen(&orders.outbox), ["1", "3"]);
+    assert_eq!(seen(&both.outbox), ["1", "2", "3"]);
+    assert_eq!(orders.outbox.queued(orders.slot), Some(id(3)), "what is filtered out moves the position too");
+}
+
+#[test]
+fn a_pace_lets_one_value_through_and_holds_the_newest_of_the_rest() {
+    let form = Form { kind: FormKind::WebSocket, channel: Some("a".into()) };
+    let value = |seq: u64| {
+        let step = Step::Message(Arc::new(message(seq, None)));
+        Arc::new(Batch::encode(&form, id(seq - 1), &[step], None, Mark::default()))
+    };
+    let narrowed = Narrowed::new(None, Some(Duration::from_millis(100)));
+    assert_eq!(narrowed.admit(value(1), 1_000).map(|b| b.last), Some(id(1)));
+    assert!(narrowed.admit(value(2), 1_001).is_none());
+    assert!(narrowed.admit(value(3), 1_099).is_none());
+    assert!(narrowed.release(1_099).is_none());
+    let released = narrowed.release(1_100).unwrap();
+    assert_eq!((released.last, released.count, released.skipped), (id(3), 1, 1));
+    assert!(!narrowed.is_holding());
+    assert!(narrowed.release(9_999).is_none());
+    assert_eq!(narrowed.admit(value(4), 1_200).map(|b| b.last), Some(id(4)));
+}
+
+#[tokio::test]
+async fn a_held_value_survives_a_change_of_pace() {
+    let mut stage = Scene::new(Class::State);
+    let slow = |millis| Some(Narrowed::new(None, Some(Duration::from_millis(millis))));
+    let member = stage.subscriber(slow(1 << 40));
+    for seq in 1..=3 {
+        stage.arrive(seq, None);
+        stage.fan_out().await;
+    }
+    assert_eq!(seen(&member.outbox), ["1"]);
+    stage.topic.change(Member { narrowed: None, ..member.clone() }, 0, &stage.shards);
+    stage.fan_out().await;
+    assert_eq!(seen(&member.outbox), ["1", "3+1"]);
+}
+
+#[tokio::test]
+async fn a_loss_is_told_behind_the_value_that_was_held() {
+    let mut stage = Scene::new(Class::State);
+    let member = stage.subscriber(Some(Narrowed::new(None, Some(Duration::from_secs(1 << 40)))));
+    stage.arrive(1, None);
+    stage.arrive(2, None);
+    stage.fan_out().await;
+    stage.arrive(3, None);
+    let marker = Message { content: Content::Lost { after: id(3), before: id(9) }, ..message(9, None) };
+    stage.topic.arrived(marker, &stage.shards);
+    stage.fan_out().await;
+    let all = seen(&member.outbox);
+    assert_eq!(all.last().map(String::as_str), Some("3..9"), "{all:?}");
+    assert!(all[all.len() - 2].starts_with('3'), "{all:?}");
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
+    let stage = Scene::new(Class::Reliable);
+    let outbox = stage.client(usize::MAX);
+    let slot = stage.open(&outbox);
+    let ticket = outbox.joining(slot).unwrap();
+    outbox.join(slot, ticket, None);
+    let woken = Arc::new(Woken::default());
+    let waker = woken.clone().into();
+    outbox.register(&Context::from_waker(&waker));
+    let steps = [Step::Message(Arc::new(message(7, Some("orders"))))];
+    let hole = Arc::new(Batch::encode(&stage.form, id(6), &steps, None, Mark::default()));
+    assert!(!outbox.offer(slot, &hole));
+    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+    assert_eq!(outbox.lagging(), Some((slot, id(0))));
+}
+
+#[tokio::test]
+async fn a_socket_that_breaks_in_the_middle_of_a_frame_ends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (near, _) = listener.accept().await.unwrap();
+    let outbox = Outbox::new(Socket::Tcp(near), Scene::new(Class::Event).shared);
+    // More than any buffer takes, so that a frame is under way.
+    outbox.send(Bytes::from(vec![b'x'; 64 << 20]));
+    assert!(outbox.progress().1, "the socket is behind");
+    socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(far);
+    std::future::poll_fn(|cx| outbox.poll_flush(cx)).await;
+    assert!(outbox.look().shut);
+}
