@@ -161,7 +161,10 @@ fn build_gateway(
     let local = local(&config, &replica, &links, &hub, lifecycle);
     let registry = match link {
         Some(link) => Registry::redis(link, local, &tasks),
-        None => Registry::memory(local),
+        None => {
+            metrics.replicas.set(1);
+            Registry::memory(local)
+        }
     };
     let limits = &config.limits;
     let publish_limits =

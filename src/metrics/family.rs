@@ -151,6 +151,35 @@ impl<L: Labels, M: Child> Declared for Family<L, M> {
     }
 }
 
+/// A gauge whose children are exported from the time on that somebody asks for them: what a replica does not have, it
+/// does not export as 0.
+#[derive(Debug)]
+pub struct Sparse<L> {
+    gauges: IntGaugeVec,
+    labels: PhantomData<fn(L)>,
+}
+
+impl<L: Labels> Sparse<L> {
+    /// The child of these label values. A lookup: not for a hot path.
+    #[must_use]
+    pub fn of(&self, labels: L) -> IntGauge {
+        self.gauges.with_label_values(&L::values(labels.index()))
+    }
+}
+
+impl<L: Labels> Declared for Sparse<L> {
+    const KIND: &'static str = "gauge";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        Family::<L, IntGauge>::labels()
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        let gauges = register(registry, IntGaugeVec::new(spec.opts(), L::NAMES), spec.name);
+        Self { gauges, labels: PhantomData }
+    }
+}
+
 /// A gauge by configured endpoint. The names are bounded by the configuration, not by an enum.
 #[derive(Debug)]
 pub struct ByEndpoint(IntGaugeVec);

@@ -11,7 +11,7 @@ mod held;
 mod labels;
 mod process;
 
-pub use family::{ByEndpoint, Family};
+pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
     AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, Replay, Route,
@@ -108,7 +108,7 @@ metrics! {
     replayed_messages_total: IntCounter = "Messages sent again to clients that missed them.";
     replay_duration_seconds: Histogram [LATENCY] = "From a request for missed messages until they are gathered.";
 
-    redis_up: Family<Link, IntGauge> = "1 while the link to Redis works.";
+    redis_up: Sparse<Link> = "1 while the link to Redis works; absent without Redis.";
     redis_reconnects_total: Family<Link, IntCounter> = "Links to Redis made anew.";
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
     redis_publish_duration_seconds: Histogram [LATENCY] = "From a publication's hand-over to Redis to its answer.";
@@ -157,6 +157,7 @@ mod tests {
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
         metrics.connections.resolve("trading").set(1);
+        metrics.redis_up.of(Link::Command).set(1);
         metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }
 

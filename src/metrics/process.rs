@@ -2,10 +2,11 @@
 //! figure of a connection or topic.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
 use super::Metrics;
@@ -36,15 +37,25 @@ pub(super) fn register(registry: &Registry) {
     }
 }
 
-/// Counts every panic of the process from now on, and still reports it as before. Called once by a program; tests that
-/// run several replicas in one process leave it.
+/// Those who count the panics of this process: its replicas, of which tests run several.
+static COUNTING: Mutex<Vec<Weak<Metrics>>> = Mutex::new(Vec::new());
+static HOOK: Once = Once::new();
+
+/// Counts every panic of the process from now on, for as long as the metrics live; it is reported as before.
 pub fn count_panics(metrics: &Arc<Metrics>) {
-    let panics = metrics.panics_total.clone();
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        panics.inc();
-        report(info);
-    }));
+    let mut counting = COUNTING.lock();
+    counting.retain(|metrics| metrics.strong_count() > 0);
+    counting.push(Arc::downgrade(metrics));
+    drop(counting);
+    HOOK.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            for metrics in COUNTING.lock().iter().filter_map(Weak::upgrade) {
+                metrics.panics_total.inc();
+            }
+            report(info);
+        }));
+    });
 }
 
 /// Observes how late timers fire, until the replica stops.
@@ -63,6 +74,22 @@ pub async fn watch_event_loop(metrics: Arc<Metrics>, mut stop: Stop) {
 mod tests {
     use super::*;
     use crate::tasks::Tasks;
+
+    #[test]
+    fn every_replica_counts_the_panics_of_its_process_as_long_as_it_is_there() {
+        let (one, other, gone) = (Metrics::new(), Metrics::new(), Metrics::new());
+        for metrics in [&one, &other, &gone] {
+            count_panics(metrics);
+        }
+        let left = Arc::downgrade(&gone);
+        drop(gone);
+        assert!(left.upgrade().is_none(), "counting keeps nobody alive");
+        let counts = || [one.panics_total.get(), other.panics_total.get()];
+        let before = counts();
+        assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+        // Other tests of this process may panic on purpose as well.
+        assert!(counts().iter().zip(before).all(|(after, before)| *after > before), "{before:?} {:?}", counts());
+    }
 
     #[tokio::test]
     async fn the_event_loop_is_watched_until_the_stop() {

@@ -39,7 +39,11 @@ pub use failure::Failure;
 pub use keys::Keys;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
 
-use crate::{config, metrics::Metrics, tasks::Tasks};
+use crate::{
+    config,
+    metrics::{Link, Metrics},
+    tasks::Tasks,
+};
 use subscriptions::Subscriptions;
 
 /// The links of one replica. Cheap to clone.
@@ -103,6 +107,9 @@ impl RedisLink {
     #[must_use]
     pub fn start(config: &config::Redis, tasks: &Tasks, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
+        for link in Link::ALL {
+            metrics.redis_up.of(*link).set(0);
+        }
         let keys = Keys::new(&config.prefix);
         let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
         let shared = Arc::new(Shared {

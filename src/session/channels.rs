@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     auth::Identity,
     config::{self, Profile, Scope},
-    model::{Class, Topic, TopicRule, TopicRules, check_name},
+    model::{Topic, TopicRule, TopicRules, check_name},
     protocol::code::ErrorCode,
 };
 
@@ -76,13 +76,8 @@ impl View<'_> {
                 (topic.clone(), self.topics.of_topic(&topic), false)
             }
             Scope::Private => {
-                let user = &self.identity?.user;
-                let rule = self.topics.of_name(channel);
-                if rule.class == Class::Reliable {
-                    (Topic::user_stream(user), self.topics.user_stream(), true)
-                } else {
-                    (Topic::private(user, channel), rule, false)
-                }
+                let private = self.topics.of_private(&self.identity?.user, channel);
+                (private.topic, private.rule, private.in_user_stream)
             }
         };
         Some(Resolved { channel: channel.into(), topic, rule: rule.clone(), in_user_stream })

@@ -32,6 +32,22 @@ async fn the_root_names_the_service_and_its_endpoints() {
 }
 
 #[tokio::test]
+async fn a_replica_without_redis_is_one_and_has_no_link_that_could_be_down() {
+    let alone = Replica::alone().await;
+    assert_eq!(alone.metric("tickgate_replicas").await, 1.0);
+    let mut server = RedisServer::start();
+    let linked = Replica::on(&server).await;
+    server.kill();
+    eventually("both links to be down", async || {
+        let up = async |link: &str| linked.metric(&format!("tickgate_redis_up{{link=\"{link}\"}}")).await;
+        (up("command").await + up("pubsub").await == 0.0).then_some(())
+    })
+    .await;
+    let exports = async |replica: &Replica| replica.api_get("/metrics").await.body.contains("tickgate_redis_up{");
+    assert!(exports(&linked).await && !exports(&alone).await, "no link, no figure of it");
+}
+
+#[tokio::test]
 async fn probes_tell_life_and_readiness_apart() {
     let mut server = RedisServer::start();
     let settings = "[readiness]\nredis_grace = \"1s\"\n[redis]\ncanary_interval = \"300ms\"\ncanary_timeout = \"1s\"";
