@@ -25,6 +25,7 @@ use super::{
     pulse::Pulse,
     run::{Connection, refusal, text},
     subscriptions::Subscriptions,
+    wire::{self, Wire},
 };
 use crate::{
     config::Dialect,
@@ -154,7 +155,7 @@ impl Endpoint {
             pulse.await_token(now_ms, &gateway.beats);
         }
         let dialect = self.profile.dialect;
-        let link = Arc::new(Link::new(outbox, id, dialect, pulse, now_ms));
+        let link = Arc::new(Link::new(outbox.clone(), id, dialect, pulse, now_ms));
         let bucket = identity.as_ref().map(|identity| gateway.users.share(&identity.user));
         if let Some(identity) = identity {
             link.set_user(identity.user.clone());
@@ -171,7 +172,7 @@ impl Endpoint {
             gateway: gateway.clone(),
             link: link.clone(),
             session,
-            reader,
+            wire: Wire::new(outbox, reader),
             bucket,
             permit,
             gauge: self.gauge,
@@ -199,7 +200,7 @@ impl Endpoint {
         self.gateway.metrics.close_frames_total.of(crate::metrics::Code::of(code.number())).inc();
         self.gateway.tasks.spawn("refusal", async move {
             if let Some((stream, _)) = taken_over(on_upgrade).await {
-                super::run::refuse(stream, refusal(code, reason)).await;
+                wire::refuse(stream, refusal(code, reason)).await;
             }
         });
         switching(upgrade)
@@ -272,15 +273,17 @@ pub(super) fn info(link: &Link, replica: &ReplicaId, profile: &str) -> Connectio
     }
 }
 
-/// The TCP stream under an upgraded connection, and what was read ahead.
-async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+/// The TCP stream under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.
+pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     // A copy: the buffer itself would pin hyper's whole read buffer for the life of the connection.
     Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
-fn switching(upgrade: &Upgrade) -> Response {
+/// The answer that makes a request a WebSocket.
+#[must_use]
+pub fn switching(upgrade: &Upgrade) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

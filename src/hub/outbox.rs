@@ -37,7 +37,7 @@ pub struct Outbox {
     waker: AtomicWaker,
     /// Bytes written so far: whether a slow socket moves at all.
     progress: AtomicU64,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What all outboxes of a replica have in common.

@@ -1,18 +1,14 @@
 //! Too much of what is allowed: it is answered or refused by its limit, at a bounded cost.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
-    eventually, http,
-    replica::{API_KEY, Replica},
+    eventually,
+    redis::RedisServer,
+    replica::Replica,
     wire::{Heard, PING, PONG, TEXT, Wire, frame, upgrade_request},
 };
 
@@ -145,83 +141,32 @@ async fn connections_of_one_address_are_bounded_and_given_back() {
     replica.market().await;
 }
 
-/// A gateway in a process of its own, whose memory is its alone.
-struct Process {
-    child: Child,
-    /// Kept, since a program without a reader of its output ends.
-    _output: BufReader<ChildStdout>,
-    public: SocketAddr,
-    operations: SocketAddr,
-}
-
-impl Process {
-    fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tickgate"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"])
-            .env("TICKGATE__AUTH__API_KEYS", API_KEY)
-            .env("TICKGATE__FEEDS__SYNTHETIC__ENABLED", "off")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the gateway to start");
-        let mut output = BufReader::new(child.stdout.take().expect("its greeting"));
-        let (mut public, mut operations, mut line) = (None, None, String::new());
-        while output.read_line(&mut line).is_ok_and(|count| count > 0) {
-            let address = |scheme: &str| line.split_once(scheme)?.1.split_whitespace().next()?.parse().ok();
-            public = public.or_else(|| address("ws://"));
-            operations = operations.or_else(|| address("http://"));
-            if let (Some(public), Some(operations)) = (public, operations) {
-                return Self { child, _output: output, public, operations };
-            }
-            line.clear();
-        }
-        let ended = child.wait();
-        panic!("the gateway did not say where it is: {ended:?}");
-    }
-
-    async fn metric(&self, name: &str) -> f64 {
-        let answer = http::send(self.operations, "GET", "/metrics", &[("x-api-key", API_KEY)], None).await;
-        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-
-    /// Publishes to each of the channels, in one batch.
-    async fn publish(&self, channels: &[&str], data: &Value) {
-        let publications: Vec<_> = channels.iter().map(|channel| json!({"channel": channel, "data": data})).collect();
-        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
-        let body = json!({ "publications": publications }).to_string();
-        let answer = http::send(self.operations, "POST", "/api/v1/publish/batch", &headers, Some(body)).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn clients_that_never_read_while_ten_megabytes_arrive_cost_what_their_outboxes_may_hold() {
     const CLIENTS: usize = 20;
-    let gateway = Process::start();
+    let server = RedisServer::start();
+    // In a process of its own, whose memory is its alone.
+    let gateway = Replica::process(&server, "").await;
     let channels = ["ticker:BIG", "trades:BIG"];
     let text = "x".repeat(10_000);
-    let publish = async |number: u32| gateway.publish(&channels, &json!({"number": number, "text": text})).await;
-    let mut reader = Wire::upgraded(gateway.public, "/ws/market").await;
+    let publish = async |number: u32| {
+        let data = json!({"number": number, "text": text});
+        let publications: Vec<_> = channels.iter().map(|channel| json!({"channel": channel, "data": data})).collect();
+        let answer = gateway.api_post("/api/v1/publish/batch", json!({ "publications": publications })).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let mut reader = Wire::upgraded(gateway.address(), "/ws/market").await;
     reader.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BIG"]}"#)).await;
     assert_eq!(reader.hear_json().await["type"], "connection_established");
     assert_eq!(reader.hear_json().await["type"], "subscribed");
-    // What the topics themselves retain is there before anybody is slow.
+    // What the replica remembers of the topics themselves is there before anybody is slow.
     for number in 0..1_100 {
         publish(number).await;
         assert_eq!(reader.hear_json().await["number"], number);
     }
     let mut idle = Vec::new();
     for _ in 0..CLIENTS {
-        let mut wire = Wire::connect(gateway.public).await;
+        let mut wire = Wire::connect(gateway.address()).await;
         wire.set_receive_buffer(4_096);
         wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
         assert_eq!(wire.answer_head().await.expect("an answer").0, 101);

@@ -1,0 +1,210 @@
+//! A WebSocket on its socket: what comes in becomes events, what waits goes out, and the end is told. An idle one holds
+//! nothing but its state: the read buffer belongs to the thread. Never knows of sessions or dialects.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    net::Shutdown,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+use super::frame::{Event, Reader};
+use crate::{
+    hub::{Close, Outbox, Socket},
+    metrics::{self, Disconnect},
+    protocol::frame,
+};
+
+/// Bytes read in one go; one such buffer per thread.
+const READ_BYTES: usize = 64 * 1024;
+/// After a Close, what the client still sends is read and thrown away for so long: a socket that is closed with unread
+/// input is reset, and the reset can destroy the Close frame.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long what waits may take to go out before a planned end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Both directions of one WebSocket: it reads, and the outbox writes.
+#[derive(Debug)]
+pub struct Wire {
+    outbox: Arc<Outbox>,
+    reader: Reader,
+}
+
+/// Why the task of a wire wakes.
+#[derive(Debug)]
+pub enum Wake {
+    Readable,
+    /// A subscription is to be caught up.
+    Lagging,
+    /// Someone wants the connection closed.
+    Asked(Close),
+    /// The socket is broken.
+    Gone,
+}
+
+/// How a read ended.
+#[derive(Debug)]
+pub enum Read {
+    /// More may come.
+    More,
+    /// The client went away without a Close.
+    Gone,
+    /// The connection is to be closed with this: the client closed, broke the protocol, or `on_event` wants it.
+    Close(Close),
+}
+
+impl Wire {
+    /// Over an outbox that writes to TCP.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>, reader: Reader) -> Self {
+        let wire = Self { outbox, reader };
+        wire.release_stale_wakers();
+        wire
+    }
+
+    /// What read the request before may have left its wakers with the socket: they would keep its memory.
+    fn release_stale_wakers(&self) {
+        if let Socket::Tcp(stream) = self.outbox.socket() {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = stream.poll_read_ready(&mut cx);
+            let _ = stream.poll_write_ready(&mut cx);
+        }
+    }
+
+    /// Writes what waits, until there is something to be done.
+    pub fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let outbox = &self.outbox;
+        outbox.register(cx);
+        let flushed = outbox.poll_flush(cx);
+        let look = outbox.look();
+        if let Some(close) = look.asked {
+            return Poll::Ready(Wake::Asked(close));
+        }
+        if look.shut {
+            return Poll::Ready(Wake::Gone);
+        }
+        // A client that does not read its replies is not read from either.
+        if (flushed.is_ready() || !look.full) && self.stream().poll_read_ready(cx).is_ready() {
+            return Poll::Ready(Wake::Readable);
+        }
+        if look.lagging { Poll::Ready(Wake::Lagging) } else { Poll::Pending }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match self.outbox.socket() {
+            Socket::Tcp(stream) => stream,
+            Socket::Body(_) | Socket::Memory(_) => unreachable!("a WebSocket's outbox writes to TCP"),
+        }
+    }
+
+    /// Reads once, and hands over the texts, binaries and pongs that came. Pings are answered here.
+    pub fn read(&mut self, on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Read {
+        READ_BUFFER.with_borrow_mut(|buffer| match self.stream().try_read(buffer) {
+            Ok(0) => Read::Gone,
+            Ok(count) => self.take_in(&mut buffer[..count], on_event).map_or(Read::More, Read::Close),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::More,
+            Err(_) => Read::Gone,
+        })
+    }
+
+    /// Takes bytes that were read from the socket; the close, where one of them asks for it.
+    pub fn take_in(&mut self, input: &mut [u8], on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Option<Close> {
+        self.outbox.shared.metrics.received_bytes_total.inc_by(input.len() as u64);
+        // Pings in a row are answered together: a flood of them must not cost a system call each.
+        let mut pongs = BytesMut::new();
+        let close = self.decode(input, on_event, &mut pongs);
+        send(&self.outbox, &mut pongs);
+        close
+    }
+
+    fn decode(
+        &mut self,
+        input: &mut [u8],
+        mut on_event: impl FnMut(Event<'_>) -> Option<Close>,
+        pongs: &mut BytesMut,
+    ) -> Option<Close> {
+        let mut feed = self.reader.feed(input);
+        while let Some(event) = feed.next() {
+            match event {
+                Ok(Event::Ping(payload)) => frame::pong(pongs, payload),
+                Ok(Event::Close(code, _)) => {
+                    return Some(Close { code: code.unwrap_or(0), reason: String::new(), cause: Disconnect::Client });
+                }
+                Ok(event) => {
+                    // What came first is answered first.
+                    send(&self.outbox, pongs);
+                    let close = on_event(event);
+                    if close.is_some() {
+                        return close;
+                    }
+                }
+                Err(violation) => {
+                    let cause = if violation.code == 1009 { Disconnect::TooBig } else { Disconnect::Protocol };
+                    return Some(Close { code: violation.code, reason: violation.reason.into(), cause });
+                }
+            }
+        }
+        None
+    }
+
+    /// Sends the Close frame after what waits, and gives the client a moment to see it.
+    pub async fn say_goodbye(&self, close: &Close) {
+        let mut out = BytesMut::with_capacity(close.reason.len() + 4);
+        if close.code == 0 {
+            frame::close_empty(&mut out);
+        } else {
+            frame::close_number(&mut out, close.code, &close.reason);
+        }
+        let outbox = &self.outbox;
+        outbox.shared.metrics.close_frames_total.of(metrics::Code::of(close.code)).inc();
+        // Only a planned end waits for what is queued; who broke the rules or does not read has no claim to it.
+        let keep = !matches!(close.cause, Disconnect::Protocol | Disconnect::TooBig | Disconnect::SlowConsumer);
+        outbox.shut(Some(out.freeze()), keep);
+        let _ = timeout(FLUSH_TIMEOUT, poll_fn(|cx| outbox.poll_flush(cx))).await;
+        end_stream(self.stream()).await;
+    }
+}
+
+fn send(outbox: &Outbox, frames: &mut BytesMut) {
+    if !frames.is_empty() {
+        outbox.send(frames.split().freeze());
+    }
+}
+
+/// Closes our side, and reads and throws away until the client has closed its own.
+async fn end_stream(stream: &TcpStream) {
+    // The client may have closed first.
+    let _ = socket2::SockRef::from(stream).shutdown(Shutdown::Write);
+    let discard = async {
+        loop {
+            if poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
+                return;
+            }
+            match READ_BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(LINGER, discard).await;
+}
+
+/// Says why a connection is refused, and ends it.
+pub(super) async fn refuse(mut stream: TcpStream, last: Bytes) {
+    let said = timeout(LINGER, stream.write_all(&last)).await;
+    if matches!(said, Ok(Ok(()))) {
+        end_stream(&stream).await;
+    }
+}

@@ -1,0 +1,102 @@
+//! The gateway's own serving path, from accept to the last frame, saying back whatever it hears: the peer that the
+//! public cases of WebSocket conformance ask for. Prints its address, and serves until it is ended.
+//!
+//!     cargo run --example echo -- 127.0.0.1:9001
+
+use std::{env, error::Error, future::poll_fn, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::{BufMut, BytesMut};
+use hyper::{StatusCode, upgrade::OnUpgrade};
+use tickgate::{
+    connection::{
+        accept::{self, HeadLimits},
+        frame::{Event, Opcode, Peer, Reader, put_head},
+        handshake, upgrade,
+        wire::{Read, Wake, Wire},
+    },
+    hub::{Close, Outbox, QueueLimits, Shared, Socket},
+    metrics::Metrics,
+    tasks::Tasks,
+};
+use tokio::net::TcpStream;
+
+/// The largest message of the public cases.
+const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+const LIMITS: HeadLimits = HeadLimits { timeout: Duration::from_secs(5), bytes_max: 16_384 };
+
+#[derive(Clone)]
+struct Echo {
+    tasks: Tasks,
+    shared: Arc<Shared>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
+    let listener = accept::bind(address.parse()?)?;
+    println!("ws://{}", listener.local_addr()?);
+    let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
+    let tasks = Tasks::new();
+    let echo = Echo { tasks: tasks.clone(), shared: Arc::new(Shared { limits, metrics: Metrics::new() }) };
+    let router = Router::new().fallback(get(open)).with_state(echo);
+    accept::serve(listener, router, LIMITS, tasks.clone(), tasks.stop()).await;
+    Ok(())
+}
+
+/// Becomes a WebSocket, as every endpoint does.
+async fn open(State(echo): State<Echo>, request: Request<Body>) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let Ok(handshake) = handshake::check(&parts, &["*".into()]) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        return StatusCode::UPGRADE_REQUIRED.into_response();
+    };
+    let shared = echo.shared.clone();
+    echo.tasks.spawn("echo", async move {
+        if let Some((stream, early)) = upgrade::taken_over(on_upgrade).await {
+            serve(stream, early, shared).await;
+        }
+    });
+    upgrade::switching(&handshake.upgrade)
+}
+
+async fn serve(stream: TcpStream, mut early: Vec<u8>, shared: Arc<Shared>) {
+    let outbox = Outbox::new(Socket::Tcp(stream), shared);
+    let mut wire = Wire::new(outbox.clone(), Reader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
+    let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));
+    loop {
+        if let Some(close) = ended {
+            return wire.say_goodbye(&close).await;
+        }
+        ended = match poll_fn(|cx| wire.poll_wake(cx)).await {
+            Wake::Readable => match wire.read(|event| say_back(&outbox, &event)) {
+                Read::More => None,
+                Read::Close(close) => Some(close),
+                Read::Gone => return,
+            },
+            Wake::Asked(close) => Some(close),
+            Wake::Lagging | Wake::Gone => return,
+        };
+    }
+}
+
+fn say_back(outbox: &Outbox, event: &Event<'_>) -> Option<Close> {
+    let (opcode, payload) = match event {
+        Event::Text(text) => (Opcode::Text, text.as_bytes()),
+        Event::Binary(bytes) => (Opcode::Binary, *bytes),
+        Event::Ping(_) | Event::Pong(_) | Event::Close(..) => return None,
+    };
+    let mut out = BytesMut::with_capacity(payload.len() + 10);
+    put_head(&mut out, opcode, payload.len());
+    out.put_slice(payload);
+    outbox.send(out.freeze());
+    None
+}
