@@ -257,19 +257,19 @@ impl Report {
                 self.line(name, true, &detail, took)?;
                 Ok(made)
             }
-            Err(failure) => Err(self.failed(failure, took)),
+            Err(failure) => Err(self.failed(&failure, took)),
         }
     }
 
     /// The step did not end.
     fn late(&self, timeout: Duration) -> Failure {
-        self.failed(Failure::new(format!("not done within {timeout:?}")), timeout)
+        self.failed(&Failure::new(format!("not done within {timeout:?}")), timeout)
     }
 
-    fn failed(&self, failure: Failure, took: Duration) -> Failure {
+    fn failed(&self, failure: &Failure, took: Duration) -> Failure {
         let name = self.doing;
         match self.line(name, false, &failure.text, took) {
-            Ok(()) => Failure { text: format!("failed to {name}"), ..failure },
+            Ok(()) => Failure { text: format!("failed to {name}"), ..*failure },
             Err(unprinted) => unprinted,
         }
     }
