@@ -110,6 +110,7 @@ fn stream(
     let mut reader = Reader::new(endpoint, admitted);
     let (wanted, refused) = reader.resolve(channels, cursors, &gateway);
     if !cursors.is_empty() && cursors.len() != reader.counted {
+        gateway.registry.closed(reader.link.session, reader.link.user());
         return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
     }
     let body = EventBody { link: reader.link.clone() };

@@ -2,9 +2,9 @@
 //!
 //! `accept` takes TCP connections and speaks HTTP; `admission` decides who comes in; `upgrade` turns a request into a
 //! WebSocket, `event_stream` into Server-Sent Events; `wire` reads and writes it; `run` is the life of a connection;
-//! `perform` does what the session decided; `subscriptions` brings channels to the client; `ingest` speaks the envelope
-//! dialect. `pulse` decides heartbeats and time-outs (pure), `link` is what the rest of the replica holds of a
-//! connection. Writing is the outbox's part: nothing here writes to a socket.
+//! `perform` does what the session decided, `history` answers with a page of a stream; `subscriptions` brings channels to
+//! the client; `ingest` speaks the envelope dialect. `pulse` decides heartbeats and time-outs (pure), `link` is what the
+//! rest of the replica holds of a connection. Writing is the outbox's part: nothing here writes to a socket.
 
 pub mod accept;
 pub mod address;
@@ -14,6 +14,7 @@ mod event_stream;
 pub mod frame;
 pub mod gateway;
 pub mod handshake;
+mod history;
 mod ingest;
 pub mod link;
 mod perform;

@@ -1,7 +1,11 @@
 //! Does what the session decided. One message after the other, in the order of the client's messages; publications of
 //! one read are handed over together and answered in order.
 
-use std::{sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -12,12 +16,11 @@ use crate::{
     config::OverLimit,
     hub::SlotId,
     metrics::{self, Disconnect, Door},
-    model::{Class, Content, Message, Start, StreamId, UserId},
+    model::{Class, Start, StreamId, UserId},
     protocol::{
         code::{CloseCode, ErrorCode},
         command::{Json, Request, Token},
         envelope,
-        push::Meta,
         reply::{self, Details, Failure},
         run::{self, RunCommand},
     },
@@ -101,9 +104,13 @@ fn spend(
 }
 
 impl Connection {
-    /// Does everything that one read brought.
+    /// Does everything that one read brought, until the connection is to end: whoever is refused by one message is not
+    /// obeyed in the next. A client that does not read its answers gets no further ones.
     pub(super) async fn act(&mut self, inbound: &mut Vec<Inbound>) {
         for next in inbound.drain(..) {
+            if !poll_fn(|cx| self.poll_answered(cx)).await {
+                return;
+            }
             match next {
                 Inbound::Command(Request { id, command }) => match self.session.decide(command, &self.gateway.rules) {
                     Ok(action) => self.perform(id.as_deref(), action).await,
@@ -181,7 +188,7 @@ impl Connection {
         self.fail(&failure);
     }
 
-    fn fail(&self, failure: &Failure<'_>) {
+    pub(super) fn fail(&self, failure: &Failure<'_>) {
         self.gateway.metrics.errors_total.of(metrics::Code::of(failure.code.number())).inc();
         self.reply(|out| reply::error(out, failure, Clock::unix_ms()));
     }
@@ -268,31 +275,6 @@ impl Connection {
         }
     }
 
-    async fn history(&self, id: Option<&str>, resolved: &Resolved, since: Option<StreamId>, last: usize) {
-        let backplane = &self.gateway.backplane;
-        let read = match since {
-            Some(cursor) => backplane.read(&resolved.topic, cursor, last).await.map(|page| {
-                let complete = page.contiguous && !page.more;
-                (page.messages, complete)
-            }),
-            None => backplane.newest(&resolved.topic, last).await.map(|messages| (messages, true)),
-        };
-        let Ok((messages, complete)) = read else {
-            let message = "the history can't be read now";
-            return self.fail(&Failure { code: ErrorCode::TryAgainLater, message, details: Details::None, id });
-        };
-        let own = |m: &&Arc<Message>| !resolved.in_user_stream || m.channel.as_ref() == Some(&resolved.channel);
-        let pushes = messages.iter().filter(own).filter_map(|message| match &message.content {
-            Content::Data(payload) => {
-                let live = Meta::live(&resolved.channel, message.id);
-                Some((Meta { replayed: true, ..live }, payload.as_ref()))
-            }
-            Content::Lost { .. } => None,
-        });
-        let lost = messages.iter().any(|m| matches!(m.content, Content::Lost { .. }));
-        self.reply(|out| reply::history(out, id, &resolved.channel, pushes, complete && !lost));
-    }
-
     async fn publish(&self, id: Option<&str>, channel: &str, user: Option<&str>, data: &Json, msg_id: Option<&str>) {
         let payload = Bytes::copy_from_slice(data.get().as_bytes());
         let request = PublishRequest { channel, user, payload, msg_id, door: Door::Socket };
@@ -346,7 +328,7 @@ impl Connection {
 
     fn configure(&mut self, id: Option<&str>, max_rate: Option<u32>, heartbeat_s: Option<u32>) {
         let default = self.gateway.config.session.heartbeat_interval;
-        let granted = heartbeat_s.map_or(default, |s| Duration::from_secs(s.into()).clamp(HEARTBEAT_MIN, default));
+        let granted = heartbeat_s.map_or(default, |s| Duration::from_secs(s.into()).max(HEARTBEAT_MIN).min(default));
         if heartbeat_s.is_some() {
             self.link.with_pulse(|pulse| pulse.set_heartbeat(granted));
         }

@@ -1,7 +1,11 @@
 //! The life of one connection: one task that sleeps until the client says something, its outbox needs it, or its end
 //! has come. What it hears is decoded at once and acted on in order. Never reads or writes a byte itself.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -82,6 +86,16 @@ impl Connection {
                 Read::Close(close) => return Ok(close),
             }
         }
+    }
+
+    /// Ready when no more answers wait than may; false when the connection is to end.
+    pub(super) fn poll_answered(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let outbox = &self.link.outbox;
+        outbox.register(cx);
+        let flushed = outbox.poll_flush(cx);
+        let look = outbox.look();
+        let ends = look.asked.is_some() || look.shut;
+        if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
     }
 
     /// Reads by `read`, and collects what is to be done about it.

@@ -3,7 +3,11 @@
 //! The private channels that share the user's stream are one subscription with one position, so that the client's one
 //! cursor is always true.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::link::Link;
 use crate::{
@@ -15,7 +19,7 @@ use crate::{
     session::{Refused, Resolved, Wanted},
 };
 
-/// How long a subscriber waits for a topic to be in step with its stream.
+/// How long a request waits for its topics to be in step with their streams, all together.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Pause after a failed read, in which nothing is read from the client either.
@@ -101,9 +105,10 @@ impl Subscriptions {
         let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
         let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
         let plans = self.plan(hub, new.collect());
+        let until = Instant::now() + READY_TIMEOUT;
         let mut ready = Vec::with_capacity(plans.len());
         for mut plan in plans {
-            match self.prepare(&mut plan, link).await {
+            match self.prepare(&mut plan, link, until).await {
                 Ok(()) => ready.push(plan),
                 Err(error) => {
                     tracing::debug!(%error, "a subscription can't begin now");
@@ -156,8 +161,8 @@ impl Subscriptions {
         plans
     }
 
-    async fn prepare(&self, plan: &mut Plan, link: &Link) -> Result<(), Unavailable> {
-        plan.interest.ready(READY_TIMEOUT).await?;
+    async fn prepare(&self, plan: &mut Plan, link: &Link, until: Instant) -> Result<(), Unavailable> {
+        plan.interest.ready(until.saturating_duration_since(Instant::now())).await?;
         if let Some(at) = plan.extends {
             plan.paused = link.outbox.pause(self.all[at].member.slot);
         }

@@ -110,6 +110,7 @@ impl Endpoint {
         admitted: Admitted,
     ) -> Response {
         let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+            self.never_came(&admitted);
             return Problem::new(StatusCode::UPGRADE_REQUIRED, "this connection can't be upgraded").into_response();
         };
         let since = handshake.since;

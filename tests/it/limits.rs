@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
+    http::send,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{Replica, Token, token},
     wire::{TEXT, Wire, frame},
 };
 
@@ -155,4 +156,54 @@ async fn who_never_reads_is_closed_and_slows_nobody() {
         }
     };
     tokio::time::timeout(crate::support::PATIENCE, closed).await.expect("the stuck client to be closed");
+}
+
+#[tokio::test]
+async fn a_refused_event_stream_takes_no_place_of_its_user() {
+    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let bearer = format!("Bearer {}", token("alice"));
+    let foreign = [("authorization", bearer.as_str()), ("last-event-id", "1-1,1-2")];
+    let answer = send(replica.address(), "GET", "/sse?channels=orders", &foreign, None).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    replica.trading("alice").await;
+}
+
+#[tokio::test]
+async fn any_pace_may_be_asked_for_where_heartbeats_are_frequent() {
+    let replica = Replica::alone_with("[session]\nheartbeat_interval = \"2s\"\nheartbeat_timeout = \"1s\"").await;
+    let mut client = replica.market().await;
+    let granted = client.ask(json!({"type": "configure", "heartbeat_interval": 1, "max_rate": 0})).await;
+    assert_eq!((&granted["type"], &granted["heartbeat_interval"]), (&json!("configured"), &json!(2)), "{granted}");
+}
+
+#[tokio::test]
+async fn whoever_is_refused_by_message_is_not_obeyed() {
+    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let _first = replica.trading("alice").await;
+    let auth = json!({"type": "auth", "token": Token::of("alice").publish(&["*"]).sign()});
+    let publish = json!({"type": "publish", "channel": "ticker:X", "data": {"price": "1"}});
+    let both: Vec<u8> = [auth, publish].iter().flat_map(|m| frame(TEXT, m.to_string().as_bytes())).collect();
+    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    wire.send(&both).await;
+    let said = wire.expect_close(4003, "one connection too many").await;
+    assert!(!said.iter().any(|text| text.contains("published")), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_answer_with_history_is_bounded_in_bytes() {
+    let replica = Replica::alone_with("[limits]\nreplay_bytes_max = 65536").await;
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        let data = json!({"number": number, "padding": "x".repeat(20_000)});
+        ids.push(replica.publish("trades:BIG", data).await);
+    }
+    let mut client = replica.market().await;
+    let newest = client.ask(json!({"type": "history", "channel": "trades:BIG", "last": 10})).await;
+    let numbers = |answer: &Value| {
+        answer["messages"].as_array().unwrap().iter().map(|m| m["number"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((numbers(&newest), &newest["complete"]), (vec![7, 8, 9], &json!(false)));
+    let since = json!({"type": "history", "channel": "trades:BIG", "since": ids[0], "limit": 9});
+    let oldest = client.ask(since).await;
+    assert_eq!((numbers(&oldest), &oldest["complete"]), (vec![1, 2, 3], &json!(false)));
 }
