@@ -28,7 +28,7 @@ as_root() {
 
 # Installs the packages named, with services kept from starting.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d result=0
+    local policy=/usr/sbin/policy-rc.d result=0 said
     if ! command -v apt-get >/dev/null; then
         echo "not a Debian machine; please install: $*"
         return 1
@@ -37,14 +37,19 @@ install_packages() {
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy" && ours=1
     fi
-    as_root apt-get update -qq &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" || result=1
+    echo "installing $*"
+    said=$(as_root apt-get update -qq 2>&1 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1) || {
+        printf '%s\n' "$said" | tail -40
+        result=1
+    }
     [ -n "$ours" ] && as_root rm -f "$policy"
     return $result
 }
 
 tools() {
     if ! command -v cargo >/dev/null; then
+        # shellcheck source=/dev/null
         [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
     fi
     if ! command -v cargo >/dev/null; then
@@ -64,6 +69,7 @@ tools() {
 
 # Runs a command with the client libraries at hand; what needs them is ignored by a bare `cargo test`.
 with_libraries() (
+    # shellcheck source=tests/clients/libraries.sh
     . tests/clients/libraries.sh || exit 1
     export TICKGATE_TEST_PYTHON=$PYTHON
     "$@"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # To be sourced: the client libraries of Python and Node that tests use, installed by name into target/clients. Sets
 # PYTHON to an interpreter that has them, and NODE_PATH.
 libraries=${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../../target}/clients

@@ -8,6 +8,7 @@
 # Starts nothing that it does not stop.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/clients/libraries.sh
 . "$here/libraries.sh"
 export PYTHONDONTWRITEBYTECODE=1
 export TICKGATE_BIN=${TICKGATE_BIN:-$(dirname "$libraries")/debug/tickgate}
