@@ -79,9 +79,8 @@ pub(super) async fn connections(
 /// Live connections of one user, over all replicas. A user without any has an empty list.
 pub(super) async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Result<Response, Problem> {
     let user = UserId::new(&user).map_err(|error| Problem::invalid(error.to_string()))?;
-    let all = shared.registry.connections(LISTED_MAX).await?;
-    let own = all.into_iter().filter(|info| info.user.as_deref() == Some(user.as_str()));
-    let connections = own.map(Connection::from).collect();
+    let own = shared.registry.connections_of(&user, LISTED_MAX).await?;
+    let connections = own.into_iter().map(Connection::from).collect();
     Ok(Json(Connections { user: Some(user.to_string()), connections }).into_response())
 }
 

@@ -175,6 +175,12 @@ impl Memory {
         let state = self.0.state.lock();
         state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect()
     }
+
+    pub(super) fn connections_of(&self, user: &UserId, limit: usize) -> Vec<ConnectionInfo> {
+        let state = self.0.state.lock();
+        let sessions = state.users.get(user).into_iter().flatten();
+        sessions.filter_map(|session| state.connections.get(session)?.info.clone()).take(limit).collect()
+    }
 }
 
 impl State {

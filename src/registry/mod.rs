@@ -309,6 +309,18 @@ impl Registry {
         }
     }
 
+    /// Live connections of one user over all replicas, `limit` at the most. Those that were let in while Redis did not
+    /// answer are missing until they renew their leases.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer.
+    pub async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+        match self {
+            Self::Memory(m) => Ok(m.connections_of(user, limit)),
+            Self::Redis(r) => r.connections_of(user, limit).await,
+        }
+    }
+
     /// Who follows a topic, by the sessions' records; up to a second old.
     ///
     /// # Errors

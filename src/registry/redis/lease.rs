@@ -1,6 +1,6 @@
-//! The replica's own lease, and sweeping after replicas whose lease has ended.
+//! The replica's own lease to its end, and sweeping after replicas whose lease has ended.
 //!
-//! Never touches the sessions of a replica that renews its lease.
+//! Never touches the sessions of another replica that renews its lease.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::{
     Inner,
     scripts::call,
+    sessions::BUCKETS,
     wire::{Slot, member},
 };
 use crate::{
@@ -55,6 +56,30 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
             () = stop.wait() => {}
         }
     }
+}
+
+/// Takes everything of this replica out of Redis, except the records of its sessions.
+pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
+    for bucket in 0..BUCKETS {
+        let mut pipeline = Pipeline::new();
+        for lease in inner.sessions.leases(bucket) {
+            if let Some(user) = &lease.user {
+                let member = member(lease.stamp, &inner.local.replica, lease.session);
+                pipeline.cmd("ZREM").arg(inner.keys().user_sessions(user)).arg(member).ignore();
+            }
+        }
+        inner.tell_all(&pipeline).await?;
+    }
+    let index = inner.keys().replica_sessions(&inner.local.replica);
+    let _: Value = inner.ask(redis::cmd("UNLINK").arg(index)).await?;
+    let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+    bury.arg(inner.local.replica.as_str()).arg("now");
+    let _: Value = inner.run(&inner.scripts.bury, &bury).await?;
+    let held: Vec<String> = inner.held.lock().drain().collect();
+    for name in held {
+        inner.release(&name).await?;
+    }
+    Ok(())
 }
 
 struct Renewal {

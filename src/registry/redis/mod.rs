@@ -34,7 +34,7 @@ use self::{
     presence::Questions,
     queue::{Op, Queue},
     scripts::{Scripts, call},
-    sessions::{BUCKETS, Sessions},
+    sessions::Sessions,
     wire::{Message, Owner, Told, member, split_member},
     writer::Writer,
 };
@@ -194,6 +194,10 @@ impl Redis {
         Ok(view::connections(&self.0, limit).await?)
     }
 
+    pub(super) async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+        Ok(view::connections_of(&self.0, user, limit).await?)
+    }
+
     pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
         Ok(presence::ask(&self.0, topic).await?)
     }
@@ -212,7 +216,7 @@ impl Redis {
         if flushed.is_err() {
             return Err(Failure::TimedOut.into());
         }
-        inner.end_leases().await?;
+        lease::end_all(inner).await?;
         Ok(())
     }
 }
@@ -344,30 +348,6 @@ impl Inner {
         let mut release = call(&self.scripts.release, &[&self.keys().lease(name)]);
         release.arg(self.local.replica.as_str());
         let _: Value = self.run(&self.scripts.release, &release).await?;
-        Ok(())
-    }
-
-    /// Takes everything of this replica out of Redis, except the records of its sessions.
-    async fn end_leases(&self) -> Result<(), Failure> {
-        for bucket in 0..BUCKETS {
-            let mut pipeline = Pipeline::new();
-            for lease in self.sessions.leases(bucket) {
-                if let Some(user) = &lease.user {
-                    let member = member(lease.stamp, &self.local.replica, lease.session);
-                    pipeline.cmd("ZREM").arg(self.keys().user_sessions(user)).arg(member).ignore();
-                }
-            }
-            self.tell_all(&pipeline).await?;
-        }
-        let index = self.keys().replica_sessions(&self.local.replica);
-        let _: Value = self.ask(redis::cmd("UNLINK").arg(index)).await?;
-        let mut bury = call(&self.scripts.bury, &[&self.keys().replicas(), &self.keys().replica_figures()]);
-        bury.arg(self.local.replica.as_str()).arg("now");
-        let _: Value = self.run(&self.scripts.bury, &bury).await?;
-        let held: Vec<String> = self.held.lock().drain().collect();
-        for name in held {
-            self.release(&name).await?;
-        }
         Ok(())
     }
 }

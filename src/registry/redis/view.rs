@@ -4,9 +4,15 @@
 
 use std::collections::HashMap;
 
-use super::{Inner, scripts::call, wire::Slot};
+use redis::Pipeline;
+
+use super::{
+    Inner,
+    scripts::call,
+    wire::{Slot, split_member},
+};
 use crate::{
-    model::ReplicaId,
+    model::{ReplicaId, UserId},
     redis_link::Failure,
     registry::{ClusterFigures, ConnectionInfo},
 };
@@ -49,4 +55,28 @@ pub(super) async fn connections(inner: &Inner, limit: usize) -> Result<Vec<Conne
         found.extend(slots.into_iter().take(room).map(|(session, slot)| slot.into_info(session, &replica)));
     }
     Ok(found)
+}
+
+/// By the user's own leases, each looked up in the index of its replica: work by the user's connections, not by all.
+pub(super) async fn connections_of(inner: &Inner, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Failure> {
+    let mut range = redis::cmd("ZRANGE");
+    range.arg(inner.keys().user_sessions(user)).arg(inner.clock.now_ms()).arg("+inf");
+    range.arg("BYSCORE").arg("LIMIT").arg(0).arg(limit);
+    let members: Vec<String> = inner.ask(&range).await?;
+    let members: Vec<_> = members.iter().filter_map(|member| split_member(member)).collect();
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut lookups = Pipeline::new();
+    for (owner, session) in &members {
+        lookups.cmd("HGET").arg(inner.keys().replica_sessions(&owner.replica)).arg(session.to_string());
+    }
+    let slots: Vec<Option<String>> =
+        lookups.query_async(&mut inner.commands()?).await.map_err(|error| inner.failed(&error))?;
+    let found = members.into_iter().zip(slots).filter_map(|((owner, session), slot)| {
+        let slot: Slot = serde_json::from_str(&slot?).ok()?;
+        // Another stamp: the session has a newer connection there, which has a lease of its own.
+        (slot.stamp == owner.stamp).then(|| slot.into_info(session.to_string(), &owner.replica))
+    });
+    Ok(found.collect())
 }
