@@ -1,12 +1,15 @@
 //! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on every request head. Never looks into a
 //! request: that is the router's.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 
 use crate::tasks::{Stop, Tasks};
 
@@ -58,11 +61,26 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HeadLimits, ta
     }
 }
 
+/// In the extensions of every request: ends its TCP connection, whatever waits to be written. A response that nobody
+/// reads would otherwise hold it for as long as the client likes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HangUp(Arc<Notify>);
+
+impl HangUp {
+    /// Ends the connection.
+    pub(super) fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
 async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: HeadLimits) {
+    let hang_up = HangUp::default();
+    let asked = hang_up.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(asked.clone());
         let mut router = router.clone();
         async move {
             Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible())
@@ -74,8 +92,13 @@ async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: Head
         .max_buf_size(limits.bytes_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = served.await {
-        tracing::debug!(%peer, %error, "http connection ended");
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(%peer, %error, "http connection ended");
+            }
+        }
+        () = hang_up.0.notified() => tracing::debug!(%peer, "http connection ended: its reader takes nothing"),
     }
 }
 

@@ -2,7 +2,8 @@
 //! sends `Last-Event-ID`, and gets what it missed.
 //!
 //! Events are encoded once for all readers, so none has an id of its own; after each piece of the stream comes an
-//! event without data whose id holds the reader's cursors, in the order of the channels it asked for.
+//! event without data whose id holds the reader's cursors, in the order of the channels it asked for: all of them or
+//! none. Never keeps a TCP connection whose reader takes nothing.
 
 use std::{
     convert::Infallible,
@@ -12,6 +13,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -26,8 +28,10 @@ use hyper::{
     header::{self, HeaderMap, HeaderValue},
     http::request::Parts,
 };
+use tokio::sync::oneshot;
 
 use super::{
+    accept::HangUp,
     admission::{Admitted, Endpoint},
     gateway::Gateway,
     handshake,
@@ -41,11 +45,14 @@ use crate::{
     hub::{Close, FormKind, Outbox, ReplayLimits, Socket},
     metrics::{Disconnect, Handshake as Outcome},
     model::{Class, Start, StreamId},
-    protocol::code::CloseCode,
+    protocol::{code::CloseCode, frame},
     session::{Refused, Session, Wanted},
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
+
+/// How long an ended stream may take to be read to its end.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a stream, or refuses it as plain HTTP: an `EventSource` can't see a reason either way.
 pub(super) async fn open(
@@ -63,8 +70,12 @@ pub(super) async fn open(
         return refuse(StatusCode::FORBIDDEN, "the origin is not allowed");
     }
     let channels = query::channels(parts.uri.query().unwrap_or_default());
-    if channels.is_empty() || channels.len() > endpoint.gateway.config.limits.subscriptions_max {
+    if channels.is_empty() {
         return refuse(StatusCode::BAD_REQUEST, "name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT");
+    }
+    let max = endpoint.gateway.config.limits.subscriptions_max;
+    if channels.len() > max {
+        return refuse(StatusCode::BAD_REQUEST, &format!("a connection has at most {max} subscriptions"));
     }
     let Some(cursors) = cursors(&parts) else {
         return refuse(
@@ -80,7 +91,8 @@ pub(super) async fn open(
     match endpoint.admit(&credential, None, address).await {
         Ok(admitted) => {
             endpoint.gateway.metrics.handshakes_total.of(Outcome::Accepted).inc();
-            stream(endpoint, admitted, &channels, &cursors, origin)
+            let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
+            stream(endpoint, admitted, Asked { channels, cursors, origin, hang_up })
         }
         Err(refused) => {
             endpoint.gateway.metrics.handshakes_total.of(refused.outcome).inc();
@@ -98,23 +110,33 @@ fn cursors(parts: &Parts) -> Option<Vec<StreamId>> {
     }
 }
 
-fn stream(
-    endpoint: Endpoint,
-    admitted: Admitted,
-    channels: &[String],
-    cursors: &[StreamId],
+/// What a reader asked for, and how to be rid of it.
+struct Asked {
+    channels: Vec<String>,
+    cursors: Vec<StreamId>,
     origin: Option<HeaderValue>,
-) -> Response {
+    hang_up: HangUp,
+}
+
+fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked) -> Response {
+    let Asked { channels, cursors, origin, hang_up } = asked;
     let gateway = endpoint.gateway.clone();
     let tasks = gateway.tasks.clone();
     let mut reader = Reader::new(endpoint, admitted);
-    let (wanted, refused) = reader.resolve(channels, cursors, &gateway);
+    let (wanted, refused) = reader.resolve(&channels, &cursors, &gateway);
     if !cursors.is_empty() && cursors.len() != reader.counted {
         gateway.registry.closed(reader.link.session, reader.link.user());
         return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
     }
-    let body = EventBody { link: reader.link.clone() };
-    tasks.spawn("event stream", reader.run(wanted, refused));
+    let (ended, end) = oneshot::channel();
+    let body = EventBody { link: reader.link.clone(), counted: reader.counted, _ended: ended };
+    tasks.spawn("event stream", async move {
+        reader.run(wanted, refused).await;
+        // What is not read to its end now never will be.
+        if tokio::time::timeout(LAST_WORDS_TIMEOUT, end).await.is_err() {
+            hang_up.now();
+        }
+    });
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -207,6 +229,11 @@ impl Reader {
         // Cursors are told by their place: with one missing, the reader had better come again.
         if self.link.outbox.cursors().len() != self.counted {
             self.link.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
+        } else if self.counted > 0 {
+            // The cursors follow whatever is sent: a reader that is lost before the first push comes back to here.
+            let mut nothing = BytesMut::new();
+            frame::sse_comment(&mut nothing);
+            self.link.outbox.send(nothing.freeze());
         }
         let close = self.serve().await;
         self.link.outbox.shut(None, true);
@@ -241,6 +268,10 @@ impl Reader {
 /// The response body: pulls what waits. Its end is the reader's end.
 struct EventBody {
     link: Arc<Link>,
+    /// Cursors that are told together.
+    counted: usize,
+    /// Closes when the body is gone.
+    _ended: oneshot::Sender<()>,
 }
 
 impl hyper::body::Body for EventBody {
@@ -251,7 +282,8 @@ impl hyper::body::Body for EventBody {
         let Some(events) = std::task::ready!(self.link.outbox.poll_body(cx)) else { return Poll::Ready(None) };
         let mut piece = BytesMut::from(events);
         let cursors = self.link.outbox.cursors();
-        if !cursors.is_empty() {
+        // While subscriptions begin there are fewer: what a reader sent back of them could not be told apart.
+        if !cursors.is_empty() && cursors.len() == self.counted {
             let mut id = String::from("id: ");
             for (at, cursor) in cursors.iter().enumerate() {
                 // Writing into a string does not fail.

@@ -23,9 +23,15 @@ fn joined(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
+/// Whether the first cell of a table's row is one number.
+fn numbered(row: &str) -> bool {
+    row.trim_start_matches("| ").split(' ').next().is_some_and(|cell| cell.parse::<u16>().is_ok())
+}
+
 #[test]
 fn the_table_of_codes_is_the_codes() {
-    let written: Vec<_> = WIRE.lines().filter(|line| line.starts_with("| 1") || line.starts_with("| 4")).collect();
+    let of_table = |line: &&str| line.split(" | ").nth(1).is_some_and(|name| name.starts_with('`')) && numbered(line);
+    let written: Vec<_> = WIRE.lines().filter(of_table).collect();
     let expected = CODES
         .map(|code| format!("| {} | `{}` | {} | {} |", code.number, code.name, code.meaning, code.reconnect.as_str()));
     assert_eq!(written, expected);

@@ -97,6 +97,34 @@ async def the_wire_documents_curl(world: World) -> None:
 
 
 @check
+async def the_wire_documents_event_stream(world: World) -> None:
+    """Lost and opened again by the document's two lines: what was published meanwhile comes, and then the live ones."""
+    env = {"TOKEN": token("alice")}
+
+    async def opened(mark: str, **more: str) -> Process:
+        command = example("docs/wire.md", mark).replace("localhost:8000", world.gateway.url.removeprefix("ws://"))
+        stream = await Process.start("sh", "-ec", f"exec {command.strip()}", env={**env, **more})
+        world.programs.append(stream)
+        return stream
+
+    stream = await opened("sh sse")
+    await stream.line('^data: {"type":"subscribed",.*"errors":\\[\\]')
+    await stream.line("^id: ")
+    await world.gateway.publish("orders", {"type": "order_update", "order_id": "1"}, user="alice")
+    await stream.line('^data: {"type":"order_update","order_id":"1"')
+    last = (await stream.line("^id: ")).removeprefix("id: ")
+    await stream.stop()
+    for order in ("2", "3"):
+        await world.gateway.publish("orders", {"type": "order_update", "order_id": order}, user="alice")
+    stream = await opened("sh sse again", LAST=last)
+    for order in ("2", "3"):
+        await stream.line(f'^data: {{"type":"order_update","order_id":"{order}",.*"replayed":true')
+    await world.gateway.publish("trades:BTCUSDT", {"type": "trade", "price": "1"})
+    await stream.line('^data: {"type":"trade","price":"1","_meta":{"channel":"trades:BTCUSDT","id":"[0-9-]+"}}')
+    assert not stream.has('"order_id":"1"'), stream.lines
+
+
+@check
 async def the_three_lines_that_a_fresh_gateway_prints(world: World) -> None:
     """As a stranger sees it: no file, no variable, only the ports are ours."""
     listen, operations = (f"127.0.0.1:{free_port()}" for _ in range(2))

@@ -20,6 +20,7 @@ mod redis_tls;
 mod replicas;
 mod resume;
 mod runs;
+mod sse;
 mod status;
 mod support;
 mod trading;

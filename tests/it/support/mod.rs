@@ -9,6 +9,7 @@ pub mod log;
 pub mod proxy;
 pub mod redis;
 pub mod replica;
+pub mod sse;
 pub mod wire;
 
 use std::time::Duration;
