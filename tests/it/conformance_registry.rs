@@ -572,6 +572,30 @@ async fn a_redis_that_was_emptied_is_told_everything_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
+    let mut server = RedisServer::durable();
+    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let session = SessionId::random();
+    one.connect("alice", session, 5).await;
+    one.registry.record(session, record("orders", 7));
+    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    let before_the_move = server.snapshot();
+    other.registry.recall(session).await.expect("an answer").expect("the record");
+    other.connect("alice", session, 5).await;
+    other.registry.record(session, record("orders", 9));
+    one.told_to_close(session, 4501).await;
+    // The old connection still lingers when Redis comes back with the time before.
+    server.restart_from(&before_the_move);
+    eventually("the move to be told again", async || {
+        let found = other.registry.recall(session).await.ok()??;
+        (found == record("orders", 9)).then_some(())
+    })
+    .await;
+    one.told_to_close(session, 4501).await;
+    assert!(other.controls.try_recv().is_err(), "the newest connection stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let one = Seat::redis(&server).await;

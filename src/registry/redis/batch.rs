@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use redis::{Cmd, Pipeline, RedisResult, Value, from_redis_value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::{
     Inner, issued_text,
@@ -28,9 +28,8 @@ pub(super) struct Batch {
 /// What an answer is for.
 enum After {
     Nothing,
-    /// The record before this connection took it over: its former owner is told to close.
-    Claim(SessionId),
-    /// 0: the session lives elsewhere, so the connection of that stamp closes.
+    /// 0: the session lives elsewhere, so the connection of that stamp closes. An owner: it gave way, and is told to
+    /// close.
     Fence(SessionId, u64),
     /// 1: in; 0: the connection of that stamp gave way; -1: its token was revoked.
     Readmit(SessionId, u64),
@@ -117,18 +116,12 @@ impl Batch {
     }
 
     fn record(&mut self, inner: &Inner, session: SessionId, write: &Write, life_ms: u64) {
-        let Write { stamp, record, claims } = write;
+        let Write { stamp, record } = write;
         let owner = Owner::new(*stamp, &inner.local.replica).to_string();
         let key = inner.keys().session(session);
-        if *claims {
-            let mut cmd = redis::cmd("SET");
-            cmd.arg(key).arg(format!("{owner} {record}")).arg("PX").arg(life_ms).arg("GET");
-            self.push(cmd, After::Claim(session));
-        } else {
-            let mut cmd = call(&inner.scripts.record, &[&key]);
-            cmd.arg(owner).arg(&**record).arg(life_ms);
-            self.push(cmd, After::Fence(session, *stamp));
-        }
+        let mut cmd = call(&inner.scripts.record, &[&key]);
+        cmd.arg(owner).arg(&**record).arg(life_ms);
+        self.push(cmd, After::Fence(session, *stamp));
     }
 
     fn tell(&mut self, inner: &Inner, replica: &ReplicaId, message: &Message) {
@@ -148,7 +141,7 @@ impl Batch {
         self.index(session, entry);
         self.readmit(inner, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.claimed) {
-            let write = Write { stamp: entry.stamp, record, claims: false };
+            let write = Write { stamp: entry.stamp, record };
             self.record(inner, session, &write, inner.record_ttl_ms());
         }
     }
@@ -230,17 +223,14 @@ impl Batch {
             let Ok(answer) = answer else { continue };
             match after {
                 After::Nothing => {}
-                After::Claim(session) => {
-                    let before: Option<String> = from_redis_value(answer).unwrap_or_default();
-                    if let Some((owner, _)) = before.as_deref().and_then(Owner::split) {
-                        outcome.former.push((*session, owner));
+                After::Fence(session, stamp) => match answer {
+                    Value::Int(0) => outcome.superseded.push((*session, *stamp)),
+                    Value::BulkString(owner) => {
+                        let owner = std::str::from_utf8(&owner).ok().and_then(Owner::parse);
+                        outcome.former.extend(owner.map(|owner| (*session, owner)));
                     }
-                }
-                After::Fence(session, stamp) => {
-                    if answer == Value::Int(0) {
-                        outcome.superseded.push((*session, *stamp));
-                    }
-                }
+                    _ => {}
+                },
                 After::Readmit(session, stamp) => match answer {
                     Value::Int(0) => outcome.superseded.push((*session, *stamp)),
                     Value::Int(-1) => outcome.revoked.push((*session, *stamp)),

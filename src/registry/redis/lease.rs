@@ -94,8 +94,8 @@ async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
     let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     renewal.arg(inner.local.replica.as_str()).arg(figures).arg(inner.replica_ttl_ms()).arg(index_life);
     let answer = inner.run(&inner.scripts.replica, &renewal).await?;
-    let (now_ms, running, ended, alive): (u64, u8, Vec<String>, i64) = answer;
-    inner.clock.set(now_ms);
+    let (now_us, running, ended, alive): (u64, u8, Vec<String>, i64) = answer;
+    inner.clock.set(now_us);
     inner.link.metrics().replicas.set(alive);
     let mut expire = redis::cmd("PEXPIRE");
     expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(index_life);

@@ -100,20 +100,19 @@ impl Redis {
 
     pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
         let inner = &*self.0;
-        let stamp = inner.clock.now_ms();
+        let stamp = inner.clock.stamp();
         let keys = inner.keys();
         let mut call =
             call(&inner.scripts.admit, &[&keys.user_sessions(&admission.user), &keys.user_revoked(&admission.user)]);
         call.arg(member(stamp, &inner.local.replica, admission.session)).arg(admission.session.to_string());
         call.arg(inner.session_ttl_ms()).arg(admission.connections_max);
-        call.arg(if admission.evict_oldest { "evict" } else { "refuse" });
-        call.arg(issued_text(admission.issued_at));
+        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
         let mut doubt = Doubt { inner, admission, stamp, ended: false };
-        let answer: (i8, u32, Vec<String>, Vec<String>) = inner.run(&inner.scripts.admit, &call).await?;
+        let answer: (i8, u32, Vec<String>, Vec<String>, u64) = inner.run(&inner.scripts.admit, &call).await?;
         doubt.ended = true;
-        let (verdict, connections, evicted, replaced) = answer;
+        let (verdict, connections, evicted, replaced, stamp) = answer;
         match verdict {
-            1 => inner.sessions.admitted(admission, stamp),
+            1 => inner.sessions.admitted(admission, inner.clock.saw(stamp)),
             0 => return Ok(Verdict::Refused { connections }),
             _ => return Ok(Verdict::Revoked),
         }
@@ -129,7 +128,7 @@ impl Redis {
 
     pub(super) fn opened(&self, info: &ConnectionInfo) {
         let Some(session) = SessionId::parse(&info.session) else { return };
-        self.0.sessions.opened(session, info, self.0.clock.now_ms());
+        self.0.sessions.opened(session, info, self.0.clock.stamp());
         self.0.queue.push(Op::Opened(session));
     }
 
@@ -147,9 +146,14 @@ impl Redis {
     }
 
     pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
-        let value: Option<String> = self.0.ask(redis::cmd("GET").arg(self.0.keys().session(session))).await?;
-        let json = value.as_deref().and_then(Owner::split).map(|(_, json)| json);
-        Ok(json.and_then(|json| serde_json::from_str(json).ok()))
+        let mut read = redis::pipe();
+        read.cmd("TIME").cmd("GET").arg(self.0.keys().session(session));
+        let ((seconds, micros), value): ((u64, u64), Option<String>) = self.0.ask_all(&read).await?;
+        // Whoever goes on with the session is newer than all that wrote to it, or are about to.
+        self.0.clock.saw(seconds * 1_000_000 + micros);
+        let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };
+        self.0.clock.saw(owner.stamp);
+        Ok(serde_json::from_str(json).ok())
     }
 
     pub(super) async fn control(&self, control: Control) -> Result<(), Unavailable> {
@@ -236,6 +240,12 @@ impl Inner {
         cmd.query_async(&mut commands).await.map_err(|error| self.failed(&error))
     }
 
+    /// Runs a pipeline on the command link.
+    async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Failure> {
+        let mut commands = self.commands()?;
+        pipeline.query_async(&mut commands).await.map_err(|error| self.failed(&error))
+    }
+
     /// Runs one call of a script, and loads it first where Redis forgot it.
     async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Failure> {
         let mut commands = self.commands()?;
@@ -252,8 +262,7 @@ impl Inner {
         if pipeline.is_empty() {
             return Ok(());
         }
-        let mut commands = self.commands()?;
-        pipeline.query_async(&mut commands).await.map_err(|error| self.failed(&error))
+        self.ask_all(pipeline).await
     }
 
     /// Names a failure, and has the link told of it.

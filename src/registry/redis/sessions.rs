@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub profile: Option<Arc<str>>,
     /// As the operator sees it, milliseconds since 1970.
     pub connected_ms: u64,
-    /// Tells the connections of one session apart; milliseconds by Redis's clock as far as it is known.
+    /// Tells the connections of one session apart; microseconds by Redis's clock as far as it is known.
     pub stamp: u64,
     pub connections_max: u32,
     /// When the token was issued, in seconds since 1970, as far as it is known.
@@ -76,8 +76,6 @@ pub(super) struct Ended {
 pub(super) struct Write {
     pub stamp: u64,
     pub record: Box<str>,
-    /// Whether it takes the session over from wherever it lived before.
-    pub claims: bool,
 }
 
 impl Sessions {
@@ -144,8 +142,8 @@ impl Sessions {
             bucket.shrink_to_fit();
         }
         let had_record = entry.record.is_some();
-        let (stamp, claims) = (entry.stamp, !entry.claimed);
-        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record, claims });
+        let stamp = entry.stamp;
+        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record });
         Some(Ended { user: entry.user, stamp, had_record, unwritten })
     }
 
@@ -165,8 +163,8 @@ impl Sessions {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
         entry.record_queued = false;
-        let claims = !std::mem::replace(&mut entry.claimed, true);
-        Some(Write { stamp: entry.stamp, record: entry.record.clone()?, claims })
+        entry.claimed = true;
+        Some(Write { stamp: entry.stamp, record: entry.record.clone()? })
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {

@@ -35,7 +35,7 @@ impl Owner {
         Self { stamp, replica: replica.clone() }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (stamp, replica) = text.split_once(':')?;
         Some(Self { stamp: stamp.parse().ok()?, replica: ReplicaId::new(replica).ok()? })
     }

@@ -2,7 +2,7 @@
 --
 -- KEYS 1  leases of the replicas, scored by their end in ms   2  their figures, a hash
 -- ARGV    1 the replica, 2 its figures, 3 lease in ms, 4 how long both keys outlive the last renewal, in ms
--- Returns {Redis's time in ms, 1 when the lease was still running or else 0, replicas whose lease has ended, how many leases run}.
+-- Returns {Redis's time in us, 1 when the lease was still running or else 0, replicas whose lease has ended, how many leases run}.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,4 +13,4 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 local running = ends and tonumber(ends) > now
 local ended = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE')
-return {now, running and 1 or 0, ended, redis.call('ZCARD', KEYS[1]) - #ended}
+return {time[1] * 1000000 + time[2], running and 1 or 0, ended, redis.call('ZCARD', KEYS[1]) - #ended}
