@@ -22,7 +22,8 @@ use tokio::time::sleep;
 
 use crate::support::{
     eventually,
-    follower::{Follower, named, redis_config, retain, topic},
+    follower::{Follower, named, number, redis_config, retain, topic},
+    proxy::{Proxy, Weather},
     redis::RedisServer,
 };
 
@@ -38,8 +39,8 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(server: &RedisServer, tasks: &Tasks) -> Self {
-        let link = RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
+    fn start(url: &str, tasks: &Tasks) -> Self {
+        let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
         let backplane = Backplane::Redis(Redis::start_on(&link, tasks));
         let follower = Follower::follow(&backplane);
         for topic in topics() {
@@ -127,7 +128,7 @@ async fn fault(server: &mut RedisServer, round: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_redis_loses_is_told() {
     let (mut server, tasks) = (RedisServer::durable(), Tasks::new());
-    let replicas = [Replica::start(&server, &tasks), Replica::start(&server, &tasks)];
+    let replicas = [Replica::start(&server.url(), &tasks), Replica::start(&server.url(), &tasks)];
     let (acknowledged, end) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
     let rule = retain(1_000_000);
     for (replica, name) in replicas.iter().zip(["one", "two"]) {
@@ -178,4 +179,86 @@ fn missing(stream: &[Arc<Message>], topic: &Topic, acknowledged: &HashMap<(Topic
     };
     let of_topic = acknowledged.iter().filter(|((name, _), _)| name == topic);
     of_topic.filter(|((_, id), payload)| !stands(id, payload)).map(|((_, id), _)| *id).collect()
+}
+
+/// Two replicas that take turns at one topic; the first reaches Redis only as the weather allows.
+#[tokio::test]
+async fn a_marker_that_is_lost_in_the_next_failover_is_told_again() {
+    let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(1000));
+    let proxy = Proxy::start(server.port()).await;
+    let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
+    let insist = async |replica: &Replica, n| {
+        let publish = async || replica.backplane.publish(number(&orders, &rule, n)).await.ok();
+        eventually("a publication is accepted", publish).await.id.expect("an id")
+    };
+    let kept = insist(&one, 1).await;
+    let before = server.snapshot();
+    let lost = [insist(&one, 2).await, insist(&one, 3).await];
+    // The first server is rolled back, and another replica publishes before the loss is told.
+    proxy.set(Weather::Refuse);
+    server.restart_from(&before);
+    let later = insist(&two, 4).await;
+    let unmarked = server.snapshot();
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    let covers = |message: &Message, id| match message.content {
+        Content::Lost { after, before } => after < id && id < before,
+        Content::Data(_) => false,
+    };
+    let marked = async || {
+        let stream = whole(&two.backplane, &orders).await;
+        lost.iter().all(|id| stream.iter().any(|message| covers(message, *id))).then_some(stream)
+    };
+    let stream = eventually("the loss is told", &marked).await;
+    assert_eq!(stream[..2].iter().map(|message| message.id).collect::<Vec<_>>(), [Some(kept), Some(later)]);
+    one.healthy().await;
+    // The second one loses nothing but the marker.
+    server.restart_from(&unmarked);
+    let stream = eventually("the loss is told again", &marked).await;
+    assert!(!stream.iter().any(|message| covers(message, later)), "what is there is not told as lost");
+    // The third loses nothing, and nothing is told.
+    one.healthy().await;
+    server.kill();
+    server.restart();
+    one.healthy().await;
+    insist(&one, 5).await;
+    assert_eq!(whole(&two.backplane, &orders).await.len(), stream.len() + 1);
+    assert_eq!(one.link.metrics().lost_publications_total.get(), 2, "each loss is counted once");
+}
+
+/// What the verification of an acknowledged id says of a stream with these entries.
+async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, claim: [&str; 2]) -> String {
+    let mut connection = server.connect().await;
+    redis::cmd("DEL").arg("s").exec_async(&mut connection).await.expect("deleted");
+    for id in entries {
+        redis::cmd("XADD").arg(&["s", id, "d", "{}"]).exec_async(&mut connection).await.expect("added");
+    }
+    if let Some(least) = trim {
+        redis::cmd("XTRIM").arg(&["s", "MINID", "=", least]).exec_async(&mut connection).await.expect("trimmed");
+    }
+    let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/lost.lua"));
+    let [acknowledged, marker] = claim;
+    let mut call = script.key("s");
+    call.key("c").arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker);
+    call.invoke_async(&mut connection).await.expect("a verdict")
+}
+
+#[tokio::test]
+async fn only_what_is_proven_lost_is_told() {
+    let server = RedisServer::start();
+    let entries = ["5-0", "5-1", "6-0", "6-1"];
+    for (trim, claim, expected) in [
+        (None, ["5-1", "-"], "-"),
+        (None, ["5-2", "-"], "9-0 5-1"),
+        (None, ["4-7", "-"], "9-0 0-0"),
+        // Trimmed to where an epoch begins, as the streams of values are after a restart: nothing is known.
+        (Some("6-0"), ["5-1", "-"], "-"),
+        (Some("6-1"), ["5-1", "-"], "-"),
+        (Some("6-0"), ["6-2", "-"], "9-0 6-1"),
+        // Told by a marker that is there, and by one that is not.
+        (None, ["5-7", "6-1"], "-"),
+        (None, ["5-7", "6-2"], "9-0 5-1"),
+    ] {
+        assert_eq!(verdict(&server, &entries, trim, claim).await, expected, "{trim:?} {claim:?}");
+    }
+    assert_eq!(verdict(&server, &[], None, ["5-1", "-"]).await.split(' ').next_back(), Some("0-0"));
 }

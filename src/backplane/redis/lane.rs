@@ -270,7 +270,7 @@ impl Drain {
                         // Acknowledged by a server that is no longer the one.
                         let publication = &job.publication;
                         let (topic, rule) = (publication.topic.clone(), Arc::clone(&publication.rule));
-                        self.claims.add([Claim { topic, id, rule }]);
+                        self.claims.add([Claim { topic, id, marker: None, rule }]);
                     } else if let Some(known) = ledger.get(&job.publication.topic) {
                         known.store(id, job.number, now);
                     }

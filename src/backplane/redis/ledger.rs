@@ -17,6 +17,8 @@ use crate::{
 const TOPICS_MAX: usize = 131_072;
 /// The stream's expiry is renewed when this part of it has passed.
 const RENEW_PART: u32 = 8;
+/// Told losses remembered of one topic; the oldest falls out.
+const LOSSES_MAX: usize = 4;
 
 /// The expiry that is set, so that the stream stays for the whole `ttl` after its last publication although not every
 /// publication renews it. In whole seconds; zero stays zero.
@@ -33,7 +35,9 @@ pub(super) struct Known {
     /// Epoch of the last id that came back; 0 when none did.
     pub(super) epoch: u64,
     /// The last id that was acknowledged to a publisher, and when.
-    pub(super) acknowledged: Option<(StreamId, Instant)>,
+    acknowledged: Option<(StreamId, Instant)>,
+    /// Losses that were told, the latest last.
+    losses: Vec<Loss>,
     /// Number of the last publication that was stored, in the order of the hand-over.
     pub(super) stored: u64,
     renewed: Option<Instant>,
@@ -45,7 +49,17 @@ pub(super) struct Known {
 pub(super) struct Claim {
     pub(super) topic: Topic,
     pub(super) id: StreamId,
+    /// What tells that it was lost, where that is known already: the server may have lost this as well.
+    pub(super) marker: Option<StreamId>,
     pub(super) rule: Arc<TopicRule>,
+}
+
+/// An acknowledged id that was lost, with the marker that tells of it, and when that was told.
+#[derive(Debug)]
+struct Loss {
+    id: StreamId,
+    marker: StreamId,
+    at: Instant,
 }
 
 /// The topics, in two halves: the young ones, and those not touched since the last turn.
@@ -74,24 +88,20 @@ impl Ledger {
         self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
     }
 
-    /// Every acknowledged id that should still be in its stream.
+    /// Every acknowledged id that should still be in its stream, or be told as lost.
     pub(super) fn claims(&self) -> Vec<Claim> {
-        let claim = |(topic, known): (&Topic, &Known)| {
-            let (id, at) = known.acknowledged?;
-            let ttl = known.rule.retain_ttl;
-            let expired = !ttl.is_zero() && at.elapsed() > ttl;
-            (!expired).then(|| Claim { topic: topic.clone(), id, rule: Arc::clone(&known.rule) })
-        };
-        self.young.iter().chain(&self.old).filter_map(claim).collect()
+        self.young.iter().chain(&self.old).flat_map(|(topic, known)| known.claims(topic)).collect()
     }
 
-    /// The publication `id` was lost and a marker stands for it: the marker is what must not be lost now.
-    pub(super) fn replace(&mut self, topic: &Topic, id: StreamId, marker: StreamId) {
-        if let Some(known) = self.get(topic)
-            && known.acknowledged.is_some_and(|(acknowledged, _)| acknowledged <= id)
-        {
-            known.acknowledged = Some((marker, Instant::now()));
+    /// The publication `id` was lost, and a marker tells of it: from now on one of the two must be there.
+    pub(super) fn told(&mut self, topic: &Topic, id: StreamId, marker: StreamId) {
+        let Some(known) = self.get(topic) else { return };
+        known.losses.retain(|loss| loss.id != id);
+        if known.losses.len() == LOSSES_MAX {
+            known.losses.remove(0);
         }
+        known.losses.push(Loss { id, marker, at: Instant::now() });
+        known.acknowledged.take_if(|(acknowledged, _)| *acknowledged <= id);
     }
 }
 
@@ -102,10 +112,24 @@ impl Known {
             channel: keys.channel(topic).into(),
             epoch: 0,
             acknowledged: None,
+            losses: Vec::new(),
             stored: 0,
             renewed: None,
             rule: Arc::clone(rule),
         }
+    }
+
+    fn claims(&self, topic: &Topic) -> impl Iterator<Item = Claim> {
+        let told = self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.at));
+        let ttl = self.rule.retain_ttl;
+        let stays = move |at: &Instant| ttl.is_zero() || at.elapsed() <= ttl;
+        let all = told.chain(self.acknowledged.map(|(id, at)| (id, None, at)));
+        all.filter(move |(.., at)| stays(at)).map(|(id, marker, _)| Claim {
+            topic: topic.clone(),
+            id,
+            marker,
+            rule: Arc::clone(&self.rule),
+        })
     }
 
     /// Whether the stream's expiry should be renewed by the publication that is sent now.
@@ -164,15 +188,22 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_takes_the_place_of_what_was_lost_unless_more_was_stored() {
+    fn what_was_lost_is_looked_after_together_with_its_marker_beside_what_came_later() {
         let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
-        let (lost, marker, later) = (StreamId::new(5, 9), StreamId::new(6, 0), StreamId::new(6, 1));
+        let claims = |ledger: &Ledger| ledger.claims().iter().map(|c| (c.id, c.marker)).collect::<Vec<_>>();
+        let (lost, marker, later) = (StreamId::new(5, 9), StreamId::new(6, 1), StreamId::new(6, 0));
         ledger.know(&keys, &topic(1), &rule).store(lost, 1, Instant::now());
-        ledger.replace(&topic(1), lost, marker);
-        assert_eq!(ledger.claims()[0].id, marker);
+        ledger.told(&topic(1), lost, marker);
+        assert_eq!(claims(&ledger), [(lost, Some(marker))]);
         ledger.know(&keys, &topic(1), &rule).store(later, 2, Instant::now());
-        ledger.replace(&topic(1), lost, marker);
-        assert_eq!(ledger.claims()[0].id, later);
+        assert_eq!(claims(&ledger), [(lost, Some(marker)), (later, None)]);
+        let again = StreamId::new(7, 0);
+        ledger.told(&topic(1), lost, again);
+        assert_eq!(claims(&ledger), [(lost, Some(again)), (later, None)]);
+        for epoch in 8..20 {
+            ledger.told(&topic(1), StreamId::new(epoch, 0), StreamId::new(epoch + 1, 0));
+        }
+        assert_eq!(claims(&ledger).len(), LOSSES_MAX);
     }
 
     #[test]

@@ -27,10 +27,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) const SCRIPT: &str = include_str!("scripts/lost.lua");
 
-/// Claims that wait for their verification: the greatest id per topic, since a server loses its newest writes.
+/// Claims that wait for their verification: the greatest id per topic and epoch, since a server loses its newest
+/// writes. An epoch that a later server began proves nothing of the one before it.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    waiting: Mutex<HashMap<Topic, Claim>>,
+    waiting: Mutex<HashMap<(Topic, u64), Claim>>,
     added: Notify,
 }
 
@@ -38,9 +39,11 @@ impl Claims {
     pub(super) fn add(&self, claims: impl IntoIterator<Item = Claim>) {
         let mut waiting = self.waiting.lock();
         for claim in claims {
-            match waiting.entry(claim.topic.clone()) {
+            match waiting.entry((claim.topic.clone(), claim.id.epoch)) {
                 Entry::Vacant(entry) => drop(entry.insert(claim)),
-                Entry::Occupied(mut entry) if entry.get().id < claim.id => drop(entry.insert(claim)),
+                Entry::Occupied(mut entry) if (entry.get().id, entry.get().marker) < (claim.id, claim.marker) => {
+                    drop(entry.insert(claim))
+                }
                 Entry::Occupied(_) => {}
             }
         }
@@ -83,8 +86,9 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
         };
         let mut ledger = ledger.lock();
         for Lost { claim, marker, after } in found {
-            lost += lost_count(after, claim.id);
-            ledger.replace(&claim.topic, claim.id, marker);
+            // A marker that was lost itself is no further loss.
+            lost += if claim.marker.is_none() { lost_count(after, claim.id) } else { 0 };
+            ledger.told(&claim.topic, claim.id, marker);
         }
     }
     link.metrics().lost_publications_total.inc_by(lost);
@@ -98,7 +102,7 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
 /// A claim that the server could not honour.
 struct Lost<'a> {
     claim: &'a Claim,
-    /// What stands in its place now.
+    /// What tells of it now.
     marker: StreamId,
     /// The last entry that was not lost.
     after: StreamId,
@@ -158,6 +162,7 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
         command.arg(link.keys().stream(&claim.topic)).arg(link.keys().channel(&claim.topic));
         command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
         command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", wall_ms()));
+        command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));
         pipe.add_command(command);
     }
     pipe
@@ -166,6 +171,31 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Class, Pattern, TopicRule};
+
+    #[test]
+    fn what_an_earlier_server_acknowledged_waits_beside_what_a_later_one_did() {
+        let rule = Arc::new(TopicRule {
+            pattern: Pattern::new("*").unwrap(),
+            class: Class::Reliable,
+            retain_max: 100,
+            retain_ttl: Duration::ZERO,
+            wait_replicas: 0,
+            wait_aof: false,
+        });
+        let claim = |epoch, seq| Claim {
+            topic: Topic::public("orders").unwrap(),
+            id: StreamId::new(epoch, seq),
+            marker: None,
+            rule: Arc::clone(&rule),
+        };
+        let claims = Claims::default();
+        claims.add([claim(5, 8), claim(6, 3)]);
+        claims.add([claim(5, 9), claim(6, 2)]);
+        let mut waiting: Vec<_> = claims.take().iter().map(|claim| claim.id).collect();
+        waiting.sort_unstable();
+        assert_eq!(waiting, [StreamId::new(5, 9), StreamId::new(6, 3)]);
+    }
 
     #[test]
     fn a_loss_is_counted_from_what_is_left() {

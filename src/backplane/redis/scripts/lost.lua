@@ -8,20 +8,30 @@
 -- ARGV[3]  retain_max
 -- ARGV[4]  retain_ttl in seconds; 0: for ever
 -- ARGV[5]  published_ms
+-- ARGV[6]  the marker that told of this loss before, "-" when none did
 --
--- Returns the marker's id and the last id before the loss, or "-" when nothing was lost or the loss is told already. A marker is an entry with c =
--- "!lost" and d = "<after> <before>": what lay between is gone; "-" as before stands for the marker's own id.
-local stream, acknowledged = KEYS[1], ARGV[1]
+-- Returns the marker's id and the last id before the loss, or "-" when nothing was lost, the loss is told already, or
+-- nothing is known because the stream was trimmed. A marker is an entry with c = "!lost" and d = "<after> <before>":
+-- what lay between is gone; "-" as before stands for the marker's own id.
+local stream, acknowledged, told = KEYS[1], ARGV[1], ARGV[6]
 
 local at = redis.call('XREVRANGE', stream, acknowledged, '-', 'COUNT', 1)
 local after = at[1] and at[1][1] or '0-0'
-if after == acknowledged then
+if after == acknowledged or told ~= '-' and redis.call('XRANGE', stream, told, told)[1] then
   return '-'
 end
 
+local info = {}
+if redis.call('EXISTS', stream) == 1 then
+  local flat = redis.call('XINFO', 'STREAM', stream)
+  for place = 1, #flat, 2 do
+    info[flat[place]] = flat[place + 1]
+  end
+end
+
 local following = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 16)
-if after == '0-0' and following[1] and string.sub(following[1][1], -2) ~= '-0' then
-  -- Nothing before, and what there is does not begin at a beginning: trimmed, and every reader sees that.
+if after == '0-0' and following[1] and info['entries-added'] > info['length'] then
+  -- Nothing before, and something was removed: trimmed, and every reader sees that.
   return '-'
 end
 for _, entry in ipairs(following) do
@@ -37,13 +47,8 @@ local lost = after .. ' ' .. (newer[1] and newer[1][1] or '-')
 local time = redis.call('TIME')
 local epoch = math.max(tonumber(ARGV[2]), tonumber(string.match(acknowledged, '^%d+')) + 1)
 local prev = '-'
-if redis.call('EXISTS', stream) == 1 then
-  local info = redis.call('XINFO', 'STREAM', stream)
-  for place = 1, #info, 2 do
-    if info[place] == 'last-generated-id' then
-      epoch = math.max(epoch, tonumber(string.match(info[place + 1], '^%d+')))
-    end
-  end
+if info['last-generated-id'] then
+  epoch = math.max(epoch, tonumber(string.match(info['last-generated-id'], '^%d+')))
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
   prev = newest[1] and newest[1][1] or '-'
 else
