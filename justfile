@@ -19,6 +19,10 @@ test *arguments:
 clients *words:
     cargo build && tests/clients/run.sh {{ words }}
 
+# The public cases of WebSocket conformance; `just websocket public` by the suite's own program
+websocket *words:
+    tests/websocket/run.sh {{ words }}
+
 # What operators are given: chart, manifests, alerts, proxies
 operations *words:
     tests/ops/run.sh {{ words }}

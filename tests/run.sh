@@ -2,17 +2,18 @@
 # Builds, lints and runs every test: the whole gate, as continuous integration does.
 #
 #   tests/run.sh                  everything
-#   tests/run.sh clients          only these steps (format, lint, test, clients, operations)
+#   tests/run.sh clients          only these steps (format, lint, test, websocket, clients, operations)
 #
 # Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
-# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients needs, into target/.
+# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients and tests/websocket need,
+# into target/.
 # Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
 # step leaves running is killed and counts as a failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint test clients operations)
+[ ${#steps[@]} -gt 0 ] || steps=(format lint test websocket clients operations)
 mark="TICKGATE_TEST_RUN=$$-$RANDOM"
 export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
 # Built once and thrown away: what makes the next build faster is not worth its time.
@@ -81,6 +82,7 @@ run_step() {
     format) cargo fmt --check ;;
     lint) cargo clippy --all-targets --locked -- -D warnings ;;
     test) with_libraries cargo test --locked --no-fail-fast -- --include-ignored ;;
+    websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
     clients) cargo test --locked --no-run --test tidy && tests/clients/run.sh ;;
     operations) [ ! -x tests/ops/run.sh ] || tests/ops/run.sh ;;
