@@ -184,6 +184,24 @@ async fn what_a_server_lost_is_marked_by_who_acknowledged_it() {
 }
 
 #[tokio::test]
+async fn who_acknowledges_a_repeat_answers_for_it() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let one = Replica::following(&server.url(), &orders).await;
+    let kept = one.accepted(&orders, 1).await;
+    let snapshot = server.snapshot();
+    let first = one.backplane.publish(named(&orders, &one.rule, 2, "m-2")).await.expect("accepted");
+    // Whoever stored it is gone before Redis loses it.
+    drop(one);
+    let two = Replica::following(&server.url(), &orders).await;
+    let again = two.backplane.publish(named(&orders, &two.rule, 2, "m-2")).await.expect("accepted");
+    assert_eq!((again.id, again.duplicate), (first.id, true));
+    server.restart_from(&snapshot);
+    let marked = |message: &Arc<Message>| matches!(message.content, Content::Lost { after, .. } if after == kept);
+    let marker = async || two.page(&orders, kept).await.0.iter().any(marked).then_some(());
+    eventually("the loss of what was only acknowledged is told", marker).await;
+}
+
+#[tokio::test]
 async fn a_marker_reaches_live_followers_and_is_made_once_by_many() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let one = Replica::following(&server.url(), &orders).await;

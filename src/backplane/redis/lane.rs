@@ -22,12 +22,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     batch::{self, Encoder, Job, Outcome},
     durable::{Durability, Own},
-    ledger::{Claim, Ledger},
+    ledger::{Claim, Known, Ledger},
     verify::{self, Claims},
 };
 use crate::{
     backplane::{PublishError, Published, Refusal, Ticket},
-    model::Publication,
+    model::{Publication, StreamId},
     redis_link::{Attached, Failure, RedisLink},
     tasks::{Stop, Tasks},
 };
@@ -265,19 +265,17 @@ impl Drain {
             let doubt = shortfall.as_ref().map(|text| PublishError::Unknown(Arc::clone(text)));
             match outcome {
                 Outcome::Stored(id) => {
-                    self.link.saw_epoch(id.epoch);
-                    if generation < self.generation {
-                        // Acknowledged by a server that is no longer the one.
-                        let publication = &job.publication;
-                        let (topic, rule) = (publication.topic.clone(), Arc::clone(&publication.rule));
-                        self.claims.add([Claim { topic, id, marker: None, rule }]);
-                    } else if let Some(known) = ledger.get(&job.publication.topic) {
-                        known.store(id, job.number, now);
-                    }
+                    self.answer_for(&mut ledger, &job, id, generation, |known| known.store(id, job.number, now));
                     job.answer(doubt.map_or(Ok(Published { id: Some(id), duplicate: false }), Err));
                 }
                 Outcome::Sent => job.answer(Ok(Published { id: None, duplicate: false })),
-                Outcome::Duplicate(id) => job.answer(doubt.map_or(Ok(Published { id, duplicate: true }), Err)),
+                Outcome::Duplicate(id) => {
+                    if let Some(id) = id {
+                        // Who stored it may be gone, or never have heard so: who acknowledges it answers for it.
+                        self.answer_for(&mut ledger, &job, id, generation, |known| known.acknowledge(id, now));
+                    }
+                    job.answer(doubt.map_or(Ok(Published { id, duplicate: true }), Err));
+                }
                 Outcome::Failed(Failure::NoScript) if !job.again => self.again.push(Job { again: true, ..job }),
                 Outcome::Failed(failure) => {
                     self.link.report(&failure);
@@ -287,6 +285,19 @@ impl Drain {
                     job.answer(Err(batch::verdict(&failure, sent)));
                 }
             }
+        }
+    }
+
+    /// An id is about to be acknowledged: from now on it must not be lost without a word.
+    fn answer_for(&self, ledger: &mut Ledger, job: &Job, id: StreamId, generation: u64, note: impl FnOnce(&mut Known)) {
+        self.link.saw_epoch(id.epoch);
+        let publication = &job.publication;
+        if generation < self.generation {
+            // Acknowledged by a server that is no longer the one.
+            let (topic, rule) = (publication.topic.clone(), Arc::clone(&publication.rule));
+            self.claims.add([Claim { topic, id, marker: None, rule }]);
+        } else if let Some(known) = ledger.get(&publication.topic) {
+            note(known);
         }
     }
 

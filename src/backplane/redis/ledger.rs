@@ -143,8 +143,13 @@ impl Known {
 
     /// A publication was stored under the id.
     pub(super) fn store(&mut self, id: StreamId, number: u64, now: Instant) {
-        self.epoch = self.epoch.max(id.epoch);
         self.stored = self.stored.max(number);
+        self.acknowledge(id, now);
+    }
+
+    /// A publication is acknowledged under the id, whoever stored it.
+    pub(super) fn acknowledge(&mut self, id: StreamId, now: Instant) {
+        self.epoch = self.epoch.max(id.epoch);
         if self.acknowledged.is_none_or(|(acknowledged, _)| acknowledged < id) {
             self.acknowledged = Some((id, now));
         }
