@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{PushInfo, PushKind, aio::MultiplexedConnection};
+use redis::{PushInfo, PushKind};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Attached, Failure, Shared, backoff::Backoff, connect};
+use super::{
+    Attached, Failure, Shared,
+    backoff::Backoff,
+    connect::{self, Server},
+};
 use crate::{metrics::Link, tasks::Stop};
 
 /// How often a lasting outage is told again.
@@ -23,11 +27,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     while !stop.stopping() {
         let ended = Arc::new(Notify::new());
         match connect(&shared, &ended).await {
-            Ok(attached) => {
+            Ok((attached, server)) => {
                 outage.over();
                 shared.install(&attached);
                 let reason = tokio::select! {
-                    failure = watch(&shared, attached.connection, &ended) => Some(failure),
+                    failure = watch(&shared, attached, &server, &ended) => Some(failure),
                     () = stop.wait() => None,
                 };
                 shared.uninstall();
@@ -45,7 +49,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<Attached, Failure> {
+async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<(Attached, Server), Failure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
@@ -67,11 +71,13 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<Attached, Failu
         connect::warn_of_settings(&mut established.connection).await;
     }
     shared.learn(established.generation);
-    Ok(Attached { connection: established.connection, generation: established.generation })
+    let attached = Attached { connection: established.connection, generation: established.generation };
+    Ok((attached, established.server))
 }
 
 /// Probes the link every second and whenever somebody doubts it; returns what was wrong.
-async fn watch(shared: &Shared, mut connection: MultiplexedConnection, ended: &Notify) -> Failure {
+async fn watch(shared: &Shared, attached: Attached, server: &Server, ended: &Notify) -> Failure {
+    let Attached { mut connection, generation } = attached;
     loop {
         tokio::select! {
             () = ended.notified() => return Failure::Closed,
@@ -79,6 +85,9 @@ async fn watch(shared: &Shared, mut connection: MultiplexedConnection, ended: &N
             () = sleep(shared.config.canary_interval) => {}
         }
         if let Err(failure) = connect::check_role(&mut connection).await {
+            return failure;
+        }
+        if let Err(failure) = connect::check_generation(&mut connection, &shared.keys, server, generation).await {
             return failure;
         }
     }

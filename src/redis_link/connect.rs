@@ -30,6 +30,8 @@ pub(super) struct Established {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) run_id: String,
+    /// False: the id is made up for each connection.
+    pub(super) tells_run_id: bool,
     pub(super) version: Arc<str>,
     pub(super) supported: bool,
 }
@@ -96,6 +98,22 @@ pub(super) async fn establish(
     Ok(Established { connection, generation, server })
 }
 
+/// Makes sure that the server still has the generation that the connection learned: whoever threw its data away
+/// (`FLUSHALL`) did not restart it, and to us it is another server all the same.
+pub(super) async fn check_generation(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    server: &Server,
+    generation: u64,
+) -> Result<(), Failure> {
+    let stored: Option<u64> =
+        redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await?;
+    match stored {
+        Some(stored) if stored == generation || !server.tells_run_id => Ok(()),
+        _ => Err(Failure::Other("redis was emptied".into())),
+    }
+}
+
 /// Makes sure that the connection still leads to a master. Also the probe of a standing link: it finds a dead path by
 /// its time-out and a demoted server by its answer.
 pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
@@ -116,7 +134,7 @@ async fn ask_server(connection: &mut MultiplexedConnection) -> Result<Server, Fa
             Failure::Denied(_) => {
                 tracing::warn!("redis denies INFO: every reconnect will count as a change of server");
                 let run_id = uuid::Uuid::new_v4().simple().to_string();
-                Ok(Server { run_id, version: "unknown".into(), supported: true })
+                Ok(Server { run_id, tells_run_id: false, version: "unknown".into(), supported: true })
             }
             failure => Err(failure),
         },
@@ -136,6 +154,7 @@ impl Server {
         let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         Self {
             run_id: field("run_id").to_owned(),
+            tells_run_id: true,
             version: format!("{name} {version}").into(),
             supported: found >= VERSION_MIN,
         }
@@ -189,7 +208,10 @@ mod tests {
     #[test]
     fn versions_are_read_from_both_servers() {
         let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
-        assert_eq!(redis, Server { run_id: "abc".into(), version: "redis 7.0.15".into(), supported: true });
+        assert_eq!(
+            redis,
+            Server { run_id: "abc".into(), tells_run_id: true, version: "redis 7.0.15".into(), supported: true }
+        );
         assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").supported);
         let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
         assert_eq!((&*valkey.version, valkey.supported), ("valkey 8.0.1", true));

@@ -254,6 +254,23 @@ async fn a_flushed_server_never_gives_an_id_twice() {
 }
 
 #[tokio::test]
+async fn a_flushed_server_is_noticed_though_every_link_still_stands() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let before = replica.accepted(&orders, 1).await;
+    let told = replica.follower.count();
+    server.run::<()>(&["FLUSHALL"]).await;
+    // Nobody publishes: the loss is found by looking.
+    replica.follower.told_after(told, &Told::GenerationChanged).await;
+    let marker = async || {
+        let (messages, _) = replica.page(&orders, StreamId::ZERO).await;
+        messages.first().map(|message| (message.id.expect("an id"), message.content.clone()))
+    };
+    let (id, content) = eventually("a marker", marker).await;
+    assert!(matches!(content, Content::Lost { .. }) && id > before, "{id} after {before}: {content:?}");
+}
+
+#[tokio::test]
 async fn a_half_open_way_is_noticed_and_replaced() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
