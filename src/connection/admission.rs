@@ -108,7 +108,7 @@ impl Endpoint {
             );
         }
         let (identity, deferred) = self.identify(credential).await?;
-        let (session, resumed) = self.resume(session, identity.as_ref()).await;
+        let (session, resumed) = self.resume(session, identity.as_ref()).await?;
         if let Some(identity) = &identity {
             self.admit_user(identity, session).await?;
         }
@@ -134,7 +134,7 @@ impl Endpoint {
                 match token {
                     Ok(Some(token)) => self.verify(&token).await.map(|identity| (Some(identity), false)),
                     Ok(None) => Err(self.unauthorized("Invalid token")),
-                    Err(_) => Err(unavailable()),
+                    Err(_) => Err(unavailable(TOKENS_UNAVAILABLE)),
                 }
             }
             Credential::Deferred if rule == TokenRule::Required => Ok((None, true)),
@@ -161,7 +161,7 @@ impl Endpoint {
         };
         let identity = verified.map_err(|error: TokenError| {
             self.gateway.metrics.auth_failures_total.of(error.reason()).inc();
-            if error.is_ours() { unavailable() } else { self.unauthorized("Invalid token") }
+            if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") }
         })?;
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
             let reason = "The token has no publish right";
@@ -180,14 +180,18 @@ impl Endpoint {
         &self,
         wanted: Option<SessionId>,
         identity: Option<&Identity>,
-    ) -> (SessionId, Option<SessionRecord>) {
-        let Some(session) = wanted else { return (SessionId::random(), None) };
-        let recalled = self.gateway.registry.recall(session).await.ok().flatten();
+    ) -> Result<(SessionId, Option<SessionRecord>), Refused> {
+        let Some(session) = wanted else { return Ok((SessionId::random(), None)) };
+        let recalled = self.gateway.registry.recall(session).await.map_err(|error| {
+            // A new session in its place would forget what the old one still has to get.
+            tracing::debug!(%error, "a session can't be recalled now");
+            unavailable("Sessions can't be resumed now")
+        })?;
         let user = identity.map(|identity| identity.user.as_str());
         let own = |record: &SessionRecord| record.profile == self.profile.name && record.user.as_deref() == user;
         match recalled.filter(own) {
-            Some(record) => (session, Some(record)),
-            None => (SessionId::random(), None),
+            Some(record) => Ok((session, Some(record))),
+            None => Ok((SessionId::random(), None)),
         }
     }
 
@@ -220,7 +224,8 @@ impl Endpoint {
     }
 }
 
-const fn unavailable() -> Refused {
-    let reason = "Tokens can't be verified now";
+const TOKENS_UNAVAILABLE: &str = "Tokens can't be verified now";
+
+const fn unavailable(reason: &'static str) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, Outcome::Unavailable).after(2)
 }

@@ -108,13 +108,7 @@ async fn a_session_outlives_its_replica() {
     alice.expect(order(1)).await;
     alice.ask(json!({"type": "ping"})).await;
     let session = alice.session();
-    let mut redis = server.connect().await;
-    crate::support::eventually("the record with the subscription", async || {
-        let key = format!("tg1:{{s:{session}}}:r");
-        let record: Option<String> = redis::cmd("GET").arg(key).query_async(&mut redis).await.unwrap();
-        record.is_some_and(|record| record.contains("orders")).then_some(())
-    })
-    .await;
+    recorded(&server, &session, "orders").await;
     one.kill();
     for number in 2..=10 {
         other.publish_to("alice", "orders", order(number)).await;
@@ -215,4 +209,35 @@ async fn a_session_ends_with_the_resume_window() {
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     let alice = resumed(&replica, "alice", &session).await;
     assert_eq!(alice.welcome["resumed"], false);
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_looked_up_now_is_told_to_come_again() {
+    let mut server = RedisServer::durable();
+    let replica = Replica::on(&server).await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let session = alice.session();
+    recorded(&server, &session, "orders").await;
+    alice.vanish();
+    server.kill();
+    let request = || replica.connect("/ws/trading").token(&token("alice")).query("session", &session);
+    let refusal = request().expect_refused(503).await;
+    assert!(refusal.retry_after.is_some(), "{refusal:?}");
+    request().origin("https://app.example").expect_closed(1013).await;
+    server.restart();
+    let mut alice = crate::support::eventually("the session", async || request().try_open().await.ok()).await;
+    alice.greeted().await;
+    assert_eq!(alice.welcome["resumed"], true);
+    alice.expect_type("subscribed").await;
+}
+
+/// Waits until the session's record in Redis contains the text.
+async fn recorded(server: &RedisServer, session: &str, text: &str) {
+    let key = format!("tg1:{{s:{session}}}:r");
+    crate::support::eventually("the session's record", async || {
+        let record: Option<String> = server.run(&["GET", &key]).await;
+        record.is_some_and(|record| record.contains(text)).then_some(())
+    })
+    .await;
 }
