@@ -165,12 +165,21 @@ impl Connection {
     }
 
     /// Begins what the client did not ask for by a message. It would not ask again, so where that fails it has to come
-    /// again.
+    /// again, to what was recorded before.
     pub(super) async fn subscribe_or_close(&mut self, wanted: Vec<Wanted>) {
-        if !self.subscribe(None, wanted, Vec::new()).await {
-            let code = CloseCode::TryAgainLater;
-            self.link.close(code, Disconnect::Internal, "a channel can't be followed now");
+        self.is_complete = false;
+        if self.subscribe(None, wanted, Vec::new()).await {
+            self.is_complete = true;
+            self.record();
+        } else {
+            self.postpone();
         }
+    }
+
+    /// Has the client come again; what is recorded of its session stays as it is.
+    pub(super) fn postpone(&mut self) {
+        self.is_complete = false;
+        self.link.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
     }
 
     /// The set of subscriptions changed.

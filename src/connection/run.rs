@@ -38,6 +38,8 @@ pub(super) struct Connection {
     pub(super) bucket: Option<Arc<parking_lot::Mutex<Bucket>>>,
     pub(super) permit: Permit,
     pub(super) gauge: prometheus::IntGauge,
+    /// All that the session had is subscribed: only then may its record be replaced.
+    pub(super) is_complete: bool,
 }
 
 impl Connection {
@@ -126,7 +128,7 @@ impl Connection {
 
     /// Keeps what a resume needs.
     pub(super) fn record(&self) {
-        if self.session.profile.dialect == Dialect::Envelope {
+        if self.session.profile.dialect == Dialect::Envelope || !self.is_complete {
             return;
         }
         let record = SessionRecord {

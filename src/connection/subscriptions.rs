@@ -168,7 +168,7 @@ impl Subscriptions {
         }
         plan.backlog = plan.interest.backlog(plan.start, self.limits).await?;
         plan.begins = match plan.start {
-            Start::Since(cursor) => cursor,
+            Start::Since(cursor) | Start::Resumed { after: cursor, .. } => cursor,
             // The last publications are a courtesy: what is owed begins with the live ones.
             Start::Live | Start::Snapshot | Start::Last(_) => plan.backlog.cursor,
         };
@@ -377,6 +377,9 @@ fn unavailable(channel: &str) -> Refused {
 fn earlier(one: Start, other: Start) -> Start {
     match (one, other) {
         (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
+        (Start::Resumed { after: a, through }, Start::Resumed { after: b, .. }) => {
+            Start::Resumed { after: a.min(b), through }
+        }
         (Start::Live, other) => other,
         (one, _) => one,
     }

@@ -31,13 +31,13 @@ use crate::{
     config::Dialect,
     hub::{FormKind, Outbox, ReplayLimits, Socket},
     metrics::Handshake as Outcome,
-    model::ReplicaId,
+    model::{ReplicaId, Start},
     protocol::{
         code::CloseCode,
         reply::{self, Welcome, WelcomeLimits},
     },
     registry::{ConnectionInfo, SessionRecord},
-    session::Session,
+    session::{Session, Wanted},
 };
 
 /// Routes of all configured endpoints.
@@ -177,6 +177,7 @@ impl Endpoint {
             bucket,
             permit,
             gauge: self.gauge,
+            is_complete: true,
         });
         connection.take_over();
         gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);
@@ -252,12 +253,33 @@ impl Connection {
             Some(record) => {
                 let had = record.subscriptions.into_iter().map(|s| (s.channel, s.confirmed, s.max_rate));
                 let wanted = self.session.restore(&had.collect::<Vec<_>>(), &self.gateway.rules);
-                self.subscribe_or_close(wanted).await;
+                self.resume(wanted).await;
             }
             None if self.session.awaits_token() => {}
             None => {
                 let opening = self.session.view(&self.gateway.rules).on_connect();
                 self.begin(opening).await;
+            }
+        }
+    }
+
+    /// Takes up again what a session had. Where the streams stand now is asked of the backplane itself: this replica
+    /// may be behind the one that the client comes from.
+    async fn resume(&mut self, mut wanted: Vec<Wanted>) {
+        let resumed = |w: &&mut Wanted| matches!(w.start, Start::Resumed { .. });
+        let topics: Vec<_> = wanted.iter_mut().filter(resumed).map(|w| w.resolved.topic.clone()).collect();
+        match self.gateway.backplane.heads(&topics).await {
+            Ok(heads) => {
+                for (wanted, head) in wanted.iter_mut().filter(resumed).zip(heads) {
+                    if let Start::Resumed { through, .. } = &mut wanted.start {
+                        *through = head;
+                    }
+                }
+                self.subscribe_or_close(wanted).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a session can't be resumed now");
+                self.postpone();
             }
         }
     }

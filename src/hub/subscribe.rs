@@ -96,7 +96,8 @@ impl Interest {
             Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
             Start::Snapshot => self.snapshot(at).await,
             Start::Last(count) => self.last(count.min(limits.entries_max), at).await,
-            Start::Since(cursor) => self.since(cursor, limits).await,
+            Start::Since(cursor) => self.since(cursor, StreamId::ZERO, limits).await,
+            Start::Resumed { after, through } => self.since(after, through, limits).await,
         }
     }
 
@@ -121,14 +122,15 @@ impl Interest {
         Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
     }
 
-    async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    /// All after the cursor, at least to `through`, which this replica may not have reached yet.
+    async fn since(&self, cursor: StreamId, through: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let begun = Instant::now();
         let mark = Mark { replayed: true, ..Mark::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
         let mut source = metrics::Replay::Ring;
         loop {
-            if let Some((rest, at)) = self.topic.since(backlog.cursor) {
+            if let Some((rest, at)) = self.topic.since(backlog.cursor).filter(|(_, at)| *at >= through) {
                 backlog.messages.extend(rest);
                 backlog.cursor = at;
                 break;

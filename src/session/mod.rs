@@ -289,7 +289,7 @@ impl Session {
             let resolved = view.resolve(channel).ok()?;
             let start = match (resolved.rule.class, confirmed) {
                 (Class::State, _) => Start::Snapshot,
-                (_, Some(cursor)) => Start::Since(*cursor),
+                (_, Some(cursor)) => Start::Resumed { after: *cursor, through: *cursor },
                 (_, None) => Start::Live,
             };
             Some(Wanted { resolved, start, max_rate: *max_rate })
