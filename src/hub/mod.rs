@@ -2,13 +2,13 @@
 //!
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
-//! `follow` keeps positions equal to streams, `subscribe` brings a client from its cursor to the live stream.
+//! `follow` keeps positions equal to streams, `subscribe` brings a client from its cursor to the live stream, `linger`
+//! lets go of topics that nobody wants.
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,10 +18,10 @@ use std::{
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
 
 mod batch;
 mod follow;
+mod linger;
 mod outbox;
 mod position;
 mod queue;
@@ -59,9 +59,7 @@ pub struct Hub {
     /// Held while a topic enters or leaves the table and the backplane is told, so that the two never cross. Taken
     /// before any part of the table.
     following: Mutex<()>,
-    /// Topics without subscribers, to be let go at the given time.
-    lingering: Mutex<VecDeque<(Instant, Topic)>>,
-    linger: Duration,
+    lingering: linger::Line,
     ring: RingLimits,
     backplane: Backplane,
     metrics: Arc<Metrics>,
@@ -118,8 +116,7 @@ impl Hub {
             shards,
             lines: follow::Lines::default(),
             following: Mutex::default(),
-            lingering: Mutex::default(),
-            linger: settings.linger,
+            lingering: linger::Line::new(settings.linger),
             ring: settings.ring,
             backplane,
             metrics,
@@ -192,47 +189,7 @@ impl Hub {
     fn uninterested(&self, topic: &Followed) {
         self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
         if topic.drop_interest() {
-            self.lingering.lock().push_back((Instant::now() + self.linger, topic.topic.clone()));
-        }
-    }
-
-    /// Lets go of topics that stayed without subscribers, a second's worth at a time.
-    fn start_letting_go(self: &Arc<Self>, tasks: &Tasks) {
-        let hub = Arc::downgrade(self);
-        let mut stop = tasks.stop();
-        tasks.spawn("linger", async move {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = ticks.tick() => {}
-                    () = stop.wait() => return,
-                }
-                let Some(hub) = hub.upgrade() else { return };
-                hub.let_go(Instant::now());
-            }
-        });
-    }
-
-    fn let_go(&self, now: Instant) {
-        loop {
-            let due = {
-                let mut lingering = self.lingering.lock();
-                match lingering.front() {
-                    Some((at, _)) if *at <= now => lingering.pop_front(),
-                    _ => None,
-                }
-            };
-            let Some((_, topic)) = due else { return };
-            let _order = self.following.lock();
-            let mut part = self.topics.part(topic.as_str()).write();
-            // Someone may have come back meanwhile.
-            if part.get(topic.as_str()).is_some_and(|followed| followed.interest() == 0) {
-                part.swap_remove(topic.as_str());
-                drop(part);
-                self.metrics.topics.dec();
-                self.backplane.unwant(&topic);
-            }
+            self.linger(topic);
         }
     }
 

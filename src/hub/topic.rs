@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     batch::Form,
+    linger::Lingers,
     outbox::Outbox,
     position::{Arrival, Asked, Next, Position, State, Step},
     queue::SlotId,
@@ -33,6 +34,7 @@ pub struct Followed {
     lanes: Box<[Lane]>,
     /// Subscriptions and pending ones; at zero the topic is let go after a while.
     interest: AtomicUsize,
+    pub(super) lingers: Lingers,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
 }
@@ -137,6 +139,7 @@ impl Followed {
             inner: Mutex::new(Inner { position, waiting: Vec::new() }),
             lanes: (0..shards).map(|_| Lane::default()).collect(),
             interest: AtomicUsize::new(0),
+            lingers: Lingers::default(),
             stirred: AtomicBool::new(false),
         }
     }

@@ -1,0 +1,167 @@
+//! Topics whose subscribers have all left: followed a while longer, in case somebody comes back. Never lets go of a topic
+//! that somebody wants, and never has one in line twice.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Hub, topic::Followed};
+use crate::{model::Topic, tasks::Tasks};
+
+/// Topics in line to be let go, the earliest first (about: who came back and left again waits behind).
+#[derive(Debug)]
+pub(super) struct Line {
+    waiting: Mutex<VecDeque<(Instant, Topic)>>,
+    linger: Duration,
+}
+
+impl Line {
+    pub(super) fn new(linger: Duration) -> Self {
+        Self { waiting: Mutex::default(), linger }
+    }
+
+    /// Whoever's time has come.
+    fn due(&self, now: Instant) -> Option<Topic> {
+        let mut waiting = self.waiting.lock();
+        let (at, _) = waiting.front()?;
+        if *at <= now { waiting.pop_front().map(|(_, topic)| topic) } else { None }
+    }
+
+    fn push(&self, until: Instant, topic: Topic) {
+        self.waiting.lock().push_back((until, topic));
+    }
+}
+
+/// Until when a topic is followed without subscribers; some while it is in line.
+#[derive(Debug, Default)]
+pub(super) struct Lingers(Mutex<Option<Instant>>);
+
+/// What is to be done about a topic whose turn it is.
+enum Verdict {
+    /// Somebody is interested again: it leaves the line.
+    Wanted,
+    /// Somebody was, and left again: it waits on.
+    Until(Instant),
+    LetGo,
+}
+
+impl Lingers {
+    /// True when the topic has to get in line.
+    fn until(&self, until: Instant) -> bool {
+        self.0.lock().replace(until).is_none()
+    }
+
+    fn verdict(&self, topic: &Followed, now: Instant) -> Verdict {
+        // Whoever leaves from here on finds the topic out of line.
+        let mut until = self.0.lock();
+        if topic.interest() > 0 {
+            *until = None;
+            return Verdict::Wanted;
+        }
+        until.filter(|until| *until > now).map_or(Verdict::LetGo, Verdict::Until)
+    }
+}
+
+impl Hub {
+    /// The last subscriber left.
+    pub(super) fn linger(&self, topic: &Followed) {
+        let until = Instant::now() + self.lingering.linger;
+        if topic.lingers.until(until) {
+            self.lingering.push(until, topic.topic.clone());
+        }
+    }
+
+    /// Lets go of topics that stayed without subscribers, a second's worth at a time.
+    pub(super) fn start_letting_go(self: &Arc<Self>, tasks: &Tasks) {
+        let hub = Arc::downgrade(self);
+        let mut stop = tasks.stop();
+        tasks.spawn("linger", async move {
+            let mut ticks = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = ticks.tick() => {}
+                    () = stop.wait() => return,
+                }
+                let Some(hub) = hub.upgrade() else { return };
+                hub.let_go(Instant::now());
+            }
+        });
+    }
+
+    fn let_go(&self, now: Instant) {
+        while let Some(topic) = self.lingering.due(now) {
+            let _order = self.following.lock();
+            let mut part = self.topics.part(topic.as_str()).write();
+            let Some(followed) = part.get(topic.as_str()) else { continue };
+            match followed.lingers.verdict(followed, now) {
+                Verdict::Wanted => {}
+                Verdict::Until(until) => self.lingering.push(until, topic),
+                Verdict::LetGo => {
+                    part.swap_remove(topic.as_str());
+                    drop(part);
+                    self.metrics.topics.dec();
+                    self.backplane.unwant(&topic);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backplane::{Backplane, Memory},
+        hub::{RingLimits, Settings},
+        metrics::Metrics,
+        model::{Class, Pattern, TopicRule},
+    };
+
+    fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
+        let rule = TopicRule {
+            pattern: Pattern::new("*").unwrap(),
+            class: Class::Event,
+            retain_max: 10,
+            retain_ttl: Duration::ZERO,
+            wait_replicas: 0,
+            wait_aof: false,
+        };
+        let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
+        let second = Duration::from_secs(1);
+        let settings = Settings { shards: 1, ring, linger: 10 * second, compare_interval: 60 * second };
+        (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_comes_and_goes_waits_once_and_its_whole_time() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = Topic::public("ticker:X").unwrap();
+        for _ in 0..100 {
+            drop(hub.interest(&topic, &rule));
+        }
+        assert_eq!(hub.lingering.waiting.lock().len(), 1);
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        drop(hub.interest(&topic, &rule));
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(hub.topics(), 1, "eight seconds after the last subscriber left");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(hub.topics(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_is_wanted_again_stays_and_can_linger_again() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = Topic::public("ticker:X").unwrap();
+        drop(hub.interest(&topic, &rule));
+        let interest = hub.interest(&topic, &rule);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((hub.topics(), hub.lingering.waiting.lock().len()), (1, 0));
+        drop(interest);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert_eq!(hub.topics(), 0);
+    }
+}
