@@ -53,7 +53,15 @@ impl Inbound {
         if let Err(fault) = spend(session, now_ms, bucket, gateway) {
             return Self::Fault(fault);
         }
-        session.read(text, now_ms, &gateway.rules).map_or_else(Self::Fault, Self::Command)
+        match session.read(text, now_ms, &gateway.rules) {
+            Ok(request) => Self::Command(request),
+            Err(fault) => {
+                if fault.code == ErrorCode::RateLimited {
+                    gateway.metrics.rate_limited_total.of(metrics::RateScope::Connection).inc();
+                }
+                Self::Fault(fault)
+            }
+        }
     }
 
     pub(super) fn decode_envelope(

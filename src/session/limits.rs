@@ -14,13 +14,21 @@ impl Bucket {
     /// # Errors
     /// How long until one is there, in milliseconds (rounded up).
     pub fn take(&mut self, now_ms: u64, rate: Rate) -> Result<(), u64> {
+        self.take_all(1, now_ms, rate)
+    }
+
+    /// Takes so many tokens, or none.
+    ///
+    /// # Errors
+    /// How long until they are there, in milliseconds (rounded up). More than the burst never are.
+    pub fn take_all(&mut self, count: usize, now_ms: u64, rate: Rate) -> Result<(), u64> {
         if rate.per_second == 0 {
             return Ok(());
         }
         let now_us = now_ms * 1_000;
         let cost_us = 1_000_000 / u64::from(rate.per_second);
         let room_us = cost_us * u64::from(rate.burst.max(1));
-        let full_at_us = self.full_at_us.max(now_us) + cost_us;
+        let full_at_us = self.full_at_us.max(now_us) + cost_us * count as u64;
         let over_us = full_at_us.saturating_sub(now_us + room_us);
         if over_us > 0 {
             return Err(over_us.div_ceil(1_000));
@@ -75,6 +83,16 @@ mod tests {
         assert_eq!(bucket.take(60_000, RATE), Ok(()));
         assert_eq!(bucket.take(60_000, RATE), Ok(()));
         assert!(bucket.take(60_000, RATE).is_err());
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.take_all(2, 1_000, RATE), Ok(()));
+        assert_eq!(bucket.take_all(2, 1_000, RATE), Err(100));
+        assert_eq!(bucket.take_all(1, 1_000, RATE), Ok(()));
+        assert_eq!(bucket.take_all(0, 1_000, RATE), Ok(()));
+        assert_eq!(bucket.take_all(3, 1_300, RATE), Ok(()));
     }
 
     #[test]

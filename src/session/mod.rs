@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::{
     auth::Identity,
-    config::{Limits, Profile},
+    config::{Limits, Profile, Rate},
     model::{Class, SessionId, Start, StreamId, TopicRules},
     protocol::{
         code::{CloseCode, ErrorCode},
@@ -40,6 +40,7 @@ pub struct Session {
     /// Updates per second of `state` channels that do not say otherwise.
     max_rate: Option<u32>,
     messages: Bucket,
+    names: Bucket,
     rate_offences: Offences,
     invalid: Offences,
 }
@@ -122,6 +123,7 @@ impl Session {
             private_since: None,
             max_rate: None,
             messages: Bucket::default(),
+            names: Bucket::default(),
             rate_offences: Offences::default(),
             invalid: Offences::default(),
         }
@@ -166,17 +168,35 @@ impl Session {
         }
     }
 
-    /// Takes one token of the connection's and of its user's bucket.
+    /// Takes one token of the connection's and of its user's bucket. What the connection may not send costs its user
+    /// nothing.
     ///
     /// # Errors
     /// [`Fault`] 4100 with the time to wait; it closes after sustained abuse.
     pub fn spend(&mut self, now_ms: u64, user: Option<&mut Bucket>, limits: &Limits) -> Result<(), Fault> {
         let own = self.messages.take(now_ms, limits.messages_per_connection);
-        let all = user.map_or(Ok(()), |bucket| bucket.take(now_ms, limits.messages_per_user));
-        let Err(retry_after_ms) = own.and(all) else { return Ok(()) };
+        let all = own.and_then(|()| user.map_or(Ok(()), |bucket| bucket.take(now_ms, limits.messages_per_user)));
+        all.map_err(|wait_ms| self.limited("messages", wait_ms, now_ms, limits))
+    }
+
+    /// Takes a token for each channel that a subscribe names: each may be a topic that the replica has to follow.
+    fn spend_names(&mut self, command: &Command, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+        let count = match command {
+            Command::Subscribe(subscribe) => subscribe.channels.len(),
+            Command::SubscribeSymbols { symbols, .. } => symbols.len(),
+            _ => return Ok(()),
+        };
+        let Rate { per_second, burst } = limits.messages_per_connection;
+        // A client may change all its channels at once.
+        let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
+        let rate = Rate { per_second, burst: burst.max(twice_all) };
+        self.names.take_all(count, now_ms, rate).map_err(|wait_ms| self.limited("channels", wait_ms, now_ms, limits))
+    }
+
+    fn limited(&mut self, what: &str, wait_ms: u64, now_ms: u64, limits: &Limits) -> Fault {
         let close = self.rate_offences.count(now_ms, limits.rate_offences_max).then_some(CloseCode::RateLimited);
-        let message = format!("too many messages; wait {retry_after_ms} ms");
-        Err(Fault { retry_after_ms: Some(retry_after_ms), close, ..Fault::new(ErrorCode::RateLimited, message) })
+        let message = format!("too many {what}; wait {wait_ms} ms");
+        Fault { retry_after_ms: Some(wait_ms), close, ..Fault::new(ErrorCode::RateLimited, message) }
     }
 
     /// Reads one text frame of the JSON dialect. What it means is decided by [`Session::decide`], when everything
@@ -189,11 +209,15 @@ impl Session {
             depth_max: rules.limits.json_depth_max,
             channels_max: rules.limits.subscriptions_max.max(1),
         };
-        command::decode(text, &limits).map_err(|invalid| {
+        let request = command::decode(text, &limits).map_err(|invalid| {
             let close = (invalid.code == ErrorCode::InvalidMessage).then(|| self.offend(now_ms, rules)).flatten();
             let fault = Fault::new(invalid.code, invalid.message);
             Fault { id: invalid.id, field: invalid.field, close, ..fault }
-        })
+        })?;
+        match self.spend_names(&request.command, now_ms, &rules.limits) {
+            Ok(()) => Ok(request),
+            Err(fault) => Err(Fault { id: request.id, ..fault }),
+        }
     }
 
     /// Counts an invalid message; the close code when there were too many.

@@ -79,6 +79,45 @@ async fn one_users_messages_are_limited_over_all_connections() {
 }
 
 #[tokio::test]
+async fn what_a_connection_may_not_send_costs_its_user_nothing() {
+    let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 2 }\nmessages_per_user = { per_second = 1, burst = 4 }";
+    let replica = Replica::alone_with(settings).await;
+    let (mut one, mut other) = (replica.trading("alice").await, replica.trading("alice").await);
+    for _ in 0..20 {
+        one.send(json!({"type": "ping"})).await;
+    }
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u32::from(one.next().await["code"] == 4100);
+    }
+    assert!(refused >= 17, "{refused} were refused");
+    assert_eq!(other.ask(json!({"type": "ping"})).await["type"], "pong");
+}
+
+#[tokio::test]
+async fn channels_are_counted_however_many_one_message_names() {
+    let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 30 }\nsubscriptions_max = 20";
+    let replica = Replica::alone_with(settings).await;
+    let mut client = replica.market().await;
+    let names = |round: u32| (0..20).map(|n| format!("ticker:R{round}N{n}")).collect::<Vec<_>>();
+    for round in 0..2 {
+        let answer = client.ask(json!({"type": "subscribe", "channels": names(round)})).await;
+        assert_eq!(answer["channels"].as_array().unwrap().len(), 20, "all may change at once: {answer}");
+        client.ask(json!({"type": "unsubscribe", "channels": names(round)})).await;
+    }
+    for verb in
+        [json!({"type": "subscribe", "channels": names(2)}), json!({"type": "subscribe_ticker", "symbols": names(3)})]
+    {
+        client.send(verb).await;
+        let error = client.expect_error(4100).await;
+        assert!(error["details"]["retry_after_ms"].as_u64() > Some(10_000), "{error}");
+    }
+    // Other messages go on.
+    assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
+    assert_eq!(replica.metric("tickgate_topics").await, 40.0);
+}
+
+#[tokio::test]
 async fn a_user_has_five_connections() {
     let replica = Replica::alone().await;
     let mut open = Vec::new();
