@@ -7,6 +7,8 @@ use crate::{config, metrics::Disconnect, protocol::code::CloseCode};
 /// Time between two pings of a connection that is written to: each answer confirms what was written before it, which
 /// is where a resumed session begins.
 const CONFIRM_INTERVAL_MS: u64 = 5_000;
+/// Pings in a row that a client may leave unanswered while other things come from it.
+const UNANSWERED_MAX: u32 = 3;
 
 /// Settings that all pulses of a replica share.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +75,10 @@ pub struct Pulse {
     moved: u64,
     moved_ms: u64,
     pings: u32,
+    /// When the last ping was sent, or was last seen to wait for the socket.
     pinged_ms: u64,
     awaiting_pong: bool,
+    unanswered: u32,
 }
 
 impl Pulse {
@@ -96,6 +100,7 @@ impl Pulse {
             pings: 0,
             pinged_ms: now_ms,
             awaiting_pong: false,
+            unanswered: 0,
         }
     }
 
@@ -121,6 +126,7 @@ impl Pulse {
         let last = number == self.pings;
         if last {
             self.awaiting_pong = false;
+            self.unanswered = 0;
         }
         last
     }
@@ -167,12 +173,12 @@ impl Pulse {
         if self.auth_by_ms > 0 && facts.now_ms >= self.auth_by_ms {
             return Some((CloseCode::AuthTimeout, Disconnect::AuthTimeout));
         }
-        if self.awaiting_pong
-            && facts.seen_ms < self.pinged_ms
-            && facts.now_ms >= self.pinged_ms + beats.heartbeat_timeout_ms
-            && !facts.blocked
-        {
-            return Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
+        if self.is_unanswered(facts, beats) {
+            if facts.seen_ms < self.pinged_ms || self.unanswered + 1 >= UNANSWERED_MAX {
+                return Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
+            }
+            self.unanswered += 1;
+            self.awaiting_pong = false;
         }
         if facts.blocked && facts.now_ms >= self.moved_ms + beats.write_timeout_ms {
             return Some((CloseCode::SlowConsumer, Disconnect::SlowConsumer));
@@ -181,6 +187,14 @@ impl Pulse {
             return Some((CloseCode::MaxAge, Disconnect::MaxAge));
         }
         None
+    }
+
+    /// Whether the last ping was not answered in time. One that waits for the socket itself can't be.
+    fn is_unanswered(&mut self, facts: &Facts, beats: &Beats) -> bool {
+        if facts.blocked && self.awaiting_pong {
+            self.pinged_ms = facts.now_ms;
+        }
+        self.awaiting_pong && facts.now_ms >= self.pinged_ms + beats.heartbeat_timeout_ms
     }
 
     fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
@@ -213,4 +227,107 @@ impl Pulse {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEATS: Beats = Beats {
+        heartbeat_timeout_ms: 10_000,
+        write_timeout_ms: 60_000,
+        auth_timeout_ms: 5_000,
+        expiry_warning_s: 60,
+        leeway_s: 5,
+    };
+
+    /// One connection and its clock; it looks as often as it is told to.
+    struct Scene {
+        pulse: Pulse,
+        facts: Facts,
+        next_ms: u64,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let session = config::Session {
+                heartbeat_interval: Duration::from_secs(30),
+                heartbeat_timeout: Duration::from_secs(10),
+                write_timeout: Duration::from_secs(60),
+                resume_ttl: Duration::from_secs(60),
+                age_max: Duration::ZERO,
+                replica_ttl: Duration::from_secs(10),
+                session_ttl: Duration::from_secs(300),
+            };
+            let facts = Facts { now_ms: 0, unix_s: 1_000_000, seen_ms: 0, written: 0, blocked: false };
+            Self { pulse: Pulse::new(&session, 0, 0.5), facts, next_ms: 0 }
+        }
+
+        /// The next time something is due.
+        fn until_due(&mut self) -> Due {
+            loop {
+                self.facts.now_ms = self.next_ms.max(self.facts.now_ms);
+                let (due, next_ms) = self.pulse.beat(&self.facts, &BEATS);
+                assert!(next_ms > self.facts.now_ms || due.close.is_some(), "it looks again later");
+                self.next_ms = next_ms;
+                if due != Due::default() {
+                    return due;
+                }
+            }
+        }
+
+        fn ping(&mut self) -> u32 {
+            let due = self.until_due();
+            due.ping.unwrap_or_else(|| panic!("{due:?} at {}", self.facts.now_ms))
+        }
+    }
+
+    const DEAD: Option<(CloseCode, Disconnect)> = Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
+
+    #[test]
+    fn whoever_answers_stays_and_whoever_falls_silent_is_closed() {
+        let mut scene = Scene::new();
+        for number in 1..=5 {
+            assert_eq!(scene.ping(), number);
+            assert!(scene.pulse.pong(number));
+        }
+        scene.ping();
+        let pinged_ms = scene.facts.now_ms;
+        assert_eq!(scene.until_due().close, DEAD);
+        assert_eq!(scene.facts.now_ms, pinged_ms + 10_000);
+    }
+
+    #[test]
+    fn whoever_sends_but_never_answers_is_asked_again_and_closed_in_the_end() {
+        let mut scene = Scene::new();
+        for number in 1..=3 {
+            assert_eq!(scene.ping(), number);
+            scene.facts.seen_ms = scene.facts.now_ms + 1;
+        }
+        assert_eq!(scene.until_due().close, DEAD);
+        // One answer, be it late, is enough.
+        let mut scene = Scene::new();
+        for _ in 0..10 {
+            scene.ping();
+            scene.facts.seen_ms = scene.facts.now_ms + 1;
+            let late = scene.ping();
+            scene.facts.seen_ms = scene.facts.now_ms + 1;
+            assert!(scene.pulse.pong(late));
+        }
+    }
+
+    #[test]
+    fn a_ping_that_waits_for_the_socket_is_not_held_against_the_client() {
+        let mut scene = Scene::new();
+        let number = scene.ping();
+        scene.facts.blocked = true;
+        for _ in 0..8 {
+            scene.facts.now_ms += 5_000;
+            assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
+        }
+        scene.facts.blocked = false;
+        scene.facts.now_ms += 9_000;
+        assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
+        assert!(scene.pulse.pong(number));
+    }
 }

@@ -70,7 +70,7 @@ pub const CODES: [Code; 24] = [
     code(4003, "too_many_connections", Yes, "The user has as many connections as are allowed, over all replicas."),
     code(4004, "invalid_message", No, "A message was not understood; a close after repeated offences."),
     code(4100, "rate_limited", Yes, "Too many messages; a close after sustained abuse."),
-    code(4101, "heartbeat_timeout", Yes, "The client answered neither heartbeat nor ping in time."),
+    code(4101, "heartbeat_timeout", Yes, "The client was silent after a ping, or never answers pings."),
     code(4102, "slow_consumer", Yes, "The socket took nothing for the write time-out."),
     code(4103, "auth_timeout", Yes, "No auth message came within the deadline."),
     code(4104, "max_age", Yes, "The connection is old and was asked to move, so that load spreads."),
