@@ -67,8 +67,11 @@ impl Line {
 }
 
 impl Lines {
+    /// To be compared with what its stream has from now on. A topic that waits for that already does not wait twice.
     pub(super) fn compare(&self, topic: &Arc<Followed>) {
-        self.compare.push(topic);
+        if topic.awaits_comparison() {
+            self.compare.push(topic);
+        }
     }
 
     pub(super) fn read(&self, topic: &Arc<Followed>) {
@@ -95,6 +98,7 @@ impl Hub {
     async fn compare_forever(&self) {
         loop {
             let topics = self.lines.compare.take(COMPARE_MAX).await;
+            topics.iter().for_each(|topic| topic.is_compared());
             let names: Vec<Topic> = topics.iter().map(|t| t.topic.clone()).collect();
             match self.backplane.heads(&names).await {
                 Ok(heads) => {
@@ -177,5 +181,33 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
         biased;
         () = work => {}
         () = stop.wait() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::linger::tests::hub;
+
+    #[tokio::test]
+    async fn a_topic_waits_once_to_be_compared() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule);
+        interest.ready(Duration::from_secs(1)).await.unwrap();
+        for _ in 0..10 {
+            hub.lines.compare(interest.topic());
+        }
+        assert_eq!(hub.lines.compare.waiting.lock().len(), 1);
+        // Taken out, it may wait again.
+        tokio::time::timeout(Duration::from_secs(1), async {
+            while !hub.lines.compare.waiting.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        hub.lines.compare(interest.topic());
+        assert_eq!(hub.lines.compare.waiting.lock().len(), 1);
     }
 }

@@ -110,7 +110,7 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         backplane::{Backplane, Memory},
@@ -119,7 +119,7 @@ mod tests {
         model::{Class, Pattern, TopicRule},
     };
 
-    fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
+    pub(in crate::hub) fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
         let rule = TopicRule {
             pattern: Pattern::new("*").unwrap(),
             class: Class::Event,

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 mod batch;
 mod follow;
 mod linger;
+mod member;
 mod outbox;
 mod position;
 mod queue;
@@ -32,13 +33,14 @@ mod subscribe;
 mod topic;
 
 pub use batch::{Batch, Form, FormKind, Gap, Mark};
+pub use member::{Member, Narrowed};
 pub use outbox::{Close, Outbox, Shared};
 pub use position::{Arrival, Asked, Next, Position, State, Step};
 pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
 pub use subscribe::{Backlog, CaughtUp, Interest, ReplayLimits};
-pub use topic::{Followed, Member, Narrowed};
+pub use topic::Followed;
 
 use crate::{
     backplane::{Backplane, Event},

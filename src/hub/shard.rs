@@ -13,10 +13,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     batch::{Batch, Form, Mark},
+    member::{Group, Member},
     outbox::Outbox,
     position::Step,
     subscribe::label,
-    topic::{Followed, Group, Lane, Mail, Member, Narrowed},
+    topic::{Followed, Lane, Mail},
 };
 use crate::{
     metrics::Metrics,
@@ -43,18 +44,20 @@ pub(super) struct Shard {
 }
 
 /// State of the task, kept between rounds for its allocations.
-#[derive(Default)]
 struct Round {
     dirty: Vec<Arc<Outbox>>,
     deliveries: u64,
     /// Topics with held-back values.
     paced: HashMap<Topic, Arc<Followed>>,
     turn: usize,
-    /// When it began, by the wall clock.
-    now_ms: u64,
+    began: Instant,
 }
 
 impl Round {
+    fn new() -> Self {
+        Self { dirty: Vec::new(), deliveries: 0, paced: HashMap::new(), turn: 0, began: Instant::now() }
+    }
+
     fn offer(&mut self, member: &Member, batch: &Arc<Batch>) {
         self.deliveries += u64::from(batch.count);
         if member.outbox.offer(member.slot, batch) {
@@ -76,7 +79,7 @@ impl Shard {
 
     /// Fans out until the replica stops.
     pub(super) async fn run(self: Arc<Self>, mut stop: Stop) {
-        let mut round = Round::default();
+        let mut round = Round::new();
         loop {
             let tick = async {
                 if round.paced.is_empty() {
@@ -95,15 +98,14 @@ impl Shard {
     }
 
     async fn fan_out(&self, round: &mut Round) {
-        let started = Instant::now();
-        round.now_ms = unix_ms();
-        let newest_ms = self.collect(round, started).await;
+        round.began = Instant::now();
+        let newest_ms = self.collect(round).await;
         self.release_paced(round);
         self.flush(round).await;
         let deliveries = std::mem::take(&mut round.deliveries);
         if deliveries > 0 {
             self.metrics.deliveries_total.inc_by(deliveries);
-            self.metrics.fan_out_duration_seconds.observe(started.elapsed().as_secs_f64());
+            self.metrics.fan_out_duration_seconds.observe(round.began.elapsed().as_secs_f64());
         }
         if newest_ms > 0 {
             let latency_ms = unix_ms().saturating_sub(newest_ms);
@@ -114,7 +116,7 @@ impl Shard {
     /// Puts all that came in into outboxes. Whoever has more for this shard right now gets its turn before anything is
     /// written: under load one write then carries what several would have. Nobody is waited for. Returns when the
     /// newest publication was accepted, where that is known.
-    async fn collect(&self, round: &mut Round, started: Instant) -> u64 {
+    async fn collect(&self, round: &mut Round) -> u64 {
         let mut newest_ms = 0;
         loop {
             let topics = std::mem::take(&mut *self.inbox.lock());
@@ -124,7 +126,7 @@ impl Shard {
             for topic in &topics {
                 newest_ms = newest_ms.max(self.deliver(topic, round));
             }
-            if started.elapsed() >= COLLECT_MAX {
+            if round.began.elapsed() >= COLLECT_MAX {
                 return newest_ms;
             }
             tokio::task::yield_now().await;
@@ -156,13 +158,9 @@ impl Shard {
                 }
                 Mail::Change { member } => {
                     run.offer(&groups, topic, round);
-                    let all = groups.iter_mut().flat_map(|group| &mut group.members);
-                    if let Some(place) = all.into_iter().find(|m| m.is(&member.outbox, member.slot)) {
-                        let held = place.narrowed.as_ref().and_then(|narrowed| narrowed.give_up());
-                        *place = member;
-                        if let Some(batch) = held {
-                            round.offer(place, &batch);
-                        }
+                    let before = groups.iter_mut().find_map(|group| group.replace(&member));
+                    if let Some(held) = before.and_then(|before| before.narrowed?.give_up()) {
+                        round.offer(&member, &held);
                     }
                 }
             }
@@ -188,9 +186,9 @@ impl Shard {
         paced.retain(|_, topic| {
             let groups = topic.lane(self.index).subscribers.lock();
             let mut waiting = false;
-            for member in groups.iter().flat_map(|group| &group.members) {
+            for member in groups.iter().flat_map(Group::members) {
                 let Some(narrowed) = &member.narrowed else { continue };
-                if let Some(batch) = narrowed.release(round.now_ms) {
+                if let Some(batch) = narrowed.release(round.began) {
                     round.offer(member, &batch);
                 }
                 waiting |= narrowed.is_holding();
@@ -242,7 +240,7 @@ impl Run {
             let encode =
                 |filter| Arc::new(Batch::encode(&group.form, self.after, &self.steps, filter, Mark::default()));
             let mut shared = None;
-            for member in &group.members {
+            for member in group.members() {
                 let Some(narrowed) = &member.narrowed else {
                     round.offer(member, shared.get_or_insert_with(|| encode(None)));
                     continue;
@@ -256,7 +254,7 @@ impl Run {
                     // Nothing to hold back, and nothing to be overtaken by.
                     narrowed.give_up().into_iter().for_each(|held| round.offer(member, &held));
                     round.offer(member, &batch);
-                } else if let Some(batch) = narrowed.admit(batch, round.now_ms) {
+                } else if let Some(batch) = narrowed.admit(batch, round.began) {
                     round.offer(member, &batch);
                 } else {
                     round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
@@ -293,54 +291,18 @@ fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &
         return;
     }
     match groups.iter_mut().find(|group| group.form == form) {
-        Some(group) => group.members.push(member),
-        None => groups.push(Group { form, members: vec![member] }),
-    }
-}
-
-impl Narrowed {
-    /// Lets a batch through now, or holds it back for its pace (conflating what was held before).
-    fn admit(&self, batch: Arc<Batch>, now_ms: u64) -> Option<Arc<Batch>> {
-        let Some(interval) = self.interval else { return Some(batch) };
-        let mut pace = self.pace.lock();
-        let skipped = pace.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
-        pace.held = Some(batch);
-        pace.skipped = skipped;
-        pace.take(now_ms, interval)
-    }
-
-    fn release(&self, now_ms: u64) -> Option<Arc<Batch>> {
-        self.pace.lock().take(now_ms, self.interval?)
-    }
-
-    /// What is held back, when another pace takes over.
-    fn give_up(&self) -> Option<Arc<Batch>> {
-        self.pace.lock().let_go()
-    }
-
-    fn is_holding(&self) -> bool {
-        self.pace.lock().held.is_some()
-    }
-}
-
-impl super::topic::Pace {
-    fn take(&mut self, now_ms: u64, interval: Duration) -> Option<Arc<Batch>> {
-        if now_ms < self.next_ms {
-            return None;
+        Some(group) => group.add(member),
+        None => {
+            if groups.is_empty() {
+                // One form is the rule.
+                groups.reserve_exact(1);
+            }
+            groups.push(Group::of(form, member));
         }
-        let batch = self.let_go()?;
-        self.next_ms = now_ms + interval.as_millis() as u64;
-        Some(batch)
-    }
-
-    fn let_go(&mut self) -> Option<Arc<Batch>> {
-        let batch = self.held.take()?;
-        let skipped = std::mem::take(&mut self.skipped);
-        Some(if skipped == 0 { batch } else { Arc::new(batch.only_newest(skipped)) })
     }
 }
 
-/// Wall clock, once per round.
+/// Wall clock: publications carry it.
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     backplane::Page,
     hub::{
-        FormKind, MemorySocket, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
+        FormKind, MemorySocket, Narrowed, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
         queue::Stage,
         topic::{Joining, Todo},
     },
@@ -54,7 +54,7 @@ impl Scene {
         assert_eq!(topic.compared(id(0), &shards), Todo::Nothing);
         let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
-        Self { topic, shards, round: Round::default(), form, shared: Arc::new(Shared { limits, metrics }) }
+        Self { topic, shards, round: Round::new(), form, shared: Arc::new(Shared { limits, metrics }) }
     }
 
     fn client(&self, room: usize) -> Arc<Outbox> {
@@ -191,15 +191,17 @@ fn a_pace_lets_one_value_through_and_holds_the_newest_of_the_rest() {
         Arc::new(Batch::encode(&form, id(seq - 1), &[step], None, Mark::default()))
     };
     let narrowed = Narrowed::new(None, Some(Duration::from_millis(100)));
-    assert_eq!(narrowed.admit(value(1), 1_000).map(|b| b.last), Some(id(1)));
-    assert!(narrowed.admit(value(2), 1_001).is_none());
-    assert!(narrowed.admit(value(3), 1_099).is_none());
-    assert!(narrowed.release(1_099).is_none());
-    let released = narrowed.release(1_100).unwrap();
+    let begun = Instant::now();
+    let at = |ms| begun + Duration::from_millis(ms);
+    assert_eq!(narrowed.admit(value(1), at(1_000)).map(|b| b.last), Some(id(1)));
+    assert!(narrowed.admit(value(2), at(1_001)).is_none());
+    assert!(narrowed.admit(value(3), at(1_099)).is_none());
+    assert!(narrowed.release(at(1_099)).is_none());
+    let released = narrowed.release(at(1_100)).unwrap();
     assert_eq!((released.last, released.count, released.skipped), (id(3), 1, 1));
     assert!(!narrowed.is_holding());
-    assert!(narrowed.release(9_999).is_none());
-    assert_eq!(narrowed.admit(value(4), 1_200).map(|b| b.last), Some(id(4)));
+    assert!(narrowed.release(at(9_999)).is_none());
+    assert_eq!(narrowed.admit(value(4), at(1_200)).map(|b| b.last), Some(id(4)));
 }
 
 #[tokio::test]

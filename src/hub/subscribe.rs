@@ -11,10 +11,11 @@ use std::{
 use super::{
     Hub,
     batch::{Batch, Form, Gap, Mark},
+    member::Member,
     outbox::Outbox,
     position::{Step, reason_between},
     queue::{Slot, SlotId, Stage},
-    topic::{Followed, Joining, Member},
+    topic::{Followed, Joining},
 };
 use crate::{
     backplane::{Page, Unavailable},

@@ -1,11 +1,8 @@
 //! One followed topic: its position, and per shard a mailbox and the subscribers. No I/O under any of its locks.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -14,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     batch::Form,
     linger::Lingers,
+    member::{Group, Member, Seat},
     outbox::Outbox,
     position::{Arrival, Asked, Next, Position, State, Step},
     queue::SlotId,
@@ -37,6 +35,8 @@ pub struct Followed {
     pub(super) lingers: Lingers,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
+    /// It waits to be compared with its stream.
+    in_line: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,57 +72,6 @@ pub(super) enum Mail {
     Change { member: Member },
 }
 
-/// Subscribers that share a wire form, hence bytes.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) form: Form,
-    pub(super) members: Vec<Member>,
-}
-
-/// One subscription as the fan-out sees it.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub outbox: Arc<Outbox>,
-    pub slot: SlotId,
-    /// Only for those that want less than everything: kept apart, so that the plain ones cost nothing.
-    pub narrowed: Option<Arc<Narrowed>>,
-}
-
-/// What narrows a subscription.
-#[derive(Debug)]
-pub struct Narrowed {
-    /// Channels of a user's stream that are wanted; `None`: all.
-    pub channels: Option<Vec<Arc<str>>>,
-    /// Least time between two values of a `state` topic.
-    pub interval: Option<Duration>,
-    pub(super) pace: Mutex<Pace>,
-}
-
-/// A value held back until its time has come.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    pub(super) next_ms: u64,
-    pub(super) held: Option<Arc<super::batch::Batch>>,
-    pub(super) skipped: u32,
-}
-
-impl Narrowed {
-    #[must_use]
-    pub fn new(channels: Option<Vec<Arc<str>>>, interval: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { channels, interval, pace: Mutex::default() })
-    }
-}
-
-impl Member {
-    pub(super) fn is(&self, outbox: &Arc<Outbox>, slot: SlotId) -> bool {
-        self.slot == slot && Arc::ptr_eq(&self.outbox, outbox)
-    }
-
-    pub(super) fn channels(&self) -> Option<&[Arc<str>]> {
-        self.narrowed.as_ref()?.channels.as_deref()
-    }
-}
-
 /// What the caller has to do after a message arrived or a read came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Todo {
@@ -141,6 +90,7 @@ impl Followed {
             interest: AtomicUsize::new(0),
             lingers: Lingers::default(),
             stirred: AtomicBool::new(false),
+            in_line: AtomicBool::new(false),
         }
     }
 
@@ -285,14 +235,10 @@ impl Followed {
     pub(super) fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId, shard: usize) {
         let lane = &self.lanes[shard];
         let mut groups = lane.subscribers.lock();
-        for group in groups.iter_mut() {
-            if let Some(at) = group.members.iter().position(|member| member.is(outbox, slot)) {
-                group.members.swap_remove(at);
-                lane.count.fetch_sub(1, Ordering::Relaxed);
-                break;
-            }
+        if groups.iter_mut().any(|group| group.remove(&Seat { outbox, slot })) {
+            lane.count.fetch_sub(1, Ordering::Relaxed);
         }
-        groups.retain(|group| !group.members.is_empty());
+        groups.retain(|group| !group.is_empty());
     }
 
     /// Resolves at once when the topic has been compared with its stream, or else when it has.
@@ -332,6 +278,16 @@ impl Followed {
     /// Whether nothing arrived since the last call, on a topic that is live.
     pub(super) fn is_quiet(&self) -> bool {
         !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == State::Live
+    }
+
+    /// It is to be compared with its stream. False when it waits for that already.
+    pub(super) fn awaits_comparison(&self) -> bool {
+        !self.in_line.swap(true, Ordering::AcqRel)
+    }
+
+    /// Its stream is about to be asked: whoever wants it compared from now on has to ask again.
+    pub(super) fn is_compared(&self) {
+        self.in_line.store(false, Ordering::Release);
     }
 
     pub(super) fn add_interest(&self) {
