@@ -33,23 +33,36 @@ pub async fn drain(gateway: &Arc<Gateway>, doors: &Tasks) {
     doors.end(Duration::from_secs(1)).await;
     close_in_waves(gateway, config.spread).await;
     let until = Instant::now() + LAST_GRACE;
-    while !gateway.links.is_empty() && Instant::now() < until {
+    // Whoever was being let in when the door was closed comes late.
+    while gateway.addresses.connections() > 0 && Instant::now() < until {
+        unasked(gateway).for_each(|link| ask_to_move(&link));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tracing::info!(left = gateway.links.len(), "drained");
 }
 
+/// Returns when all that are there have been asked.
 async fn close_in_waves(gateway: &Gateway, spread: Duration) {
-    let mut open = gateway.links.all();
-    // Sessions are random, so their order is a fair one.
-    open.sort_by_key(|link| link.session.low_byte());
     let waves = (spread.as_millis() / WAVE.as_millis()).max(1) as usize;
-    let per_wave = open.len().div_ceil(waves).max(1);
     let mut ticks = tokio::time::interval(WAVE);
-    for wave in open.chunks(per_wave) {
+    for left in (1..=waves).rev() {
         ticks.tick().await;
-        wave.iter().for_each(|link| ask_to_move(link));
+        // Sessions are random, so their order is a fair one.
+        let open: Vec<_> = unasked(gateway).collect();
+        if open.is_empty() {
+            return;
+        }
+        open.iter().take(open.len().div_ceil(left)).for_each(|link| ask_to_move(link));
     }
+}
+
+/// Connections that nobody has asked to end.
+fn unasked(gateway: &Gateway) -> impl Iterator<Item = Arc<Link>> {
+    let asked = |link: &Arc<Link>| {
+        let look = link.outbox.look();
+        look.shut || look.asked.is_some()
+    };
+    gateway.links.all().into_iter().filter(move |link| !asked(link))
 }
 
 fn ask_to_move(link: &Link) {

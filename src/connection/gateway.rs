@@ -61,10 +61,10 @@ impl Gateway {
         super::address::client_address(peer, headers, &self.config.server.trusted_proxies)
     }
 
-    /// Whether the replica takes another connection.
+    /// Whether the replica takes the connection that has just been counted among its address's.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.closing.load(Ordering::Relaxed) && self.links.len() < self.config.limits.connections_max
+        !self.closing.load(Ordering::Relaxed) && self.addresses.connections() <= self.config.limits.connections_max
     }
 
     /// Turns the wheel until the replica stops.

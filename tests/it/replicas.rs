@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::support::{
     eventually,
     redis::RedisServer,
     replica::{Replica, token},
+    wire::{Wire, upgrade_request},
 };
 
 fn order(number: u32) -> Value {
@@ -150,6 +152,26 @@ async fn a_drained_replica_sends_its_clients_on_and_they_miss_nothing() {
     alice.expect(order(2)).await;
     let status = other.get("/ws/status").await.json();
     assert_eq!((&status["replicas"], &status["active_connections"]), (&json!(1), &json!(1)), "{status}");
+}
+
+#[tokio::test]
+async fn whoever_is_being_let_in_when_the_drain_begins_is_sent_on_as_well() {
+    let server = RedisServer::start();
+    let mut replica = Replica::on(&server).await;
+    // Its user can't be counted until Redis answers.
+    server.freeze();
+    let mut late = Wire::connect(replica.address()).await;
+    late.send(upgrade_request(&format!("/ws/trading?token={}", token("alice")), "").as_bytes()).await;
+    for _ in 0..3 {
+        assert_eq!(replica.get("/livez").await.status, 200, "what came before is on its way");
+    }
+    replica.drain();
+    eventually("the door to be closed", async || TcpStream::connect(replica.address()).await.err()).await;
+    server.thaw();
+    assert_eq!(late.answer_head().await.map(|(status, _)| status), Some(101));
+    let said = late.expect_close(1012, "the drain").await;
+    assert!(said.iter().any(|text| text.contains(r#""type":"reconnect""#)), "{said:?}");
+    replica.ended().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,8 @@ struct Inner {
     bucket: Option<Bucket>,
     entries_max: usize,
     began: Instant,
+    /// Permits that are out.
+    connections: AtomicUsize,
     // Held for one lookup and a few comparisons, never across I/O.
     table: Mutex<Table>,
 }
@@ -88,6 +93,7 @@ impl AddressLimits {
             bucket: Bucket::new(handshakes),
             entries_max,
             began: now,
+            connections: AtomicUsize::new(0),
             table: Mutex::default(),
         };
         Self(Arc::new(inner))
@@ -113,7 +119,14 @@ impl AddressLimits {
             usage.full_at = bucket.take(usage.full_at, now)?;
         }
         usage.connections += 1;
+        inner.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Permit { limits: self.clone(), address })
+    }
+
+    /// Connections of all addresses, those that are still being let in among them.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Relaxed)
     }
 
     /// Addresses that are counted now.
@@ -135,6 +148,7 @@ impl Drop for Permit {
         if let Entry::Occupied(mut entry) = table.entries.entry(self.address) {
             entry.get_mut().connections -= 1;
         }
+        self.limits.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
