@@ -23,6 +23,10 @@ clients *words:
 websocket *words:
     tests/websocket/run.sh {{ words }}
 
+# Searches for inputs that break a reader, guided by coverage; `just fuzz json 600` one of them for ten minutes
+fuzz *words:
+    tests/fuzz/run.sh {{ words }}
+
 # What operators are given: chart, manifests, alerts, proxies
 operations *words:
     tests/ops/run.sh {{ words }}

@@ -55,7 +55,7 @@ impl<'a> Jws<'a> {
             return Err(TokenError::Malformed);
         }
         let header = decode(header)?;
-        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        let header: Header = serde_json::from_str(&header).map_err(|_| TokenError::Malformed)?;
         let algorithm = header.plain()?;
         if signature.is_empty() {
             return Err(TokenError::Malformed);
@@ -65,7 +65,7 @@ impl<'a> Jws<'a> {
     }
 
     /// The claims as JSON. Call it only after the signature was verified.
-    pub(super) fn claims(&self) -> Result<Vec<u8>, TokenError> {
+    pub(super) fn claims(&self) -> Result<String, TokenError> {
         decode(self.payload)
     }
 }
@@ -102,8 +102,10 @@ fn is_access_token(typ: &str) -> bool {
     name.eq_ignore_ascii_case("JWT") || name.eq_ignore_ascii_case("at+jwt")
 }
 
-fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
+/// The JSON of a part. RFC 7519 wants UTF-8; a reader of JSON looks at the strings that it keeps only.
+fn decode(part: &str) -> Result<String, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
+    String::from_utf8(bytes).map_err(|_| TokenError::Malformed)
 }
 
 #[cfg(test)]
@@ -147,6 +149,18 @@ mod tests {
         for alg in ["none", "None", "NONE", "", "hs256", "HS384", "HS512", "PS256", "ES256K", "HS256 "] {
             assert_eq!(with_header(&format!(r#"{{"alg":"{alg}"}}"#)), Err(TokenError::Algorithm), "{alg}");
         }
+    }
+
+    #[test]
+    fn both_parts_are_utf8_also_where_nobody_looks() {
+        let (good, bad) = (&b"{\"alg\":\"HS256\"}"[..], &b"{\"alg\":\"HS256\",\"x\":\"\xff\"}"[..]);
+        let claims = |header: &[u8], claims: &[u8]| {
+            let token = format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+            Jws::parse(&token).and_then(|jws| jws.claims())
+        };
+        assert_eq!(claims(good, b"{}").as_deref(), Ok("{}"));
+        assert_eq!(claims(bad, b"{}"), Err(TokenError::Malformed));
+        assert_eq!(claims(good, b"{\"x\":\"\xff\"}"), Err(TokenError::Malformed));
     }
 
     #[test]

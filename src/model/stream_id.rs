@@ -33,10 +33,10 @@ impl StreamId {
         Self { epoch, seq }
     }
 
-    /// The id that must come next within the same epoch.
+    /// The id that must come next within the same epoch; after the last one there can be, itself.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self { epoch: self.epoch, seq: self.seq + 1 }
+        Self { epoch: self.epoch, seq: self.seq.saturating_add(1) }
     }
 
     /// Whether `self` comes directly after `before` without needing more proof: same epoch, next number.
@@ -113,5 +113,7 @@ mod tests {
         assert!(!StreamId::new(2, 0).directly_after(StreamId::new(1, 2)));
         assert_eq!(StreamId::missing_between(StreamId::new(1, 2), StreamId::new(1, 6)), Some(3));
         assert_eq!(StreamId::missing_between(StreamId::new(1, 2), StreamId::new(2, 0)), None);
+        assert_eq!(StreamId::new(1, 2).next(), StreamId::new(1, 3));
+        assert_eq!(StreamId::MAX.next(), StreamId::MAX, "an id that anybody could write into Redis");
     }
 }

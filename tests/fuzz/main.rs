@@ -1,0 +1,140 @@
+//! Bad bytes: every reader of what strangers send, fed its committed corpus and some thousands of inputs made of it. A
+//! change is proven here in seconds; `TICKGATE_FUZZ_SECONDS=600` goes on for longer, and `tests/fuzz/run.sh` searches by
+//! what the inputs reach in the code.
+//!
+//! An input that fails is kept in `target/fuzz/`; `TICKGATE_FUZZ_INPUT=<file> cargo test --test fuzz <target>` runs it
+//! alone. What was found and mended stays in the corpus.
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+#![allow(clippy::disallowed_methods, reason = "these settings are the test's own")]
+
+mod heap;
+mod mutate;
+mod targets;
+mod watch;
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use mutate::Mutator;
+use targets::{TARGETS, Target};
+use watch::Watch;
+
+const INPUT: &str = "TICKGATE_FUZZ_INPUT";
+const SECONDS: &str = "TICKGATE_FUZZ_SECONDS";
+/// Of the short run: the inputs are always the same, so that the test says the same twice.
+const SEED: u64 = 42;
+/// What a reader may hold at once, whatever an input of some kilobytes tells it.
+const HEAP_BYTES_MAX: usize = 1 << 20;
+/// How long one input may take. Ten thousand take a second.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[global_allocator]
+static HEAP: heap::Counting = heap::Counting;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The committed inputs, in the order of their names.
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = root().join("tests/fuzz/corpus").join(name);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// Keeps an input that fails, and says how to run it again.
+fn keep(name: &str, input: &[u8]) {
+    let path = root().join("target/fuzz").join(format!("{name}.failed"));
+    let _ = fs::create_dir_all(path.parent().unwrap());
+    let _ = fs::write(&path, input);
+    // Not by `eprintln`, which tests swallow when they end the program.
+    let mut said = io::stderr().lock();
+    let _ = writeln!(said, "{name}: {} bytes fail: {}", input.len(), input.escape_ascii());
+    let _ = writeln!(said, "again: {INPUT}={} cargo test --test fuzz {name}", path.display());
+}
+
+/// Keeps the input where the target panics.
+struct Keep<'a> {
+    name: &'a str,
+    input: &'a [u8],
+}
+
+impl Drop for Keep<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            keep(self.name, self.input);
+        }
+    }
+}
+
+fn run(name: &str, target: Target, input: &[u8]) {
+    let _keep = Keep { name, input };
+    let ((), held) = heap::peak(|| target(input));
+    assert!(held <= HEAP_BYTES_MAX, "an input of {} bytes makes it hold {held}", input.len());
+}
+
+/// Whether one more input is to be made: so many in the short run, else until the time is up.
+fn goes_on(made: usize, wanted: usize, until: Option<Instant>) -> bool {
+    until.map_or(made < wanted, |until| Instant::now() < until)
+}
+
+fn fuzz(name: &'static str, wanted: usize) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name).expect("a target").1;
+    if let Some(path) = env::var_os(INPUT) {
+        return run(name, target, &fs::read(path).unwrap());
+    }
+    let corpus = corpus(name);
+    assert!(corpus.len() >= 10, "{name}: a corpus of {}", corpus.len());
+    // What is made once and for all is nobody's share.
+    target(&corpus[0]);
+    let watch = Watch::begin(name, INPUT_TIMEOUT, keep);
+    for input in &corpus {
+        watch.over(input, || run(name, target, input));
+    }
+    let seconds = env::var(SECONDS).ok().map(|seconds| seconds.parse().expect("a number of seconds"));
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64;
+    let mut mutator = Mutator::new(if until.is_some() { since } else { SEED }, &corpus);
+    let mut made = 0;
+    while goes_on(made, wanted, until) {
+        let input = mutator.next();
+        watch.over(&input, || run(name, target, &input));
+        made += 1;
+    }
+}
+
+macro_rules! targets {
+    ($($name:ident: $wanted:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                fuzz(stringify!($name), $wanted);
+            }
+        )*
+
+        #[test]
+        fn every_target_is_run() {
+            let run = [$(stringify!($name)),*];
+            assert_eq!(run.as_slice(), TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        }
+    };
+}
+
+// Inputs that the short run makes of each corpus: about a second's worth, unoptimised.
+targets! {
+    json: 20_000,
+    envelope: 20_000,
+    names: 20_000,
+    cursors: 20_000,
+    configuration: 400,
+    frames: 20_000,
+    handshake: 20_000,
+    tokens: 20_000,
+}

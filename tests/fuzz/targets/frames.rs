@@ -1,0 +1,105 @@
+//! The reader of WebSockets.
+
+use tickgate::connection::frame::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, Violation, put_head, put_masked};
+
+/// An event that owns its bytes, or the violation that ends the stream.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+    Violation(u16),
+}
+
+fn seen(event: Result<Event<'_>, Violation>) -> Seen {
+    match event {
+        Ok(Event::Text(text)) => Seen::Text(text.into()),
+        Ok(Event::Binary(bytes)) => Seen::Binary(bytes.into()),
+        Ok(Event::Ping(bytes)) => Seen::Ping(bytes.into()),
+        Ok(Event::Pong(bytes)) => Seen::Pong(bytes.into()),
+        Ok(Event::Close(code, reason)) => Seen::Close(code, reason.into()),
+        Err(violation) => Seen::Violation(violation.code),
+    }
+}
+
+fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for chunk in chunks {
+        let mut chunk = chunk.to_vec();
+        let mut feed = reader.feed(&mut chunk);
+        while let Some(event) = feed.next() {
+            all.push(seen(event));
+        }
+    }
+    let ends = |seen: &Seen| matches!(seen, Seen::Close(..) | Seen::Violation(_));
+    assert_eq!(reader.ended(), all.last().is_some_and(ends), "{all:?}");
+    assert_eq!(all.iter().filter(|seen| ends(seen)).count(), usize::from(reader.ended()), "{all:?}");
+    all
+}
+
+/// The same events however the bytes are cut, within the bound, and nothing after the end; what was read can be written
+/// and is read again. The first byte chooses the reader, the second how the stream is cut.
+pub(super) fn frames(data: &[u8]) {
+    let [choice, cut, stream @ ..] = data else { return };
+    let peer = if choice & 1 == 0 { Peer::Client } else { Peer::Server };
+    let binary = choice & 2 == 0;
+    // Of the last one a head may ask for much more than will ever come.
+    let bytes_max = [1_000, 100, 16 << 20, 16 << 20][usize::from(choice >> 2 & 3)];
+    let reader = || Reader::new(peer, binary, bytes_max);
+    let whole = read(reader(), std::iter::once(stream));
+    assert_eq!(read(reader(), stream.chunks(1)), whole, "byte by byte");
+    assert_eq!(read(reader(), stream.chunks(usize::from(*cut).max(1))), whole, "in pieces of {cut}");
+    assert_eq!(read(reader(), odd_pieces(stream, *cut).into_iter()), whole, "in pieces of any length");
+    for seen in &whole {
+        match seen {
+            Seen::Text(text) => assert!(text.len() <= bytes_max as usize),
+            Seen::Binary(bytes) => assert!(binary && bytes.len() <= bytes_max as usize),
+            Seen::Ping(bytes) | Seen::Pong(bytes) => assert!(bytes.len() <= CONTROL_BYTES_MAX),
+            Seen::Close(code, _) => assert!(code.is_none_or(|code| (1000..5000).contains(&code))),
+            Seen::Violation(code) => assert!([1002, 1003, 1007, 1009].contains(code), "{code}"),
+        }
+    }
+    let messages: Vec<_> = whole.into_iter().filter(|seen| !matches!(seen, Seen::Violation(_))).collect();
+    assert_eq!(read(reader(), std::iter::once(&*written(&messages, peer))), messages);
+}
+
+/// Cuts the stream by its own bytes: empty pieces, single bytes, and longer ones, in no order.
+fn odd_pieces(mut stream: &[u8], turn: u8) -> Vec<&[u8]> {
+    let mut pieces = Vec::new();
+    while let [first, ..] = stream {
+        let (piece, rest) = stream.split_at(usize::from(first.rotate_left(3) ^ turn).min(stream.len()) % 23);
+        let (byte, rest) = rest.split_at(rest.len().min(1));
+        pieces.extend([piece, byte]);
+        stream = rest;
+    }
+    pieces
+}
+
+/// The same messages, as this side would write them.
+fn written(messages: &[Seen], peer: Peer) -> Vec<u8> {
+    let mut out = Vec::new();
+    for seen in messages {
+        let close;
+        let (opcode, payload) = match seen {
+            Seen::Text(text) => (Opcode::Text, text.as_bytes()),
+            Seen::Binary(bytes) => (Opcode::Binary, &**bytes),
+            Seen::Ping(bytes) => (Opcode::Ping, &**bytes),
+            Seen::Pong(bytes) => (Opcode::Pong, &**bytes),
+            Seen::Close(code, reason) => {
+                close = [code.map_or(vec![], |code| code.to_be_bytes().to_vec()), reason.as_bytes().to_vec()].concat();
+                (Opcode::Close, &*close)
+            }
+            Seen::Violation(_) => unreachable!("left out before"),
+        };
+        match peer {
+            Peer::Client => put_masked(&mut out, opcode, payload, [0x5a, 0, 0xff, 0x81]),
+            Peer::Server => {
+                put_head(&mut out, opcode, payload.len());
+                out.extend_from_slice(payload);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,34 @@
+//! Heads of requests that ask for a WebSocket.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use hyper::Request;
+use tickgate::connection::{
+    address::client_address,
+    handshake::{self, Refusal},
+};
+
+/// Request heads: the path, then headers, a line each. Refused by a status that is documented, or taken with its proof.
+pub(super) fn heads(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut request = Request::get(lines.next().unwrap_or_default());
+    for line in lines.take(100) {
+        if let Some(at) = line.iter().position(|byte| *byte == b':') {
+            request = request.header(&line[..at], line[at + 1..].trim_ascii());
+        }
+    }
+    let Ok(request) = request.body(()) else { return };
+    let (parts, ()) = request.into_parts();
+    match handshake::check(&parts, &["https://app.example".to_owned()]) {
+        Ok(taken) => {
+            assert_eq!(taken.upgrade.accept.len(), 28);
+            assert!(parts.headers.contains_key("sec-websocket-key"));
+            assert_eq!(taken.browser, parts.headers.contains_key("origin"));
+        }
+        Err(Refusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.status().as_u16())),
+        Err(Refusal::ForeignOrigin(_)) => assert!(parts.headers.contains_key("origin")),
+    }
+    let _ = handshake::http_credential(&parts);
+    let peer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+    assert_eq!(client_address(peer, &parts.headers, &[]), peer, "nobody is believed who is not trusted");
+}

@@ -1,0 +1,146 @@
+//! JSON of clients, publishers and producers: what is taken means what every other reader takes it for.
+
+use bytes::BytesMut;
+use serde_json::Value;
+use tickgate::{
+    model::StreamId,
+    protocol::{
+        command::{self, Command, Since},
+        envelope,
+        json::JsonError,
+        payload::{META_KEY, PayloadError, check_payload},
+        push::{Meta, push_json},
+        reply::{self, Failure},
+    },
+};
+
+use super::object;
+
+const DEPTH_MAX: usize = 32;
+const CHANNELS_MAX: usize = 200;
+/// Sentences for people stay sentences, whatever is sent.
+const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// JSON of clients and publishers: what is taken is what every other reader would read, and what is said of it is JSON.
+pub(super) fn commands(data: &[u8]) {
+    let passed = check_payload(data, DEPTH_MAX);
+    let Ok(text) = str::from_utf8(data) else {
+        return assert!(matches!(passed, Err(PayloadError::Utf8 { .. })), "{passed:?}");
+    };
+    let tree = serde_json::from_str::<Value>(text);
+    match passed {
+        Ok(()) => pushed_unchanged(data, tree.as_ref().expect("every reader takes it")),
+        Err(PayloadError::Json(
+            JsonError::Syntax { .. }
+            | JsonError::Trailing { .. }
+            | JsonError::NumberRange { .. }
+            | JsonError::LoneSurrogate { .. },
+        )) => assert!(tree.is_err(), "{passed:?}"),
+        Err(error) => assert!(!matches!(error, PayloadError::Utf8 { .. }), "{error}"),
+    }
+    let limits = command::Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
+    let mut out = BytesMut::new();
+    match command::decode(text, &limits) {
+        Ok(request) => {
+            reply::pong(&mut out, request.id.as_deref(), None, 0);
+            let tree = tree.expect("every reader takes it");
+            assert_eq!(object(&out).get("id"), tree.get("id").filter(|id| !id.is_null()));
+            means_what_it_says(&request.command, &tree);
+        }
+        Err(invalid) => {
+            assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
+            reply::error(&mut out, &Failure::from(&invalid), 0);
+            assert!([4004, 4503].map(Value::from).contains(&object(&out)["code"]), "{invalid:?}");
+        }
+    }
+}
+
+/// What was decoded is what another reader finds in the same places, within the bounds.
+fn means_what_it_says(command: &Command, tree: &Value) {
+    let kind = tree["type"].as_str().expect("a type");
+    match command {
+        Command::Subscribe(subscribe) => {
+            assert!(subscribe.channels.len() <= CHANNELS_MAX);
+            assert_eq!(tree["channels"], Value::from(&*subscribe.channels));
+            match &subscribe.since {
+                Since::Live => assert!(tree["since"].is_null()),
+                Since::Private(id) => assert_eq!(cursor(&tree["since"]), Some(*id)),
+                Since::PerChannel(pairs) => {
+                    pairs.iter().for_each(|(name, id)| assert_eq!(cursor(&tree["since"][name]), Some(*id)));
+                }
+            }
+            assert_eq!(tree["last"].as_u64(), subscribe.last.map(u64::from));
+            assert_eq!(tree["max_rate"].as_u64(), subscribe.max_rate.map(u64::from));
+            assert_eq!(tree["snapshot"].as_bool(), subscribe.snapshot);
+        }
+        Command::Unsubscribe { channels } => assert_eq!(tree["channels"], Value::from(&**channels)),
+        Command::SubscribeSymbols { verb, symbols } => {
+            assert_eq!((kind, &tree["symbols"]), (&*format!("subscribe_{verb}"), &Value::from(&**symbols)));
+        }
+        Command::UnsubscribeSymbols { verb, symbols } => {
+            assert_eq!((kind, &tree["symbols"]), (&*format!("unsubscribe_{verb}"), &Value::from(&**symbols)));
+        }
+        Command::Ping { .. } => assert_eq!(kind, "ping"),
+        Command::Auth { token } => assert_eq!(tree["token"], **token),
+        Command::History { channel, since, last, limit } => {
+            assert_eq!(tree["channel"], **channel);
+            assert_eq!(cursor(&tree["since"]), *since);
+            assert_eq!(tree["last"].as_u64(), last.map(u64::from));
+            assert_eq!(tree["limit"].as_u64(), limit.map(u64::from));
+        }
+        Command::Publish { channel, data, msg_id, user } => {
+            assert_eq!(tree["channel"], **channel);
+            assert_eq!(check_payload(data.get().as_bytes(), DEPTH_MAX), Ok(()));
+            assert_eq!(serde_json::from_str::<Value>(data.get()).expect("JSON"), tree["data"]);
+            assert_eq!(tree["msg_id"].as_str(), msg_id.as_deref());
+            assert_eq!(tree["user"].as_str(), user.as_deref());
+        }
+        Command::Run { command, args } => {
+            assert_eq!(tree["command"], **command);
+            let args = args.as_ref().map(|args| serde_json::from_str::<Value>(args.get()).expect("JSON"));
+            assert_eq!(args.unwrap_or_default(), tree["args"]);
+        }
+        Command::Presence { channel } => assert_eq!(tree["channel"], **channel),
+        Command::Configure { max_rate, heartbeat_interval } => {
+            assert_eq!(tree["max_rate"].as_u64(), max_rate.map(u64::from));
+            assert_eq!(tree["heartbeat_interval"].as_u64(), heartbeat_interval.map(u64::from));
+        }
+    }
+}
+
+fn cursor(value: &Value) -> Option<StreamId> {
+    value.as_str().map(|text| text.parse().expect("a cursor"))
+}
+
+/// The gateway adds its key to the payload, and changes nothing else of it.
+fn pushed_unchanged(payload: &[u8], tree: &Value) {
+    let id = Some(StreamId::new(1_763_700_000_000, 42));
+    let meta = Meta { channel: "ticker:BTCUSDT", id, replayed: true, conflated: 3, snapshot: false };
+    let mut out = BytesMut::new();
+    push_json(&mut out, &meta, payload);
+    let mut pushed = object(&out);
+    assert_eq!(pushed.remove(META_KEY).expect("the gateway's key")["channel"], "ticker:BTCUSDT");
+    assert_eq!(Value::Object(pushed), *tree);
+}
+
+/// Envelopes of producers: what is taken can be published as it is, and is answered with its own id.
+pub(super) fn envelopes(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let sender = envelope::Sender { source: "server", msg_id: uuid::Uuid::nil() };
+    let mut out = BytesMut::new();
+    match envelope::decode(text, DEPTH_MAX) {
+        Ok(taken) => {
+            assert_eq!(check_payload(data, DEPTH_MAX), Ok(()));
+            let sent = object(data);
+            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
+            assert_eq!(sent["source"], taken.source);
+            envelope::ack(&mut out, sender, &taken.msg_id, 0);
+            assert_eq!(object(&out)["payload"]["acknowledged_msg_id"], sent["msg_id"]);
+        }
+        Err(invalid) => {
+            assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
+            envelope::error(&mut out, sender, &envelope::EnvelopeFailure::from(&invalid), 0);
+            assert_eq!(object(&out)["payload"]["code"], "INVALID_MESSAGE");
+        }
+    }
+}
