@@ -3,19 +3,16 @@
 #
 #   tests/fuzz/run.sh               every target, a minute each
 #   tests/fuzz/run.sh json 600      one target, ten minutes
-#   tests/fuzz/run.sh merge         takes into the committed corpus what reaches more than it does
 #
-# Stable Rust and a C++ compiler are enough: the coverage is LLVM's own, and libFuzzer is linked in. An input that fails
+# Stable Rust and a C++ compiler are enough: the coverage is LLVM's own, and libFuzzer is linked in. What reaches more
+# than the committed corpus is kept in target/fuzz/<target>/found, and the next search begins there. An input that fails
 # is kept in target/fuzz/<target>/; mend the code, and put the input into the corpus under a name that says what it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 targets=(json envelope names cursors configuration frames handshake tokens)
 seconds=${2:-60}
-case ${1:-all} in
-all | merge) ;;
-*) targets=("$1") ;;
-esac
+[ "${1:-all}" = all ] || targets=("$1")
 
 out=${CARGO_TARGET_DIR:-target}/fuzz
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -34,17 +31,13 @@ for target in "${targets[@]}"; do
     found=$out/$target/found
     corpus=tests/fuzz/corpus/$target
     mkdir -p "$found"
-    if [ "${1:-}" = merge ]; then
-        "$program" -merge=1 "$corpus" "$found"
-        continue
-    fi
     echo "== $target, $seconds s"
     if ! "$program" -max_total_time="$seconds" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
         -artifact_prefix="$out/$target/" "$found" "$corpus" >"$out/$target/log" 2>&1; then
-        grep -v '^#' "$out/$target/log" | tail -40
+        grep -v '^#[0-9]' "$out/$target/log" | tail -40
         input=$(sed -n 's/.*Test unit written to //p' "$out/$target/log" | tail -1)
         echo "again: TICKGATE_FUZZ_INPUT=$PWD/${input#"$PWD"/} cargo test --test fuzz $target"
         exit 1
     fi
-    grep '^#' "$out/$target/log" | tail -1
+    grep '^#[0-9]' "$out/$target/log" | tail -1
 done

@@ -6,7 +6,7 @@ use tickgate::{
     model::StreamId,
     protocol::{
         command::{self, Command, Since},
-        envelope,
+        envelope::{self, Body},
         json::JsonError,
         payload::{META_KEY, PayloadError, check_payload},
         push::{Meta, push_json},
@@ -134,6 +134,23 @@ pub(super) fn envelopes(data: &[u8]) {
             let sent = object(data);
             assert_eq!(sent["msg_id"], taken.msg_id.as_str());
             assert_eq!(sent["source"], taken.source);
+            let payload = sent.get("payload").unwrap_or(&Value::Null);
+            match &taken.body {
+                Body::Event(event) => {
+                    assert_eq!(payload["run_id"], *event.run_id);
+                    let kind = payload["event_type"].as_str().map(str::to_lowercase);
+                    assert_eq!(kind.as_deref(), Some(event.event_type.as_str()));
+                    assert_eq!(payload["payload_json"], Value::Object(object(event.payload_json.get().as_bytes())));
+                }
+                Body::Log(record) => assert_eq!(payload["message"], *record.message),
+                Body::Error { code, message } => {
+                    assert_eq!(
+                        (payload["code"].as_str(), payload["message"].as_str()),
+                        (code.as_deref(), message.as_deref())
+                    );
+                }
+                Body::Heartbeat | Body::Ack => {}
+            }
             envelope::ack(&mut out, sender, &taken.msg_id, 0);
             assert_eq!(object(&out)["payload"]["acknowledged_msg_id"], sent["msg_id"]);
         }
