@@ -42,7 +42,7 @@ impl Claims {
             match waiting.entry((claim.topic.clone(), claim.id.epoch)) {
                 Entry::Vacant(entry) => drop(entry.insert(claim)),
                 Entry::Occupied(mut entry) if (entry.get().id, entry.get().marker) < (claim.id, claim.marker) => {
-                    drop(entry.insert(claim))
+                    drop(entry.insert(claim));
                 }
                 Entry::Occupied(_) => {}
             }
