@@ -7,7 +7,7 @@ use tickgate::config::Config;
 
 use crate::{
     nothing,
-    source::{root, sources},
+    source::{root, scripts, sources},
 };
 
 fn read(path: &str) -> String {
@@ -148,5 +148,33 @@ fn each_decision_is_listed() {
         pages
             .filter(|page| page != "README.md" && !list.contains(&format!("]({page})")))
             .map(|page| format!("docs/adr/README.md: does not list {page}")),
+    );
+}
+
+/// What stands between two marks, wherever it does.
+fn between<'a>(text: &'a str, start: &'a str, end: char) -> impl Iterator<Item = &'a str> {
+    text.split(start).skip(1).filter_map(move |rest| rest.split(end).next())
+}
+
+#[test]
+fn the_gateways_rights_are_enough_for_the_commands_it_sends() {
+    let rights = read("deploy/redis/users.acl");
+    let granted = rights.lines().find(|line| line.starts_with("user tickgate ")).expect("the gateway's user");
+    let mut sent = BTreeSet::new();
+    for source in sources().iter().filter(|source| !source.is_test) {
+        sent.extend(between(&source.text, "cmd(\"", '"').map(str::to_lowercase));
+    }
+    for script in scripts() {
+        sent.extend(between(&script, "call('", '\'').map(str::to_lowercase));
+    }
+    assert!(sent.len() > 30, "only {sent:?}");
+    // Redis 7.0 refuses files that name it; docs/operations.md says so.
+    sent.remove("waitaof");
+    let has = |command: &str| granted.split(' ').any(|right| right.strip_prefix('+') == Some(command));
+    let of_parent = |command: &str| granted.contains(&format!(" +{command}|"));
+    nothing(
+        sent.iter()
+            .filter(|command| !has(command) && !of_parent(command))
+            .map(|command| format!("deploy/redis/users.acl: tickgate may not {command}")),
     );
 }

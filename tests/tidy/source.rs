@@ -25,19 +25,29 @@ pub fn root() -> PathBuf {
 /// All files under `src/`.
 pub fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    walk(&root().join("src"), &mut found);
+    walk(&root().join("src"), "rs", &mut |path| {
+        let below = path.strip_prefix(root().join("src")).expect("below src");
+        found.push(Source::new(below.to_str().expect("a plain name"), path));
+    });
     assert!(found.len() > 100, "only {} files found", found.len());
     found
 }
 
-fn walk(dir: &Path, found: &mut Vec<Source>) {
+/// The text of all scripts that Redis runs.
+pub fn scripts() -> Vec<String> {
+    let mut found = Vec::new();
+    walk(&root().join("src"), "lua", &mut |path| found.push(fs::read_to_string(path).expect("text")));
+    assert!(found.len() > 5, "only {} scripts found", found.len());
+    found
+}
+
+fn walk(dir: &Path, extension: &str, found: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            walk(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let below = path.strip_prefix(root().join("src")).expect("below src");
-            found.push(Source::new(below.to_str().expect("a plain name"), &path));
+            walk(&path, extension, found);
+        } else if path.extension().is_some_and(|of| of == extension) {
+            found(&path);
         }
     }
 }
