@@ -123,6 +123,12 @@ impl Keys {
         format!("{}ctl:*", self.prefix)
     }
 
+    /// Stream of what operators said lately.
+    #[must_use]
+    pub fn controls(&self) -> String {
+        format!("{}controls", self.prefix)
+    }
+
     /// A single-use ticket.
     #[must_use]
     pub fn ticket(&self, ticket: &str) -> String {

@@ -2,6 +2,7 @@
 //! over it: a large answer would count against its output buffer, and the server would cut it.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -103,36 +104,37 @@ async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnectio
 async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection) -> Failure {
     // Answers may wait behind many messages; silence is found by the other side.
     connection.set_response_timeout(shared.config.canary_timeout * BUSY_PATIENCE);
-    if let Err(error) = connection.subscribe(shared.subscriptions.canary()).await {
-        return Failure::of(&error);
+    match subscribe_all(shared, &mut connection).await {
+        Ok(never) => match never {},
+        Err(error) => Failure::of(&error),
     }
+}
+
+async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<Infallible> {
+    // The control channels first: a link that is proven hears them.
+    send_step(shared, connection).await?;
+    connection.subscribe(shared.subscriptions.canary()).await?;
     shared.canary_due.notify_one();
     loop {
-        if let Err(error) = send_changes(shared, &mut connection).await {
-            return Failure::of(&error);
-        }
+        while send_step(shared, connection).await? {}
         shared.subscriptions.changed.notified().await;
     }
 }
 
-/// Sends what changed, in chunks, until nothing is left.
-async fn send_changes(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+/// Sends a chunk of what changed. False when nothing is left.
+async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
     let names = |channels: &[Arc<str>]| channels.iter().map(ToString::to_string).collect::<Vec<_>>();
-    loop {
-        let step = shared.subscriptions.step(CHUNK);
-        if step.is_empty() {
-            return Ok(());
-        }
-        for channel in &step.confirmed {
-            shared.confirmed(channel);
-        }
-        if !step.unsubscribe.is_empty() {
-            connection.unsubscribe(names(&step.unsubscribe)).await?;
-        }
-        if !step.subscribe.is_empty() {
-            connection.subscribe(names(&step.subscribe)).await?;
-        }
+    let step = shared.subscriptions.step(CHUNK);
+    for channel in &step.confirmed {
+        shared.confirmed(channel);
     }
+    if !step.unsubscribe.is_empty() {
+        connection.unsubscribe(names(&step.unsubscribe)).await?;
+    }
+    if !step.subscribe.is_empty() {
+        connection.subscribe(names(&step.subscribe)).await?;
+    }
+    Ok(!step.is_empty())
 }
 
 /// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no

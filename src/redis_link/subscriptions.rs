@@ -153,16 +153,18 @@ impl Subscriptions {
         }
     }
 
-    /// A new link: nothing is subscribed on it.
+    /// A new link: nothing is subscribed on it. The control channels are the first step's.
     pub(super) fn restart(&self) {
         let mut table = self.table.lock();
         let Table { channels, dirty } = &mut *table;
         channels.retain(|_, channel| channel.wanted);
         dirty.clear();
+        let mut first = Vec::new();
         for (name, channel) in channels {
             *channel = Channel { wanted: true, unannounced: true, dirty: true, ..Channel::default() };
-            dirty.push(Arc::clone(name));
+            if self.is_control(name) { &mut first } else { &mut *dirty }.push(Arc::clone(name));
         }
+        dirty.append(&mut first);
         self.changed.notify_one();
     }
 

@@ -8,7 +8,8 @@
 //! - A session lives at one place. When it is admitted (or, anonymous, recorded) elsewhere, or its slot went to another
 //!   connection, the replica that still serves it is told to close it (4501), now by a control message, and again when
 //!   it next renews or records the session: a replica that slept through its lease can't count twice.
-//! - Control messages ([`Control`]) reach the replica that owns a session within a second, also its own.
+//! - Control messages ([`Control`]) reach the replica that owns a session within a second, also its own. A replica whose
+//!   link was down hears them when it is back (within ten minutes); they mean no connection that was opened later.
 //!
 //! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] as often as
 //! subscriptions or positions change, [`Registry::closed`] once. Who learns the user later calls `admit` then, and

@@ -16,7 +16,11 @@ use tickgate::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::support::{PATIENCE, eventually, redis::RedisServer};
+use crate::support::{
+    PATIENCE, eventually,
+    proxy::{Proxy, Weather},
+    redis::RedisServer,
+};
 
 /// One replica's registry, and what it was told.
 struct Seat {
@@ -83,9 +87,13 @@ impl Seat {
     }
 
     async fn redis_with(server: &RedisServer, session: config::Session) -> Self {
+        Self::redis_over(server, &server.url(), session).await
+    }
+
+    async fn redis_over(server: &RedisServer, url: &str, session: config::Session) -> Self {
         let mut links = None;
         let mut seat = Self::with_times(session, |local, tasks| {
-            let link = RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
+            let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
             links = Some(link.clone());
             Registry::redis(link, local, tasks)
         });
@@ -662,4 +670,47 @@ async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
     assert_eq!(other.connect("alice", SessionId::random(), 1).await, admitted(1));
     let kept = other.registry.recall(session).await.unwrap();
     assert_eq!(kept, Some(record("orders", 5)), "so that its clients can resume elsewhere");
+}
+
+#[tokio::test]
+async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_back() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let one = Seat::redis(&server).await;
+    let mut two = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let [alice, later, somebody, bob] = std::array::from_fn(|_| SessionId::random());
+    two.connect("alice", alice, 5).await;
+    two.connect("bob", bob, 5).await;
+    two.opened(None, somebody);
+    two.registry.record(somebody, record("ticker:BTCUSDT", 1));
+    eventually("the others to know of them", async || {
+        (one.registry.connections(9).await.ok()?.len() == 3).then_some(())
+    })
+    .await;
+    proxy.set(Weather::Refuse);
+    let (code, reason) = (4500, "maintenance".to_owned());
+    let user = Control::CloseUser { user: "alice".into(), code, reason: reason.clone() };
+    one.registry.control(user).await.expect("told");
+    let session = Control::Close { session: somebody.to_string(), code, reason };
+    one.registry.control(session).await.expect("told");
+    // Who comes later is not meant.
+    two.opened(Some("alice"), later);
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    let mut closed = Vec::new();
+    for _ in 0..2 {
+        match two.told().await {
+            Control::Close { session, code: 4500, reason } if reason == "maintenance" => closed.push(session),
+            other => panic!("told {other:?}"),
+        }
+    }
+    closed.sort();
+    let mut expected = [alice, somebody].map(|session| session.to_string());
+    expected.sort();
+    assert_eq!(closed, expected);
+    let present = async || {
+        let all = one.registry.connections(9).await.ok()?;
+        all.iter().any(|info| info.session == later.to_string()).then_some(())
+    };
+    eventually("all are told to redis again", present).await;
+    assert!(two.controls.try_recv().is_err(), "nobody else is closed");
 }

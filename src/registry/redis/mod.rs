@@ -7,6 +7,7 @@
 
 mod batch;
 mod clock;
+mod controls;
 mod lease;
 mod presence;
 mod queue;
@@ -167,8 +168,7 @@ impl Redis {
                 channel = keys.control(&owner.replica);
             }
         }
-        let told = Message::Told(Told { control, stamp: None }).encode();
-        Ok(self.0.ask(redis::cmd("PUBLISH").arg(channel).arg(told)).await?)
+        Ok(controls::tell(&self.0, &channel, control).await?)
     }
 
     pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {

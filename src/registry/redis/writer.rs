@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Inner, Told,
     batch::{Batch, Outcome},
+    controls::{self, Kept},
     queue::Op,
     scripts::Scripts,
     sessions::BUCKETS,
@@ -74,7 +75,7 @@ impl Writer {
                 () = inner.queue.stale() => self.rewrite().await,
                 // Another server may have lost anything.
                 Ok(()) = generations.changed() => inner.queue.mark_stale(),
-                // Control messages may have been missed, and the scripts tell who should have heard one.
+                // Control messages may have been missed: what was said is read, and the scripts tell who gave way.
                 Ok(()) = pubsub_links.changed() => inner.queue.mark_stale(),
                 () = stop.wait() => {}
             }
@@ -143,12 +144,16 @@ impl Writer {
         let mut clean = Batch::default();
         clean.remove(&next);
         self.send(clean).await;
+        let kept = self.kept().await;
         let (mut count, mut indexed) = (0, false);
         for bucket in 0..BUCKETS {
             for chunk in self.inner.sessions.bucket_copy(bucket).chunks(BATCH_MAX) {
                 let mut batch = Batch::default();
                 for (session, entry) in chunk {
                     indexed |= entry.profile.is_some();
+                    if let Some(told) = kept.of(*session, entry) {
+                        self.inner.deliver(told);
+                    }
                     batch.whole(&self.inner, *session, entry);
                 }
                 count += chunk.len();
@@ -165,6 +170,21 @@ impl Writer {
         self.send(swap).await;
         if count > 0 {
             tracing::info!(sessions = count, "told redis about all sessions again");
+        }
+    }
+
+    /// What operators said lately, once Redis tells it; nothing when the replica stops.
+    async fn kept(&self) -> Kept {
+        let mut stop = self.stop.clone();
+        loop {
+            match controls::kept(&self.inner).await {
+                Ok(kept) => return kept,
+                Err(failure) => tracing::debug!(%failure, "what operators said waits for redis"),
+            }
+            tokio::select! {
+                () = sleep(RETRY_PAUSE) => {}
+                () = stop.wait() => return Kept::default(),
+            }
         }
     }
 
