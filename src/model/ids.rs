@@ -91,6 +91,11 @@ impl SessionId {
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
+
+    /// Without hyphens, which [`SessionId::parse`] takes as well: 32 bytes.
+    pub fn compact(&self) -> impl fmt::Display + use<> {
+        self.0.simple()
+    }
 }
 
 macro_rules! text_id {

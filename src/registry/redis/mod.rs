@@ -105,8 +105,8 @@ impl Redis {
         let keys = inner.keys();
         let mut call =
             call(&inner.scripts.admit, &[&keys.user_sessions(&admission.user), &keys.user_revoked(&admission.user)]);
-        call.arg(member(stamp, &inner.local.replica, admission.session)).arg(admission.session.to_string());
-        call.arg(inner.session_ttl_ms()).arg(admission.connections_max);
+        call.arg(member(stamp, &inner.local.replica, admission.session));
+        call.arg(inner.session_ttl_ms()).arg(inner.member_ttl_ms()).arg(admission.connections_max);
         call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
         let mut doubt = Doubt { inner, admission, stamp, ended: false };
         let answer: (i8, u32, Vec<String>, Vec<String>, u64) = inner.run(&inner.scripts.admit, &call).await?;
@@ -291,6 +291,11 @@ impl Inner {
 
     fn session_ttl_ms(&self) -> u64 {
         millis(self.local.session.session_ttl)
+    }
+
+    /// Life of a user's set after its last renewal: it outlives the leases in it.
+    fn member_ttl_ms(&self) -> u64 {
+        self.session_ttl_ms() + 5_000
     }
 
     fn replica_ttl_ms(&self) -> u64 {

@@ -72,10 +72,12 @@ pub(super) struct Ended {
 }
 
 /// A session's record on its way to Redis.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Write {
     pub stamp: u64,
     pub record: Box<str>,
+    /// Nothing of this connection's was written yet.
+    pub first: bool,
 }
 
 impl Sessions {
@@ -142,8 +144,8 @@ impl Sessions {
             bucket.shrink_to_fit();
         }
         let had_record = entry.record.is_some();
-        let stamp = entry.stamp;
-        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record });
+        let (stamp, first) = (entry.stamp, !entry.claimed);
+        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record, first });
         Some(Ended { user: entry.user, stamp, had_record, unwritten })
     }
 
@@ -163,8 +165,8 @@ impl Sessions {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
         entry.record_queued = false;
-        entry.claimed = true;
-        Some(Write { stamp: entry.stamp, record: entry.record.clone()? })
+        let first = !std::mem::replace(&mut entry.claimed, true);
+        Some(Write { stamp: entry.stamp, record: entry.record.clone()?, first })
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
@@ -176,9 +178,11 @@ impl Sessions {
         self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)
     }
 
-    /// Copies one bucket, as far as its sessions are open or admitted.
-    pub(super) fn bucket_copy(&self, index: usize) -> Vec<(SessionId, Entry)> {
-        self.buckets[index].lock().iter().map(|(session, entry)| (*session, entry.clone())).collect()
+    /// Copies one bucket, as far as its sessions are open or admitted and no newer than that stamp.
+    pub(super) fn bucket_copy(&self, index: usize, newest: u64) -> Vec<(SessionId, Entry)> {
+        let bucket = self.buckets[index].lock();
+        let old = bucket.iter().filter(|(_, entry)| entry.stamp <= newest);
+        old.map(|(session, entry)| (*session, entry.clone())).collect()
     }
 
     /// What a round of renewals needs of one bucket, without copying records.

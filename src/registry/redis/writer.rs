@@ -99,7 +99,12 @@ impl Writer {
         for op in waiting.iter() {
             batch.op(&self.inner, op);
         }
-        self.send(batch).await;
+        let outcome = self.send(batch).await;
+        let mut settled = Batch::default();
+        for contested in &outcome.contested {
+            settled.contest(&self.inner, contested);
+        }
+        self.send(settled).await;
         for op in waiting.drain(..) {
             if let Op::Flushed(told) = op {
                 // Whoever asked may have given up.
@@ -132,9 +137,10 @@ impl Writer {
         }
     }
 
-    /// Writes everything anew, a bit at a time.
+    /// Writes everything anew, a bit at a time. Not what comes in meanwhile: that has met this Redis already.
     async fn rewrite(&mut self) {
         self.inner.queue.begin_rewrite();
+        let begun = self.inner.clock.stamp();
         if self.inner.has_left() {
             return;
         }
@@ -147,7 +153,7 @@ impl Writer {
         let kept = self.kept().await;
         let (mut count, mut indexed) = (0, false);
         for bucket in 0..BUCKETS {
-            for chunk in self.inner.sessions.bucket_copy(bucket).chunks(BATCH_MAX) {
+            for chunk in self.inner.sessions.bucket_copy(bucket, begun).chunks(BATCH_MAX) {
                 let mut batch = Batch::default();
                 for (session, entry) in chunk {
                     indexed |= entry.profile.is_some();

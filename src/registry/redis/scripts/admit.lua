@@ -2,7 +2,7 @@
 --
 -- KEYS 1  the user's leases: a sorted set of <stamp>:<replica>:<session>, scored by the lease's end in ms
 -- KEYS 2  the user's revocation: tokens issued in this second or before are refused
--- ARGV    1 the new member, 2 its session, 3 lease in ms, 4 greatest count, 5 "evict" or "refuse",
+-- ARGV    1 the new member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 "evict" or "refuse",
 --         6 when the token was issued in s, or ""
 -- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 in, 0 refused, -1 revoked. The stamp is
 -- the new member's, or one above that of the members it replaces, if that is greater: the newest connection of a session
@@ -15,19 +15,25 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-
-local max = tonumber(ARGV[4])
-local suffix = ':' .. ARGV[2]
-local others, replaced = {}, {}
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if string.sub(member, -#suffix) == suffix then
+local stamp, rest = string.match(ARGV[1], '^(%d+)(:.*)$')
+local suffix = string.match(rest, ':[^:]*$')
+local others, replaced, expired = {}, {}, false
+local held = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 1, #held, 2 do
+  local member = held[i]
+  if tonumber(held[i + 1]) <= now then
+    expired = true
+  elseif string.sub(member, -#suffix) == suffix then
     replaced[#replaced + 1] = member
   else
     others[#others + 1] = member
   end
 end
+if expired then
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%d', now))
+end
 
+local max = tonumber(ARGV[4])
 local evicted = {}
 if #others >= max then
   if max == 0 or ARGV[5] ~= 'evict' then
@@ -39,13 +45,14 @@ if #others >= max then
     redis.call('ZREM', KEYS[1], others[i])
   end
 end
-local stamp = tonumber(string.match(ARGV[1], '^%d+'))
+stamp = tonumber(stamp)
 for _, member in ipairs(replaced) do
   redis.call('ZREM', KEYS[1], member)
   stamp = math.max(stamp, tonumber(string.match(member, '^%d+')) + 1)
 end
 
-local lease = tonumber(ARGV[3])
-redis.call('ZADD', KEYS[1], now + lease, string.format('%.0f', stamp) .. string.match(ARGV[1], ':.*'))
-redis.call('PEXPIRE', KEYS[1], lease + 5000)
+-- Numbers go as text: Redis prints those of a script to 17 digits, which takes longer than the command.
+local score = string.format('%d', now + tonumber(ARGV[2]))
+redis.call('ZADD', KEYS[1], score, #replaced == 0 and ARGV[1] or string.format('%d', stamp) .. rest)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {1, #others - #evicted + 1, evicted, replaced, stamp}
