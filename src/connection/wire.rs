@@ -170,7 +170,8 @@ impl Wire {
         // Only a planned end waits for what is queued; who broke the rules or does not read has no claim to it.
         let keep = !matches!(close.cause, Disconnect::Protocol | Disconnect::TooBig | Disconnect::SlowConsumer);
         outbox.shut(Some(out.freeze()), keep);
-        let _ = timeout(FLUSH_TIMEOUT, poll_fn(|cx| outbox.poll_flush(cx))).await;
+        let patience = if keep { FLUSH_TIMEOUT } else { LINGER };
+        let _ = timeout(patience, poll_fn(|cx| outbox.poll_flush(cx))).await;
         end_stream(self.stream()).await;
     }
 }

@@ -1,9 +1,12 @@
 //! How much of what is allowed: over a limit one is told so, and nobody else is harmed.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
+    eventually,
     http::send,
     redis::RedisServer,
     replica::{Replica, Token, token},
@@ -130,7 +133,7 @@ async fn a_user_has_five_connections() {
     assert_eq!(request().origin("https://app.example").expect_closed(4003).await, "Maximum connections exceeded");
     replica.trading("bob").await;
     open.pop().unwrap().close().await;
-    crate::support::eventually("the slot", async || request().try_open().await.ok().map(|_| ())).await;
+    eventually("the slot", async || request().try_open().await.ok().map(|_| ())).await;
 }
 
 #[tokio::test]
@@ -195,6 +198,23 @@ async fn who_never_reads_is_closed_and_slows_nobody() {
         }
     };
     tokio::time::timeout(crate::support::PATIENCE, closed).await.expect("the stuck client to be closed");
+}
+
+#[tokio::test]
+async fn who_never_reads_is_let_go_of_soon_after_the_close() {
+    let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
+    let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
+    stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
+    let padding = "x".repeat(50_000);
+    eventually("the close", async || {
+        replica.publish("trades:BTCUSDT", json!({"type": "trade", "padding": padding})).await;
+        (replica.metric("tickgate_close_frames_total{code=\"4102\"}").await > 0.0).then_some(())
+    })
+    .await;
+    let closed = Instant::now();
+    let ended = async || replica.metric("tickgate_disconnects_total{reason=\"slow_consumer\"}").await > 0.0;
+    eventually("the end", async || ended().await.then_some(())).await;
+    assert!(closed.elapsed() < Duration::from_secs(4), "held for {:?}", closed.elapsed());
 }
 
 #[tokio::test]
