@@ -15,6 +15,10 @@ all:
 test *arguments:
     cargo test {{ arguments }}
 
+# Real replicas and a real Redis under every fault, for so many seconds, from a seed of one's own if wanted
+chaos seconds='88' seed='':
+    TICKGATE_CHAOS_SECONDS={{ seconds }} TICKGATE_CHAOS_SEED={{ seed }} cargo test --test chaos never_silently_wrong -- --nocapture
+
 # Clients that others wrote, against live gateways
 clients *words:
     cargo build && tests/clients/run.sh {{ words }}

@@ -9,9 +9,28 @@ pub enum Defect {
     NoHoleCheck,
     /// Positions are not compared with their streams after a link was lost, nor while they are quiet.
     NoCompare,
+    /// Nobody looks whether the pub/sub link still hears anything.
+    NoCanary,
+    /// A server that changed counts as the same one.
+    NoGeneration,
+    /// Nobody cleans up after a replica that is gone.
+    NoSweep,
+    /// What is replayed has no ids.
+    NoReplayIds,
 }
 
-/// Whether the calling thread works with this defect.
+#[cfg(debug_assertions)]
+impl Defect {
+    /// By its name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        use Defect::{NoCanary, NoCompare, NoGeneration, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoSweep};
+        let all = [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoGeneration, NoSweep, NoReplayIds];
+        all.into_iter().find(|defect| format!("{defect:?}") == name)
+    }
+}
+
+/// Whether the calling thread, or the whole process, works with this defect.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub(crate) const fn is(_: Defect) -> bool {
@@ -21,16 +40,23 @@ pub(crate) const fn is(_: Defect) -> bool {
 #[cfg(debug_assertions)]
 pub(crate) use switch::is;
 #[cfg(debug_assertions)]
-pub use switch::with;
+pub use switch::{everywhere, with};
 
 #[cfg(debug_assertions)]
 mod switch {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::OnceLock};
 
     use super::Defect;
 
     thread_local! {
         static SET: Cell<Option<Defect>> = const { Cell::new(None) };
+    }
+
+    static EVERYWHERE: OnceLock<Defect> = OnceLock::new();
+
+    /// The whole process works with a defect from now on.
+    pub fn everywhere(defect: Defect) {
+        let _ = EVERYWHERE.set(defect);
     }
 
     /// Runs `act` with a defect on this thread, and on it alone.
@@ -42,6 +68,6 @@ mod switch {
     }
 
     pub(crate) fn is(defect: Defect) -> bool {
-        SET.get() == Some(defect)
+        SET.get() == Some(defect) || EVERYWHERE.get() == Some(&defect)
     }
 }

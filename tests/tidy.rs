@@ -24,10 +24,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["config", "metrics", "model", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "config", "model", "protocol"]),
-    ("redis_link", &["config", "metrics", "model", "tasks"]),
+    ("redis_link", &["config", "defect", "metrics", "model", "tasks"]),
     // The road between replicas knows nobody who walks on it.
     ("backplane", &["metrics", "model", "protocol", "redis_link", "tasks"]),
-    ("registry", &["config", "metrics", "model", "protocol", "redis_link", "tasks"]),
+    ("registry", &["config", "defect", "metrics", "model", "protocol", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics", "model", "protocol"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
     ("hub", &["backplane", "defect", "metrics", "model", "protocol", "tasks"]),
@@ -68,7 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
-    ("cli", &["app", "auth", "config", "connection", "model", "protocol", "telemetry"]),
+    ("cli", &["app", "auth", "config", "connection", "defect", "model", "protocol", "telemetry"]),
 ];
 
 /// Crates that stay where they are at home, so that another one can take their place.

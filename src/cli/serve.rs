@@ -32,12 +32,26 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = Config::load(&args.settings.sources())?;
     telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
+    #[cfg(debug_assertions)]
+    work_with_deliberate_defect()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.server.workers > 0 {
         runtime.worker_threads(config.server.workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
     runtime.block_on(serve(config))
+}
+
+/// For the suite that shows that it can fail.
+#[cfg(debug_assertions)]
+fn work_with_deliberate_defect() -> Result<(), Failure> {
+    use crate::defect::{Defect, everywhere};
+    if let Some(name) = crate::config::deliberate_defect() {
+        let defect = Defect::named(&name).ok_or_else(|| Failure::usage(format!("there is no defect {name}")))?;
+        tracing::error!(?defect, "works with a deliberate defect");
+        everywhere(defect);
+    }
+    Ok(())
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

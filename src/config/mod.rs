@@ -29,6 +29,8 @@ use std::sync::Arc;
 pub use auth::{Algorithm, Auth, Jwks, PublicKey};
 pub use effective::Effective;
 pub use environment::SEED_NAMES;
+#[cfg(debug_assertions)]
+pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::position::Step;
 use crate::{
+    defect::{self, Defect},
     model::{Content, Message, StreamId},
     protocol::{
         frame,
@@ -97,7 +98,8 @@ impl Batch {
         if filter.is_some_and(|wanted| !wanted.contains(channel)) {
             return;
         }
-        let meta = Meta { channel, id: message.id, replayed: mark.replayed, snapshot: mark.snapshot, conflated: 0 };
+        let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
+        let meta = Meta { channel, id, replayed: mark.replayed, snapshot: mark.snapshot, conflated: 0 };
         push_one(buf, self.form.kind, &meta, payload);
         self.count += 1;
         self.newest = Some(message.clone());

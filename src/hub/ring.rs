@@ -53,6 +53,11 @@ impl Ring {
         Some(self.messages.iter().skip(from).cloned().collect())
     }
 
+    /// Everything.
+    pub(super) fn all(&self) -> Vec<Arc<Message>> {
+        self.messages.iter().cloned().collect()
+    }
+
     /// The newest message.
     pub(super) fn newest(&self) -> Option<&Arc<Message>> {
         self.messages.back()

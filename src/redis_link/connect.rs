@@ -10,7 +10,10 @@ use redis::{
 };
 
 use super::{Failure, Keys};
-use crate::config;
+use crate::{
+    config,
+    defect::{self, Defect},
+};
 
 /// Oldest servers that have all we use: `<epoch>-*` ids need Redis 7.0, which Valkey forked from at 7.2.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -89,12 +92,15 @@ pub(super) async fn establish(
     if !server.supported {
         return Err(Failure::TooOld(server.version));
     }
-    let generation: u64 = redis::Script::new(include_str!("scripts/generation.lua"))
+    let mut generation: u64 = redis::Script::new(include_str!("scripts/generation.lua"))
         .key(keys.generation())
         .arg(&server.run_id)
         .arg(highest_epoch)
         .invoke_async(&mut connection)
         .await?;
+    if defect::is(Defect::NoGeneration) {
+        generation = 1;
+    }
     Ok(Established { connection, generation, server })
 }
 
@@ -110,6 +116,7 @@ pub(super) async fn check_generation(
         redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await?;
     match stored {
         Some(stored) if stored == generation || !server.tells_run_id => Ok(()),
+        _ if defect::is(Defect::NoGeneration) => Ok(()),
         _ => Err(Failure::Other("redis was emptied".into())),
     }
 }

@@ -18,7 +18,11 @@ use tokio::{
 };
 
 use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect};
-use crate::{metrics::Link, tasks::Stop};
+use crate::{
+    defect::{self, Defect},
+    metrics::Link,
+    tasks::Stop,
+};
 
 /// Channels of one SUBSCRIBE.
 const CHUNK: usize = 1000;
@@ -140,6 +144,10 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> R
 /// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no
 /// command link to send a canary by.
 async fn keep_proven(shared: &Shared, watch: &Watch, connection: &mut MultiplexedConnection) -> Failure {
+    if defect::is(Defect::NoCanary) {
+        watch.ended.notified().await;
+        return Failure::Closed;
+    }
     let mut probe_at = Instant::now() + shared.config.canary_interval;
     loop {
         tokio::select! {

@@ -14,6 +14,7 @@ use super::{
     wire::{Slot, member},
 };
 use crate::{
+    defect::{self, Defect},
     model::{ReplicaId, SessionId},
     redis_link::Failure,
     tasks::Stop,
@@ -101,6 +102,7 @@ async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
     expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(index_life);
     let _: Value = inner.ask(&expire).await?;
     let ended = ended.iter().filter_map(|name| ReplicaId::new(name).ok());
+    let ended = ended.filter(|_| !defect::is(Defect::NoSweep));
     Ok(Renewal { was_running: running == 1, ended: ended.filter(|other| *other != inner.local.replica).collect() })
 }
 

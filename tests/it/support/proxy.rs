@@ -1,6 +1,13 @@
 //! A TCP proxy between a replica and what it talks to, for faults of the network. Never alters a byte it passes on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use tickgate::tasks::{Stop, Tasks};
 use tokio::{
@@ -18,15 +25,45 @@ use tokio::{
 pub enum Weather {
     /// Everything passes, as late as told.
     Pass { delay: Duration },
+    /// Everything passes, so many bytes a second in each direction.
+    Throttle { bytes_per_second: u32 },
     /// Connections stay open, and nothing passes.
     BlackHole,
+    /// Nothing of the server's reaches the client.
+    Deaf,
+    /// Nothing of the client's reaches the server.
+    Mute,
     /// New connections are closed at once, old ones as well.
     Refuse,
 }
 
-/// Passes connections on to one address.
+impl Weather {
+    /// As if there were no proxy.
+    pub const CLEAR: Self = Self::Pass { delay: Duration::ZERO };
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToServer,
+    ToClient,
+}
+
+impl Way {
+    /// What becomes of bytes on this way.
+    const fn under(self, weather: Weather) -> Weather {
+        match (weather, self) {
+            (Weather::Deaf, Self::ToClient) | (Weather::Mute, Self::ToServer) => Weather::BlackHole,
+            (Weather::Deaf, Self::ToServer) | (Weather::Mute, Self::ToClient) => Weather::CLEAR,
+            (weather, _) => weather,
+        }
+    }
+}
+
+/// Passes connections on to one port of loopback.
 pub struct Proxy {
     pub address: SocketAddr,
+    target: Arc<AtomicU16>,
     /// Of connections made from now on.
     new: watch::Sender<Weather>,
     /// Of all connections that were there at the last change.
@@ -39,11 +76,16 @@ impl Proxy {
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let clear = Weather::Pass { delay: Duration::ZERO };
-        let (new, old) = (watch::Sender::new(clear), watch::Sender::new((0, clear)));
+        let (new, old) = (watch::Sender::new(Weather::CLEAR), watch::Sender::new((0, Weather::CLEAR)));
+        let target = Arc::new(AtomicU16::new(target));
         let tasks = Tasks::new();
-        tasks.spawn("proxy", accept(listener, target, new.clone(), old.clone(), tasks.clone()));
-        Self { address, new, old, tasks }
+        tasks.spawn("proxy", accept(listener, Arc::clone(&target), new.clone(), old.clone(), tasks.clone()));
+        Self { address, target, new, old, tasks }
+    }
+
+    /// Passes connections that are made from now on to another port.
+    pub fn retarget(&self, target: u16) {
+        self.target.store(target, Ordering::SeqCst);
     }
 
     pub fn url(&self) -> String {
@@ -74,7 +116,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    target: u16,
+    target: Arc<AtomicU16>,
     new: watch::Sender<Weather>,
     old: watch::Sender<(u64, Weather)>,
     tasks: Tasks,
@@ -90,13 +132,16 @@ async fn accept(
         if weather == Weather::Refuse {
             continue;
         }
-        let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", target.load(Ordering::SeqCst))).await else { continue };
+        // A proxy adds no delay of its own.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (client_read, client_write) = client.into_split();
         let (server_read, server_write) = server.into_split();
         let sky = Sky { begun: weather, since: old.borrow().0, old: old.subscribe() };
         let sky = Arc::new(sky);
-        tasks.spawn("proxy up", pass(client_read, server_write, Arc::clone(&sky), tasks.stop()));
-        tasks.spawn("proxy down", pass(server_read, client_write, sky, tasks.stop()));
+        let up = pass(client_read, server_write, Arc::clone(&sky), Way::ToServer, tasks.stop());
+        tasks.spawn("proxy up", up);
+        tasks.spawn("proxy down", pass(server_read, client_write, sky, Way::ToClient, tasks.stop()));
     }
 }
 
@@ -114,36 +159,43 @@ impl Sky {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, sky: Arc<Sky>, mut stop: Stop) {
-    let mut changes = sky.old.clone();
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, sky: Arc<Sky>, way: Way, mut stop: Stop) {
+    tokio::select! {
+        () = carry(&mut from, &mut to, &sky, way) => {}
+        () = until(&sky, |weather| weather == Weather::Refuse) => {}
+        () = stop.wait() => {}
+    }
+}
+
+async fn carry(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, sky: &Sky, way: Way) {
     let mut buffer = vec![0; 16 * 1024];
+    let open = |weather| way.under(weather) != Weather::BlackHole;
     loop {
-        match sky.now() {
-            Weather::Refuse => return,
-            Weather::BlackHole => {
-                tokio::select! {
-                    _ = changes.changed() => continue,
-                    () = stop.wait() => return,
-                }
-            }
-            Weather::Pass { .. } => {}
-        }
-        let count = tokio::select! {
-            read = from.read(&mut buffer) => read.unwrap_or(0),
-            _ = changes.changed() => continue,
-            () = stop.wait() => return,
-        };
+        until(sky, open).await;
+        let count = from.read(&mut buffer).await.unwrap_or(0);
         if count == 0 {
             return;
         }
-        match sky.now() {
+        match way.under(sky.now()) {
             Weather::Pass { delay } if !delay.is_zero() => sleep(delay).await,
-            Weather::Pass { .. } => {}
-            // Read, but lost on the way.
-            Weather::BlackHole | Weather::Refuse => continue,
+            Weather::Throttle { bytes_per_second } => {
+                let bytes = u32::try_from(count).unwrap_or(u32::MAX);
+                sleep(Duration::from_secs(1) * bytes / bytes_per_second.max(1)).await;
+            }
+            // What was read into a black hole comes out when it closes, as what TCP sends again does.
+            _ => until(sky, open).await,
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
+    }
+}
+
+/// Waits for weather of a kind.
+async fn until(sky: &Sky, is: impl Fn(Weather) -> bool) {
+    let mut changes = sky.old.clone();
+    while !is(sky.now()) {
+        // The proxy outlives its connections' tasks.
+        let _ = changes.changed().await;
     }
 }

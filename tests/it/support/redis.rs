@@ -90,6 +90,17 @@ impl RedisServer {
         self.restart();
     }
 
+    /// Kills the server and starts it with its last dump alone: what came after the last `SAVE` is lost. Until
+    /// `CONFIG SET appendonly yes` it stays that way.
+    pub fn restart_from_dump(&mut self) {
+        self.kill();
+        let log = self.dir.path().join("appendonlydir");
+        if log.exists() {
+            fs::remove_dir_all(log).expect("removed");
+        }
+        self.restart_with(&["--appendonly", "no"]);
+    }
+
     /// A copy of what is on the disk, for [`RedisServer::restart_from`].
     pub fn snapshot(&self) -> TempDir {
         let copy = TempDir::with_prefix("tickgate-redis-copy-").expect("a temporary directory");

@@ -1,0 +1,131 @@
+//! Who is on stage: the replicas' settings, the users and their channels, and the Redis. Never acts.
+
+use std::sync::Arc;
+
+use tickgate::model::Class;
+
+use crate::{judge::Mode, record::Channel, support::redis::RedisServer};
+
+/// What differs from the defaults: shorter rhythms, and an endpoint that offers channels of every class.
+pub const SETTINGS: &str = r#"
+[server]
+mode = "development"
+listen = "127.0.0.1:0"
+ops_listen = "127.0.0.1:0"
+workers = 2
+
+[session]
+heartbeat_interval = "2s"
+heartbeat_timeout = "2s"
+write_timeout = "3s"
+
+[limits]
+connections_per_user_max = 50
+handshakes_per_address = { per_second = 0, burst = 0 }
+
+[hub]
+linger = "1s"
+
+[drain]
+delay = "300ms"
+spread = "1s"
+
+[feeds.synthetic]
+enabled = "off"
+
+[log]
+filter = "info,tickgate=debug"
+
+[[topics]]
+pattern = "brief"
+class = "reliable"
+retain_max = 20
+
+[[topics]]
+pattern = "bulk"
+class = "reliable"
+retain_max = 10000
+
+[[profiles]]
+name = "chaos"
+path = "/ws/chaos"
+token = "required"
+channels = [
+    { name = "orders", scope = "private" },
+    { name = "risk_alerts", scope = "private" },
+    { name = "bot_status", scope = "private" },
+    { name = "portfolio", scope = "private" },
+    { name = "ticker:*" },
+    { name = "trades:*" },
+    { name = "position_update" },
+    { name = "system_log" },
+    { name = "brief" },
+    { name = "bulk" },
+]
+"#;
+
+const USERS: usize = 3;
+
+/// The order of a client that is created for one purpose.
+pub struct Casting<'a> {
+    pub name: &'a str,
+    pub user: &'a str,
+    pub mode: Mode,
+    pub channels: Vec<Channel>,
+    pub small_buffers: bool,
+    /// Straight to the replicas, without the proxies' buffers.
+    pub direct: bool,
+    /// The one replica that it knows.
+    pub only: Option<usize>,
+    /// The replica that it tries first.
+    pub prefers: Option<usize>,
+}
+
+impl<'a> Casting<'a> {
+    /// A client with cursors that knows every replica.
+    pub fn usual(name: &'a str, user: &'a str, channels: Vec<Channel>) -> Self {
+        let (small_buffers, direct, only, prefers) = (false, false, None, None);
+        Self { name, user, mode: Mode::Cursor, channels, small_buffers, direct, only, prefers }
+    }
+}
+
+/// Written at once by the kernel, if not at once to the disk; and a server that follows it need not wait for others.
+const ARGUMENTS: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-diskless-sync-delay", "0"];
+
+/// A server whose acknowledged writes survive a kill.
+pub fn durable() -> RedisServer {
+    tokio::task::block_in_place(|| RedisServer::start_with(ARGUMENTS))
+}
+
+pub fn users() -> Vec<Arc<str>> {
+    (0..USERS).map(|number| format!("user{number}").into()).collect()
+}
+
+/// What one client of the audience follows.
+pub fn channels_of(user: &Arc<str>) -> Vec<Channel> {
+    let mut channels = vec![
+        Channel::private("orders", user, Class::Reliable),
+        Channel::private("risk_alerts", user, Class::Reliable),
+        Channel::private("bot_status", user, Class::Reliable),
+        Channel::private("portfolio", user, Class::State),
+    ];
+    channels.extend(public_channels());
+    channels
+}
+
+fn public_channels() -> [Channel; 5] {
+    [
+        Channel::public("ticker:BTC", Class::State),
+        Channel::public("ticker:ETH", Class::State),
+        Channel::public("trades:BTC", Class::Event),
+        Channel::public("system_log", Class::Event),
+        Channel::public("position_update", Class::Reliable),
+    ]
+}
+
+/// What is published to.
+pub fn channels_of_all() -> Vec<Channel> {
+    let mut channels: Vec<_> = users().iter().flat_map(|user| channels_of(user).into_iter().take(4)).collect();
+    channels.extend(public_channels());
+    channels
+}

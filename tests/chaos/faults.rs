@@ -1,0 +1,381 @@
+//! Every fault that the suite knows: what is done, and for how long. Never more than one at a time to the same Redis or
+//! the same process; different ones meet as they will.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::sleep,
+};
+
+use crate::{
+    cast,
+    dice::Dice,
+    follower::Order,
+    stage::{self, Stage},
+    support::{
+        proxy::{Proxy, Weather},
+        redis::RedisServer,
+    },
+};
+
+macro_rules! faults {
+    ($($name:ident $text:literal $target:ident $effect:ident;)+) => {
+        /// What can go wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault { $($name,)+ }
+
+        impl Fault {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// As the documentation calls it.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            pub const fn target(self) -> Target {
+                match self { $(Self::$name => Target::$target,)+ }
+            }
+
+            pub const fn effect(self) -> Effect {
+                match self { $(Self::$name => Effect::$effect,)+ }
+            }
+        }
+    };
+}
+
+/// What a fault is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Redis,
+    Link,
+    Replica,
+    Client,
+}
+
+/// What a fault may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Everything acknowledged arrives, and no gap is told.
+    Nothing,
+    /// Redis forgets what it had acknowledged: then gaps must be told.
+    Forgets,
+}
+
+faults! {
+    RedisKilled "Redis killed, AOF kept" Redis Nothing;
+    RedisFrozen "Redis frozen (SIGSTOP)" Redis Nothing;
+    RedisAsleep "Redis busy (`DEBUG SLEEP`)" Redis Nothing;
+    RedisLoading "Redis restarted, loading for a second" Redis Nothing;
+    WritesPaused "`CLIENT PAUSE … WRITE`" Redis Nothing;
+    AllPaused "`CLIENT PAUSE … ALL`" Redis Nothing;
+    PubSubKilled "`CLIENT KILL TYPE pubsub`" Redis Nothing;
+    CommandsKilled "`CLIENT KILL TYPE normal`" Redis Nothing;
+    OutOfMemory "Redis out of memory" Redis Nothing;
+    FailoverPlanned "planned failover (READONLY)" Redis Nothing;
+    ScriptsFlushed "`SCRIPT FLUSH`" Redis Nothing;
+    RolledBack "Redis killed, back with an older RDB" Redis Forgets;
+    Emptied "Redis killed, back empty" Redis Forgets;
+    Flushed "`FLUSHALL`" Redis Forgets;
+    FailoverLosing "failover to a replica that lagged" Redis Forgets;
+    LinkCut "connections to Redis cut" Link Nothing;
+    LinkHalfOpen "connections to Redis half-open" Link Nothing;
+    LinkDeaf "nothing arrives from Redis" Link Nothing;
+    LinkMute "nothing arrives at Redis" Link Nothing;
+    LinkDelayed "Redis 150 ms away" Link Nothing;
+    LinkThrottled "100 KB/s to Redis" Link Nothing;
+    ReplicaKilled "replica killed (SIGKILL)" Replica Nothing;
+    ReplicaDrained "replica drained (SIGTERM) and replaced" Replica Nothing;
+    ReplicaFrozen "replica frozen (SIGSTOP) for 1.5 s" Replica Nothing;
+    ClientCut "client connections cut" Client Nothing;
+    ClientHalfOpen "client connections half-open" Client Nothing;
+    ClientDeaf "nothing arrives at the clients" Client Nothing;
+    ClientMute "nothing arrives from the clients" Client Nothing;
+    ClientDelayed "clients 150 ms away" Client Nothing;
+    ClientThrottled "100 KB/s to the clients" Client Nothing;
+    ClientKilled "client killed, back elsewhere" Client Nothing;
+    ClientLeaves "client leaves, back elsewhere" Client Nothing;
+    ClientAway "client away for a second" Client Nothing;
+    ClientSleeps "client reads nothing for a second" Client Nothing;
+}
+
+/// When a fault began and when it was over.
+#[derive(Clone, Copy, Debug)]
+pub struct Injected {
+    pub began: Instant,
+    pub over: Instant,
+}
+
+/// Injects the fault and waits until it is over.
+pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Injected {
+    match fault.target() {
+        Target::Redis => inject_into_redis(stage, fault, dice).await,
+        Target::Link => {
+            let place = &stage.places[dice.below(stage::REPLICAS)];
+            let began = Instant::now();
+            blow(&place.to_redis, fault, dice).await;
+            Injected { began, over: Instant::now() }
+        }
+        Target::Replica => inject_into_replica(stage, fault, dice).await,
+        Target::Client => {
+            let began = Instant::now();
+            match fault {
+                Fault::ClientKilled | Fault::ClientLeaves | Fault::ClientAway | Fault::ClientSleeps => {
+                    order_a_client(stage, fault, dice).await;
+                }
+                _ => blow(&stage.places[dice.below(stage::REPLICAS)].to_clients, fault, dice).await,
+            }
+            Injected { began, over: Instant::now() }
+        }
+    }
+}
+
+/// The weather of a proxy, for a while.
+async fn blow(proxy: &Proxy, fault: Fault, dice: &mut Dice) {
+    let pause = Duration::from_millis(dice.between(300, 900));
+    match fault {
+        Fault::LinkCut | Fault::ClientCut => {
+            proxy.set(Weather::Refuse);
+            sleep(pause).await;
+            proxy.set(Weather::CLEAR);
+        }
+        // Never heals: only new connections work.
+        Fault::LinkHalfOpen | Fault::ClientHalfOpen => proxy.change_old(Weather::BlackHole),
+        Fault::LinkDeaf | Fault::ClientDeaf => proxy.change_old(Weather::Deaf),
+        Fault::LinkMute | Fault::ClientMute => proxy.change_old(Weather::Mute),
+        Fault::LinkDelayed | Fault::ClientDelayed => {
+            proxy.set(Weather::Pass { delay: Duration::from_millis(150) });
+            sleep(pause * 2).await;
+            proxy.set(Weather::CLEAR);
+        }
+        _ => {
+            proxy.set(Weather::Throttle { bytes_per_second: 100_000 });
+            sleep(pause * 2).await;
+            proxy.set(Weather::CLEAR);
+        }
+    }
+}
+
+async fn order_a_client(stage: &Stage, fault: Fault, dice: &mut Dice) {
+    let number = stage.next_order();
+    let pause = Duration::from_millis(1_000);
+    let order = match fault {
+        Fault::ClientKilled => Order::Vanish(number),
+        Fault::ClientLeaves => Order::Leave(number),
+        Fault::ClientAway => Order::StayAway(number, pause),
+        _ => Order::Sleep(number, pause),
+    };
+    {
+        let clients = stage.clients.lock();
+        let here: Vec<_> = clients.iter().filter(|client| !client.dismissed).collect();
+        here[dice.below(here.len())].orders.send_replace(order);
+    }
+    if matches!(fault, Fault::ClientAway | Fault::ClientSleeps) {
+        sleep(pause).await;
+    }
+}
+
+async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> Injected {
+    let number = dice.below(stage::REPLICAS);
+    if fault == Fault::ReplicaDrained {
+        let began = Instant::now();
+        drain(stage, number).await;
+        return Injected { began, over: Instant::now() };
+    }
+    // Held for as long as there is no process that runs.
+    let mut process = stage.places[number].process.lock().await;
+    let began = Instant::now();
+    match fault {
+        Fault::ReplicaKilled => {
+            process.kill();
+            sleep(Duration::from_millis(dice.between(100, 600))).await;
+            stage.replace(number, &mut process);
+        }
+        _ => {
+            process.signal("-STOP");
+            sleep(Duration::from_millis(1_500)).await;
+            process.signal("-CONT");
+        }
+    }
+    Injected { began, over: Instant::now() }
+}
+
+/// Drains a replica and puts a new one in its place.
+pub async fn drain(stage: &Stage, number: usize) {
+    let mut process = stage.places[number].process.lock().await;
+    process.signal("-TERM");
+    let code = process.ended(Duration::from_secs(30)).await;
+    if code != Some(0) {
+        stage.ledger.lock().strange.push(format!("a drained replica ended with {code:?}"));
+    }
+    stage.replace(number, &mut process);
+}
+
+async fn inject_into_redis(stage: &Stage, fault: Fault, dice: &mut Dice) -> Injected {
+    let mut redis = stage.redis.lock().await;
+    let mut began = Instant::now();
+    let pause = Duration::from_millis(dice.between(400, 1_200));
+    let milliseconds = pause.as_millis().to_string();
+    match fault {
+        Fault::RedisKilled => {
+            redis.kill();
+            sleep(pause / 2).await;
+            blocking(|| redis.restart());
+            loaded(redis.port()).await;
+        }
+        Fault::RedisFrozen => {
+            redis.freeze();
+            sleep(pause * 2).await;
+            redis.thaw();
+        }
+        Fault::RedisAsleep => say(redis.port(), &format!("DEBUG SLEEP {}", (pause * 2).as_secs_f64())).await,
+        Fault::RedisLoading => began = load_slowly(&mut redis).await,
+        Fault::WritesPaused | Fault::AllPaused => {
+            let which = if fault == Fault::AllPaused { "ALL" } else { "WRITE" };
+            say(redis.port(), &format!("CLIENT PAUSE {milliseconds} {which}")).await;
+            sleep(pause).await;
+        }
+        Fault::PubSubKilled => say(redis.port(), "CLIENT KILL TYPE pubsub").await,
+        Fault::CommandsKilled => say(redis.port(), "CLIENT KILL TYPE normal SKIPME yes").await,
+        Fault::OutOfMemory => {
+            say(redis.port(), "CONFIG SET maxmemory 1mb").await;
+            sleep(pause).await;
+            say(redis.port(), "CONFIG SET maxmemory 0").await;
+        }
+        Fault::ScriptsFlushed => say(redis.port(), "SCRIPT FLUSH").await,
+        Fault::RolledBack => {
+            say(redis.port(), "SAVE").await;
+            sleep(pause).await;
+            began = roll_back(&mut redis).await;
+        }
+        Fault::Emptied => blocking(|| redis.restart_empty()),
+        Fault::Flushed => say(redis.port(), "FLUSHALL").await,
+        Fault::FailoverPlanned => began = fail_over(stage, &mut redis, None).await,
+        _ => began = fail_over(stage, &mut redis, Some(pause)).await,
+    }
+    Injected { began, over: Instant::now() }
+}
+
+/// Killed, and back with its last dump, as a server that only keeps RDB files.
+pub async fn roll_back(redis: &mut RedisServer) -> Instant {
+    let began = Instant::now();
+    blocking(|| redis.restart_from_dump());
+    loaded(redis.port()).await;
+    say(redis.port(), "CONFIG SET appendonly yes").await;
+    rewritten(redis.port()).await;
+    began
+}
+
+/// Killed, and back with so much to load that it takes a while.
+async fn load_slowly(redis: &mut RedisServer) -> Instant {
+    say(redis.port(), "DEBUG POPULATE 5000 filler").await;
+    say(redis.port(), "BGREWRITEAOF").await;
+    rewritten(redis.port()).await;
+    let began = Instant::now();
+    redis.kill();
+    blocking(|| redis.restart_with(&["--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024"]));
+    loaded(redis.port()).await;
+    began
+}
+
+/// Another server takes over. `lag`: how long it had heard nothing of the one before, which then is lost.
+async fn fail_over(stage: &Stage, redis: &mut RedisServer, lag: Option<Duration>) -> Instant {
+    let replication = Proxy::start(redis.port()).await;
+    let standby = cast::durable();
+    say(standby.port(), &format!("REPLICAOF 127.0.0.1 {}", replication.address.port())).await;
+    told(standby.port(), "INFO replication", |info| info.contains("master_link_status:up")).await;
+    rewritten(standby.port()).await;
+    let began;
+    match lag {
+        Some(lag) => {
+            replication.set(Weather::BlackHole);
+            sleep(lag).await;
+            began = Instant::now();
+            redis.kill();
+            say(standby.port(), "REPLICAOF NO ONE").await;
+        }
+        None => {
+            began = Instant::now();
+            say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
+            let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
+            told(standby.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
+            say(standby.port(), "REPLICAOF NO ONE").await;
+            // Whoever still speaks to the old one gets READONLY.
+            say(redis.port(), &format!("REPLICAOF 127.0.0.1 {}", standby.port())).await;
+            say(redis.port(), "CLIENT UNPAUSE").await;
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+    for place in &stage.places {
+        place.to_redis.retarget(standby.port());
+        if lag.is_some() {
+            place.to_redis.change_old(Weather::Refuse);
+        }
+    }
+    let mut old = std::mem::replace(redis, standby);
+    if lag.is_none() {
+        // Long enough for every replica to notice by itself that its server was demoted.
+        sleep(Duration::from_millis(1_500)).await;
+        old.kill();
+    }
+    began
+}
+
+fn offset(info: &str, field: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
+}
+
+async fn loaded(port: u16) {
+    told(port, "INFO persistence", |info| info.contains("\nloading:0")).await;
+}
+
+/// Waits until everything is in the append-only file.
+async fn rewritten(port: u16) {
+    let done = |info: &str| {
+        ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "aof_enabled:1"]
+            .iter()
+            .all(|field| info.contains(field))
+    };
+    told(port, "INFO persistence", done).await;
+}
+
+/// Says one line to Redis and waits for its answer.
+pub async fn say(port: u16, line: &str) {
+    let said = answer(port, line).await;
+    assert!(!said.starts_with('-'), "{line}: {said}");
+}
+
+/// Asks until the answer is as it should be.
+async fn told(port: u16, line: &str, is: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is(&answer(port, line).await) {
+        assert!(Instant::now() < deadline, "redis does not come that far: {line}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The answer to one line: all that comes at once.
+async fn answer(port: u16, line: &str) -> String {
+    let exchange = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(format!("{line}\r\n").as_bytes()).await?;
+        let mut answer = vec![0; 64 * 1024];
+        let mut count = stream.read(&mut answer).await?;
+        // A bulk answer begins with its length.
+        if answer.first() == Some(&b'$') {
+            while !answer[..count].ends_with(b"\r\n") || count < 16 {
+                count += stream.read(&mut answer[count..]).await?;
+            }
+        }
+        std::io::Result::Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
+    };
+    exchange.await.unwrap_or_default()
+}
+
+fn blocking<R>(act: impl FnOnce() -> R) -> R {
+    tokio::task::block_in_place(act)
+}

@@ -1,0 +1,157 @@
+//! One replica as a process of its own: started, signalled, ended, and asked how it is doing. Never asked for anything
+//! that an operator could not ask for.
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    http::{self, Request},
+    support::replica::{API_KEY, SECRET},
+};
+
+/// How long a replica may take to say where it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running `tickgate serve`. Killed when it is dropped.
+pub struct Gateway {
+    child: Child,
+    pub public: SocketAddr,
+    pub operations: SocketAddr,
+}
+
+/// What a replica's process holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Footprint {
+    pub descriptors: usize,
+    pub resident_bytes: u64,
+}
+
+/// One scrape of a replica's metrics.
+pub struct Metrics(String);
+
+impl Gateway {
+    /// Starts a replica on free ports and waits until it says which.
+    pub fn start(redis_url: &str, settings: &Path, log: &Path, variables: &[(String, String)]) -> Self {
+        let greeting = log.with_extension("greeting");
+        let said_of_itself = || std::fs::read_to_string(log).unwrap_or_default();
+        let errors = File::options().create(true).append(true).open(log).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
+        command
+            .arg("serve")
+            .env("TICKGATE_CONFIG", settings)
+            .env("TICKGATE__REDIS__URL", redis_url)
+            .env("TICKGATE__AUTH__HS256_SECRETS", SECRET)
+            .env("TICKGATE__AUTH__API_KEYS", API_KEY)
+            .stdin(Stdio::null())
+            .stdout(File::create(&greeting).expect("a file for the greeting"))
+            .stderr(errors);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        let mut child = command.spawn().expect("the gateway to run");
+        let deadline = Instant::now() + START_TIMEOUT;
+        let (public, operations) = loop {
+            let said = std::fs::read_to_string(&greeting).unwrap_or_default();
+            if let (Some(public), Some(operations)) =
+                (address_after(&said, "ws://"), address_after(&said, "operations  http://"))
+            {
+                break (public, operations);
+            }
+            assert!(Instant::now() < deadline, "the gateway did not say where it listens");
+            assert!(matches!(child.try_wait(), Ok(None)), "the gateway ended: {}", said_of_itself());
+            std::thread::yield_now();
+        };
+        Self { child, public, operations }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, such as `-TERM`.
+    pub fn signal(&self, signal: &str) {
+        // The shell's own: a small machine may lack the program.
+        let status = Command::new("sh").args(["-c", &format!("kill {signal} {}", self.id())]).status();
+        assert!(status.expect("a shell").success(), "kill {signal}");
+    }
+
+    /// Ends the process at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for the end of a drain; its exit code.
+    pub async fn ended(&mut self, timeout: Duration) -> Option<i32> {
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    /// The end of the process, if nobody asked for it.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub async fn metrics(&self) -> Option<Metrics> {
+        metrics_of(self.operations).await
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        let proc = format!("/proc/{}", self.id());
+        let descriptors = std::fs::read_dir(format!("{proc}/fd")).map_or(0, Iterator::count);
+        let status = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let resident_bytes = kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) * 1024;
+        Footprint { descriptors, resident_bytes }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // A stopped process can't be ended by anything but this.
+        self.kill();
+    }
+}
+
+/// Scrapes the replica behind an operations address.
+pub async fn metrics_of(operations: SocketAddr) -> Option<Metrics> {
+    let answer = http::send(operations, &Request::get("/metrics")).await.ok()?;
+    (answer.status == 200).then_some(Metrics(answer.body))
+}
+
+/// Asks for JSON with the API key.
+pub async fn ask(address: SocketAddr, path: &str) -> Option<Value> {
+    let answer = http::send(address, &Request::get(path)).await.ok()?;
+    (answer.status == 200).then(|| serde_json::from_str(&answer.body).ok()).flatten()
+}
+
+impl Metrics {
+    /// The sum over a metric's labels.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.sum_where(name, "")
+    }
+
+    /// The sum over those series of a metric whose labels contain the text.
+    pub fn sum_where(&self, name: &str, label: &str) -> f64 {
+        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let series = self.0.lines().filter(own).filter(|line| line.contains(label));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+fn address_after(text: &str, mark: &str) -> Option<SocketAddr> {
+    let rest = text.split(mark).nth(1)?;
+    let (address, _) = rest.split_once(' ')?;
+    address.parse().ok()
+}

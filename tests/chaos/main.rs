@@ -1,0 +1,27 @@
+//! The fault suite: real replicas, a real Redis and real sockets under every fault that operators know, judged by what
+//! publishers were told and what clients heard. docs/guarantees.md holds its figures.
+//!
+//! `cargo test --test chaos` runs for about 90 seconds; TICKGATE_CHAOS_SECONDS makes it longer, TICKGATE_CHAOS_SEED
+//! repeats a run's dice, TICKGATE_CHAOS_FAULTS names the kinds that are injected. `cargo test --test chaos -- --ignored` shows
+//! that the suite can fail.
+#![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+
+mod cast;
+mod dice;
+mod faults;
+mod figures;
+mod follower;
+mod gateway;
+mod http;
+mod judge;
+mod publisher;
+mod record;
+mod scenarios;
+mod sight;
+mod specials;
+mod stage;
+mod suite;
+#[path = "../it/support/mod.rs"]
+mod support;
+mod verdict;

@@ -1,0 +1,122 @@
+//! Publishers: each publication has a `msg_id` and is sent again, to any replica, until it is acknowledged or given up.
+//! Never two under way at once per publisher.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+use tickgate::tasks::Stop;
+use tokio::time::sleep;
+
+use crate::{
+    dice::Dice,
+    http::{self, Request},
+    record::{Channel, SharedLedger},
+};
+
+/// A publication that is not acknowledged by then is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(40);
+
+/// What all publishers share.
+pub struct Traffic {
+    pub channels: Vec<Channel>,
+    /// Where the replicas take publications now.
+    pub replicas: Arc<RwLock<Vec<SocketAddr>>>,
+    pub ledger: SharedLedger,
+    numbers: AtomicU64,
+    /// Pause between two publications of one publisher.
+    pub pause: Mutex<Duration>,
+}
+
+impl Traffic {
+    pub fn new(channels: Vec<Channel>, replicas: Arc<RwLock<Vec<SocketAddr>>>, ledger: SharedLedger) -> Arc<Self> {
+        let pause = Mutex::new(Duration::from_millis(30));
+        Arc::new(Self { channels, replicas, ledger, numbers: AtomicU64::new(1), pause })
+    }
+
+    /// Publishes at random until the end.
+    pub async fn run(self: Arc<Self>, mut dice: Dice, mut stop: Stop) {
+        while !stop.stopping() {
+            let channel = self.channels[dice.below(self.channels.len())].clone();
+            self.publish(&channel, 120, &mut dice).await;
+            let pause = *self.pause.lock();
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.wait() => {}
+            }
+        }
+    }
+
+    /// Publishes once by any replica, with as many attempts as it takes. Whether it was acknowledged.
+    pub async fn publish(&self, channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
+        self.publish_by(&[], channel, padding, dice).await
+    }
+
+    /// The same by one of these replicas; by any that there is when none is named.
+    pub async fn publish_by(&self, named: &[SocketAddr], channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let body = json!({
+            "channel": channel.name,
+            "user": channel.user.as_deref(),
+            "msg_id": format!("m{number}"),
+            "data": {
+                "type": "event",
+                "number": number,
+                "user": channel.user.as_deref(),
+                "stream": &*channel.stream.0,
+                "padding": "x".repeat(padding),
+            },
+        });
+        let mut body = body;
+        if channel.user.is_none() {
+            body.as_object_mut().expect("an object").remove("user");
+        }
+        let body = body.to_string();
+        let began = Instant::now();
+        while began.elapsed() < GIVE_UP_AFTER {
+            let replica = {
+                let all = self.replicas.read();
+                let replicas = if named.is_empty() { &**all } else { named };
+                replicas[dice.below(replicas.len())]
+            };
+            let request = Request { method: "POST", path: "/api/v1/publish", body: body.clone() };
+            if self.take_answer(channel, number, http::send(replica, &request).await) {
+                return true;
+            }
+            sleep(Duration::from_millis(dice.between(20, 80))).await;
+        }
+        self.ledger.lock().given_up += 1;
+        false
+    }
+
+    fn take_answer(&self, channel: &Channel, number: u64, answer: Result<http::Answer, String>) -> bool {
+        let mut ledger = self.ledger.lock();
+        let Ok(answer) = answer else {
+            ledger.unanswered += 1;
+            return false;
+        };
+        let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        match answer.status {
+            200 => match body["id"].as_str().and_then(|id| id.parse().ok()) {
+                Some(id) => {
+                    ledger.duplicates += u64::from(body["duplicate"] == true);
+                    ledger.acknowledge(&channel.stream, id, number);
+                    return true;
+                }
+                None => ledger.strange.push(format!("accepted without an id: {}", answer.body)),
+            },
+            503 if answer.body.contains("unknown") => ledger.unknown += 1,
+            503 | 507 | 429 => ledger.refused += 1,
+            504 => ledger.unknown += 1,
+            _ => ledger.strange.push(format!("{} {}", answer.status, answer.body)),
+        }
+        false
+    }
+}

@@ -1,0 +1,172 @@
+//! What publishers were told and what clients heard, as it happened. Never judges: that is `judge`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tickgate::model::{Class, StreamId};
+
+/// A stream of publications as one client sees it: a public topic, or what is private to one user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream(pub Arc<str>);
+
+/// One channel that is published to and subscribed.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    pub name: &'static str,
+    /// Whose it is; `None`: everybody's.
+    pub user: Option<Arc<str>>,
+    pub class: Class,
+    pub stream: Stream,
+}
+
+impl Channel {
+    pub fn public(name: &'static str, class: Class) -> Self {
+        Self { name, user: None, class, stream: Stream(name.into()) }
+    }
+
+    /// The reliable private channels of a user share one stream.
+    pub fn private(name: &'static str, user: &Arc<str>, class: Class) -> Self {
+        let stream = if class == Class::Reliable { format!("user {user}") } else { format!("{name} of {user}") };
+        Self { name, user: Some(Arc::clone(user)), class, stream: Stream(stream.into()) }
+    }
+}
+
+/// An acknowledged publication.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    pub number: u64,
+    pub at: Instant,
+}
+
+/// What all publishers were told.
+#[derive(Default)]
+pub struct Ledger {
+    pub acknowledged: HashMap<Stream, BTreeMap<StreamId, Acknowledged>>,
+    /// The same id was acknowledged for two publications.
+    pub forks: Vec<String>,
+    pub refused: u64,
+    pub unknown: u64,
+    /// No whole answer came at all: the replica was killed, or is frozen.
+    pub unanswered: u64,
+    pub duplicates: u64,
+    pub given_up: u64,
+    /// Answers that no fault excuses.
+    pub strange: Vec<String>,
+}
+
+impl Ledger {
+    pub fn acknowledge(&mut self, stream: &Stream, id: StreamId, number: u64) {
+        let ids = self.acknowledged.entry(stream.clone()).or_default();
+        let now = Acknowledged { number, at: Instant::now() };
+        if let Some(before) = ids.insert(id, now)
+            && before.number != number
+        {
+            self.forks.push(format!("{stream:?} {id} acknowledged for {} and {number}", before.number));
+        }
+    }
+
+    /// The greatest acknowledged id of each stream.
+    pub fn heads(&self) -> HashMap<Stream, (StreamId, Instant)> {
+        let head = |(stream, ids): (&Stream, &BTreeMap<_, Acknowledged>)| {
+            ids.last_key_value().map(|(id, ack)| (stream.clone(), (*id, ack.at)))
+        };
+        self.acknowledged.iter().filter_map(head).collect()
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.acknowledged.values().map(BTreeMap::len).sum()
+    }
+}
+
+/// One thing that a client heard on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A new connection: what follows comes over it.
+    Connected,
+    /// The subscription began live behind this id: nothing before it is owed.
+    Began(StreamId),
+    Push {
+        id: StreamId,
+        number: u64,
+        replayed: bool,
+        snapshot: bool,
+    },
+    /// A replayed push without an id, or any push that can't be what was published.
+    Malformed(String),
+    Gap {
+        after: StreamId,
+        before: Option<StreamId>,
+        reason: String,
+    },
+}
+
+impl Heard {
+    /// For people who look for a cause.
+    pub fn short(&self) -> String {
+        match self {
+            Self::Connected => "connected".into(),
+            Self::Began(at) => format!("began {at}"),
+            Self::Push { id, replayed, snapshot, .. } => {
+                let marks = [(*replayed, " replayed"), (*snapshot, " snapshot")];
+                let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, text)| *text).collect();
+                format!("{id}{marks}")
+            }
+            Self::Malformed(text) => text.clone(),
+            Self::Gap { after, before, .. } => format!("gap {after}..{}", before.map_or("?".into(), |b| b.to_string())),
+        }
+    }
+}
+
+/// How a connection ended, from the client's side.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub code: u16,
+    pub reason: String,
+    /// The `reconnect` hint came before.
+    pub hinted: bool,
+    pub at: Instant,
+}
+
+/// All that one client heard.
+#[derive(Default)]
+pub struct Diary {
+    pub streams: BTreeMap<Stream, Vec<(Instant, Heard)>>,
+    pub positions: HashMap<Stream, StreamId>,
+    pub ended: Vec<Ended>,
+    pub connections: u64,
+    pub connected: bool,
+    /// Sessions that could not be resumed, which the client is told.
+    pub sessions_lost: u64,
+    /// Channels whose subscription had to be asked for again.
+    pub postponed: u64,
+    pub refused: BTreeMap<u16, u64>,
+}
+
+pub type SharedDiary = Arc<Mutex<Diary>>;
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+impl Diary {
+    pub fn hear(&mut self, stream: &Stream, heard: Heard) {
+        if let Heard::Push { id, .. } = heard {
+            let position = self.positions.entry(stream.clone()).or_default();
+            *position = (*position).max(id);
+        }
+        self.streams.entry(stream.clone()).or_default().push((Instant::now(), heard));
+    }
+
+    pub fn position(&self, stream: &Stream) -> StreamId {
+        self.positions.get(stream).copied().unwrap_or_default()
+    }
+
+    pub fn gaps(&self) -> usize {
+        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, Heard::Gap { .. })).count()
+    }
+
+    pub fn pushes(&self) -> usize {
+        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, Heard::Push { .. })).count()
+    }
+}

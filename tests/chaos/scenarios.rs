@@ -1,0 +1,163 @@
+//! One small scenario for each safeguard, and the proof that it fails without: a suite that can't fail proves nothing.
+//!
+//! `cargo test --test chaos -- --ignored` runs them, and so does the whole gate; the replicas' deliberate defects exist in
+//! debug builds only.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tickgate::model::Class;
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    cast::Casting,
+    dice::Dice,
+    faults::{roll_back, say},
+    follower::Order,
+    record::{Channel, SharedDiary},
+    sight::{connected, counts_are},
+    stage::Stage,
+    support::proxy::Weather,
+};
+
+/// Everybody has everything by then, or never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One client that follows one reliable topic on one replica.
+struct Scene {
+    stage: Arc<Stage>,
+    channel: Channel,
+    diary: SharedDiary,
+    orders: watch::Sender<Order>,
+    dice: Dice,
+}
+
+impl Scene {
+    /// Quiet topics are not compared, so that nothing heals by that alone.
+    async fn set(defect: Option<&str>) -> Self {
+        let stage = Stage::set(defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
+        let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
+        let (diary, orders) = stage.seat(Casting { only: Some(0), ..casting(&channel, "listener") }, &mut dice);
+        connected(&stage).await;
+        let mut scene = Self { stage, channel, diary, orders, dice };
+        scene.publish(10).await;
+        scene.arrived().await.expect("the first publications");
+        scene
+    }
+
+    /// Publishes by the replicas that are not tampered with.
+    async fn publish(&mut self, count: usize) {
+        let untouched = self.stage.operations.read()[1..].to_vec();
+        for _ in 0..count {
+            self.stage.traffic.publish_by(&untouched, &self.channel, 100, &mut self.dice).await;
+        }
+    }
+
+    async fn arrived(&self) -> Result<Instant, String> {
+        self.stage.converged(Instant::now() - Duration::from_secs(600), PATIENCE).await
+    }
+
+    /// What is wrong in the end.
+    async fn judged(&self) -> Vec<String> {
+        let mut wrong: Vec<_> = self.arrived().await.err().into_iter().collect();
+        wrong.extend(self.stage.judge());
+        wrong
+    }
+}
+
+fn casting<'a>(channel: &Channel, name: &'a str) -> Casting<'a> {
+    Casting::usual(name, "user0", vec![channel.clone()])
+}
+
+/// The link for messages goes deaf without an error: the canary has to notice.
+async fn deaf_link(defect: Option<&str>) -> Vec<String> {
+    let mut scene = Scene::set(defect).await;
+    scene.stage.places[0].to_redis.change_old(Weather::Deaf);
+    scene.publish(10).await;
+    scene.judged().await
+}
+
+/// Messages pass while the link is away, and none comes after: the position has to be compared.
+async fn cut_link(defect: Option<&str>) -> Vec<String> {
+    let mut scene = Scene::set(defect).await;
+    scene.stage.places[0].to_redis.set(Weather::Refuse);
+    scene.publish(10).await;
+    scene.stage.places[0].to_redis.set(Weather::CLEAR);
+    scene.judged().await
+}
+
+/// The server comes back with older data: the ids it gives must be new ones.
+async fn rolled_back(defect: Option<&str>) -> Vec<String> {
+    let mut scene = Scene::set(defect).await;
+    {
+        let stage = Arc::clone(&scene.stage);
+        let mut redis = stage.redis.lock().await;
+        say(redis.port(), "SAVE").await;
+        scene.publish(20).await;
+        roll_back(&mut redis).await;
+    }
+    scene.publish(30).await;
+    scene.judged().await
+}
+
+/// A client comes back with its cursor: history and live messages have to meet without a repeat.
+async fn joined(defect: Option<&str>) -> Vec<String> {
+    let mut scene = Scene::set(defect).await;
+    let number = scene.stage.next_order();
+    scene.orders.send_replace(Order::StayAway(number, Duration::from_millis(300)));
+    scene.publish(10).await;
+    sleep(Duration::from_millis(400)).await;
+    scene.publish(5).await;
+    assert!(scene.diary.lock().connections > 0);
+    scene.judged().await
+}
+
+/// A replica is killed while a user has all the connections allowed on it: the slots have to come back in time.
+async fn slots_freed(defect: Option<&str>) -> Vec<String> {
+    let stage = Stage::set(defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
+    let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
+    let mut seats = Vec::new();
+    for name in ["one", "two", "three"] {
+        seats.push(stage.seat(Casting { prefers: Some(0), ..casting(&channel, name) }, &mut dice));
+    }
+    connected(&stage).await;
+    stage.places[0].process.lock().await.kill();
+    let killed = Instant::now();
+    sleep(Duration::from_millis(300)).await;
+    let back = || seats.iter().all(|(diary, _)| diary.lock().connected);
+    while !back() && killed.elapsed() < Duration::from_secs(16) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    if !back() {
+        return vec!["slots are still taken by a replica that is gone".into()];
+    }
+    counts_are(&stage, seats.len(), PATIENCE).await.err().into_iter().collect()
+}
+
+macro_rules! shown {
+    ($($name:ident without $defect:literal;)+) => {
+        /// Each scenario is fine, and finds what it is there to find.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        #[ignore = "takes a minute, and tests the suite rather than the gateway: cargo test --test chaos -- --ignored"]
+        async fn the_suite_can_fail() {
+            $(
+                let wrong = $name(None).await;
+                assert!(wrong.is_empty(), "{}: {wrong:#?}", stringify!($name));
+                let wrong = $name(Some($defect)).await;
+                assert!(!wrong.is_empty(), "{} does not notice {}", stringify!($name), $defect);
+                eprintln!("{:<12} without {:<16} {}", stringify!($name), $defect, wrong[0]);
+            )+
+        }
+    };
+}
+
+shown! {
+    deaf_link without "NoCanary";
+    cut_link without "NoCompare";
+    rolled_back without "NoGeneration";
+    joined without "NoRepeatFilter";
+    joined without "NoReplayIds";
+    slots_freed without "NoSweep";
+}

@@ -1,0 +1,157 @@
+//! Faults that need a cast of their own: history that was trimmed, clients that read slowly or not at all, a replica that
+//! sleeps through its lease, and a rolling restart of all replicas. Under the same traffic as everything else.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tickgate::model::Class;
+use tokio::time::sleep;
+
+use crate::{
+    cast::Casting,
+    dice::Dice,
+    faults,
+    follower::Order,
+    publisher::Traffic,
+    record::{Channel, Heard, SharedDiary},
+    sight::{badly_ended, connected},
+    stage::{self, Stage},
+};
+
+/// Everything that was held back has arrived by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client misses more than its topic keeps: it is told so.
+pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
+    let brief = Channel::public("brief", Class::Reliable);
+    let casting = Casting::usual("visitor", "user0", vec![brief.clone()]);
+    let (diary, orders) = stage.seat(casting, dice);
+    connected(stage).await;
+    flood(&stage.traffic, &brief, 10, 100, dice).await;
+    orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+    flood(&stage.traffic, &brief, 120, 100, dice).await;
+    orders.send_replace(Order::Live);
+    flood(&stage.traffic, &brief, 4, 100, dice).await;
+    let mut wrong = has_all(stage, &diary, &brief).await;
+    if !told_why(&diary, &brief, "retention") {
+        wrong.push("a visitor missed more than is kept, and was not told".into());
+    }
+    stage.dismiss("visitor");
+    wrong
+}
+
+/// A client reads nothing for a while and then goes on: it loses nothing, and keeps its connection.
+pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
+    let (bulk, log) = (Channel::public("bulk", Class::Reliable), Channel::public("system_log", Class::Event));
+    let (diary, orders) = stage.seat(casting("slow", &[&bulk, &log]), dice);
+    connected(stage).await;
+    let lagged = stage.metric("tickgate_lagged_total").await;
+    let began = Instant::now();
+    orders.send_replace(Order::Sleep(stage.next_order(), Duration::from_millis(1_500)));
+    flood(&stage.traffic, &bulk, 240, 40_000, dice).await;
+    let mut wrong = has_all(stage, &diary, &bulk).await;
+    if stage.metric("tickgate_lagged_total").await <= lagged {
+        wrong.push("the slow reader was not slow enough to test anything".into());
+    }
+    let diary = diary.lock();
+    if let Some(ended) = diary.ended.iter().find(|ended| ended.at >= began) {
+        wrong.push(format!("a reader that moves was disconnected: {ended:?}"));
+    }
+    if diary.streams[&bulk.stream].iter().any(|(_, heard)| matches!(heard, Heard::Gap { .. })) {
+        wrong.push("a slow reader of a reliable topic was told of a gap".into());
+    }
+    drop(diary);
+    stage.dismiss("slow");
+    wrong
+}
+
+/// A client reads nothing for longer than the write time-out: it is closed, comes back, and has missed nothing.
+pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
+    let bulk = Channel::public("bulk", Class::Reliable);
+    let (diary, orders) = stage.seat(casting("never", &[&bulk]), dice);
+    connected(stage).await;
+    let hung_up = async || {
+        let mut sum = 0.0;
+        for reason in ["slow_consumer", "heartbeat_timeout"] {
+            sum += stage.metric_where("tickgate_disconnects_total", reason).await;
+        }
+        sum
+    };
+    let before = hung_up().await;
+    orders.send_replace(Order::Sleep(stage.next_order(), Duration::from_secs(60)));
+    flood(&stage.traffic, &bulk, 240, 40_000, dice).await;
+    let mut wrong = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while hung_up().await <= before {
+        if Instant::now() > deadline {
+            wrong.push("a client that never read was not closed".into());
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    orders.send_replace(Order::Live);
+    wrong.extend(has_all(stage, &diary, &bulk).await);
+    stage.dismiss("never");
+    wrong
+}
+
+/// A replica sleeps for longer than its lease, and wakes up.
+pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
+    let process = stage.places[dice.below(stage::REPLICAS)].process.lock().await;
+    process.signal("-STOP");
+    sleep(Duration::from_secs(13)).await;
+    process.signal("-CONT");
+}
+
+/// All replicas, one after the other: every client hears when to come back, and none is cut off.
+pub async fn rolling_restart(stage: &Arc<Stage>) -> Vec<String> {
+    let began = Instant::now();
+    for number in 0..stage::REPLICAS {
+        faults::drain(stage, number).await;
+        stage.ready(number).await;
+    }
+    badly_ended(stage, began)
+}
+
+/// A client whose not reading is noticed.
+fn casting<'a>(name: &'a str, channels: &[&Channel]) -> Casting<'a> {
+    let channels = channels.iter().map(|channel| (*channel).clone()).collect();
+    Casting { small_buffers: true, direct: true, ..Casting::usual(name, "user0", channels) }
+}
+
+/// Publishes many at once.
+async fn flood(traffic: &Arc<Traffic>, channel: &Channel, count: usize, padding: usize, dice: &mut Dice) {
+    let quarter = async |mut dice: Dice| {
+        for _ in 0..count / 4 {
+            traffic.publish(channel, padding, &mut dice).await;
+        }
+    };
+    let dice = [dice.fork(), dice.fork(), dice.fork(), dice.fork()];
+    let [one, two, three, four] = dice;
+    tokio::join!(quarter(one), quarter(two), quarter(three), quarter(four));
+}
+
+/// Waits until the client has what was acknowledged last.
+async fn has_all(stage: &Stage, diary: &SharedDiary, channel: &Channel) -> Vec<String> {
+    let head = stage.ledger.lock().heads().get(&channel.stream).map(|(head, _)| *head).unwrap_or_default();
+    let deadline = Instant::now() + PATIENCE;
+    while diary.lock().position(&channel.stream) < head {
+        if Instant::now() > deadline {
+            return vec![format!(
+                "{} is not caught up: {} of {head}",
+                channel.name,
+                diary.lock().position(&channel.stream)
+            )];
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Vec::new()
+}
+
+fn told_why(diary: &SharedDiary, channel: &Channel, why: &str) -> bool {
+    let diary = diary.lock();
+    let told = diary.streams.get(&channel.stream).into_iter().flatten();
+    told.into_iter().any(|(_, heard)| matches!(heard, Heard::Gap { reason, .. } if reason == why))
+}

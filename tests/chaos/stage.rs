@@ -1,0 +1,256 @@
+//! The stage: one Redis, three replicas, publishers and clients, and a proxy on every way between them. Never judges and
+//! never injects a fault by itself.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+use tempfile::TempDir;
+use tickgate::tasks::Tasks;
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    time::sleep,
+};
+
+use crate::{
+    cast::{self, Casting},
+    dice::Dice,
+    follower::{Follower, Order},
+    gateway::{self, Footprint, Gateway},
+    judge::Mode,
+    publisher::Traffic,
+    record::{Channel, Diary, SharedDiary, SharedLedger},
+    support::{proxy::Proxy, redis::RedisServer},
+};
+
+pub const REPLICAS: usize = 3;
+
+/// One place for a replica: the processes in it come and go, its addresses stay.
+pub struct Place {
+    pub process: AsyncMutex<Gateway>,
+    /// Between the replica and Redis.
+    pub to_redis: Proxy,
+    /// Between clients and the replica.
+    pub to_clients: Proxy,
+    /// Of the process when it had just started.
+    pub fresh: Mutex<Footprint>,
+}
+
+pub struct Stage {
+    pub dir: TempDir,
+    settings: PathBuf,
+    /// What the replicas find in their environment.
+    variables: Vec<(String, String)>,
+    pub redis: AsyncMutex<RedisServer>,
+    pub places: Vec<Place>,
+    pub operations: Arc<RwLock<Vec<SocketAddr>>>,
+    pub ledger: SharedLedger,
+    pub clients: Mutex<Vec<Client>>,
+    pub traffic: Arc<Traffic>,
+    pub tasks: Tasks,
+    publishing: Mutex<Option<Tasks>>,
+    orders: Mutex<u64>,
+}
+
+/// A client as the stage knows it.
+pub struct Client {
+    pub name: String,
+    pub mode: Mode,
+    pub channels: Vec<Channel>,
+    pub diary: SharedDiary,
+    pub orders: watch::Sender<Order>,
+    /// It has left for good: its diary counts, and nobody waits for it.
+    pub dismissed: bool,
+}
+
+impl Stage {
+    /// A durable Redis and three replicas, without clients or traffic.
+    pub async fn set(defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut variables: Vec<_> = variables.iter().map(owned).collect();
+        // Only debug builds look for it.
+        variables.extend(defect.map(|defect| ("TICKGATE_TEST_DEFECT".to_owned(), defect.to_owned())));
+        let dir = TempDir::with_prefix("tickgate-chaos-").expect("a temporary directory");
+        let settings = dir.path().join("tickgate.toml");
+        std::fs::write(&settings, cast::SETTINGS).expect("the settings");
+        let redis = cast::durable();
+        let mut places = Vec::new();
+        for number in 0..REPLICAS {
+            let to_redis = Proxy::start(redis.port()).await;
+            let log = dir.path().join(format!("replica-{number}.log"));
+            let process = Gateway::start(&to_redis.url(), &settings, &log, &variables);
+            let to_clients = Proxy::start(process.public.port()).await;
+            let fresh = Mutex::new(process.footprint());
+            places.push(Place { process: AsyncMutex::new(process), to_redis, to_clients, fresh });
+        }
+        let mut operations = Vec::new();
+        for place in &places {
+            operations.push(place.process.lock().await.operations);
+        }
+        let operations = Arc::new(RwLock::new(operations));
+        let ledger = SharedLedger::default();
+        let stage = Arc::new(Self {
+            settings,
+            variables,
+            redis: AsyncMutex::new(redis),
+            places,
+            traffic: Traffic::new(cast::channels_of_all(), Arc::clone(&operations), Arc::clone(&ledger)),
+            operations,
+            ledger,
+            clients: Mutex::default(),
+            tasks: Tasks::new(),
+            publishing: Mutex::default(),
+            orders: Mutex::new(0),
+            dir,
+        });
+        for number in 0..REPLICAS {
+            stage.ready(number).await;
+            *stage.places[number].fresh.lock() = stage.places[number].process.lock().await.footprint();
+        }
+        stage
+    }
+
+    /// Waits until a replica has both of its links.
+    pub async fn ready(&self, number: usize) {
+        eventually("a replica to be ready", Duration::from_secs(20), async || {
+            let operations = self.operations.read()[number];
+            gateway::metrics_of(operations).await.filter(|m| m.sum("tickgate_redis_up") >= 2.0).map(|_| ())
+        })
+        .await;
+    }
+
+    /// Puts a new process into a replica's place.
+    pub async fn restart(&self, number: usize) {
+        let mut process = self.places[number].process.lock().await;
+        self.replace(number, &mut process);
+    }
+
+    /// The same for whoever holds the place.
+    pub fn replace(&self, number: usize, process: &mut Gateway) {
+        let place = &self.places[number];
+        process.kill();
+        let log = self.dir.path().join(format!("replica-{number}.log"));
+        let url = place.to_redis.url();
+        *process = tokio::task::block_in_place(|| Gateway::start(&url, &self.settings, &log, &self.variables));
+        place.to_clients.retarget(process.public.port());
+        self.operations.write()[number] = process.operations;
+        *place.fresh.lock() = process.footprint();
+    }
+
+    /// The usual audience: of each user a client with cursors and two that come back by their sessions.
+    pub fn seat_audience(&self, dice: &mut Dice) {
+        for user in cast::users() {
+            for (mode, number) in [(Mode::Cursor, 1), (Mode::Session, 2), (Mode::Cursor, 3)] {
+                let name = format!("{user}/{number}");
+                let channels = cast::channels_of(&user);
+                self.seat(Casting { mode, ..Casting::usual(&name, &user, channels) }, dice);
+            }
+        }
+    }
+
+    pub fn seat(&self, casting: Casting<'_>, dice: &mut Dice) -> (SharedDiary, watch::Sender<Order>) {
+        let diary = SharedDiary::default();
+        let (orders, told) = watch::channel(Order::Live);
+        let through_proxies = || self.places.iter().map(|place| place.to_clients.address).collect();
+        let mut replicas: Vec<_> = if casting.direct { self.direct_addresses() } else { through_proxies() };
+        if let Some(only) = casting.only {
+            replicas = vec![replicas[only]];
+        }
+        let follower = Follower {
+            name: casting.name.to_owned(),
+            user: casting.user.into(),
+            mode: casting.mode,
+            channels: casting.channels.clone(),
+            replicas,
+            diary: Arc::clone(&diary),
+            orders: told,
+            dice: dice.fork(),
+            small_buffers: casting.small_buffers,
+            session: None,
+            prefers: casting.prefers,
+        };
+        self.tasks.spawn("client", follower.run(self.tasks.stop()));
+        self.clients.lock().push(Client {
+            name: casting.name.to_owned(),
+            mode: casting.mode,
+            channels: casting.channels,
+            diary: Arc::clone(&diary),
+            orders: orders.clone(),
+            dismissed: false,
+        });
+        (diary, orders)
+    }
+
+    /// Lets a client go for good.
+    pub fn dismiss(&self, name: &str) {
+        for client in self.clients.lock().iter_mut().filter(|client| client.name == name) {
+            client.dismissed = true;
+            client.orders.send_replace(Order::End);
+        }
+    }
+
+    fn direct_addresses(&self) -> Vec<SocketAddr> {
+        let address = |place: &Place| place.process.try_lock().expect("nobody restarts it now").public;
+        self.places.iter().map(address).collect()
+    }
+
+    pub fn start_traffic(&self, publishers: usize, dice: &mut Dice) {
+        let tasks = Tasks::new();
+        for _ in 0..publishers {
+            tasks.spawn("publisher", Arc::clone(&self.traffic).run(dice.fork(), tasks.stop()));
+        }
+        *self.publishing.lock() = Some(tasks);
+    }
+
+    /// Ends the traffic once what is under way is acknowledged or given up.
+    pub async fn stop_traffic(&self) {
+        let tasks = self.publishing.lock().take();
+        if let Some(tasks) = tasks {
+            assert_eq!(tasks.end(Duration::from_secs(60)).await, 0, "publishers still at work");
+        }
+    }
+
+    /// A number for an order, so that each is news.
+    pub fn next_order(&self) -> u64 {
+        let mut orders = self.orders.lock();
+        *orders += 1;
+        *orders
+    }
+
+    /// Sums over all diaries.
+    pub fn total(&self, of: impl Fn(&Diary) -> usize) -> usize {
+        self.clients.lock().iter().map(|client| of(&client.diary.lock())).sum()
+    }
+
+    /// The sum of a metric over all replicas.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.metric_where(name, "").await
+    }
+
+    /// The same over those series whose labels contain the text.
+    pub async fn metric_where(&self, name: &str, label: &str) -> f64 {
+        let mut sum = 0.0;
+        for place in &self.places {
+            let operations = place.process.lock().await.operations;
+            let metrics = gateway::metrics_of(operations).await;
+            sum += metrics.map_or(f64::NAN, |metrics| metrics.sum_where(name, label));
+        }
+        sum
+    }
+}
+
+/// Asks again until the answer is there.
+pub async fn eventually<T>(what: &str, timeout: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {timeout:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

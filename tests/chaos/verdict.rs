@@ -1,0 +1,139 @@
+//! What the diaries of all clients come to: who still waits, what was told as missing, what is wrong. Reads only.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use tickgate::model::{Class, StreamId};
+use tokio::time::sleep;
+
+use crate::{
+    judge::{Mode, Violation, judge},
+    record::{Diary, Heard, Stream},
+    stage::{Client, Stage},
+};
+
+impl Stage {
+    /// Waits until every client of the audience is connected and has what was acknowledged last on each of its streams,
+    /// where something was acknowledged after `since`.
+    ///
+    /// # Errors
+    /// Who waits for what, when it takes longer than `timeout`.
+    pub async fn converged(&self, since: Instant, timeout: Duration) -> Result<Instant, String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let heads = self.ledger.lock().heads();
+            let behind = self.behind(&heads, since);
+            match behind {
+                None => return Ok(Instant::now()),
+                Some(who) if Instant::now() >= deadline => return Err(who),
+                Some(_) => sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// The first client that lacks something.
+    fn behind(&self, heads: &HashMap<Stream, (StreamId, Instant)>, since: Instant) -> Option<String> {
+        for client in self.clients.lock().iter().filter(|client| !client.dismissed) {
+            let diary = client.diary.lock();
+            if !diary.connected {
+                let last = diary.ended.last();
+                return Some(format!("{} is not connected: refused {:?}, last {last:?}", client.name, diary.refused));
+            }
+            for channel in &client.channels {
+                let Some((head, at)) = heads.get(&channel.stream) else { continue };
+                if *at < since {
+                    continue;
+                }
+                let position = diary.position(&channel.stream);
+                if position < *head && !is_covered(&diary, &channel.stream, *head) {
+                    return Some(format!(
+                        "{} is at {position} of {:?}, whose head is {head}",
+                        client.name, channel.stream
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Everything that is wrong in all diaries.
+    pub fn judge(&self) -> Vec<String> {
+        let ledger = self.ledger.lock();
+        let none = std::collections::BTreeMap::new();
+        let mut found: Vec<String> = ledger.forks.iter().chain(&ledger.strange).cloned().collect();
+        for client in self.clients.lock().iter() {
+            let diary = client.diary.lock();
+            for (stream, heard) in &diary.streams {
+                let class = client.channels.iter().find(|c| c.stream == *stream).map_or(Class::Reliable, |c| c.class);
+                let mut acknowledged = Cow::Borrowed(ledger.acknowledged.get(stream).unwrap_or(&none));
+                if client.dismissed {
+                    // Nothing is owed after what it had in the end.
+                    let has = diary.position(stream);
+                    acknowledged.to_mut().retain(|id, _| *id <= has);
+                }
+                let violations = judge(class, client.mode, &acknowledged, heard.iter().map(|(_, heard)| heard));
+                found.extend(violations.iter().map(|violation| told(client, stream, violation, heard)));
+            }
+        }
+        found
+    }
+
+    /// Every gap that was told since, with where the client stood.
+    pub fn gaps_since(&self, since: Instant) -> Vec<String> {
+        let mut gaps = Vec::new();
+        for client in self.clients.lock().iter() {
+            for (stream, heard) in &client.diary.lock().streams {
+                for (at, (_, gap)) in heard.iter().enumerate().filter(|(_, (at, _))| *at >= since) {
+                    if let Heard::Gap { after, before, reason } = gap {
+                        if client.mode == Mode::Session
+                            && heard[..at].iter().any(|(_, earlier)| ends_as(earlier, *before))
+                        {
+                            // What was not confirmed is replayed, and so is what was told to be missing.
+                            continue;
+                        }
+                        let around = &heard[at.saturating_sub(3)..(at + 3).min(heard.len())];
+                        let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
+                        let before = before.map_or("-".into(), |before| before.to_string());
+                        let name = &client.name;
+                        gaps.push(format!(
+                            "{name} on {stream:?}: {reason} after {after} before {before}, in {around:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        gaps
+    }
+}
+
+/// A violation for people, with what the client heard around it.
+fn told(client: &Client, stream: &Stream, violation: &Violation, heard: &[(Instant, Heard)]) -> String {
+    let suspect = match violation {
+        Violation::Lost(id) | Violation::Repeated(id) | Violation::Forked { id, .. } => Some(*id),
+        Violation::Misordered { after: id, .. }
+        | Violation::Hole { to: id, .. }
+        | Violation::PublishedTwice { second: id, .. } => Some(*id),
+        Violation::Malformed(_) => None,
+    };
+    let is_suspect = |heard: &Heard| matches!(heard, Heard::Push { id, .. } if suspect <= Some(*id));
+    let (last, first) = (heard.iter().rposition(|(_, h)| is_suspect(h)), heard.iter().position(|(_, h)| is_suspect(h)));
+    let at = if matches!(violation, Violation::Repeated(_)) { last } else { first };
+    let around = &heard[at.unwrap_or(heard.len()).saturating_sub(9)..(at.unwrap_or(heard.len()) + 4).min(heard.len())];
+    let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
+    format!("{} ({:?}) on {:?}: {violation:?} in {around:?}", client.name, client.mode, stream.0)
+}
+
+fn ends_as(heard: &Heard, end: Option<StreamId>) -> bool {
+    matches!(heard, Heard::Gap { before, .. } if *before == end)
+}
+
+fn is_covered(diary: &Diary, stream: &Stream, id: StreamId) -> bool {
+    diary.streams.get(stream).into_iter().flatten().any(|(_, heard)| match heard {
+        Heard::Gap { after, before, .. } => *after < id && before.is_none_or(|before| id < before),
+        Heard::Began(at) => id <= *at,
+        _ => false,
+    })
+}
