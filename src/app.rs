@@ -71,7 +71,7 @@ impl App {
         let public = listen(config.server.listen)?;
         let operations = listen(config.server.ops_listen)?;
         let tasks = Tasks::new();
-        verifier.start(&tasks).await;
+        verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
         let gateway = build_gateway(config, verifier, &lifecycle, metrics, tasks);

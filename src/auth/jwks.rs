@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::keys::Key;
-use crate::{config, tasks::Stop};
+use crate::{config, metrics::Metrics, tasks::Stop};
 
 /// A fetch takes no longer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,8 +163,8 @@ impl KeySet {
         let _ = tokio::time::timeout(self.source.fetch_timeout * 2, ended).await;
     }
 
-    /// Fetches now, then whenever it is time or asked for, until the replica stops.
-    pub(super) async fn keep_fresh(self: Arc<Self>, mut stop: Stop) {
+    /// Fetches now, then whenever it is time or asked for, until the replica stops. Counts what fails.
+    pub(super) async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>, mut stop: Stop) {
         let mut wanted_at = self.wanted_at.subscribe();
         let mut retry = RETRY_MIN;
         let mut now = seconds(SystemTime::now());
@@ -173,6 +173,7 @@ impl KeySet {
                 retry = RETRY_MIN;
                 self.refresh_interval
             } else {
+                metrics.key_set_failures_total.inc();
                 let next = (retry * 2).min(RETRY_MAX);
                 std::mem::replace(&mut retry, next)
             };
@@ -184,7 +185,7 @@ impl KeySet {
         }
     }
 
-    /// One fetch, told and counted. Whether it succeeded.
+    /// One fetch, told to the log and to who waits. Whether it succeeded.
     async fn attempt(&self, now: u64) -> bool {
         self.attempted_at.store(now, Ordering::Relaxed);
         self.progress.send_modify(|progress| progress.running = true);

@@ -11,7 +11,7 @@ use super::{
     jws::Jws,
     keys::Key,
 };
-use crate::{config, tasks::Tasks};
+use crate::{config, metrics::Metrics, tasks::Tasks};
 
 /// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
 pub struct Verifier {
@@ -51,10 +51,10 @@ impl Verifier {
     }
 
     /// Keeps the key set fresh in a task, where one is configured, and waits for the first fetch to succeed or fail.
-    /// A failure is logged and tried again: tokens that need it get [`TokenError::KeysUnavailable`] until then.
-    pub async fn start(&self, tasks: &Tasks) {
+    /// A failure is logged, counted, and tried again: tokens that need it get [`TokenError::KeysUnavailable`] until then.
+    pub async fn start(&self, tasks: &Tasks, metrics: &Arc<Metrics>) {
         if let Some(key_set) = &self.key_set {
-            tasks.spawn("key_set", Arc::clone(key_set).keep_fresh(tasks.stop()));
+            tasks.spawn("key_set", Arc::clone(key_set).keep_fresh(Arc::clone(metrics), tasks.stop()));
             key_set.first_attempt().await;
         }
     }

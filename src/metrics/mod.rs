@@ -121,6 +121,7 @@ metrics! {
     replicas: IntGauge = "Live replicas as this one sees them; read it with max, not sum.";
 
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
+    key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{keys::Pair, *};
-use crate::{config::Jwks, tasks::Tasks};
+use crate::{config::Jwks, metrics::Metrics, tasks::Tasks};
 
 /// Status line and body of the server's answer.
 type Answer = (&'static str, String);
@@ -24,6 +24,7 @@ struct Server {
     answer: Arc<Mutex<Answer>>,
     requests: Arc<AtomicUsize>,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -42,7 +43,7 @@ impl Server {
                 let _ = socket.write_all(format!("{head}\r\nconnection: close\r\n\r\n{body}").as_bytes()).await;
             }
         });
-        Self { url, answer, requests, tasks }
+        Self { url, answer, requests, tasks, metrics: Metrics::new() }
     }
 
     fn now_answers(&self, answer: Answer) {
@@ -57,7 +58,7 @@ impl Server {
     async fn verifier(&self) -> Verifier {
         let jwks = Jwks { url: self.url.clone(), refresh_interval: Duration::from_secs(600) };
         let verifier = Verifier::new(&Auth { jwks: Some(jwks), hs256_secrets: Vec::new(), ..config() }).unwrap();
-        verifier.start(&self.tasks).await;
+        verifier.start(&self.tasks, &self.metrics).await;
         verifier
     }
 }
@@ -151,6 +152,8 @@ async fn known_keys_stay_when_the_server_fails() {
         let later = 60 * (i as u64 + 1);
         assert_eq!(verified(&verifier, &token(&key, Some("k2")), later).await, Err(TokenError::UnknownKey));
         assert!(server.requests() > i + 1, "an attempt was made");
+        let failed = server.metrics.key_set_failures_total.get() as usize;
+        assert_eq!(failed, server.requests() - 1, "all but the first failed");
         assert_eq!(outcome(&verifier, &token(&key, Some("k1"))).as_deref(), Ok("alice"));
     }
 }
