@@ -527,6 +527,21 @@ async fn what_replicas_must_have_is_unknown_until_they_do() {
 }
 
 #[tokio::test]
+async fn what_must_be_on_the_disk_is_confirmed_by_servers_that_can_tell() {
+    let (lasting, forgetful, orders) = (RedisServer::durable(), RedisServer::start(), topic("orders"));
+    for (server, keeps) in [(&lasting, true), (&forgetful, false)] {
+        let replica = Replica::following(&server.url(), &orders).await;
+        let rule = Arc::new(TopicRule { wait_aof: true, ..(*replica.rule).clone() });
+        // Redis 7.0 does not have the command yet.
+        let known: Vec<Option<redis::Value>> = server.run(&["COMMAND", "INFO", "waitaof"]).await;
+        let can_tell = keeps && known[0].is_some();
+        let result = replica.backplane.publish(number(&orders, &rule, 1)).await;
+        assert!(if can_tell { result.is_ok() } else { unknown(&result) }, "{result:?} of {known:?}");
+        assert_eq!(replica.page(&orders, StreamId::ZERO).await.0.len(), 1, "stored all the same");
+    }
+}
+
+#[tokio::test]
 async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
