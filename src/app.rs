@@ -45,8 +45,15 @@ pub struct App {
     gateway: Arc<Gateway>,
     api: Api,
     lifecycle: Lifecycle,
-    public: TcpListener,
-    operations: TcpListener,
+    public: Listeners,
+    operations: Listeners,
+}
+
+/// One door: where it was asked for, and in development mode on the other loopback address as well.
+#[derive(Debug)]
+struct Listeners {
+    asked: TcpListener,
+    beside: Option<TcpListener>,
 }
 
 /// Why a replica can't start.
@@ -68,8 +75,8 @@ impl App {
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
-        let public = listen(config.server.listen)?;
-        let operations = listen(config.server.ops_listen)?;
+        let public = Listeners::bind(config.server.listen, config.development)?;
+        let operations = Listeners::bind(config.server.ops_listen, config.development)?;
         let tasks = Tasks::new();
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
@@ -94,7 +101,7 @@ impl App {
     /// # Errors
     /// When the socket does not say.
     pub fn public_address(&self) -> io::Result<SocketAddr> {
-        self.public.local_addr()
+        self.public.asked.local_addr()
     }
 
     /// Where the operations listener is bound.
@@ -102,7 +109,7 @@ impl App {
     /// # Errors
     /// When the socket does not say.
     pub fn operations_address(&self) -> io::Result<SocketAddr> {
-        self.operations.local_addr()
+        self.operations.asked.local_addr()
     }
 
     /// Serves until `shutdown`, then drains.
@@ -113,12 +120,15 @@ impl App {
         let server = &gateway.config.server;
         let limits = HeadLimits { timeout: server.header_timeout, bytes_max: server.header_bytes_max };
         let sockets = upgrade::router(&gateway).merge(api.public());
-        doors.spawn("public listener", accept::serve(public, sockets, limits, tasks.clone(), doors.stop()));
+        for listener in public.all() {
+            let serve = accept::serve(listener, sockets.clone(), limits, tasks.clone(), doors.stop());
+            doors.spawn("public listener", serve);
+        }
         // Open until the very end: metrics and probes tell of the drain itself.
-        tasks.spawn(
-            "operations listener",
-            accept::serve(operations, api.operations(), limits, tasks.clone(), tasks.stop()),
-        );
+        for listener in operations.all() {
+            let serve = accept::serve(listener, api.operations(), limits, tasks.clone(), tasks.stop());
+            tasks.spawn("operations listener", serve);
+        }
         tasks.spawn("wheel", gateway.clone().keep_time(tasks.stop()));
         feeds::start(&gateway.config.feeds, &gateway.publisher, &gateway.registry, &tasks);
         lifecycle.started();
@@ -139,8 +149,16 @@ impl App {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, BuildError> {
-    accept::bind(address).map_err(|source| BuildError::Listen { address, source })
+impl Listeners {
+    fn bind(address: SocketAddr, development: bool) -> Result<Self, BuildError> {
+        let asked = accept::bind(address).map_err(|source| BuildError::Listen { address, source })?;
+        let beside = if development { accept::bind_beside(&asked) } else { None };
+        Ok(Self { asked, beside })
+    }
+
+    fn all(self) -> impl Iterator<Item = TcpListener> {
+        [Some(self.asked), self.beside].into_iter().flatten()
+    }
 }
 
 fn build_gateway(

@@ -1,7 +1,13 @@
 //! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on every request head. Never looks into a
 //! request: that is the router's.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1};
@@ -38,6 +44,20 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// The other loopback address at the same port, where there is one and it is free: some programs mean `::1` by
+/// `localhost`, and try nothing else.
+#[must_use]
+pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
+    let address = listener.local_addr().ok()?;
+    let other: IpAddr = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    let other = SocketAddr::new(other, address.port());
+    bind(other).inspect_err(|error| tracing::debug!(%other, %error, "localhost is one address only")).ok()
 }
 
 /// Accepts until `stop`; each connection is a task of its own.

@@ -8,6 +8,7 @@ mod check;
 mod conformance;
 mod conformance_registry;
 mod events;
+mod feeds;
 mod http_outcomes;
 mod ingest;
 mod limits;

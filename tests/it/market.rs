@@ -1,8 +1,11 @@
 //! `/ws/market`: public prices, trades and order books by symbol.
 
-use serde_json::{Value, json};
+use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::support::replica::Replica;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::support::{http::send, replica::Replica, wire::Wire};
 
 fn tick(number: u32) -> Value {
     json!({"type": "ticker", "symbol": "BTCUSDT", "price": format!("{number}.00")})
@@ -94,4 +97,20 @@ async fn private_channels_are_not_offered() {
     let mut client = replica.market().await;
     let answer = client.ask(json!({"type": "subscribe", "channels": ["orders"]})).await;
     assert_eq!(answer["errors"][0]["code"], 4502);
+}
+
+#[tokio::test]
+async fn localhost_is_both_loopback_addresses_in_development_only() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        // A machine without IPv6.
+        return;
+    }
+    let replica = Replica::alone().await;
+    let beside = |replica: &Replica| SocketAddr::from((Ipv6Addr::LOCALHOST, replica.address().port()));
+    Wire::upgraded(beside(&replica), "/ws/market").await;
+    let metrics =
+        send(SocketAddr::from((Ipv6Addr::LOCALHOST, replica.operations().port())), "GET", "/metrics", &[], None);
+    assert_eq!(metrics.await.status, 200);
+    let production = Replica::alone_with("[server]\nmode = \"production\"").await;
+    assert!(TcpStream::connect(beside(&production)).await.is_err(), "only where it was asked for");
 }

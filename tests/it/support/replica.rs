@@ -292,6 +292,15 @@ const SETTINGS: [(&str, &str); 7] = [
     ("drain.spread", "200ms"),
 ];
 
+/// Those that the test's own do not name.
+fn defaults(settings: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let named = |key: &str| {
+        let (section, name) = key.rsplit_once('.').expect("a section");
+        settings.contains(&format!("[{section}]")) && settings.contains(&format!("\n{name} = "))
+    };
+    SETTINGS.into_iter().filter(move |(key, _)| !named(key))
+}
+
 fn file_of(settings: &str) -> NamedTempFile {
     let mut file = NamedTempFile::with_suffix(".toml").expect("a temporary file");
     file.write_all(settings.as_bytes()).expect("the settings to be written");
@@ -301,7 +310,7 @@ fn file_of(settings: &str) -> NamedTempFile {
 fn config(redis: Option<&str>, settings: &str) -> Config {
     let file = file_of(settings);
     let mut sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
-    for (key, value) in SETTINGS {
+    for (key, value) in defaults(settings) {
         sources = sources.flag("", key, value);
     }
     if !settings.contains("mode =") {
@@ -330,7 +339,7 @@ impl Process {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
         command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", &redis.url()]);
-        for (key, value) in SETTINGS {
+        for (key, value) in defaults(settings) {
             command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);
         }
         let output = log.reopen().expect("the log");
