@@ -63,9 +63,10 @@ impl Batch {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
+        let mut newest = None;
         for step in steps {
             match step {
-                Step::Message(message) => batch.add(&mut buf, message, filter, mark),
+                Step::Message(message) => batch.add(&mut buf, message, (filter, mark), &mut newest),
                 Step::Gap { after, before, reason } => {
                     for_each_channel(form, filter, |channel| {
                         push_gap(&mut buf, form.kind, channel, Gap::new(*after, *before, *reason));
@@ -73,6 +74,7 @@ impl Batch {
                 }
             }
         }
+        batch.newest = newest.cloned();
         batch.bytes = buf.freeze();
         batch
     }
@@ -83,7 +85,14 @@ impl Batch {
         self.last != StreamId::ZERO
     }
 
-    fn add(&mut self, buf: &mut BytesMut, message: &Arc<Message>, filter: Option<&[Arc<str>]>, mark: Mark) {
+    fn add<'a>(
+        &mut self,
+        buf: &mut BytesMut,
+        message: &'a Arc<Message>,
+        look: (Option<&[Arc<str>]>, Mark),
+        newest: &mut Option<&'a Arc<Message>>,
+    ) {
+        let (filter, mark) = look;
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
@@ -102,7 +111,7 @@ impl Batch {
         let meta = Meta { channel, id, replayed: mark.replayed, snapshot: mark.snapshot, conflated: 0 };
         push_one(buf, self.form.kind, &meta, payload);
         self.count += 1;
-        self.newest = Some(message.clone());
+        *newest = Some(message);
     }
 
     /// A batch of the newest publication alone.

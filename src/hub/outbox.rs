@@ -2,10 +2,8 @@
 //! never sessions. Whoever adds something flushes; what the socket does not take waits for [`Outbox::poll_flush`].
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    io::IoSlice,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,9 +12,12 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 mod ending;
+mod look;
+mod written;
 
 pub use ending::Close;
 use ending::Ending;
+pub(super) use written::Written;
 
 use super::{
     batch::Batch,
@@ -35,8 +36,6 @@ pub struct Outbox {
     state: Mutex<State>,
     /// The connection's task: woken when the socket is behind, a subscription lags, or the end has come.
     waker: AtomicWaker,
-    /// Bytes written so far: whether a slow socket moves at all.
-    progress: AtomicU64,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -48,11 +47,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Counts one write. The histogram takes only writes of more than one frame: a single frame is the common case
-    /// and the counters tell it.
-    fn wrote(&self, bytes: usize, items: usize) {
-        self.metrics.sent_bytes_total.inc_by(bytes as u64);
-        self.metrics.writes_total.inc();
+    /// The histogram takes only writes of more than one frame: a single frame is the common case and the counters
+    /// tell it.
+    fn wrote(&self, items: usize) {
         if items > 1 {
             self.metrics.frames_per_write.observe(items as f64);
         }
@@ -67,31 +64,14 @@ struct State {
     ending: Ending,
     /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
     slow: Option<Held>,
-}
-
-/// What an outbox wants of its connection's task.
-#[derive(Debug)]
-pub struct Look {
-    /// Someone wants the connection closed.
-    pub asked: Option<Close>,
-    /// Nothing more can be sent.
-    pub shut: bool,
-    /// More waits than the limit: replies pile up, so no more commands are read.
-    pub full: bool,
-    /// A subscription is to be caught up, and there is room for it.
-    pub lagging: bool,
+    /// Bytes written so far: whether a slow socket moves at all.
+    progress: u64,
 }
 
 impl Outbox {
     #[must_use]
     pub fn new(socket: Socket, shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self {
-            socket,
-            state: Mutex::default(),
-            waker: AtomicWaker::new(),
-            progress: AtomicU64::new(0),
-            shared,
-        })
+        Arc::new(Self { socket, state: Mutex::default(), waker: AtomicWaker::new(), shared })
     }
 
     /// The far end, for whoever reads from it.
@@ -105,7 +85,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.ending != Ending::Shut {
             state.queue.frame(frame);
-            self.write(&mut state);
+            self.write(&mut state).count(&self.shared.metrics);
         }
     }
 
@@ -170,7 +150,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.ending != Ending::Shut {
             state.queue.catch_up(id, batch);
-            self.write(&mut state);
+            self.write(&mut state).count(&self.shared.metrics);
         }
     }
 
@@ -192,38 +172,57 @@ impl Outbox {
         !std::mem::replace(&mut state.dirty, true)
     }
 
-    /// Writes what waits, as far as the socket takes it.
-    pub(super) fn flush(&self) {
+    /// Writes what waits, as far as the socket takes it. The caller counts.
+    #[must_use]
+    pub(super) fn flush(&self) -> Written {
         let mut state = self.state.lock();
         state.dirty = false;
-        self.write(&mut state);
+        self.write(&mut state)
     }
 
     /// The one place that writes. Everything that waits goes out in as few system calls as the socket allows.
-    fn write(&self, state: &mut State) {
+    fn write(&self, state: &mut State) -> Written {
+        let mut written = Written::default();
         while !state.queue.is_empty() {
-            let mut slices = Slices::new();
-            state.queue.front(&mut slices);
-            let offered = slices.bytes();
-            let taken = if offered == 0 { Ok(0) } else { self.socket.try_write(slices.get()) };
+            let (offered, taken) = match state.queue.only() {
+                // By far the most frequent: what was published just now.
+                Some(bytes) => (bytes.len(), self.socket.try_write(&[IoSlice::new(bytes)])),
+                None => {
+                    let mut slices = Slices::new();
+                    state.queue.front(&mut slices);
+                    let offered = slices.bytes();
+                    (offered, if offered == 0 { Ok(0) } else { self.socket.try_write(slices.get()) })
+                }
+            };
             match taken {
-                Ok(0) if offered > 0 => return self.broken(state),
+                Ok(0) if offered > 0 => {
+                    self.broken(state);
+                    return written;
+                }
                 Ok(count) => {
-                    let items = state.queue.consume(count);
-                    self.progress.fetch_add(count as u64, Ordering::Relaxed);
-                    self.shared.wrote(count, items);
+                    self.shared.wrote(state.queue.consume(count));
+                    state.progress += count as u64;
+                    written.add(Written { bytes: count as u64, writes: 1 });
                     if count < offered {
-                        return self.behind(state);
+                        self.behind(state);
+                        return written;
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return self.behind(state),
-                Err(_) => return self.broken(state),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.behind(state);
+                    return written;
+                }
+                Err(_) => {
+                    self.broken(state);
+                    return written;
+                }
             }
         }
         state.slow = None;
         if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
             self.waker.wake();
         }
+        written
     }
 
     fn behind(&self, state: &mut State) {
@@ -248,7 +247,7 @@ impl Outbox {
                     return Poll::Ready(());
                 }
                 if !state.queue.blocked {
-                    self.write(&mut state);
+                    self.write(&mut state).count(&self.shared.metrics);
                     continue;
                 }
             }
@@ -257,7 +256,7 @@ impl Outbox {
                 Poll::Ready(Ok(())) => {
                     let mut state = self.state.lock();
                     state.queue.blocked = false;
-                    self.write(&mut state);
+                    self.write(&mut state).count(&self.shared.metrics);
                     if state.queue.blocked {
                         // Still behind: the readiness was cleared by the failed write, so polling again registers.
                         continue;
@@ -282,17 +281,19 @@ impl Outbox {
         if state.queue.is_empty() {
             return if state.ending == Ending::Open { Poll::Pending } else { Poll::Ready(None) };
         }
-        let mut body = BytesMut::new();
+        let (mut body, mut writes) = (BytesMut::new(), 0);
         while !state.queue.is_empty() {
             let mut slices = Slices::new();
             state.queue.front(&mut slices);
             slices.get().iter().for_each(|slice| body.extend_from_slice(slice));
             let offered = slices.bytes();
-            let items = state.queue.consume(offered);
-            self.shared.wrote(offered, items);
+            self.shared.wrote(state.queue.consume(offered));
+            writes += 1;
         }
         state.slow = None;
-        self.progress.fetch_add(body.len() as u64, Ordering::Relaxed);
+        let bytes = body.len() as u64;
+        state.progress += bytes;
+        Written { bytes, writes }.count(&self.shared.metrics);
         if std::mem::take(&mut state.queue.blocked) {
             self.waker.wake();
         }
@@ -311,18 +312,6 @@ impl Outbox {
         }
     }
 
-    /// What the connection's task has to know, under one lock.
-    #[must_use]
-    pub fn look(&self) -> Look {
-        let state = self.state.lock();
-        Look {
-            asked: if let Ending::Asked(close) = &state.ending { Some(close.clone()) } else { None },
-            shut: state.ending == Ending::Shut,
-            full: state.queue.bytes() > self.shared.limits.bytes_max,
-            lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
-        }
-    }
-
     /// Queues the last frame; all that waited and is not `keep`t is thrown away, and nothing more is taken.
     pub fn shut(&self, last: Option<Bytes>, keep: bool) {
         let mut state = self.state.lock();
@@ -336,32 +325,7 @@ impl Outbox {
             state.queue.frame(frame);
         }
         state.ending = Ending::Shut;
-        self.write(&mut state);
-    }
-
-    /// The first subscription to be caught up, once the socket has taken what waited before.
-    #[must_use]
-    pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
-        let state = self.state.lock();
-        if self.is_half_full(&state) { None } else { state.queue.lagging() }
-    }
-
-    /// Where a subscription stands: the last position queued.
-    #[must_use]
-    pub fn queued(&self, id: SlotId) -> Option<StreamId> {
-        self.state.lock().queue.slot(id).map(|slot| slot.queued)
-    }
-
-    /// The cursors of a client that has all that was written, in the order of its subscriptions.
-    #[must_use]
-    pub fn cursors(&self) -> Vec<StreamId> {
-        self.state.lock().queue.cursors().collect()
-    }
-
-    /// Every subscription with the last position wholly written to the socket.
-    #[must_use]
-    pub fn written(&self) -> Vec<(SlotId, StreamId)> {
-        self.state.lock().queue.written().collect()
+        self.write(&mut state).count(&self.shared.metrics);
     }
 
     /// Bytes that may wait.
@@ -369,31 +333,9 @@ impl Outbox {
         self.shared.limits.bytes_max
     }
 
-    fn is_half_full(&self, state: &State) -> bool {
-        let limits = &self.shared.limits;
-        state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
-    }
-
-    /// For a catch-up between two pages: ready when there is room for the next, or nothing more can be sent.
-    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.register(cx);
-        let flushed = self.poll_flush(cx);
-        let state = self.state.lock();
-        if flushed.is_ready() || state.ending != Ending::Open || !self.is_half_full(&state) {
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    }
-
     /// Makes the connection's task look again.
     pub fn wake(&self) {
         self.waker.wake();
-    }
-
-    /// Bytes written so far, and whether the socket is behind.
-    #[must_use]
-    pub fn progress(&self) -> (u64, bool) {
-        (self.progress.load(Ordering::Relaxed), self.state.lock().queue.blocked)
     }
 
     /// Gives back what an idle queue holds.

@@ -1,6 +1,6 @@
 //! A shard: the fan-out for its share of the connections. One task; it empties mailboxes, puts shared batches into
-//! outboxes, and then writes once to each outbox that got something. So batches grow by themselves under load, and
-//! nothing is ever delayed to make one.
+//! outboxes, and then writes once to each outbox that got something. So batches grow by themselves under load. Never
+//! waits for what has not arrived.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     batch::{Batch, Form, Mark},
     member::{Group, Member},
-    outbox::Outbox,
+    outbox::{Outbox, Written},
     position::Step,
     subscribe::label,
     topic::{Followed, Lane, Mail},
@@ -45,7 +45,9 @@ pub(super) struct Shard {
 
 /// State of the task, kept between rounds for its allocations.
 struct Round {
+    run: Run,
     dirty: Vec<Arc<Outbox>>,
+    written: Written,
     deliveries: u64,
     /// Topics with held-back values.
     paced: HashMap<Topic, Arc<Followed>>,
@@ -55,7 +57,15 @@ struct Round {
 
 impl Round {
     fn new() -> Self {
-        Self { dirty: Vec::new(), deliveries: 0, paced: HashMap::new(), turn: 0, began: Instant::now() }
+        Self {
+            run: Run::default(),
+            dirty: Vec::new(),
+            written: Written::default(),
+            deliveries: 0,
+            paced: HashMap::new(),
+            turn: 0,
+            began: Instant::now(),
+        }
     }
 
     fn offer(&mut self, member: &Member, batch: &Arc<Batch>) {
@@ -137,7 +147,7 @@ impl Shard {
     fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) -> u64 {
         let (lane, mail) = topic.take_mail(self.index);
         let mut groups = lane.subscribers.lock();
-        let mut run = Run::default();
+        let mut run = std::mem::take(&mut round.run);
         let mut newest_ms = 0;
         for mail in mail {
             match mail {
@@ -166,6 +176,7 @@ impl Shard {
             }
         }
         run.offer(&groups, topic, round);
+        round.run = run;
         newest_ms
     }
 
@@ -205,12 +216,14 @@ impl Shard {
         let len = round.dirty.len();
         let from = if len > 0 { round.turn % len } else { 0 };
         for at in 0..len {
-            round.dirty[(from + at) % len].flush();
+            let written = round.dirty[(from + at) % len].flush();
+            round.written.add(written);
             if at % WRITES_PER_TURN == WRITES_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }
         round.dirty.clear();
+        std::mem::take(&mut round.written).count(&self.metrics);
     }
 }
 

@@ -248,6 +248,10 @@ impl Followed {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
+        if inner.waiting.len() == inner.waiting.capacity() {
+            // Whoever gave up waiting needs no place.
+            inner.waiting.retain(|waiting| !waiting.is_closed());
+        }
         inner.waiting.push(sender);
         Some(receiver)
     }

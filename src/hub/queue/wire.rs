@@ -1,9 +1,12 @@
 //! How a queue goes out: as slices of one vectored write, taken off by the bytes that were written. Never a torn frame,
 //! never a copy.
 
-use std::io::IoSlice;
+use std::{io::IoSlice, sync::Arc};
+
+use bytes::Bytes;
 
 use super::{
+    super::batch::Batch,
     Queue, SlotId,
     item::{Item, Partial, ready},
 };
@@ -33,6 +36,16 @@ impl Queue {
         }
     }
 
+    /// The bytes of what waits, where that is a single item.
+    pub(in crate::hub) fn only(&self) -> Option<&[u8]> {
+        match (&self.partial, self.urgent.len(), self.public.len()) {
+            (Some(partial), 0, 0) => Some(&partial.bytes),
+            (None, 0, 1) => self.public.front().and_then(plain),
+            (None, 1, 0) => self.urgent.front().and_then(plain),
+            _ => None,
+        }
+    }
+
     /// Takes `count` bytes off the front: they were written. Returns how many items went out whole.
     pub(in crate::hub) fn consume(&mut self, mut count: usize) -> usize {
         let mut items = 0;
@@ -56,7 +69,7 @@ impl Queue {
                 break;
             }
             let Some(item) = lane.pop_front() else { break };
-            items += self.take_out(&item, count.min(len));
+            items += self.take_out(item, count.min(len));
             count = count.saturating_sub(len);
         }
         if self.is_empty() {
@@ -68,34 +81,29 @@ impl Queue {
     }
 
     /// Accounts for an item that left its lane with its first `written` bytes on the wire.
-    fn take_out(&mut self, item: &Item, written: usize) -> usize {
-        let bytes = match item {
-            Item::Frame(bytes) => bytes.clone(),
-            Item::Batch { batch, .. } => batch.bytes.clone(),
-            Item::Newest { batch, bytes, .. } => bytes.clone().unwrap_or_else(|| batch.bytes.clone()),
-            Item::Dropped { bytes, .. } => bytes.clone().unwrap_or_default(),
-        };
-        let mark = match item {
+    fn take_out(&mut self, item: Item, written: usize) -> usize {
+        let (bytes, counted, mark) = match item {
+            Item::Frame(bytes) => {
+                let counted = bytes.len();
+                (Out::Own(bytes), counted, None)
+            }
             Item::Batch { batch, slot } => {
                 self.messages = self.messages.saturating_sub(batch.count as usize);
-                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
-                Some((*slot, batch.last))
+                let (counted, mark) = (batch.bytes.len(), (slot, batch.last));
+                (Out::Shared(batch), counted, Some(mark))
             }
-            Item::Newest { batch, slot, .. } => {
-                self.bytes = self.bytes.saturating_sub(batch.bytes.len());
-                Some((*slot, batch.last))
+            Item::Newest { batch, slot, bytes, .. } => {
+                let (counted, mark) = (batch.bytes.len(), (slot, batch.last));
+                (bytes.map_or_else(|| Out::Shared(batch), Out::Own), counted, Some(mark))
             }
-            Item::Frame(bytes) => {
-                self.bytes = self.bytes.saturating_sub(bytes.len());
-                None
-            }
-            Item::Dropped { .. } => None,
+            Item::Dropped { bytes, .. } => (Out::Own(bytes.unwrap_or_default()), 0, None),
         };
+        self.bytes = self.bytes.saturating_sub(counted);
         if written == bytes.len() {
             self.mark(mark);
             return 1;
         }
-        let rest = bytes.slice(written..);
+        let rest = bytes.rest(written);
         self.bytes += rest.len();
         self.partial = Some(Partial { bytes: rest, mark });
         0
@@ -122,6 +130,38 @@ impl Queue {
             self.urgent = std::collections::VecDeque::new();
             self.public = std::collections::VecDeque::new();
         }
+    }
+}
+
+/// The bytes of an item on its way out: an own piece, or those of a batch that others share.
+enum Out {
+    Own(Bytes),
+    Shared(Arc<Batch>),
+}
+
+impl Out {
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Shared(batch) => batch.bytes.len(),
+        }
+    }
+
+    fn rest(&self, written: usize) -> Bytes {
+        match self {
+            Self::Own(bytes) => bytes.slice(written..),
+            Self::Shared(batch) => batch.bytes.slice(written..),
+        }
+    }
+}
+
+/// The bytes of an item that needs nothing to be made for it.
+fn plain(item: &Item) -> Option<&[u8]> {
+    match item {
+        Item::Frame(_) | Item::Batch { .. } | Item::Newest { skipped: 0, .. } => {
+            ready(item).filter(|bytes| !bytes.is_empty())
+        }
+        Item::Newest { .. } | Item::Dropped { .. } => None,
     }
 }
 

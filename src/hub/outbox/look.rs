@@ -1,0 +1,81 @@
+//! What others may know of an outbox: its connection's task above all. Changes nothing.
+
+use std::task::{Context, Poll};
+
+use super::{super::queue::SlotId, Close, Outbox, State, ending::Ending};
+use crate::model::StreamId;
+
+/// What an outbox wants of its connection's task.
+#[derive(Debug)]
+pub struct Look {
+    /// Someone wants the connection closed.
+    pub asked: Option<Close>,
+    /// Nothing more can be sent.
+    pub shut: bool,
+    /// More waits than the limit: replies pile up, so no more commands are read.
+    pub full: bool,
+    /// A subscription is to be caught up, and there is room for it.
+    pub lagging: bool,
+}
+
+impl Outbox {
+    /// What the connection's task has to know, under one lock.
+    #[must_use]
+    pub fn look(&self) -> Look {
+        let state = self.state.lock();
+        Look {
+            asked: if let Ending::Asked(close) = &state.ending { Some(close.clone()) } else { None },
+            shut: state.ending == Ending::Shut,
+            full: state.queue.bytes() > self.shared.limits.bytes_max,
+            lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
+        }
+    }
+
+    /// The first subscription to be caught up, once the socket has taken what waited before.
+    #[must_use]
+    pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
+        let state = self.state.lock();
+        if self.is_half_full(&state) { None } else { state.queue.lagging() }
+    }
+
+    /// Where a subscription stands: the last position queued.
+    #[must_use]
+    pub fn queued(&self, id: SlotId) -> Option<StreamId> {
+        self.state.lock().queue.slot(id).map(|slot| slot.queued)
+    }
+
+    /// The cursors of a client that has all that was written, in the order of its subscriptions.
+    #[must_use]
+    pub fn cursors(&self) -> Vec<StreamId> {
+        self.state.lock().queue.cursors().collect()
+    }
+
+    /// Every subscription with the last position wholly written to the socket.
+    #[must_use]
+    pub fn written(&self) -> Vec<(SlotId, StreamId)> {
+        self.state.lock().queue.written().collect()
+    }
+
+    fn is_half_full(&self, state: &State) -> bool {
+        let limits = &self.shared.limits;
+        state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
+    }
+
+    /// For a catch-up between two pages: ready when there is room for the next, or nothing more can be sent.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.register(cx);
+        let flushed = self.poll_flush(cx);
+        let state = self.state.lock();
+        if flushed.is_ready() || state.ending != Ending::Open || !self.is_half_full(&state) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Bytes written so far, and whether the socket is behind.
+    #[must_use]
+    pub fn progress(&self) -> (u64, bool) {
+        let state = self.state.lock();
+        (state.progress, state.queue.blocked)
+    }
+}
