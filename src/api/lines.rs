@@ -36,7 +36,7 @@ impl LineCutter {
     /// The next complete line.
     pub(super) fn next(&mut self) -> Option<Line> {
         loop {
-            let Some(end) = self.waiting[self.searched..].iter().position(|b| *b == b'\n') else {
+            let Some(end) = memchr::memchr(b'\n', &self.waiting[self.searched..]) else {
                 self.searched = self.waiting.len();
                 if self.searched > self.line_bytes_max {
                     // It can't become a line any more: forget it and wait for its end.

@@ -2,7 +2,9 @@
 //! input still comes. Never reads ahead of what it may have under way, so a slow reader or a slow Redis slows the
 //! sender.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque, convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
+};
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -11,11 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{
-    StreamExt,
-    future::{Either, ready},
-    stream,
-};
+use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -27,7 +25,7 @@ use super::{
 /// Publications of one stream that may wait for their outcome.
 const UNDER_WAY_MAX: usize = 256;
 /// Result lines joined into one write when they are there anyway.
-const JOINED_MAX: usize = 64;
+const JOINED_MAX: usize = 256;
 /// What a line may have beyond its payload: keys, names, a `msg_id`, spaces.
 const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 
@@ -37,39 +35,96 @@ struct Input {
     cutter: LineCutter,
     lifecycle: Lifecycle,
     idle_timeout: Duration,
-    ended: bool,
+    end: End,
     /// Held until the last result is out.
     _permit: OwnedSemaphorePermit,
 }
 
+/// Whether more can come.
+#[derive(PartialEq, Eq)]
+enum End {
+    Open,
+    /// The body is whole: what is left of it is a line.
+    Whole,
+    Over,
+}
+
 impl Input {
-    /// The next line. `None` at the end: of the body, of the sender's connection, of patience, or when the replica
-    /// drains; lines without a result were not taken and can be sent elsewhere.
-    async fn next(&mut self) -> Option<Line> {
-        loop {
-            if let Some(line) = self.cutter.next() {
-                return Some(line);
+    /// The next line of those that are there.
+    fn line(&mut self) -> Option<Line> {
+        self.cutter.next().or_else(|| {
+            let last = (self.end == End::Whole).then(|| self.cutter.finish()).flatten();
+            if self.end == End::Whole {
+                self.end = End::Over;
             }
-            if self.ended {
+            last
+        })
+    }
+
+    /// Waits for more lines, or the end: of the body, of the sender's connection, of patience, or because the replica
+    /// drains. Lines without a result were not taken and can be sent elsewhere.
+    async fn read(&mut self) {
+        let chunk = tokio::select! {
+            chunk = tokio::time::timeout(self.idle_timeout, self.chunks.next()) => chunk,
+            () = self.lifecycle.draining() => return self.end = End::Over,
+        };
+        match chunk {
+            Ok(Some(Ok(bytes))) => self.cutter.push(&bytes),
+            // A broken body ends in half a line, which is not the sender's word.
+            Ok(Some(Err(_))) | Err(_) => self.end = End::Over,
+            Ok(None) => self.end = End::Whole,
+        }
+    }
+}
+
+/// The lines of one request on their way through the backplane.
+struct Run {
+    shared: Arc<Shared>,
+    input: Input,
+    line_bytes_max: usize,
+    /// In the order of the lines. Only the first is waited for: those behind it are answered by the same pipeline as
+    /// a rule, and cost no waking.
+    under_way: VecDeque<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+}
+
+impl Run {
+    /// The next results, all that are there anyway. `None` after the last.
+    async fn results(&mut self) -> Option<Bytes> {
+        loop {
+            // Handed over as they are reached, so the order of the lines is the order of publication.
+            while self.under_way.len() < UNDER_WAY_MAX
+                && let Some(line) = self.input.line()
+            {
+                let outcome = outcome(&self.shared, &line, self.line_bytes_max);
+                self.under_way.push_back(Box::pin(outcome));
+            }
+            let (waits, reads) = (!self.under_way.is_empty(), self.input.end == End::Open);
+            if !waits && !reads {
                 return None;
             }
-            let chunk = tokio::select! {
-                chunk = tokio::time::timeout(self.idle_timeout, self.chunks.next()) => chunk,
-                () = self.lifecycle.draining() => return None,
-            };
-            match chunk {
-                Ok(Some(Ok(bytes))) => self.cutter.push(&bytes),
-                // A broken body ends in half a line, which is not the sender's word.
-                Ok(Some(Err(_))) | Err(_) => return None,
-                Ok(None) => {
-                    self.ended = true;
-                    if let Some(last) = self.cutter.finish() {
-                        return Some(last);
-                    }
-                }
+            tokio::select! {
+                biased;
+                outcomes = arrived(&mut self.under_way), if waits => return Some(joined(&outcomes)),
+                () = self.input.read(), if reads && self.under_way.len() < UNDER_WAY_MAX => {}
             }
         }
     }
+}
+
+/// The first outcome, and those behind it that are there.
+async fn arrived(under_way: &mut VecDeque<Pin<Box<dyn Future<Output = Outcome> + Send>>>) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    poll_fn(move |context| {
+        while outcomes.len() < JOINED_MAX
+            && let Some(first) = under_way.front_mut()
+            && let Poll::Ready(outcome) = first.as_mut().poll(context)
+        {
+            under_way.pop_front();
+            outcomes.push(outcome);
+        }
+        if outcomes.is_empty() { Poll::Pending } else { Poll::Ready(std::mem::take(&mut outcomes)) }
+    })
+    .await
 }
 
 /// Answers the request with the stream of its results.
@@ -87,34 +142,28 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         cutter: LineCutter::new(line_bytes_max),
         lifecycle: shared.lifecycle.clone(),
         idle_timeout: shared.patience.idle_timeout,
-        ended: false,
+        end: End::Open,
         _permit: permit,
     };
     // `Expect: 100-continue` is answered when the body is first read, which must be before the response begins.
-    let first = if asks_first { input.next().await } else { None };
-
-    let lines = stream::unfold(input, async |mut input| input.next().await.map(|line| (line, input)));
-    let shared = Arc::clone(shared);
-    let results = stream::iter(first)
-        .chain(lines)
-        // The closure hands each line over as it is reached, so the order of the lines is the order of publication.
-        .map(move |line| outcome(&shared, &line, line_bytes_max))
-        .buffered(UNDER_WAY_MAX)
-        .ready_chunks(JOINED_MAX)
-        .map(|outcomes| Ok::<_, Infallible>(joined(&outcomes)));
+    if asks_first {
+        input.read().await;
+    }
+    let run = Run { shared: Arc::clone(shared), input, line_bytes_max, under_way: VecDeque::new() };
+    let results = stream::unfold(run, async |mut run| run.results().await.map(|text| (Ok::<_, Infallible>(text), run)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(results)).into_response())
 }
 
 fn outcome(shared: &Shared, line: &Line, bytes_max: usize) -> impl Future<Output = Outcome> + Send + use<> {
     let number = line.number;
-    let result = match &line.text {
-        Some(text) => Either::Right(shared.hand_over(text, None)),
-        None => {
-            let problem = Problem::new(Kind::TooBig, format!("a line may have {bytes_max} bytes"));
-            Either::Left(ready(Err(problem)))
-        }
-    };
-    async move { Outcome::new(Some(number), result.await) }
+    let result = line.text.as_ref().map(|text| shared.hand_over(text, None));
+    async move {
+        let result = match result {
+            Some(result) => result.await,
+            None => Err(Problem::new(Kind::TooBig, format!("a line may have {bytes_max} bytes"))),
+        };
+        Outcome::new(Some(number), result)
+    }
 }
 
 fn joined(outcomes: &[Outcome]) -> Bytes {
