@@ -81,8 +81,8 @@ if keep ~= '0' then
   end
 end
 
-local header = id .. ' ' .. prev .. ' ' .. (ARGV[4] or '0') .. ' ' .. channel .. ' '
-local sent = redis.pcall('PUBLISH', KEYS[2], header .. payload)
+local message = id .. ' ' .. prev .. ' ' .. (ARGV[4] or '0') .. ' ' .. channel .. ' ' .. payload
+local sent = redis.pcall('PUBLISH', KEYS[2], message)
 if type(sent) == 'table' then
   -- Not allowed to publish: then it must not be stored either.
   if id ~= '-' then
