@@ -120,6 +120,11 @@ impl Link {
         }
     }
 
+    /// The pong that is awaited confirms nothing of this subscription.
+    pub fn forget_ping(&self, slot: SlotId) {
+        self.beat.lock().awaiting.retain(|(of, _)| *of != slot);
+    }
+
     /// Sends what `write` writes, as this connection's dialect frames it.
     pub fn say(&self, write: impl FnOnce(&mut BytesMut)) {
         let mut out = BytesMut::with_capacity(256);

@@ -173,11 +173,11 @@ impl Subscriptions {
             Start::Live | Start::Snapshot | Start::Last(_) => plan.backlog.cursor,
         };
         if plan.in_user_stream {
+            if let Some(position) = plan.paused {
+                plan.backlog.end_at(position);
+            }
             let wanted = &plan.channels;
-            let up_to = plan.paused.unwrap_or(StreamId::MAX);
-            plan.backlog.messages.retain(|m| {
-                m.id.is_some_and(|id| id <= up_to) && m.channel.as_ref().is_none_or(|c| wanted.contains(c))
-            });
+            plan.backlog.messages.retain(|m| m.channel.as_ref().is_none_or(|c| wanted.contains(c)));
         }
         Ok(())
     }
@@ -219,6 +219,9 @@ impl Subscriptions {
             let narrowed = Narrowed::new(Some(plan.channels.clone()), None);
             let replay = Member { narrowed: Some(narrowed), ..subscription.member.clone() };
             subscription.interest.push_beside(&replay, &subscription.form, &plan.backlog);
+            // The client has what was pushed only when it answers a ping that is sent from here on.
+            link.forget_ping(subscription.member.slot);
+            subscription.confirmed = subscription.confirmed.map(|confirmed| confirmed.min(plan.begins));
             subscription.channels.extend(plan.channels);
             let narrowed = Narrowed::new(Some(subscription.channels.clone()), None);
             subscription.member.narrowed = Some(narrowed);

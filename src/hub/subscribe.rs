@@ -48,6 +48,19 @@ pub struct Backlog {
     pub mark: Mark,
 }
 
+impl Backlog {
+    /// For channels that are added to a subscription at `position`: it brings itself what comes later, and nothing of
+    /// what came before.
+    pub fn end_at(&mut self, position: StreamId) {
+        if self.cursor < position && self.cut.is_none() {
+            // It was trimmed, or lost, while it was being read.
+            let before = position.next();
+            self.cut = Some(Gap::new(self.cursor, before, reason_between(self.cursor, before)));
+        }
+        self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
+    }
+}
+
 /// Bounds of one resume.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayLimits {
@@ -353,5 +366,29 @@ pub(super) fn label(reason: GapReason) -> metrics::Gap {
         GapReason::Retention => metrics::Gap::Retention,
         GapReason::Backplane => metrics::Gap::Backplane,
         GapReason::Failover => metrics::Gap::Failover,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Content;
+
+    #[test]
+    fn added_channels_are_told_what_could_not_be_read_up_to_where_the_subscription_stands() {
+        let id = |seq| StreamId::new(5, seq);
+        let message = |seq| {
+            let content = Content::Data(bytes::Bytes::from_static(b"{}"));
+            Arc::new(Message { id: Some(id(seq)), prev: None, published_ms: 0, channel: None, content })
+        };
+        let until = |last: u64, position| {
+            let messages = (3..=last).map(message).collect();
+            let mut backlog = Backlog { messages, from: id(2), cursor: id(last), ..Backlog::default() };
+            backlog.end_at(id(position));
+            (backlog.messages.len(), backlog.cut.map(|cut| (cut.after, cut.before)))
+        };
+        assert_eq!(until(9, 9), (7, None));
+        assert_eq!(until(9, 6), (4, None), "what is behind it comes by itself");
+        assert_eq!(until(5, 9), (3, Some((id(5), Some(id(10))))));
     }
 }

@@ -311,3 +311,29 @@ async fn stream_of_alice(server: &RedisServer) -> String {
     assert_eq!(keys.len(), 1, "{keys:?}");
     keys[0].clone()
 }
+
+#[tokio::test]
+async fn what_an_added_channel_missed_is_not_lost_with_the_connection_it_was_on_its_way_to() {
+    let replica = Replica::alone().await;
+    let alert = |number: u32| json!({"type": "risk_alert", "number": number});
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["risk_alerts"]).await;
+    replica.publish_to("alice", "risk_alerts", alert(1)).await;
+    let cursor = alice.expect(alert(1)).await["id"].clone();
+    alice.close().await;
+    for number in 2..=4 {
+        replica.publish_to("alice", "risk_alerts", alert(number)).await;
+    }
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let answer = alice.subscribe_since(&["risk_alerts"], &cursor).await;
+    assert_eq!(answer["channels"][0]["replayed"], 3, "{answer}");
+    // They are on their way; nothing tells that they arrived.
+    let session = alice.session();
+    alice.vanish();
+    let mut alice = resumed(&replica, "alice", &session).await;
+    alice.expect_type("subscribed").await;
+    for number in 2..=4 {
+        alice.expect(alert(number)).await;
+    }
+}
