@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 mod batch;
 mod follow;
 mod linger;
+mod mail;
 mod member;
 mod outbox;
 mod position;
@@ -112,7 +113,9 @@ impl Hub {
     /// A hub on the given road, with its tasks started and its receiver given to the backplane.
     #[must_use]
     pub fn start(backplane: Backplane, settings: Settings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
-        let shards = (0..settings.shards.max(1)).map(|index| shard::Shard::new(index, metrics.clone())).collect();
+        let shards = (0..settings.shards.max(1))
+            .map(|index| shard::Shard::new(index, mail::BYTES_MAX, metrics.clone()))
+            .collect();
         let hub = Arc::new(Self {
             topics: Table::new(),
             shards,

@@ -13,8 +13,10 @@ use crate::{
     protocol::push::GapReason,
 };
 
-/// Live messages held while a read is under way. Past it they are forgotten: the stream has them.
+/// Live messages of a topic held while a read is under way, in number and bytes. Past it they are forgotten: the stream
+/// has them.
 const HELD_MAX: usize = 4_096;
+const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// Where a topic stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ pub struct Position {
     /// Only the newest counts: holes are no holes.
     newest_only: bool,
     held: Vec<Arc<Message>>,
+    held_bytes: usize,
     hole: Hole,
 }
 
@@ -117,6 +120,7 @@ impl Position {
             limits: if newest_only { RingLimits { messages_max: 1, ..limits } } else { limits },
             newest_only,
             held: Vec::new(),
+            held_bytes: 0,
             hole: Hole::default(),
         }
     }
@@ -135,7 +139,7 @@ impl Position {
     /// The link was lost: the topic is to be compared with its stream again.
     pub fn lost(&mut self) {
         self.state = State::Syncing;
-        self.held.clear();
+        self.forget_held();
     }
 
     /// A message came in. `Next` moves the position; the caller delivers it.
@@ -257,6 +261,7 @@ impl Position {
             steps.push(Step::Message(message));
         }
         self.held.extend(waiting);
+        self.held_bytes = self.held.iter().map(|m| m.payload_bytes()).sum();
         if self.held.is_empty() {
             self.state = State::Live;
             return Next::Live;
@@ -304,10 +309,16 @@ impl Position {
     }
 
     fn hold(&mut self, message: &Arc<Message>) {
-        if self.held.len() == HELD_MAX {
-            self.held.clear();
+        if self.held.len() == HELD_MAX || self.held_bytes > HELD_BYTES_MAX {
+            self.forget_held();
         }
+        self.held_bytes += message.payload_bytes();
         self.held.push(message.clone());
+    }
+
+    fn forget_held(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
     }
 }
 

@@ -251,6 +251,18 @@ fn a_failed_read_waits_for_the_next_comparison() {
 }
 
 #[test]
+fn what_waits_is_bounded_in_bytes() {
+    let mut position = standing_at(id(1, 0));
+    for seq in 2..=200 {
+        let content = Content::Data(vec![b' '; 60_000].into());
+        position.arrive(&Arc::new(Message { content, ..(*plain(seq)).clone() }));
+    }
+    assert!(position.held_bytes <= HELD_BYTES_MAX + 60_000);
+    assert_eq!(position.held_bytes, position.held.len() * 60_000);
+    assert_eq!(position.ask().cursor, id(1, 0), "the stream has what was forgotten");
+}
+
+#[test]
 fn what_waits_is_bounded_and_then_read_back() {
     let mut position = standing_at(id(1, 0));
     let all: Vec<_> = (0..HELD_MAX as u64 + 10).map(plain).collect();

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::model::{Content, Message, StreamId};
+use crate::model::{Message, StreamId};
 
 /// Bounds of one ring.
 #[derive(Clone, Copy, Debug)]
@@ -18,21 +18,14 @@ pub(super) struct Ring {
     bytes: usize,
 }
 
-fn size(message: &Message) -> usize {
-    match &message.content {
-        Content::Data(payload) => payload.len(),
-        Content::Lost { .. } => 0,
-    }
-}
-
 impl Ring {
     /// Appends the direct successor of the newest message.
     pub(super) fn push(&mut self, message: Arc<Message>, limits: RingLimits) {
-        self.bytes += size(&message);
+        self.bytes += message.payload_bytes();
         self.messages.push_back(message);
         while self.messages.len() > limits.messages_max || self.bytes > limits.bytes_max {
             let Some(oldest) = self.messages.pop_front() else { break };
-            self.bytes -= size(&oldest);
+            self.bytes -= oldest.payload_bytes();
         }
     }
 
@@ -73,6 +66,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Content;
 
     fn message(epoch: u64, seq: u64) -> Arc<Message> {
         let content = Content::Data(bytes::Bytes::from_static(b"{}"));

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,14 +16,15 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     batch::{Batch, Form, Mark},
+    mail::{Mail, Missed},
     member::{Group, Member},
     outbox::{Outbox, Written},
     position::Step,
     subscribe::label,
-    topic::{Followed, Lane, Mail},
+    topic::{Followed, Lane},
 };
 use crate::{
-    metrics::Metrics,
+    metrics::{self, Metrics},
     model::{Class, StreamId, Topic},
     tasks::Stop,
 };
@@ -39,6 +43,9 @@ const PACE_TICK: Duration = Duration::from_millis(10);
 pub(super) struct Shard {
     index: usize,
     inbox: Mutex<Vec<Arc<Followed>>>,
+    /// Bytes of steps in the topics' mailboxes for this shard.
+    waiting: AtomicUsize,
+    mail_bytes_max: usize,
     wake: Notify,
     metrics: Arc<Metrics>,
 }
@@ -77,8 +84,19 @@ impl Round {
 }
 
 impl Shard {
-    pub(super) fn new(index: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { index, inbox: Mutex::default(), wake: Notify::new(), metrics })
+    /// `mail_bytes_max`: of steps that wait for it.
+    pub(super) fn new(index: usize, mail_bytes_max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (inbox, waiting) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { index, inbox, waiting, mail_bytes_max, wake: Notify::new(), metrics })
+    }
+
+    /// Takes room for steps; false where there is none.
+    pub(super) fn take_room(&self, bytes: usize) -> bool {
+        let fits = self.waiting.fetch_add(bytes, Ordering::Relaxed) < self.mail_bytes_max;
+        if !fits {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// A topic has mail for this shard.
@@ -145,7 +163,8 @@ impl Shard {
 
     /// Empties one topic's mailbox. Returns when its newest publication was accepted, where that is known.
     fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) -> u64 {
-        let (lane, mail) = topic.take_mail(self.index);
+        let (lane, mail, bytes) = topic.take_mail(self.index);
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         let mut groups = lane.subscribers.lock();
         let mut run = std::mem::take(&mut round.run);
         let mut newest_ms = 0;
@@ -161,6 +180,10 @@ impl Shard {
                     if run.add(after, step) || apart {
                         run.offer(&groups, topic, round);
                     }
+                }
+                Mail::Missed(missed) => {
+                    run.offer(&groups, topic, round);
+                    self.miss(&groups, topic, &missed, round);
                 }
                 Mail::Join { member, form, ticket, after, rest, fresh } => {
                     run.offer(&groups, topic, round);
@@ -178,6 +201,20 @@ impl Shard {
         run.offer(&groups, topic, round);
         round.run = run;
         newest_ms
+    }
+
+    /// The shard had no room for what came: whoever may miss something is told, everyone else is caught up.
+    fn miss(&self, groups: &[Group], topic: &Followed, missed: &Missed, round: &mut Round) {
+        let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
+        for (group, member) in groups.iter().flat_map(|group| group.members().map(move |member| (group, member))) {
+            if told {
+                self.metrics.gaps_total.of(metrics::Gap::Backplane).inc();
+                round.offer(member, &Arc::new(missed.batch(&group.form, member)));
+            } else if member.outbox.pause(member.slot).is_some() {
+                self.metrics.lagged_total.inc();
+                member.outbox.wake();
+            }
+        }
     }
 
     /// Counts the gaps told. Returns when the publication was accepted, where that is known.

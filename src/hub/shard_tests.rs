@@ -37,6 +37,11 @@ struct Scene {
 impl Scene {
     /// At position 0.
     fn new(class: Class) -> Self {
+        Self::with_room(class, 1 << 20)
+    }
+
+    /// A shard with room for so many bytes.
+    fn with_room(class: Class, bytes: usize) -> Self {
         let metrics = Metrics::new();
         let rule = TopicRule {
             pattern: Pattern::new("*").unwrap(),
@@ -50,7 +55,7 @@ impl Scene {
         let name =
             if private { Topic::user_stream(&UserId::new("alice").unwrap()) } else { Topic::public("a").unwrap() };
         let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
-        let shards = [Shard::new(0, metrics.clone())];
+        let shards = [Shard::new(0, bytes, metrics.clone())];
         assert_eq!(topic.compared(id(0), &shards), Todo::Nothing);
         let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
@@ -124,6 +129,40 @@ async fn everyone_gets_every_message_once() {
     for client in &clients {
         assert_eq!(seen(&client.outbox), expected);
     }
+}
+
+#[tokio::test]
+async fn what_a_shard_has_no_room_for_is_told_as_a_gap() {
+    let mut stage = Scene::with_room(Class::Event, 500);
+    let client = stage.subscriber(None);
+    for seq in 1..=20 {
+        stage.arrive(seq, None);
+    }
+    assert_eq!(stage.shards[0].waiting.load(Ordering::Relaxed), 520, "one may go over the bound");
+    let late = stage.subscriber(None);
+    stage.fan_out().await;
+    stage.arrive(21, None);
+    stage.fan_out().await;
+    assert_eq!(seen(&client.outbox), ["1", "2", "3", "4", "4..21", "21"]);
+    assert_eq!(seen(&late.outbox).last().map(String::as_str), Some("21"), "who joins behind it misses nothing");
+    assert_eq!(stage.shards[0].waiting.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn whoever_may_miss_nothing_is_caught_up_where_a_shard_had_no_room() {
+    let mut stage = Scene::with_room(Class::Reliable, 500);
+    let client = stage.subscriber(None);
+    for seq in 1..=20 {
+        stage.arrive(seq, Some("orders"));
+    }
+    stage.fan_out().await;
+    assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
+    assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection reads on from there");
+    let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false };
+    assert!(stage.topic.join(joining, id(4), false, &stage.shards));
+    stage.arrive(21, Some("orders"));
+    stage.fan_out().await;
+    assert_eq!(seen(&client.outbox), (1..=21).map(|seq: u32| seq.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -240,7 +279,7 @@ struct Woken(std::sync::atomic::AtomicBool);
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -257,7 +296,7 @@ fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
     let steps = [Step::Message(Arc::new(message(7, Some("orders"))))];
     let hole = Arc::new(Batch::encode(&stage.form, id(6), &steps, None, Mark::default()));
     assert!(!outbox.offer(slot, &hole));
-    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+    assert!(woken.0.load(Ordering::SeqCst));
     assert_eq!(outbox.lagging(), Some((slot, id(0))));
 }
 

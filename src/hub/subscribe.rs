@@ -161,7 +161,7 @@ impl Interest {
                 (backlog.from, backlog.cursor) = (at, at);
             }
             let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
-            bytes += page.messages.iter().map(|m| size(m)).sum::<usize>();
+            bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
             backlog.messages.extend(page.messages);
             backlog.cursor = last;
             if backlog.messages.len() >= limits.entries_max || bytes >= limits.bytes_max {
@@ -346,17 +346,10 @@ impl Drop for Interest {
 fn fitting(messages: &[Arc<Message>], bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = messages.iter().take_while(|message| {
-        bytes += size(message);
+        bytes += message.payload_bytes();
         bytes <= bytes_max
     });
     fits.count().max(1)
-}
-
-fn size(message: &Message) -> usize {
-    match &message.content {
-        crate::model::Content::Data(payload) => payload.len(),
-        crate::model::Content::Lost { .. } => 0,
-    }
 }
 
 /// Label of a gap in the metrics.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     batch::Form,
     linger::Lingers,
+    mail::{self, Mail, Mailbox},
     member::{Group, Member, Seat},
     outbox::Outbox,
     position::{Arrival, Asked, Next, Position, State, Step},
@@ -52,24 +53,6 @@ pub(super) struct Lane {
     pub(super) subscribers: Mutex<Vec<Group>>,
     /// Subscribers and those whose joining is in the mail: at zero nothing is posted.
     count: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Mailbox {
-    mail: Vec<Mail>,
-    /// The shard has been told.
-    posted: bool,
-}
-
-/// What a shard does for a topic, in this order.
-#[derive(Debug)]
-pub(super) enum Mail {
-    /// The next step after the position `after`.
-    Step { after: StreamId, step: Step },
-    /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
-    Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
-    /// A subscription wants other channels of the user's stream, or another pace.
-    Change { member: Member },
 }
 
 /// What the caller has to do after a message arrived or a read came back.
@@ -149,43 +132,36 @@ impl Followed {
         if next == Next::Read { Todo::Read } else { Todo::Nothing }
     }
 
-    /// Hands steps to every shard that has subscribers. Called under the position's lock, which is what keeps the
-    /// order of mails equal to the order of the stream.
+    /// Hands steps to every shard that has subscribers, or a mark where it has no room for them. Called under the
+    /// position's lock, which is what keeps the order of mails equal to the order of the stream.
     fn post_all(self: &Arc<Self>, after: StreamId, steps: &[Step], shards: &[Arc<Shard>]) {
         if steps.is_empty() {
             return;
         }
+        let bytes = steps.iter().map(mail::size).sum();
         for (lane, shard) in self.lanes.iter().zip(shards) {
-            if lane.count() > 0 {
-                let mut after = after;
-                let mail = steps.iter().map(|step| {
-                    let mail = Mail::Step { after, step: step.clone() };
-                    if let Step::Message(message) = step {
-                        after = message.id.unwrap_or(after);
-                    }
-                    mail
-                });
-                self.post(lane, shard, mail);
+            if lane.count() == 0 {
+                continue;
+            }
+            let posted = lane.mail.lock().post(steps, after, shard.take_room(bytes).then_some(bytes));
+            if posted {
+                shard.post(self.clone());
             }
         }
     }
 
-    /// All at once: a gap never reaches the shard without the message behind it.
-    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: impl IntoIterator<Item = Mail>) {
-        let mut mailbox = lane.mail.lock();
-        mailbox.mail.extend(mail);
-        if !std::mem::replace(&mut mailbox.posted, true) {
-            drop(mailbox);
+    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: Mail) {
+        let posted = lane.mail.lock().put(mail);
+        if posted {
             shard.post(self.clone());
         }
     }
 
-    /// Everything in a shard's mailbox.
-    pub(super) fn take_mail(&self, shard: usize) -> (&Lane, Vec<Mail>) {
+    /// Everything in a shard's mailbox, and how many bytes of its room that took.
+    pub(super) fn take_mail(&self, shard: usize) -> (&Lane, Vec<Mail>, usize) {
         let lane = &self.lanes[shard];
-        let mut mailbox = lane.mail.lock();
-        mailbox.posted = false;
-        (lane, std::mem::take(&mut mailbox.mail))
+        let (mail, bytes) = lane.mail.lock().take();
+        (lane, mail, bytes)
     }
 
     pub(super) fn lane(&self, shard: usize) -> &Lane {
@@ -220,14 +196,14 @@ impl Followed {
         let rest = rest.into_iter().map(Step::Message).collect();
         let Joining { member, form, fresh, shard } = joining;
         let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
-        self.post(lane, &shards[shard], [mail]);
+        self.post(lane, &shards[shard], mail);
         true
     }
 
     /// Changes what narrows a subscription, in order with what is on its way.
     pub(super) fn change(self: &Arc<Self>, member: Member, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
-        self.post(&self.lanes[shard], &shards[shard], [Mail::Change { member }]);
+        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member });
     }
 
     /// Takes a subscription out. Its slot is closed already, so nothing reaches it even where its joining is still

@@ -36,6 +36,17 @@ pub struct Message {
     pub content: Content,
 }
 
+impl Message {
+    /// Bytes of its payload.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match &self.content {
+            Content::Data(payload) => payload.len(),
+            Content::Lost { .. } => 0,
+        }
+    }
+}
+
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
