@@ -37,9 +37,10 @@ pub(super) struct Missed {
 
 impl Missed {
     fn of(steps: &[Step], after: StreamId) -> Self {
-        let ids = steps.iter().filter_map(|step| if let Step::Message(message) = step { message.id } else { None });
+        let mut ids =
+            steps.iter().rev().filter_map(|step| if let Step::Message(message) = step { message.id } else { None });
         let count = steps.iter().filter(|step| matches!(step, Step::Message(_))).count() as u64;
-        Self { after, last: ids.last().unwrap_or(after), count }
+        Self { after, last: ids.next().unwrap_or(after), count }
     }
 
     /// Tells it, and takes the position behind it.
