@@ -714,3 +714,15 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     eventually("all are told to redis again", present).await;
     assert!(two.controls.try_recv().is_err(), "nobody else is closed");
 }
+
+#[tokio::test]
+async fn questions_about_many_topics_are_asked_in_a_measured_pace() {
+    let server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    let topics: Vec<_> = (0..100).map(|n| Topic::public(&format!("ticker:S{n}")).unwrap()).collect();
+    let answers = futures_util::future::join_all(topics.iter().map(|topic| one.registry.presence(topic))).await;
+    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((10..=45).contains(&answered), "{answered} were asked in two seconds");
+    // Whoever comes later is answered.
+    assert_eq!(one.registry.presence(&topics[0]).await.unwrap(), Presence::default());
+}

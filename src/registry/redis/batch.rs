@@ -11,9 +11,9 @@ use super::{
     queue::Op,
     scripts::call,
     sessions::{Ended, Entry, Lease, Write},
-    wire::{Answer, Message, Owner, Slot, member},
+    wire::{Message, Owner, Slot, member},
 };
-use crate::model::{ReplicaId, SessionId, Topic};
+use crate::model::{ReplicaId, SessionId};
 
 /// Commands, and for each what to do with its answer.
 #[derive(Default)]
@@ -91,12 +91,6 @@ impl Batch {
                 self.zrem(&key, &member(*stamp, &inner.local.replica, *session));
             }
             Op::Tell(replica, message) => self.tell(inner, replica, message),
-            Op::Count(ask) => {
-                if let Ok(replica) = ReplicaId::new(&ask.replica) {
-                    let audience = inner.sessions.audience(&Topic::from_wire(&ask.topic));
-                    self.tell(inner, &replica, &Message::Answer(Answer { number: ask.number, audience }));
-                }
-            }
             Op::Flushed(_) => {}
         }
     }

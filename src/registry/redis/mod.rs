@@ -28,7 +28,7 @@ use std::{
 
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Script, Value, aio::MultiplexedConnection};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::{
     clock::Clock,
@@ -36,7 +36,7 @@ use self::{
     queue::{Op, Queue},
     scripts::{Scripts, call},
     sessions::Sessions,
-    wire::{Message, Owner, Told, member, split_member},
+    wire::{Ask, Message, Owner, Told, member, split_member},
     writer::Writer,
 };
 use super::{
@@ -65,6 +65,8 @@ struct Inner {
     queue: Queue,
     clock: Clock,
     questions: Questions,
+    /// What this replica is asked about its sessions.
+    asked: mpsc::Sender<Ask>,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
     left: AtomicBool,
@@ -79,6 +81,7 @@ impl From<Failure> for Unavailable {
 impl Redis {
     pub(super) fn new(link: RedisLink, local: Local, tasks: &Tasks) -> Self {
         let (queue, ops) = Queue::new();
+        let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
         let inner = Arc::new(Inner {
             link,
             local,
@@ -87,6 +90,7 @@ impl Redis {
             queue,
             clock: Clock::new(),
             questions: Questions::default(),
+            asked,
             held: Mutex::default(),
             left: AtomicBool::new(false),
         });
@@ -95,6 +99,7 @@ impl Redis {
         }
         inner.listen();
         tasks.spawn("registry writer", Writer::new(Arc::clone(&inner), ops, tasks.stop()).run());
+        tasks.spawn("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
         tasks.spawn("registry lease", lease::keep(Arc::clone(&inner), tasks.stop()));
         Self(inner)
     }
@@ -321,7 +326,8 @@ impl Inner {
     fn receive(&self, message: Message) {
         match message {
             Message::Told(told) => self.deliver(told),
-            Message::Ask(ask) => self.queue.push(Op::Count(ask)),
+            // A replica that is asked too much answers nothing.
+            Message::Ask(ask) => drop(self.asked.try_send(ask)),
             Message::Answer(answer) => self.questions.answer(answer),
         }
     }

@@ -1,6 +1,7 @@
 //! Who follows a topic, asked of all replicas over the control channels: each counts its own, the asker adds up.
 //!
-//! Never asks twice within a second for the same topic, however many clients do.
+//! Counting looks at every session, so it has a task of its own, and a replica asks in a measured pace. Never asks twice
+//! within a second for the same topic, however many clients do.
 
 use std::{
     collections::HashMap,
@@ -16,20 +17,26 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Inner,
+    queue::Op,
     wire::{Answer, Ask, Message},
 };
 use crate::{
-    model::Topic,
+    model::{ReplicaId, Topic},
     redis_link::Failure,
     registry::{Presence, audience::Audience},
+    tasks::Stop,
 };
 
 /// How long an answer is good for others who ask.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Topics whose answers are kept at once.
 const CACHE_MAX: usize = 1_024;
-/// How long the replicas may take to answer.
+/// Time between two questions of one replica.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the replicas may take to answer, the wait for a question's turn included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions of others that wait to be answered; who asks more hears nothing, and tries again later.
+pub(super) const ASKED_MAX: usize = 64;
 /// Answers that may wait for one question: more replicas than anybody runs.
 const ANSWERS_MAX: usize = 1_024;
 
@@ -42,6 +49,8 @@ pub(super) struct Questions {
     waiting: Mutex<HashMap<u64, mpsc::Sender<Audience>>>,
     /// Whoever holds a topic's slot asks; the others wait for it and take its answer.
     recent: Mutex<HashMap<Topic, Slot>>,
+    /// When the next question may be asked.
+    turn: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Questions {
@@ -62,6 +71,29 @@ impl Questions {
             });
         }
         Arc::clone(recent.entry(topic.clone()).or_default())
+    }
+
+    /// Waits for the turn of a question.
+    async fn take_turn(&self) {
+        let mut turn = self.turn.lock().await;
+        if let Some(at) = *turn {
+            tokio::time::sleep_until(at).await;
+        }
+        *turn = Some(Instant::now() + ASK_INTERVAL);
+    }
+}
+
+/// Answers what other replicas ask, and this one, until the replica stops.
+pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Ask>, mut stop: Stop) {
+    loop {
+        let ask = tokio::select! {
+            ask = asked.recv() => ask,
+            () = stop.wait() => return,
+        };
+        let Some(ask) = ask else { return };
+        let Ok(replica) = ReplicaId::new(&ask.replica) else { continue };
+        let audience = inner.sessions.audience(&Topic::from_wire(&ask.topic));
+        inner.queue.push(Op::Tell(replica, Message::Answer(Answer { number: ask.number, audience })));
     }
 }
 
@@ -93,6 +125,7 @@ pub(super) async fn ask(inner: &Inner, topic: &Topic) -> Result<Presence, Failur
 }
 
 async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
+    inner.questions.take_turn().await;
     let number = inner.questions.next.fetch_add(1, Ordering::Relaxed);
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     inner.questions.waiting.lock().insert(number, sender);

@@ -7,10 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{
-    sessions::Ended,
-    wire::{Ask, Message},
-};
+use super::{sessions::Ended, wire::Message};
 use crate::model::{ReplicaId, SessionId, UserId};
 
 /// Operations that wait at once. Past it they are dropped and all is written anew when Redis has caught up.
@@ -28,8 +25,6 @@ pub(super) enum Op {
     Release { session: SessionId, user: UserId, stamp: u64 },
     /// Send a message to one replica.
     Tell(ReplicaId, Message),
-    /// Count who follows a topic here, and answer.
-    Count(Ask),
     /// Answer when everything before is written.
     Flushed(oneshot::Sender<()>),
 }
