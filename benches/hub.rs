@@ -1,8 +1,10 @@
-//! What fan-out costs apart from the kernel: hole check, encoding into sinks, and the token of a new connection.
+//! What fan-out costs apart from the kernel: hole check, encoding into sinks, the outbox, and the token of a new
+//! connection.
 
 use std::{
     hint::black_box,
     sync::Arc,
+    task::{Context, Waker},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -151,6 +153,35 @@ fn fan_out(criterion: &mut Criterion) {
     }
 }
 
+/// Frames into an outbox and out of it: at once, and after the socket took nothing for a while.
+fn outbox(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("outbox, push and drain");
+    let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
+    let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
+    let frame = Bytes::from_static(PAYLOAD);
+    let mut cx = Context::from_waker(Waker::noop());
+    for waiting in [1_usize, 64] {
+        let outbox = Outbox::new(Socket::Memory(Mutex::new(MemorySocket::default())), shared.clone());
+        let set_room = |room| {
+            if let Socket::Memory(memory) = outbox.socket() {
+                memory.lock().room = room;
+            }
+        };
+        group.throughput(Throughput::Elements(waiting as u64));
+        group.bench_function(BenchmarkId::from_parameter(waiting), |b| {
+            b.iter(|| {
+                set_room(if waiting == 1 { usize::MAX } else { 0 });
+                for _ in 0..waiting {
+                    outbox.send(black_box(&frame).clone());
+                }
+                set_room(usize::MAX);
+                assert!(outbox.poll_flush(&mut cx).is_ready());
+            });
+        });
+    }
+    group.finish();
+}
+
 fn token(criterion: &mut Criterion) {
     let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
     let secret = Secret::new("a secret for this measurement alone");
@@ -177,5 +208,5 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-criterion_group!(benches, hole_check, encoding, fan_out, token);
+criterion_group!(benches, hole_check, encoding, fan_out, outbox, token);
 criterion_main!(benches);

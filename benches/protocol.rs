@@ -1,10 +1,11 @@
-//! What the wire forms cost per message: decode, check, encode.
+//! What the wire forms cost per message: read, decode, check, encode.
 
-use std::hint::black_box;
+use std::{hint::black_box, io::Cursor};
 
 use bytes::BytesMut;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tickgate::{
+    connection::frame::{Event, Opcode, Reader, put_masked},
     model::StreamId,
     protocol::{
         command::{Limits, decode},
@@ -15,6 +16,7 @@ use tickgate::{
         time::Timestamp,
     },
 };
+use tokio_tungstenite::tungstenite::{WebSocket, protocol::Role};
 
 const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
 const NOW: u64 = 1_763_700_000_000;
@@ -29,6 +31,33 @@ fn decoding(criterion: &mut Criterion) {
     group.bench_function("ping", |b| b.iter(|| decode(black_box(PING), &LIMITS)));
     group.bench_function("subscribe to 4", |b| b.iter(|| decode(black_box(SUBSCRIBE), &LIMITS)));
     group.bench_function("envelope", |b| b.iter(|| envelope::decode(black_box(ENVELOPE), 32)));
+    group.finish();
+}
+
+/// A client's frame as it comes from the socket, beside the reader of a general library.
+fn reading(criterion: &mut Criterion) {
+    let mut frames = Vec::new();
+    put_masked(&mut frames, Opcode::Text, SUBSCRIBE.as_bytes(), [1, 2, 3, 4]);
+    let mut group = criterion.benchmark_group("read a frame");
+    group.throughput(Throughput::Bytes(frames.len() as u64));
+    let mut reader = Reader::text(64 * 1024);
+    group.bench_function("own", |b| {
+        b.iter_batched_ref(
+            || frames.clone(),
+            |input| assert!(matches!(reader.feed(input).next(), Some(Ok(Event::Text(_))))),
+            BatchSize::SmallInput,
+        );
+    });
+    let socket = Cursor::new(Vec::new());
+    let mut general = WebSocket::from_raw_socket(socket, Role::Server, None);
+    group.bench_function("tungstenite", |b| {
+        b.iter(|| {
+            let socket = general.get_mut();
+            socket.set_position(0);
+            socket.get_mut().clone_from(&frames);
+            assert!(general.read().is_ok_and(|message| message.is_text()));
+        });
+    });
     group.finish();
 }
 
@@ -65,5 +94,5 @@ fn encoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, checking, encoding);
+criterion_group!(benches, decoding, reading, checking, encoding);
 criterion_main!(benches);
