@@ -184,7 +184,7 @@ impl Reader {
             let _ = session.identify(identity);
         }
         let limits = &gateway.config.limits;
-        let replay = ReplayLimits { entries_max: limits.replay_entries_max, bytes_max: limits.replay_bytes_max };
+        let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
         let subscriptions = Subscriptions::new(FormKind::EventStream, replay);
         Self { endpoint, link, session, subscriptions, counted: 0, _permit: permit }
     }

@@ -175,9 +175,9 @@ impl Connection {
     /// Begins what the client did not ask for by a message. It would not ask again, so where that fails it has to come
     /// again, to what was recorded before.
     pub(super) async fn subscribe_or_close(&mut self, wanted: Vec<Wanted>) {
-        self.is_complete = false;
+        self.subscriptions.are_complete = false;
         if self.subscribe(None, wanted, Vec::new()).await {
-            self.is_complete = true;
+            self.subscriptions.are_complete = true;
             self.record();
         } else {
             self.postpone();
@@ -186,7 +186,7 @@ impl Connection {
 
     /// Has the client come again; what is recorded of its session stays as it is.
     pub(super) fn postpone(&mut self) {
-        self.is_complete = false;
+        self.subscriptions.are_complete = false;
         self.link.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
     }
 

@@ -38,8 +38,6 @@ pub(super) struct Connection {
     pub(super) bucket: Option<Arc<parking_lot::Mutex<Bucket>>>,
     pub(super) permit: Permit,
     pub(super) gauge: prometheus::IntGauge,
-    /// All that the session had is subscribed: only then may its record be replaced.
-    pub(super) is_complete: bool,
 }
 
 impl Connection {
@@ -128,7 +126,7 @@ impl Connection {
 
     /// Keeps what a resume needs.
     pub(super) fn record(&self) {
-        if self.session.profile.dialect == Dialect::Envelope || !self.is_complete {
+        if self.session.profile.dialect == Dialect::Envelope || !self.subscriptions.are_complete {
             return;
         }
         let record = SessionRecord {
@@ -199,4 +197,16 @@ pub(super) fn refusal(code: CloseCode, reason: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(reason.len() + 4);
     frame::close(&mut out, code, reason);
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Size classes of the allocator: a byte more costs 64.
+        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+        assert!(size_of::<Link>() + 16 <= 224, "{}", size_of::<Link>());
+    }
 }

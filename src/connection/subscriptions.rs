@@ -31,6 +31,8 @@ pub(super) struct Subscriptions {
     all: Vec<Subscription>,
     kind: FormKind,
     limits: ReplayLimits,
+    /// All that the session had is subscribed: only then may its record be replaced.
+    pub(super) are_complete: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,7 @@ struct Plan {
 impl Subscriptions {
     #[must_use]
     pub(super) fn new(kind: FormKind, limits: ReplayLimits) -> Self {
-        Self { all: Vec::new(), kind, limits }
+        Self { all: Vec::new(), kind, limits, are_complete: true }
     }
 
     /// Refuses what would be more than `max` channels. One that is subscribed already, or named twice, is no more.

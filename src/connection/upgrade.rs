@@ -165,7 +165,7 @@ impl Endpoint {
         }
         session.set_private_since(since);
         let limits = &gateway.config.limits;
-        let replay = ReplayLimits { entries_max: limits.replay_entries_max, bytes_max: limits.replay_bytes_max };
+        let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
         let reader = Reader::text(u32::try_from(limits.message_bytes_max).unwrap_or(u32::MAX));
         self.gauge.inc();
         let mut connection = Box::new(Connection {
@@ -177,7 +177,6 @@ impl Endpoint {
             bucket,
             permit,
             gauge: self.gauge,
-            is_complete: true,
         });
         connection.take_over();
         gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);

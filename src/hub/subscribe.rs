@@ -61,11 +61,20 @@ impl Backlog {
     }
 }
 
-/// Bounds of one resume.
+/// Bounds of one resume. Small, since every connection has them at hand.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayLimits {
-    pub entries_max: usize,
-    pub bytes_max: usize,
+    entries_max: u32,
+    bytes_max: u32,
+}
+
+impl ReplayLimits {
+    /// So many entries, and so many bytes, at the most.
+    #[must_use]
+    pub fn new(entries_max: usize, bytes_max: usize) -> Self {
+        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { entries_max: small(entries_max), bytes_max: small(bytes_max) }
+    }
 }
 
 /// What comes after a position.
@@ -109,7 +118,7 @@ impl Interest {
         match start {
             Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
             Start::Snapshot => self.snapshot(at).await,
-            Start::Last(count) => self.last(count.min(limits.entries_max), at).await,
+            Start::Last(count) => self.last(count.min(limits.entries_max as usize), at).await,
             Start::Since(cursor) => self.since(cursor, StreamId::ZERO, limits).await,
             Start::Resumed { after, through } => self.since(after, through, limits).await,
         }
@@ -164,7 +173,7 @@ impl Interest {
             bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
             backlog.messages.extend(page.messages);
             backlog.cursor = last;
-            if backlog.messages.len() >= limits.entries_max || bytes >= limits.bytes_max {
+            if backlog.messages.len() >= limits.entries_max as usize || bytes >= limits.bytes_max as usize {
                 self.cut(&mut backlog);
                 break;
             }

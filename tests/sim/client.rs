@@ -203,7 +203,7 @@ impl Connection {
             (Class::Event, None) if dice.chance(300) => Start::Last(3),
             (_, None) => Start::Live,
         };
-        let limits = ReplayLimits { entries_max: self.replay_max, bytes_max: 1 << 20 };
+        let limits = ReplayLimits::new(self.replay_max, 1 << 20);
         let Ok(backlog) = interest.backlog(start, limits).await else { return false };
         if story.begun.is_none() {
             // The answer to the command names it.
