@@ -66,6 +66,7 @@ impl Stage {
         let backplane = Backplane::Memory(Memory::new());
         let settings = Settings {
             shards: 1,
+            topics_max: 9,
             ring: RING,
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
@@ -79,7 +80,7 @@ impl Stage {
         let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
         let mut all = Vec::new();
         for _ in 0..subscribers {
-            let interest = hub.interest(&topic, &rule);
+            let interest = hub.interest(&topic, &rule).expect("one topic");
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Mutex::new(sink)), shared.clone());

@@ -227,7 +227,8 @@ fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, task
     };
     let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
     let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
-    let settings = hub::Settings { shards, ring, linger: config.hub.linger, compare_interval };
+    let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
+    let settings = hub::Settings { shards, topics_max, ring, linger, compare_interval };
     Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 

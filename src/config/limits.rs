@@ -60,6 +60,8 @@ pub enum OverLimit {
 /// Fan-out.
 #[derive(Clone, Debug)]
 pub struct Hub {
+    /// Topics that the replica follows, its users' own left aside.
+    pub topics_max: usize,
     /// Recent messages kept per followed topic.
     pub ring_messages_max: usize,
     pub ring_bytes_max: usize,
@@ -139,6 +141,7 @@ impl Hub {
     pub(super) fn check(raw: &raw::Hub, problems: &mut Problems) -> Self {
         let mut section = Section::new("hub", problems);
         Self {
+            topics_max: section.number("topics_max", raw.topics_max, 1..=100_000_000),
             ring_messages_max: section.number("ring_messages_max", raw.ring_messages_max, 1..=100_000),
             ring_bytes_max: section.number("ring_bytes_max", raw.ring_bytes_max, 1024..=4 * BYTES_MAX),
             linger: section.duration("linger", &raw.linger, ["0s", "1h"]),

@@ -130,6 +130,7 @@ pub(super) struct Rate {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hub {
+    pub topics_max: u64,
     pub ring_messages_max: u64,
     pub ring_bytes_max: u64,
     pub linger: String,

@@ -106,7 +106,7 @@ impl Subscriptions {
         self.unsubscribe(link, &anew);
         let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
         let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
-        let plans = self.plan(hub, new.collect());
+        let plans = self.plan(hub, new.collect(), &mut refused);
         let until = Instant::now() + READY_TIMEOUT;
         let mut ready = Vec::with_capacity(plans.len());
         for mut plan in plans {
@@ -134,7 +134,7 @@ impl Subscriptions {
     }
 
     /// One plan per topic; the private channels of a user's stream are planned together.
-    fn plan(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>) -> Vec<Plan> {
+    fn plan(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Plan> {
         let mut plans: Vec<Plan> = Vec::with_capacity(wanted.len());
         for Wanted { resolved, start, max_rate } in wanted {
             let Resolved { channel, topic, rule, in_user_stream } = resolved;
@@ -148,10 +148,14 @@ impl Subscriptions {
             if plans.iter().any(|plan| plan.channels.contains(&channel)) {
                 continue;
             }
+            let Some(interest) = hub.interest(&topic, &rule) else {
+                refused.push(unavailable(&channel));
+                continue;
+            };
             plans.push(Plan {
                 channels: vec![channel],
                 in_user_stream,
-                interest: hub.interest(&topic, &rule),
+                interest,
                 start,
                 max_rate,
                 extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream),

@@ -193,7 +193,7 @@ mod tests {
     async fn a_topic_waits_once_to_be_compared() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
-        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule);
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
         for _ in 0..10 {
             hub.lines.compare(interest.topic());

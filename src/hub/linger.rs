@@ -116,7 +116,7 @@ pub(super) mod tests {
         backplane::{Backplane, Memory},
         hub::{RingLimits, Settings},
         metrics::Metrics,
-        model::{Class, Pattern, TopicRule},
+        model::{Class, Pattern, TopicRule, UserId},
     };
 
     pub(in crate::hub) fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
@@ -130,7 +130,7 @@ pub(super) mod tests {
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);
-        let settings = Settings { shards: 1, ring, linger: 10 * second, compare_interval: 60 * second };
+        let settings = Settings { shards: 1, topics_max: 1, ring, linger: 10 * second, compare_interval: 60 * second };
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
     }
 
@@ -158,10 +158,25 @@ pub(super) mod tests {
         let topic = Topic::public("ticker:X").unwrap();
         drop(hub.interest(&topic, &rule));
         let interest = hub.interest(&topic, &rule);
+        assert!(interest.is_some());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!((hub.topics(), hub.lingering.waiting.lock().len()), (1, 0));
         drop(interest);
         tokio::time::sleep(Duration::from_secs(12)).await;
         assert_eq!(hub.topics(), 0);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn no_more_topics_are_followed_than_may_be_but_users_own() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let name = |name| Topic::public(name).unwrap();
+        let first = hub.interest(&name("ticker:X"), &rule);
+        assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule).is_some());
+        assert!(hub.interest(&name("ticker:Y"), &rule).is_none());
+        let alice = UserId::new("alice").unwrap();
+        assert!(hub.interest(&Topic::user_stream(&alice), &rule).is_some());
+        drop(first);
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert!(hub.interest(&name("ticker:Y"), &rule).is_some());
     }
 }

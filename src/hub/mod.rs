@@ -63,6 +63,7 @@ pub struct Hub {
     /// before any part of the table.
     following: Mutex<()>,
     lingering: linger::Line,
+    topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
     metrics: Arc<Metrics>,
@@ -73,6 +74,8 @@ pub struct Hub {
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub shards: usize,
+    /// Topics followed at once, users' own left aside: past it no more public ones are.
+    pub topics_max: usize,
     pub ring: RingLimits,
     /// How long a topic stays followed after its last subscriber left.
     pub linger: Duration,
@@ -122,6 +125,7 @@ impl Hub {
             lines: follow::Lines::default(),
             following: Mutex::default(),
             lingering: linger::Line::new(settings.linger),
+            topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
             metrics,
@@ -162,12 +166,13 @@ impl Hub {
         }
     }
 
-    /// Counts an interest in a topic; the first one makes the replica follow it.
+    /// Counts an interest in a topic; the first one makes the replica follow it. `None` when it follows as many as it
+    /// may.
     #[must_use]
-    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Interest {
-        let followed = self.known(topic).unwrap_or_else(|| self.follow(topic, rule));
+    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Interest> {
+        let followed = self.known(topic).or_else(|| self.follow(topic, rule))?;
         self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
-        Interest { hub: self.clone(), topic: followed }
+        Some(Interest { hub: self.clone(), topic: followed })
     }
 
     /// The topic with one interest more, if it is followed already.
@@ -178,17 +183,21 @@ impl Hub {
         Some(followed.clone())
     }
 
-    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>) -> Arc<Followed> {
+    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Arc<Followed>> {
         let _order = self.following.lock();
         if let Some(followed) = self.known(topic) {
-            return followed;
+            return Some(followed);
+        }
+        // Whatever strangers subscribe to, users hear what is theirs.
+        if topic.owner().is_none() && self.topics.len() >= self.topics_max {
+            return None;
         }
         let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         followed.add_interest();
         self.topics.part(topic.as_str()).write().insert(topic.clone(), followed.clone());
         self.metrics.topics.inc();
         self.backplane.want(topic);
-        followed
+        Some(followed)
     }
 
     fn uninterested(&self, topic: &Followed) {

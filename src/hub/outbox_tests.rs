@@ -26,6 +26,7 @@ impl Client {
         let (metrics, backplane, tasks) = (Metrics::new(), Backplane::Memory(Memory::new()), Tasks::new());
         let settings = Settings {
             shards: 1,
+            topics_max: 9,
             ring: RingLimits { messages_max: 100, bytes_max: 1 << 20 },
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
@@ -37,7 +38,7 @@ impl Client {
         let socket = Socket::Memory(Mutex::new(MemorySocket::default()));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
         let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
-        let interest = hub.interest(&topic, &rule);
+        let interest = hub.interest(&topic, &rule).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, &form, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, narrowed: None };

@@ -266,3 +266,18 @@ async fn an_answer_with_history_is_bounded_in_bytes() {
     let oldest = client.ask(since).await;
     assert_eq!((numbers(&oldest), &oldest["complete"]), (vec![1, 2, 3], &json!(false)));
 }
+
+#[tokio::test]
+async fn public_topics_are_bounded_and_users_hear_what_is_theirs_all_the_same() {
+    let replica = Replica::alone_with("[hub]\ntopics_max = 3").await;
+    let mut client = replica.market().await;
+    let names: Vec<_> = (0..5).map(|n| format!("ticker:S{n}")).collect();
+    let answer = client.ask(json!({"type": "subscribe", "channels": names})).await;
+    assert_eq!(answer["channels"].as_array().unwrap().len(), 3, "{answer}");
+    let refused = answer["errors"].as_array().unwrap();
+    assert!(refused.len() == 2 && refused.iter().all(|error| error["code"] == 1013), "{answer}");
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
+    alice.expect(json!({"type": "order_update"})).await;
+}

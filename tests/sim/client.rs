@@ -193,7 +193,7 @@ impl Connection {
 
     /// False when it can't be done now.
     async fn subscribe(&mut self, hub: &Arc<Hub>, subject: &Subject, story: &mut Story, dice: &mut Dice) -> bool {
-        let interest = hub.interest(&subject.topic, &subject.rule);
+        let interest = hub.interest(&subject.topic, &subject.rule).expect("few topics");
         if interest.ready(Duration::from_secs(3)).await.is_err() {
             return false;
         }

@@ -182,6 +182,7 @@ impl World {
             running.spawn(link.clone().run());
             let settings = Settings {
                 shards: 1,
+                topics_max: 99,
                 ring: RingLimits { messages_max: dice.between(1, 20) as usize, bytes_max: 1 << 16 },
                 linger: Duration::from_millis(dice.between(0, 300)),
                 compare_interval: Duration::from_millis(400),
