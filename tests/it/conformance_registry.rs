@@ -722,7 +722,7 @@ async fn questions_about_many_topics_are_asked_in_a_measured_pace() {
     let topics: Vec<_> = (0..100).map(|n| Topic::public(&format!("ticker:S{n}")).unwrap()).collect();
     let answers = futures_util::future::join_all(topics.iter().map(|topic| one.registry.presence(topic))).await;
     let answered = answers.iter().filter(|answer| answer.is_ok()).count();
-    assert!((10..=45).contains(&answered), "{answered} were asked in two seconds");
+    assert!((2..=45).contains(&answered), "{answered} were asked in two seconds");
     // Whoever comes later is answered.
     assert_eq!(one.registry.presence(&topics[0]).await.unwrap(), Presence::default());
 }

@@ -6,6 +6,7 @@ use crate::support::{
     client::Client,
     redis::RedisServer,
     replica::{Replica, token},
+    wire::{Heard, PING, PONG, TEXT, Wire, frame},
 };
 
 fn order(number: u32) -> Value {
@@ -336,4 +337,32 @@ async fn what_an_added_channel_missed_is_not_lost_with_the_connection_it_was_on_
     for number in 2..=4 {
         alice.expect(alert(number)).await;
     }
+}
+
+#[tokio::test]
+async fn a_late_answer_to_a_ping_confirms_nothing_that_came_after_the_ping() {
+    let replica = Replica::alone().await;
+    let alert = |number: u32| json!({"type": "risk_alert", "number": number});
+    let cursor = replica.publish_to("alice", "risk_alerts", alert(1)).await;
+    replica.publish_to("alice", "risk_alerts", alert(2)).await;
+    let mut wire = Wire::upgraded(replica.address(), &format!("/ws/trading?token={}", token("alice"))).await;
+    let welcome = wire.hear_json().await;
+    wire.send(&frame(TEXT, br#"{"type":"subscribe","channels":["orders"]}"#)).await;
+    replica.publish_to("alice", "orders", order(1)).await;
+    // The ping that asks whether the order arrived stays without its answer for now.
+    let ping = loop {
+        if let Heard::Frame(PING, payload) = wire.hear().await {
+            break payload;
+        }
+    };
+    let since = json!({"type": "subscribe", "channels": ["risk_alerts"], "since": {"risk_alerts": cursor}});
+    wire.send(&frame(TEXT, since.to_string().as_bytes())).await;
+    while wire.hear_json().await["type"] != "subscribed" {}
+    wire.send(&frame(PONG, &ping)).await;
+    wire.send(&frame(TEXT, br#"{"type":"ping"}"#)).await;
+    while wire.hear_json().await["type"] != "pong" {}
+    wire.reset();
+    let mut alice = resumed(&replica, "alice", welcome["session"].as_str().unwrap()).await;
+    alice.expect_type("subscribed").await;
+    alice.expect(alert(2)).await;
 }
