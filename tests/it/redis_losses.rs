@@ -262,3 +262,20 @@ async fn only_what_is_proven_lost_is_told() {
     }
     assert_eq!(verdict(&server, &[], None, ["5-1", "-"]).await.split(' ').next_back(), Some("0-0"));
 }
+
+#[tokio::test]
+async fn a_loss_is_told_once_also_by_who_finds_it_late() {
+    let server = RedisServer::start();
+    let script = include_str!("../../src/backplane/redis/scripts/lost.lua");
+    let verify = async |acknowledged: &str| -> String {
+        let keys = ["EVAL", script, "2", "tg1:{t:orders}:s", "tg1:{t:orders}:c"];
+        let arguments = [acknowledged, "7", "1000", "0", "0!", "-"];
+        server.run(&[&keys[..], &arguments[..]].concat()).await
+    };
+    // What a new server was told before anybody looked for what the one before had acknowledged.
+    for n in 0..50 {
+        server.run::<String>(&["XADD", "tg1:{t:orders}:s", "7-*", "d", &format!("{{\"n\":{n}}}")]).await;
+    }
+    assert_eq!(verify("5-3").await, "7-50 0-0");
+    assert_eq!(verify("5-4").await, "-", "the marker is there already");
+}

@@ -34,10 +34,13 @@ if after == '0-0' and following[1] and info['entries-added'] > info['length'] th
   -- Nothing before, and something was removed: trimmed, and every reader sees that.
   return '-'
 end
-for _, entry in ipairs(following) do
-  local fields = entry[2]
-  if fields[3] == 'c' and fields[4] == '!lost' and string.match(fields[2], '^%S+') == after then
-    return '-'
+-- Another replica may have told of it: soon after the loss, or just now, behind what was published since.
+for _, entries in ipairs({following, redis.call('XREVRANGE', stream, '+', '(' .. after, 'COUNT', 64)}) do
+  for _, entry in ipairs(entries) do
+    local fields = entry[2]
+    if fields[3] == 'c' and fields[4] == '!lost' and string.match(fields[2], '^%S+') == after then
+      return '-'
+    end
   end
 end
 
