@@ -68,7 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
-    ("cli", &["app", "auth", "config", "connection", "defect", "model", "protocol", "telemetry"]),
+    ("cli", &["app", "auth", "config", "connection", "defect", "model", "protocol", "tasks", "telemetry"]),
 ];
 
 /// Crates that stay where they are at home, so that another one can take their place.

@@ -3,6 +3,7 @@
 pub mod bench;
 mod check;
 mod check_config;
+mod demo;
 mod greeting;
 mod healthcheck;
 mod http;
@@ -10,6 +11,7 @@ mod publish;
 mod serve;
 mod settings;
 mod socket;
+mod started;
 mod tail;
 mod token;
 
@@ -26,6 +28,7 @@ Examples:
   tickgate check-config --config a.toml tell all that is wrong, or what is in force
   tickgate serve --config a.toml        a replica for production
   tickgate check --config a.toml        does a running gateway do all that it should?
+  tickgate demo kill-a-replica          break it before your eyes, and count what is lost
 
 Settings come from the shipped defaults, a file, the environment
 (TICKGATE__SERVER__LISTEN), and flags; the later one counts. Every key:
@@ -55,6 +58,7 @@ enum Verb {
     Tail(tail::Args),
     Check(check::Args),
     Healthcheck(healthcheck::Args),
+    Demo(demo::Args),
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::Args),
 }
@@ -69,6 +73,7 @@ impl Verb {
             Self::Tail(args) => block_on(tail::run(args)),
             Self::Check(args) => block_on(check::run(args)),
             Self::Healthcheck(args) => block_on(healthcheck::run(args)),
+            Self::Demo(args) => block_on(demo::run(args)),
             Self::Bench(args) => bench::run(&args).map_err(|failure| Failure::new(failure.to_string())),
         }
     }

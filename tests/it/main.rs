@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod conformance;
 mod conformance_registry;
+mod demo;
 mod events;
 mod feeds;
 mod http_outcomes;

@@ -329,7 +329,10 @@ fn resolve(address: &str) -> Result<SocketAddr, Failure> {
 #[cfg(test)]
 mod tests {
     use super::{super::limit, *};
-    use crate::cli::bench::{plan::Rate, started::free_port, target::Kind};
+    use crate::cli::{
+        bench::{plan::Rate, target::Kind},
+        started::free_port,
+    };
 
     const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
 

@@ -16,7 +16,6 @@ mod publish;
 mod redis_publish;
 mod stage;
 mod stamp;
-mod started;
 mod tally;
 mod target;
 mod workloads;
@@ -111,7 +110,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::Said(format!("there is no workload {name}; --list prints them")));
     }
     if let Some(cpu) = args.load_cpu {
-        started::pin_self(cpu)?;
+        super::started::pin_self(cpu)?;
     }
     let target = match &args.target {
         Some(path) => Target::parse(&std::fs::read_to_string(path)?)?,

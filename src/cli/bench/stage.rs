@@ -9,12 +9,12 @@ use super::{
     Args, Failure,
     load::Access,
     observe::Processes,
-    started::{Spec, Started, free_port},
     target::Target,
     workloads::{Needs, Workload},
 };
 use crate::{
     auth::{self, NewToken, Rights},
+    cli::started::{Spec, Started, free_port},
     config::Secret,
     model::UserId,
 };

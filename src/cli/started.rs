@@ -1,14 +1,14 @@
-//! Processes that a benchmark starts: pinned to a core, with their output in a file, gone when the benchmark ends.
+//! Processes that a verb starts for itself: with their output in a file, pinned to a core where asked, gone when the verb
+//! ends. Never left behind.
 
 use std::{
     fs::File,
+    io,
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-
-use super::Failure;
 
 /// A process to start.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Started(Child);
 
 impl Started {
     /// Starts the process and waits until it accepts connections.
-    pub(super) fn start(spec: &Spec<'_>) -> Result<Self, Failure> {
+    pub(super) fn start(spec: &Spec<'_>) -> io::Result<Self> {
         let mut command = match spec.cpu {
             Some(cpu) => {
                 let mut command = Command::new("taskset");
@@ -44,14 +44,14 @@ impl Started {
         command.args(&spec.arguments).envs(spec.environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child =
-            command.spawn().map_err(|error| Failure::Said(format!("{} can't be started: {error}", spec.name)))?;
+            command.spawn().map_err(|error| io::Error::other(format!("{} can't be started: {error}", spec.name)))?;
         let mut started = Self(child);
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(&spec.address).is_err() {
             let ended = started.0.try_wait()?;
             if ended.is_some() || Instant::now() > end {
                 let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-                return Err(Failure::Said(format!("{} did not come up: {log}", spec.name)));
+                return Err(io::Error::other(format!("{} did not come up: {log}", spec.name)));
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
@@ -73,18 +73,18 @@ impl Drop for Started {
 }
 
 /// A port of the loopback interface that is free now.
-pub(super) fn free_port() -> Result<u16, Failure> {
+pub(super) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Keeps this process on one core.
-pub(super) fn pin_self(cpu: usize) -> Result<(), Failure> {
+pub(super) fn pin_self(cpu: usize) -> io::Result<()> {
     let pid = std::process::id().to_string();
     let status =
         Command::new("taskset").args(["-a", "-c", "-p", &cpu.to_string(), &pid]).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failure::Said(format!("taskset ended with {status}"))),
-        Err(error) => Err(Failure::Said(format!("taskset can't be started: {error}"))),
+        Ok(status) => Err(io::Error::other(format!("taskset ended with {status}"))),
+        Err(error) => Err(io::Error::other(format!("taskset can't be started: {error}"))),
     }
 }

@@ -1,0 +1,159 @@
+//! The processes of a demo: one Redis and three replicas, on free ports of loopback, with their files in a folder of their
+//! own. All of it is gone when the stage is dropped.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use crate::cli::{
+    Failure,
+    http::Call,
+    started::{Spec, Started, free_port},
+};
+
+pub(super) const REPLICAS: usize = 3;
+/// How long a replica may take until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is running.
+#[derive(Debug)]
+pub(super) struct Stage {
+    redis_server: PathBuf,
+    redis_port: u16,
+    redis: Option<Started>,
+    replicas: Vec<Option<Started>>,
+    /// Where clients connect.
+    pub listeners: Vec<String>,
+    /// Where publishers publish.
+    pub operations: Vec<String>,
+    pub secret: String,
+    pub api_key: String,
+    // Dropped last: the processes write into it.
+    dir: Dir,
+}
+
+/// A folder that goes with the demo.
+#[derive(Debug)]
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Stage {
+    /// Starts everything, and waits until each replica is ready.
+    pub(super) async fn set(redis_server: &Path) -> Result<Self, Failure> {
+        let dir = Dir(std::env::temp_dir().join(format!("tickgate-demo-{}", Uuid::new_v4().simple())));
+        std::fs::create_dir_all(&dir.0).map_err(|error| failed("a folder can't be made", &error))?;
+        let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let mut stage = Self {
+            redis_server: redis_server.to_owned(),
+            redis_port: port()?,
+            redis: None,
+            replicas: Vec::new(),
+            listeners: Vec::new(),
+            operations: Vec::new(),
+            secret: random(),
+            api_key: random(),
+            dir,
+        };
+        stage.start_redis()?;
+        for number in 1..=REPLICAS {
+            stage.start_replica(number)?;
+        }
+        for listener in &stage.listeners {
+            ready(listener).await?;
+        }
+        Ok(stage)
+    }
+
+    pub(super) const fn redis_port(&self) -> u16 {
+        self.redis_port
+    }
+
+    /// Starts Redis, or starts it again with the file that it left.
+    pub(super) fn start_redis(&mut self) -> Result<(), Failure> {
+        let (port, dir) = (self.redis_port.to_string(), self.dir.0.display().to_string());
+        let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", ""];
+        // What it acknowledged survives a kill, as in docs/operations.md.
+        let durable = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        let spec = Spec {
+            name: "redis",
+            program: &self.redis_server,
+            arguments: words.iter().chain(&durable).map(|word| (*word).to_owned()).collect(),
+            environment: Vec::new(),
+            cpu: None,
+            dir: &self.dir.0,
+            address: format!("127.0.0.1:{port}"),
+        };
+        let hint = "a demo wants redis-server: install it, or name it by --redis-server";
+        self.redis = Some(Started::start(&spec).map_err(|error| failed(hint, &error))?);
+        Ok(())
+    }
+
+    fn start_replica(&mut self, number: usize) -> Result<(), Failure> {
+        let (listener, operations) = (format!("127.0.0.1:{}", port()?), format!("127.0.0.1:{}", port()?));
+        let settings = [
+            ("SERVER__LISTEN", listener.clone()),
+            ("SERVER__OPS_LISTEN", operations.clone()),
+            ("REDIS__URL", format!("redis://127.0.0.1:{}", self.redis_port)),
+            ("AUTH__HS256_SECRETS", self.secret.clone()),
+            ("AUTH__API_KEYS", self.api_key.clone()),
+            // A thousand clients of a few users, from one address.
+            ("LIMITS__CONNECTIONS_PER_USER_MAX", "1000".into()),
+            ("FEEDS__SYNTHETIC__ENABLED", "off".into()),
+        ];
+        let program = std::env::current_exe().map_err(|error| failed("this program can't be found", &error))?;
+        let spec = Spec {
+            name: &format!("replica-{number}"),
+            program: &program,
+            arguments: vec!["serve".into(), "--development".into()],
+            environment: settings.map(|(key, value)| (format!("TICKGATE__{key}"), value)).to_vec(),
+            cpu: None,
+            dir: &self.dir.0,
+            address: listener.clone(),
+        };
+        self.replicas.push(Some(Started::start(&spec).map_err(|error| failed("a replica can't be started", &error))?));
+        self.listeners.push(listener);
+        self.operations.push(format!("http://{operations}"));
+        Ok(())
+    }
+
+    /// Ends a replica at once; its process id.
+    pub(super) fn kill_replica(&mut self, number: usize) -> Option<u32> {
+        self.replicas[number].take().map(|process| process.pid())
+    }
+
+    /// Ends Redis at once; its process id.
+    pub(super) fn kill_redis(&mut self) -> Option<u32> {
+        self.redis.take().map(|process| process.pid())
+    }
+}
+
+async fn ready(listener: &str) -> Result<(), Failure> {
+    let url = format!("http://{listener}/readyz");
+    let asked = async {
+        loop {
+            let call = Call { method: "GET", url: &url, api_key: None, body: String::new(), timeout: READY_TIMEOUT };
+            if call.send().await.is_ok_and(|(status, _)| status.is_success()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let late = |_| Failure::new(format!("a replica was not ready within {READY_TIMEOUT:?}"));
+    tokio::time::timeout(READY_TIMEOUT, asked).await.map_err(late)
+}
+
+fn port() -> Result<u16, Failure> {
+    free_port().map_err(|error| failed("there is no free port", &error))
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(format!("{what}: {error}"))
+}
