@@ -46,6 +46,12 @@ pattern = "bulk"
 class = "reliable"
 retain_max = 10000
 
+[[topics]]
+pattern = "replicated"
+class = "reliable"
+retain_max = 10000
+wait_replicas = 1
+
 [[profiles]]
 name = "chaos"
 path = "/ws/chaos"
@@ -61,6 +67,7 @@ channels = [
     { name = "system_log" },
     { name = "brief" },
     { name = "bulk" },
+    { name = "replicated" },
 ]
 "#;
 
@@ -94,7 +101,12 @@ const ARGUMENTS: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec",
 
 /// A server whose acknowledged writes survive a kill.
 pub fn durable() -> RedisServer {
-    tokio::task::block_in_place(|| RedisServer::start_with(ARGUMENTS))
+    server(ARGUMENTS)
+}
+
+/// A server with these arguments.
+pub fn server(arguments: &[&str]) -> RedisServer {
+    tokio::task::block_in_place(|| RedisServer::start_with(arguments))
 }
 
 pub fn users() -> Vec<Arc<str>> {

@@ -6,17 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use crate::{
-    cast,
     dice::Dice,
     follower::Order,
+    redis_line::{loaded, rewritten, say},
     stage::{self, Stage},
+    standby::Standby,
     support::{
         proxy::{Proxy, Weather},
         redis::RedisServer,
@@ -284,96 +281,21 @@ async fn load_slowly(redis: &mut RedisServer) -> Instant {
 
 /// Another server takes over. `lag`: how long it had heard nothing of the one before, which then is lost.
 async fn fail_over(stage: &Stage, redis: &mut RedisServer, lag: Option<Duration>) -> Instant {
-    let replication = Proxy::start(redis.port()).await;
-    let standby = cast::durable();
-    say(standby.port(), &format!("REPLICAOF 127.0.0.1 {}", replication.address.port())).await;
-    told(standby.port(), "INFO replication", |info| info.contains("master_link_status:up")).await;
-    rewritten(standby.port()).await;
-    let began;
+    let standby = Standby::of(redis).await;
     match lag {
         Some(lag) => {
-            replication.set(Weather::BlackHole);
+            standby.fall_behind();
             sleep(lag).await;
-            began = Instant::now();
-            redis.kill();
-            say(standby.port(), "REPLICAOF NO ONE").await;
+            let began = Instant::now();
+            standby.take_over_from_the_dead(stage, redis).await;
+            began
         }
         None => {
-            began = Instant::now();
-            say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
-            let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
-            told(standby.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
-            say(standby.port(), "REPLICAOF NO ONE").await;
-            // Whoever still speaks to the old one gets READONLY.
-            say(redis.port(), &format!("REPLICAOF 127.0.0.1 {}", standby.port())).await;
-            say(redis.port(), "CLIENT UNPAUSE").await;
-            sleep(Duration::from_millis(300)).await;
+            let began = Instant::now();
+            standby.take_over(stage, redis).await;
+            began
         }
     }
-    for place in &stage.places {
-        place.to_redis.retarget(standby.port());
-        if lag.is_some() {
-            place.to_redis.change_old(Weather::Refuse);
-        }
-    }
-    let mut old = std::mem::replace(redis, standby);
-    if lag.is_none() {
-        // Long enough for every replica to notice by itself that its server was demoted.
-        sleep(Duration::from_millis(1_500)).await;
-        old.kill();
-    }
-    began
-}
-
-fn offset(info: &str, field: &str) -> Option<u64> {
-    info.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
-}
-
-async fn loaded(port: u16) {
-    told(port, "INFO persistence", |info| info.contains("\nloading:0")).await;
-}
-
-/// Waits until everything is in the append-only file.
-async fn rewritten(port: u16) {
-    let done = |info: &str| {
-        ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0", "aof_enabled:1"]
-            .iter()
-            .all(|field| info.contains(field))
-    };
-    told(port, "INFO persistence", done).await;
-}
-
-/// Says one line to Redis and waits for its answer.
-pub async fn say(port: u16, line: &str) {
-    let said = answer(port, line).await;
-    assert!(!said.starts_with('-'), "{line}: {said}");
-}
-
-/// Asks until the answer is as it should be.
-async fn told(port: u16, line: &str, is: impl Fn(&str) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is(&answer(port, line).await) {
-        assert!(Instant::now() < deadline, "redis does not come that far: {line}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// The answer to one line: all that comes at once.
-async fn answer(port: u16, line: &str) -> String {
-    let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(format!("{line}\r\n").as_bytes()).await?;
-        let mut answer = vec![0; 64 * 1024];
-        let mut count = stream.read(&mut answer).await?;
-        // A bulk answer begins with its length.
-        if answer.first() == Some(&b'$') {
-            while !answer[..count].ends_with(b"\r\n") || count < 16 {
-                count += stream.read(&mut answer[count..]).await?;
-            }
-        }
-        std::io::Result::Ok(String::from_utf8_lossy(&answer[..count]).into_owned())
-    };
-    exchange.await.unwrap_or_default()
 }
 
 fn blocking<R>(act: impl FnOnce() -> R) -> R {

@@ -1,7 +1,7 @@
 //! A client that never gives up: it follows its channels, comes back on any replica by the rule of the close codes, and
 //! writes down what it hears. Never more clever than the documents ask of a client.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
@@ -60,6 +60,8 @@ pub struct Follower {
     /// Takes as little from the network as the kernel lets it, so that not reading is noticed.
     pub small_buffers: bool,
     pub session: Option<String>,
+    /// The channels that were told of the last gap.
+    pub told: HashSet<String>,
     /// The replica that it tries first.
     pub prefers: Option<usize>,
 }
@@ -324,12 +326,15 @@ impl Follower {
             before: id_of(&message["before"]),
             reason: message["reason"].as_str().unwrap_or_default().to_owned(),
         };
+        // The channels of one stream are told one after the other; one channel is told of each loss.
         let mut diary = self.diary.lock();
-        // The channels of one stream are told one after the other.
-        let told = diary.streams.get(&stream).and_then(|heard| heard.last()).is_some_and(|(_, last)| *last == heard);
-        if !told {
-            diary.hear(&stream, heard);
+        let is_last = diary.streams.get(&stream).and_then(|heard| heard.last()).is_some_and(|(_, last)| *last == heard);
+        let channel = message["channel"].to_string();
+        if is_last && self.told.insert(channel.clone()) {
+            return;
         }
+        self.told = HashSet::from([channel]);
+        diary.hear(&stream, heard);
     }
 
     fn stream_of(&self, channel: &Value) -> Option<Stream> {

@@ -15,13 +15,17 @@ mod follower;
 mod gateway;
 mod http;
 mod judge;
+mod ordeal;
 mod publisher;
 mod record;
+mod redis_line;
 mod scenarios;
+mod settings;
 mod sight;
 mod specials;
 mod stage;
-mod suite;
+mod standby;
+
 #[path = "../it/support/mod.rs"]
 mod support;
 mod verdict;

@@ -61,24 +61,7 @@ impl Traffic {
 
     /// The same by one of these replicas; by any that there is when none is named.
     pub async fn publish_by(&self, named: &[SocketAddr], channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let body = json!({
-            "channel": channel.name,
-            "user": channel.user.as_deref(),
-            "msg_id": format!("m{number}"),
-            "data": {
-                "type": "event",
-                "number": number,
-                "user": channel.user.as_deref(),
-                "stream": &*channel.stream.0,
-                "padding": "x".repeat(padding),
-            },
-        });
-        let mut body = body;
-        if channel.user.is_none() {
-            body.as_object_mut().expect("an object").remove("user");
-        }
-        let body = body.to_string();
+        let (number, body) = self.next(channel, padding);
         let began = Instant::now();
         while began.elapsed() < GIVE_UP_AFTER {
             let replica = {
@@ -94,6 +77,38 @@ impl Traffic {
         }
         self.ledger.lock().given_up += 1;
         false
+    }
+
+    /// One attempt for one publication.
+    pub async fn attempt(&self, channel: &Channel, padding: usize, dice: &mut Dice) {
+        let (number, body) = self.next(channel, padding);
+        let replica = {
+            let replicas = self.replicas.read();
+            replicas[dice.below(replicas.len())]
+        };
+        let request = Request { method: "POST", path: "/api/v1/publish", body };
+        self.take_answer(channel, number, http::send(replica, &request).await);
+    }
+
+    /// The next publication: its number, and how it is sent.
+    fn next(&self, channel: &Channel, padding: usize) -> (u64, String) {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut body = json!({
+            "channel": channel.name,
+            "user": channel.user.as_deref(),
+            "msg_id": format!("m{number}"),
+            "data": {
+                "type": "event",
+                "number": number,
+                "user": channel.user.as_deref(),
+                "stream": &*channel.stream.0,
+                "padding": "x".repeat(padding),
+            },
+        });
+        if channel.user.is_none() {
+            body.as_object_mut().expect("an object").remove("user");
+        }
+        (number, body.to_string())
     }
 
     fn take_answer(&self, channel: &Channel, number: u64, answer: Result<http::Answer, String>) -> bool {

@@ -12,11 +12,12 @@ use tickgate::model::Class;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    cast::Casting,
+    cast::{self, Casting},
     dice::Dice,
-    faults::{roll_back, say},
+    faults::roll_back,
     follower::Order,
     record::{Channel, SharedDiary},
+    redis_line::say,
     sight::{connected, counts_are},
     stage::Stage,
     support::proxy::Weather,
@@ -37,7 +38,7 @@ struct Scene {
 impl Scene {
     /// Quiet topics are not compared, so that nothing heals by that alone.
     async fn set(defect: Option<&str>) -> Self {
-        let stage = Stage::set(defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
+        let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
         let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
         let (diary, orders) = stage.seat(Casting { only: Some(0), ..casting(&channel, "listener") }, &mut dice);
         connected(&stage).await;
@@ -62,6 +63,11 @@ impl Scene {
     /// What is wrong in the end.
     async fn judged(&self) -> Vec<String> {
         let mut wrong: Vec<_> = self.arrived().await.err().into_iter().collect();
+        // What was lost may still be on its way to be told.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while wrong.is_empty() && !self.stage.judge().is_empty() && Instant::now() < deadline {
+            sleep(Duration::from_millis(100)).await;
+        }
         wrong.extend(self.stage.judge());
         wrong
     }
@@ -116,7 +122,7 @@ async fn joined(defect: Option<&str>) -> Vec<String> {
 
 /// A replica is killed while a user has all the connections allowed on it: the slots have to come back in time.
 async fn slots_freed(defect: Option<&str>) -> Vec<String> {
-    let stage = Stage::set(defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
+    let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
     let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
     let mut seats = Vec::new();
     for name in ["one", "two", "three"] {

@@ -2,6 +2,7 @@
 //! never injects a fault by itself.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -68,8 +69,8 @@ pub struct Client {
 }
 
 impl Stage {
-    /// A durable Redis and three replicas, without clients or traffic.
-    pub async fn set(defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
+    /// A Redis and three replicas, without clients or traffic.
+    pub async fn set(redis: RedisServer, defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables: Vec<_> = variables.iter().map(owned).collect();
         // Only debug builds look for it.
@@ -77,7 +78,6 @@ impl Stage {
         let dir = TempDir::with_prefix("tickgate-chaos-").expect("a temporary directory");
         let settings = dir.path().join("tickgate.toml");
         std::fs::write(&settings, cast::SETTINGS).expect("the settings");
-        let redis = cast::durable();
         let mut places = Vec::new();
         for number in 0..REPLICAS {
             let to_redis = Proxy::start(redis.port()).await;
@@ -171,6 +171,7 @@ impl Stage {
             dice: dice.fork(),
             small_buffers: casting.small_buffers,
             session: None,
+            told: HashSet::new(),
             prefers: casting.prefers,
         };
         self.tasks.spawn("client", follower.run(self.tasks.stop()));

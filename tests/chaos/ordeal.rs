@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::{
+    cast,
     dice::Dice,
     faults::{self, Effect, Fault, Target},
     figures::Figures,
@@ -39,7 +40,12 @@ async fn never_silently_wrong() {
     let seconds = number_from("TICKGATE_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
     eprintln!("chaos: seed {seed}, {seconds} s");
     let mut run = Run::begin(seed).await;
-    run.each_alone().await;
+    // A longer run has time for each fault by itself, over and over, before all of them meet.
+    let is_long = seconds > SECONDS_DEFAULT;
+    run.each_alone(is_long).await;
+    while is_long && run.begun.elapsed() < Duration::from_secs(seconds) * 6 / 10 {
+        run.each_alone(is_long).await;
+    }
     run.specials().await;
     eprintln!("{:>6.1} s  all at random", run.begun.elapsed().as_secs_f64());
     run.all_at_random(run.begun + Duration::from_secs(seconds.saturating_sub(END_SECONDS))).await;
@@ -82,7 +88,7 @@ impl Run {
     async fn begin(seed: u64) -> Self {
         let begun = Instant::now();
         let mut dice = Dice::new(seed);
-        let stage = Stage::set(None, &[]).await;
+        let stage = Stage::set(cast::durable(), None, &[]).await;
         stage.seat_audience(&mut dice);
         connected(&stage).await;
         stage.start_traffic(4, &mut dice);
@@ -109,9 +115,9 @@ impl Run {
         }
     }
 
-    /// Each fault once. What happens to clients happens while something happens to Redis or a replica: neither may have
-    /// them told of a loss; otherwise there is nothing else meanwhile.
-    async fn each_alone(&mut self) {
+    /// Each fault once. What happens to clients happens while something happens to Redis or a replica, unless it is to
+    /// be `strictly` alone: neither may have them told of a loss. Otherwise there is nothing else meanwhile.
+    async fn each_alone(&mut self, strictly: bool) {
         let mut order = self.kinds.clone();
         for at in (1..order.len()).rev() {
             order.swap(at, self.dice.below(at + 1));
@@ -119,7 +125,7 @@ impl Run {
         let (mut of_clients, others): (Vec<_>, Vec<_>) =
             order.into_iter().partition(|fault| fault.target() == Target::Client);
         for fault in others {
-            let fits = fault.effect() == Effect::Nothing && fault != Fault::ReplicaDrained;
+            let fits = !strictly && fault.effect() == Effect::Nothing && fault != Fault::ReplicaDrained;
             self.alone(fault, of_clients.pop_if(|_| fits)).await;
         }
         for fault in of_clients {
@@ -132,28 +138,27 @@ impl Run {
         let links = links(&self.stage).await;
         let watch = Arc::new(Mutex::new(None));
         let mut other_dice = self.dice.fork();
-        let (injected, other) = {
-            let watching = watch_links(Arc::clone(&self.stage), links, Arc::clone(&watch));
-            let inject = async {
-                let inject = faults::inject(&self.stage, fault, &mut self.dice);
-                tokio::pin!(inject);
-                tokio::select! {
-                    injected = &mut inject => injected,
-                    () = watching => inject.await,
-                }
-            };
-            let inject_other = async {
-                match of_clients {
-                    Some(other) => Some(faults::inject(&self.stage, other, &mut other_dice).await),
-                    None => None,
-                }
-            };
-            tokio::join!(inject, inject_other)
-        };
         let text = of_clients.map_or(fault.text().into(), |other| format!("{}, {}", fault.text(), other.text()));
-        let over = injected.over.max(other.map_or(injected.over, |other| other.over));
-        let began = injected.began.min(other.map_or(injected.began, |other| other.began));
-        let healed = self.converge(&text, over).await;
+        let (injected, began, healed) = {
+            let watching = watch_links(Arc::clone(&self.stage), links, Arc::clone(&watch));
+            let whole = async {
+                let inject_other = async {
+                    match of_clients {
+                        Some(other) => Some(faults::inject(&self.stage, other, &mut other_dice).await),
+                        None => None,
+                    }
+                };
+                let (injected, other) = tokio::join!(faults::inject(&self.stage, fault, &mut self.dice), inject_other);
+                let over = injected.over.max(other.map_or(injected.over, |other| other.over));
+                let began = injected.began.min(other.map_or(injected.began, |other| other.began));
+                (injected, began, self.converge(&text, over).await)
+            };
+            tokio::pin!(whole);
+            tokio::select! {
+                done = &mut whole => done,
+                () = watching => whole.await,
+            }
+        };
         let told = self.stage.total(|diary| diary.gaps()) - gaps;
         if fault.effect() == Effect::Nothing {
             let new = self.stage.gaps_since(began);
@@ -241,7 +246,14 @@ impl Run {
         if let Err(who) = self.stage.converged(Instant::now() - Duration::from_secs(600), CONVERGENCE_MAX).await {
             self.violations.push(format!("after the last publication: {who}"));
         }
-        self.violations.extend(self.stage.judge());
+        // What the last fault lost may still be on its way to be told.
+        let deadline = over + 2 * CONVERGENCE_MAX;
+        let mut wrong = self.stage.judge();
+        while !wrong.is_empty() && Instant::now() < deadline {
+            sleep(Duration::from_millis(200)).await;
+            wrong = self.stage.judge();
+        }
+        self.violations.extend(wrong);
         for (number, place) in self.stage.places.iter().enumerate() {
             if place.process.lock().await.has_ended() {
                 self.violations.push(format!("replica {number} ended by itself"));
@@ -356,7 +368,8 @@ impl Run {
     }
 }
 
-fn target_dir() -> PathBuf {
+/// Where figures and the logs of failed runs go.
+pub fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos")
 }
 

@@ -1,0 +1,71 @@
+//! A Redis that follows another one, and takes over from it: in good order, or behind and for good. Never chooses when.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::{
+    cast,
+    redis_line::{answer, rewritten, say, told},
+    stage::Stage,
+    support::{
+        proxy::{Proxy, Weather},
+        redis::RedisServer,
+    },
+};
+
+pub struct Standby {
+    server: RedisServer,
+    /// Between the two.
+    replication: Proxy,
+}
+
+impl Standby {
+    /// Follows the server, and has all of it.
+    pub async fn of(redis: &RedisServer) -> Self {
+        let replication = Proxy::start(redis.port()).await;
+        let server = cast::durable();
+        say(server.port(), &format!("REPLICAOF 127.0.0.1 {}", replication.address.port())).await;
+        told(server.port(), "INFO replication", |info| info.contains("master_link_status:up")).await;
+        rewritten(server.port()).await;
+        Self { server, replication }
+    }
+
+    /// Hears nothing from now on.
+    pub fn fall_behind(&self) {
+        self.replication.set(Weather::BlackHole);
+    }
+
+    /// The other one is killed, and what this one has not heard is lost.
+    pub async fn take_over_from_the_dead(self, stage: &Stage, redis: &mut RedisServer) {
+        redis.kill();
+        say(self.server.port(), "REPLICAOF NO ONE").await;
+        for place in &stage.places {
+            place.to_redis.retarget(self.server.port());
+            place.to_redis.change_old(Weather::Refuse);
+        }
+        *redis = self.server;
+    }
+
+    /// Both agree before the roles change: nothing is lost, and whoever still speaks to the old one gets READONLY.
+    pub async fn take_over(self, stage: &Stage, redis: &mut RedisServer) {
+        say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
+        let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
+        told(self.server.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
+        say(self.server.port(), "REPLICAOF NO ONE").await;
+        say(redis.port(), &format!("REPLICAOF 127.0.0.1 {}", self.server.port())).await;
+        say(redis.port(), "CLIENT UNPAUSE").await;
+        sleep(Duration::from_millis(300)).await;
+        for place in &stage.places {
+            place.to_redis.retarget(self.server.port());
+        }
+        let mut old = std::mem::replace(redis, self.server);
+        // Long enough for every replica to notice by itself that its server was demoted.
+        sleep(Duration::from_millis(1_500)).await;
+        old.kill();
+    }
+}
+
+fn offset(info: &str, field: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
+}
