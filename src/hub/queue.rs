@@ -220,10 +220,17 @@ impl Queue {
         let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
         let hole = hole && !defect::is(Defect::NoHoleCheck);
         if hole || (over && class == Class::Reliable) {
-            slot.stage = Stage::Lagging;
-            self.lagging += 1;
+            self.stage(id, Stage::Lagging);
             return Offered::Lags;
         }
+        if class == Class::State && over && batch.has_ids() && !self.fits_in_place(id, batch, limits) {
+            // Room for the values of all subscriptions may be too much to ask: the newest is at hand when there is some.
+            self.public.retain(|item| !item.is_value_of(id));
+            self.recount();
+            self.stage(id, Stage::Lagging);
+            return Offered::Lags;
+        }
+        let slot = &mut self.slots[at].1;
         slot.queued = batch.last;
         if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
@@ -234,6 +241,12 @@ impl Queue {
 
     fn over(&self, batch: &Batch, limits: QueueLimits) -> bool {
         self.messages + batch.count as usize > limits.messages_max || self.bytes + batch.bytes.len() > limits.bytes_max
+    }
+
+    /// Whether a value fits in bytes once it has taken the place of those of its subscription that wait.
+    fn fits_in_place(&self, id: SlotId, batch: &Batch, limits: QueueLimits) -> bool {
+        let given_up: usize = self.public.iter().filter(|item| item.is_value_of(id)).map(Item::batch_bytes).sum();
+        self.bytes - given_up + batch.bytes.len() <= limits.bytes_max
     }
 
     fn add(&mut self, slot: SlotId, batch: Arc<Batch>, urgent: bool) {
@@ -260,7 +273,7 @@ impl Queue {
         }
         self.bytes += batch.bytes.len();
         // One waiting value per subscription is bounded by the number of subscriptions, so it does not count
-        // towards the messages that may wait.
+        // towards the messages that may wait; its bytes do.
         self.public.insert(first, Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
         if skipped == 0 { Offered::Queued } else { Offered::Conflated(skipped) }
     }

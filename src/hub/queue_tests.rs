@@ -491,3 +491,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn values_are_bounded_in_bytes_too() {
+    let mut queue = Queue { blocked: true, ..Queue::default() };
+    let one = batch("a", 1, 1).bytes.len();
+    let limits = QueueLimits { messages_max: 4, bytes_max: one * 5 / 2 };
+    let slots: Vec<_> = ["a", "b", "c"].map(|name| (name, live(&mut queue, Class::State, name, 0))).into();
+    for seq in 1..=9 {
+        for (name, slot) in &slots {
+            queue.offer(*slot, &batch(name, seq, seq), limits);
+            assert!(queue.bytes() <= limits.bytes_max, "{} bytes", queue.bytes());
+        }
+    }
+    // Two fit; the third is brought by its connection when there is room.
+    assert_eq!(queue.lagging(), Some((slots[2].1, id(0))));
+    assert_eq!(seen(&drain(&mut queue)), ["a9+8", "b9+8"]);
+    let ticket = queue.joining(slots[2].1).unwrap();
+    assert!(queue.may_join(slots[2].1, ticket));
+    queue.catch_up(slots[2].1, batch("c", 9, 9));
+    queue.joined(slots[2].1);
+    assert_eq!(seen(&drain(&mut queue)), ["c9"]);
+}

@@ -41,6 +41,14 @@ impl Item {
         }
     }
 
+    /// Bytes of the batch that waits with it.
+    pub(super) fn batch_bytes(&self) -> usize {
+        match self {
+            Self::Batch { batch, .. } | Self::Newest { batch, .. } => batch.bytes.len(),
+            Self::Frame(_) | Self::Dropped { .. } => 0,
+        }
+    }
+
     /// Whether a newer value of the subscription takes its place.
     pub(super) fn is_value_of(&self, id: SlotId) -> bool {
         match self {
