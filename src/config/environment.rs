@@ -17,8 +17,8 @@ pub fn deliberate_defect() -> Option<String> {
 /// Begins every variable that sets a key; `__` stands for the dot.
 pub(super) const PREFIX: &str = "TICKGATE__";
 
-/// The names that the replaced servers used, and the keys they set. Times are plain seconds.
-pub const SEED_NAMES: [(&str, &str); 4] = [
+/// Short names of what is set most, and the keys that they set. Times are plain seconds.
+pub const SHORT_NAMES: [(&str, &str); 4] = [
     ("WS_HEARTBEAT_INTERVAL", "session.heartbeat_interval"),
     ("WS_MAX_CONNECTIONS_PER_USER", "limits.connections_per_user_max"),
     ("WS_MESSAGE_QUEUE_SIZE", "limits.outbox_messages_max"),
@@ -29,7 +29,9 @@ pub const SEED_NAMES: [(&str, &str); 4] = [
 pub(super) fn of_process() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| name == FILE || name.starts_with(PREFIX) || SEED_NAMES.iter().any(|(seed, _)| seed == name))
+        .filter(|(name, _)| {
+            name == FILE || name.starts_with(PREFIX) || SHORT_NAMES.iter().any(|(short, _)| short == name)
+        })
         .collect()
 }
 
@@ -44,7 +46,7 @@ pub(super) fn name_of(key: &str) -> String {
 }
 
 /// A value as the key takes it: plain seconds get their unit.
-pub(super) fn seed_value(key: &str, value: &str) -> String {
+pub(super) fn short_value(key: &str, value: &str) -> String {
     let is_time = key.starts_with("session.");
     if is_time && value.bytes().all(|b| b.is_ascii_digit()) { format!("{value}s") } else { value.into() }
 }

@@ -132,10 +132,10 @@ impl Layers {
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
-        // The seeds' names first, so that a `TICKGATE__` variable counts more.
-        for (name, key) in environment::SEED_NAMES {
+        // The short names first, so that a `TICKGATE__` variable counts more.
+        for (name, key) in environment::SHORT_NAMES {
             if let Some((_, value)) = variables.iter().find(|(variable, value)| variable == name && !value.is_empty()) {
-                self.text(name, key, &environment::seed_value(key, value));
+                self.text(name, key, &environment::short_value(key, value));
             }
         }
         for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {

@@ -9,7 +9,7 @@ use super::{Problems, raw, value::Section};
 pub struct Limits {
     /// Open connections of this replica.
     pub connections_max: usize,
-    /// Per user over all replicas (seed 002: 5).
+    /// Per user over all replicas; `WS_MAX_CONNECTIONS_PER_USER` sets it.
     pub connections_per_user_max: u32,
     pub over_limit: OverLimit,
     /// Open connections of one address on this replica. 0: no limit.
@@ -32,7 +32,7 @@ pub struct Limits {
     /// Invalid messages within a minute that close the connection.
     pub invalid_messages_max: u32,
     pub subscriptions_max: usize,
-    /// Messages an outbox holds before the class's policy acts (seed 002: 100).
+    /// Messages an outbox holds before the class's policy acts; `WS_MESSAGE_QUEUE_SIZE` sets it.
     pub outbox_messages_max: usize,
     pub outbox_bytes_max: usize,
     /// Entries one resume may fetch from a stream.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use auth::{Algorithm, Auth, Jwks, PublicKey};
 pub use effective::Effective;
-pub use environment::SEED_NAMES;
+pub use environment::SHORT_NAMES;
 #[cfg(debug_assertions)]
 pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};

@@ -22,7 +22,7 @@ pub struct Profile {
     pub channels: Vec<Channel>,
     /// Topic that `command` messages are stored in, may hold `{param}`; `None`: no commands here.
     pub commands_topic: Option<String>,
-    /// Channel name prefixes that the seeds' `subscribe_symbol`, `subscribe_ticker` … stand for.
+    /// Channel name prefixes that the commands `subscribe_symbol`, `subscribe_ticker` … stand for.
     pub symbol_verbs: Vec<SymbolVerb>,
 }
 
@@ -31,7 +31,7 @@ pub struct Profile {
 pub enum Dialect {
     /// JSON commands and pushes.
     Json,
-    /// `SocketMessage` envelopes of producers (seeds 000 and 001).
+    /// `SocketMessage` envelopes of producers, as on `/ws/ingest`.
     Envelope,
     /// Server-Sent Events: the JSON pushes, one way.
     EventStream,

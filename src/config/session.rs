@@ -7,19 +7,19 @@ use super::{Problems, raw, value::Section};
 /// Life of connections and sessions.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Silence after which a heartbeat and a ping are sent (seeds: 30 s).
+    /// Silence after which a heartbeat and a ping are sent; `WS_HEARTBEAT_INTERVAL` sets it.
     pub heartbeat_interval: Duration,
     /// A client that answers neither within this time after the ping is closed (4101).
     pub heartbeat_timeout: Duration,
     /// A socket that takes nothing for so long is closed (4102).
     pub write_timeout: Duration,
-    /// How long a session can be resumed (seed 002: 60 s).
+    /// How long a session can be resumed; `WS_RECONNECT_TIMEOUT` sets it.
     pub resume_ttl: Duration,
     /// Connections older than this are asked to reconnect (4104); 0: never.
     pub age_max: Duration,
     /// Lease of a replica: after a kill its sessions are swept this much later.
     pub replica_ttl: Duration,
-    /// Lease of a session in its user's set (seed 004's stale age: 300 s).
+    /// Lease of a session in its user's set: who does not renew it counts no more.
     pub session_ttl: Duration,
 }
 

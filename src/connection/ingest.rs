@@ -1,4 +1,4 @@
-//! The envelope dialect (seeds 000 and 001): what producers send is stored and published, then acknowledged. A message is
+//! The envelope dialect of producers: what producers send is stored and published, then acknowledged. A message is
 //! acknowledged only when all that it goes to has it.
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +19,7 @@ use crate::{
     session::Fault,
 };
 
-/// How the gateway names itself in envelopes (seed 000).
+/// How the gateway names itself in envelopes: their `source`.
 const SOURCE: &str = "server";
 const EVENTS_TOPIC: &str = "ingest_events";
 const LOGS_TOPIC: &str = "logs";

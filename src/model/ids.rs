@@ -20,7 +20,7 @@ fn checked(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, Inval
     Ok(text.into())
 }
 
-/// Who a token speaks for: its `sub`, or `user_id` as in seed 003. 1 to 128 bytes, no control characters.
+/// Who a token speaks for: its `sub`, or `user_id` where a token has no `sub`. 1 to 128 bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 

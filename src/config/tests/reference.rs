@@ -41,14 +41,14 @@ fn the_reference_lists_every_key_with_its_default() {
     let known = keys();
     for row in docs.lines().filter_map(|line| line.strip_prefix("| `")) {
         let name = row.split('`').next().unwrap();
-        let seed = SEED_NAMES.iter().any(|(seed, _)| *seed == name);
+        let short = SHORT_NAMES.iter().any(|(short, _)| *short == name);
         assert!(
-            !name.contains('.') || seed || known.iter().any(|key| key == name),
+            !name.contains('.') || short || known.iter().any(|key| key == name),
             "unknown key in the reference: {name}"
         );
     }
-    for (seed, key) in SEED_NAMES {
-        assert!(docs.contains(&format!("| `{seed}` | `{key}` |")), "{seed}");
+    for (short, key) in SHORT_NAMES {
+        assert!(docs.contains(&format!("| `{short}` | `{key}` |")), "{short}");
     }
     let entries =
         [lists::fields_of::<raw::Profile>(), lists::fields_of::<raw::Channel>(), lists::fields_of::<raw::Topic>()];
