@@ -130,7 +130,9 @@ impl Memory {
         let now = Instant::now();
         let mut state = self.0.state.lock();
         state.revocations.retain(|_, revocation| revocation.ends > now);
-        state.revocations.insert(user.clone(), Revocation { issued_max, ends: now + ttl });
+        // A later call never shortens an earlier one.
+        let ends = state.revocations.get(user).map_or(now + ttl, |earlier| earlier.ends.max(now + ttl));
+        state.revocations.insert(user.clone(), Revocation { issued_max, ends });
         drop(state);
         self.deliver(Control::CloseUser {
             user: user.to_string(),

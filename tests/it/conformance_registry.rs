@@ -213,6 +213,7 @@ over_both! {
     a_record_outlives_its_connection_by_the_resume_window => records;
     a_ticket_is_good_once => tickets;
     revoked_tokens_stay_out => revokes;
+    a_later_revocation_never_shortens_an_earlier_one => revokes_twice;
     the_operator_sees_who_is_connected => views;
 }
 
@@ -326,6 +327,27 @@ async fn tickets(seat: Seat) {
     seat.registry.put_ticket("short", "token", Duration::from_millis(20)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(40)).await;
     assert_eq!(seat.registry.take_ticket("short").await.unwrap(), None, "a ticket ends");
+}
+
+async fn revokes_twice(seat: Seat) {
+    let (alice, brief) = (UserId::new("alice").unwrap(), Duration::from_millis(30));
+    let verdict = async |user: &UserId| {
+        let admission = Admission {
+            user: user.clone(),
+            session: SessionId::random(),
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at: Some(1),
+        };
+        seat.registry.admit(&admission).await.unwrap()
+    };
+    seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
+    seat.registry.revoke(&alice, brief).await.unwrap();
+    // Another user's brief one, made later, is over first.
+    let bob = UserId::new("bob").unwrap();
+    seat.registry.revoke(&bob, brief).await.unwrap();
+    eventually("the brief one to be over", async || (verdict(&bob).await != Verdict::Revoked).then_some(())).await;
+    assert_eq!(verdict(&alice).await, Verdict::Revoked);
 }
 
 async fn revokes(mut seat: Seat) {
