@@ -35,6 +35,8 @@ pub(super) struct Endpoint {
 
 /// A client that is let in.
 pub(super) struct Admitted {
+    /// When it came.
+    pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
     pub(super) session: SessionId,
     /// What it had subscribed before, when it resumes.
@@ -86,7 +88,8 @@ impl Endpoint {
         address: IpAddr,
     ) -> Result<Admitted, Refused> {
         let gateway = &self.gateway;
-        let permit = gateway.addresses.admit(address, Instant::now()).map_err(|refused| {
+        let since = Instant::now();
+        let permit = gateway.addresses.admit(address, since).map_err(|refused| {
             gateway.metrics.rate_limited_total.of(RateScope::Address).inc();
             let (code, outcome) = match refused.by {
                 RefusedBy::Rate => (CloseCode::RateLimited, Outcome::RateLimited),
@@ -112,7 +115,7 @@ impl Endpoint {
         if let Some(identity) = &identity {
             self.admit_user(identity, session).await?;
         }
-        Ok(Admitted { identity, session, resumed, deferred, permit })
+        Ok(Admitted { since, identity, session, resumed, deferred, permit })
     }
 
     /// Who comes, and whether its token is still to come by message.

@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -163,12 +163,14 @@ struct Reader {
     subscriptions: Subscriptions,
     /// Cursors that each piece of the stream must tell.
     counted: usize,
+    /// When it came.
+    since: Instant,
     _permit: super::address::Permit,
 }
 
 impl Reader {
     fn new(endpoint: Endpoint, admitted: Admitted) -> Self {
-        let Admitted { identity, session: id, permit, .. } = admitted;
+        let Admitted { since, identity, session: id, permit, .. } = admitted;
         let gateway = &endpoint.gateway;
         let now_ms = gateway.clock.now_ms();
         let outbox = Outbox::new(Socket::Body(futures_util::task::AtomicWaker::new()), gateway.outboxes.clone());
@@ -186,7 +188,7 @@ impl Reader {
         let limits = &gateway.config.limits;
         let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
         let subscriptions = Subscriptions::new(FormKind::EventStream, replay);
-        Self { endpoint, link, session, subscriptions, counted: 0, _permit: permit }
+        Self { endpoint, link, session, subscriptions, counted: 0, since, _permit: permit }
     }
 
     /// What the channels stand for. Cursors belong to those that have one, in the same order.
@@ -221,7 +223,7 @@ impl Reader {
 
     async fn run(mut self, wanted: Vec<Wanted>, refused: Vec<Refused>) {
         let gateway = self.endpoint.gateway.clone();
-        gateway.links.add(&self.link);
+        gateway.links.add(&self.link, self.since);
         self.endpoint.gauge.inc();
         gateway.registry.opened(super::upgrade::info(&self.link, &gateway.replica, &self.endpoint.profile.name));
         gateway.wheel.add(&self.link, 1_000);

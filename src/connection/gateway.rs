@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     address::AddressLimits,
-    link::{Clock, Link, Links, Wheel},
+    link::{self, Clock, Links, Wheel},
     pulse::Beats,
 };
 use crate::{
@@ -21,9 +21,8 @@ use crate::{
     backplane::Backplane,
     config::Config,
     hub::{Hub, Shared},
-    metrics::{Disconnect, Metrics},
+    metrics::Metrics,
     model::{ReplicaId, SessionId, UserId},
-    protocol::code::CloseCode,
     publisher::Publisher,
     registry::{Control, Registry},
     session::{Bucket, Rules},
@@ -84,24 +83,11 @@ pub fn on_control(links: &Links, control: &Control) {
     match control {
         Control::Close { session, code, reason } => {
             if let Some(link) = SessionId::parse(session).and_then(|session| links.get(session)) {
-                close(&link, *code, reason);
+                link::end(&link, *code, reason);
             }
         }
-        Control::CloseUser { user, code, reason } => {
-            let own = links.all().into_iter().filter(|link| link.user().is_some_and(|u| u.as_str() == user));
-            own.for_each(|link| close(&link, *code, reason));
-        }
+        Control::CloseUser { user, code, reason } => links.end_user(user, *code, reason),
     }
-}
-
-fn close(link: &Link, code: u16, reason: &str) {
-    let code = CloseCode::from_number(code).unwrap_or(CloseCode::Disconnected);
-    let cause = match code {
-        CloseCode::Superseded => Disconnect::Superseded,
-        CloseCode::UserInactive => Disconnect::Revoked,
-        _ => Disconnect::Operator,
-    };
-    link.close(code, cause, if reason.is_empty() { code.meaning() } else { reason });
 }
 
 /// One bucket per connected user, shared by the user's connections on this replica.

@@ -13,7 +13,10 @@ use std::{
 use bytes::BytesMut;
 use parking_lot::Mutex;
 
-use super::pulse::{Beats, Due, Facts, Pulse};
+use super::{
+    ended_users::EndedUsers,
+    pulse::{Beats, Due, Facts, Pulse},
+};
 use crate::{
     config::Dialect,
     hub::{Close, Followed, Outbox, SlotId},
@@ -197,11 +200,23 @@ impl Link {
     }
 }
 
+/// Ends a connection as somebody else wants it, with the code's own words where there are no others.
+pub(super) fn end(link: &Link, code: u16, reason: &str) {
+    let code = CloseCode::from_number(code).unwrap_or(CloseCode::Disconnected);
+    let cause = match code {
+        CloseCode::Superseded => Disconnect::Superseded,
+        CloseCode::UserInactive => Disconnect::Revoked,
+        _ => Disconnect::Operator,
+    };
+    link.close(code, cause, if reason.is_empty() { code.meaning() } else { reason });
+}
+
 /// All open connections of a replica, by session.
 #[derive(Debug, Default)]
 pub struct Links {
     parts: [Mutex<HashMap<SessionId, Arc<Link>>>; 16],
     count: AtomicUsize,
+    ended: EndedUsers,
 }
 
 impl Links {
@@ -209,13 +224,29 @@ impl Links {
         &self.parts[usize::from(session.low_byte()) % self.parts.len()]
     }
 
-    /// Adds a connection. Returns the one it replaces: the same session, still lingering here.
-    pub fn add(&self, link: &Arc<Link>) -> Option<Arc<Link>> {
+    /// Adds a connection that came `since` then. Returns the one it replaces: the same session, still lingering here.
+    pub fn add(&self, link: &Arc<Link>, since: Instant) -> Option<Arc<Link>> {
         let old = self.part(link.session).lock().insert(link.session, link.clone());
         if old.is_none() {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
+        self.end_with_user(link, since);
         old
+    }
+
+    /// Ends a connection whose user's connections were ended while it was being let in, `since` then.
+    pub fn end_with_user(&self, link: &Link, since: Instant) {
+        if let Some((code, reason)) = link.user().and_then(|user| self.ended.since(user, since)) {
+            end(link, code, &reason);
+        }
+    }
+
+    /// Ends all connections of a user, those that are being let in among them.
+    pub fn end_user(&self, user: &str, code: u16, reason: &str) {
+        // First kept, then looked: whoever is added meanwhile finds it.
+        self.ended.add(user, (code, reason), Instant::now());
+        let own = self.all().into_iter().filter(|link| link.user().is_some_and(|of| of.as_str() == user));
+        own.for_each(|link| end(&link, code, reason));
     }
 
     /// Removes a connection. False when its session has been taken over by another.
@@ -291,5 +322,41 @@ impl Wheel {
                 self.put(link, next_ms.saturating_sub(now_ms));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::{MemorySocket, QueueLimits, Shared, Socket},
+        metrics::Metrics,
+    };
+
+    fn link(user: &str) -> Arc<Link> {
+        let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
+        let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
+        let outbox = Outbox::new(Socket::Memory(Mutex::new(MemorySocket::default())), shared);
+        let pulse = Pulse::new(&Config::development().session, 0, 0.5);
+        let link = Link::new(outbox, SessionId::random(), Dialect::Json, pulse, 0);
+        link.set_user(UserId::new(user).unwrap());
+        Arc::new(link)
+    }
+
+    #[test]
+    fn a_users_connections_end_also_those_that_are_being_let_in() {
+        let asked = |link: &Link| link.outbox.look().asked.map(|close| close.code);
+        let links = Links::default();
+        let came = Instant::now();
+        let (open, coming, other) = (link("alice"), link("alice"), link("bob"));
+        links.add(&open, came);
+        links.end_user("alice", 4002, "");
+        links.add(&coming, came);
+        links.add(&other, came);
+        assert_eq!([&open, &coming, &other].map(|link| asked(link)), [Some(4002), Some(4002), None]);
+        let later = link("alice");
+        links.add(&later, Instant::now() + Duration::from_millis(1));
+        assert_eq!(asked(&later), None, "who comes later is not meant");
     }
 }

@@ -10,6 +10,7 @@ pub mod accept;
 pub mod address;
 mod admission;
 pub mod drain;
+mod ended_users;
 mod event_stream;
 pub mod frame;
 pub mod gateway;

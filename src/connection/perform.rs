@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -261,6 +261,7 @@ impl Connection {
 
     /// Counts a connection that authenticated by message. False when it has to end.
     async fn admit(&mut self, user: &UserId, issued_at: Option<u64>) -> bool {
+        let since = Instant::now();
         let limits = &self.gateway.config.limits;
         let admission = Admission {
             user: user.clone(),
@@ -272,6 +273,7 @@ impl Connection {
         let (code, cause) = match self.gateway.registry.admit(&admission).await {
             Ok(Verdict::Admitted { .. }) | Err(_) => {
                 self.link.set_user(user.clone());
+                self.gateway.links.end_with_user(&self.link, since);
                 self.bucket = Some(self.gateway.users.share(user));
                 self.note_opened();
                 return true;

@@ -142,7 +142,7 @@ impl Endpoint {
         admitted: Admitted,
         since: Option<crate::model::StreamId>,
     ) -> Box<Connection> {
-        let Admitted { identity, session: id, resumed, deferred, permit } = admitted;
+        let Admitted { since: came, identity, session: id, resumed, deferred, permit } = admitted;
         let gateway = self.gateway;
         let now_ms = gateway.clock.now_ms();
         let outbox = Outbox::new(Socket::Tcp(stream), gateway.outboxes.clone());
@@ -178,7 +178,7 @@ impl Endpoint {
             permit,
             gauge: self.gauge,
         });
-        connection.take_over();
+        connection.take_over(came);
         gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);
         if dialect == Dialect::Json {
             connection.greet(resumed.is_some());
@@ -211,8 +211,8 @@ impl Endpoint {
 impl Connection {
     /// Takes its place among the connections; an older one of the same session gives way. One on another replica is
     /// told by the registry.
-    fn take_over(&self) {
-        if let Some(old) = self.gateway.links.add(&self.link) {
+    fn take_over(&self, came: Instant) {
+        if let Some(old) = self.gateway.links.add(&self.link, came) {
             let superseded = CloseCode::Superseded;
             old.close(superseded, crate::metrics::Disconnect::Superseded, superseded.meaning());
         }

@@ -1,0 +1,68 @@
+//! Users whose connections were ended a moment ago: a connection that was being let in meanwhile is one of them. Never
+//! means one that was let in later.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::model::UserId;
+
+/// Longer than anybody is being let in.
+const KEPT: Duration = Duration::from_secs(30);
+/// Past it the oldest are forgotten.
+const KEPT_MAX: usize = 4_096;
+
+/// What was said of users lately, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct EndedUsers(Mutex<VecDeque<Ended>>);
+
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    user: String,
+    code: u16,
+    reason: String,
+}
+
+impl EndedUsers {
+    /// All connections of the user end as of `now`.
+    pub(super) fn add(&self, user: &str, (code, reason): (u16, &str), now: Instant) {
+        let mut all = self.0.lock();
+        while all.len() >= KEPT_MAX || all.front().is_some_and(|ended| now - ended.at > KEPT) {
+            all.pop_front();
+        }
+        all.push_back(Ended { at: now, user: user.to_owned(), code, reason: reason.to_owned() });
+    }
+
+    /// With which code and reason the user's connections ended, if they did since then.
+    pub(super) fn since(&self, user: &UserId, then: Instant) -> Option<(u16, String)> {
+        let all = self.0.lock();
+        let mut later = all.iter().rev().take_while(|ended| ended.at >= then);
+        later.find(|ended| ended.user == user.as_str()).map(|ended| (ended.code, ended.reason.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_was_being_let_in_is_meant() {
+        let (ended, alice, start) = (EndedUsers::default(), UserId::new("alice").unwrap(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        ended.add("alice", (4002, "revoked"), at(10));
+        ended.add("bob", (4500, "maintenance"), at(11));
+        assert_eq!(ended.since(&alice, at(9)), Some((4002, "revoked".to_owned())));
+        assert_eq!(ended.since(&alice, at(11)), None);
+        assert_eq!(ended.since(&UserId::new("carol").unwrap(), at(0)), None);
+        ended.add("bob", (4500, ""), at(99));
+        assert_eq!(ended.0.lock().len(), 1, "the others are long over");
+        for _ in 0..KEPT_MAX {
+            ended.add("bob", (4500, ""), at(100));
+        }
+        assert_eq!(ended.0.lock().len(), KEPT_MAX);
+    }
+}
