@@ -201,6 +201,10 @@ async fn who_acknowledges_a_repeat_answers_for_it() {
     eventually("the loss of what was only acknowledged is told", marker).await;
 }
 
+fn is(told: &Told, id: StreamId) -> bool {
+    matches!(told, Told::Arrived(_, message) if message.id == Some(id))
+}
+
 #[tokio::test]
 async fn a_marker_reaches_live_followers_and_is_made_once_by_many() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
@@ -218,6 +222,17 @@ async fn a_marker_reaches_live_followers_and_is_made_once_by_many() {
     };
     eventually("a marker", async || (markers(&one.page(&orders, kept).await.0) > 0).then_some(())).await;
     one.insist(&orders, 4).await;
+    assert_eq!(markers(&one.page(&orders, kept).await.0), 1);
+    // Nor is it told again at the next change of server, when much has been published since.
+    for n in 5..105 {
+        one.accepted(&orders, n).await;
+    }
+    server.kill();
+    server.restart();
+    one.healthy().await;
+    two.healthy().await;
+    let last = one.insist(&orders, 105).await;
+    two.follower.until("the last one", |told| told.iter().any(|told| is(told, last))).await;
     assert_eq!(markers(&one.page(&orders, kept).await.0), 1);
     // A follower that was there before the loss can see that it is ahead of the stream.
     assert!(!one.page(&orders, StreamId::new(kept.epoch, kept.seq + 2)).await.1);

@@ -85,9 +85,9 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
             }
         };
         let mut ledger = ledger.lock();
-        for Lost { claim, marker, after } in found {
-            // A marker that was lost itself is no further loss.
-            lost += if claim.marker.is_none() { lost_count(after, claim.id) } else { 0 };
+        for Lost { claim, marker, after, told } in found {
+            // A marker that was lost itself is no further loss, and whoever made the marker counts.
+            lost += if claim.marker.is_none() && !told { lost_count(after, claim.id) } else { 0 };
             ledger.told(&claim.topic, claim.id, marker);
         }
     }
@@ -106,6 +106,8 @@ struct Lost<'a> {
     marker: StreamId,
     /// The last entry that was not lost.
     after: StreamId,
+    /// Another replica had told of it.
+    told: bool,
 }
 
 /// How many publications were lost with the one that was claimed: of an epoch that began after what is left, all.
@@ -116,8 +118,8 @@ const fn lost_count(after: StreamId, claimed: StreamId) -> u64 {
     }
 }
 
-/// `<marker> <after>`, or nothing.
-fn answer(value: Value) -> Result<Option<(StreamId, StreamId)>, Failure> {
+/// `<marker> <after>`, with ` told` or without, or nothing.
+fn answer(value: Value) -> Result<Option<(StreamId, StreamId, bool)>, Failure> {
     let text = match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_default(),
         Value::ServerError(error) => return Err(Failure::of(&error.into())),
@@ -126,7 +128,8 @@ fn answer(value: Value) -> Result<Option<(StreamId, StreamId)>, Failure> {
     if text == "-" {
         return Ok(None);
     }
-    let ids = text.split_once(' ').and_then(|(marker, after)| Some((marker.parse().ok()?, after.parse().ok()?)));
+    let (ids, told) = text.strip_suffix(" told").map_or((&*text, false), |ids| (ids, true));
+    let ids = ids.split_once(' ').and_then(|(marker, after)| Some((marker.parse().ok()?, after.parse().ok()?, told)));
     ids.map(Some).ok_or_else(|| Failure::Other("unexpected answer to a verification".into()))
 }
 
@@ -141,7 +144,7 @@ async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Resul
     let mut found = Vec::new();
     for (claim, value) in claims.iter().zip(values) {
         match answer(value) {
-            Ok(Some((marker, after))) => found.push(Lost { claim, marker, after }),
+            Ok(Some((marker, after, told))) => found.push(Lost { claim, marker, after, told }),
             Ok(None) => {}
             Err(Failure::NoScript) => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
@@ -209,7 +212,8 @@ mod tests {
     fn only_the_scripts_own_answers_count() {
         let read = |text: &str| answer(Value::BulkString(text.into()));
         assert_eq!(read("-"), Ok(None));
-        assert_eq!(read("7-0 5-6"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6)))));
+        assert_eq!(read("7-0 5-6"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6), false))));
+        assert_eq!(read("7-0 5-6 told"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6), true))));
         assert!(read("7-0").is_err() && read("").is_err());
     }
 }

@@ -10,8 +10,8 @@
 -- ARGV[5]  published_ms
 -- ARGV[6]  the marker that told of this loss before, "-" when none did
 --
--- Returns the marker's id and the last id before the loss, or "-" when nothing was lost, the loss is told already, or
--- nothing is known because the stream was trimmed. A marker is an entry with c = "!lost" and d = "<after> <before>":
+-- Returns the marker's id and the last id before the loss, with " told" behind them when another replica made the marker;
+-- or "-" when nothing was lost, the marker of ARGV[6] is there, or nothing is known because the stream was trimmed. A marker is an entry with c = "!lost" and d = "<after> <before>":
 -- what lay between is gone; "-" as before stands for the marker's own id.
 local stream, acknowledged, told = KEYS[1], ARGV[1], ARGV[6]
 
@@ -39,7 +39,7 @@ for _, entries in ipairs({following, redis.call('XREVRANGE', stream, '+', '(' ..
   for _, entry in ipairs(entries) do
     local fields = entry[2]
     if fields[3] == 'c' and fields[4] == '!lost' and string.match(fields[2], '^%S+') == after then
-      return '-'
+      return entry[1] .. ' ' .. after .. ' told'
     end
   end
 end
