@@ -210,7 +210,7 @@ impl Reader {
                 }
             };
             let start = match resolved.rule.class {
-                Class::State => Start::Snapshot,
+                Class::State => Start::Snapshot { least: StreamId::ZERO },
                 _ if resolved.rule.retain_max == 0 => Start::Live,
                 _ if resolved.in_user_stream => *private.get_or_insert_with(&mut next),
                 _ => next(),

@@ -253,7 +253,11 @@ impl Connection {
             return;
         }
         let wanted = opening.into_iter().map(|resolved| {
-            let start = if resolved.rule.class == Class::State { Start::Snapshot } else { Start::Live };
+            let start = if resolved.rule.class == Class::State {
+                Start::Snapshot { least: StreamId::ZERO }
+            } else {
+                Start::Live
+            };
             Wanted { resolved, start, max_rate: None }
         });
         self.subscribe_or_close(wanted.collect()).await;

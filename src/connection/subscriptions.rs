@@ -176,7 +176,7 @@ impl Subscriptions {
         plan.begins = match plan.start {
             Start::Since(cursor) | Start::Resumed { after: cursor, .. } => cursor,
             // The last publications are a courtesy: what is owed begins with the live ones.
-            Start::Live | Start::Snapshot | Start::Last(_) => plan.backlog.cursor,
+            Start::Live | Start::Snapshot { .. } | Start::Last(_) => plan.backlog.cursor,
         };
         if plan.in_user_stream {
             if let Some(position) = plan.paused {

@@ -117,19 +117,20 @@ impl Interest {
         let at = self.topic.head().0.unwrap_or_default();
         match start {
             Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
-            Start::Snapshot => self.snapshot(at).await,
+            Start::Snapshot { least } => self.snapshot(at, least).await,
             Start::Last(count) => self.last(count.min(limits.entries_max as usize), at).await,
             Start::Since(cursor) => self.since(cursor, StreamId::ZERO, limits).await,
             Start::Resumed { after, through } => self.since(after, through, limits).await,
         }
     }
 
-    async fn snapshot(&self, at: StreamId) -> Result<Backlog, Unavailable> {
+    /// The newest value; where the client has a newer one than this replica, that of the stream itself.
+    async fn snapshot(&self, at: StreamId, least: StreamId) -> Result<Backlog, Unavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
         let newest = match self.topic.head().1 {
-            Some(newest) => Some(newest),
-            None if at == StreamId::ZERO => None,
-            None => self.hub.backplane.newest(&self.topic.topic, 1).await?.pop(),
+            Some(newest) if newest.id >= Some(least) => Some(newest),
+            None if at.max(least) == StreamId::ZERO => None,
+            _ => self.hub.backplane.newest(&self.topic.topic, 1).await?.pop(),
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
         Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })

@@ -7,8 +7,9 @@ use super::StreamId;
 pub enum Start {
     /// With what is published from now on.
     Live,
-    /// With the current value, then live.
-    Snapshot,
+    /// With the current value, then live. Its client has seen `least` before: no older value may follow while there is a
+    /// newer one.
+    Snapshot { least: StreamId },
     /// After the last id that the client has.
     Since(StreamId),
     /// After the position that a session confirmed. Its client may have got more over the connection before, but

@@ -295,7 +295,9 @@ impl Session {
         };
         let class = resolved.rule.class;
         let start = match (cursor, class, subscribe.last) {
-            (_, Class::State, _) if subscribe.snapshot != Some(false) => Start::Snapshot,
+            (cursor, Class::State, _) if subscribe.snapshot != Some(false) => {
+                Start::Snapshot { least: cursor.unwrap_or(StreamId::ZERO) }
+            }
             (_, Class::State, _) => Start::Live,
             (Some(cursor), ..) => Start::Since(cursor),
             (None, Class::Event, Some(last)) if last > 0 => Start::Last(last as usize),
@@ -312,7 +314,7 @@ impl Session {
         let resolved = channels.iter().filter_map(|(channel, confirmed, max_rate)| {
             let resolved = view.resolve(channel).ok()?;
             let start = match (resolved.rule.class, confirmed) {
-                (Class::State, _) => Start::Snapshot,
+                (Class::State, _) => Start::Snapshot { least: confirmed.unwrap_or(StreamId::ZERO) },
                 (_, Some(cursor)) => Start::Resumed { after: *cursor, through: *cursor },
                 (_, None) => Start::Live,
             };

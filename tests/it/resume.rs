@@ -296,6 +296,29 @@ async fn what_a_stream_had_at_the_resume_is_marked_though_the_replica_has_not_he
     }
 }
 
+#[tokio::test]
+async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
+    let server = RedisServer::start();
+    let replica = Replica::on(&server).await;
+    let (mut before, mut tab) = (replica.market().await, replica.market().await);
+    let ticker = |price: &str| json!({"type": "ticker", "price": price});
+    before.subscribe(&["ticker:BTCUSDT"]).await;
+    tab.subscribe(&["ticker:BTCUSDT"]).await;
+    replica.publish("ticker:BTCUSDT", ticker("1")).await;
+    let id = tab.expect(ticker("1")).await["id"].as_str().unwrap().to_owned();
+    // Stored, and told to nobody yet; a client that comes from another replica has seen it.
+    let (epoch, stream) = (id.split('-').next().unwrap(), "tg1:{t:ticker:BTCUSDT}:s");
+    let next: String = server.run(&["XADD", stream, &format!("{epoch}-*"), "d", &ticker("2").to_string()]).await;
+    before.vanish();
+    let mut client = replica.market().await;
+    let since = json!({ "ticker:BTCUSDT": next });
+    client.subscribe_with(json!({"type": "subscribe", "channels": ["ticker:BTCUSDT"], "since": since})).await;
+    let snapshot = client.expect_type("ticker").await;
+    assert_eq!((&snapshot["price"], &snapshot["_meta"]["snapshot"]), (&json!("2"), &json!(true)), "{snapshot}");
+    replica.publish("ticker:BTCUSDT", ticker("3")).await;
+    assert_eq!(client.expect_type("ticker").await["price"], "3", "what it has does not come again");
+}
+
 /// Waits until the session's record in Redis contains the text.
 async fn recorded(server: &RedisServer, session: &str, text: &str) {
     let key = format!("tg1:{{s:{session}}}:r");
