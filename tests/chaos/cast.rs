@@ -15,8 +15,8 @@ ops_listen = "127.0.0.1:0"
 workers = 2
 
 [session]
-heartbeat_interval = "2s"
-heartbeat_timeout = "2s"
+heartbeat_interval = "3s"
+heartbeat_timeout = "3s"
 write_timeout = "3s"
 
 [limits]

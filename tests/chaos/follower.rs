@@ -25,8 +25,8 @@ use crate::{
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
 
-/// Heartbeats come after two seconds of silence: a connection that is silent for longer is dead.
-const SILENCE_MAX: Duration = Duration::from_millis(3_500);
+/// Heartbeats come after three seconds of silence: a connection that is silent for longer is dead.
+const SILENCE_MAX: Duration = Duration::from_millis(4_500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is done to a client.

@@ -24,7 +24,7 @@ use crate::{
 /// Everybody has everything this long after the last fault, at the latest.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(10);
 /// Counts are right this long after a replica was killed, at the latest.
-const COUNTS_MAX: Duration = Duration::from_secs(15);
+const COUNTS_MAX: Duration = Duration::from_secs(20);
 /// Faults under way at once.
 const AT_ONCE: usize = 3;
 const SECONDS_DEFAULT: u64 = 88;

@@ -16,10 +16,11 @@ use crate::{
     dice::Dice,
     faults::roll_back,
     follower::Order,
-    record::{Channel, SharedDiary},
+    record::{Channel, Heard, SharedDiary},
     redis_line::say,
     sight::{connected, counts_are},
     stage::Stage,
+    standby::Standby,
     support::proxy::Weather,
 };
 
@@ -108,6 +109,32 @@ async fn rolled_back(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
+/// The client has more than the server that takes over: its cursor lies ahead of the stream, and must not hide what is
+/// published from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_ahead_of_a_failover_is_told() {
+    let mut scene = Scene::set(None).await;
+    let stage = Arc::clone(&scene.stage);
+    {
+        let mut redis = stage.redis.lock().await;
+        let standby = Standby::of(&redis).await;
+        standby.fall_behind();
+        scene.publish(20).await;
+        scene.arrived().await.expect("what is about to be lost");
+        scene.orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+        standby.take_over_from_the_dead(&stage, &mut redis).await;
+    }
+    scene.publish(30).await;
+    scene.orders.send_replace(Order::Live);
+    assert_eq!(scene.judged().await, Vec::<String>::new());
+    let diary = scene.diary.lock();
+    let heard: Vec<_> = diary.streams[&scene.channel.stream].iter().map(|(_, heard)| heard).collect();
+    let told = heard.iter().any(|heard| matches!(heard, Heard::Gap { reason, .. } if reason == "failover"));
+    let all = heard.iter().filter(|heard| matches!(heard, Heard::Push { .. })).count();
+    assert!(told, "what was lost was not told: {heard:?}");
+    assert_eq!(all, 10 + 20 + 30, "what the client had is not taken back, and what came later is not missed");
+}
+
 /// A client comes back with its cursor: history and live messages have to meet without a repeat.
 async fn joined(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
@@ -133,7 +160,7 @@ async fn slots_freed(defect: Option<&str>) -> Vec<String> {
     let killed = Instant::now();
     sleep(Duration::from_millis(300)).await;
     let back = || seats.iter().all(|(diary, _)| diary.lock().connected);
-    while !back() && killed.elapsed() < Duration::from_secs(16) {
+    while !back() && killed.elapsed() < Duration::from_secs(20) {
         sleep(Duration::from_millis(50)).await;
     }
     if !back() {

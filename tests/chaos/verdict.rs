@@ -118,7 +118,12 @@ fn told(client: &Client, stream: &Stream, violation: &Violation, heard: &[(Insta
         | Violation::PublishedTwice { second: id, .. } => Some(*id),
         Violation::Malformed(_) => None,
     };
-    let is_suspect = |heard: &Heard| matches!(heard, Heard::Push { id, .. } if suspect <= Some(*id));
+    let exactly = matches!(violation, Violation::Repeated(_));
+    let is_suspect = |heard: &Heard| match heard {
+        Heard::Push { id, .. } if exactly => suspect == Some(*id),
+        Heard::Push { id, .. } => suspect <= Some(*id),
+        _ => false,
+    };
     let (last, first) = (heard.iter().rposition(|(_, h)| is_suspect(h)), heard.iter().position(|(_, h)| is_suspect(h)));
     let at = if matches!(violation, Violation::Repeated(_)) { last } else { first };
     let around = &heard[at.unwrap_or(heard.len()).saturating_sub(9)..(at.unwrap_or(heard.len()) + 4).min(heard.len())];
