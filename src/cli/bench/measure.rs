@@ -13,6 +13,8 @@ use super::{
 
 /// Publishing before anything is measured, unless the measurement is shorter.
 const WARM_UP: Duration = Duration::from_millis(1500);
+/// Publishing after the counters were read, and before latencies are kept.
+const RECOVERY: Duration = Duration::from_millis(200);
 const NS: f64 = 1e9;
 
 /// Counters of everything that is measured, at one moment.
@@ -56,8 +58,10 @@ pub(super) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     let mut pacer = load.pacer(pace);
     let time = Duration::from_secs_f64(stage.seconds);
     load.run(&mut pacer, WARM_UP.min(time))?;
-    load.shared.tally.latency.clear();
     let before = Moment::now(stage, load);
+    // Reading the counters held up the load and the server: what waited meanwhile is not counted.
+    load.run(&mut pacer, RECOVERY.min(time / 2))?;
+    load.shared.tally.latency.clear();
     load.run(&mut pacer, time)?;
     let after = Moment::now(stage, load);
     load.settle()?;
