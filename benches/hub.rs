@@ -58,6 +58,8 @@ struct Stage {
     topic: Topic,
     rule: Arc<TopicRule>,
     _subscribers: Vec<(Interest, Arc<Outbox>)>,
+    /// Dropped, they stop.
+    _tasks: Tasks,
 }
 
 impl Stage {
@@ -71,7 +73,8 @@ impl Stage {
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
         };
-        let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &Tasks::new());
+        let tasks = Tasks::new();
+        let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
         let topic = Topic::public("trades:BTCUSDT").expect("a topic");
         let rule = config.topics.of_topic(&topic).clone();
@@ -89,7 +92,7 @@ impl Stage {
             interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
-        Self { hub, backplane, metrics, topic, rule, _subscribers: all }
+        Self { hub, backplane, metrics, topic, rule, _subscribers: all, _tasks: tasks }
     }
 
     /// Publishes `count` messages together and waits until everyone has them.
