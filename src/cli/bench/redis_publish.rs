@@ -16,16 +16,15 @@ use super::{
 };
 
 const SCRIPT: &str = include_str!("../../backplane/redis/scripts/publish.lua");
-const TOPICS: u64 = 10_000;
 /// Calls written at once.
 const CALLS: u64 = 256;
 /// Calls under way: so many that Redis never waits for the load.
 const UNDER_WAY: u64 = 8 * CALLS;
 
-/// Calls the script for one topic after the other, without a gateway.
-pub(super) fn run(stage: &Stage) -> Result<Figures, Failure> {
+/// Calls the script for one of so many topics after the other, without a gateway.
+pub(super) fn run(stage: &Stage, topics: u64) -> Result<Figures, Failure> {
     let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("there is no Redis".into()))?;
-    let mut pipeline = Pipeline::connect(address)?;
+    let mut pipeline = Pipeline::connect(address, topics)?;
     let digest = pipeline.load_script()?;
     let mut payload = Vec::new();
     Stamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
@@ -65,15 +64,16 @@ struct Pipeline {
     buffer: Vec<u8>,
     /// Above the server's clock, so that every topic begins with the same one.
     epoch: u64,
+    topics: u64,
 }
 
 impl Pipeline {
-    fn connect(address: &str) -> Result<Self, Failure> {
+    fn connect(address: &str, topics: u64) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + Duration::from_secs(3600);
-        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], epoch: since.as_millis() as u64 })
+        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], epoch: since.as_millis() as u64, topics })
     }
 
     fn put(&mut self, words: &[&str]) {
@@ -102,10 +102,10 @@ impl Pipeline {
     /// Writes the next calls, one topic after the other.
     fn call(&mut self, digest: &str, from: u64, payload: &str) -> Result<(), Failure> {
         for number in from..from + CALLS {
-            let topic = number % TOPICS;
+            let topic = number % self.topics;
             let (stream, channel) = (format!("tg1:{{t:bench:{topic}}}:s"), format!("tg1:{{t:bench:{topic}}}:c"));
             // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
-            let epoch = (self.epoch + u64::from(number >= TOPICS)).to_string();
+            let epoch = (self.epoch + u64::from(number >= self.topics)).to_string();
             self.put(&["EVALSHA", digest, "2", &stream, &channel, payload, "1000", &epoch, "0", "-", "3600", "0"]);
         }
         self.flush()

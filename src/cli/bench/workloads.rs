@@ -94,12 +94,10 @@ pub(super) const WORKLOADS: &[Workload] = &[
         publishers: 4,
         ..workload("publish", "publications to 10,000 retained topics that nobody hears", Needs::Gateway, publish)
     },
-    workload(
-        "redis",
-        "the publish script straight into Redis, 10,000 topics, pipelined",
-        Needs::Redis,
-        redis_publish::run,
-    ),
+    workload("redis", "the publish script straight into Redis, 10,000 topics, pipelined", Needs::Redis, |stage| {
+        redis_publish::run(stage, 10_000)
+    }),
+    workload("redis-100", "the same with 100 topics", Needs::Redis, |stage| redis_publish::run(stage, 100)),
 ];
 
 fn fixed(plan: &Plan, per_second: f64) -> Pace {
