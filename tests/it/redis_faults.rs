@@ -227,10 +227,13 @@ async fn a_marker_reaches_live_followers_and_is_made_once_by_many() {
     for n in 5..105 {
         one.accepted(&orders, n).await;
     }
+    let before = two.follower.count();
     server.kill();
     server.restart();
     one.healthy().await;
     two.healthy().await;
+    // What is published before it listens again never reaches a bare follower.
+    two.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
     let last = one.insist(&orders, 105).await;
     two.follower.until("the last one", |told| told.iter().any(|told| is(told, last))).await;
     assert_eq!(markers(&one.page(&orders, kept).await.0), 1);
