@@ -22,8 +22,10 @@ use super::{
     publish::Outcome,
 };
 
-/// Publications of one stream that may wait for their outcome.
-const UNDER_WAY_MAX: usize = 256;
+/// Publications of one stream that may wait for their outcome, in number and in bytes: enough for several pipelines to
+/// Redis, so that what many topics have waiting meets in their subscribers' outboxes.
+const UNDER_WAY_MAX: usize = 1024;
+const UNDER_WAY_BYTES_MAX: usize = 4 << 20;
 /// Result lines joined into one write when they are there anyway.
 const JOINED_MAX: usize = 256;
 /// What a line may have beyond its payload: keys, names, a `msg_id`, spaces.
@@ -84,7 +86,14 @@ struct Run {
     line_bytes_max: usize,
     /// In the order of the lines. Only the first is waited for: those behind it are answered by the same pipeline as
     /// a rule, and cost no waking.
-    under_way: VecDeque<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    under_way: VecDeque<UnderWay>,
+    under_way_bytes: usize,
+}
+
+/// A line that was handed over.
+struct UnderWay {
+    bytes: usize,
+    outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
 
 impl Run {
@@ -92,34 +101,42 @@ impl Run {
     async fn results(&mut self) -> Option<Bytes> {
         loop {
             // Handed over as they are reached, so the order of the lines is the order of publication.
-            while self.under_way.len() < UNDER_WAY_MAX
+            while self.has_room()
                 && let Some(line) = self.input.line()
             {
-                let outcome = outcome(&self.shared, &line, self.line_bytes_max);
-                self.under_way.push_back(Box::pin(outcome));
+                let bytes = line.text.as_ref().map_or(0, Bytes::len);
+                let outcome = Box::pin(outcome(&self.shared, &line, self.line_bytes_max));
+                self.under_way_bytes += bytes;
+                self.under_way.push_back(UnderWay { bytes, outcome });
             }
-            let (waits, reads) = (!self.under_way.is_empty(), self.input.end == End::Open);
+            let (waits, reads, has_room) = (!self.under_way.is_empty(), self.input.end == End::Open, self.has_room());
             if !waits && !reads {
                 return None;
             }
             tokio::select! {
                 biased;
-                outcomes = arrived(&mut self.under_way), if waits => return Some(joined(&outcomes)),
-                () = self.input.read(), if reads && self.under_way.len() < UNDER_WAY_MAX => {}
+                outcomes = arrived(&mut self.under_way, &mut self.under_way_bytes), if waits => {
+                    return Some(joined(&outcomes));
+                }
+                () = self.input.read(), if reads && has_room => {}
             }
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < UNDER_WAY_MAX && self.under_way_bytes < UNDER_WAY_BYTES_MAX
     }
 }
 
 /// The first outcome, and those behind it that are there.
-async fn arrived(under_way: &mut VecDeque<Pin<Box<dyn Future<Output = Outcome> + Send>>>) -> Vec<Outcome> {
+async fn arrived(under_way: &mut VecDeque<UnderWay>, bytes: &mut usize) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     poll_fn(move |context| {
         while outcomes.len() < JOINED_MAX
             && let Some(first) = under_way.front_mut()
-            && let Poll::Ready(outcome) = first.as_mut().poll(context)
+            && let Poll::Ready(outcome) = first.outcome.as_mut().poll(context)
         {
-            under_way.pop_front();
+            *bytes -= under_way.pop_front().map_or(0, |first| first.bytes);
             outcomes.push(outcome);
         }
         if outcomes.is_empty() { Poll::Pending } else { Poll::Ready(std::mem::take(&mut outcomes)) }
@@ -149,7 +166,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
     if asks_first {
         input.read().await;
     }
-    let run = Run { shared: Arc::clone(shared), input, line_bytes_max, under_way: VecDeque::new() };
+    let run = Run { shared: Arc::clone(shared), input, line_bytes_max, under_way: VecDeque::new(), under_way_bytes: 0 };
     let results = stream::unfold(run, async |mut run| run.results().await.map(|text| (Ok::<_, Infallible>(text), run)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(results)).into_response())
 }
