@@ -17,7 +17,7 @@ use crate::{
     faults::roll_back,
     follower::Order,
     record::{Channel, Heard, SharedDiary},
-    redis_line::say,
+    redis_line::{say, told},
     sight::{connected, counts_are},
     stage::Stage,
     standby::Standby,
@@ -147,6 +147,14 @@ async fn joined(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
+/// Waits until so many connections stand in the indexes that a sweep goes by, some milliseconds after they were let in.
+async fn indexed(stage: &Stage, connections: usize) {
+    let port = stage.redis.lock().await.port();
+    let count = "EVAL \"local n = 0 for _, key in ipairs(redis.call('KEYS', '*{r:*}:x')) do \
+                 n = n + redis.call('HLEN', key) end return n\" 0";
+    told(port, count, |said| said.trim() == format!(":{connections}")).await;
+}
+
 /// A replica is killed while a user has all the connections allowed on it: the slots have to come back in time.
 async fn slots_freed(defect: Option<&str>) -> Vec<String> {
     let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
@@ -156,6 +164,7 @@ async fn slots_freed(defect: Option<&str>) -> Vec<String> {
         seats.push(stage.seat(Casting { prefers: Some(0), ..casting(&channel, name) }, &mut dice));
     }
     connected(&stage).await;
+    indexed(&stage, seats.len()).await;
     stage.places[0].process.lock().await.kill();
     let killed = Instant::now();
     sleep(Duration::from_millis(300)).await;
