@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Kind, Problem, Shared};
+use crate::backplane::{Newest, ReadLimits};
 use crate::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 /// Topics listed unless asked otherwise, and at the most.
@@ -122,12 +123,16 @@ pub(super) async fn history(
         return Err(Problem::new(Kind::NotFound, "no publications of this topic are retained"));
     }
     let limit = asked.limit.or(asked.last).unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
+    let limits = ReadLimits::new(limit, shared.config.limits.replay_bytes_max);
     let (messages, contiguous, more) = match asked.since {
         Some(since) => {
-            let page = shared.backplane.read(&topic, since, limit).await?;
+            let page = shared.backplane.read(&topic, since, limits).await?;
             (page.messages, page.contiguous, page.more)
         }
-        None => (shared.backplane.newest(&topic, limit).await?, true, false),
+        None => {
+            let Newest { messages, whole } = shared.backplane.newest(&topic, limits).await?;
+            (messages, whole, false)
+        }
     };
     let is_lost = |message: &Message| matches!(message.content, Content::Lost { .. });
     let lost = messages.iter().any(|message| is_lost(message));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Event, Health, Page, PublishError, Published, Receiver, Refusal, Ticket, Unavailable};
+use super::{Event, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
 use crate::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
 
 /// How long the result of a publication with `msg_id` is remembered.
@@ -120,16 +120,17 @@ impl Memory {
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
-        Ok(self.inner.state.lock().read(topic, after, limit))
+    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+        Ok(self.inner.state.lock().read(topic, after, limits))
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
+    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
         let mut state = self.inner.state.lock();
-        let Some(stream) = state.live(topic) else { return Ok(Vec::new()) };
-        let skip = stream.entries.len().saturating_sub(limit);
-        Ok(stream.entries.iter().skip(skip).cloned().collect())
+        let Some(stream) = state.live(topic) else { return Ok(Newest { messages: Vec::new(), whole: true }) };
+        let count = limits.room(0, 0, stream.entries.iter().rev());
+        let whole = count == stream.entries.len().min(limits.messages_max);
+        Ok(Newest { messages: stream.entries.iter().skip(stream.entries.len() - count).cloned().collect(), whole })
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
@@ -251,7 +252,7 @@ impl State {
         self.bytes = self.streams.values().map(Stream::bytes).sum();
     }
 
-    fn read(&mut self, topic: &Topic, after: StreamId, limit: usize) -> Page {
+    fn read(&mut self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Page {
         let Some(stream) = self.live(topic) else {
             return Page { messages: Vec::new(), contiguous: after == StreamId::ZERO, more: false };
         };
@@ -264,7 +265,8 @@ impl State {
             (None, Some(next)) => next.directly_after(after),
             (None, None) => false,
         };
-        let messages: Vec<_> = stream.entries.iter().skip(from).take(limit).cloned().collect();
+        let count = limits.room(0, 0, stream.entries.iter().skip(from));
+        let messages: Vec<_> = stream.entries.iter().skip(from).take(count).cloned().collect();
         let more = stream.entries.len() - from > messages.len();
         Page { messages, contiguous, more }
     }

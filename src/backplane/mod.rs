@@ -84,6 +84,42 @@ pub struct Page {
     pub more: bool,
 }
 
+/// The newest messages of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Newest {
+    /// Oldest first.
+    pub messages: Vec<Arc<Message>>,
+    /// False: so many bytes were not to be read, and older ones were left out.
+    pub whole: bool,
+}
+
+/// Bounds of one read. One message always comes, however large it is, so that whoever reads on gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    pub messages_max: usize,
+    /// Of payloads.
+    pub bytes_max: usize,
+}
+
+impl ReadLimits {
+    /// One message, of any size.
+    pub const ONE: Self = Self { messages_max: 1, bytes_max: 0 };
+
+    #[must_use]
+    pub const fn new(messages_max: usize, bytes_max: usize) -> Self {
+        Self { messages_max, bytes_max }
+    }
+
+    /// How many of these messages, in this order, may be added to so many that take so many bytes.
+    fn room<'a>(self, taken: usize, mut bytes: usize, messages: impl Iterator<Item = &'a Arc<Message>>) -> usize {
+        let fits = |(at, message): &(usize, &Arc<Message>)| {
+            bytes += message.payload_bytes();
+            bytes <= self.bytes_max || taken + at == 0
+        };
+        messages.take(self.messages_max.saturating_sub(taken)).enumerate().take_while(fits).count()
+    }
+}
+
 /// What the backplane tells its follower.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -163,22 +199,21 @@ impl Backplane {
         each!(self, b => b.unwant(topic));
     }
 
-    /// Reads forward from a cursor, excluding it; `limit` messages at the most. [`StreamId::ZERO`] is the position
-    /// before the first entry.
+    /// Reads forward from a cursor, excluding it, within the limits. [`StreamId::ZERO`] is the position before the
+    /// first entry.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
-    pub async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
-        each!(self, b => b.read(topic, after, limit).await)
+    pub async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+        each!(self, b => b.read(topic, after, limits).await)
     }
 
-    /// The newest `limit` messages, oldest first. Empty when there never was one. One read with `limit` 1 is how the
-    /// head of a stream is learned.
+    /// The newest messages, as many as the limits allow. Empty when there never was one.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
-    pub async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
-        each!(self, b => b.newest(topic, limit).await)
+    pub async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+        each!(self, b => b.newest(topic, limits).await)
     }
 
     /// The heads of many streams in pipelined reads, in the order asked; `ZERO` where there is no stream.

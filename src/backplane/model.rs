@@ -3,8 +3,8 @@
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use super::{Health, Page, PublishError, Receiver, Refusal, Ticket, Unavailable};
-use crate::model::{Message, Publication, StreamId, Topic};
+use super::{Health, Newest, Page, PublishError, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
+use crate::model::{Publication, StreamId, Topic};
 
 /// An answer on its way.
 pub type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
@@ -14,8 +14,8 @@ pub trait Road: fmt::Debug + Send + Sync {
     fn start(&self, receiver: Receiver);
     fn want(&self, topic: &Topic);
     fn unwant(&self, topic: &Topic);
-    fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Reading<Page>;
-    fn newest(&self, topic: &Topic, limit: usize) -> Reading<Vec<Arc<Message>>>;
+    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Reading<Page>;
+    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Reading<Newest>;
     fn heads(&self, topics: &[Topic]) -> Reading<Vec<StreamId>>;
 }
 
@@ -41,12 +41,12 @@ impl Model {
         self.0.unwant(topic);
     }
 
-    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
-        self.0.read(topic, after, limit).await
+    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+        self.0.read(topic, after, limits).await
     }
 
-    pub(super) async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
-        self.0.newest(topic, limit).await
+    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+        self.0.newest(topic, limits).await
     }
 
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {

@@ -15,15 +15,15 @@ use super::{
     topic::{Followed, Todo},
 };
 use crate::{
-    backplane::{Page, Unavailable},
+    backplane::{Page, ReadLimits, Unavailable},
     model::{Class, StreamId, Topic},
     tasks::{Stop, Tasks},
 };
 
 /// Streams whose heads are read in one go.
 const COMPARE_MAX: usize = 512;
-/// Entries read in one go.
-const PAGE_MAX: usize = 500;
+/// What is read in one go.
+const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
 /// Streams that are read at the same time.
 const READERS: usize = 4;
 /// Pause after a failed read. A lost link is confirmed anew anyway; this is for everything else.
@@ -149,10 +149,10 @@ impl Hub {
 
     async fn page(&self, topic: &Followed, after: StreamId) -> Result<Page, Unavailable> {
         if topic.rule.class == Class::State {
-            let messages = self.backplane.newest(&topic.topic, 1).await?;
+            let messages = self.backplane.newest(&topic.topic, ReadLimits::ONE).await?.messages;
             return Ok(Page { messages, contiguous: true, more: false });
         }
-        self.backplane.read(&topic.topic, after, PAGE_MAX).await
+        self.backplane.read(&topic.topic, after, PAGE).await
     }
 
     /// A link can be deaf without an error, so topics that went quiet are compared as well.

@@ -18,7 +18,7 @@ use super::{
     topic::{Followed, Joining},
 };
 use crate::{
-    backplane::{Page, Unavailable},
+    backplane::{Page, ReadLimits, Unavailable},
     metrics,
     model::{Class, Message, Start, StreamId},
     protocol::push::GapReason,
@@ -118,7 +118,7 @@ impl Interest {
         match start {
             Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
             Start::Snapshot { least } => self.snapshot(at, least).await,
-            Start::Last(count) => self.last(count.min(limits.entries_max as usize), at).await,
+            Start::Last(count) => self.last(count, at, limits).await,
             Start::Since(cursor) => self.since(cursor, StreamId::ZERO, limits).await,
             Start::Resumed { after, through } => self.since(after, through, limits).await,
         }
@@ -130,16 +130,20 @@ impl Interest {
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
             None if at.max(least) == StreamId::ZERO => None,
-            _ => self.hub.backplane.newest(&self.topic.topic, 1).await?.pop(),
+            _ => self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop(),
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
         Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
     }
 
-    async fn last(&self, count: usize, at: StreamId) -> Result<Backlog, Unavailable> {
+    async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        let count = count.min(limits.entries_max as usize);
         let messages = match self.topic.last(count) {
             Some(messages) => messages,
-            None => self.hub.backplane.newest(&self.topic.topic, count).await?,
+            None => {
+                let limits = ReadLimits::new(count, limits.bytes_max as usize);
+                self.hub.backplane.newest(&self.topic.topic, limits).await?.messages
+            }
         };
         let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
         let mark = Mark { replayed: true, ..Mark::default() };
@@ -160,7 +164,7 @@ impl Interest {
                 break;
             }
             source = metrics::Replay::Stream;
-            let Onward { page, gap, at } = self.read_on(backlog.cursor).await?;
+            let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max as usize - bytes).await?;
             if let Some(gap) = gap {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
@@ -186,13 +190,14 @@ impl Interest {
         Ok(backlog)
     }
 
-    /// Reads a page after `after`, and finds out what it can't bring.
-    async fn read_on(&self, after: StreamId) -> Result<Onward, Unavailable> {
+    /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
+    async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
         let (backplane, topic) = (&self.hub.backplane, &self.topic.topic);
+        let limits = ReadLimits::new(PAGE_MAX, bytes_max);
         loop {
             // What this replica had delivered before the read is in the stream, or was lost.
             let head = self.head();
-            let page = backplane.read(topic, after, PAGE_MAX).await?;
+            let page = backplane.read(topic, after, limits).await?;
             let (gap, at) = match page.messages.first().and_then(|m| m.id) {
                 Some(before) if !page.contiguous => {
                     (Some(Gap::new(after, before, reason_between(after, before))), after)
@@ -200,8 +205,8 @@ impl Interest {
                 None if head > after => (Some(Gap::new(after, head.next(), GapReason::Failover)), head),
                 None if !page.contiguous => {
                     // The cursor is ahead of the stream. Whoever came that far has all that is left in it.
-                    let newest = backplane.newest(topic, 1).await?;
-                    let end = newest.last().and_then(|m| m.id).unwrap_or_default();
+                    let newest = backplane.newest(topic, ReadLimits::ONE).await?;
+                    let end = newest.messages.last().and_then(|m| m.id).unwrap_or_default();
                     if end > after {
                         continue;
                     }
@@ -288,7 +293,7 @@ impl Interest {
         if self.join(member, form, fresh, at, false) {
             return Ok(CaughtUp::Live);
         }
-        let Onward { mut page, gap, at: onward } = self.read_on(at).await?;
+        let Onward { page, gap, at: onward } = self.read_on(at, member.outbox.bytes_max()).await?;
         if let Some(gap) = &gap {
             self.tell(member, form, gap, onward);
         }
@@ -296,7 +301,6 @@ impl Interest {
             let live = gap.is_none() && self.join(member, form, fresh, at, true);
             return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
         }
-        page.messages.truncate(fitting(&page.messages, member.outbox.bytes_max()));
         let steps: Vec<_> = page.messages.into_iter().map(Step::Message).collect();
         let batch = Batch::encode(form, at, &steps, member.channels(), Mark { replayed: true, snapshot: false });
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
@@ -350,16 +354,6 @@ impl Drop for Interest {
     fn drop(&mut self) {
         self.hub.uninterested(&self.topic);
     }
-}
-
-/// How many messages fit into an outbox at once; one always does.
-fn fitting(messages: &[Arc<Message>], bytes_max: usize) -> usize {
-    let mut bytes = 0;
-    let fits = messages.iter().take_while(|message| {
-        bytes += message.payload_bytes();
-        bytes <= bytes_max
-    });
-    fits.count().max(1)
 }
 
 /// Label of a gap in the metrics.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
-    backplane::{Backplane, Memory, Page, Redis},
+    backplane::{Backplane, Memory, Newest, Page, ReadLimits, Redis},
     metrics::Metrics,
     model::{Message, Publication, StreamId, Topic, TopicRule, UserId},
     redis_link::RedisLink,
@@ -60,7 +60,15 @@ impl Subject {
     }
 
     async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Page {
-        self.backplane.read(topic, after, limit).await.expect("a page")
+        self.read_within(topic, after, ReadLimits::new(limit, usize::MAX)).await
+    }
+
+    async fn read_within(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Page {
+        self.backplane.read(topic, after, limits).await.expect("a page")
+    }
+
+    async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Newest {
+        self.backplane.newest(topic, limits).await.expect("the newest")
     }
 }
 
@@ -87,6 +95,8 @@ conformance!(
     what_can_not_be_proven_is_not_contiguous,
     trimmed_history_is_told,
     the_newest_come_oldest_first,
+    a_read_is_bounded_in_bytes_and_the_next_goes_on,
+    one_message_always_comes_however_large,
     heads_come_in_the_order_asked,
     only_wanted_topics_arrive,
     wanting_again_is_confirmed_again,
@@ -95,6 +105,10 @@ conformance!(
 
 fn numbers(messages: &[Arc<Message>]) -> Vec<&str> {
     messages.iter().map(|message| text(message)).collect()
+}
+
+fn ids_of(messages: &[Arc<Message>]) -> Vec<StreamId> {
+    messages.iter().filter_map(|message| message.id).collect()
 }
 
 async fn ids_count_from_zero_without_a_hole(subject: Subject) {
@@ -223,11 +237,52 @@ async fn trimmed_history_is_told(subject: Subject) {
 
 async fn the_newest_come_oldest_first(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
-    let newest = async |limit| subject.backplane.newest(&orders, limit).await.expect("the newest");
+    let newest = async |limit| subject.newest(&orders, ReadLimits::new(limit, usize::MAX)).await.messages;
     assert!(newest(3).await.is_empty());
     subject.publish_numbers(&orders, &rule, 5).await;
     assert_eq!(numbers(&newest(2).await), [r#"{"n":3}"#, r#"{"n":4}"#]);
     assert_eq!(newest(100).await.len(), 5);
+}
+
+async fn a_read_is_bounded_in_bytes_and_the_next_goes_on(subject: Subject) {
+    const COUNT: usize = 700;
+    let (orders, rule) = (topic("orders"), retain(1000));
+    let published = subject.publish_numbers(&orders, &rule, COUNT).await;
+    let bytes = |messages: &[Arc<Message>]| messages.iter().map(|message| message.payload_bytes()).sum::<usize>();
+    let limits = ReadLimits::new(500, 3_000);
+    let (mut cursor, mut read) = (StreamId::ZERO, Vec::new());
+    loop {
+        let page = subject.read_within(&orders, cursor, limits).await;
+        assert!(page.contiguous && bytes(&page.messages) <= limits.bytes_max, "{}", bytes(&page.messages));
+        assert!(!page.more || page.messages.len() > 200, "as many as fit: {}", page.messages.len());
+        read.extend(ids_of(&page.messages));
+        cursor = *read.last().expect("a message");
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(read, published);
+    let newest = subject.newest(&orders, limits).await;
+    assert!(!newest.whole && newest.messages.len() > 200 && bytes(&newest.messages) <= limits.bytes_max);
+    assert!(published.ends_with(&ids_of(&newest.messages)));
+    for limit in [1, 64, 65, 192, 500, 699, 700, 701] {
+        let limits = ReadLimits::new(limit, usize::MAX);
+        let (page, newest) =
+            (subject.read_within(&orders, StreamId::ZERO, limits).await, subject.newest(&orders, limits).await);
+        assert_eq!(ids_of(&page.messages), published[..limit.min(COUNT)], "{limit}");
+        assert_eq!((page.more, newest.whole), (limit < COUNT, true), "{limit}");
+        assert_eq!(ids_of(&newest.messages), published[COUNT.saturating_sub(limit)..], "{limit}");
+    }
+}
+
+async fn one_message_always_comes_however_large(subject: Subject) {
+    let (orders, rule) = (topic("orders"), retain(100));
+    let published = subject.publish_numbers(&orders, &rule, 3).await;
+    let limits = ReadLimits::new(10, 1);
+    let page = subject.read_within(&orders, published[0], limits).await;
+    assert_eq!((ids_of(&page.messages), page.more), (vec![published[1]], true));
+    let newest = subject.newest(&orders, limits).await;
+    assert_eq!((ids_of(&newest.messages), newest.whole), (vec![published[2]], false));
 }
 
 async fn heads_come_in_the_order_asked(subject: Subject) {
@@ -269,7 +324,7 @@ async fn an_expired_stream_begins_a_new_epoch(subject: Subject) {
     subject.follower.want(&subject.backplane, &orders).await;
     let before = subject.publish_numbers(&orders, &rule, 2).await;
     let expired = async {
-        while !subject.backplane.newest(&orders, 1).await.expect("the newest").is_empty() {
+        while !subject.newest(&orders, ReadLimits::ONE).await.messages.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -142,7 +142,13 @@ async fn the_documented_rights_suffice_for_a_replica() {
     let (orders, rule) = (topic("orders"), retain(100));
     stage.follower.want(&stage.backplane, &orders).await;
     let first = stage.backplane.publish(number(&orders, &rule, 1)).await.expect("accepted").id.expect("an id");
-    let page = async || stage.backplane.read(&orders, tickgate::model::StreamId::ZERO, 10).await.expect("a page");
+    let page = async || {
+        stage
+            .backplane
+            .read(&orders, tickgate::model::StreamId::ZERO, tickgate::backplane::ReadLimits::new(10, usize::MAX))
+            .await
+            .expect("a page")
+    };
     assert!(page().await.contiguous);
     let connections = async || {
         let info: String = stage.server.run(&["INFO", "stats"]).await;

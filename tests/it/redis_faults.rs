@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use tickgate::{
-    backplane::{Backplane, PublishError, Published, Redis, Refusal},
+    backplane::{Backplane, PublishError, Published, ReadLimits, Redis, Refusal},
     metrics::Metrics,
     model::{Content, Message, Publication, StreamId, Topic, TopicRule},
     redis_link::RedisLink,
@@ -72,7 +72,10 @@ impl Replica {
     }
 
     async fn page(&self, topic: &Topic, after: StreamId) -> (Vec<Arc<Message>>, bool) {
-        let page = eventually("a page", async || self.backplane.read(topic, after, 1000).await.ok()).await;
+        let page = eventually("a page", async || {
+            self.backplane.read(topic, after, ReadLimits::new(1000, usize::MAX)).await.ok()
+        })
+        .await;
         (page.messages, page.contiguous)
     }
 }
@@ -94,7 +97,7 @@ async fn a_replica_starts_without_redis_and_says_so() {
     let replica = Replica::start(&server.url());
     replica.backplane.want(&orders);
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
-    assert!(replica.backplane.read(&orders, StreamId::ZERO, 10).await.is_err());
+    assert!(replica.backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.is_err());
     let health = replica.backplane.health();
     assert!(!health.commands_down.is_zero() && !health.pubsub_down.is_zero());
     server.restart();
@@ -527,6 +530,30 @@ async fn a_cut_follower_is_confirmed_anew_instead_of_missing_in_silence() {
     follower.follower.told_after(before, &Told::LinkLost).await;
     follower.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
     assert_eq!(follower.page(&orders, StreamId::ZERO).await.0.len(), 200);
+}
+
+#[tokio::test]
+async fn what_is_more_than_a_read_may_bring_is_not_fetched() {
+    let (server, orders) = (RedisServer::start(), topic("orders"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let rule = Arc::new(TopicRule { retain_max: 1_000, ..(*replica.rule).clone() });
+    let big = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(60_000)));
+    for _ in 0..400 {
+        let publication = Publication { payload: big.clone(), ..number(&orders, &rule, 0) };
+        replica.backplane.publish(publication).await.expect("accepted");
+    }
+    let sent = async || {
+        let stats: String = server.run(&["INFO", "stats"]).await;
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).expect("a counter");
+        line.trim().parse::<usize>().expect("a number")
+    };
+    let (limits, backplane) = (ReadLimits::new(1_000, 1 << 20), &replica.backplane);
+    let before = sent().await;
+    let page = backplane.read(&orders, StreamId::ZERO, limits).await.expect("a page");
+    let newest = backplane.newest(&orders, limits).await.expect("the newest");
+    assert_eq!((page.messages.len(), newest.messages.len()), (17, 17));
+    let fetched = sent().await - before;
+    assert!(fetched < 10 << 20, "{fetched} bytes of 24 MB, for two megabytes");
 }
 
 #[tokio::test]

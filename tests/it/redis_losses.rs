@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Redis},
+    backplane::{Backplane, ReadLimits, Redis},
     metrics::Metrics,
     model::{Content, Message, StreamId, Topic, TopicRule},
     redis_link::RedisLink,
@@ -91,7 +91,9 @@ async fn whole(backplane: &Backplane, topic: &Topic) -> Vec<Arc<Message>> {
     let mut messages = Vec::<Arc<Message>>::new();
     loop {
         let after = messages.last().map_or(StreamId::ZERO, |message| message.id.expect("an id"));
-        let page = eventually("a page", async || backplane.read(topic, after, 500).await.ok()).await;
+        let page =
+            eventually("a page", async || backplane.read(topic, after, ReadLimits::new(500, usize::MAX)).await.ok())
+                .await;
         assert!(page.contiguous, "{topic} after {after}");
         messages.extend(page.messages);
         if !page.more {

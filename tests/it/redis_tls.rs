@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 use tickgate::{
-    backplane::{Backplane, Redis},
+    backplane::{Backplane, ReadLimits, Redis},
     config,
     metrics::Metrics,
     model::StreamId,
@@ -75,7 +75,7 @@ async fn an_own_authority_is_trusted_and_no_other() {
     eventually("commands work", async || link.command().ok()).await;
     backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
     follower.has_arrived(&orders, 1).await;
-    assert_eq!(backplane.read(&orders, StreamId::ZERO, 10).await.expect("a page").messages.len(), 1);
+    assert_eq!(backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.expect("a page").messages.len(), 1);
 
     let metrics = Metrics::new();
     let stranger = RedisLink::start(&settings(port, &certificates.path().join("other.pem")), &tasks, metrics.clone());

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Event, Page, Reading, Receiver, Road, Unavailable},
+    backplane::{Event, Newest, Page, ReadLimits, Reading, Receiver, Road, Unavailable},
     model::{Content, Message, StreamId, Topic},
 };
 use tokio::{
@@ -435,11 +435,11 @@ impl Road for Link {
         inner.subscribed.remove(topic);
     }
 
-    fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Reading<Page> {
+    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Reading<Page> {
         let topic = topic.clone();
         self.server.answer(move |state| {
             // Short pages, so that there are several.
-            let limit = limit.min(state.dice.between(1, 12) as usize);
+            let limit = limits.messages_max.min(state.dice.between(1, 12) as usize);
             match &state.streams[&topic] {
                 Some(stream) => stream.read(after, limit),
                 None => Page { messages: Vec::new(), contiguous: after == StreamId::ZERO, more: false },
@@ -447,11 +447,12 @@ impl Road for Link {
         })
     }
 
-    fn newest(&self, topic: &Topic, limit: usize) -> Reading<Vec<Arc<Message>>> {
+    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Reading<Newest> {
         let topic = topic.clone();
         self.server.answer(move |state| {
-            let Some(stream) = &state.streams[&topic] else { return Vec::new() };
-            stream.entries.iter().skip(stream.entries.len().saturating_sub(limit)).cloned().collect()
+            let Some(stream) = &state.streams[&topic] else { return Newest { messages: Vec::new(), whole: true } };
+            let skipped = stream.entries.len().saturating_sub(limits.messages_max);
+            Newest { messages: stream.entries.iter().skip(skipped).cloned().collect(), whole: true }
         })
     }
 

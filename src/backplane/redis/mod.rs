@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Event, Health, Page, Receiver, Ticket, Unavailable};
+use super::{Event, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
 use crate::{
     model::{Message, Publication, StreamId, Topic},
     redis_link::{self, RedisLink},
@@ -68,16 +68,16 @@ impl Redis {
         self.link.unfollow(&self.link.keys().channel(topic));
     }
 
-    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
-        let page = read::page(&self.link, topic, after, limit).await?;
+    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+        let page = read::page(&self.link, topic, after, limits).await?;
         self.saw(page.messages.last());
         Ok(page)
     }
 
-    pub(super) async fn newest(&self, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
-        let messages = read::newest(&self.link, topic, limit).await?;
-        self.saw(messages.last());
-        Ok(messages)
+    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+        let newest = read::newest(&self.link, topic, limits).await?;
+        self.saw(newest.messages.last());
+        Ok(newest)
     }
 
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {

@@ -3,37 +3,62 @@
 
 use std::sync::Arc;
 
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::arrival;
 use crate::{
-    backplane::{Page, Unavailable},
+    backplane::{Newest, Page, ReadLimits, Unavailable},
     model::{Message, StreamId, Topic},
     redis_link::{Failure, RedisLink},
 };
 
 /// Streams asked in one pipeline.
 const HEADS_CHUNK: usize = 256;
+/// Entries of the first part of a read, and of the others: what is fetched over a limit in bytes is no more.
+const PART_MIN: usize = 64;
+const PART_MAX: usize = 128;
 
-/// What follows `after`, `limit` messages at the most.
+/// What follows `after`, within the limits. Read in parts over one connection, so that large messages are not all fetched
+/// to be thrown away.
 ///
-/// The range begins with the cursor itself: where its entry is still there, everything behind it is contiguous because
+/// Each part begins with the cursor itself: where its entry is still there, everything behind it is contiguous because
 /// it is its neighbour, also across epochs.
-pub(super) async fn page(link: &RedisLink, topic: &Topic, after: StreamId, limit: usize) -> Result<Page, Unavailable> {
+pub(super) async fn page(
+    link: &RedisLink,
+    topic: &Topic,
+    after: StreamId,
+    limits: ReadLimits,
+) -> Result<Page, Unavailable> {
     let key = link.keys().stream(topic);
-    let from_start = after == StreamId::ZERO;
-    let count = limit.saturating_add(2);
-    let mut pipe = redis::pipe();
-    pipe.cmd("XRANGE").arg(&key).arg(after.to_string()).arg("+").arg("COUNT").arg(count);
-    if from_start {
-        // Fails where there is no stream.
-        pipe.cmd("XINFO").arg("STREAM").arg(&key);
+    let mut reader = Reader::open(link).await?;
+    let (mut whole, mut bytes, mut cursor) = (Page { messages: Vec::new(), contiguous: true, more: false }, 0, after);
+    for part_max in part_sizes() {
+        let limit = part_max.min(limits.messages_max - whole.messages.len());
+        let part;
+        (reader, part) = reader.part(&key, cursor, limit).await?;
+        if whole.messages.is_empty() {
+            whole.contiguous = part.contiguous;
+        } else if !part.contiguous {
+            // Trimmed or lost meanwhile: for the next read to tell.
+            whole.more = true;
+            break;
+        }
+        let fits = limits.room(whole.messages.len(), bytes, part.messages.iter());
+        whole.more = part.more || fits < part.messages.len();
+        let all = fits == part.messages.len();
+        bytes += part.messages[..fits].iter().map(|message| message.payload_bytes()).sum::<usize>();
+        whole.messages.extend(part.messages.into_iter().take(fits));
+        if !whole.more || !all || whole.messages.len() >= limits.messages_max {
+            break;
+        }
+        cursor = whole.messages.last().and_then(|message| message.id).unwrap_or(cursor);
     }
-    let mut replies = ask(link, &pipe).await?.into_iter();
-    let entries = replies.next().ok_or_else(|| unexpected("XRANGE"))?;
-    let trimmed = replies.next().is_some_and(|info| was_trimmed(&info));
-    let messages = messages(entries)?;
-    Ok(assemble(messages, after, limit, trimmed))
+    Ok(whole)
+}
+
+/// How many entries the parts of one read have: few at first, since they may be large.
+fn part_sizes() -> impl Iterator<Item = usize> {
+    std::iter::once(PART_MIN).chain(std::iter::repeat(PART_MAX))
 }
 
 /// Decides contiguity. `trimmed`: something was ever removed from the stream (only asked for from the start).
@@ -53,25 +78,44 @@ fn assemble(mut messages: Vec<Arc<Message>>, after: StreamId, limit: usize, trim
     Page { messages, contiguous, more }
 }
 
-/// The newest `limit` messages, oldest first.
-pub(super) async fn newest(link: &RedisLink, topic: &Topic, limit: usize) -> Result<Vec<Arc<Message>>, Unavailable> {
-    let mut pipe = redis::pipe();
-    pipe.cmd("XREVRANGE").arg(link.keys().stream(topic)).arg("+").arg("-").arg("COUNT").arg(limit);
-    let entries = ask(link, &pipe).await?.into_iter().next().ok_or_else(|| unexpected("XREVRANGE"))?;
-    let mut messages = messages(entries)?;
-    messages.reverse();
-    Ok(messages)
+/// The newest messages, within the limits.
+pub(super) async fn newest(link: &RedisLink, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+    let key = link.keys().stream(topic);
+    let mut reader = Reader::open(link).await?;
+    let (mut newest, mut bytes, mut whole, mut end) = (Vec::new(), 0, true, "+".to_owned());
+    for part_max in part_sizes() {
+        let limit = part_max.min(limits.messages_max - newest.len());
+        let mut pipe = redis::pipe();
+        pipe.cmd("XREVRANGE").arg(&key).arg(&end).arg("-").arg("COUNT").arg(limit);
+        let entries;
+        (reader, entries) = reader.ask_one(&pipe, "XREVRANGE").await?;
+        let part = messages(entries)?;
+        let fits = limits.room(newest.len(), bytes, part.iter());
+        let (count, oldest) = (part.len(), part.last().and_then(|message| message.id));
+        bytes += part[..fits].iter().map(|message| message.payload_bytes()).sum::<usize>();
+        newest.extend(part.into_iter().take(fits));
+        whole = fits == count;
+        let Some(oldest) = oldest.filter(|_| whole && count == limit && newest.len() < limits.messages_max) else {
+            break;
+        };
+        end = format!("({oldest}");
+    }
+    newest.reverse();
+    Ok(Newest { messages: newest, whole })
 }
 
 /// The heads of many streams, in the order asked.
 pub(super) async fn heads(link: &RedisLink, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
     let mut heads = Vec::with_capacity(topics.len());
+    let mut reader = Reader::open(link).await?;
     for chunk in topics.chunks(HEADS_CHUNK) {
-        let mut pipe = redis::Pipeline::with_capacity(chunk.len());
+        let mut pipe = Pipeline::with_capacity(chunk.len());
         for topic in chunk {
             pipe.cmd("XREVRANGE").arg(link.keys().stream(topic)).arg("+").arg("-").arg("COUNT").arg(1);
         }
-        for entries in ask(link, &pipe).await? {
+        let replies;
+        (reader, replies) = reader.ask(&pipe).await?;
+        for entries in replies {
             let newest = messages(entries)?;
             heads.push(newest.first().and_then(|message| message.id).unwrap_or_default());
         }
@@ -79,22 +123,55 @@ pub(super) async fn heads(link: &RedisLink, topics: &[Topic]) -> Result<Vec<Stre
     Ok(heads)
 }
 
-/// Runs a pipeline on a connection of the pool; errors of single commands stay in their place.
-async fn ask(link: &RedisLink, pipe: &redis::Pipeline) -> Result<Vec<Value>, Unavailable> {
-    let failed = |failure: &Failure| {
-        link.report(failure);
-        Unavailable(failure.to_string().into())
-    };
-    let mut connection = link.pooled().await.map_err(|failure| failed(&failure))?;
-    let replies = connection.send_packed_commands(pipe, 0, pipe.len()).await;
-    match replies {
-        Ok(replies) => Ok(replies),
-        Err(error) => {
-            // A late answer must not meet the next reader: the connection is not given back.
-            drop(deadpool_redis::Connection::take(connection));
-            Err(failed(&Failure::of(&error)))
+/// A connection of the pool, for all parts of one read.
+struct Reader<'a> {
+    link: &'a RedisLink,
+    connection: deadpool_redis::Connection,
+}
+
+impl<'a> Reader<'a> {
+    async fn open(link: &'a RedisLink) -> Result<Self, Unavailable> {
+        let connection = link.pooled().await.map_err(|failure| failed(link, &failure))?;
+        Ok(Self { link, connection })
+    }
+
+    /// What follows `after`, `limit` messages at the most.
+    async fn part(self, key: &str, after: StreamId, limit: usize) -> Result<(Self, Page), Unavailable> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("XRANGE").arg(key).arg(after.to_string()).arg("+").arg("COUNT").arg(limit.saturating_add(2));
+        if after == StreamId::ZERO {
+            // Fails where there is no stream.
+            pipe.cmd("XINFO").arg("STREAM").arg(key);
+        }
+        let (reader, replies) = self.ask(&pipe).await?;
+        let mut replies = replies.into_iter();
+        let entries = replies.next().ok_or_else(|| unexpected("XRANGE"))?;
+        let trimmed = replies.next().is_some_and(|info| was_trimmed(&info));
+        Ok((reader, assemble(messages(entries)?, after, limit, trimmed)))
+    }
+
+    async fn ask_one(self, pipe: &Pipeline, what: &str) -> Result<(Self, Value), Unavailable> {
+        let (reader, replies) = self.ask(pipe).await?;
+        Ok((reader, replies.into_iter().next().ok_or_else(|| unexpected(what))?))
+    }
+
+    /// Runs a pipeline; errors of single commands stay in their place.
+    async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
+        let Self { link, mut connection } = self;
+        match connection.send_packed_commands(pipe, 0, pipe.len()).await {
+            Ok(replies) => Ok((Self { link, connection }, replies)),
+            Err(error) => {
+                // A late answer must not meet the next reader: the connection is not given back.
+                drop(deadpool_redis::Connection::take(connection));
+                Err(failed(link, &Failure::of(&error)))
+            }
         }
     }
+}
+
+fn failed(link: &RedisLink, failure: &Failure) -> Unavailable {
+    link.report(failure);
+    Unavailable(failure.to_string().into())
 }
 
 fn messages(entries: Value) -> Result<Vec<Arc<Message>>, Unavailable> {
