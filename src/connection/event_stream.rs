@@ -199,8 +199,9 @@ impl Reader {
         let (mut private, mut counted) = (None, 0);
         let mut next = || {
             counted += 1;
-            cursors.next().map_or(Start::Live, Start::Since)
+            cursors.next()
         };
+        let since = |cursor: Option<StreamId>| cursor.map_or(Start::Live, Start::Since);
         for channel in channels {
             let resolved = match view.resolve(channel) {
                 Ok(resolved) => resolved,
@@ -210,10 +211,11 @@ impl Reader {
                 }
             };
             let start = match resolved.rule.class {
-                Class::State => Start::Snapshot { least: StreamId::ZERO },
+                Class::State if resolved.rule.retain_max == 0 => Start::Snapshot { least: StreamId::ZERO },
+                Class::State => Start::Snapshot { least: next().unwrap_or_default() },
                 _ if resolved.rule.retain_max == 0 => Start::Live,
-                _ if resolved.in_user_stream => *private.get_or_insert_with(&mut next),
-                _ => next(),
+                _ if resolved.in_user_stream => *private.get_or_insert_with(|| since(next())),
+                _ => since(next()),
             };
             wanted.push(Wanted { resolved, start, max_rate: None });
         }

@@ -43,7 +43,7 @@ pub struct Slot {
     pub class: Class,
     /// Written before everything public when both wait: the reliable private channels.
     pub urgent: bool,
-    /// Its positions are cursors: the topic is retained, and not only for its newest value.
+    /// Its positions are cursors: the topic is retained.
     pub counted: bool,
     pub form: Form,
     pub stage: Stage,

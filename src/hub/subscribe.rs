@@ -233,7 +233,7 @@ impl Interest {
     pub fn open(&self, outbox: &Outbox, form: &Form, at: StreamId, has: StreamId) -> SlotId {
         let class = self.topic.rule.class;
         let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
-        let (stage, counted) = (Stage::Lagging, class != Class::State && self.is_retained());
+        let (stage, counted) = (Stage::Lagging, self.is_retained());
         let form = form.clone();
         outbox.open(Slot { class, urgent, counted, form, stage, ticket: 0, queued: at, written: has })
     }
