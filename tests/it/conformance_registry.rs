@@ -501,6 +501,29 @@ async fn a_killed_replica_is_swept_by_another() {
     .await;
 }
 
+/// What a sweep goes by is written a moment after a connection was let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_killed_as_it_lets_connections_in_leaves_no_slot_taken() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let user = |number: u32| format!("user_{number}");
+    for number in 0..10 {
+        assert_eq!(one.admit(&user(number), SessionId::random(), 1, false).await, admitted(1));
+    }
+    for number in 10..20 {
+        assert_eq!(one.connect(&user(number), SessionId::random(), 1).await, admitted(1));
+    }
+    one.die().await;
+    let killed = tokio::time::Instant::now();
+    for number in 0..20 {
+        eventually("the slot to come back", async || {
+            (other.connect(&user(number), SessionId::random(), 1).await == admitted(1)).then_some(())
+        })
+        .await;
+    }
+    assert!(killed.elapsed() < session_times().session_ttl, "before the end of a connection's own lease");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     let server = RedisServer::start();

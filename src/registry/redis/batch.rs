@@ -1,6 +1,8 @@
 //! One pipeline towards Redis: what the registry's queue and its renewals turn into, and what the answers mean.
 //!
-//! Every command in a batch may run twice: after a time-out the whole batch is sent again.
+//! Every command in a batch may run twice: after a time-out the whole batch is sent again. And any of its commands may
+//! be the last one that Redis gets, when this replica is killed: a session is put into the index before its lease is
+//! extended, and taken out of it after its lease has ended, so that a sweep by the index misses no lease.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,16 +15,22 @@ use super::{
     sessions::{Ended, Entry, Lease, Write},
     wire::{Message, Owner, Slot, member},
 };
-use crate::model::{ReplicaId, SessionId};
+use crate::model::{ReplicaId, SessionId, UserId};
 
 /// Commands, and for each what to do with its answer.
 #[derive(Default)]
 pub(super) struct Batch {
+    commands: Vec<(Cmd, After)>,
+    /// Fields of this replica's index to set, in one command before the others.
+    index_set: HashMap<SessionId, String>,
+    /// Fields of this replica's index to remove, in one command after the others.
+    index_del: HashSet<SessionId>,
+}
+
+/// A batch that is ready to be sent, as often as it takes.
+pub(super) struct Sealed {
     pub pipeline: Pipeline,
     after: Vec<After>,
-    /// Fields of this replica's index to remove and to set, each in one command at the end.
-    index_del: HashSet<SessionId>,
-    index_set: HashMap<SessionId, String>,
 }
 
 /// What an answer is for.
@@ -63,13 +71,8 @@ pub(super) struct Outcome {
 }
 
 impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.after.is_empty() && self.index_del.is_empty() && self.index_set.is_empty()
-    }
-
     fn push(&mut self, cmd: Cmd, after: After) {
-        self.pipeline.add_command(cmd);
-        self.after.push(after);
+        self.commands.push((cmd, after));
     }
 
     /// Adds one queued operation.
@@ -77,7 +80,10 @@ impl Batch {
         match op {
             Op::Opened(session) => {
                 if let Some(entry) = inner.sessions.get(*session) {
-                    self.index(*session, &entry);
+                    let indexed = self.index(*session, &entry);
+                    if let Some(user) = entry.user.as_ref().filter(|_| indexed) {
+                        self.extend(inner, *session, user, entry.stamp);
+                    }
                 }
             }
             Op::Record(session) => {
@@ -148,15 +154,17 @@ impl Batch {
         self.push(cmd, After::Nothing);
     }
 
-    fn index(&mut self, session: SessionId, entry: &Entry) {
+    /// Adds the session to the index, when it is open.
+    pub(super) fn index(&mut self, session: SessionId, entry: &Entry) -> bool {
         if let Some(profile) = &entry.profile {
+            self.index_del.remove(&session);
             self.index_set.insert(session, Slot::encode(entry, profile));
         }
+        entry.profile.is_some()
     }
 
-    /// Adds everything that Redis should know of a session.
+    /// Adds what Redis should know of a session that is in the index.
     pub(super) fn whole(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
-        self.index(session, entry);
         self.readmit(inner, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.claimed) {
             let write = Write { stamp: entry.stamp, record, first: false };
@@ -175,16 +183,19 @@ impl Batch {
         }
     }
 
+    /// Has the lease of a session in the index run for its full time from now on.
+    fn extend(&mut self, inner: &Inner, session: SessionId, user: &UserId, stamp: u64) {
+        let mut cmd = redis::cmd("ZADD");
+        cmd.arg(inner.keys().user_sessions(user)).arg("XX").arg("CH");
+        cmd.arg(inner.clock.now_ms() + inner.session_ttl_ms()).arg(member(stamp, &inner.local.replica, session));
+        self.push(cmd, After::Renew(session));
+    }
+
     /// Renews the lease of a session and the life of its record.
-    pub(super) fn renew(&mut self, inner: &Inner, lease: &Lease, now_ms: u64) {
-        let ttl = inner.session_ttl_ms();
+    pub(super) fn renew(&mut self, inner: &Inner, lease: &Lease) {
         if let Some(user) = &lease.user {
-            let key = inner.keys().user_sessions(user);
-            let mut cmd = redis::cmd("ZADD");
-            cmd.arg(&key).arg("XX").arg("CH").arg(now_ms + ttl);
-            cmd.arg(member(lease.stamp, &inner.local.replica, lease.session));
-            self.push(cmd, After::Renew(lease.session));
-            self.expire(&key, inner.member_ttl_ms());
+            self.extend(inner, lease.session, user, lease.stamp);
+            self.expire(&inner.keys().user_sessions(user), inner.member_ttl_ms());
         }
         if lease.recorded {
             self.expire(&inner.keys().session(lease.session), inner.record_ttl_ms());
@@ -211,8 +222,18 @@ impl Batch {
         self.push(cmd, After::Nothing);
     }
 
-    /// Completes the pipeline with the index's commands, on the index of that key.
-    pub(super) fn seal(&mut self, inner: &Inner, key: &str) {
+    /// Completes the batch with the commands on the index of that key. `None` when there is nothing to send.
+    pub(super) fn seal(mut self, inner: &Inner, key: &str) -> Option<Sealed> {
+        let mut first = Self::default();
+        if !self.index_set.is_empty() {
+            let mut cmd = redis::cmd("HSET");
+            cmd.arg(key);
+            for (session, slot) in self.index_set.drain() {
+                cmd.arg(session.to_string()).arg(slot);
+            }
+            first.push(cmd, After::Nothing);
+            first.expire(key, inner.index_ttl_ms());
+        }
         if !self.index_del.is_empty() {
             let mut cmd = redis::cmd("HDEL");
             cmd.arg(key);
@@ -221,18 +242,17 @@ impl Batch {
             }
             self.push(cmd, After::Nothing);
         }
-        if !self.index_set.is_empty() {
-            let mut cmd = redis::cmd("HSET");
-            cmd.arg(key);
-            for (session, slot) in self.index_set.drain() {
-                cmd.arg(session.to_string()).arg(slot);
-            }
-            self.push(cmd, After::Nothing);
-            self.expire(key, inner.index_ttl_ms());
+        let (mut pipeline, mut after) = (Pipeline::new(), Vec::new());
+        for (cmd, what) in first.commands.into_iter().chain(self.commands) {
+            pipeline.add_command(cmd);
+            after.push(what);
         }
-        self.pipeline.ignore_errors();
+        pipeline.ignore_errors();
+        (!after.is_empty()).then_some(Sealed { pipeline, after })
     }
+}
 
+impl Sealed {
     /// Reads the answers of a batch that ran.
     pub(super) fn outcome(&self, answers: Vec<RedisResult<Value>>) -> Outcome {
         let mut outcome = Outcome::default();

@@ -111,7 +111,7 @@ impl Redis {
         let mut call =
             call(&inner.scripts.admit, &[&keys.user_sessions(&admission.user), &keys.user_revoked(&admission.user)]);
         call.arg(member(stamp, &inner.local.replica, admission.session));
-        call.arg(inner.session_ttl_ms()).arg(inner.member_ttl_ms()).arg(admission.connections_max);
+        call.arg(inner.admission_ttl_ms()).arg(inner.member_ttl_ms()).arg(admission.connections_max);
         call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
         let mut doubt = Doubt { inner, admission, stamp, ended: false };
         let answer: (i8, u32, Vec<String>, Vec<String>, u64) = inner.run(&inner.scripts.admit, &call).await?;
@@ -296,6 +296,11 @@ impl Inner {
 
     fn session_ttl_ms(&self) -> u64 {
         millis(self.local.session.session_ttl)
+    }
+
+    /// Lease of a connection until it is in the index: no replica could sweep it, so it ends when a sweep would come.
+    fn admission_ttl_ms(&self) -> u64 {
+        self.replica_ttl_ms().min(self.session_ttl_ms())
     }
 
     /// Life of a user's set after its last renewal: it outlives the leases in it.

@@ -178,11 +178,15 @@ impl Sessions {
         self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)
     }
 
-    /// Copies one bucket, as far as its sessions are open or admitted and no newer than that stamp.
-    pub(super) fn bucket_copy(&self, index: usize, newest: u64) -> Vec<(SessionId, Entry)> {
-        let bucket = self.buckets[index].lock();
-        let old = bucket.iter().filter(|(_, entry)| entry.stamp <= newest);
-        old.map(|(session, entry)| (*session, entry.clone())).collect()
+    /// The sessions that are open, as far as they are no newer than that stamp.
+    pub(super) fn open(&self, newest: u64) -> Vec<SessionId> {
+        let mut open = Vec::new();
+        for bucket in &self.buckets {
+            let bucket = bucket.lock();
+            let old = bucket.iter().filter(|(_, entry)| entry.profile.is_some() && entry.stamp <= newest);
+            open.extend(old.map(|(session, _)| *session));
+        }
+        open
     }
 
     /// What a round of renewals needs of one bucket, without copying records.
@@ -191,7 +195,8 @@ impl Sessions {
         let lease = |(session, entry): (&SessionId, &Entry)| {
             let recorded = entry.claimed && entry.record.is_some();
             let user = entry.user.clone();
-            (user.is_some() || recorded).then_some(Lease { session: *session, user, stamp: entry.stamp, recorded })
+            let lease = Lease { session: *session, user, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
+            (lease.user.is_some() || recorded).then_some(lease)
         };
         bucket.iter().filter_map(lease).collect()
     }
@@ -233,6 +238,8 @@ pub(super) struct Lease {
     pub stamp: u64,
     /// Whether a record of it is kept in Redis.
     pub recorded: bool,
+    /// Whether its newest connection was admitted and not yet opened.
+    pub opening: bool,
 }
 
 impl Entry {

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Inner, Told,
-    batch::{Batch, Outcome},
+    batch::{Batch, Outcome, Sealed},
     controls::{self, Kept},
     queue::Op,
     scripts::Scripts,
@@ -99,12 +99,7 @@ impl Writer {
         for op in waiting.iter() {
             batch.op(&self.inner, op);
         }
-        let outcome = self.send(batch).await;
-        let mut settled = Batch::default();
-        for contested in &outcome.contested {
-            settled.contest(&self.inner, contested);
-        }
-        self.send(settled).await;
+        self.settle(batch).await;
         for op in waiting.drain(..) {
             if let Op::Flushed(told) = op {
                 // Whoever asked may have given up.
@@ -122,19 +117,27 @@ impl Writer {
         }
         for chunk in leases.chunks(BATCH_MAX) {
             let mut batch = Batch::default();
-            let now_ms = self.inner.clock.now_ms();
-            for lease in chunk {
-                batch.renew(&self.inner, lease, now_ms);
+            // The lease of a connection that is still opening gets its full time when it is in the index.
+            for lease in chunk.iter().filter(|lease| !lease.opening) {
+                batch.renew(&self.inner, lease);
             }
-            let outcome = self.send(batch).await;
-            let mut again = Batch::default();
-            for session in outcome.missing {
-                if let Some(entry) = self.inner.sessions.get(session) {
-                    again.readmit(&self.inner, session, &entry);
-                }
-            }
-            self.send(again).await;
+            self.settle(batch).await;
         }
+    }
+
+    /// Sends a batch, and what its answers ask for.
+    async fn settle(&self, batch: Batch) {
+        let outcome = self.send(batch).await;
+        let mut rest = Batch::default();
+        for contested in &outcome.contested {
+            rest.contest(&self.inner, contested);
+        }
+        for session in outcome.missing {
+            if let Some(entry) = self.inner.sessions.get(session) {
+                rest.readmit(&self.inner, session, &entry);
+            }
+        }
+        self.send(rest).await;
     }
 
     /// Writes everything anew, a bit at a time. Not what comes in meanwhile: that has met this Redis already.
@@ -144,39 +147,53 @@ impl Writer {
         if self.inner.has_left() {
             return;
         }
-        // A new index takes the place of the old one when it is whole: what is no longer connected goes, and at no
-        // moment would a sweep find less than all sessions.
-        let (index, next) = (self.index.clone(), self.inner.keys().replica_sessions_next(&self.inner.local.replica));
+        let kept = self.kept().await;
+        let indexed = self.rewrite_index(begun).await;
+        for chunk in indexed.chunks(BATCH_MAX) {
+            let mut batch = Batch::default();
+            for session in chunk {
+                let entry = self.inner.sessions.get(*session).filter(|entry| entry.stamp <= begun);
+                let Some(entry) = entry else { continue };
+                if let Some(told) = kept.of(*session, &entry) {
+                    self.inner.deliver(told);
+                }
+                batch.whole(&self.inner, *session, &entry);
+            }
+            self.send(batch).await;
+            sleep(REWRITE_PAUSE).await;
+        }
+        if !indexed.is_empty() {
+            tracing::info!(sessions = indexed.len(), "told redis about all sessions again");
+        }
+    }
+
+    /// Writes the index anew, and tells whom it names. A new index takes the place of the old one when it is whole: what
+    /// is no longer connected goes, and at no moment would a sweep find less than all sessions.
+    async fn rewrite_index(&self, begun: u64) -> Vec<SessionId> {
+        let next = self.inner.keys().replica_sessions_next(&self.inner.local.replica);
         let mut clean = Batch::default();
         clean.remove(&next);
         self.send(clean).await;
-        let kept = self.kept().await;
-        let (mut count, mut indexed) = (0, false);
-        for bucket in 0..BUCKETS {
-            for chunk in self.inner.sessions.bucket_copy(bucket, begun).chunks(BATCH_MAX) {
-                let mut batch = Batch::default();
-                for (session, entry) in chunk {
-                    indexed |= entry.profile.is_some();
-                    if let Some(told) = kept.of(*session, entry) {
-                        self.inner.deliver(told);
-                    }
-                    batch.whole(&self.inner, *session, entry);
+        let mut indexed = Vec::new();
+        for chunk in self.inner.sessions.open(begun).chunks(BATCH_MAX) {
+            let mut batch = Batch::default();
+            for session in chunk {
+                let entry = self.inner.sessions.get(*session);
+                if entry.is_some_and(|entry| batch.index(*session, &entry)) {
+                    indexed.push(*session);
                 }
-                count += chunk.len();
-                self.send_indexing(batch, &next).await;
-                sleep(REWRITE_PAUSE).await;
             }
+            self.send_indexing(batch, &next).await;
+            sleep(REWRITE_PAUSE).await;
         }
         let mut swap = Batch::default();
-        if indexed {
-            swap.rename(&next, &index);
+        if indexed.is_empty() {
+            swap.remove(&self.index);
         } else {
-            swap.remove(&index);
+            swap.rename(&next, &self.index);
         }
         self.send(swap).await;
-        if count > 0 {
-            tracing::info!(sessions = count, "told redis about all sessions again");
-        }
+        indexed
     }
 
     /// What operators said lately, once Redis tells it; nothing when the replica stops.
@@ -200,11 +217,8 @@ impl Writer {
 
     /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index` is the key that
     /// its index entries go to.
-    async fn send_indexing(&self, mut batch: Batch, index: &str) -> Outcome {
-        batch.seal(&self.inner, index);
-        if batch.is_empty() {
-            return Outcome::default();
-        }
+    async fn send_indexing(&self, batch: Batch, index: &str) -> Outcome {
+        let Some(batch) = batch.seal(&self.inner, index) else { return Outcome::default() };
         let mut stop = self.stop.clone();
         loop {
             match self.attempt(&batch).await {
@@ -223,7 +237,7 @@ impl Writer {
     }
 
     /// One attempt; fails when the batch has to be sent again.
-    async fn attempt(&self, batch: &Batch) -> Result<Vec<RedisResult<Value>>, Failure> {
+    async fn attempt(&self, batch: &Sealed) -> Result<Vec<RedisResult<Value>>, Failure> {
         let mut commands = self.inner.commands()?;
         let answers: RedisResult<Vec<RedisResult<Value>>> = batch.pipeline.query_async(&mut commands).await;
         let answers = answers.map_err(|error| self.inner.failed(&error))?;
