@@ -15,12 +15,17 @@ use crate::{
     stage::{Client, Stage, eventually},
 };
 
-/// Connections that ended otherwise than a drain may end them.
+/// The close code of a client that no longer answers.
+const SILENT: u16 = 4101;
+
+/// Connections that ended otherwise than a drain may end them. Not those whose path an earlier fault spoiled: nothing
+/// comes from such a client any more, which takes two heartbeats to be sure of, on whatever replica it is.
 pub fn badly_ended(stage: &Stage, since: Instant) -> Vec<String> {
     let mut bad = Vec::new();
     for client in stage.clients.lock().iter().filter(|client| !client.dismissed) {
         let diary = client.diary.lock();
-        for ended in diary.ended.iter().filter(|ended| ended.at >= since && (ended.code != 1012 || !ended.hinted)) {
+        let drained = diary.ended.iter().filter(|ended| ended.at >= since && ended.code != SILENT);
+        for ended in drained.filter(|ended| ended.code != 1012 || !ended.hinted) {
             let hinted = if ended.hinted { "with" } else { "without" };
             bad.push(format!("{} saw a drain as {} {} {hinted} a hint", client.name, ended.code, ended.reason));
         }
