@@ -20,6 +20,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("disordered", "out of order"),
     ("kib_per_connection", "KiB/conn."),
     ("writes_per_delivery", "writes/delivery"),
+    ("calls_per_delivery", "calls/delivery"),
 ];
 
 /// What one run of a workload measured, in the order it was added. Units are in the names.

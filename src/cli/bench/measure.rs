@@ -6,8 +6,8 @@ use super::{
     Failure,
     figures::Figures,
     load::Load,
-    observe::{Counters, Processes},
-    plan::{Pace, Plan},
+    observe::{Counters, Processes, SystemCalls},
+    plan::{Pace, Pacer, Plan},
     stage::Stage,
 };
 
@@ -64,10 +64,11 @@ pub(super) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     load.shared.tally.latency.clear();
     load.run(&mut pacer, time)?;
     let after = Moment::now(stage, load);
-    load.settle()?;
     let mut figures = Figures::default();
     add_rates(&mut figures, &before, &after);
     add_latency(&mut figures, load);
+    add_system_calls(&mut figures, stage, load, &mut pacer)?;
+    load.settle()?;
     add_losses(&mut figures, load);
     Ok(figures)
 }
@@ -93,6 +94,24 @@ fn add_rates(figures: &mut Figures, before: &Moment, after: &Moment) {
     if let (Some(writes), Some(delivered)) = (change("tickgate_writes_total"), change("tickgate_deliveries_total")) {
         figures.set("writes_per_delivery", writes / delivered);
     }
+}
+
+/// Counts system calls for another second under the same load, since counting would be part of what is measured.
+fn add_system_calls(
+    figures: &mut Figures,
+    stage: &Stage,
+    load: &mut Load<'_>,
+    pacer: &mut Pacer,
+) -> Result<(), Failure> {
+    let Some(calls) = SystemCalls::count(&stage.servers) else { return Ok(()) };
+    let (since_ns, deliveries) = (load.now_ns(), load.shared.tally.deliveries());
+    load.run(pacer, SystemCalls::TAKES)?;
+    let deliveries = (load.shared.tally.deliveries() - deliveries) as f64;
+    let seconds = (load.now_ns() - since_ns) as f64 / NS;
+    if let Some(calls_per_s) = calls.per_second() {
+        figures.set("calls_per_delivery", calls_per_s * seconds / deliveries);
+    }
+    Ok(())
 }
 
 pub(super) fn add_latency(figures: &mut Figures, load: &Load<'_>) {

@@ -1,9 +1,10 @@
-//! What the measured processes use: CPU time, memory, and their own counters. Reads `/proc` and `/metrics`, nothing else.
+//! What the measured processes use: CPU time, memory, system calls, and their own counters. Never writes to them.
 
 use std::{
     fs,
     io::{self, Read, Write},
     net::TcpStream,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -38,6 +39,35 @@ fn resident_bytes(pid: u32) -> io::Result<u64> {
     let kib =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
     Ok(kib.unwrap_or(0) * 1024)
+}
+
+/// A count of the processes' system calls that is under way. `perf` takes it, at next to no cost to the calls; `strace`
+/// would make it another workload.
+pub(super) struct SystemCalls(Child);
+
+impl SystemCalls {
+    /// How long the calls are counted.
+    const WINDOW: Duration = Duration::from_secs(1);
+    /// How long it may take from the start to the end of the window.
+    pub(super) const TAKES: Duration = Duration::from_millis(1_300);
+
+    /// Begins to count; `None` where `perf` is missing.
+    pub(super) fn count(processes: &Processes) -> Option<Self> {
+        let pids: Vec<String> = processes.0.iter().map(ToString::to_string).collect();
+        let mut perf = Command::new("perf");
+        perf.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"]).arg(pids.join(","));
+        perf.args(["--", "sleep"]).arg(Self::WINDOW.as_secs().to_string());
+        perf.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        perf.spawn().ok().map(Self)
+    }
+
+    /// Calls per second; `None` where `perf` may not trace.
+    pub(super) fn per_second(self) -> Option<f64> {
+        let told = self.0.wait_with_output().ok()?;
+        let line = std::str::from_utf8(&told.stderr).ok()?.lines().find(|line| line.contains("sys_enter"))?;
+        let calls: f64 = line.split(',').next()?.parse().ok()?;
+        Some(calls / Self::WINDOW.as_secs_f64())
+    }
 }
 
 /// The gateway's own counters, where it has them.
