@@ -5,10 +5,36 @@ use std::{
     fs::File,
     io,
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use uuid::Uuid;
+
+/// A folder for the files of what was started; it goes when dropped, so after the processes that write into it.
+#[derive(Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes a folder of that verb among the temporary files.
+    pub(super) fn new(verb: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("tickgate-{verb}-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left of it is the system's to clean.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
 
 /// A process to start.
 #[derive(Debug)]

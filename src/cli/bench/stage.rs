@@ -1,6 +1,6 @@
 //! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     auth::{self, NewToken, Rights},
-    cli::started::{Spec, Started, free_port},
+    cli::started::{Folder, Spec, Started, free_port},
     config::Secret,
     model::UserId,
 };
@@ -37,24 +37,13 @@ pub(super) struct Stage {
     pub(super) metrics: Option<String>,
     secret: String,
     _started: Vec<Started>,
-    _dir: Dir,
-}
-
-/// A folder that goes with the run.
-#[derive(Debug)]
-struct Dir(PathBuf);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    dir: Folder,
 }
 
 impl Stage {
     /// Starts what the workload needs, or points at the server that was named.
     pub(super) fn set(args: &Args, target: &Target, workload: &Workload) -> Result<Self, Failure> {
-        let dir = Dir(std::env::temp_dir().join(format!("tickgate-bench-{}", Uuid::new_v4().simple())));
-        std::fs::create_dir_all(&dir.0)?;
+        let dir = Folder::new("bench")?;
         let mut stage = Self {
             target: target.clone(),
             access: Access {
@@ -72,7 +61,7 @@ impl Stage {
             metrics: None,
             secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
             _started: Vec::new(),
-            _dir: dir,
+            dir,
         };
         match workload.needs {
             Needs::Limit => stage.start_limit(args)?,
@@ -105,7 +94,7 @@ impl Stage {
             arguments: vec!["bench".into(), "--limit-listen".into(), address.clone()],
             environment: Vec::new(),
             cpu: args.server_cpu,
-            dir: &self._dir.0,
+            dir: self.dir.path(),
             address: address.clone(),
         })?;
         self.servers = Processes(vec![started.pid()]);
@@ -117,7 +106,7 @@ impl Stage {
 
     fn start_redis(&mut self, cpu: Option<usize>) -> Result<(), Failure> {
         let port = free_port()?.to_string();
-        let dir = self._dir.0.display().to_string();
+        let dir = self.dir.path().display().to_string();
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--appendonly", "no"];
         let tuned = ["--stream-node-max-bytes", "1024", "--client-output-buffer-limit", "pubsub 256mb 64mb 60"];
         let started = Started::start(&Spec {
@@ -126,7 +115,7 @@ impl Stage {
             arguments: words.iter().chain(&tuned).map(|word| (*word).to_owned()).collect(),
             environment: Vec::new(),
             cpu,
-            dir: &self._dir.0,
+            dir: self.dir.path(),
             address: format!("127.0.0.1:{port}"),
         })?;
         self.redis = Processes(vec![started.pid()]);
@@ -138,7 +127,7 @@ impl Stage {
     /// Starts a replica; returns the addresses of its sockets and of its operations.
     fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), Failure> {
         let (sockets, operations) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
-        let config = self._dir.0.join("tickgate.toml");
+        let config = self.dir.path().join("tickgate.toml");
         std::fs::write(&config, CONFIG)?;
         self.access.key = format!("bench-{}", self.secret);
         let mut environment = vec![
@@ -156,7 +145,7 @@ impl Stage {
             arguments: vec!["serve".into(), "--config".into(), config.display().to_string()],
             environment,
             cpu: args.server_cpu,
-            dir: &self._dir.0,
+            dir: self.dir.path(),
             address: sockets.clone(),
         })?;
         self.servers.0.push(started.pid());

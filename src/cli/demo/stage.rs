@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::cli::{
     Failure,
     http::Call,
-    started::{Spec, Started, free_port},
+    started::{Folder, Spec, Started, free_port},
 };
 
 pub(super) const REPLICAS: usize = 3;
@@ -32,24 +32,13 @@ pub(super) struct Stage {
     pub secret: String,
     pub api_key: String,
     // Dropped last: the processes write into it.
-    dir: Dir,
-}
-
-/// A folder that goes with the demo.
-#[derive(Debug)]
-struct Dir(PathBuf);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    dir: Folder,
 }
 
 impl Stage {
     /// Starts everything, and waits until each replica is ready.
     pub(super) async fn set(redis_server: &Path) -> Result<Self, Failure> {
-        let dir = Dir(std::env::temp_dir().join(format!("tickgate-demo-{}", Uuid::new_v4().simple())));
-        std::fs::create_dir_all(&dir.0).map_err(|error| failed("a folder can't be made", &error))?;
+        let dir = Folder::new("demo").map_err(|error| failed("a folder can't be made", &error))?;
         let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut stage = Self {
             redis_server: redis_server.to_owned(),
@@ -78,7 +67,7 @@ impl Stage {
 
     /// Starts Redis, or starts it again with the file that it left.
     pub(super) fn start_redis(&mut self) -> Result<(), Failure> {
-        let (port, dir) = (self.redis_port.to_string(), self.dir.0.display().to_string());
+        let (port, dir) = (self.redis_port.to_string(), self.dir.path().display().to_string());
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", ""];
         // What it acknowledged survives a kill, as in docs/operations.md.
         let durable = ["--appendonly", "yes", "--appendfsync", "everysec"];
@@ -88,7 +77,7 @@ impl Stage {
             arguments: words.iter().chain(&durable).map(|word| (*word).to_owned()).collect(),
             environment: Vec::new(),
             cpu: None,
-            dir: &self.dir.0,
+            dir: self.dir.path(),
             address: format!("127.0.0.1:{port}"),
         };
         let hint = "a demo wants redis-server: install it, or name it by --redis-server";
@@ -115,7 +104,7 @@ impl Stage {
             arguments: vec!["serve".into(), "--development".into()],
             environment: settings.map(|(key, value)| (format!("TICKGATE__{key}"), value)).to_vec(),
             cpu: None,
-            dir: &self.dir.0,
+            dir: self.dir.path(),
             address: listener.clone(),
         };
         self.replicas.push(Some(Started::start(&spec).map_err(|error| failed("a replica can't be started", &error))?));
