@@ -231,6 +231,8 @@ impl Queue {
             return Offered::Lags;
         }
         let slot = &mut self.slots[at].1;
+        let newest = (class == Class::State).then(|| behind(slot.queued, batch)).flatten();
+        let batch = newest.as_ref().unwrap_or(batch);
         slot.queued = batch.last;
         if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
@@ -357,6 +359,16 @@ impl Queue {
         self.lagging = 0;
         self.recount();
     }
+}
+
+/// The newest value alone, where the client has one that is newer than the first of the batch: it was read from the
+/// stream while these were on their way, and values do not go back.
+fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
+    if batch.count < 2 || !batch.has_ids() || batch.after >= has {
+        return None;
+    }
+    let between = StreamId::missing_between(has, batch.last).and_then(|count| u32::try_from(count).ok());
+    Some(Arc::new(batch.only_newest(batch.skipped + between.unwrap_or(batch.count - 1).min(batch.count - 1))))
 }
 
 /// Most outboxes never hold more than one item: the first takes room for itself alone.

@@ -174,6 +174,16 @@ fn a_value_under_way_is_not_replaced() {
 }
 
 #[test]
+fn values_on_their_way_do_not_come_after_one_that_was_read_from_the_stream() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::State, "a", 3);
+    assert_eq!(queue.offer(a, &batch("a", 2, 3), LIMITS), Offered::Ignored);
+    queue.offer(a, &batch("a", 2, 6), LIMITS);
+    queue.offer(a, &batch("a", 7, 8), LIMITS);
+    assert_eq!(seen(&drain(&mut queue)), ["a6+2", "a7", "a8"]);
+}
+
+#[test]
 fn what_a_paced_value_stood_for_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));
