@@ -227,8 +227,62 @@ async fn a_marker_that_is_lost_in_the_next_failover_is_told_again() {
     assert_eq!(one.link.metrics().lost_publications_total.get(), 2, "each loss is counted once");
 }
 
+/// Another replica publishes so much to the server that lost something that nothing is left of what it had: who then looks
+/// for what was acknowledged can't know, and those who followed all along saw no hole.
+#[tokio::test]
+async fn a_loss_is_told_though_the_stream_was_trimmed_before_anybody_looked() {
+    let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(10));
+    let proxy = Proxy::start(server.port()).await;
+    let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
+    let insist = async |replica: &Replica, n| {
+        let publish = async || replica.backplane.publish(number(&orders, &rule, n)).await.ok();
+        eventually("a publication is accepted", publish).await.id.expect("an id")
+    };
+    let markers = async || {
+        let all = ReadLimits::new(5_000, usize::MAX);
+        let page = eventually("a page", async || two.backplane.read(&orders, StreamId::ZERO, all).await.ok()).await;
+        let ranges = page.messages.iter().filter_map(|message| match message.content {
+            Content::Lost { after, before } => Some((after, before)),
+            Content::Data(_) => None,
+        });
+        ranges.collect::<Vec<_>>()
+    };
+    insist(&one, 1).await;
+    let before = server.snapshot();
+    let lost = insist(&one, 2).await;
+    proxy.set(Weather::Refuse);
+    server.restart_from(&before);
+    two.healthy().await;
+    let flood = async |from: usize| {
+        for n in from..from + 500 {
+            insist(&two, n).await;
+        }
+    };
+    flood(10).await;
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    let told = eventually("the loss is told", async || Some(markers().await).filter(|all| !all.is_empty())).await;
+    assert!(told.iter().any(|(after, before)| *after < lost && lost < *before), "{told:?}");
+    one.healthy().await;
+
+    // What was found by a server's successor, and trimmed there, was never lost.
+    insist(&one, 3).await;
+    for round in 0..2 {
+        server.kill();
+        server.restart();
+        for replica in [&one, &two] {
+            replica.healthy().await;
+        }
+        insist(&two, 4).await;
+        // Nothing shows that it was looked for and found.
+        sleep(Duration::from_millis(300)).await;
+        flood(1_000 * (round + 1)).await;
+    }
+    assert_eq!(markers().await, [], "and the marker of before was trimmed");
+    assert_eq!(one.link.metrics().lost_publications_total.get(), 0, "what nobody knows is not counted");
+}
+
 /// What the verification of an acknowledged id says of a stream with these entries.
-async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, claim: [&str; 2]) -> String {
+async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, claim: [&str; 3]) -> String {
     let mut connection = server.connect().await;
     redis::cmd("DEL").arg("s").exec_async(&mut connection).await.expect("deleted");
     for id in entries {
@@ -238,31 +292,36 @@ async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, cla
         redis::cmd("XTRIM").arg(&["s", "MINID", "=", least]).exec_async(&mut connection).await.expect("trimmed");
     }
     let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/lost.lua"));
-    let [acknowledged, marker] = claim;
+    let [acknowledged, marker, proven] = claim;
     let mut call = script.key("s");
-    call.key("c").arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker);
+    call.key("c").arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker).arg(proven);
     call.invoke_async(&mut connection).await.expect("a verdict")
 }
 
 #[tokio::test]
-async fn only_what_is_proven_lost_is_told() {
+async fn what_was_there_is_told_from_what_was_lost_or_nobody_knows() {
     let server = RedisServer::start();
     let entries = ["5-0", "5-1", "6-0", "6-1"];
     for (trim, claim, expected) in [
-        (None, ["5-1", "-"], "-"),
-        (None, ["5-2", "-"], "9-0 5-1"),
-        (None, ["4-7", "-"], "9-0 0-0"),
-        // Trimmed to where an epoch begins, as the streams of values are after a restart: nothing is known.
-        (Some("6-0"), ["5-1", "-"], "-"),
-        (Some("6-1"), ["5-1", "-"], "-"),
-        (Some("6-0"), ["6-2", "-"], "9-0 6-1"),
-        // Told by a marker that is there, and by one that is not.
-        (None, ["5-7", "6-1"], "-"),
-        (None, ["5-7", "6-2"], "9-0 5-1"),
+        (None, ["5-1", "-", "5"], "-"),
+        (None, ["5-2", "-", "5"], "9-0 5-1"),
+        (None, ["4-7", "-", "4"], "9-0 0-0"),
+        // Trimmed within the epoch, or within one whose server had it: it was there.
+        (Some("5-1"), ["5-0", "-", "5"], "-"),
+        (Some("6-1"), ["6-0", "-", "6"], "-"),
+        (Some("6-0"), ["5-1", "-", "6"], "-"),
+        // Trimmed to behind the end of its epoch, which nobody knows then.
+        (Some("6-0"), ["5-1", "-", "5"], "9-0 0-0 doubted"),
+        (Some("6-1"), ["5-1", "-", "5"], "9-0 0-0 doubted"),
+        (Some("6-0"), ["6-2", "-", "6"], "9-0 6-1"),
+        // Told by a marker that is there, by one that is not, and by one that was trimmed.
+        (None, ["5-7", "6-1", "6"], "-"),
+        (None, ["5-7", "6-2", "6"], "9-0 5-1"),
+        (Some("6-1"), ["5-7", "6-0", "6"], "-"),
     ] {
         assert_eq!(verdict(&server, &entries, trim, claim).await, expected, "{trim:?} {claim:?}");
     }
-    assert_eq!(verdict(&server, &[], None, ["5-1", "-"]).await.split(' ').next_back(), Some("0-0"));
+    assert_eq!(verdict(&server, &[], None, ["5-1", "-", "5"]).await.split(' ').next_back(), Some("0-0"));
 }
 
 #[tokio::test]
@@ -271,7 +330,7 @@ async fn a_loss_is_told_once_also_by_who_finds_it_late() {
     let script = include_str!("../../src/backplane/redis/scripts/lost.lua");
     let verify = async |acknowledged: &str| -> String {
         let keys = ["EVAL", script, "2", "tg1:{t:orders}:s", "tg1:{t:orders}:c"];
-        let arguments = [acknowledged, "7", "1000", "0", "0!", "-"];
+        let arguments = [acknowledged, "7", "1000", "0", "0!", "-", "5"];
         server.run(&[&keys[..], &arguments[..]].concat()).await
     };
     // What a new server was told before anybody looked for what the one before had acknowledged.

@@ -198,7 +198,7 @@ impl Connection {
             return false;
         }
         let start = match (subject.rule.class, story.cursor) {
-            (Class::State, _) => Start::Snapshot { least: StreamId::ZERO },
+            (Class::State, cursor) => Start::Snapshot { least: cursor.unwrap_or_default() },
             (_, Some(cursor)) => Start::Since(cursor),
             (Class::Event, None) if dice.chance(300) => Start::Last(3),
             (_, None) => Start::Live,

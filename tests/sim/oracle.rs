@@ -24,7 +24,7 @@ pub fn judge(subject: &Subject, story: &Story, truth: &Truth, lossless: bool) ->
     let taken = &truth.taken[..];
     let mut tally = Tally::default();
     let wanted = |taken: &&Taken| taken.channel.is_none_or(|channel| subject.owns(channel));
-    let order = in_order(story, taken)?;
+    let order = in_order(story, taken, lossless)?;
     tally.messages = order.len() as u64;
     let gaps = gaps(story);
     tally.gaps = gaps.len() as u64;
@@ -59,13 +59,16 @@ pub fn judge(subject: &Subject, story: &Story, truth: &Truth, lossless: bool) ->
     Ok(tally)
 }
 
-/// The numbers seen, none twice, in the order of their ids; each is what was published under its id.
-fn in_order(story: &Story, taken: &[Taken]) -> Result<BTreeSet<u64>, String> {
+/// The numbers seen, none twice, in the order of their ids; each is what was published under its id. A value is shown
+/// again when the client comes back; where nothing was lost, never an older one.
+fn in_order(story: &Story, taken: &[Taken], lossless: bool) -> Result<BTreeSet<u64>, String> {
     let (mut all, mut since, mut last) = (BTreeSet::new(), BTreeSet::new(), None);
     for seen in &story.seen {
         let Seen::Message { id, number, channel, snapshot } = seen else { continue };
         if *snapshot {
-            // A value begins anew, on a replica that may be behind the one before for a moment.
+            if lossless && last.is_some_and(|last| *id < last) {
+                return Err(format!("{number} {id} was shown to a client that had {last:?}"));
+            }
             (since, last) = (BTreeSet::new(), None);
         }
         if !since.insert(*number) {

@@ -99,6 +99,8 @@ struct State {
     claims: BTreeMap<(Topic, u64), StreamId>,
     /// Claims whose loss was told by a marker, which the next server may lose in its turn.
     told: BTreeMap<(Topic, u64), StreamId>,
+    /// Generation of the last server that had what was claimed.
+    found: BTreeMap<(Topic, StreamId), u64>,
 }
 
 impl Server {
@@ -117,6 +119,7 @@ impl Server {
             acknowledged: BTreeMap::new(),
             claims: BTreeMap::new(),
             told: BTreeMap::new(),
+            found: BTreeMap::new(),
         };
         Arc::new(Self { begun: Instant::now(), state: Mutex::new(state) })
     }
@@ -238,7 +241,14 @@ impl Server {
         }
         let Some(((topic, _), claim)) = state.claims.pop_first() else { return };
         let stream = state.streams[&topic].as_ref();
-        let Some((after, before)) = Stream::lost(stream, claim) else { return };
+        // Of a value only the newest is owed.
+        let is_value = state.retention[&topic].entries == 1;
+        let found = state.found.get(&(topic.clone(), claim)).copied().unwrap_or(claim.epoch);
+        let proven = if is_value { u64::MAX } else { found };
+        let Some((after, before)) = Stream::lost(stream, claim, proven) else {
+            state.found.insert((topic, claim), state.generation);
+            return;
+        };
         state.told.insert((topic.clone(), claim.epoch), claim);
         // The marker opens an epoch above all that was lost.
         let last = stream.map_or(0, |stream| stream.last.epoch);

@@ -87,8 +87,9 @@ impl Stream {
         Page { messages, contiguous, more }
     }
 
-    /// What the check after a change of server finds: the range to be told as lost, if `acknowledged` is not there.
-    pub fn lost(stream: Option<&Self>, acknowledged: StreamId) -> Option<(StreamId, Option<StreamId>)> {
+    /// What the check after a change of server finds: the range to be told as lost, if `acknowledged` is not there. An
+    /// entry behind it of an epoch that is not later than `proven` says that it was.
+    pub fn lost(stream: Option<&Self>, acknowledged: StreamId, proven: u64) -> Option<(StreamId, Option<StreamId>)> {
         let entries: Vec<_> = stream.map(|s| s.entries.iter().cloned().collect()).unwrap_or_default();
         let from = entries.partition_point(|m| m.id <= Some(acknowledged));
         let after = from.checked_sub(1).and_then(|at| entries[at].id).unwrap_or_default();
@@ -96,8 +97,9 @@ impl Stream {
             return None;
         }
         let following = &entries[from..];
-        if after == StreamId::ZERO && stream.is_some_and(|stream| stream.trimmed) {
-            // Whether it was lost or trimmed is not known; every reader of the history sees that something is gone.
+        let first = following.first().and_then(|m| m.id).unwrap_or_default();
+        if after == StreamId::ZERO && stream.is_some_and(|stream| stream.trimmed) && first.epoch <= proven {
+            // It was there, and was trimmed; every reader of the history sees that something is gone.
             return None;
         }
         let told = |m: &Arc<Message>| matches!(m.content, Content::Lost { after: told, .. } if told == after);

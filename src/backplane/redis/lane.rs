@@ -295,7 +295,7 @@ impl Drain {
         if generation < self.generation {
             // Acknowledged by a server that is no longer the one.
             let (topic, rule) = (publication.topic.clone(), Arc::clone(&publication.rule));
-            self.claims.add([Claim { topic, id, marker: None, rule }]);
+            self.claims.add([Claim { topic, id, marker: None, proven: id.epoch, rule }]);
         } else if let Some(known) = ledger.get(&publication.topic) {
             note(known);
         }

@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) epoch: u64,
     /// The last id that was acknowledged to a publisher, and when.
     acknowledged: Option<(StreamId, Instant)>,
+    /// Generation of the last server that was found to have that id, or to have had it.
+    found: u64,
     /// Losses that were told, the latest last.
     losses: Vec<Loss>,
     /// Number of the last publication that was stored, in the order of the hand-over.
@@ -51,6 +53,8 @@ pub(super) struct Claim {
     pub(super) id: StreamId,
     /// What tells that it was lost, where that is known already: the server may have lost this as well.
     pub(super) marker: Option<StreamId>,
+    /// Entries of this epoch, or of an earlier one, prove that what they follow was there.
+    pub(super) proven: u64,
     pub(super) rule: Arc<TopicRule>,
 }
 
@@ -59,6 +63,8 @@ pub(super) struct Claim {
 struct Loss {
     id: StreamId,
     marker: StreamId,
+    /// Generation of the last server that was found to have the marker, or to have had it.
+    found: u64,
     at: Instant,
 }
 
@@ -100,8 +106,18 @@ impl Ledger {
         if known.losses.len() == LOSSES_MAX {
             known.losses.remove(0);
         }
-        known.losses.push(Loss { id, marker, at: Instant::now() });
+        known.losses.push(Loss { id, marker, found: 0, at: Instant::now() });
         known.acknowledged.take_if(|(acknowledged, _)| *acknowledged <= id);
+    }
+
+    /// The server of this generation has what was claimed, or had it.
+    pub(super) fn found(&mut self, claim: &Claim, generation: u64) {
+        let Some(known) = self.get(&claim.topic) else { return };
+        if let Some(loss) = known.losses.iter_mut().find(|loss| Some(loss.marker) == claim.marker) {
+            loss.found = generation;
+        } else if known.acknowledged.is_some_and(|(id, _)| id == claim.id) {
+            known.found = generation;
+        }
     }
 }
 
@@ -112,6 +128,7 @@ impl Known {
             channel: keys.channel(topic).into(),
             epoch: 0,
             acknowledged: None,
+            found: 0,
             losses: Vec::new(),
             stored: 0,
             renewed: None,
@@ -120,14 +137,16 @@ impl Known {
     }
 
     fn claims(&self, topic: &Topic) -> impl Iterator<Item = Claim> {
-        let told = self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.at));
+        let told =
+            self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.marker.epoch.max(loss.found), loss.at));
         let ttl = self.rule.retain_ttl;
         let stays = move |at: &Instant| ttl.is_zero() || at.elapsed() <= ttl;
-        let all = told.chain(self.acknowledged.map(|(id, at)| (id, None, at)));
-        all.filter(move |(.., at)| stays(at)).map(|(id, marker, _)| Claim {
+        let all = told.chain(self.acknowledged.map(|(id, at)| (id, None, id.epoch.max(self.found), at)));
+        all.filter(move |(.., at)| stays(at)).map(|(id, marker, proven, _)| Claim {
             topic: topic.clone(),
             id,
             marker,
+            proven,
             rule: Arc::clone(&self.rule),
         })
     }
@@ -152,6 +171,7 @@ impl Known {
         self.epoch = self.epoch.max(id.epoch);
         if self.acknowledged.is_none_or(|(acknowledged, _)| acknowledged < id) {
             self.acknowledged = Some((id, now));
+            self.found = 0;
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     ledger::{self, Claim, Ledger},
 };
 use crate::{
-    model::{StreamId, Topic},
+    model::{Class, StreamId, Topic},
     redis_link::{Attached, Failure, RedisLink},
     tasks::Stop,
 };
@@ -24,6 +24,8 @@ use crate::{
 /// Checks of one pipeline: about 2 ms of the server.
 const CHUNK: usize = 256;
 const PAUSE: Duration = Duration::from_millis(200);
+/// Greater than any epoch, and a whole number in Lua as well.
+const EPOCH_MAX: u64 = 1 << 53;
 
 pub(super) const SCRIPT: &str = include_str!("scripts/lost.lua");
 
@@ -73,11 +75,11 @@ pub(super) async fn verify(link: RedisLink, claims: Arc<Claims>, ledger: Arc<Mut
 
 async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) {
     let script = redis::Script::new(SCRIPT);
-    let mut lost = 0_u64;
+    let (mut lost, mut doubted) = (0_u64, 0_u64);
     for chunk in claims.chunks(CHUNK) {
-        let found = loop {
+        let verdicts = loop {
             match check(link, script.get_hash(), chunk).await {
-                Ok(found) => break found,
+                Ok(verdicts) => break verdicts,
                 Err(failure) => {
                     link.report(&failure);
                     sleep(PAUSE).await;
@@ -85,13 +87,29 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
             }
         };
         let mut ledger = ledger.lock();
-        for Lost { claim, marker, after, told } in found {
-            // A marker that was lost itself is no further loss, and whoever made the marker counts.
-            lost += if claim.marker.is_none() && !told { lost_count(after, claim.id) } else { 0 };
-            ledger.told(&claim.topic, claim.id, marker);
+        for (claim, verdict) in verdicts {
+            match verdict {
+                Verdict::Found(generation) => ledger.found(claim, generation),
+                Verdict::Lost { marker, after, how } => {
+                    match how {
+                        // A marker that was lost itself is no further loss.
+                        Told::Now if claim.marker.is_none() => lost += lost_count(after, claim.id),
+                        Told::InDoubt => doubted += 1,
+                        Told::Now | Told::Before => {}
+                    }
+                    ledger.told(&claim.topic, claim.id, marker);
+                }
+            }
         }
     }
     link.metrics().lost_publications_total.inc_by(lost);
+    if doubted > 0 {
+        tracing::warn!(
+            topics = doubted,
+            "streams were trimmed before anybody could look for what was acknowledged; \
+            their subscribers are told"
+        );
+    }
     match lost {
         0 if claims.is_empty() => {}
         0 => tracing::info!(topics = claims.len(), "everything acknowledged is still in redis"),
@@ -99,15 +117,29 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) 
     }
 }
 
-/// A claim that the server could not honour.
-struct Lost<'a> {
-    claim: &'a Claim,
-    /// What tells of it now.
-    marker: StreamId,
-    /// The last entry that was not lost.
-    after: StreamId,
-    /// Another replica had told of it.
-    told: bool,
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The server of this generation has it, or had it before it was trimmed.
+    Found(u64),
+    /// The server could not honour it.
+    Lost {
+        /// What tells of it now.
+        marker: StreamId,
+        /// The last entry that was not lost.
+        after: StreamId,
+        how: Told,
+    },
+}
+
+/// Who told of a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Now,
+    /// Another replica had, and counts it.
+    Before,
+    /// It may be no loss: the stream was trimmed to behind it.
+    InDoubt,
 }
 
 /// How many publications were lost with the one that was claimed: of an epoch that began after what is left, all.
@@ -118,34 +150,39 @@ const fn lost_count(after: StreamId, claimed: StreamId) -> u64 {
     }
 }
 
-/// `<marker> <after>`, with ` told` or without, or nothing.
-fn answer(value: Value) -> Result<Option<(StreamId, StreamId, bool)>, Failure> {
+/// `<marker> <after>`, with ` told` or ` doubted` or neither; or `-`.
+fn answer(value: Value, generation: u64) -> Result<Verdict, Failure> {
     let text = match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_default(),
         Value::ServerError(error) => return Err(Failure::of(&error.into())),
         _ => String::new(),
     };
-    if text == "-" {
-        return Ok(None);
+    let words: Vec<_> = text.split(' ').collect();
+    let (marker, after, how) = match words[..] {
+        ["-"] => return Ok(Verdict::Found(generation)),
+        [marker, after] => (marker, after, Told::Now),
+        [marker, after, "told"] => (marker, after, Told::Before),
+        [marker, after, "doubted"] => (marker, after, Told::InDoubt),
+        _ => ("", "", Told::Now),
+    };
+    match (marker.parse(), after.parse()) {
+        (Ok(marker), Ok(after)) => Ok(Verdict::Lost { marker, after, how }),
+        _ => Err(Failure::Other("unexpected answer to a verification".into())),
     }
-    let (ids, told) = text.strip_suffix(" told").map_or((&*text, false), |ids| (ids, true));
-    let ids = ids.split_once(' ').and_then(|(marker, after)| Some((marker.parse().ok()?, after.parse().ok()?, told)));
-    ids.map(Some).ok_or_else(|| Failure::Other("unexpected answer to a verification".into()))
 }
 
-/// One pipeline; the claims that were lost.
-async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Result<Vec<Lost<'a>>, Failure> {
+/// One pipeline.
+async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Result<Vec<(&'a Claim, Verdict)>, Failure> {
     let Attached { mut connection, generation } = link.attached()?;
     if generation < link.generation() {
         // Still the server before: it has everything, and will be gone.
         return Err(Failure::Disconnected);
     }
     let values = connection.send_packed_commands(&encode(link, script, generation, claims), 0, claims.len()).await?;
-    let mut found = Vec::new();
+    let mut verdicts = Vec::with_capacity(claims.len());
     for (claim, value) in claims.iter().zip(values) {
-        match answer(value) {
-            Ok(Some((marker, after, told))) => found.push(Lost { claim, marker, after, told }),
-            Ok(None) => {}
+        match answer(value, generation) {
+            Ok(verdict) => verdicts.push((claim, verdict)),
             Err(Failure::NoScript) => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
                 load.query_async::<Value>(&mut connection).await?;
@@ -154,7 +191,7 @@ async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Resul
             Err(failure) => return Err(failure),
         }
     }
-    Ok(found)
+    Ok(verdicts)
 }
 
 fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> redis::Pipeline {
@@ -166,6 +203,8 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
         command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
         command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", wall_ms()));
         command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));
+        // Of values only the newest is owed, and old ones are trimmed at once: that is no reason for doubt.
+        command.arg(if claim.rule.class == Class::State { EPOCH_MAX } else { claim.proven });
         pipe.add_command(command);
     }
     pipe
@@ -174,7 +213,7 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Class, Pattern, TopicRule};
+    use crate::model::{Pattern, TopicRule};
 
     #[test]
     fn what_an_earlier_server_acknowledged_waits_beside_what_a_later_one_did() {
@@ -190,6 +229,7 @@ mod tests {
             topic: Topic::public("orders").unwrap(),
             id: StreamId::new(epoch, seq),
             marker: None,
+            proven: epoch,
             rule: Arc::clone(&rule),
         };
         let claims = Claims::default();
@@ -210,10 +250,12 @@ mod tests {
 
     #[test]
     fn only_the_scripts_own_answers_count() {
-        let read = |text: &str| answer(Value::BulkString(text.into()));
-        assert_eq!(read("-"), Ok(None));
-        assert_eq!(read("7-0 5-6"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6), false))));
-        assert_eq!(read("7-0 5-6 told"), Ok(Some((StreamId::new(7, 0), StreamId::new(5, 6), true))));
-        assert!(read("7-0").is_err() && read("").is_err());
+        let read = |text: &str| answer(Value::BulkString(text.into()), 9);
+        let lost = |how| Ok(Verdict::Lost { marker: StreamId::new(7, 0), after: StreamId::new(5, 6), how });
+        assert_eq!(read("-"), Ok(Verdict::Found(9)));
+        assert_eq!(read("7-0 5-6"), lost(Told::Now));
+        assert_eq!(read("7-0 5-6 told"), lost(Told::Before));
+        assert_eq!(read("7-0 5-6 doubted"), lost(Told::InDoubt));
+        assert!(["7-0", "", "- -", "7-0 5-6 x", "7-0 5-6 told x"].iter().all(|text| read(text).is_err()));
     }
 }

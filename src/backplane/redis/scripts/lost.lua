@@ -9,10 +9,12 @@
 -- ARGV[4]  retain_ttl in seconds; 0: for ever
 -- ARGV[5]  published_ms
 -- ARGV[6]  the marker that told of this loss before, "-" when none did
+-- ARGV[7]  an epoch: an entry of it, or of an earlier one, that comes after the id proves that the id was there before it
 --
--- Returns the marker's id and the last id before the loss, with " told" behind them when another replica made the marker;
--- or "-" when nothing was lost, the marker of ARGV[6] is there, or nothing is known because the stream was trimmed. A marker is an entry with c = "!lost" and d = "<after> <before>":
--- what lay between is gone; "-" as before stands for the marker's own id.
+-- Returns the marker's id and the last id before the loss, with " told" behind them when another replica made the marker,
+-- or " doubted" when the stream was trimmed so far that nobody can say whether it was lost; or "-" when nothing was lost, it
+-- was there and was trimmed, or the marker of ARGV[6] is there. A marker is an entry with c = "!lost" and
+-- d = "<after> <before>": what lay between is gone; "-" as before stands for the marker's own id.
 local stream, acknowledged, told = KEYS[1], ARGV[1], ARGV[6]
 
 local at = redis.call('XREVRANGE', stream, acknowledged, '-', 'COUNT', 1)
@@ -30,9 +32,14 @@ if redis.call('EXISTS', stream) == 1 then
 end
 
 local following = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 16)
+local doubt = ''
 if after == '0-0' and following[1] and info['entries-added'] > info['length'] then
-  -- Nothing before, and something was removed: trimmed, and every reader sees that.
-  return '-'
+  if tonumber(string.match(following[1][1], '^%d+')) <= tonumber(ARGV[7]) then
+    -- It was there, and was trimmed: every reader of the history sees that.
+    return '-'
+  end
+  -- What is left began after the server changed. Whoever followed the stream may have missed it without a hole.
+  doubt = ' doubted'
 end
 -- Another replica may have told of it: soon after the loss, or just now, behind what was published since.
 for _, entries in ipairs({following, redis.call('XREVRANGE', stream, '+', '(' .. after, 'COUNT', 64)}) do
@@ -67,4 +74,4 @@ if string.sub(id, -2) ~= '-0' then
   prev = '-'
 end
 redis.call('PUBLISH', KEYS[2], id .. ' ' .. prev .. ' ' .. ARGV[5] .. ' !lost ' .. lost)
-return id .. ' ' .. after
+return id .. ' ' .. after .. doubt
