@@ -111,7 +111,12 @@ impl ReadLimits {
     }
 
     /// How many of these messages, in this order, may be added to so many that take so many bytes.
-    fn room<'a>(self, taken: usize, mut bytes: usize, messages: impl Iterator<Item = &'a Arc<Message>>) -> usize {
+    pub(crate) fn room<'a>(
+        self,
+        taken: usize,
+        mut bytes: usize,
+        messages: impl Iterator<Item = &'a Arc<Message>>,
+    ) -> usize {
         let fits = |(at, message): &(usize, &Arc<Message>)| {
             bytes += message.payload_bytes();
             bytes <= self.bytes_max || taken + at == 0

@@ -108,10 +108,17 @@ impl Subscriptions {
         let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
         let plans = self.plan(hub, new.collect(), &mut refused);
         let until = Instant::now() + READY_TIMEOUT;
-        let mut ready = Vec::with_capacity(plans.len());
+        let (mut ready, mut bytes) = (Vec::with_capacity(plans.len()), 0);
         for mut plan in plans {
             match self.prepare(&mut plan, link, until).await {
-                Ok(()) => ready.push(plan),
+                Ok(()) => {
+                    // The private channels have one plan, whose messages are counted by channel.
+                    if bytes + plan.backlog.bytes() > self.limits.bytes_max() && !plan.in_user_stream {
+                        plan.backlog.put_off();
+                    }
+                    bytes += plan.backlog.bytes();
+                    ready.push(plan);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a subscription can't begin now");
                     self.resume_paused(&plan);
@@ -362,12 +369,13 @@ fn narrowed(channels: &[Arc<str>], in_user_stream: bool, max_rate: Option<u32>) 
 
 fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a> {
     let own = |m: &&Arc<crate::model::Message>| !plan.in_user_stream || m.channel.as_ref() == Some(channel);
-    let count = plan.backlog.messages.iter().filter(own).count() as u64;
+    let later = plan.backlog.later.map_or(0, |(count, _)| count);
+    let count = (plan.backlog.messages.iter().filter(own).count() + later) as u64;
     let snapshot = plan.backlog.mark.snapshot;
     reply::Subscribed {
         channel,
         class: if plan.in_user_stream { Class::Reliable } else { plan.interest.class() },
-        cursor: Some(plan.paused.unwrap_or(plan.backlog.cursor)).filter(|_| plan.interest.is_retained()),
+        cursor: Some(plan.paused.unwrap_or(plan.backlog.end())).filter(|_| plan.interest.is_retained()),
         replayed: if snapshot { 0 } else { count },
         complete: plan.backlog.gap.is_none() && plan.backlog.cut.is_none(),
         snapshot: snapshot && count > 0,

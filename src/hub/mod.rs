@@ -19,6 +19,7 @@ use std::{
 use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
 
+mod backlog;
 mod batch;
 mod follow;
 mod linger;
@@ -33,6 +34,7 @@ mod socket;
 mod subscribe;
 mod topic;
 
+pub use backlog::{Backlog, ReplayLimits};
 pub use batch::{Batch, Form, FormKind, Gap, Mark};
 pub use member::{Member, Narrowed};
 pub use outbox::{Close, Outbox, Shared};
@@ -40,7 +42,7 @@ pub use position::{Arrival, Asked, Next, Position, State, Step};
 pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
-pub use subscribe::{Backlog, CaughtUp, Interest, ReplayLimits};
+pub use subscribe::{CaughtUp, Interest};
 pub use topic::Followed;
 
 use crate::{

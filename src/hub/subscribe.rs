@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Hub,
+    backlog::{Backlog, ReplayLimits},
     batch::{Batch, Form, Gap, Mark},
     member::Member,
     outbox::Outbox,
@@ -20,61 +21,19 @@ use super::{
 use crate::{
     backplane::{Page, ReadLimits, Unavailable},
     metrics,
-    model::{Class, Message, Start, StreamId},
+    model::{Class, Start, StreamId},
     protocol::push::GapReason,
 };
 
-/// Entries of one page.
+/// Entries of one page that is read, and of one that is pushed.
 const PAGE_MAX: usize = 500;
+const PUSHED_MAX: usize = PAGE_MAX / 5;
 
 /// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
 #[derive(Debug)]
 pub struct Interest {
     pub(super) hub: Arc<Hub>,
     pub(super) topic: Arc<Followed>,
-}
-
-/// What a subscription gets before it goes live.
-#[derive(Clone, Debug, Default)]
-pub struct Backlog {
-    pub messages: Vec<Arc<Message>>,
-    /// Told before the messages.
-    pub gap: Option<Gap>,
-    /// Told after the messages: more was missed than one resume may fetch.
-    pub cut: Option<Gap>,
-    /// The position before the messages, and the one they reach.
-    pub from: StreamId,
-    pub cursor: StreamId,
-    pub mark: Mark,
-}
-
-impl Backlog {
-    /// For channels that are added to a subscription at `position`: it brings itself what comes later, and nothing of
-    /// what came before.
-    pub fn end_at(&mut self, position: StreamId) {
-        if self.cursor < position && self.cut.is_none() {
-            // It was trimmed, or lost, while it was being read.
-            let before = position.next();
-            self.cut = Some(Gap::new(self.cursor, before, reason_between(self.cursor, before)));
-        }
-        self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
-    }
-}
-
-/// Bounds of one resume. Small, since every connection has them at hand.
-#[derive(Clone, Copy, Debug)]
-pub struct ReplayLimits {
-    entries_max: u32,
-    bytes_max: u32,
-}
-
-impl ReplayLimits {
-    /// So many entries, and so many bytes, at the most.
-    #[must_use]
-    pub fn new(entries_max: usize, bytes_max: usize) -> Self {
-        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        Self { entries_max: small(entries_max), bytes_max: small(bytes_max) }
-    }
 }
 
 /// What comes after a position.
@@ -141,7 +100,7 @@ impl Interest {
         let messages = match self.topic.last(count) {
             Some(messages) => messages,
             None => {
-                let limits = ReadLimits::new(count, limits.bytes_max as usize);
+                let limits = ReadLimits::new(count, limits.bytes_max());
                 self.hub.backplane.newest(&self.topic.topic, limits).await?.messages
             }
         };
@@ -164,7 +123,7 @@ impl Interest {
                 break;
             }
             source = metrics::Replay::Stream;
-            let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max as usize - bytes).await?;
+            let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
             if let Some(gap) = gap {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
@@ -178,7 +137,7 @@ impl Interest {
             bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
             backlog.messages.extend(page.messages);
             backlog.cursor = last;
-            if backlog.messages.len() >= limits.entries_max as usize || bytes >= limits.bytes_max as usize {
+            if backlog.messages.len() >= limits.entries_max as usize || bytes >= limits.bytes_max() {
                 self.cut(&mut backlog);
                 break;
             }
@@ -238,7 +197,8 @@ impl Interest {
         outbox.open(Slot { class, urgent, counted, form, stage, ticket: 0, queued: at, written: has })
     }
 
-    /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has.
+    /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger
+    /// than an outbox nothing is kept for a socket that is behind: the subscription lags, and the catch-up reads on.
     pub async fn push_backlog<D>(&self, member: &Member, form: &Form, backlog: &Backlog, drained: impl Fn() -> D)
     where
         D: Future<Output = ()>,
@@ -246,12 +206,19 @@ impl Interest {
         if let Some(gap) = &backlog.gap {
             self.tell(member, form, gap, backlog.from);
         }
-        let mut after = backlog.from;
-        for page in backlog.messages.chunks(PAGE_MAX / 5) {
+        let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
+        let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
+        let may_stop = backlog.cut.is_none() && backlog.bytes() > member.outbox.bytes_max();
+        while !rest.is_empty() {
+            let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
+            rest = later;
             let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
             let batch = Batch::encode(form, after, &steps, member.channels(), backlog.mark);
             after = batch.last;
             member.outbox.catch_up(member.slot, Arc::new(batch));
+            if may_stop && !member.outbox.has_room() {
+                return;
+            }
             drained().await;
         }
         if let Some(cut) = &backlog.cut {
@@ -293,7 +260,7 @@ impl Interest {
         if self.join(member, form, fresh, at, false) {
             return Ok(CaughtUp::Live);
         }
-        let Onward { page, gap, at: onward } = self.read_on(at, member.outbox.bytes_max()).await?;
+        let Onward { page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
         if let Some(gap) = &gap {
             self.tell(member, form, gap, onward);
         }
@@ -356,6 +323,11 @@ impl Drop for Interest {
     }
 }
 
+/// Bytes of a page that is pushed: an outbox that is half full has room for it.
+fn page_bytes(member: &Member) -> usize {
+    member.outbox.bytes_max() / 2
+}
+
 /// Label of a gap in the metrics.
 pub(super) fn label(reason: GapReason) -> metrics::Gap {
     match reason {
@@ -368,24 +340,62 @@ pub(super) fn label(reason: GapReason) -> metrics::Gap {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::Content;
+    use std::future::poll_fn;
 
-    #[test]
-    fn added_channels_are_told_what_could_not_be_read_up_to_where_the_subscription_stands() {
-        let id = |seq| StreamId::new(5, seq);
-        let message = |seq| {
-            let content = Content::Data(bytes::Bytes::from_static(b"{}"));
-            Arc::new(Message { id: Some(id(seq)), prev: None, published_ms: 0, channel: None, content })
-        };
-        let until = |last: u64, position| {
-            let messages = (3..=last).map(message).collect();
-            let mut backlog = Backlog { messages, from: id(2), cursor: id(last), ..Backlog::default() };
-            backlog.end_at(id(position));
-            (backlog.messages.len(), backlog.cut.map(|cut| (cut.after, cut.before)))
-        };
-        assert_eq!(until(9, 9), (7, None));
-        assert_eq!(until(9, 6), (4, None), "what is behind it comes by itself");
-        assert_eq!(until(5, 9), (3, Some((id(5), Some(id(10))))));
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{
+        hub::{FormKind, MemorySocket, QueueLimits, Shared, Socket, linger::tests::hub},
+        metrics::Metrics,
+        model::{Publication, Topic},
+        tasks::Tasks,
+    };
+
+    #[tokio::test]
+    async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads() {
+        const OUTBOX_BYTES: usize = 100_000;
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = Topic::public("trades:X").unwrap();
+        let interest = hub.interest(&topic, &rule).unwrap();
+        interest.ready(Duration::from_secs(5)).await.unwrap();
+        let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(30_000)));
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            let (topic, rule, payload) = (topic.clone(), rule.clone(), payload.clone());
+            let publication = Publication { topic, channel: None, payload, msg_id: None, rule };
+            ids.extend(hub.backplane.publish(publication).await.unwrap().id);
+        }
+        let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
+        let socket = Socket::Memory(Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() }));
+        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let form = Form { kind: FormKind::WebSocket, channel: Some("trades:X".into()) };
+        let mut backlog = interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20)).await.unwrap();
+        assert_eq!((backlog.messages.len(), backlog.end()), (9, ids[9]));
+        let slot = interest.open(&outbox, &form, backlog.cursor, ids[0]);
+        let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+        let push = interest.push_backlog(&member, &form, &backlog, || poll_fn(|cx| outbox.poll_room(cx)));
+        tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
+        let queued = outbox.queued(slot).unwrap();
+        assert!(queued >= ids[1] && queued < ids[5], "as much as an outbox holds: {queued} of {ids:?}");
+
+        // Put off, only the first message is kept; it says all the same how many there are.
+        backlog.put_off();
+        assert_eq!((backlog.messages.len(), backlog.cursor, backlog.end()), (1, ids[1], ids[9]));
+        assert_eq!(backlog.later, Some((8, ids[9])));
+
+        let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
+        memory.lock().room = usize::MAX;
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
+        while interest.catch_up(&member, &form, true).await.unwrap() == CaughtUp::More {}
+        while outbox.written().iter().all(|(_, written)| *written < ids[9]) {
+            tokio::task::yield_now().await;
+        }
+        let written = std::mem::take(&mut memory.lock().written);
+        let text = String::from_utf8_lossy(&written);
+        let counts: Vec<_> = ids.iter().map(|id| text.matches(&format!("\"id\":\"{id}\"")).count()).collect();
+        assert_eq!(counts, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
     }
 }

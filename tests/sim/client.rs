@@ -21,7 +21,7 @@ use crate::{
 };
 
 const ROOM: usize = usize::MAX / 2;
-const QUEUE: QueueLimits = QueueLimits { messages_max: 12, bytes_max: 4_096 };
+const MESSAGES_MAX: usize = 12;
 
 /// What reached the client, in its order.
 #[derive(Clone, Debug)]
@@ -90,7 +90,9 @@ impl Client {
                 subject.channels.truncate(1);
             }
         }
-        let shared = Arc::new(Shared { limits: QUEUE, metrics });
+        // Less than a replay takes, for some: then the stream has to bring it in pieces.
+        let limits = QueueLimits { messages_max: MESSAGES_MAX, bytes_max: *dice.choose(&[200, 4_096]) };
+        let shared = Arc::new(Shared { limits, metrics });
         Self { stories: BTreeMap::new(), subjects, connections: 0, slow, patient, shared, dice }
     }
 
@@ -204,11 +206,16 @@ impl Connection {
             (_, None) => Start::Live,
         };
         let limits = ReplayLimits::new(self.replay_max, 1 << 20);
-        let Ok(backlog) = interest.backlog(start, limits).await else { return false };
+        let Ok(mut backlog) = interest.backlog(start, limits).await else { return false };
+        let end = backlog.cursor;
+        if dice.chance(200) {
+            backlog.put_off();
+        }
+        assert_eq!(backlog.end(), end);
         if story.begun.is_none() {
             // The answer to the command names it.
-            story.begun = Some(backlog.cursor);
-            story.cursor = Some(backlog.from).filter(|from| *from > StreamId::ZERO).or(Some(backlog.cursor));
+            story.begun = Some(backlog.end());
+            story.cursor = Some(backlog.from).filter(|from| *from > StreamId::ZERO).or(Some(backlog.end()));
         }
         let private = subject.topic.owner().is_some();
         let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| subject.channels[0].into()) };

@@ -61,6 +61,13 @@ impl Outbox {
         state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
     }
 
+    /// Whether a catch-up may add a page.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let state = self.state.lock();
+        !self.is_half_full(&state)
+    }
+
     /// For a catch-up between two pages: ready when there is room for the next, or nothing more can be sent.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);

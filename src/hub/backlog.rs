@@ -1,0 +1,108 @@
+//! What a subscription gets before it goes live, and how much of it is kept at hand. Never read or pushed here.
+
+use std::sync::Arc;
+
+use super::{
+    batch::{Gap, Mark},
+    position::reason_between,
+};
+use crate::model::{Message, StreamId};
+
+/// What a subscription gets before it goes live.
+#[derive(Clone, Debug, Default)]
+pub struct Backlog {
+    pub messages: Vec<Arc<Message>>,
+    /// Told before the messages.
+    pub gap: Option<Gap>,
+    /// Told after the messages: more was missed than one resume may fetch.
+    pub cut: Option<Gap>,
+    /// The position before the messages, and the one they reach.
+    pub from: StreamId,
+    pub cursor: StreamId,
+    /// Messages behind the cursor that were put off, and the position they reach.
+    pub later: Option<(usize, StreamId)>,
+    pub mark: Mark,
+}
+
+impl Backlog {
+    /// Bytes of its messages.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.payload_bytes()).sum()
+    }
+
+    /// Puts all but the first message off: the catch-up brings them, as the socket drains. Not where more was missed
+    /// than it would bring in the end.
+    pub fn put_off(&mut self) {
+        let Some(first) = self.messages.first().and_then(|message| message.id) else { return };
+        if self.messages.len() > 1 && self.cut.is_none() {
+            self.later = Some((self.messages.len() - 1, self.cursor));
+            self.messages.truncate(1);
+            self.messages.shrink_to_fit();
+            self.cursor = first;
+        }
+    }
+
+    /// The position that it reaches, with what was put off.
+    #[must_use]
+    pub fn end(&self) -> StreamId {
+        self.later.map_or(self.cursor, |(_, end)| end)
+    }
+
+    /// For channels that are added to a subscription at `position`: it brings itself what comes later, and nothing of
+    /// what came before.
+    pub fn end_at(&mut self, position: StreamId) {
+        if self.cursor < position && self.cut.is_none() {
+            // It was trimmed, or lost, while it was being read.
+            let before = position.next();
+            self.cut = Some(Gap::new(self.cursor, before, reason_between(self.cursor, before)));
+        }
+        self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
+    }
+}
+
+/// Bounds of one resume. Small, since every connection has them at hand.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayLimits {
+    pub(super) entries_max: u32,
+    bytes_max: u32,
+}
+
+impl ReplayLimits {
+    /// So many entries, and so many bytes, at the most.
+    #[must_use]
+    pub fn new(entries_max: usize, bytes_max: usize) -> Self {
+        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { entries_max: small(entries_max), bytes_max: small(bytes_max) }
+    }
+
+    /// Bytes that all beginnings of one request may hold together, about.
+    #[must_use]
+    pub fn bytes_max(self) -> usize {
+        self.bytes_max as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Content;
+
+    #[test]
+    fn added_channels_are_told_what_could_not_be_read_up_to_where_the_subscription_stands() {
+        let id = |seq| StreamId::new(5, seq);
+        let message = |seq| {
+            let content = Content::Data(bytes::Bytes::from_static(b"{}"));
+            Arc::new(Message { id: Some(id(seq)), prev: None, published_ms: 0, channel: None, content })
+        };
+        let until = |last: u64, position| {
+            let messages = (3..=last).map(message).collect();
+            let mut backlog = Backlog { messages, from: id(2), cursor: id(last), ..Backlog::default() };
+            backlog.end_at(id(position));
+            (backlog.messages.len(), backlog.cut.map(|cut| (cut.after, cut.before)))
+        };
+        assert_eq!(until(9, 9), (7, None));
+        assert_eq!(until(9, 6), (4, None), "what is behind it comes by itself");
+        assert_eq!(until(5, 9), (3, Some((id(5), Some(id(10))))));
+    }
+}
