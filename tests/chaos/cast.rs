@@ -21,6 +21,8 @@ write_timeout = "3s"
 
 [limits]
 connections_per_user_max = 50
+# What those miss who read nothing.
+replay_bytes_max = 67108864
 handshakes_per_address = { per_second = 0, burst = 0 }
 
 [hub]

@@ -141,11 +141,10 @@ async fn has_all(stage: &Stage, diary: &SharedDiary, channel: &Channel) -> Vec<S
     let deadline = Instant::now() + PATIENCE;
     while diary.lock().position(&channel.stream) < head {
         if Instant::now() > deadline {
-            return vec![format!(
-                "{} is not caught up: {} of {head}",
-                channel.name,
-                diary.lock().position(&channel.stream)
-            )];
+            let diary = diary.lock();
+            let (at, last) =
+                (diary.position(&channel.stream), diary.streams.get(&channel.stream).map(|all| all.last()));
+            return vec![format!("{} is not caught up: {at} of {head}, the last it heard is {last:?}", channel.name)];
         }
         sleep(Duration::from_millis(20)).await;
     }
