@@ -113,10 +113,7 @@ impl Subscriptions {
             match self.prepare(&mut plan, link, until).await {
                 Ok(()) => {
                     // The private channels have one plan, whose messages are counted by channel.
-                    if bytes + plan.backlog.bytes() > self.limits.bytes_max() && !plan.in_user_stream {
-                        plan.backlog.put_off();
-                    }
-                    bytes += plan.backlog.bytes();
+                    bytes = if plan.in_user_stream { bytes } else { plan.backlog.share(bytes, self.limits) };
                     ready.push(plan);
                 }
                 Err(error) => {

@@ -31,6 +31,15 @@ impl Backlog {
         self.messages.iter().map(|message| message.payload_bytes()).sum()
     }
 
+    /// Takes its part of the bytes that one request may hold, of which so many are held; what would be too much is put
+    /// off. Returns how many are held with it.
+    pub fn share(&mut self, held: usize, limits: ReplayLimits) -> usize {
+        if held + self.bytes() > limits.bytes_max() {
+            self.put_off();
+        }
+        held + self.bytes()
+    }
+
     /// Puts all but the first message off: the catch-up brings them, as the socket drains. Not where more was missed
     /// than it would bring in the end.
     pub fn put_off(&mut self) {
