@@ -10,6 +10,12 @@ const CONFIRM_INTERVAL_MS: u64 = 5_000;
 /// Pings in a row that a client may leave unanswered while other things come from it.
 const UNANSWERED_MAX: u32 = 3;
 
+/// A client that takes less than this is not waited for: what both kernels hold for it lies before a ping, and whether
+/// it is being read is not seen here.
+const SLOWEST_KIB_PER_S: u32 = 16;
+/// A ping is waited for no longer than this on account of what lies before it, in seconds.
+const PATIENCE_MAX_S: u16 = 600;
+
 /// Settings that all pulses of a replica share.
 #[derive(Clone, Copy, Debug)]
 pub struct Beats {
@@ -78,6 +84,9 @@ pub struct Pulse {
     /// When the last ping was sent, or was last seen to wait for the socket.
     pinged_ms: u64,
     awaiting_pong: bool,
+    /// KiB written when it was, modulo 4 TiB; and how long a slow client may take to read them, in seconds.
+    pinged_kib: u32,
+    patience_s: u16,
     unanswered: u32,
 }
 
@@ -100,6 +109,8 @@ impl Pulse {
             pings: 0,
             pinged_ms: now_ms,
             awaiting_pong: false,
+            pinged_kib: 0,
+            patience_s: 0,
             unanswered: 0,
         }
     }
@@ -148,6 +159,8 @@ impl Pulse {
         if (silent || unconfirmed || overdue) && !self.awaiting_pong {
             self.pings = self.pings.wrapping_add(1);
             self.pinged_ms = facts.now_ms;
+            self.patience_s = 0;
+            self.wait_for_reader(facts);
             self.awaiting_pong = true;
             due.ping = Some(self.pings);
         }
@@ -193,8 +206,24 @@ impl Pulse {
     fn is_unanswered(&mut self, facts: &Facts, beats: &Beats) -> bool {
         if facts.blocked && self.awaiting_pong {
             self.pinged_ms = facts.now_ms;
+            self.wait_for_reader(facts);
         }
-        self.awaiting_pong && facts.now_ms >= self.pinged_ms + beats.heartbeat_timeout_ms
+        self.awaiting_pong && facts.now_ms >= self.answer_by_ms(beats)
+    }
+
+    fn answer_by_ms(&self, beats: &Beats) -> u64 {
+        self.pinged_ms + beats.heartbeat_timeout_ms + u64::from(self.patience_s) * 1_000
+    }
+
+    /// All that was written since the ping before may lie unread before this one.
+    fn wait_for_reader(&mut self, facts: &Facts) {
+        let written_kib = (facts.written >> 10) as u32;
+        let seconds = written_kib.wrapping_sub(self.pinged_kib) / SLOWEST_KIB_PER_S;
+        if seconds > 0 || !self.awaiting_pong {
+            self.pinged_kib = written_kib;
+            let more = u16::try_from(seconds).unwrap_or(u16::MAX);
+            self.patience_s = self.patience_s.saturating_add(more).min(PATIENCE_MAX_S);
+        }
     }
 
     fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
@@ -207,7 +236,7 @@ impl Pulse {
         let mut pause = CONFIRM_INTERVAL_MS.min(self.heartbeat_ms);
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
-            until(self.pinged_ms + beats.heartbeat_timeout_ms);
+            until(self.answer_by_ms(beats));
         }
         if self.auth_by_ms > 0 {
             until(self.auth_by_ms);
@@ -314,6 +343,33 @@ mod tests {
             scene.facts.seen_ms = scene.facts.now_ms + 1;
             assert!(scene.pulse.pong(late));
         }
+    }
+
+    #[test]
+    fn whoever_was_sent_much_may_take_long_to_come_to_the_ping() {
+        let mut scene = Scene::new();
+        let number = scene.ping();
+        assert!(scene.pulse.pong(number));
+        scene.facts.written += 2 << 20;
+        let number = scene.ping();
+        let pinged_ms = scene.facts.now_ms;
+        // Nothing waits on this side, and nothing comes from the client: it reads 16 KiB a second.
+        scene.facts.now_ms += 137_000;
+        assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
+        assert!(scene.pulse.pong(number));
+        // Having read all that, it has the usual time for the next one.
+        scene.ping();
+        let next_ms = scene.facts.now_ms;
+        assert_eq!(scene.until_due().close, DEAD);
+        assert_eq!(scene.facts.now_ms, next_ms + 10_000);
+        assert!(next_ms - pinged_ms < 180_000);
+
+        let mut scene = Scene::new();
+        scene.facts.written += 2 << 20;
+        scene.ping();
+        let pinged_ms = scene.facts.now_ms;
+        assert_eq!(scene.until_due().close, DEAD);
+        assert_eq!(scene.facts.now_ms, pinged_ms + 10_000 + 128_000);
     }
 
     #[test]
