@@ -17,7 +17,7 @@ pub struct Keys {
 }
 
 const TOPIC_TAG: &str = "{t:";
-const CHANNEL_END: &str = "}:c";
+const STREAM_END: &str = "}:s";
 
 impl Keys {
     /// Names under a prefix, such as `tg1:`.
@@ -26,16 +26,10 @@ impl Keys {
         Self { prefix: prefix.into(), topic_start: format!("{prefix}{TOPIC_TAG}").into() }
     }
 
-    /// The stream of a topic.
+    /// The stream of a topic, and the pub/sub channel beside it: one name, so that a publication looks up one key less.
     #[must_use]
     pub fn stream(&self, topic: &Topic) -> String {
-        format!("{}{}}}:s", self.topic_start, escaped(topic.as_str()))
-    }
-
-    /// The pub/sub channel beside a topic's stream.
-    #[must_use]
-    pub fn channel(&self, topic: &Topic) -> String {
-        format!("{}{}{CHANNEL_END}", self.topic_start, escaped(topic.as_str()))
+        format!("{}{}{STREAM_END}", self.topic_start, escaped(topic.as_str()))
     }
 
     /// Where the result of a publication with a `msg_id` is remembered.
@@ -47,7 +41,7 @@ impl Keys {
     /// The topic whose channel this is; `None` for any other channel.
     #[must_use]
     pub fn topic_of_channel<'a>(&self, channel: &'a str) -> Option<Cow<'a, str>> {
-        let name = channel.strip_prefix(&*self.topic_start)?.strip_suffix(CHANNEL_END)?;
+        let name = channel.strip_prefix(&*self.topic_start)?.strip_suffix(STREAM_END)?;
         unescaped(name)
     }
 
@@ -192,18 +186,18 @@ mod tests {
         let keys = Keys::new("tg1:");
         let topic = Topic::public("ticker:BTCUSDT").unwrap();
         assert_eq!(keys.stream(&topic), "tg1:{t:ticker:BTCUSDT}:s");
-        assert_eq!(keys.channel(&topic), "tg1:{t:ticker:BTCUSDT}:c");
         assert_eq!(keys.dedupe(&topic, &MsgId::new("a1").unwrap()), "tg1:{t:ticker:BTCUSDT}:i:a1");
     }
 
     #[test]
     fn a_channel_gives_its_topic_back_whatever_the_user_is_called() {
         let keys = Keys::new("tg1:");
-        for user in ["alice", "a}b", "{", "}:c", "100%", "%7D", "ü{}%"] {
+        for user in ["alice", "a}b", "{", "}:s", "100%", "%7D", "ü{}%"] {
             let topic = user_topic(user);
-            assert_eq!(keys.topic_of_channel(&keys.channel(&topic)).unwrap(), topic.as_str());
+            assert_eq!(keys.topic_of_channel(&keys.stream(&topic)).unwrap(), topic.as_str());
         }
-        for other in ["tg1:canary:1", "tg1:{t:x}:s", "tg2:{t:x}:c", "tg1:{t:a%}:c", "tg1:{t:a%zz}:c", "tg1:{t:a}b}:c"] {
+        for other in ["tg1:canary:1", "tg1:{t:x}:i:1", "tg2:{t:x}:s", "tg1:{t:a%}:s", "tg1:{t:a%zz}:s", "tg1:{t:a}b}:s"]
+        {
             assert_eq!(keys.topic_of_channel(other), None, "{other}");
         }
     }

@@ -15,6 +15,7 @@ mod ingest;
 mod limits;
 mod market;
 mod processes;
+mod publish_script;
 mod publishing_from_redis;
 mod redis_faults;
 mod redis_losses;

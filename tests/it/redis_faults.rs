@@ -593,11 +593,11 @@ async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
     let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/publish.lua"));
     let mut engine = server.connect().await;
     let keys = replica.link.keys();
-    let (stream, channel) = (keys.stream(&orders), keys.channel(&orders));
+    let stream = keys.stream(&orders);
     let generation = replica.link.generation();
     let mut publish = async |payload: &str| -> StreamId {
         let mut call = script.key(&stream);
-        call.key(&channel).arg(payload).arg(1000).arg(generation);
+        call.arg(payload).arg(1000).arg(generation);
         call.invoke_async::<String>(&mut engine).await.expect("an id").parse().expect("an id")
     };
     let good = publish(r#"{"price":"1.10"}"#).await;
@@ -610,7 +610,7 @@ async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
     assert_eq!(arrived[1].content, missing);
     assert_eq!(replica.page(&orders, StreamId::ZERO).await.0[1].content, missing);
     // Noise on the channel takes no place, and harms nobody.
-    server.run::<i64>(&["PUBLISH", &channel, "hello"]).await;
+    server.run::<i64>(&["PUBLISH", &stream, "hello"]).await;
     let ours = replica.accepted(&orders, 1).await;
     assert_eq!(ours, next.next());
     assert_eq!(replica.follower.has_arrived(&orders, 4).await.len(), 4);
@@ -628,6 +628,45 @@ async fn a_right_that_is_missing_stores_nothing() {
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Denied));
     let length: usize = server.run(&["XLEN", &replica.link.keys().stream(&orders)]).await;
     assert_eq!(length, 0, "not published, so not stored");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_alone_among_many() {
+    let server = RedisServer::start();
+    let rights = ["on", ">secret", "~*", "+@all", "resetchannels", "&tg1:canary:*", "&tg1:{t:good*"];
+    server.run::<()>(&[&["ACL", "SETUSER", "gate"], &rights[..]].concat()).await;
+    let replica = Replica::start(&format!("redis://gate:secret@127.0.0.1:{}/", server.port()));
+    eventually("commands work", async || replica.link.command().ok()).await;
+    let (good, bad) = (topic("good"), topic("bad"));
+    let rule = retain(10_000);
+    let tickets: Vec<_> = (0..400)
+        .map(|n| {
+            let topic = if n % 3 == 1 { &bad } else { &good };
+            // Some with a msg_id: those are asked otherwise.
+            let publication = match n % 50 {
+                0..30 => number(topic, &rule, n),
+                _ => named(topic, &rule, n, &format!("m{n}")),
+            };
+            replica.backplane.publish(publication)
+        })
+        .collect();
+    let mut accepted = Vec::new();
+    for (n, ticket) in tickets.into_iter().enumerate() {
+        let result = ticket.await;
+        if n % 3 == 1 {
+            assert_eq!(refused(&result), Some(Refusal::Denied), "{n}");
+        } else {
+            accepted.push((result.expect("accepted").id.expect("an id"), n));
+        }
+    }
+    let stored: Vec<(String, Vec<String>)> =
+        server.run(&["XRANGE", &replica.link.keys().stream(&good), "-", "+"]).await;
+    let expected: Vec<_> =
+        accepted.iter().map(|(id, n)| (id.to_string(), vec!["d".into(), format!("{{\"n\":{n}}}")])).collect();
+    assert_eq!(stored, expected, "each under the id that was acknowledged, in the order of the calls");
+    assert!(accepted.windows(2).all(|pair| pair[0].0.next() == pair[1].0));
+    let length: usize = server.run(&["XLEN", &replica.link.keys().stream(&bad)]).await;
+    assert_eq!(length, 0);
 }
 
 #[tokio::test]

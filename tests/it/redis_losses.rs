@@ -294,7 +294,7 @@ async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, cla
     let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/lost.lua"));
     let [acknowledged, marker, proven] = claim;
     let mut call = script.key("s");
-    call.key("c").arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker).arg(proven);
+    call.arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker).arg(proven);
     call.invoke_async(&mut connection).await.expect("a verdict")
 }
 
@@ -329,7 +329,7 @@ async fn a_loss_is_told_once_also_by_who_finds_it_late() {
     let server = RedisServer::start();
     let script = include_str!("../../src/backplane/redis/scripts/lost.lua");
     let verify = async |acknowledged: &str| -> String {
-        let keys = ["EVAL", script, "2", "tg1:{t:orders}:s", "tg1:{t:orders}:c"];
+        let keys = ["EVAL", script, "1", "tg1:{t:orders}:s"];
         let arguments = [acknowledged, "7", "1000", "0", "0!", "-", "5"];
         server.run(&[&keys[..], &arguments[..]].concat()).await
     };

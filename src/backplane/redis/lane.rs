@@ -66,6 +66,8 @@ struct Landed {
     result: Result<Vec<Value>, RedisError>,
     /// False when the connection was already closed: then nothing was sent.
     sent: bool,
+    /// How many publications each command had.
+    counts: Vec<usize>,
     durability: Durability,
 }
 
@@ -197,7 +199,7 @@ impl Drain {
         let Attached { mut connection, generation } = attached;
         let newest = self.link.generation();
         self.meet(newest);
-        let (mut pipe, durability) = self.encode(&jobs, newest);
+        let (mut pipe, counts, durability) = self.encode(&jobs, newest);
         durability.add_to(&mut pipe, self.link.config().response_timeout);
         let count = pipe.len();
         let exchange = async move { connection.send_packed_commands(&pipe, 0, count).await };
@@ -208,16 +210,16 @@ impl Drain {
         match first {
             Poll::Ready(result) => {
                 let sent = result.is_ok();
-                self.settle(Landed { jobs, generation, result, sent, durability });
+                self.settle(Landed { jobs, generation, result, sent, counts, durability });
             }
             Poll::Pending => self.flying.push(Box::pin(async move {
                 let result = exchange.await;
-                Landed { jobs, generation, result, sent: true, durability }
+                Landed { jobs, generation, result, sent: true, counts, durability }
             })),
         }
     }
 
-    fn encode(&self, jobs: &[Job], generation: u64) -> (redis::Pipeline, Durability) {
+    fn encode(&self, jobs: &[Job], generation: u64) -> (redis::Pipeline, Vec<usize>, Durability) {
         let config = self.link.config();
         let encoder = Encoder {
             keys: self.link.keys(),
@@ -225,23 +227,17 @@ impl Drain {
             generation,
             dedupe_ms: u64::try_from(config.dedupe_ttl.as_millis()).unwrap_or(u64::MAX).max(1),
         };
-        let mut pipe = redis::Pipeline::with_capacity(jobs.len() + 1);
+        let (pipe, counts) = encoder.encode(jobs, &mut self.ledger.lock());
         let mut durability = Durability::default();
-        let mut ledger = self.ledger.lock();
-        let now = Instant::now();
-        for job in jobs {
-            let known = ledger.know(self.link.keys(), &job.publication.topic, &job.publication.rule);
-            encoder.add(&mut pipe, job, known, now);
-            if matches!(self.road, Road::Own(_)) {
-                durability.require(&job.publication.rule);
-            }
+        if matches!(self.road, Road::Own(_)) {
+            jobs.iter().for_each(|job| durability.require(&job.publication.rule));
         }
-        (pipe, durability)
+        (pipe, counts, durability)
     }
 
     /// Answers every publication of a pipeline.
     fn settle(&mut self, landed: Landed) {
-        let Landed { jobs, generation, result, sent, durability } = landed;
+        let Landed { jobs, generation, result, sent, counts, durability } = landed;
         let mut values = match result {
             Ok(values) => VecDeque::from(values),
             Err(error) => {
@@ -257,11 +253,12 @@ impl Drain {
             let waited = now.duration_since(first.taken);
             self.link.metrics().redis_publish_duration_seconds.observe(waited.as_secs_f64());
         }
+        let mut outcomes = batch::outcomes(values, counts);
         let ledger = Arc::clone(&self.ledger);
         let mut ledger = ledger.lock();
         for job in jobs {
             // A missing answer is a broken connection's: nothing is known of the rest.
-            let outcome = values.pop_front().map_or(Outcome::Failed(Failure::Closed), batch::outcome);
+            let outcome = outcomes.next().unwrap_or(Outcome::Failed(Failure::Closed));
             let doubt = shortfall.as_ref().map(|text| PublishError::Unknown(Arc::clone(text)));
             match outcome {
                 Outcome::Stored(id) => {

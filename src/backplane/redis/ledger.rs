@@ -30,8 +30,8 @@ pub(super) fn expiry(ttl: Duration) -> Duration {
 /// What is known of one topic.
 #[derive(Debug)]
 pub(super) struct Known {
+    /// Name of its stream and its channel.
     pub(super) stream: Arc<str>,
-    pub(super) channel: Arc<str>,
     /// Epoch of the last id that came back; 0 when none did.
     pub(super) epoch: u64,
     /// The last id that was acknowledged to a publisher, and when.
@@ -125,7 +125,6 @@ impl Known {
     fn new(keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> Self {
         Self {
             stream: keys.stream(topic).into(),
-            channel: keys.channel(topic).into(),
             epoch: 0,
             acknowledged: None,
             found: 0,

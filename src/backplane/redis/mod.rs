@@ -61,11 +61,11 @@ impl Redis {
     }
 
     pub(super) fn want(&self, topic: &Topic) {
-        self.link.follow(&self.link.keys().channel(topic));
+        self.link.follow(&self.link.keys().stream(topic));
     }
 
     pub(super) fn unwant(&self, topic: &Topic) {
-        self.link.unfollow(&self.link.keys().channel(topic));
+        self.link.unfollow(&self.link.keys().stream(topic));
     }
 
     pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {

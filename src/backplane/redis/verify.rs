@@ -198,8 +198,7 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
     let mut pipe = redis::Pipeline::with_capacity(claims.len());
     for claim in claims {
         let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(script).arg(2_u8);
-        command.arg(link.keys().stream(&claim.topic)).arg(link.keys().channel(&claim.topic));
+        command.arg("EVALSHA").arg(script).arg(1_u8).arg(link.keys().stream(&claim.topic));
         command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
         command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", wall_ms()));
         command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));

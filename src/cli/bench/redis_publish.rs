@@ -16,13 +16,13 @@ use super::{
 };
 
 const SCRIPT: &str = include_str!("../../backplane/redis/scripts/publish.lua");
-/// Calls written at once.
-const CALLS: u64 = 256;
-/// Calls under way: so many that Redis never waits for the load.
-const UNDER_WAY: u64 = 8 * CALLS;
+/// Publications written at once.
+const WRITTEN: u64 = 256;
+/// Publications under way: so many that Redis never waits for the load.
+const UNDER_WAY: u64 = 8 * WRITTEN;
 
-/// Calls the script for one of so many topics after the other, without a gateway.
-pub(super) fn run(stage: &Stage, topics: u64) -> Result<Figures, Failure> {
+/// Publishes to one of so many topics after the other, without a gateway, so many in each call of the script.
+pub(super) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, Failure> {
     let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("there is no Redis".into()))?;
     let mut pipeline = Pipeline::connect(address, topics)?;
     let digest = pipeline.load_script()?;
@@ -30,14 +30,14 @@ pub(super) fn run(stage: &Stage, topics: u64) -> Result<Figures, Failure> {
     Stamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
     let payload = String::from_utf8_lossy(&payload).into_owned();
 
-    let (mut called, mut answered) = (0, 0);
+    let (mut written, mut answered) = (0, 0);
     let mut measured: Option<(Instant, u64, u64)> = None;
     let start = Instant::now();
     let (warm_up, seconds) = (Duration::from_secs(1), Duration::from_secs_f64(stage.seconds));
     loop {
-        while called + CALLS <= answered + UNDER_WAY {
-            pipeline.call(&digest, called, &payload)?;
-            called += CALLS;
+        while written + WRITTEN <= answered + UNDER_WAY {
+            pipeline.publish(&digest, written, per_call, &payload)?;
+            written += WRITTEN;
         }
         answered += pipeline.answers()?;
         match measured {
@@ -45,11 +45,11 @@ pub(super) fn run(stage: &Stage, topics: u64) -> Result<Figures, Failure> {
                 measured = Some((Instant::now(), answered, stage.redis.cpu_ns()));
             }
             Some((since, before, cpu_ns)) if since.elapsed() >= seconds => {
-                let (calls, span) = ((answered - before) as f64, since.elapsed().as_secs_f64());
+                let (published, span) = ((answered - before) as f64, since.elapsed().as_secs_f64());
                 let mut figures = Figures::default();
-                figures.set("publishes_per_s", calls / span);
+                figures.set("publishes_per_s", published / span);
                 let redis_ns = (stage.redis.cpu_ns() - cpu_ns) as f64;
-                figures.set("redis_us_per_publish", redis_ns / 1e3 / calls);
+                figures.set("redis_us_per_publish", redis_ns / 1e3 / published);
                 figures.set("redis_cores", redis_ns / 1e9 / span);
                 return Ok(figures);
             }
@@ -78,6 +78,10 @@ impl Pipeline {
 
     fn put(&mut self, words: &[&str]) {
         let _ = write!(self.out, "*{}\r\n", words.len());
+        self.words(words);
+    }
+
+    fn words(&mut self, words: &[&str]) {
         for word in words {
             let _ = write!(self.out, "${}\r\n{word}\r\n", word.len());
         }
@@ -99,19 +103,25 @@ impl Pipeline {
         digest.map(str::to_owned).ok_or_else(|| Failure::Said(format!("Redis refused the script: {answer}")))
     }
 
-    /// Writes the next calls, one topic after the other.
-    fn call(&mut self, digest: &str, from: u64, payload: &str) -> Result<(), Failure> {
-        for number in from..from + CALLS {
-            let topic = number % self.topics;
-            let (stream, channel) = (format!("tg1:{{t:bench:{topic}}}:s"), format!("tg1:{{t:bench:{topic}}}:c"));
-            // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
-            let epoch = (self.epoch + u64::from(number >= self.topics)).to_string();
-            self.put(&["EVALSHA", digest, "2", &stream, &channel, payload, "1000", &epoch, "0", "-", "3600", "0"]);
+    /// Writes the next publications, one topic after the other.
+    fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), Failure> {
+        for first in (from..from + WRITTEN).step_by(per_call as usize) {
+            let numbers = first..first + per_call;
+            let _ = write!(self.out, "*{}\r\n", 3 + per_call + 6 * per_call);
+            self.words(&["EVALSHA", digest, &per_call.to_string()]);
+            for number in numbers.clone() {
+                self.words(&[&format!("tg1:{{t:bench:{}}}:s", number % self.topics)]);
+            }
+            for number in numbers {
+                // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
+                let epoch = (self.epoch + u64::from(number >= self.topics)).to_string();
+                self.words(&[payload, "1000", &epoch, "0", "-", "-3600"]);
+            }
         }
         self.flush()
     }
 
-    /// Reads what has been answered; returns how many calls that were. An answer is an id, which holds no `$`.
+    /// Reads what has been answered; returns how many publications that were. An answer is an id, which holds no `$`.
     fn answers(&mut self) -> Result<u64, Failure> {
         let len = self.stream.read(&mut self.buffer)?;
         let bytes = &self.buffer[..len];

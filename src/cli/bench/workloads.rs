@@ -94,10 +94,16 @@ pub(super) const WORKLOADS: &[Workload] = &[
         publishers: 4,
         ..workload("publish", "publications to 10,000 retained topics that nobody hears", Needs::Gateway, publish)
     },
-    workload("redis", "the publish script straight into Redis, 10,000 topics, pipelined", Needs::Redis, |stage| {
-        redis_publish::run(stage, 10_000)
+    workload(
+        "redis",
+        "the publish script straight into Redis, 10,000 topics, pipelined, 16 in a call",
+        Needs::Redis,
+        |stage| redis_publish::run(stage, 10_000, 16),
+    ),
+    workload("redis-100", "the same with 100 topics", Needs::Redis, |stage| redis_publish::run(stage, 100, 16)),
+    workload("redis-single", "to 10,000 topics with one publication in a call", Needs::Redis, |stage| {
+        redis_publish::run(stage, 10_000, 1)
     }),
-    workload("redis-100", "the same with 100 topics", Needs::Redis, |stage| redis_publish::run(stage, 100)),
 ];
 
 fn fixed(plan: &Plan, per_second: f64) -> Pace {

@@ -1,8 +1,7 @@
 -- Checks that an acknowledged publication is still in its stream. Where the server lost it, appends a marker with the
 -- lost range and publishes it, so that every subscriber is told, also one who reads the history later.
 --
--- KEYS[1]  stream
--- KEYS[2]  channel
+-- KEYS[1]  stream, the channel's name as well
 -- ARGV[1]  the last id that was acknowledged
 -- ARGV[2]  the generation of the server
 -- ARGV[3]  retain_max
@@ -73,5 +72,5 @@ end
 if string.sub(id, -2) ~= '-0' then
   prev = '-'
 end
-redis.call('PUBLISH', KEYS[2], id .. ' ' .. prev .. ' ' .. ARGV[5] .. ' !lost ' .. lost)
+redis.call('PUBLISH', stream, id .. ' ' .. prev .. ' ' .. ARGV[5] .. ' !lost ' .. lost)
 return id .. ' ' .. after .. doubt
