@@ -28,6 +28,8 @@ const OPENING_MAX: usize = 256;
 const PUBLISHERS: usize = 1 << 32;
 /// Deliveries that do not come for so long are written off.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// Connections that are to end have all ended by then.
+const ENDING_MAX_NS: u64 = 30_000_000_000;
 const TURN: Duration = Duration::from_millis(20);
 
 /// Addresses and credentials.
@@ -234,6 +236,27 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Publishes at the pace until so many connections have ended, and keeps the latencies from the first of them on.
+    /// Returns how long they took to end.
+    pub(super) fn run_until_closed(&mut self, pace: &Pace, count: usize) -> Result<Duration, Failure> {
+        const SLICE: Duration = Duration::from_millis(20);
+        let mut pacer = self.pacer(pace);
+        let begun_ns = self.now_ns();
+        let mut first_ns = None;
+        while self.shared.tally.closed < count {
+            if self.shared.tally.closed == 0 {
+                self.shared.tally.latency.clear();
+                first_ns = Some(self.now_ns());
+            }
+            self.run(&mut pacer, SLICE)?;
+            if self.now_ns() - begun_ns > ENDING_MAX_NS {
+                return Err(Failure::Said(format!("{} of {count} connections ended", self.shared.tally.closed)));
+            }
+        }
+        self.forget_closed();
+        Ok(Duration::from_nanos(self.now_ns() - first_ns.unwrap_or(begun_ns)))
+    }
+
     /// Sends what waits as long as a publisher is, for one, full.
     pub(super) fn drain_publishers(&mut self, too_much: fn(&Publisher) -> bool) -> Result<(), Failure> {
         self.flush()?;
@@ -296,16 +319,25 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// Connections take leave with a Close frame; nobody waits for the server's side.
+    pub(super) fn begin_to_leave(&mut self, numbers: std::ops::Range<usize>) {
+        self.clients[numbers].iter_mut().for_each(Client::leave);
+    }
+
+    fn forget_closed(&mut self) {
+        self.shared.tally.closed = 0;
+        self.shared.tally.trouble = None;
+    }
+
     /// The first `count` connections take leave with a Close frame; waits, some seconds at the most, for the server's
     /// side.
     pub(super) fn leave(&mut self, count: usize) -> Result<(), Failure> {
-        self.clients[..count].iter_mut().for_each(Client::leave);
+        self.begin_to_leave(0..count);
         let end_ns = self.now_ns() + 5_000_000_000;
         while self.clients[..count].iter().any(|client| !client.is_closed()) && self.now_ns() < end_ns {
             self.turn(TURN)?;
         }
-        self.shared.tally.closed = 0;
-        self.shared.tally.trouble = None;
+        self.forget_closed();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -155,13 +155,18 @@ impl Stage {
 
     /// A token for a user, good for an hour.
     pub(super) fn token(&self, user: &str) -> Result<String, Failure> {
+        self.token_for(user, Duration::from_secs(3600))
+    }
+
+    /// A token that ends after so long, in whole seconds.
+    pub(super) fn token_for(&self, user: &str, life: Duration) -> Result<String, Failure> {
         let now = std::time::SystemTime::now();
         let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let said = |error: &dyn std::fmt::Display| Failure::Said(format!("a token for {user}: {error}"));
         let claims = NewToken {
             user: &UserId::new(user).map_err(|error| said(&error))?,
             issued_at: seconds,
-            expires_at: seconds + 3600,
+            expires_at: seconds + life.as_secs(),
             issuer: None,
             audience: None,
             rights: &Rights::default(),

@@ -16,6 +16,8 @@ use super::{
 
 /// Subscribers of a fan-out, topics of many topics, users of private channels.
 const THOUSAND: usize = 1000;
+/// A token's life that no run outlasts.
+const LONG: Duration = Duration::from_secs(3600);
 /// Messages under way in a saturated fan-out: fewer than an outbox holds.
 const WINDOW: u64 = 64;
 
@@ -90,6 +92,15 @@ pub(super) const WORKLOADS: &[Workload] = &[
         replicas,
     ),
     workload("slow", "100 messages/s to 900 subscribers, then 100 more that never read", Needs::Gateway, slow),
+    Workload {
+        own_only: true,
+        ..workload(
+            "mass",
+            "100 messages/s to 100 subscribers beside 10,000 sessions that end at once: by their tokens, by leaving",
+            Needs::Gateway,
+            mass,
+        )
+    },
     Workload {
         publishers: 4,
         ..workload("publish", "publications to 10,000 retained topics that nobody hears", Needs::Gateway, publish)
@@ -302,6 +313,42 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
         figures.set(alone_name, alone.get(name).unwrap_or(f64::NAN));
     }
     figures.set("grown_kib_per_slow", grown as f64 / 1024.0 / 100.0);
+    load.close_publishers()?;
+    load.close_clients()?;
+    Ok(figures)
+}
+
+/// What those who stay feel when the tokens of 10,000 others end in the same second, and when 10,000 leave together.
+fn mass(stage: &Stage) -> Result<Figures, Failure> {
+    const STAY: usize = 100;
+    const CROWD: usize = 10_000;
+    /// Enough for all of them to connect.
+    const LIFE: Duration = Duration::from_secs(5);
+    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, STAY);
+    let quiet = plan.add_streams(&stage.target.channels, Kind::State, 1).start;
+    (0..CROWD).for_each(|_| plan.subscribe([quiet]));
+    let crowd = STAY..STAY + CROWD;
+    let tokens =
+        |life| (0..STAY + CROWD).map(|number| stage.token_for(&user(number), life)).collect::<Result<Vec<_>, _>>();
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    load.connect(0..STAY, &tokens(LONG)?, &[])?;
+    load.open_publishers()?;
+    let pace = Pace::Rates(vec![Rate { streams: 0..1, per_second: 100.0 }]);
+    let mut figures = measured(stage, &mut load, &pace)?;
+
+    load.connect(crowd.clone(), &tokens(LIFE)?, &[])?;
+    let expiring = load.run_until_closed(&pace, CROWD)?;
+    figures.set("p99_expiring_ms", load.shared.tally.latency.quantile_ms(0.99));
+    figures.set("expiring_s", expiring.as_secs_f64());
+
+    load.clients.truncate(STAY);
+    load.connect(crowd.clone(), &tokens(LONG)?, &[])?;
+    load.begin_to_leave(crowd);
+    let leaving = load.run_until_closed(&pace, CROWD)?;
+    figures.set("p99_leaving_ms", load.shared.tally.latency.quantile_ms(0.99));
+    figures.set("leaving_s", leaving.as_secs_f64());
+    load.settle()?;
+    add_losses(&mut figures, &load);
     load.close_publishers()?;
     load.close_clients()?;
     Ok(figures)
