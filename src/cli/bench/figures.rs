@@ -28,9 +28,12 @@ const COLUMNS: &[(&str, &str)] = &[
 pub(super) struct Figures(Vec<(&'static str, f64)>);
 
 impl Figures {
+    /// Adds a figure, or replaces it.
     pub(super) fn set(&mut self, name: &'static str, value: f64) {
-        if value.is_finite() {
-            self.0.push((name, value));
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            _ if !value.is_finite() => {}
+            Some((_, known)) => *known = value,
+            None => self.0.push((name, value)),
         }
     }
 
