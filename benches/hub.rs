@@ -86,8 +86,8 @@ impl Stage {
             let interest = hub.interest(&topic, &rule).expect("one topic");
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
-            let outbox = Outbox::new(Socket::Memory(Mutex::new(sink)), shared.clone());
-            let slot = interest.open(&outbox, &form, interest.head(), interest.head());
+            let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
+            let slot = interest.open(&outbox, interest.head(), interest.head());
             let member = Member { outbox: outbox.clone(), slot, narrowed: None };
             interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
             all.push((interest, outbox));
@@ -165,7 +165,7 @@ fn outbox(criterion: &mut Criterion) {
     let frame = Bytes::from_static(PAYLOAD);
     let mut cx = Context::from_waker(Waker::noop());
     for waiting in [1_usize, 64] {
-        let outbox = Outbox::new(Socket::Memory(Mutex::new(MemorySocket::default())), shared.clone());
+        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared.clone());
         let set_room = |room| {
             if let Socket::Memory(memory) = outbox.socket() {
                 memory.lock().room = room;

@@ -66,11 +66,15 @@ pub struct Link {
 #[derive(Debug)]
 struct Beat {
     pulse: Pulse,
-    /// Positions that the next pong confirms.
-    awaiting: Vec<(SlotId, StreamId)>,
+    /// Only while a pong is awaited.
+    awaiting: Option<Box<Awaiting>>,
     /// The user's private stream, once subscribed: heartbeats carry its head.
     private: Option<Weak<Followed>>,
 }
+
+/// Positions that the next pong confirms.
+#[derive(Debug)]
+struct Awaiting(Vec<(SlotId, StreamId)>);
 
 impl Link {
     #[must_use]
@@ -82,7 +86,7 @@ impl Link {
             dialect,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
-            beat: Mutex::new(Beat { pulse, awaiting: Vec::new(), private: None }),
+            beat: Mutex::new(Beat { pulse, awaiting: None, private: None }),
         }
     }
 
@@ -118,14 +122,16 @@ impl Link {
         let mut beat = self.beat.lock();
         let number = payload.try_into().map(u32::from_be_bytes);
         match number {
-            Ok(number) if beat.pulse.pong(number) => std::mem::take(&mut beat.awaiting),
+            Ok(number) if beat.pulse.pong(number) => beat.awaiting.take().map_or(Vec::new(), |awaiting| awaiting.0),
             _ => Vec::new(),
         }
     }
 
     /// The pong that is awaited confirms nothing of this subscription.
     pub fn forget_ping(&self, slot: SlotId) {
-        self.beat.lock().awaiting.retain(|(of, _)| *of != slot);
+        if let Some(awaiting) = &mut self.beat.lock().awaiting {
+            awaiting.0.retain(|(of, _)| *of != slot);
+        }
     }
 
     /// Sends what `write` writes, as this connection's dialect frames it.
@@ -182,7 +188,7 @@ impl Link {
             }
         }
         if let Some(number) = due.ping {
-            beat.awaiting = self.outbox.written();
+            beat.awaiting = Some(Box::new(Awaiting(self.outbox.written())));
             frame::ping(&mut out, &number.to_be_bytes());
         }
         self.outbox.send(out.freeze());
@@ -337,7 +343,7 @@ mod tests {
     fn link(user: &str) -> Arc<Link> {
         let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
         let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
-        let outbox = Outbox::new(Socket::Memory(Mutex::new(MemorySocket::default())), shared);
+        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
         let pulse = Pulse::new(&Config::development().session, 0, 0.5);
         let link = Link::new(outbox, SessionId::random(), Dialect::Json, pulse, 0);
         link.set_user(UserId::new(user).unwrap());

@@ -8,7 +8,7 @@ use crate::{config, metrics::Disconnect, protocol::code::CloseCode};
 /// is where a resumed session begins.
 const CONFIRM_INTERVAL_MS: u64 = 5_000;
 /// Pings in a row that a client may leave unanswered while other things come from it.
-const UNANSWERED_MAX: u32 = 3;
+const UNANSWERED_MAX: u8 = 3;
 
 /// A client that takes less than this is not waited for: what both kernels hold for it lies before a ping, and whether
 /// it is being read is not seen here.
@@ -63,15 +63,22 @@ pub struct Due {
     pub close: Option<(CloseCode, Disconnect)>,
 }
 
+/// How long a connection may stay, by its token.
+#[derive(Clone, Copy, Debug)]
+enum Term {
+    /// It has none, and none is awaited.
+    Free,
+    /// The first one must come before this time.
+    AwaitsToken { by_ms: u64 },
+    /// It ends at this time, seconds since 1970; the client was told that it is near.
+    Ends { at_s: u64, warned: bool },
+}
+
 /// One connection's rhythm.
 #[derive(Debug)]
 pub struct Pulse {
-    heartbeat_ms: u64,
-    /// End of the token, seconds since 1970; 0 without one.
-    expires_at: u64,
-    warned: bool,
-    /// A token must come before this time; 0: not awaited.
-    auth_by_ms: u64,
+    heartbeat_ms: u32,
+    term: Term,
     /// The connection is asked to move after this time; 0: never.
     leave_at_ms: u64,
     /// Bytes written when the last beat was sent, and when anything was last sent.
@@ -87,7 +94,7 @@ pub struct Pulse {
     /// KiB written when it was, modulo 4 TiB; and how long a slow client may take to read them, in seconds.
     pinged_kib: u32,
     patience_s: u16,
-    unanswered: u32,
+    unanswered: u8,
 }
 
 impl Pulse {
@@ -96,10 +103,8 @@ impl Pulse {
     pub fn new(session: &config::Session, now_ms: u64, jitter: f64) -> Self {
         let age_ms = ms(session.age_max);
         Self {
-            heartbeat_ms: ms(session.heartbeat_interval).max(1_000),
-            expires_at: 0,
-            warned: false,
-            auth_by_ms: 0,
+            heartbeat_ms: beat_ms(session.heartbeat_interval),
+            term: Term::Free,
             // Ten per cent either way, so that connections that came together do not leave together.
             leave_at_ms: if age_ms == 0 { 0 } else { now_ms + (age_ms as f64 * (0.9 + 0.2 * jitter)) as u64 },
             written: 0,
@@ -117,19 +122,17 @@ impl Pulse {
 
     /// The token ends at `unix_s`. Also ends the wait for a first token.
     pub fn set_expiry(&mut self, unix_s: u64) {
-        self.expires_at = unix_s;
-        self.warned = false;
-        self.auth_by_ms = 0;
+        self.term = Term::Ends { at_s: unix_s, warned: false };
     }
 
     /// A token must come by then.
     pub fn await_token(&mut self, now_ms: u64, beats: &Beats) {
-        self.auth_by_ms = now_ms + beats.auth_timeout_ms;
+        self.term = Term::AwaitsToken { by_ms: now_ms + beats.auth_timeout_ms };
     }
 
     /// Changes the time between heartbeats.
     pub fn set_heartbeat(&mut self, interval: Duration) {
-        self.heartbeat_ms = ms(interval).max(1_000);
+        self.heartbeat_ms = beat_ms(interval);
     }
 
     /// A pong came back. True when it answers the last ping: what was written before that is confirmed.
@@ -152,9 +155,9 @@ impl Pulse {
         if facts.written != self.written {
             self.spoken_ms = facts.now_ms;
         }
-        let silent = facts.now_ms >= self.spoken_ms + self.heartbeat_ms;
+        let silent = facts.now_ms >= self.spoken_ms + u64::from(self.heartbeat_ms);
         let unconfirmed = facts.written != self.written && facts.now_ms >= self.pinged_ms + CONFIRM_INTERVAL_MS;
-        let overdue = facts.now_ms >= self.pinged_ms + self.heartbeat_ms;
+        let overdue = facts.now_ms >= self.pinged_ms + u64::from(self.heartbeat_ms);
         due.heartbeat = silent;
         if (silent || unconfirmed || overdue) && !self.awaiting_pong {
             self.pings = self.pings.wrapping_add(1);
@@ -180,11 +183,14 @@ impl Pulse {
             self.moved = facts.written;
             self.moved_ms = facts.now_ms;
         }
-        if self.expires_at > 0 && facts.unix_s >= self.expires_at + beats.leeway_s {
-            return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
-        }
-        if self.auth_by_ms > 0 && facts.now_ms >= self.auth_by_ms {
-            return Some((CloseCode::AuthTimeout, Disconnect::AuthTimeout));
+        match self.term {
+            Term::Ends { at_s, .. } if facts.unix_s >= at_s + beats.leeway_s => {
+                return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
+            }
+            Term::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
+                return Some((CloseCode::AuthTimeout, Disconnect::AuthTimeout));
+            }
+            _ => {}
         }
         if self.is_unanswered(facts, beats) {
             if facts.seen_ms < self.pinged_ms || self.unanswered + 1 >= UNANSWERED_MAX {
@@ -227,31 +233,37 @@ impl Pulse {
     }
 
     fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
-        let near = self.expires_at > 0 && facts.unix_s + beats.expiry_warning_s >= self.expires_at;
-        (near && !std::mem::replace(&mut self.warned, true)).then_some(self.expires_at)
+        let Term::Ends { at_s, warned } = &mut self.term else { return None };
+        let near = facts.unix_s + beats.expiry_warning_s >= *at_s;
+        (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
 
     /// How long nothing can become due.
     fn pause(&self, facts: &Facts, beats: &Beats) -> u64 {
-        let mut pause = CONFIRM_INTERVAL_MS.min(self.heartbeat_ms);
+        let mut pause = CONFIRM_INTERVAL_MS.min(self.heartbeat_ms.into());
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
             until(self.answer_by_ms(beats));
         }
-        if self.auth_by_ms > 0 {
-            until(self.auth_by_ms);
-        }
         if facts.blocked {
             until(self.moved_ms + beats.write_timeout_ms);
         }
-        if self.expires_at > 0 {
-            let ends = self.expires_at + if self.warned { beats.leeway_s } else { 0 };
-            let warns = if self.warned { ends } else { ends.saturating_sub(beats.expiry_warning_s) };
-            until(facts.now_ms + warns.saturating_sub(facts.unix_s) * 1_000);
+        match self.term {
+            Term::Free => {}
+            Term::AwaitsToken { by_ms } => until(by_ms),
+            Term::Ends { at_s, warned } => {
+                let next_s = if warned { at_s + beats.leeway_s } else { at_s.saturating_sub(beats.expiry_warning_s) };
+                until(facts.now_ms + next_s.saturating_sub(facts.unix_s) * 1_000);
+            }
         }
-        until(self.spoken_ms + self.heartbeat_ms);
+        until(self.spoken_ms + u64::from(self.heartbeat_ms));
         pause
     }
+}
+
+/// Time between heartbeats: a second at least, 49 days at most.
+fn beat_ms(interval: Duration) -> u32 {
+    u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1_000)
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -9,15 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod wants;
+
 use super::link::Link;
 use crate::{
     backplane::Unavailable,
-    hub::{Backlog, CaughtUp, Form, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
+    hub::{Backlog, CaughtUp, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
     model::{Class, Start, StreamId},
     protocol::{code::ErrorCode, reply},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
+use wants::Wants;
 
 /// How long a request waits for its topics to be in step with their streams, all together.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,19 +38,27 @@ pub(super) struct Subscriptions {
     pub(super) are_complete: bool,
 }
 
+/// Small: every connection has some.
 #[derive(Debug)]
 struct Subscription {
-    /// One channel, or the private ones that are wanted of the user's stream.
-    channels: Vec<Arc<str>>,
-    in_user_stream: bool,
+    wants: Wants,
     interest: Interest,
     member: Member,
-    form: Form,
     max_rate: Option<u32>,
-    /// The position that the client surely has.
-    confirmed: Option<StreamId>,
+    /// The position that the client surely has, where the topic is retained.
+    confirmed: StreamId,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
+}
+
+impl Subscription {
+    fn in_user_stream(&self) -> bool {
+        matches!(self.wants, Wants::OfUser(_))
+    }
+
+    fn confirmed(&self) -> Option<StreamId> {
+        self.interest.is_retained().then_some(self.confirmed)
+    }
 }
 
 /// A subscription on its way: what it wants, and what it gets first.
@@ -74,7 +85,7 @@ impl Subscriptions {
 
     /// Refuses what would be more than `max` channels. One that is subscribed already, or named twice, is no more.
     pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
-        let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.channels.iter().cloned()).collect();
+        let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect();
         let fits = |wanted: &Wanted| {
             let channel = &wanted.resolved.channel;
             let fits = names.len() < max || names.contains(channel);
@@ -128,13 +139,13 @@ impl Subscriptions {
             self.begin(plan, link).await;
         }
         self.catch_up(&link.outbox).await;
-        let private = self.all.iter().find(|s| s.in_user_stream);
+        let private = self.all.iter().find(|s| s.in_user_stream());
         link.set_private(private.map(|s| s.interest.topic()));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
     }
 
     fn is_subscribed(&self, channel: &str) -> bool {
-        self.all.iter().any(|s| s.channels.iter().any(|known| **known == *channel))
+        self.all.iter().any(|s| s.wants.has(channel))
     }
 
     /// One plan per topic; the private channels of a user's stream are planned together.
@@ -157,12 +168,12 @@ impl Subscriptions {
                 continue;
             };
             plans.push(Plan {
-                channels: vec![channel],
+                channels: vec![wants::shared(channel, &interest)],
                 in_user_stream,
                 interest,
                 start,
                 max_rate,
-                extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream),
+                extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream()),
                 paused: None,
                 begins: StreamId::ZERO,
                 backlog: Backlog::default(),
@@ -216,7 +227,7 @@ impl Subscriptions {
     }
 
     fn cursor_of(&self, channel: &str) -> Option<StreamId> {
-        let found = self.all.iter().find(|s| s.channels.iter().any(|known| **known == *channel))?;
+        let found = self.all.iter().find(|s| s.wants.has(channel))?;
         found.member.outbox.queued(found.member.slot).filter(|_| found.interest.is_retained())
     }
 
@@ -228,38 +239,37 @@ impl Subscriptions {
             let subscription = &mut self.all[at];
             let narrowed = Narrowed::new(Some(plan.channels.clone()), None);
             let replay = Member { narrowed: Some(narrowed), ..subscription.member.clone() };
-            subscription.interest.push_beside(&replay, &subscription.form, &plan.backlog);
+            subscription.interest.push_beside(&replay, &subscription.wants.form(self.kind), &plan.backlog);
             // The client has what was pushed only when it answers a ping that is sent from here on.
             link.forget_ping(subscription.member.slot);
-            subscription.confirmed = subscription.confirmed.map(|confirmed| confirmed.min(plan.begins));
-            subscription.channels.extend(plan.channels);
-            let narrowed = Narrowed::new(Some(subscription.channels.clone()), None);
-            subscription.member.narrowed = Some(narrowed);
+            subscription.confirmed = subscription.confirmed.min(plan.begins);
+            if let Wants::OfUser(channels) = &mut subscription.wants {
+                channels.extend(plan.channels);
+                subscription.member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
+            }
             subscription.interest.change(subscription.member.clone());
             return;
         }
-        let channel = (!plan.in_user_stream).then(|| plan.channels[0].clone());
-        let form = Form { kind: self.kind, channel };
-        let slot = plan.interest.open(outbox, &form, plan.backlog.cursor, plan.begins);
-        let narrowed = narrowed(&plan.channels, plan.in_user_stream, plan.max_rate);
-        let member = Member { outbox: outbox.clone(), slot, narrowed };
-        plan.interest.push_backlog(&member, &form, &plan.backlog, drained).await;
-        // What came before the beginning is not owed; a stream without entries begins at zero.
-        let confirmed = plan.interest.is_retained().then_some(plan.begins);
+        let slot = plan.interest.open(outbox, plan.backlog.cursor, plan.begins);
+        let mut channels = plan.channels;
+        let wants = if plan.in_user_stream { Wants::OfUser(channels) } else { Wants::Topic(channels.swap_remove(0)) };
+        let narrowed = wants.narrowed(plan.max_rate);
+        let subscription = Subscription {
+            member: Member { outbox: outbox.clone(), slot, narrowed },
+            wants,
+            interest: plan.interest,
+            max_rate: plan.max_rate,
+            // What came before the beginning is not owed; a stream without entries begins at zero.
+            confirmed: plan.begins,
+            fresh: true,
+        };
+        let form = subscription.wants.form(self.kind);
+        subscription.interest.push_backlog(&subscription.member, &form, &plan.backlog, drained).await;
         if self.all.len() == self.all.capacity() && self.all.len() < 4 {
             // Few are the rule: the first takes room for itself alone.
             self.all.reserve_exact(1);
         }
-        self.all.push(Subscription {
-            channels: plan.channels,
-            in_user_stream: plan.in_user_stream,
-            interest: plan.interest,
-            member,
-            form,
-            max_rate: plan.max_rate,
-            confirmed,
-            fresh: true,
-        });
+        self.all.push(subscription);
     }
 
     /// Brings lagging subscriptions on: to the live stream, or a page further. What can't be read now stays for the
@@ -267,8 +277,9 @@ impl Subscriptions {
     pub(super) async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
         while let Some((slot, _)) = outbox.lagging() {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
-            let Subscription { interest, member, form, fresh, .. } = subscription;
-            match interest.catch_up(member, form, *fresh).await {
+            let form = subscription.wants.form(self.kind);
+            let Subscription { interest, member, fresh, .. } = subscription;
+            match interest.catch_up(member, &form, *fresh).await {
                 Ok(CaughtUp::Live) => *fresh = false,
                 Ok(CaughtUp::More) => {}
                 Err(error) => {
@@ -283,19 +294,21 @@ impl Subscriptions {
     /// Ends subscriptions: after this nothing of them is written. Unknown channels are no mistake.
     pub(super) fn unsubscribe(&mut self, link: &Link, channels: &[String]) {
         for name in channels {
-            let Some(at) = self.all.iter().position(|s| s.channels.iter().any(|c| **c == **name)) else { continue };
-            let subscription = &mut self.all[at];
-            subscription.channels.retain(|channel| **channel != **name);
-            if subscription.channels.is_empty() {
-                let ended = self.all.swap_remove(at);
-                ended.interest.leave(&link.outbox, ended.member.slot);
+            let Some(at) = self.all.iter().position(|s| s.wants.has(name)) else { continue };
+            let Subscription { wants, interest, member, .. } = &mut self.all[at];
+            if let Wants::OfUser(channels) = wants
+                && channels.len() > 1
+            {
+                channels.retain(|channel| **channel != **name);
+                link.outbox.pause(member.slot);
+                member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
+                interest.change(member.clone());
                 continue;
             }
-            link.outbox.pause(subscription.member.slot);
-            subscription.member.narrowed = Some(Narrowed::new(Some(subscription.channels.clone()), None));
-            subscription.interest.change(subscription.member.clone());
+            let ended = self.all.swap_remove(at);
+            ended.interest.leave(&link.outbox, ended.member.slot);
         }
-        if !self.all.iter().any(|s| s.in_user_stream) {
+        if !self.all.iter().any(Subscription::in_user_stream) {
             link.set_private(None);
         }
     }
@@ -310,7 +323,7 @@ impl Subscriptions {
     /// Channels that the token no longer allows, after a refresh.
     #[must_use]
     pub(super) fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
-        let all = self.all.iter().flat_map(|s| &s.channels);
+        let all = self.all.iter().flat_map(|s| s.wants.channels());
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
@@ -320,10 +333,9 @@ impl Subscriptions {
         for subscription in &mut self.all {
             let found = positions.iter().find(|(slot, _)| *slot == subscription.member.slot);
             if let Some((_, id)) = found
-                && *id != StreamId::ZERO
-                && subscription.confirmed.is_none_or(|known| *id > known)
+                && *id > subscription.confirmed
             {
-                subscription.confirmed = Some(*id);
+                subscription.confirmed = *id;
                 news = true;
             }
         }
@@ -334,7 +346,7 @@ impl Subscriptions {
     #[must_use]
     pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
         let of = |s: &Subscription| {
-            let (confirmed, max_rate) = (s.confirmed.filter(|_| s.interest.class() != Class::State), s.max_rate);
+            let (confirmed, max_rate) = (s.confirmed().filter(|_| s.interest.class() != Class::State), s.max_rate);
             let topic = s.interest.topic().topic.as_str();
             let record = move |channel: &Arc<str>| SubscriptionRecord {
                 channel: channel.to_string(),
@@ -342,7 +354,7 @@ impl Subscriptions {
                 confirmed,
                 max_rate,
             };
-            s.channels.iter().map(record).collect::<Vec<_>>()
+            s.wants.channels().iter().map(record).collect::<Vec<_>>()
         };
         self.all.iter().flat_map(of).collect()
     }
@@ -351,17 +363,10 @@ impl Subscriptions {
     pub(super) fn set_max_rate(&mut self, max_rate: Option<u32>) {
         for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
             subscription.max_rate = max_rate;
-            subscription.member.narrowed = narrowed(&subscription.channels, false, max_rate);
+            subscription.member.narrowed = subscription.wants.narrowed(max_rate);
             subscription.interest.change(subscription.member.clone());
         }
     }
-}
-
-/// The plain subscription is narrowed by nothing, and costs the fan-out nothing.
-fn narrowed(channels: &[Arc<str>], in_user_stream: bool, max_rate: Option<u32>) -> Option<Arc<Narrowed>> {
-    let channels = in_user_stream.then(|| channels.to_vec());
-    let interval = max_rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
-    (channels.is_some() || interval.is_some()).then(|| Narrowed::new(channels, interval))
 }
 
 fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a> {

@@ -304,7 +304,7 @@ impl Outbox {
     pub fn ask_close(&self, close: Close) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {
-            state.ending = Ending::Asked(close);
+            state.ending = Ending::Asked(Box::new(close));
             self.waker.wake();
             if let Socket::Body(waker) = &self.socket {
                 waker.wake();

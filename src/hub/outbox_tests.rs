@@ -35,12 +35,12 @@ impl Client {
         let topic = Topic::public(topic).unwrap();
         let rule = Config::development().topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
-        let socket = Socket::Memory(Mutex::new(MemorySocket::default()));
+        let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
         let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
         let interest = hub.interest(&topic, &rule).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
-        let slot = interest.open(&outbox, &form, interest.head(), interest.head());
+        let slot = interest.open(&outbox, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, narrowed: None };
         interest.catch_up(&member, &form, true).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, _interest: interest, _tasks: tasks }

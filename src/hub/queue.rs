@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use super::batch::{Batch, Form};
+use super::batch::Batch;
 use crate::{
     defect::{self, Defect},
     model::{Class, StreamId},
@@ -13,7 +13,7 @@ use crate::{
 mod item;
 mod wire;
 
-use item::{Item, Partial, dropped};
+use item::{Item, Lost, Partial, dropped};
 pub(in crate::hub) use wire::Slices;
 
 /// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
@@ -45,7 +45,6 @@ pub struct Slot {
     pub urgent: bool,
     /// Its positions are cursors: the topic is retained.
     pub counted: bool,
-    pub form: Form,
     pub stage: Stage,
     /// Tells apart the joinings of one subscription: only the last one counts.
     pub ticket: u32,
@@ -72,7 +71,8 @@ pub enum Offered {
 /// The bounded queue to one socket.
 #[derive(Debug, Default)]
 pub struct Queue {
-    partial: Option<Partial>,
+    /// On the heap: few sockets ever take less than a frame.
+    partial: Option<Box<Partial>>,
     urgent: VecDeque<Item>,
     public: VecDeque<Item>,
     /// In order of their ids.
@@ -321,12 +321,13 @@ impl Queue {
         self.messages -= batch.count as usize;
         self.bytes -= batch.bytes.len();
         let earlier = self.public.iter_mut().take(at).rev().find(|item| item.slot() == Some(id));
-        if let Some(Item::Dropped { gap, bytes, .. }) = earlier {
-            *gap = dropped(gap.after, gap.count.unwrap_or_default(), &batch);
+        if let Some(Item::Dropped { lost, bytes, .. }) = earlier {
+            lost.gap = dropped(lost.gap.after, lost.gap.count.unwrap_or_default(), &batch);
             *bytes = None;
             self.public.remove(at);
         } else {
-            self.public[at] = Item::Dropped { slot: id, gap: dropped(batch.after, 0, &batch), bytes: None };
+            let lost = Lost { gap: dropped(batch.after, 0, &batch), form: batch.form.clone() };
+            self.public[at] = Item::Dropped { slot: id, lost: Box::new(lost), bytes: None };
         }
         batch.count
     }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        batch::{FormKind, Mark},
+        batch::{Form, FormKind, Mark},
         position::Step,
     },
     *,
@@ -47,11 +47,10 @@ fn reply(text: &str) -> Bytes {
 }
 
 /// A live subscription at position `at`.
-fn live(queue: &mut Queue, class: Class, channel: &str, at: u64) -> SlotId {
+fn live(queue: &mut Queue, class: Class, at: u64) -> SlotId {
     let urgent = class == Class::Reliable;
     let (stage, ticket, written) = (Stage::Lagging, 0, StreamId::ZERO);
-    let (form, queued) = (form(channel), id(at));
-    let slot = queue.open(Slot { class, urgent, counted: true, form, stage, ticket, queued, written });
+    let slot = queue.open(Slot { class, urgent, counted: true, stage, ticket, queued: id(at), written });
     let ticket = queue.joining(slot).unwrap();
     assert!(queue.may_join(slot, ticket));
     queue.joined(slot);
@@ -61,7 +60,7 @@ fn live(queue: &mut Queue, class: Class, channel: &str, at: u64) -> SlotId {
 /// A queue whose socket takes nothing, with one live subscription.
 fn blocked(class: Class) -> (Queue, SlotId) {
     let mut queue = Queue { blocked: true, ..Queue::default() };
-    let slot = live(&mut queue, class, "a", 0);
+    let slot = live(&mut queue, class, 0);
     (queue, slot)
 }
 
@@ -128,7 +127,7 @@ fn seen(bytes: &[u8]) -> Vec<String> {
 fn while_the_socket_takes_all_nothing_gives_way() {
     for class in [Class::State, Class::Event, Class::Reliable] {
         let mut queue = Queue::default();
-        let slot = live(&mut queue, class, "a", 0);
+        let slot = live(&mut queue, class, 0);
         for seq in 1..=9 {
             assert_eq!(queue.offer(slot, &batch("a", seq, seq), LIMITS), Offered::Queued);
         }
@@ -140,7 +139,7 @@ fn while_the_socket_takes_all_nothing_gives_way() {
 #[test]
 fn a_value_takes_the_place_of_the_one_that_waits_and_counts_it() {
     let (mut queue, a) = blocked(Class::State);
-    let b = live(&mut queue, Class::State, "b", 0);
+    let b = live(&mut queue, Class::State, 0);
     assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), Offered::Queued);
     assert_eq!(queue.offer(b, &batch("b", 1, 1), LIMITS), Offered::Queued);
     assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Conflated(1));
@@ -151,8 +150,8 @@ fn a_value_takes_the_place_of_the_one_that_waits_and_counts_it() {
 #[test]
 fn an_older_value_never_follows_a_newer_one() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::State, "a", 0);
-    let b = live(&mut queue, Class::State, "b", 0);
+    let a = live(&mut queue, Class::State, 0);
+    let b = live(&mut queue, Class::State, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     queue.offer(b, &batch("b", 1, 1), LIMITS);
     queue.offer(a, &batch("a", 2, 3), LIMITS);
@@ -164,7 +163,7 @@ fn an_older_value_never_follows_a_newer_one() {
 #[test]
 fn a_value_under_way_is_not_replaced() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::State, "a", 0);
+    let a = live(&mut queue, Class::State, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     let mut written = write(&mut queue, 10);
     assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Queued);
@@ -217,7 +216,7 @@ fn the_oldest_events_give_way_and_neighbouring_gaps_become_one() {
 #[test]
 fn the_oldest_of_all_topics_gives_way_first() {
     let (mut queue, a) = blocked(Class::Event);
-    let b = live(&mut queue, Class::Event, "b", 0);
+    let b = live(&mut queue, Class::Event, 0);
     for seq in 1..=2 {
         queue.offer(a, &batch("a", seq, seq), LIMITS);
         queue.offer(b, &batch("b", seq, seq), LIMITS);
@@ -295,10 +294,10 @@ fn a_reliable_subscription_lags_and_loses_nothing() {
 fn each_subscription_checks_for_itself() {
     for class in [Class::Event, Class::Reliable] {
         let mut queue = Queue::default();
-        let a = live(&mut queue, class, "a", 5);
+        let a = live(&mut queue, class, 5);
         assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), Offered::Ignored, "it has that");
         assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Lags, "6 is missing");
-        let b = live(&mut queue, class, "b", 5);
+        let b = live(&mut queue, class, 5);
         assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), Offered::Lags, "5 would come twice");
     }
 }
@@ -306,7 +305,7 @@ fn each_subscription_checks_for_itself() {
 #[test]
 fn only_the_last_joining_counts() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::Reliable, "a", 5);
+    let a = live(&mut queue, Class::Reliable, 5);
     assert_eq!(queue.pause(a), Some(id(5)));
     let first = queue.joining(a).unwrap();
     assert_eq!(queue.pause(a), Some(id(5)));
@@ -322,8 +321,8 @@ fn only_the_last_joining_counts() {
 #[test]
 fn private_goes_before_public_but_no_frame_is_torn() {
     let mut queue = Queue::default();
-    let public = live(&mut queue, Class::Event, "p", 0);
-    let private = live(&mut queue, Class::Reliable, "a", 0);
+    let public = live(&mut queue, Class::Event, 0);
+    let private = live(&mut queue, Class::Reliable, 0);
     queue.offer(public, &batch("p", 1, 1), LIMITS);
     queue.offer(public, &batch("p", 2, 2), LIMITS);
     let mut written = write(&mut queue, 7);
@@ -336,7 +335,7 @@ fn private_goes_before_public_but_no_frame_is_torn() {
 #[test]
 fn closing_takes_out_what_waits_and_its_count() {
     let (mut queue, a) = blocked(Class::Event);
-    let b = live(&mut queue, Class::Reliable, "b", 0);
+    let b = live(&mut queue, Class::Reliable, 0);
     queue.offer(a, &batch("a", 1, 2), LIMITS);
     queue.offer(b, &batch("b", 1, 1), LIMITS);
     let left = batch("b", 1, 1).bytes.len();
@@ -344,13 +343,13 @@ fn closing_takes_out_what_waits_and_its_count() {
     assert_eq!((queue.messages(), queue.bytes()), (1, left));
     assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Ignored);
     assert_eq!(seen(&drain(&mut queue)), ["b1"]);
-    assert_ne!(live(&mut queue, Class::Event, "c", 0), a, "a slot is never used twice");
+    assert_ne!(live(&mut queue, Class::Event, 0), a, "a slot is never used twice");
 }
 
 #[test]
 fn closing_in_the_middle_of_a_frame_lets_it_end() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::Event, "a", 0);
+    let a = live(&mut queue, Class::Event, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     queue.offer(a, &batch("a", 2, 2), LIMITS);
     let mut written = write(&mut queue, 5);
@@ -362,7 +361,7 @@ fn closing_in_the_middle_of_a_frame_lets_it_end() {
 #[test]
 fn a_broken_socket_leaves_nothing_to_write() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::Event, "a", 0);
+    let a = live(&mut queue, Class::Event, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     write(&mut queue, 5);
     queue.clear();
@@ -375,7 +374,7 @@ fn a_broken_socket_leaves_nothing_to_write() {
 #[test]
 fn an_idle_connection_holds_no_queue() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::Event, "a", 0);
+    let a = live(&mut queue, Class::Event, 0);
     for seq in 1..=1_000 {
         queue.offer(a, &batch("a", seq, seq), LIMITS);
     }
@@ -386,9 +385,9 @@ fn an_idle_connection_holds_no_queue() {
 /// Every item there is, one after another.
 fn mixture() -> (Queue, [SlotId; 3]) {
     let mut queue = Queue::default();
-    let state = live(&mut queue, Class::State, "s", 0);
-    let event = live(&mut queue, Class::Event, "e", 0);
-    let reliable = live(&mut queue, Class::Reliable, "r", 0);
+    let state = live(&mut queue, Class::State, 0);
+    let event = live(&mut queue, Class::Event, 0);
+    let reliable = live(&mut queue, Class::Reliable, 0);
     queue.blocked = true;
     for seq in 1..=3 {
         queue.offer(state, &batch("s", seq, seq), LIMITS);
@@ -443,7 +442,7 @@ proptest! {
         let mut queue = Queue::default();
         let classes = [Class::State, Class::Event, Class::Reliable];
         let channels = ["s", "e", "r"];
-        let slots: Vec<_> = (0..3).map(|at| live(&mut queue, classes[at], channels[at], 0)).collect();
+        let slots: Vec<_> = (0..3).map(|at| live(&mut queue, classes[at], 0)).collect();
         let (mut heads, mut replies, mut lags) = ([0_u64; 3], 0, false);
         let mut written = Vec::new();
         for act in acts {
@@ -507,7 +506,7 @@ fn values_are_bounded_in_bytes_too() {
     let mut queue = Queue { blocked: true, ..Queue::default() };
     let one = batch("a", 1, 1).bytes.len();
     let limits = QueueLimits { messages_max: 4, bytes_max: one * 5 / 2 };
-    let slots: Vec<_> = ["a", "b", "c"].map(|name| (name, live(&mut queue, Class::State, name, 0))).into();
+    let slots: Vec<_> = ["a", "b", "c"].map(|name| (name, live(&mut queue, Class::State, 0))).into();
     for seq in 1..=9 {
         for (name, slot) in &slots {
             queue.offer(*slot, &batch(name, seq, seq), limits);

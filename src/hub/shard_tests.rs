@@ -64,13 +64,13 @@ impl Scene {
 
     fn client(&self, room: usize) -> Arc<Outbox> {
         let memory = MemorySocket { room, keep: true, ..MemorySocket::default() };
-        Outbox::new(Socket::Memory(Mutex::new(memory)), self.shared.clone())
+        Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), self.shared.clone())
     }
 
     fn open(&self, outbox: &Outbox) -> SlotId {
-        let (class, stage, form) = (self.topic.rule.class, Stage::Lagging, self.form.clone());
+        let (class, stage) = (self.topic.rule.class, Stage::Lagging);
         let (queued, written) = (id(0), id(0));
-        outbox.open(Slot { class, urgent: false, counted: true, form, stage, ticket: 0, queued, written })
+        outbox.open(Slot { class, urgent: false, counted: true, stage, ticket: 0, queued, written })
     }
 
     fn join(&self, member: &Member) {

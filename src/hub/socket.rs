@@ -17,7 +17,7 @@ pub enum Socket {
     /// A response body: its reader pulls what waits, so nothing is ever written into it.
     Body(AtomicWaker),
     /// A bounded piece of memory, for tests and benchmarks of everything above the socket.
-    Memory(Mutex<MemorySocket>),
+    Memory(Box<Mutex<MemorySocket>>),
 }
 
 /// Takes bytes until `room` is used up, as a socket whose client reads slowly.

@@ -189,12 +189,11 @@ impl Interest {
 
     /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client has all up to `has`.
     #[must_use]
-    pub fn open(&self, outbox: &Outbox, form: &Form, at: StreamId, has: StreamId) -> SlotId {
+    pub fn open(&self, outbox: &Outbox, at: StreamId, has: StreamId) -> SlotId {
         let class = self.topic.rule.class;
         let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
         let (stage, counted) = (Stage::Lagging, self.is_retained());
-        let form = form.clone();
-        outbox.open(Slot { class, urgent, counted, form, stage, ticket: 0, queued: at, written: has })
+        outbox.open(Slot { class, urgent, counted, stage, ticket: 0, queued: at, written: has })
     }
 
     /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger

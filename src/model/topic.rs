@@ -68,6 +68,12 @@ impl Topic {
         &self.0
     }
 
+    /// The name as text that is kept elsewhere too.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The user whose private topic this is.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {

@@ -116,7 +116,7 @@ impl Client {
         let slow = self.slow && !for_good;
         let room = if slow { self.dice.below(400) as usize } else { ROOM };
         let memory = MemorySocket { written: Vec::new(), room, keep: true };
-        let outbox = Outbox::new(Socket::Memory(Mutex::new(memory)), self.shared.clone());
+        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), self.shared.clone());
         let replay_max = if self.patient { 10_000 } else { self.dice.between(3, 40) as usize };
         let mut connection = Connection { outbox: outbox.clone(), subscriptions: Vec::new(), replay_max };
         let mut dice = self.dice.fork();
@@ -220,7 +220,7 @@ impl Connection {
         let private = subject.topic.owner().is_some();
         let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| subject.channels[0].into()) };
         let channels = private.then(|| subject.channels.iter().map(|channel| Arc::from(*channel)).collect());
-        let slot = interest.open(&self.outbox, &form, backlog.cursor, backlog.from);
+        let slot = interest.open(&self.outbox, backlog.cursor, backlog.from);
         let narrowed = private.then(|| Narrowed::new(channels, None));
         let member = Member { outbox: self.outbox.clone(), slot, narrowed };
         self.subscriptions.push(Subscription { interest, member, form, fresh: true });

@@ -7,7 +7,7 @@ pub(super) enum Ending {
     #[default]
     Open,
     /// Someone wants the connection closed: its task has not seen it yet.
-    Asked(Close),
+    Asked(Box<Close>),
     /// The last frame is queued (or the socket is broken): nothing more is taken.
     Shut,
 }

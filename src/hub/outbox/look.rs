@@ -24,7 +24,7 @@ impl Outbox {
     pub fn look(&self) -> Look {
         let state = self.state.lock();
         Look {
-            asked: if let Ending::Asked(close) = &state.ending { Some(close.clone()) } else { None },
+            asked: if let Ending::Asked(close) = &state.ending { Some(Close::clone(close)) } else { None },
             shut: state.ending == Ending::Shut,
             full: state.queue.bytes() > self.shared.limits.bytes_max,
             lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    super::batch::{Batch, Gap},
+    super::batch::{Batch, Form, Gap},
     SlotId,
 };
 use crate::{model::StreamId, protocol::push::GapReason};
@@ -28,9 +28,17 @@ pub(super) enum Item {
     /// Events that were dropped here.
     Dropped {
         slot: SlotId,
-        gap: Gap,
+        /// On the heap, so that what is rare does not make every item large.
+        lost: Box<Lost>,
         bytes: Option<Bytes>,
     },
+}
+
+/// What a gap stands for, and how it is told.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) gap: Gap,
+    pub(super) form: Form,
 }
 
 impl Item {

@@ -15,16 +15,12 @@ use crate::model::StreamId;
 impl Queue {
     /// Fills `slices` with what is to be written next, in order.
     pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut Slices<'a>) {
-        let slots = &self.slots;
-        let form = |id: &SlotId| Some(&slots[slots.binary_search_by_key(id, |(id, _)| *id).ok()?].1.form);
         for item in self.urgent.iter_mut().chain(self.public.iter_mut()).take(Slices::MAX) {
             match item {
                 Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
                     *bytes = batch.encode_newest(*skipped);
                 }
-                Item::Dropped { slot, gap, bytes: bytes @ None } => {
-                    *bytes = form(slot).map(|form| gap.encode(form, None));
-                }
+                Item::Dropped { lost, bytes: bytes @ None, .. } => *bytes = Some(lost.gap.encode(&lost.form, None)),
                 _ => {}
             }
         }
@@ -105,7 +101,7 @@ impl Queue {
         }
         let rest = bytes.rest(written);
         self.bytes += rest.len();
-        self.partial = Some(Partial { bytes: rest, mark });
+        self.partial = Some(Box::new(Partial { bytes: rest, mark }));
         0
     }
 

@@ -1,0 +1,45 @@
+//! What one subscription wants of its topic, and by which names. Never knows where the topic stands.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::hub::{Form, FormKind, Interest, Narrowed};
+
+/// What is subscribed of a topic.
+#[derive(Debug)]
+pub(super) enum Wants {
+    /// All of it, by this name.
+    Topic(Arc<str>),
+    /// These channels of the user's stream.
+    OfUser(Vec<Arc<str>>),
+}
+
+impl Wants {
+    pub(super) fn channels(&self) -> &[Arc<str>] {
+        match self {
+            Self::Topic(channel) => std::slice::from_ref(channel),
+            Self::OfUser(channels) => channels,
+        }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.channels().iter().any(|channel| **channel == *name)
+    }
+
+    pub(super) fn form(&self, kind: FormKind) -> Form {
+        let channel = if let Self::Topic(channel) = self { Some(channel.clone()) } else { None };
+        Form { kind, channel }
+    }
+
+    /// The plain subscription is narrowed by nothing, and costs the fan-out nothing.
+    pub(super) fn narrowed(&self, max_rate: Option<u32>) -> Option<Arc<Narrowed>> {
+        let channels = if let Self::OfUser(channels) = self { Some(channels.clone()) } else { None };
+        let interval = max_rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
+        (channels.is_some() || interval.is_some()).then(|| Narrowed::new(channels, interval))
+    }
+}
+
+/// The channel's name: the topic's own copy where both are called the same, so that a crowd shares one.
+pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
+    let topic = &interest.topic().topic;
+    if *channel == *topic.as_str() { topic.shared() } else { channel }
+}
