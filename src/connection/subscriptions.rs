@@ -20,7 +20,7 @@ use crate::{
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
-use wants::Wants;
+use wants::{Wants, earlier};
 
 /// How long a request waits for its topics to be in step with their streams, all together.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -389,17 +389,5 @@ fn unavailable(channel: &str) -> Refused {
         channel: channel.to_owned(),
         code: ErrorCode::TryAgainLater,
         message: "the channel can't be followed now; try again".into(),
-    }
-}
-
-/// Of two beginnings of one stream, the one that misses less.
-fn earlier(one: Start, other: Start) -> Start {
-    match (one, other) {
-        (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
-        (Start::Resumed { after: a, through }, Start::Resumed { after: b, .. }) => {
-            Start::Resumed { after: a.min(b), through }
-        }
-        (Start::Live, other) => other,
-        (one, _) => one,
     }
 }

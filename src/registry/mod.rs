@@ -72,9 +72,11 @@ pub enum Verdict {
 /// What is kept of a session for the resume window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Name of the profile, and the path's parameter where it has one.
     pub profile: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
     pub subscriptions: Vec<SubscriptionRecord>,
 }

@@ -1,8 +1,11 @@
-//! What one subscription wants of its topic, and by which names. Never knows where the topic stands.
+//! What one subscription wants of its topic: by which names, and from where on. Never knows where the topic stands.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::hub::{Form, FormKind, Interest, Narrowed};
+use crate::{
+    hub::{Form, FormKind, Interest, Narrowed},
+    model::Start,
+};
 
 /// What is subscribed of a topic.
 #[derive(Debug)]
@@ -42,4 +45,16 @@ impl Wants {
 pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
     let topic = &interest.topic().topic;
     if *channel == *topic.as_str() { topic.shared() } else { channel }
+}
+
+/// Of two beginnings of one stream, the one that misses less.
+pub(super) fn earlier(one: Start, other: Start) -> Start {
+    match (one, other) {
+        (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
+        (Start::Resumed { after: a, through }, Start::Resumed { after: b, .. }) => {
+            Start::Resumed { after: a.min(b), through }
+        }
+        (Start::Live, other) => other,
+        (one, _) => one,
+    }
 }

@@ -4,7 +4,10 @@
 //! be the last one that Redis gets, when this replica is killed: a session is put into the index before its lease is
 //! extended, and taken out of it after its lease has ended, so that a sweep by the index misses no lease.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU64,
+};
 
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
@@ -80,7 +83,7 @@ impl Batch {
         match op {
             Op::Opened(session) => {
                 if let Some(entry) = inner.sessions.get(*session) {
-                    let indexed = self.index(*session, &entry);
+                    let indexed = self.index(inner, *session, &entry);
                     if let Some(user) = entry.user.as_ref().filter(|_| indexed) {
                         self.extend(inner, *session, user, entry.stamp);
                     }
@@ -155,10 +158,10 @@ impl Batch {
     }
 
     /// Adds the session to the index, when it is open.
-    pub(super) fn index(&mut self, session: SessionId, entry: &Entry) -> bool {
-        if let Some(profile) = &entry.profile {
+    pub(super) fn index(&mut self, inner: &Inner, session: SessionId, entry: &Entry) -> bool {
+        if let Some(profile) = entry.profile {
             self.index_del.remove(&session);
-            self.index_set.insert(session, Slot::encode(entry, profile));
+            self.index_set.insert(session, Slot::encode(entry, &inner.sessions.profile_name(profile)));
         }
         entry.profile.is_some()
     }
@@ -178,7 +181,8 @@ impl Batch {
             let keys = inner.keys();
             let mut cmd = call(&inner.scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
             cmd.arg(member(entry.stamp, &inner.local.replica, session)).arg(inner.session_ttl_ms());
-            cmd.arg(inner.member_ttl_ms()).arg(entry.connections_max).arg(issued_text(entry.issued_at));
+            cmd.arg(inner.member_ttl_ms()).arg(inner.sessions.connections_max());
+            cmd.arg(issued_text(entry.issued_at.map(NonZeroU64::get)));
             self.push(cmd, After::Readmit(session, entry.stamp));
         }
     }

@@ -7,8 +7,9 @@
 //! Never talks to Redis.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::RandomState},
+    collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -30,11 +31,12 @@ pub(super) const BUCKETS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Sessions {
-    buckets: [Mutex<HashMap<SessionId, Entry>>; BUCKETS],
+    /// The entries are on the heap: a table has up to twice the places that it uses.
+    buckets: [Mutex<HashMap<SessionId, Box<Entry>>>; BUCKETS],
     hasher: RandomState,
     /// One copy of each profile's name.
-    profiles: Mutex<HashSet<Arc<str>>>,
-    /// The limit of the last admission, for users who were let in while Redis did not answer.
+    profiles: Mutex<Vec<Arc<str>>>,
+    /// The limit of the last admission: the replica has one for all users.
     connections_max: AtomicU32,
 }
 
@@ -43,14 +45,13 @@ pub(super) struct Sessions {
 pub(super) struct Entry {
     pub user: Option<UserId>,
     /// `None` until a connection is opened.
-    pub profile: Option<Arc<str>>,
+    pub profile: Option<ProfileIndex>,
     /// As the operator sees it, milliseconds since 1970.
     pub connected_ms: u64,
     /// Tells the connections of one session apart; microseconds by Redis's clock as far as it is known.
     pub stamp: u64,
-    pub connections_max: u32,
     /// When the token was issued, in seconds since 1970, as far as it is known.
-    pub issued_at: Option<u64>,
+    pub issued_at: Option<NonZeroU64>,
     /// Connections that were admitted and not yet opened.
     pending: u16,
     /// Whether the record in Redis was taken over for this connection.
@@ -60,6 +61,10 @@ pub(super) struct Entry {
     /// The last record, as JSON.
     pub record: Option<Box<str>>,
 }
+
+/// Which of the replica's profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProfileIndex(u16);
 
 /// What is left to do when the last connection of a session closed.
 #[derive(Debug)]
@@ -90,7 +95,7 @@ impl Sessions {
         }
     }
 
-    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Entry>> {
+    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Box<Entry>>> {
         // The low bits choose the place inside of the bucket's map, under another key; any bits serve here.
         let index = usize::try_from(self.hasher.hash_one(session) % BUCKETS as u64).unwrap_or_default();
         &self.buckets[index]
@@ -103,8 +108,7 @@ impl Sessions {
         let entry = bucket.entry(admission.session).or_insert_with(|| Entry::new(stamp));
         entry.user = Some(admission.user.clone());
         entry.stamp = stamp;
-        entry.connections_max = admission.connections_max;
-        entry.issued_at = admission.issued_at;
+        entry.issued_at = admission.issued_at.and_then(NonZeroU64::new);
         entry.claimed = false;
         entry.pending += 1;
     }
@@ -112,14 +116,12 @@ impl Sessions {
     /// A connection was opened. `stamp` is used when it was not admitted before.
     pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) {
         let profile = self.profile(&info.profile);
-        let connections_max = self.connections_max.load(Ordering::Relaxed);
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
         if entry.pending > 0 {
             entry.pending -= 1;
         } else {
             entry.stamp = stamp;
-            entry.connections_max = connections_max;
             entry.issued_at = None;
             entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
             entry.claimed = false;
@@ -170,7 +172,12 @@ impl Sessions {
     }
 
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
-        self.bucket(session).lock().get(&session).cloned()
+        self.bucket(session).lock().get(&session).map(|entry| Entry::clone(entry))
+    }
+
+    /// Greatest number of a user's connections.
+    pub(super) fn connections_max(&self) -> u32 {
+        self.connections_max.load(Ordering::Relaxed)
     }
 
     /// Whether the connection of that stamp is the session's newest here.
@@ -198,7 +205,7 @@ impl Sessions {
             let lease = Lease { session: *session, user, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
             (lease.user.is_some() || recorded).then_some(lease)
         };
-        bucket.iter().filter_map(lease).collect()
+        bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(lease).collect()
     }
 
     /// The followers of a topic here, by their records.
@@ -219,14 +226,20 @@ impl Sessions {
         audience
     }
 
-    fn profile(&self, name: &str) -> Arc<str> {
+    fn profile(&self, name: &str) -> ProfileIndex {
         let mut profiles = self.profiles.lock();
-        if let Some(known) = profiles.get(name) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = name.into();
-        profiles.insert(Arc::clone(&new));
-        new
+        let known = profiles.iter().position(|known| **known == *name);
+        let index = known.unwrap_or_else(|| {
+            profiles.push(name.into());
+            profiles.len() - 1
+        });
+        // A configuration has some tens of profiles.
+        ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    /// The name of a profile.
+    pub(super) fn profile_name(&self, profile: ProfileIndex) -> Arc<str> {
+        self.profiles.lock().get(usize::from(profile.0)).cloned().unwrap_or_default()
     }
 }
 
@@ -243,18 +256,28 @@ pub(super) struct Lease {
 }
 
 impl Entry {
-    fn new(stamp: u64) -> Self {
-        Self {
+    fn new(stamp: u64) -> Box<Self> {
+        Box::new(Self {
             user: None,
             profile: None,
             connected_ms: 0,
             stamp,
-            connections_max: u32::MAX,
             issued_at: None,
             pending: 0,
             claimed: false,
             record_queued: false,
             record: None,
-        }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        // A size class of the allocator.
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
     }
 }

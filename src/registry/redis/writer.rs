@@ -179,7 +179,7 @@ impl Writer {
             let mut batch = Batch::default();
             for session in chunk {
                 let entry = self.inner.sessions.get(*session);
-                if entry.is_some_and(|entry| batch.index(*session, &entry)) {
+                if entry.is_some_and(|entry| batch.index(&self.inner, *session, &entry)) {
                     indexed.push(*session);
                 }
             }
