@@ -55,14 +55,16 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let running = Running::enter(&self.running);
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        tokio::spawn(async move {
-            let _running = running;
-            // What a panicked task leaves behind is its own connection's state, which goes with it.
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // What a panicked task leaves behind is its own connection's state, which goes with it.
+        // Combinators: an `async` block would hold the task twice, as what it captured and as what it awaits.
+        let supervised = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if ended.is_err() {
                 tracing::error!(task = name, "a task panicked");
             }
+            drop(running);
         });
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        tokio::spawn(supervised);
     }
 
     /// Tells all tasks to end and waits for them, `grace` at the most. Returns how many were still running.

@@ -114,8 +114,8 @@ fn spend(
 impl Connection {
     /// Does everything that one read brought, until the connection is to end: whoever is refused by one message is not
     /// obeyed in the next. A client that does not read its answers gets no further ones.
-    pub(super) async fn act(&mut self, inbound: &mut Vec<Inbound>) {
-        for next in inbound.drain(..) {
+    pub(super) async fn act(&mut self, inbound: Vec<Inbound>) {
+        for next in inbound {
             if !poll_fn(|cx| self.poll_answered(cx)).await {
                 return;
             }

@@ -23,7 +23,7 @@ use super::{
     link::{Clock, Link},
     problem::Problem,
     pulse::Pulse,
-    run::{Connection, refusal, text},
+    run::{Connection, Life, refusal, text},
     subscriptions::Subscriptions,
     wire::{self, Wire},
 };
@@ -121,9 +121,12 @@ impl Endpoint {
                 return;
             };
             let tasks = self.gateway.tasks.clone();
-            let connection = self.connect(stream, param, admitted, since).await;
+            let mut connection = self.connect(stream, param, admitted, since).await;
+            if !early.is_empty() {
+                connection.take_early(early).await;
+            }
             // A task of its own: what the handshake needed is not kept for the life of the connection.
-            tasks.spawn("connection", connection.run(early));
+            tasks.spawn("connection", Life::of(connection));
         });
         switching(&handshake.upgrade)
     }
@@ -141,7 +144,7 @@ impl Endpoint {
         param: Option<Box<str>>,
         admitted: Admitted,
         since: Option<crate::model::StreamId>,
-    ) -> Box<Connection> {
+    ) -> Connection {
         let Admitted { since: came, identity, session: id, resumed, deferred, permit } = admitted;
         let gateway = self.gateway;
         let now_ms = gateway.clock.now_ms();
@@ -168,7 +171,7 @@ impl Endpoint {
         let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
         let reader = Reader::text(u32::try_from(limits.message_bytes_max).unwrap_or(u32::MAX));
         self.gauge.inc();
-        let mut connection = Box::new(Connection {
+        let mut connection = Connection {
             subscriptions: Subscriptions::new(FormKind::WebSocket, replay),
             gateway: gateway.clone(),
             link: link.clone(),
@@ -177,7 +180,7 @@ impl Endpoint {
             bucket,
             permit,
             gauge: self.gauge,
-        });
+        };
         connection.take_over(came);
         gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);
         if dialect == Dialect::Json {
