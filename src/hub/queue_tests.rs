@@ -175,7 +175,7 @@ fn a_value_under_way_is_not_replaced() {
 #[test]
 fn values_on_their_way_do_not_come_after_one_that_was_read_from_the_stream() {
     let mut queue = Queue::default();
-    let a = live(&mut queue, Class::State, "a", 3);
+    let a = live(&mut queue, Class::State, 3);
     assert_eq!(queue.offer(a, &batch("a", 2, 3), LIMITS), Offered::Ignored);
     queue.offer(a, &batch("a", 2, 6), LIMITS);
     queue.offer(a, &batch("a", 7, 8), LIMITS);

@@ -368,12 +368,13 @@ mod tests {
             ids.extend(hub.backplane.publish(publication).await.unwrap().id);
         }
         let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
-        let socket = Socket::Memory(Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() }));
+        let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
+        let socket = Socket::Memory(Box::new(memory));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
         let form = Form { kind: FormKind::WebSocket, channel: Some("trades:X".into()) };
         let mut backlog = interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20)).await.unwrap();
         assert_eq!((backlog.messages.len(), backlog.end()), (9, ids[9]));
-        let slot = interest.open(&outbox, &form, backlog.cursor, ids[0]);
+        let slot = interest.open(&outbox, backlog.cursor, ids[0]);
         let member = Member { outbox: outbox.clone(), slot, narrowed: None };
         let push = interest.push_backlog(&member, &form, &backlog, || poll_fn(|cx| outbox.poll_room(cx)));
         tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
