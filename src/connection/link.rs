@@ -155,7 +155,7 @@ impl Link {
         self.outbox.release();
         let (written, blocked) = self.outbox.progress();
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
-        let facts = Facts { now_ms, unix_s: unix_ms / 1_000, seen_ms, written, blocked };
+        let facts = Facts { now_ms, unix_ms, seen_ms, written, blocked };
         let mut beat = self.beat.lock();
         let (due, next_ms) = beat.pulse.beat(&facts, beats);
         if let Some((code, cause)) = due.close {

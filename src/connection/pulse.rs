@@ -44,7 +44,7 @@ impl Beats {
 pub struct Facts {
     /// A clock that only grows, and the time of day.
     pub now_ms: u64,
-    pub unix_s: u64,
+    pub unix_ms: u64,
     /// When something last came from the client.
     pub seen_ms: u64,
     /// Bytes written so far, and whether the socket is behind.
@@ -184,7 +184,7 @@ impl Pulse {
             self.moved_ms = facts.now_ms;
         }
         match self.term {
-            Term::Ends { at_s, .. } if facts.unix_s >= at_s + beats.leeway_s => {
+            Term::Ends { at_s, .. } if facts.unix_ms >= (at_s + beats.leeway_s) * 1_000 => {
                 return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
             }
             Term::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
@@ -234,7 +234,7 @@ impl Pulse {
 
     fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
         let Term::Ends { at_s, warned } = &mut self.term else { return None };
-        let near = facts.unix_s + beats.expiry_warning_s >= *at_s;
+        let near = facts.unix_ms / 1_000 + beats.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
 
@@ -253,7 +253,7 @@ impl Pulse {
             Term::AwaitsToken { by_ms } => until(by_ms),
             Term::Ends { at_s, warned } => {
                 let next_s = if warned { at_s + beats.leeway_s } else { at_s.saturating_sub(beats.expiry_warning_s) };
-                until(facts.now_ms + next_s.saturating_sub(facts.unix_s) * 1_000);
+                until(facts.now_ms + (next_s * 1_000).saturating_sub(facts.unix_ms));
             }
         }
         until(self.spoken_ms + u64::from(self.heartbeat_ms));
@@ -300,14 +300,16 @@ mod tests {
                 replica_ttl: Duration::from_secs(10),
                 session_ttl: Duration::from_secs(300),
             };
-            let facts = Facts { now_ms: 0, unix_s: 1_000_000, seen_ms: 0, written: 0, blocked: false };
+            let facts = Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false };
             Self { pulse: Pulse::new(&session, 0, 0.5), facts, next_ms: 0 }
         }
 
         /// The next time something is due.
         fn until_due(&mut self) -> Due {
             loop {
-                self.facts.now_ms = self.next_ms.max(self.facts.now_ms);
+                let passed_ms = self.next_ms.saturating_sub(self.facts.now_ms);
+                self.facts.now_ms += passed_ms;
+                self.facts.unix_ms += passed_ms;
                 let (due, next_ms) = self.pulse.beat(&self.facts, &BEATS);
                 assert!(next_ms > self.facts.now_ms || due.close.is_some(), "it looks again later");
                 self.next_ms = next_ms;
@@ -355,6 +357,17 @@ mod tests {
             scene.facts.seen_ms = scene.facts.now_ms + 1;
             assert!(scene.pulse.pong(late));
         }
+    }
+
+    #[test]
+    fn a_token_ends_with_its_second_and_not_with_the_next() {
+        let mut scene = Scene::new();
+        scene.facts.unix_ms += 900;
+        let expires_at = scene.facts.unix_ms / 1_000 + 3;
+        scene.pulse.set_expiry(expires_at);
+        assert_eq!(scene.until_due().expiring, Some(expires_at));
+        assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, Disconnect::TokenExpired)));
+        assert_eq!(scene.facts.unix_ms, (expires_at + BEATS.leeway_s) * 1_000);
     }
 
     #[test]

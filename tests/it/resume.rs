@@ -319,6 +319,58 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     assert_eq!(client.expect_type("ticker").await["price"], "3", "what it has does not come again");
 }
 
+/// So many clients of the replica come back at once with a cursor, each to the end of what it missed. The most connections
+/// that Redis had meanwhile.
+async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, missed: u64) -> usize {
+    const CLIENTS: usize = 250;
+    let one = async || {
+        let mut client = replica.market().await;
+        let request = json!({"type": "subscribe", "channels": ["trades:RUN"], "since": {"trades:RUN": cursor}});
+        let answer = client.subscribe_with(request).await;
+        let told = (&answer["channels"][0]["replayed"], &answer["channels"][0]["complete"]);
+        assert_eq!(told, (&json!(missed), &json!(true)), "{answer}");
+        for number in 1..=missed {
+            assert_eq!(client.next().await["number"], number);
+        }
+    };
+    let connections = async || server.run::<String>(&["CLIENT", "LIST"]).await.lines().count();
+    let all = futures_util::future::join_all((0..CLIENTS).map(|_| one()));
+    tokio::pin!(all);
+    let mut most = 0;
+    loop {
+        tokio::select! {
+            _ = &mut all => return most,
+            now = connections() => most = most.max(now),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mass_reconnect_is_served_from_what_replicas_remember_and_redis_sees_few_of_it() {
+    let server = RedisServer::start();
+    let settings = "[redis]\npool_size = 4";
+    let (warm, cold) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let mut follower = warm.market().await;
+    follower.subscribe(&["trades:RUN"]).await;
+    let trade = |number: u64| json!({"type": "trade", "number": number, "note": "x".repeat(150)});
+    let cursor = warm.publish("trades:RUN", trade(0)).await;
+    for number in 1..=100 {
+        warm.publish("trades:RUN", trade(number)).await;
+    }
+    follower.vanish();
+    let before = server.run::<String>(&["CLIENT", "LIST"]).await.lines().count();
+    for replica in [&warm, &cold] {
+        // A connection of this test, and those of two pools.
+        let most = stampede(&server, replica, &cursor, 100).await;
+        assert!(most <= before + 1 + 2 * 4, "{most} connections to Redis, {before} before");
+    }
+    let share = async |replica: &Replica, result| {
+        replica.metric(&format!("tickgate_replay_requests_total{{result=\"{result}\"}}")).await
+    };
+    assert_eq!((share(&warm, "ring").await, share(&warm, "stream").await), (250.0, 0.0));
+    assert_eq!(share(&cold, "gap").await, 0.0, "a replica that never had the topic reads it");
+}
+
 /// Waits until the session's record in Redis contains the text.
 async fn recorded(server: &RedisServer, session: &str, text: &str) {
     let key = format!("tg1:{{s:{session}}}:r");
