@@ -312,7 +312,9 @@ impl Connection {
 
     fn publish_failed(&self, id: Option<&str>, failure: &PublishFailure) {
         let code = code_of(failure);
-        let details = retry_after_ms(failure).map_or(Details::None, Details::RetryAfterMs);
+        let outcome = if matches!(failure, PublishFailure::Unknown(_)) { "unknown" } else { "refused" };
+        let details = retry_after_ms(failure)
+            .map_or(Details::None, |retry_after_ms| Details::Outcome { retry_after_ms, outcome });
         self.fail(&Failure { code, message: &failure.to_string(), details, id });
     }
 

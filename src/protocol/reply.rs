@@ -256,6 +256,8 @@ pub enum Details<'a> {
     None,
     /// When the request may be tried again.
     RetryAfterMs(u64),
+    /// Of a publication: whether it was `refused`, certainly not stored, or its outcome is `unknown`.
+    Outcome { retry_after_ms: u64, outcome: &'static str },
     /// Which field was wrong.
     Field(&'a str),
     /// Which channel it concerns.
@@ -282,6 +284,10 @@ pub fn error(out: &mut BytesMut, failure: &Failure<'_>, now_ms: u64) {
     match failure.details {
         Details::None => {}
         Details::RetryAfterMs(ms) => object.object("details", |object| object.number("retry_after_ms", ms)),
+        Details::Outcome { retry_after_ms, outcome } => object.object("details", |object| {
+            object.number("retry_after_ms", retry_after_ms);
+            object.string("outcome", outcome);
+        }),
         Details::Field(field) => object.object("details", |object| object.string("field", field)),
         Details::Channel(channel) => object.object("details", |object| object.string("channel", channel)),
     }
@@ -438,6 +444,12 @@ mod tests {
         assert_eq!(
             text(|out| error(out, &failure, NOW)),
             r#"{"type":"error","code":4100,"error":"rate_limited","message":"slower","details":{"retry_after_ms":250},"id":"q","timestamp":"2023-12-01T12:00:00.000Z"}"#
+        );
+        let outcome = Details::Outcome { retry_after_ms: 1_000, outcome: "unknown" };
+        let unknown = Failure { code: ErrorCode::TryAgainLater, message: "m", details: outcome, id: None };
+        assert_eq!(
+            text(|out| error(out, &unknown, NOW)),
+            r#"{"type":"error","code":1013,"error":"try_again_later","message":"m","details":{"retry_after_ms":1000,"outcome":"unknown"},"timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
         let limits = crate::protocol::command::Limits { depth_max: 32, channels_max: 10 };
         let invalid = crate::protocol::command::decode(r#"{"type":"subscribe","id":9}"#, &limits).unwrap_err();

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::replica::{Replica, Token, token};
+use crate::support::{
+    eventually,
+    redis::RedisServer,
+    replica::{Replica, Token, token},
+};
 
 fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string(), "status": "filled", "average_price": "50000.00"})
@@ -275,7 +279,7 @@ async fn the_token_may_come_as_the_first_message() {
     // It counts from then on, and no longer when it is closed.
     replica.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
     alice.close().await;
-    crate::support::eventually("the slot", async || {
+    eventually("the slot", async || {
         replica.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
     })
     .await;
@@ -285,6 +289,40 @@ async fn the_token_may_come_as_the_first_message() {
 async fn whoever_never_authenticates_is_closed() {
     let replica = Replica::alone_with("[auth]\nauth_timeout = \"300ms\"").await;
     replica.connect("/ws/trading").query("auth", "message").expect_closed(4103).await;
+}
+
+#[tokio::test]
+async fn a_publisher_is_told_accepted_refused_or_unknown_and_a_retry_is_safe() {
+    let mut server = RedisServer::durable();
+    let replica = Replica::on(&server).await;
+    let signed = Token::of("engine").publish(&["logs"]).sign();
+    let mut engine = replica.connect("/ws/trading").token(&signed).open().await;
+    engine.greeted().await;
+    let log = json!({"type": "publish", "channel": "logs", "data": {"level": "INFO"}, "msg_id": "once"});
+    server.freeze();
+    let unknown = engine.ask(log.clone()).await;
+    assert_eq!((&unknown["code"], &unknown["details"]["outcome"]), (&json!(1013), &json!("unknown")), "{unknown}");
+    server.thaw();
+    let accepted = eventually("it is accepted", async || {
+        let answer = engine.ask(log.clone()).await;
+        (answer["type"] == "published").then_some(answer)
+    })
+    .await;
+    server.kill();
+    let again = json!({"type": "publish", "channel": "logs", "data": {"level": "INFO"}, "msg_id": "twice"});
+    let refused = eventually("the loss of redis is noticed", async || {
+        let answer = engine.ask(again.clone()).await;
+        (answer["details"]["outcome"] == "refused").then_some(answer)
+    })
+    .await;
+    assert_eq!(refused["details"]["retry_after_ms"], 1_000, "{refused}");
+    server.restart();
+    let answer = eventually("redis is back", async || {
+        let answer = engine.ask(log.clone()).await;
+        (answer["type"] == "published" && answer["duplicate"] == true).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer["_meta"]["id"], accepted["_meta"]["id"], "published once, under one id");
 }
 
 #[tokio::test]
