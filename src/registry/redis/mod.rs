@@ -13,6 +13,7 @@ mod presence;
 mod queue;
 mod scripts;
 mod sessions;
+mod ttl;
 mod view;
 mod wire;
 mod writer;
@@ -292,39 +293,6 @@ impl Inner {
 
     fn has_left(&self) -> bool {
         self.left.load(Ordering::Acquire)
-    }
-
-    fn session_ttl_ms(&self) -> u64 {
-        millis(self.local.session.session_ttl)
-    }
-
-    /// Lease of a connection until it is in the index: no replica could sweep it, so it ends when a sweep would come.
-    fn admission_ttl_ms(&self) -> u64 {
-        self.replica_ttl_ms().min(self.session_ttl_ms())
-    }
-
-    /// Life of a user's set after its last renewal: it outlives the leases in it.
-    fn member_ttl_ms(&self) -> u64 {
-        self.session_ttl_ms() + 5_000
-    }
-
-    fn replica_ttl_ms(&self) -> u64 {
-        millis(self.local.session.replica_ttl)
-    }
-
-    fn resume_ttl_ms(&self) -> u64 {
-        millis(self.local.session.resume_ttl)
-    }
-
-    /// Life of a connected session's record: it outlives the lease by the resume window.
-    fn record_ttl_ms(&self) -> u64 {
-        self.session_ttl_ms() + self.resume_ttl_ms()
-    }
-
-    /// Life of this replica's index after its last renewal: long enough for another replica to sweep by it, and no
-    /// longer than the sessions' own leases make that useful.
-    fn index_ttl_ms(&self) -> u64 {
-        self.session_ttl_ms() + self.replica_ttl_ms() * 3
     }
 
     /// Takes a message of the control channels, in the link's own task.
