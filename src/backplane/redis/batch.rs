@@ -17,8 +17,8 @@ use crate::{
     redis_link::{Failure, Keys},
 };
 
-/// Publications of one call. Half of what a call costs the server it costs once; at 16 most of that is saved, and no other
-/// client waits longer than 70 µs for its end.
+/// Publications of one call. What a call costs beside its publications is shared by them: with 16, another 16 would save
+/// nothing more. Other clients of Redis wait for its end, about 70 µs.
 const CALL_MAX: usize = 16;
 /// Bytes of payload in a call of several: a great one goes alone, since the server hashes every byte of it twice.
 const CALL_BYTES_MAX: usize = 16 << 10;
