@@ -174,10 +174,10 @@ impl Reader {
         let gateway = &endpoint.gateway;
         let now_ms = gateway.clock.now_ms();
         let outbox = Outbox::new(Socket::Body(futures_util::task::AtomicWaker::new()), gateway.outboxes.clone());
-        let mut pulse = Pulse::new(&gateway.config.session, now_ms, f64::from(id.low_byte()) / 256.0);
+        let mut pulse = Pulse::new(&gateway.config.session, now_ms, id.low_byte());
         let mut session = Session::new(id, endpoint.profile.clone(), None);
         if let Some(identity) = &identity {
-            pulse.set_expiry(identity.expires_at);
+            pulse.set_expiry(identity.expires_at, id.low_byte());
         }
         let link = Arc::new(Link::new(outbox, id, endpoint.profile.dialect, pulse, now_ms));
         if let Some(identity) = identity {

@@ -71,7 +71,7 @@ impl Gateway {
         let mut ticks = tokio::time::interval(Wheel::TICK);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.wheel.turn(self.clock.now_ms(), &self.beats),
+                _ = ticks.tick() => self.wheel.turn(self.clock.now_ms(), &self.beats).await,
                 () = stop.wait() => return,
             }
         }

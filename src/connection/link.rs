@@ -306,6 +306,8 @@ impl Wheel {
     /// Time of one slot.
     pub const TICK: Duration = Duration::from_millis(100);
     const SLOTS: u64 = 128;
+    /// Connections looked at before others have their turn: a millisecond's work when all of them have to end.
+    const AT_ONCE: usize = 64;
 
     /// Looks at the connection after `delay_ms` (at most the wheel's turn of 12 s, then again).
     pub fn add(&self, link: &Arc<Link>, delay_ms: u64) {
@@ -318,15 +320,19 @@ impl Wheel {
         self.slots[slot as usize].lock().push(link);
     }
 
-    /// One tick: whoever's slot has come does what is due and is put where it is due next.
-    pub fn turn(&self, now_ms: u64, beats: &Beats) {
+    /// One tick: whoever's slot has come does what is due and is put where it is due next. Thousands may be due at once:
+    /// what the others do goes on between them.
+    pub async fn turn(&self, now_ms: u64, beats: &Beats) {
         let at = self.at.fetch_add(1, Ordering::Relaxed) + 1;
         let due = std::mem::take(&mut *self.slots[(at % Self::SLOTS) as usize].lock());
-        for link in due {
-            if let Some(open) = link.upgrade() {
-                let next_ms = open.tick(now_ms, beats);
-                self.put(link, next_ms.saturating_sub(now_ms));
+        for some in due.chunks(Self::AT_ONCE) {
+            for link in some {
+                if let Some(open) = link.upgrade() {
+                    let next_ms = open.tick(now_ms, beats);
+                    self.put(Weak::clone(link), next_ms.saturating_sub(now_ms));
+                }
             }
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -344,7 +350,7 @@ mod tests {
         let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
         let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
-        let pulse = Pulse::new(&Config::development().session, 0, 0.5);
+        let pulse = Pulse::new(&Config::development().session, 0, 128);
         let link = Link::new(outbox, SessionId::random(), Dialect::Json, pulse, 0);
         link.set_user(UserId::new(user).unwrap());
         Arc::new(link)

@@ -228,7 +228,8 @@ impl Connection {
         if first && !self.admit(&user, issued_at).await {
             return;
         }
-        self.link.with_pulse(|pulse| pulse.set_expiry(expires_at));
+        let phase = self.session.id.low_byte();
+        self.link.with_pulse(|pulse| pulse.set_expiry(expires_at, phase));
         self.reply(|out| reply::authenticated(out, id, user.as_str(), expires_at));
         if first {
             let opening = self.session.view(&self.gateway.rules).on_connect();

@@ -70,9 +70,12 @@ enum Term {
     Free,
     /// The first one must come before this time.
     AwaitsToken { by_ms: u64 },
-    /// It ends at this time, seconds since 1970; the client was told that it is near.
-    Ends { at_s: u64, warned: bool },
+    /// It ends at this time, seconds since 1970; the client was told that it is near. The phase is the connection's own.
+    Ends { at_s: u64, warned: bool, phase: u8 },
 }
+
+/// What tokens that end in one second are spread over.
+const SPREAD_MS: u64 = 768;
 
 /// One connection's rhythm.
 #[derive(Debug)]
@@ -98,10 +101,12 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// A pulse that begins now. `jitter` (0 to 1) spreads the beats of connections that opened together.
+    /// A pulse that begins now. `phase` is the connection's own, by chance: it spreads the ends of those that opened
+    /// together.
     #[must_use]
-    pub fn new(session: &config::Session, now_ms: u64, jitter: f64) -> Self {
+    pub fn new(session: &config::Session, now_ms: u64, phase: u8) -> Self {
         let age_ms = ms(session.age_max);
+        let jitter = f64::from(phase) / 256.0;
         Self {
             heartbeat_ms: beat_ms(session.heartbeat_interval),
             term: Term::Free,
@@ -120,9 +125,10 @@ impl Pulse {
         }
     }
 
-    /// The token ends at `unix_s`. Also ends the wait for a first token.
-    pub fn set_expiry(&mut self, unix_s: u64) {
-        self.term = Term::Ends { at_s: unix_s, warned: false };
+    /// The token ends at `unix_s`. Also ends the wait for a first token. `phase` is the connection's own, by chance: it
+    /// spreads the ends of those whose tokens end together.
+    pub fn set_expiry(&mut self, unix_s: u64, phase: u8) {
+        self.term = Term::Ends { at_s: unix_s, warned: false, phase };
     }
 
     /// A token must come by then.
@@ -184,7 +190,7 @@ impl Pulse {
             self.moved_ms = facts.now_ms;
         }
         match self.term {
-            Term::Ends { at_s, .. } if facts.unix_ms >= (at_s + beats.leeway_s) * 1_000 => {
+            Term::Ends { at_s, phase, .. } if facts.unix_ms >= ends_ms(at_s, phase, beats) => {
                 return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
             }
             Term::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
@@ -233,7 +239,7 @@ impl Pulse {
     }
 
     fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
-        let Term::Ends { at_s, warned } = &mut self.term else { return None };
+        let Term::Ends { at_s, warned, .. } = &mut self.term else { return None };
         let near = facts.unix_ms / 1_000 + beats.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
@@ -251,14 +257,20 @@ impl Pulse {
         match self.term {
             Term::Free => {}
             Term::AwaitsToken { by_ms } => until(by_ms),
-            Term::Ends { at_s, warned } => {
-                let next_s = if warned { at_s + beats.leeway_s } else { at_s.saturating_sub(beats.expiry_warning_s) };
-                until(facts.now_ms + (next_s * 1_000).saturating_sub(facts.unix_ms));
+            Term::Ends { at_s, warned, phase } => {
+                let warns_ms = at_s.saturating_sub(beats.expiry_warning_s) * 1_000;
+                let next_ms = if warned { ends_ms(at_s, phase, beats) } else { warns_ms };
+                until(facts.now_ms + next_ms.saturating_sub(facts.unix_ms));
             }
         }
         until(self.spoken_ms + u64::from(self.heartbeat_ms));
         pause
     }
+}
+
+/// When a connection ends whose token ends at `at_s`, in milliseconds since 1970: within that second.
+fn ends_ms(at_s: u64, phase: u8, beats: &Beats) -> u64 {
+    (at_s + beats.leeway_s) * 1_000 + u64::from(phase) * SPREAD_MS / 256
 }
 
 /// Time between heartbeats: a second at least, 49 days at most.
@@ -301,7 +313,7 @@ mod tests {
                 session_ttl: Duration::from_secs(300),
             };
             let facts = Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false };
-            Self { pulse: Pulse::new(&session, 0, 0.5), facts, next_ms: 0 }
+            Self { pulse: Pulse::new(&session, 0, 128), facts, next_ms: 0 }
         }
 
         /// The next time something is due.
@@ -360,14 +372,17 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_with_its_second_and_not_with_the_next() {
-        let mut scene = Scene::new();
-        scene.facts.unix_ms += 900;
-        let expires_at = scene.facts.unix_ms / 1_000 + 3;
-        scene.pulse.set_expiry(expires_at);
-        assert_eq!(scene.until_due().expiring, Some(expires_at));
-        assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, Disconnect::TokenExpired)));
-        assert_eq!(scene.facts.unix_ms, (expires_at + BEATS.leeway_s) * 1_000);
+    fn a_token_ends_with_its_second_but_not_all_of_them_at_once() {
+        let ends = |phase| {
+            let mut scene = Scene::new();
+            scene.facts.unix_ms += 900;
+            let expires_at = scene.facts.unix_ms / 1_000 + 3;
+            scene.pulse.set_expiry(expires_at, phase);
+            assert_eq!(scene.until_due().expiring, Some(expires_at));
+            assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, Disconnect::TokenExpired)));
+            scene.facts.unix_ms - (expires_at + BEATS.leeway_s) * 1_000
+        };
+        assert_eq!((ends(0), ends(128), ends(255)), (0, 384, 765));
     }
 
     #[test]

@@ -149,11 +149,11 @@ impl Endpoint {
         let gateway = self.gateway;
         let now_ms = gateway.clock.now_ms();
         let outbox = Outbox::new(Socket::Tcp(stream), gateway.outboxes.clone());
-        let jitter = f64::from(id.low_byte()) / 256.0;
-        let mut pulse = Pulse::new(&gateway.config.session, now_ms, jitter);
+        let phase = id.low_byte();
+        let mut pulse = Pulse::new(&gateway.config.session, now_ms, phase);
         let mut session = Session::new(id, self.profile.clone(), param);
         if let Some(identity) = &identity {
-            pulse.set_expiry(identity.expires_at);
+            pulse.set_expiry(identity.expires_at, phase);
         }
         if deferred {
             pulse.await_token(now_ms, &gateway.beats);
@@ -182,7 +182,7 @@ impl Endpoint {
             gauge: self.gauge,
         };
         connection.take_over(came);
-        gateway.wheel.add(&link, 1_000 + (jitter * 4_000.0) as u64);
+        gateway.wheel.add(&link, 1_000 + u64::from(phase) * 4_000 / 256);
         if dialect == Dialect::Json {
             connection.greet(resumed.is_some());
             Box::pin(connection.open(resumed)).await;
