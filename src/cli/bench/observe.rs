@@ -77,7 +77,7 @@ pub(super) struct Counters(String);
 impl Counters {
     /// Reads `http://<address>/metrics`; empty when there is nothing to read.
     pub(super) fn read(address: Option<&str>) -> Self {
-        Self(address.and_then(|address| scrape(address).ok()).unwrap_or_default())
+        Self(address.and_then(|address| get(address, "/metrics").ok()).unwrap_or_default())
     }
 
     /// The sum over all label values of a metric; `None` when it is not there.
@@ -93,10 +93,15 @@ impl Counters {
     }
 }
 
-fn scrape(address: &str) -> io::Result<String> {
+/// Whether the gateway would be sent clients: it has reached Redis.
+pub(super) fn is_ready(address: &str) -> bool {
+    get(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+fn get(address: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

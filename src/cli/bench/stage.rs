@@ -1,6 +1,9 @@
 //! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Args, Failure,
     load::Access,
-    observe::Processes,
+    observe::{self, Processes},
     target::Target,
     workloads::{Needs, Workload},
 };
@@ -21,6 +24,9 @@ use crate::{
 
 const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
 const CONFIG: &str = include_str!("../../../benches/tickgate.toml");
+
+/// How long a fresh gateway may take until it has reached Redis.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The servers of one run. Everything started is stopped when it is dropped.
 #[derive(Debug)]
@@ -150,6 +156,13 @@ impl Stage {
         })?;
         self.servers.0.push(started.pid());
         self._started.push(started);
+        let end = Instant::now() + READY_TIMEOUT;
+        while !observe::is_ready(&sockets) {
+            if Instant::now() > end {
+                return Err(Failure::Said(format!("the {name} does not become ready")));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         Ok((sockets, operations))
     }
 
