@@ -113,7 +113,7 @@ impl Outbox {
     /// Puts a live batch into the queue without writing; true when the caller now has to flush this outbox.
     pub(super) fn offer(&self, id: SlotId, batch: &Arc<Batch>) -> bool {
         let mut state = self.state.lock();
-        if state.ending == Ending::Shut {
+        if state.ending != Ending::Open {
             return false;
         }
         match state.queue.offer(id, batch, self.shared.limits) {
@@ -148,7 +148,7 @@ impl Outbox {
     /// Adds what a catch-up brings.
     pub(super) fn catch_up(&self, id: SlotId, batch: Arc<Batch>) {
         let mut state = self.state.lock();
-        if state.ending != Ending::Shut {
+        if state.ending == Ending::Open {
             state.queue.catch_up(id, batch);
             self.write(&mut state).count(&self.shared.metrics);
         }
@@ -300,7 +300,8 @@ impl Outbox {
         Poll::Ready(Some(body.freeze()))
     }
 
-    /// Asks for the end of the connection; the first who asks decides the code.
+    /// Asks for the end of the connection; the first who asks decides the code. From here on nothing of any subscription
+    /// is taken, however long the connection's task is busy with something else.
     pub fn ask_close(&self, close: Close) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {

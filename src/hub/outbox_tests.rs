@@ -92,3 +92,19 @@ async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn nothing_of_a_subscription_comes_after_the_end_was_asked_for() {
+    let client = Client::of("trades:BTCUSDT").await;
+    client.publish(2).await;
+    let close = Close { code: 4002, reason: String::new(), cause: metrics::Disconnect::Revoked };
+    client.outbox.ask_close(close);
+    let before = client.outbox.state.lock().queue.bytes();
+    client.publish(3).await;
+    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "what waited before, and no more");
+    let slot = client.outbox.written()[0].0;
+    client.outbox.pause(slot);
+    assert_eq!(client.outbox.lagging(), None, "nor is it caught up");
+    client.outbox.send(Bytes::from_static(b"last words"));
+    assert!(client.outbox.state.lock().queue.bytes() > before);
+}

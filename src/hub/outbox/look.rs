@@ -35,7 +35,7 @@ impl Outbox {
     #[must_use]
     pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
         let state = self.state.lock();
-        if self.is_half_full(&state) { None } else { state.queue.lagging() }
+        if state.ending != Ending::Open || self.is_half_full(&state) { None } else { state.queue.lagging() }
     }
 
     /// Where a subscription stands: the last position queued.
