@@ -60,6 +60,9 @@ struct Reading {
     /// Gaps told since the last push.
     fresh: usize,
     began: Option<StreamId>,
+    /// The session began again on a server that had forgotten the stream: what came after this, in older epochs than that
+    /// of the next push, was gone before.
+    forgotten: Option<StreamId>,
     violations: Vec<Violation>,
 }
 
@@ -93,7 +96,11 @@ impl Reading {
     /// A later beginning follows the loss of a session, which the client was told: nothing in between is owed.
     fn begin(&mut self, at: StreamId) {
         if let Some(most) = self.most.or(self.began) {
-            self.gaps.push((most, Some(at.next())));
+            if at < most {
+                self.forgotten.get_or_insert(most);
+            } else {
+                self.gaps.push((most, Some(at.next())));
+            }
             self.fresh += 1;
         }
         self.began.get_or_insert(at);
@@ -102,6 +109,9 @@ impl Reading {
     }
 
     fn push(&mut self, class: Class, mode: Mode, (id, number): (StreamId, u64), marked: bool) {
+        if let Some(after) = self.forgotten.take() {
+            self.gaps.push((after, Some(StreamId::new(id.epoch, 0))));
+        }
         if let Some(last) = self.last
             && id <= last
             && !(class == Class::State && marked)
@@ -261,6 +271,17 @@ mod tests {
         assert_eq!(judge(Class::State, Mode::Cursor, &known, heard.iter()), []);
         let known = acknowledged(&[(1, 5), (1, 6)]);
         assert_eq!(judge(Class::State, Mode::Cursor, &known, heard.iter()), [Violation::Lost(id(1, 6))]);
+    }
+
+    #[test]
+    fn a_session_that_begins_on_an_empty_server_is_owed_all_of_the_new_epoch() {
+        let again = |rest: &[Heard]| {
+            [&[Heard::Began(id(1, 0)), push(1, 1), Heard::Connected, Heard::Began(StreamId::ZERO)], rest].concat()
+        };
+        let known = [(1, 1), (2, 0), (3, 0), (3, 1)];
+        assert_eq!(judged(Mode::Session, &known, &again(&[push(3, 0), push(3, 1)])), []);
+        let lost = judged(Mode::Session, &known, &again(&[push(3, 1)]));
+        assert_eq!(lost, [Violation::Lost(id(3, 0))]);
     }
 
     #[test]
