@@ -221,6 +221,13 @@ impl Backplane {
         each!(self, b => b.newest(topic, limits).await)
     }
 
+    /// The generation of the server: epochs below it were another server's, which may have lost their last entries. 0
+    /// where no server ever takes another's place.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        each!(self, b => b.generation())
+    }
+
     /// The heads of many streams in pipelined reads, in the order asked; `ZERO` where there is no stream.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub trait Road: fmt::Debug + Send + Sync {
     fn unwant(&self, topic: &Topic);
     fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Reading<Page>;
     fn newest(&self, topic: &Topic, limits: ReadLimits) -> Reading<Newest>;
+    fn generation(&self) -> u64;
     fn heads(&self, topics: &[Topic]) -> Reading<Vec<StreamId>>;
 }
 
@@ -47,6 +48,10 @@ impl Model {
 
     pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
         self.0.newest(topic, limits).await
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.0.generation()
     }
 
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {

@@ -190,8 +190,9 @@ impl Subscriptions {
         plan.backlog = plan.interest.backlog(plan.start, self.limits).await?;
         plan.begins = match plan.start {
             Start::Since(cursor) | Start::Resumed { after: cursor, .. } => cursor,
+            Start::Snapshot { least } => plan.backlog.cursor.max(least),
             // The last publications are a courtesy: what is owed begins with the live ones.
-            Start::Live | Start::Snapshot { .. } | Start::Last(_) => plan.backlog.cursor,
+            Start::Live | Start::Last(_) => plan.backlog.cursor,
         };
         if plan.in_user_stream {
             if let Some(position) = plan.paused {

@@ -50,7 +50,8 @@ pub struct Slot {
     pub ticket: u32,
     /// The last position put into the queue.
     pub queued: StreamId,
-    /// The last position wholly written to the socket.
+    /// The last position wholly written to the socket, or that the client came with. Greater than what was queued when
+    /// the server lost what the client has: should it come after all, it is not for this client again.
     pub written: StreamId,
 }
 
@@ -170,6 +171,13 @@ impl Queue {
         self.add(id, batch, urgent);
     }
 
+    /// Moves a subscription on over what its client has.
+    pub fn pass(&mut self, id: SlotId, to: StreamId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.queued = slot.queued.max(to);
+        }
+    }
+
     /// The subscription is caught up: a joining with this ticket will make it live.
     pub fn joining(&mut self, id: SlotId) -> Option<u32> {
         let slot = self.stage(id, Stage::Joining)?;
@@ -212,13 +220,20 @@ impl Queue {
         let Some(at) = self.find(id) else { return Offered::Ignored };
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
-        let repeat = batch.has_ids() && batch.last <= slot.queued && !defect::is(Defect::NoRepeatFilter);
-        if slot.stage != Stage::Live || repeat {
+        let has = slot.queued.max(slot.written);
+        let repeat = batch.has_ids() && batch.last <= has && !defect::is(Defect::NoRepeatFilter);
+        if slot.stage != Stage::Live {
+            return Offered::Ignored;
+        }
+        if repeat {
+            slot.queued = slot.queued.max(batch.last);
             return Offered::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
         let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
-        let hole = hole && !defect::is(Defect::NoHoleCheck);
+        // Some of several messages may be what the client came with: the catch-up looks at each.
+        let overlap = has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
+        let hole = (hole || overlap) && !defect::is(Defect::NoHoleCheck);
         if hole || (over && class == Class::Reliable) {
             self.stage(id, Stage::Lagging);
             return Offered::Lags;
@@ -231,7 +246,7 @@ impl Queue {
             return Offered::Lags;
         }
         let slot = &mut self.slots[at].1;
-        let newest = (class == Class::State).then(|| behind(slot.queued, batch)).flatten();
+        let newest = (class == Class::State).then(|| behind(has, batch)).flatten();
         let batch = newest.as_ref().unwrap_or(batch);
         slot.queued = batch.last;
         if !self.blocked || class == Class::Reliable {

@@ -183,6 +183,26 @@ fn values_on_their_way_do_not_come_after_one_that_was_read_from_the_stream() {
 }
 
 #[test]
+fn what_a_client_came_with_does_not_come_again_although_the_server_had_lost_it() {
+    let ahead = |class| {
+        let mut queue = Queue::default();
+        let slot = live(&mut queue, class, 5);
+        queue.slot_mut(slot).unwrap().written = id(7);
+        (queue, slot)
+    };
+    let (mut queue, slot) = ahead(Class::Reliable);
+    assert_eq!(queue.offer(slot, &batch("a", 6, 6), LIMITS), Offered::Ignored);
+    assert_eq!(queue.offer(slot, &batch("a", 7, 9), LIMITS), Offered::Lags, "one of them is known");
+    let (mut queue, slot) = ahead(Class::Event);
+    assert_eq!(queue.offer(slot, &batch("a", 6, 7), LIMITS), Offered::Ignored);
+    assert_eq!(queue.offer(slot, &batch("a", 8, 9), LIMITS), Offered::Queued);
+    assert_eq!(seen(&drain(&mut queue)), ["a8", "a9"]);
+    let (mut queue, slot) = ahead(Class::State);
+    assert_eq!(queue.offer(slot, &batch("a", 6, 8), LIMITS), Offered::Queued);
+    assert_eq!(seen(&drain(&mut queue)).len(), 1, "the newest value alone");
+}
+
+#[test]
 fn what_a_paced_value_stood_for_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));

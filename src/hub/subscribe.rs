@@ -130,8 +130,8 @@ impl Interest {
                     break;
                 }
                 source = metrics::Replay::Gap;
-                backlog.gap = Some(gap);
                 (backlog.from, backlog.cursor) = (at, at);
+                backlog.gap = Some(gap);
             }
             let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
             bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
@@ -142,11 +142,20 @@ impl Interest {
                 break;
             }
         }
+        let has = self.believed(cursor, backlog.from);
+        backlog.messages.retain(|message| message.id > Some(has));
         let metrics = &self.hub.metrics;
         metrics.replay_requests_total.of(source).inc();
         metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
         metrics.replay_duration_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(backlog)
+    }
+
+    /// What a client surely has that says it came as far as `cursor`, where its subscription begins at `from`. It may be
+    /// ahead of a server that lost its last entries, and those may still come, from a read or a link that was late. Of
+    /// the epoch that goes on nobody can have what is not there: then it is a mistake, and must not hide what comes.
+    fn believed(&self, cursor: StreamId, from: StreamId) -> StreamId {
+        if cursor > from && cursor.epoch >= self.hub.backplane.generation() { from } else { cursor.max(from) }
     }
 
     /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
@@ -187,9 +196,10 @@ impl Interest {
         backlog.cut = Some(Gap::new(backlog.cursor, at.next(), GapReason::Retention));
     }
 
-    /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client has all up to `has`.
+    /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client came with all up to `has`.
     #[must_use]
     pub fn open(&self, outbox: &Outbox, at: StreamId, has: StreamId) -> SlotId {
+        let has = if has > at { self.believed(has, at) } else { has };
         let class = self.topic.rule.class;
         let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
         let (stage, counted) = (Stage::Lagging, self.is_retained());
@@ -255,13 +265,35 @@ impl Interest {
     /// # Errors
     /// [`Unavailable`] when the stream can't be read now; the subscription goes on lagging.
     pub async fn catch_up(&self, member: &Member, form: &Form, fresh: bool) -> Result<CaughtUp, Unavailable> {
-        let Some(at) = member.outbox.queued(member.slot) else { return Ok(CaughtUp::Live) };
+        let slot = member.slot;
+        let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
+        let has = member.outbox.known(slot).unwrap_or_default();
+        if has > at
+            && let Some((rest, _)) = self.topic.since(at)
+            && let Some(known) = rest.iter().filter_map(|message| message.id).take_while(|id| *id <= has).last()
+        {
+            member.outbox.pass(slot, known);
+            at = known;
+        }
         if self.join(member, form, fresh, at, false) {
             return Ok(CaughtUp::Live);
         }
-        let Onward { page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
+        let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
+        if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained() {
+            // What the client has is known when it has been written.
+            return Err(Unavailable("the client has not taken all that the server lost".into()));
+        }
         if let Some(gap) = &gap {
             self.tell(member, form, gap, onward);
+        }
+        if let Some(last) = page.messages.last().and_then(|message| message.id)
+            && has > at
+        {
+            page.messages.retain(|message| message.id > Some(has));
+            if page.messages.is_empty() {
+                member.outbox.pass(slot, last);
+                return Ok(CaughtUp::More);
+            }
         }
         if page.messages.is_empty() {
             let live = gap.is_none() && self.join(member, form, fresh, at, true);

@@ -220,7 +220,12 @@ impl Connection {
         let private = subject.topic.owner().is_some();
         let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| subject.channels[0].into()) };
         let channels = private.then(|| subject.channels.iter().map(|channel| Arc::from(*channel)).collect());
-        let slot = interest.open(&self.outbox, backlog.cursor, backlog.from);
+        let begins = match start {
+            Start::Since(cursor) => cursor,
+            Start::Snapshot { least } => backlog.cursor.max(least),
+            _ => backlog.cursor,
+        };
+        let slot = interest.open(&self.outbox, backlog.cursor, begins);
         let narrowed = private.then(|| Narrowed::new(channels, None));
         let member = Member { outbox: self.outbox.clone(), slot, narrowed };
         self.subscriptions.push(Subscription { interest, member, form, fresh: true });

@@ -20,7 +20,7 @@ use tickgate::defect::Defect;
 use world::{Figures, Weather, play};
 
 /// Seeds that once failed.
-const REGRESSIONS: &[u64] = &[10_471, 20_828];
+const REGRESSIONS: &[u64] = &[10_471, 20_828, 40_840, 114_259, 119_792];
 /// Runs of the normal suite.
 const RUNS: u64 = 2_000;
 /// Runs within which a deliberate defect shows.

@@ -466,6 +466,10 @@ impl Road for Link {
         })
     }
 
+    fn generation(&self) -> u64 {
+        self.server.state.lock().generation
+    }
+
     fn heads(&self, topics: &[Topic]) -> Reading<Vec<StreamId>> {
         let topics = topics.to_vec();
         self.server.answer(move |state| {

@@ -80,6 +80,10 @@ impl Redis {
         Ok(newest)
     }
 
+    pub(super) fn generation(&self) -> u64 {
+        self.link.generation()
+    }
+
     pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
         read::heads(&self.link, topics).await
     }

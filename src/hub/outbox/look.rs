@@ -44,6 +44,23 @@ impl Outbox {
         self.state.lock().queue.slot(id).map(|slot| slot.queued)
     }
 
+    /// The last position that the client surely has, or came with.
+    #[must_use]
+    pub fn known(&self, id: SlotId) -> Option<StreamId> {
+        self.state.lock().queue.slot(id).map(|slot| slot.written)
+    }
+
+    /// Whether nothing waits to be written.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.state.lock().queue.is_empty()
+    }
+
+    /// Moves a subscription on over what its client has.
+    pub fn pass(&self, id: SlotId, to: StreamId) {
+        self.state.lock().queue.pass(id, to);
+    }
+
     /// The cursors of a client that has all that was written, in the order of its subscriptions.
     #[must_use]
     pub fn cursors(&self) -> Vec<StreamId> {
