@@ -13,7 +13,7 @@ use crate::{
 mod item;
 mod wire;
 
-use item::{Item, Lost, Partial, dropped};
+use item::{Item, Lost, Partial, behind, dropped};
 pub(in crate::hub) use wire::Slices;
 
 /// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
@@ -375,16 +375,6 @@ impl Queue {
         self.lagging = 0;
         self.recount();
     }
-}
-
-/// The newest value alone, where the client has one that is newer than the first of the batch: it was read from the
-/// stream while these were on their way, and values do not go back.
-fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
-    if batch.count < 2 || !batch.has_ids() || batch.after >= has {
-        return None;
-    }
-    let between = StreamId::missing_between(has, batch.last).and_then(|count| u32::try_from(count).ok());
-    Some(Arc::new(batch.only_newest(batch.skipped + between.unwrap_or(batch.count - 1).min(batch.count - 1))))
 }
 
 /// Most outboxes never hold more than one item: the first takes room for itself alone.

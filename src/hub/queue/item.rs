@@ -95,3 +95,13 @@ pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
     let count = StreamId::missing_between(after, before).unwrap_or(count);
     Gap { after, before: Some(before), count: Some(count), reason }
 }
+
+/// The newest value alone, where the client has one that is newer than the first of the batch: it was read from the
+/// stream while these were on their way, and values do not go back.
+pub(super) fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
+    if batch.count < 2 || !batch.has_ids() || batch.after >= has {
+        return None;
+    }
+    let between = StreamId::missing_between(has, batch.last).and_then(|count| u32::try_from(count).ok());
+    Some(Arc::new(batch.only_newest(batch.skipped + between.unwrap_or(batch.count - 1).min(batch.count - 1))))
+}
