@@ -203,6 +203,18 @@ fn what_a_client_came_with_does_not_come_again_although_the_server_had_lost_it()
 }
 
 #[test]
+fn what_waits_for_one_subscription_is_nothing_to_another() {
+    let mut queue = Queue::default();
+    let (a, b) = (live(&mut queue, Class::Event, 0), live(&mut queue, Class::Event, 0));
+    queue.offer(a, &batch("a", 1, 1), LIMITS);
+    assert_eq!((queue.waits_for(a), queue.waits_for(b)), (true, false));
+    write(&mut queue, 10);
+    assert!(queue.waits_for(a), "a frame under way is not written");
+    drain(&mut queue);
+    assert!(!queue.waits_for(a));
+}
+
+#[test]
 fn what_a_paced_value_stood_for_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));

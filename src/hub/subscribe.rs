@@ -279,7 +279,7 @@ impl Interest {
             return Ok(CaughtUp::Live);
         }
         let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
-        if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained() {
+        if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known when it has been written.
             return Err(Unavailable("the client has not taken all that the server lost".into()));
         }

@@ -50,10 +50,10 @@ impl Outbox {
         self.state.lock().queue.slot(id).map(|slot| slot.written)
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether nothing of a subscription waits to be written.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.state.lock().queue.is_empty()
+    pub fn is_drained(&self, id: SlotId) -> bool {
+        !self.state.lock().queue.waits_for(id)
     }
 
     /// Moves a subscription on over what its client has.

@@ -42,6 +42,14 @@ impl Queue {
         }
     }
 
+    /// Whether something of a subscription is still to be written.
+    #[must_use]
+    pub fn waits_for(&self, id: SlotId) -> bool {
+        let partial = self.partial.as_ref().and_then(|partial| partial.mark).map(|(slot, _)| slot);
+        let mut waiting = self.urgent.iter().chain(&self.public).filter_map(Item::slot);
+        partial == Some(id) || waiting.any(|slot| slot == id)
+    }
+
     /// Takes `count` bytes off the front: they were written. Returns how many items went out whole.
     pub(in crate::hub) fn consume(&mut self, mut count: usize) -> usize {
         let mut items = 0;
