@@ -37,8 +37,8 @@ operations *words:
 
 # Format and lint
 lint:
-    cargo fmt
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # Licences, advisories, sources of dependencies (wants cargo-deny)
 deny:

@@ -20,9 +20,9 @@ use tickgate::{
         Settings, Shared, Socket, Step,
     },
     metrics::Metrics,
-    model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId},
     tasks::Tasks,
 };
+use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId};
 use tokio::runtime::{Builder, Runtime};
 
 const RING: RingLimits = RingLimits { messages_max: 256, bytes_max: 131_072 };

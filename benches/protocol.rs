@@ -4,17 +4,15 @@ use std::{hint::black_box, io::Cursor};
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickgate::{
-    connection::frame::{Event, Opcode, Reader, put_masked},
+use tickgate_wire::{
+    command::{Limits, decode},
+    envelope, frame,
     model::StreamId,
-    protocol::{
-        command::{Limits, decode},
-        envelope, frame,
-        payload::{check_payload, has_object_outline},
-        push::{Meta, push_live, push_sse},
-        reply,
-        time::Timestamp,
-    },
+    payload::{check_payload, has_object_outline},
+    push::{Meta, push_live, push_sse},
+    reply,
+    time::Timestamp,
+    websocket::{Event, Opcode, Reader, put_masked},
 };
 use tokio_tungstenite::tungstenite::{WebSocket, protocol::Role};
 

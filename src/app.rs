@@ -9,6 +9,7 @@ use std::{
 };
 
 use thiserror::Error;
+use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     feeds,
     hub::{self, Hub, QueueLimits, RingLimits, Shared},
     metrics::{self, Metrics},
-    model::{ReplicaId, Topic},
     publisher::{PublishLimits, Publisher},
     redis_link::RedisLink,
     registry::{Local, Registry, ReplicaFigures},

@@ -6,9 +6,7 @@
 //!
 //! | module | stage | owns |
 //! |---|---|---|
-//! | [`model`] | words | ids, topics, delivery classes, publications |
 //! | [`connection`] | 1 socket | accept, read, write, heartbeat |
-//! | [`protocol`] | 2 dialect | decode and encode, close and error codes; pure |
 //! | [`session`] | 3 session | a client's state machine; pure |
 //! | [`hub`] | 4 topics | subscribers of this replica, fan-out, outboxes, positions |
 //! | [`publisher`] | 5 | the only door for publications |
@@ -29,8 +27,6 @@ pub mod defect;
 pub mod feeds;
 pub mod hub;
 pub mod metrics;
-pub mod model;
-pub mod protocol;
 pub mod publisher;
 pub mod redis_link;
 pub mod registry;

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
+use tickgate_wire::{
+    model::{MsgId, Publication, Topic, TopicRule, TopicRules, UserId, check_name},
+    payload::check_payload,
+};
 
 use crate::{
     backplane::{Backplane, PublishError, Published, Refusal},
     metrics::{Door, Metrics, PublishResult},
-    model::{MsgId, Publication, Topic, TopicRule, TopicRules, UserId, check_name},
-    protocol::payload::check_payload,
 };
 
 /// Takes publications. Cheap to clone.

@@ -79,12 +79,12 @@ with_libraries() (
 run_step() {
     case $1 in
     tools) tools ;;
-    format) cargo fmt --check ;;
-    lint) cargo clippy --all-targets --locked -- -D warnings ;;
-    test) with_libraries cargo test --locked --no-fail-fast -- --include-ignored ;;
+    format) cargo fmt --all --check ;;
+    lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
+    test) with_libraries cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
-    clients) cargo test --locked --no-run --test tidy && tests/clients/run.sh ;;
+    clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;
     operations) [ ! -x tests/ops/run.sh ] || tests/ops/run.sh ;;
     *)
         echo "no such step: $1"

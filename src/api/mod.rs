@@ -18,6 +18,7 @@ use axum::{
     routing::{get, post},
 };
 use parking_lot::Mutex;
+use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     backplane::Backplane,
     config::Config,
     metrics::{Metrics, Route},
-    model::{ReplicaId, Topic},
     publisher::Publisher,
     registry::Registry,
 };

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, join_all, ready};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tickgate_wire::model::StreamId;
 
 use super::{
     Kind, Problem, Shared,
@@ -22,7 +23,6 @@ use super::{
 use crate::{
     backplane::Published,
     metrics::Door,
-    model::StreamId,
     publisher::{PublishFailure, PublishRequest},
 };
 

@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use tickgate_wire::{
+    code::CloseCode,
+    model::{SessionId, UserId},
+};
 
 use super::{Problem, Shared, body, status::timestamp_of};
-use crate::{
-    model::{SessionId, UserId},
-    protocol::code::CloseCode,
-    registry::{ConnectionInfo, Control},
-};
+use crate::registry::{ConnectionInfo, Control};
 
 /// Connections listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::UserId;
+use tickgate_wire::model::UserId;
 
 const WINDOW: Duration = Duration::from_secs(1);
 

@@ -9,10 +9,10 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 use super::{Kind, Problem, Shared};
 use crate::backplane::{Newest, ReadLimits};
-use crate::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 /// Topics listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;

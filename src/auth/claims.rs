@@ -4,12 +4,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tickgate_wire::model::{Pattern, UserId};
 
 use super::{Identity, Rights, TokenError};
-use crate::{
-    config,
-    model::{Pattern, UserId},
-};
+use crate::config;
 
 /// The last second of the year 9999: times beyond are mistakes (milliseconds, 1e300), not dates.
 const SECONDS_MAX: u64 = 253_402_300_799;

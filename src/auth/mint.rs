@@ -3,9 +3,10 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use thiserror::Error;
+use tickgate_wire::model::UserId;
 
 use super::Rights;
-use crate::{config::Secret, model::UserId};
+use crate::config::Secret;
 
 /// What a new token shall say.
 #[derive(Clone, Debug)]
@@ -54,8 +55,8 @@ pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
         exp: token.expires_at,
         iss: token.issuer,
         aud: token.audience,
-        channels: rights.channels.as_ref().map(|all| all.iter().map(crate::model::Pattern::as_str).collect()),
-        publish: rights.publish.iter().map(crate::model::Pattern::as_str).collect(),
+        channels: rights.channels.as_ref().map(|all| all.iter().map(tickgate_wire::model::Pattern::as_str).collect()),
+        publish: rights.publish.iter().map(tickgate_wire::model::Pattern::as_str).collect(),
         commands: rights.commands,
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Pattern, UserId};
+use tickgate_wire::model::{Pattern, UserId};
 
 /// Who a verified token speaks for.
 #[derive(Clone, Debug)]

@@ -12,10 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
 use tokio::time::Instant;
 
 use super::{Event, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
-use crate::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
 
 /// How long the result of a publication with `msg_id` is remembered.
 const DEDUPE_TTL: Duration = Duration::from_secs(300);

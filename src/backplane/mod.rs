@@ -7,7 +7,7 @@
 //!   [`Event::Confirmed`] whoever follows must read the head of the stream, and compare. The follower (`hub`) does the
 //!   hole check; the backplane never reorders and never invents, but it may lose and (across links) repeat.
 //! - Who publishes straight into Redis may write anything. An entry whose payload no client could read keeps its place:
-//!   it arrives, and is read back, as [`Content::Lost`](crate::model::Content::Lost) around itself.
+//!   it arrives, and is read back, as [`Content::Lost`](tickgate_wire::model::Content::Lost) around itself.
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown.
 //!
 //! Never knows subscribers, sessions or wire forms.
@@ -15,8 +15,7 @@
 use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
-
-use crate::model::{Message, Publication, StreamId, Topic};
+use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 mod memory;
 #[cfg(debug_assertions)]

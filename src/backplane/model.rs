@@ -3,8 +3,9 @@
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
+use tickgate_wire::model::{Publication, StreamId, Topic};
+
 use super::{Health, Newest, Page, PublishError, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
-use crate::model::{Publication, StreamId, Topic};
 
 /// An answer on its way.
 pub type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;

@@ -7,12 +7,12 @@ use std::{
 };
 
 use serde_json::{Value, json, value::RawValue};
+use tickgate_wire::model::{Pattern, UserId};
 
 use super::{Failure, print, publish::Entry, settings::Settings, socket::Socket, token::Signer};
 use crate::{
     auth::Rights,
     config::{Config, parse_duration},
-    model::{Pattern, UserId},
 };
 
 const EXAMPLES: &str = r#"Examples:

@@ -7,11 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tickgate_wire::model::{Pattern, UserId};
+
 use super::token::Signer;
 use crate::{
     auth::Rights,
     config::{Config, without_credentials},
-    model::{Pattern, UserId},
 };
 
 /// Whom the ready-made token speaks for.

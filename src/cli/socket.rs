@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tickgate_wire::code::{Reconnect, lookup, may_reconnect};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
@@ -17,7 +18,6 @@ use tokio_tungstenite::{
 };
 
 use super::Failure;
-use crate::protocol::code::{Reconnect, lookup, may_reconnect};
 
 /// Without a sign of life for so long the connection counts as lost: three heartbeats of the default.
 const SILENCE_MAX: Duration = Duration::from_secs(90);

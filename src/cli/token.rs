@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tickgate_wire::model::{Pattern, UserId};
+
 use super::{Failure, print, settings::Settings};
 use crate::{
     auth::{NewToken, Rights, mint},
     config::{Config, Secret, parse_duration},
-    model::{Pattern, UserId},
 };
 
 const EXAMPLES: &str = r#"Examples:

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tickgate_wire::model::check_name;
+
 use super::{
     Problems, raw,
     value::{Section, quoted},
 };
-use crate::model::check_name;
 
 #[derive(Clone, Debug)]
 pub struct Feeds {

@@ -42,7 +42,7 @@ pub use server::{Cidr, Server};
 pub use session::{Drain, Readiness, Session};
 pub use value::duration as parse_duration;
 
-use crate::model::TopicRules;
+use tickgate_wire::model::TopicRules;
 
 /// Everything a replica needs to know before it starts.
 #[derive(Clone, Debug)]

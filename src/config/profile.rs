@@ -1,10 +1,11 @@
 //! The WebSocket endpoints: profiles, their channels, and what each channel stands for.
 
+use tickgate_wire::model::{Pattern, check_name};
+
 use super::{
     Problems, raw,
     value::{Section, quoted},
 };
-use crate::model::{Pattern, check_name};
 
 /// One configured WebSocket endpoint.
 #[derive(Clone, Debug)]

@@ -5,8 +5,9 @@ mod reference;
 
 use std::{io::Write as _, time::Duration};
 
+use tickgate_wire::model::Class;
+
 use super::*;
-use crate::model::Class;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-secret";
 

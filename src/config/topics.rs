@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tickgate_wire::model::{Class, Pattern, TopicRule, TopicRules};
+
 use super::{Problems, raw, value::Section};
-use crate::model::{Class, Pattern, TopicRule, TopicRules};
 
 const CLASSES: [(&str, Class); 3] = [("state", Class::State), ("event", Class::Event), ("reliable", Class::Reliable)];
 const RETAIN_MAX: u64 = 10_000_000;

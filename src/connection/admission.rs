@@ -9,6 +9,10 @@ use std::{
 
 use axum::response::Response;
 use hyper::StatusCode;
+use tickgate_wire::{
+    code::CloseCode,
+    model::{SessionId, check_name},
+};
 
 use super::{
     address::{Permit, RefusedBy},
@@ -20,8 +24,6 @@ use crate::{
     auth::{Identity, TokenError},
     config::{OverLimit, Profile, TokenRule},
     metrics::{Handshake as Outcome, RateScope},
-    model::{SessionId, check_name},
-    protocol::code::CloseCode,
     registry::{Admission, SessionRecord, Verdict},
 };
 

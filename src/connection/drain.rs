@@ -6,14 +6,11 @@ use std::{
     time::Duration,
 };
 
+use tickgate_wire::{code::CloseCode, reply};
 use tokio::time::Instant;
 
 use super::{gateway::Gateway, link::Link};
-use crate::{
-    metrics::Disconnect,
-    protocol::{code::CloseCode, reply},
-    tasks::Tasks,
-};
+use crate::{metrics::Disconnect, tasks::Tasks};
 
 /// Time between two waves.
 const WAVE: Duration = Duration::from_millis(100);

@@ -7,8 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
-use crate::model::UserId;
+use tickgate_wire::model::UserId;
 
 /// Longer than anybody is being let in.
 const KEPT: Duration = Duration::from_secs(30);

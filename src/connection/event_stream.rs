@@ -28,6 +28,11 @@ use hyper::{
     header::{self, HeaderMap, HeaderValue},
     http::request::Parts,
 };
+use tickgate_wire::{
+    code::CloseCode,
+    frame,
+    model::{Class, Start, StreamId},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -44,8 +49,6 @@ use super::{
 use crate::{
     hub::{Close, FormKind, Outbox, ReplayLimits, Socket},
     metrics::{Disconnect, Handshake as Outcome},
-    model::{Class, Start, StreamId},
-    protocol::{code::CloseCode, frame},
     session::{Refused, Session, Wanted},
 };
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::{
     address::AddressLimits,
@@ -22,7 +23,6 @@ use crate::{
     config::Config,
     hub::{Hub, Shared},
     metrics::Metrics,
-    model::{ReplicaId, SessionId, UserId},
     publisher::Publisher,
     registry::{Control, Registry},
     session::{Bucket, Rules},

@@ -9,12 +9,10 @@ use hyper::{
     http::request::Parts,
 };
 use thiserror::Error;
+use tickgate_wire::model::{SessionId, StreamId};
 
 use super::query::{self, Query};
-use crate::{
-    config::Secret,
-    model::{SessionId, StreamId},
-};
+use crate::config::Secret;
 
 /// The sub-protocol that is spoken here.
 pub const PROTOCOL: &str = "tickgate.v1";

@@ -3,17 +3,15 @@
 
 use std::sync::Arc;
 
-use super::run::Connection;
-use crate::{
-    backplane::ReadLimits,
+use tickgate_wire::{
+    code::ErrorCode,
     model::{Content, Message, StreamId},
-    protocol::{
-        code::ErrorCode,
-        push::Meta,
-        reply::{self, Details, Failure},
-    },
-    session::Resolved,
+    push::Meta,
+    reply::{self, Details, Failure},
 };
+
+use super::run::Connection;
+use crate::{backplane::ReadLimits, session::Resolved};
 
 impl Connection {
     pub(super) async fn history(&self, id: Option<&str>, resolved: &Resolved, since: Option<StreamId>, last: usize) {

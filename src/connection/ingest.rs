@@ -2,6 +2,10 @@
 //! acknowledged only when all that it goes to has it.
 
 use bytes::{Bytes, BytesMut};
+use tickgate_wire::{
+    code::ErrorCode,
+    envelope::{self, Body, Envelope, EnvelopeFailure, InvalidEnvelope, Sender},
+};
 use uuid::Uuid;
 
 use super::{
@@ -11,10 +15,6 @@ use super::{
 };
 use crate::{
     metrics::{self, Door},
-    protocol::{
-        code::ErrorCode,
-        envelope::{self, Body, Envelope, EnvelopeFailure, InvalidEnvelope, Sender},
-    },
     publisher::{PublishFailure, PublishRequest},
     session::Fault,
 };

@@ -12,6 +12,12 @@ use std::{
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use tickgate_wire::{
+    code::CloseCode,
+    envelope, frame,
+    model::{SessionId, StreamId, UserId},
+    reply,
+};
 
 use super::{
     ended_users::EndedUsers,
@@ -21,8 +27,6 @@ use crate::{
     config::Dialect,
     hub::{Close, Followed, Outbox, SlotId},
     metrics::Disconnect,
-    model::{SessionId, StreamId, UserId},
-    protocol::{code::CloseCode, envelope, frame, reply},
 };
 
 /// The two clocks of a replica, read together where a message or a tick begins.

@@ -12,7 +12,6 @@ mod admission;
 pub mod drain;
 mod ended_users;
 mod event_stream;
-pub mod frame;
 pub mod gateway;
 pub mod handshake;
 mod history;

@@ -9,6 +9,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tickgate_wire::{
+    code::{CloseCode, ErrorCode},
+    command::{Json, Request, Token},
+    envelope,
+    model::{Class, Start, StreamId, UserId},
+    reply::{self, Details, Failure},
+    run::{self, RunCommand},
+};
 
 use super::{gateway::Gateway, link::Clock, run::Connection};
 use crate::{
@@ -16,14 +24,6 @@ use crate::{
     config::OverLimit,
     hub::SlotId,
     metrics::{self, Disconnect, Door},
-    model::{Class, Start, StreamId, UserId},
-    protocol::{
-        code::{CloseCode, ErrorCode},
-        command::{Json, Request, Token},
-        envelope,
-        reply::{self, Details, Failure},
-        run::{self, RunCommand},
-    },
     publisher::{PublishFailure, PublishRequest},
     registry::{Admission, Verdict},
     session::{Action, Bucket, Fault, Refused, Resolved, Session, Wanted},

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{config, metrics::Disconnect, protocol::code::CloseCode};
+use tickgate_wire::code::CloseCode;
+
+use crate::{config, metrics::Disconnect};
 
 /// Time between two pings of a connection that is written to: each answer confirms what was written before it, which
 /// is where a resumed session begins.

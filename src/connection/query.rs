@@ -1,8 +1,9 @@
 //! The query parameters of a handshake. Strict where a parameter is ours, blind where it is not. Never logged: tokens
 //! travel here.
 
+use tickgate_wire::model::{SessionId, StreamId};
+
 use super::handshake::Malformed;
-use crate::model::{SessionId, StreamId};
 
 /// What the query of a handshake says. Has no `Debug` on purpose: it holds credentials.
 #[derive(Default)]

@@ -8,10 +8,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use tickgate_wire::{code::CloseCode, frame, websocket::Event};
 
 use super::{
     address::Permit,
-    frame::Event,
     gateway::Gateway,
     link::Link,
     perform::Inbound,
@@ -22,7 +22,6 @@ use crate::{
     config::Dialect,
     hub::Close,
     metrics::Disconnect,
-    protocol::{code::CloseCode, frame},
     registry::SessionRecord,
     session::{Bucket, Session},
 };

@@ -11,16 +11,20 @@ use std::{
 
 mod wants;
 
+use tickgate_wire::{
+    code::ErrorCode,
+    model::{Class, Start, StreamId},
+    reply,
+};
+use wants::{Wants, earlier};
+
 use super::link::Link;
 use crate::{
     backplane::Unavailable,
     hub::{Backlog, CaughtUp, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
-    model::{Class, Start, StreamId},
-    protocol::{code::ErrorCode, reply},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
-use wants::{Wants, earlier};
 
 /// How long a request waits for its topics to be in step with their streams, all together.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -371,7 +375,7 @@ impl Subscriptions {
 }
 
 fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a> {
-    let own = |m: &&Arc<crate::model::Message>| !plan.in_user_stream || m.channel.as_ref() == Some(channel);
+    let own = |m: &&Arc<tickgate_wire::model::Message>| !plan.in_user_stream || m.channel.as_ref() == Some(channel);
     let later = plan.backlog.later.map_or(0, |(count, _)| count);
     let count = (plan.backlog.messages.iter().filter(own).count() + later) as u64;
     let snapshot = plan.backlog.mark.snapshot;

@@ -12,12 +12,17 @@ use axum::{
 };
 use hyper::{StatusCode, header, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use tickgate_wire::{
+    code::CloseCode,
+    model::{ReplicaId, Start},
+    reply::{self, Welcome, WelcomeLimits},
+    websocket::Reader,
+};
 use tokio::net::TcpStream;
 
 use super::{
     admission::{Admitted, Endpoint},
     event_stream,
-    frame::Reader,
     gateway::Gateway,
     handshake::{self, Handshake, Refusal, Upgrade},
     link::{Clock, Link},
@@ -31,11 +36,6 @@ use crate::{
     config::Dialect,
     hub::{FormKind, Outbox, ReplayLimits, Socket},
     metrics::Handshake as Outcome,
-    model::{ReplicaId, Start},
-    protocol::{
-        code::CloseCode,
-        reply::{self, Welcome, WelcomeLimits},
-    },
     registry::{ConnectionInfo, SessionRecord},
     session::{Session, Wanted},
 };
@@ -143,7 +143,7 @@ impl Endpoint {
         stream: TcpStream,
         param: Option<Box<str>>,
         admitted: Admitted,
-        since: Option<crate::model::StreamId>,
+        since: Option<tickgate_wire::model::StreamId>,
     ) -> Connection {
         let Admitted { since: came, identity, session: id, resumed, deferred, permit } = admitted;
         let gateway = self.gateway;
@@ -235,7 +235,7 @@ impl Connection {
             message: &self.session.profile.welcome,
             connection_id: &session[..8],
             session: Some(&session),
-            user: self.link.user().map(crate::model::UserId::as_str),
+            user: self.link.user().map(tickgate_wire::model::UserId::as_str),
             heartbeat_interval: self.gateway.config.session.heartbeat_interval.as_secs(),
             limits: WelcomeLimits {
                 message_bytes: limits.message_bytes_max as u64,

@@ -12,13 +12,15 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use tickgate_wire::{
+    frame,
+    websocket::{Event, Reader},
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use super::frame::{Event, Reader};
 use crate::{
     hub::{Close, Outbox, Socket},
     metrics::{self, Disconnect},
-    protocol::frame,
 };
 
 /// Bytes read in one go; one such buffer per thread.

@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tickgate_wire::model::Topic;
 use tokio::time::MissedTickBehavior;
 
 use self::instrument::Instrument;
@@ -17,7 +18,6 @@ use super::lease::Lease;
 use crate::{
     config,
     metrics::Door,
-    model::Topic,
     publisher::{PublishRequest, Publisher},
     registry::Registry,
     tasks::Stop,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use tickgate_wire::model::{Message, StreamId};
+
 use super::{
     batch::{Gap, Mark},
     position::reason_between,
 };
-use crate::model::{Message, StreamId};
 
 /// What a subscription gets before it goes live.
 #[derive(Clone, Debug, Default)]
@@ -94,8 +95,9 @@ impl ReplayLimits {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::Content;
+
     use super::*;
-    use crate::model::Content;
 
     #[test]
     fn added_channels_are_told_what_could_not_be_read_up_to_where_the_subscription_stands() {

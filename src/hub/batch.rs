@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tickgate_wire::{
+    frame,
+    model::{Content, Message, StreamId},
+    push::{self, GapReason, Meta},
+};
 
 use super::position::Step;
-use crate::{
-    defect::{self, Defect},
-    model::{Content, Message, StreamId},
-    protocol::{
-        frame,
-        push::{self, GapReason, Meta},
-    },
-};
+use crate::defect::{self, Defect};
 
 /// How a publication looks on a socket: everyone with the same form gets the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::sync::Notify;
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
 };
 use crate::{
     backplane::{Page, ReadLimits, Unavailable},
-    model::{Class, StreamId, Topic},
     tasks::{Stop, Tasks},
 };
 

@@ -4,10 +4,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tickgate_wire::model::Topic;
 use tokio::time::Instant;
 
 use super::{Hub, topic::Followed};
-use crate::{model::Topic, tasks::Tasks};
+use crate::tasks::Tasks;
 
 /// Topics in line to be let go, the earliest first (about: who came back and left again waits behind).
 #[derive(Debug)]
@@ -111,12 +112,13 @@ impl Hub {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tickgate_wire::model::{Class, Pattern, TopicRule, UserId};
+
     use super::*;
     use crate::{
         backplane::{Backplane, Memory},
         hub::{RingLimits, Settings},
         metrics::Metrics,
-        model::{Class, Pattern, TopicRule, UserId},
     };
 
     pub(in crate::hub) fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {

@@ -1,12 +1,13 @@
 //! What waits for a shard, topic by topic, in the order of the stream. Never loses a step in silence: where a shard has
 //! no room for more, a mark stands for what is missing.
 
+use tickgate_wire::{model::StreamId, push::GapReason};
+
 use super::{
     batch::{Batch, Form, Gap},
     member::Member,
     position::Step,
 };
-use crate::{model::StreamId, protocol::push::GapReason};
 
 /// Bytes of steps that wait for one shard; one post may go over it.
 pub(super) const BYTES_MAX: usize = 64 << 20;

@@ -48,9 +48,9 @@ pub use topic::Followed;
 use crate::{
     backplane::{Backplane, Event},
     metrics::Metrics,
-    model::{Message, Topic, TopicRule},
     tasks::Tasks,
 };
+use tickgate_wire::model::{Message, Topic, TopicRule};
 
 /// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
 const TABLE_PARTS: usize = 16;

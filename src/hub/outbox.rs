@@ -24,10 +24,8 @@ use super::{
     queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
     socket::Socket,
 };
-use crate::{
-    metrics::{self, Held, Metrics},
-    model::StreamId,
-};
+use crate::metrics::{self, Held, Metrics};
+use tickgate_wire::model::StreamId;
 
 /// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
 #[derive(Debug)]

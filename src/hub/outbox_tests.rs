@@ -1,11 +1,12 @@
 use std::{future::poll_fn, time::Duration};
 
+use tickgate_wire::model::{Publication, Topic};
+
 use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::Config,
     hub::{Form, FormKind, Hub, Interest, Member, MemorySocket, RingLimits, Settings},
-    model::{Publication, Topic},
     tasks::Tasks,
 };
 
@@ -14,7 +15,7 @@ struct Client {
     backplane: Backplane,
     metrics: Arc<Metrics>,
     topic: Topic,
-    rule: Arc<crate::model::TopicRule>,
+    rule: Arc<tickgate_wire::model::TopicRule>,
     outbox: Arc<Outbox>,
     _interest: Interest,
     /// Their end is the hub's.

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use tickgate_wire::{
+    model::{Content, Message, StreamId},
+    push::GapReason,
+};
+
 use super::ring::{Ring, RingLimits};
 use crate::{
     backplane::Page,
     defect::{self, Defect},
-    model::{Content, Message, StreamId},
-    protocol::push::GapReason,
 };
 
 /// Live messages of a topic held while a read is under way, in number and bytes. Past it they are forgotten: the stream

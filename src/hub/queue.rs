@@ -3,12 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use tickgate_wire::model::{Class, StreamId};
 
 use super::batch::Batch;
-use crate::{
-    defect::{self, Defect},
-    model::{Class, StreamId},
-};
+use crate::defect::{self, Defect};
 
 mod item;
 mod wire;

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::Value;
+use tickgate_wire::model::{Content, Message};
 
 use super::{
     super::{
@@ -8,7 +9,6 @@ use super::{
     },
     *,
 };
-use crate::model::{Content, Message};
 
 const EPOCH: u64 = 1_763_700_000_000;
 const LIMITS: QueueLimits = QueueLimits { messages_max: 4, bytes_max: 1 << 20 };
@@ -42,7 +42,7 @@ fn nameless(channel: &str) -> Arc<Batch> {
 
 fn reply(text: &str) -> Bytes {
     let mut out = bytes::BytesMut::new();
-    crate::protocol::frame::frame_text(&mut out, |out| out.extend_from_slice(format!("\"{text}\"").as_bytes()));
+    tickgate_wire::frame::frame_text(&mut out, |out| out.extend_from_slice(format!("\"{text}\"").as_bytes()));
     out.freeze()
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::model::{Message, StreamId};
+use tickgate_wire::model::{Message, StreamId};
 
 /// Bounds of one ring.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,9 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::Content;
+
     use super::*;
-    use crate::model::Content;
 
     fn message(epoch: u64, seq: u64) -> Arc<Message> {
         let content = Content::Data(bytes::Bytes::from_static(b"{}"));

@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -25,7 +26,6 @@ use super::{
 };
 use crate::{
     metrics::{self, Metrics},
-    model::{Class, StreamId, Topic},
     tasks::Stop,
 };
 

@@ -2,6 +2,7 @@ use std::task::{Context, Wake};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tickgate_wire::model::{Class, Content, Message, Pattern, TopicRule, UserId};
 
 use super::*;
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
         queue::Stage,
         topic::{Joining, Todo},
     },
-    model::{Class, Content, Message, Pattern, TopicRule, UserId},
 };
 
 const RING: RingLimits = RingLimits { messages_max: 256, bytes_max: 1 << 20 };

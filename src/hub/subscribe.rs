@@ -8,6 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tickgate_wire::{
+    model::{Class, Start, StreamId},
+    push::GapReason,
+};
+
 use super::{
     Hub,
     backlog::{Backlog, ReplayLimits},
@@ -21,8 +26,6 @@ use super::{
 use crate::{
     backplane::{Page, ReadLimits, Unavailable},
     metrics,
-    model::{Class, Start, StreamId},
-    protocol::push::GapReason,
 };
 
 /// Entries of one page that is read, and of one that is pushed.
@@ -375,12 +378,12 @@ mod tests {
 
     use bytes::Bytes;
     use parking_lot::Mutex;
+    use tickgate_wire::model::{Publication, Topic};
 
     use super::*;
     use crate::{
         hub::{FormKind, MemorySocket, QueueLimits, Shared, Socket, linger::tests::hub},
         metrics::Metrics,
-        model::{Publication, Topic},
         tasks::Tasks,
     };
 

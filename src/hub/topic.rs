@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{Class, Message, StreamId, Topic, TopicRule};
 use tokio::sync::oneshot;
 
 use super::{
@@ -19,10 +20,7 @@ use super::{
     ring::RingLimits,
     shard::Shard,
 };
-use crate::{
-    backplane::Page,
-    model::{Class, Message, StreamId, Topic, TopicRule},
-};
+use crate::backplane::Page;
 
 /// A topic that this replica follows.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use crate::model::{MsgId, ReplicaId, SessionId, Topic, UserId};
+use tickgate_wire::model::{MsgId, ReplicaId, SessionId, Topic, UserId};
 
 /// Makes names. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@
 //! number of all follows.
 
 use serde::{Deserialize, Serialize};
+use tickgate_wire::model::{Topic, UserId};
 
 use super::{Presence, SessionRecord};
-use crate::model::{Topic, UserId};
 
 /// Distinct users that are counted one by one.
 pub const USERS_EXACT_MAX: usize = 1_024;

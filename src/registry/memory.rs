@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{SessionId, Topic, UserId};
 use tokio::time::Instant;
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     Verdict,
     audience::{Audience, follows},
 };
-use crate::model::{SessionId, Topic, UserId};
 
 /// Tickets kept at once; past that the oldest give way.
 const TICKETS_MAX: usize = 100_000;

@@ -22,14 +22,12 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use crate::{
-    config,
+use tickgate_wire::{
+    code::CloseCode,
     model::{ReplicaId, SessionId, StreamId, Topic, UserId},
-    protocol::code::CloseCode,
-    redis_link::RedisLink,
-    tasks::Tasks,
 };
+
+use crate::{config, redis_link::RedisLink, tasks::Tasks};
 
 /// Connections that the per-user view looks at: a bound on the work of one request.
 const VIEW_CONNECTIONS_MAX: usize = 100_000;

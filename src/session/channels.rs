@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tickgate_wire::{
+    code::ErrorCode,
+    model::{Topic, TopicRule, TopicRules, check_name},
+};
+
 use crate::{
     auth::Identity,
     config::{self, Profile, Scope},
-    model::{Topic, TopicRule, TopicRules, check_name},
-    protocol::code::ErrorCode,
 };
 
 /// A channel that may be subscribed, and the topic it stands for.

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use crate::{
     auth::Identity,
     config::{Limits, Profile, Rate},
+};
+use tickgate_wire::{
+    code::{CloseCode, ErrorCode},
+    command::{self, Command, Json, Request, Since, Subscribe, Token},
     model::{Class, SessionId, Start, StreamId, TopicRules},
-    protocol::{
-        code::{CloseCode, ErrorCode},
-        command::{self, Command, Json, Request, Since, Subscribe, Token},
-    },
 };
 
 /// What every session of a replica shares.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickgate::model::Class;
+use tickgate_wire::model::Class;
 
 use crate::{judge::Mode, record::Channel, support::redis::RedisServer};
 

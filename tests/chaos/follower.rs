@@ -5,7 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
-use tickgate::{model::StreamId, tasks::Stop};
+use tickgate::tasks::Stop;
+use tickgate_wire::model::StreamId;
 use tokio::{
     net::TcpSocket,
     sync::watch,

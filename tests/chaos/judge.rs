@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tickgate::model::{Class, StreamId};
+use tickgate_wire::model::{Class, StreamId};
 
 use crate::record::{Acknowledged, Heard};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate::model::{Class, StreamId};
+use tickgate_wire::model::{Class, StreamId};
 
 /// A stream of publications as one client sees it: a public topic, or what is private to one user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

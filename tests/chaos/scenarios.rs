@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickgate::model::Class;
+use tickgate_wire::model::Class;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use tickgate::model::{Class, StreamId};
+use tickgate_wire::model::{Class, StreamId};
 use tokio::time::sleep;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickgate::model::Class;
+use tickgate_wire::model::Class;
 use tokio::time::sleep;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickgate::model::{Class, StreamId};
+use tickgate_wire::model::{Class, StreamId};
 use tokio::time::sleep;
 
 use crate::{

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tickgate::{
     backplane::{Backplane, Memory, Newest, Page, ReadLimits, Redis},
     metrics::Metrics,
-    model::{Message, Publication, StreamId, Topic, TopicRule, UserId},
     redis_link::RedisLink,
     tasks::Tasks,
 };
+use tickgate_wire::model::{Message, Publication, StreamId, Topic, TopicRule, UserId};
 
 use crate::support::{
     PATIENCE,

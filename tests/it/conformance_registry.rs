@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 use tickgate::{
     config,
     metrics::Metrics,
-    model::{ReplicaId, SessionId, StreamId, Topic, UserId},
     redis_link::RedisLink,
     registry::{
         Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
@@ -14,6 +13,7 @@ use tickgate::{
     },
     tasks::Tasks,
 };
+use tickgate_wire::model::{ReplicaId, SessionId, StreamId, Topic, UserId};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{

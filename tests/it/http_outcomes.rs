@@ -16,12 +16,12 @@ use tickgate::{
     backplane::{Backplane, Redis},
     config::Config,
     metrics::Metrics,
-    model::{ReplicaId, Topic},
     publisher::{PublishLimits, Publisher},
     redis_link::RedisLink,
     registry::{Local, Registry, ReplicaFigures},
     tasks::Tasks,
 };
+use tickgate_wire::model::{ReplicaId, Topic};
 
 use crate::support::{eventually, follower::redis_config, redis::RedisServer};
 

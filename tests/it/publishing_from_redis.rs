@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use tickgate::{
     backplane::{Backplane, Redis},
     metrics::Metrics,
-    model::{Message, Topic, UserId},
     redis_link::RedisLink,
     tasks::Tasks,
 };
+use tickgate_wire::model::{Message, Topic, UserId};
 
 use crate::support::{
     eventually,
@@ -145,7 +145,7 @@ async fn the_documented_rights_suffice_for_a_replica() {
     let page = async || {
         stage
             .backplane
-            .read(&orders, tickgate::model::StreamId::ZERO, tickgate::backplane::ReadLimits::new(10, usize::MAX))
+            .read(&orders, tickgate_wire::model::StreamId::ZERO, tickgate::backplane::ReadLimits::new(10, usize::MAX))
             .await
             .expect("a page")
     };

@@ -11,10 +11,10 @@ use redis::aio::MultiplexedConnection;
 use tickgate::{
     backplane::{Backplane, PublishError, Published, ReadLimits, Redis, Refusal},
     metrics::Metrics,
-    model::{Content, Message, Publication, StreamId, Topic, TopicRule},
     redis_link::RedisLink,
     tasks::Tasks,
 };
+use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{

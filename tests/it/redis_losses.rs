@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, ReadLimits, Redis},
     metrics::Metrics,
-    model::{Content, Message, StreamId, Topic, TopicRule},
     redis_link::RedisLink,
     tasks::Tasks,
 };
+use tickgate_wire::model::{Content, Message, StreamId, Topic, TopicRule};
 use tokio::time::sleep;
 
 use crate::support::{

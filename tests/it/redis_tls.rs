@@ -7,10 +7,10 @@ use tickgate::{
     backplane::{Backplane, ReadLimits, Redis},
     config,
     metrics::Metrics,
-    model::StreamId,
     redis_link::RedisLink,
     tasks::Tasks,
 };
+use tickgate_wire::model::StreamId;
 
 use crate::support::{
     eventually,

@@ -11,8 +11,8 @@ use tickgate::{
         Shared, SlotId, Socket,
     },
     metrics::Metrics,
-    model::{Class, Start, StreamId, Topic},
 };
+use tickgate_wire::model::{Class, Start, StreamId, Topic};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tickgate::model::{Class, StreamId};
+use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
     client::{Seen, Story},

@@ -8,10 +8,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate::{
-    backplane::{Event, Newest, Page, ReadLimits, Reading, Receiver, Road, Unavailable},
-    model::{Content, Message, StreamId, Topic},
-};
+use tickgate::backplane::{Event, Newest, Page, ReadLimits, Reading, Receiver, Road, Unavailable};
+use tickgate_wire::model::{Content, Message, StreamId, Topic};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},

@@ -3,10 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use tickgate::{
-    backplane::Page,
-    model::{Content, Message, StreamId},
-};
+use tickgate::backplane::Page;
+use tickgate_wire::model::{Content, Message, StreamId};
 
 /// The entries of one topic.
 #[derive(Debug)]

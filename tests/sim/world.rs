@@ -8,9 +8,9 @@ use tickgate::{
     defect::{self, Defect},
     hub::{Hub, RingLimits, Settings},
     metrics::Metrics,
-    model::{Class, Pattern, Topic, TopicRule, UserId},
     tasks::Tasks,
 };
+use tickgate_wire::model::{Class, Pattern, Topic, TopicRule, UserId};
 use tokio::{
     runtime::Builder,
     task::JoinSet,

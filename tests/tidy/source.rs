@@ -1,4 +1,4 @@
-//! The files under `src/`, as text: enough of Rust to see who names whom. Never a parser.
+//! The files of the gateway and its crates, as text: enough of Rust to see who names whom. Never a parser.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 
 /// One file.
 pub struct Source {
-    /// Below `src/`, such as `hub/shard.rs`.
+    /// Below `src/`, such as `hub/shard.rs`; of a crate, `crates/wire/json/scan.rs`.
     pub path: String,
     pub text: String,
     /// Without the comments, and without the tests at its end.
@@ -22,13 +22,21 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// All files under `src/`.
+/// All files of the gateway and of its crates.
 pub fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    walk(&root().join("src"), "rs", &mut |path| {
-        let below = path.strip_prefix(root().join("src")).expect("below src");
-        found.push(Source::new(below.to_str().expect("a plain name"), path));
-    });
+    let mut add = |folder: PathBuf, prefix: &str| {
+        walk(&folder, "rs", &mut |path| {
+            let below = path.strip_prefix(&folder).expect("below the folder").to_str().expect("a plain name");
+            found.push(Source::new(&format!("{prefix}{below}"), path));
+        });
+    };
+    add(root().join("src"), "");
+    for member in fs::read_dir(root().join("crates")).expect("a folder") {
+        let member = member.expect("an entry").path();
+        let name = member.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        add(member.join("src"), &format!("crates/{name}/"));
+    }
     assert!(found.len() > 100, "only {} files found", found.len());
     found
 }
@@ -60,7 +68,15 @@ impl Source {
         Self { path: below.to_owned(), code: code.join("\n"), text, is_test }
     }
 
-    /// The module at the top that it belongs to.
+    /// Where it is in the repository.
+    pub fn shown(&self) -> String {
+        match self.path.strip_prefix("crates/").and_then(|path| path.split_once('/')) {
+            Some((member, below)) => format!("crates/{member}/src/{below}"),
+            None => format!("src/{}", self.path),
+        }
+    }
+
+    /// The module at the top that it belongs to; `crates` for what is not the gateway's.
     pub fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or(&self.path).trim_end_matches(".rs")
     }
@@ -77,7 +93,7 @@ impl Source {
 
     /// Whether the code names a crate: `name::…`, not as a part of a path, and not a module beside it called the same.
     pub fn names_crate(&self, name: &str) -> bool {
-        let beside = root().join("src").join(&self.path).with_file_name(name);
+        let beside = root().join(self.shown()).with_file_name(name);
         if beside.exists() || beside.with_extension("rs").exists() {
             return false;
         }

@@ -17,7 +17,6 @@ use hyper::{StatusCode, upgrade::OnUpgrade};
 use tickgate::{
     connection::{
         accept::{self, HeadLimits},
-        frame::{Event, Opcode, Peer, Reader, put_head},
         handshake, upgrade,
         wire::{Read, Wake, Wire},
     },
@@ -25,6 +24,7 @@ use tickgate::{
     metrics::Metrics,
     tasks::Tasks,
 };
+use tickgate_wire::websocket::{Event, Opcode, Peer, Reader, put_head};
 use tokio::net::TcpStream;
 
 /// The largest message of the public cases.

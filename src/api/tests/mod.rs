@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tickgate_wire::model::{ReplicaId, Topic, UserId};
 
 use super::{Api, ApiState, Figures, Lifecycle, Patience};
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     backplane::{Backplane, Memory},
     config::Config,
     metrics::Metrics,
-    model::{ReplicaId, Topic, UserId},
     publisher::{PublishLimits, Publisher},
     registry::{Control, Local, Registry, ReplicaFigures},
 };
@@ -207,7 +207,7 @@ impl Answer {
         assert_eq!(problem.get("retry_after_ms").is_some(), self.headers.contains_key(header::RETRY_AFTER));
         if let Some(code) = problem.get("code") {
             let code = u16::try_from(code.as_u64().unwrap()).unwrap();
-            assert_eq!(crate::protocol::code::lookup(code).unwrap().name, error, "the name is the one of the sockets");
+            assert_eq!(tickgate_wire::code::lookup(code).unwrap().name, error, "the name is the one of the sockets");
         }
         problem
     }

@@ -5,11 +5,11 @@ use axum::{
     http::{Method, Request},
 };
 use serde_json::json;
+use tickgate_wire::model::{SessionId, UserId};
 
 use super::{Answer, Replica, call, read};
 use crate::{
     metrics::{AuthFailure, RateScope},
-    model::{SessionId, UserId},
     registry::{Admission, ConnectionInfo, Control, Verdict},
 };
 

@@ -1,9 +1,9 @@
 //! Followed topics and their history.
 
 use serde_json::{Value, json};
+use tickgate_wire::model::{Topic, TopicRule, TopicRules, UserId};
 
 use super::Replica;
-use crate::model::{Topic, TopicRule, TopicRules, UserId};
 
 async fn publish(replica: &Replica, channel: &str, user: Option<&str>, n: usize) -> Value {
     let user = user.map_or_else(String::new, |user| format!(r#""user":"{user}","#));

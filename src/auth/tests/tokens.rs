@@ -1,8 +1,9 @@
 //! HS256 tokens, good and bad.
 
+use tickgate_wire::model::{Pattern, UserId};
+
 use super::*;
 use crate::auth::{NewToken, Rights, mint};
-use crate::model::{Pattern, UserId};
 
 fn verifier() -> Verifier {
     Verifier::new(&config()).unwrap()

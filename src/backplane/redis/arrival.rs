@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::Value;
-
-use crate::{
+use tickgate_wire::{
     model::{Content, Message, StreamId},
-    protocol::payload::check_payload,
+    payload::check_payload,
 };
 
 /// In the place of a private channel: the entry is a marker of lost publications.

@@ -8,12 +8,12 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, Value};
+use tickgate_wire::model::{Publication, StreamId};
 use tokio::sync::oneshot;
 
 use super::ledger::{self, Ledger};
 use crate::{
     backplane::{PublishError, Published, Refusal},
-    model::{Publication, StreamId},
     redis_link::{Failure, Keys},
 };
 
@@ -233,9 +233,9 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use tickgate_wire::model::{Class, MsgId, Pattern, Topic, TopicRule};
 
     use super::*;
-    use crate::model::{Class, MsgId, Pattern, Topic, TopicRule};
 
     fn reply(text: &str) -> Outcome {
         outcome(Value::BulkString(text.into()))

@@ -5,11 +5,9 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use redis::{Pipeline, Value};
+use tickgate_wire::model::TopicRule;
 
-use crate::{
-    model::TopicRule,
-    redis_link::{Attached, Failure, RedisLink},
-};
+use crate::redis_link::{Attached, Failure, RedisLink};
 
 /// The connection, made when it is needed and made anew after any failure.
 #[derive(Default)]

@@ -17,6 +17,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use redis::{RedisError, Script, Value};
+use tickgate_wire::model::{Publication, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -27,7 +28,6 @@ use super::{
 };
 use crate::{
     backplane::{PublishError, Published, Refusal, Ticket},
-    model::{Publication, StreamId},
     redis_link::{Attached, Failure, RedisLink},
     tasks::{Stop, Tasks},
 };

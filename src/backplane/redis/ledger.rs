@@ -8,10 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    model::{StreamId, Topic, TopicRule},
-    redis_link::Keys,
-};
+use tickgate_wire::model::{StreamId, Topic, TopicRule};
+
+use crate::redis_link::Keys;
 
 /// Topics remembered, at the most; those not published to for the longest time fall out in halves.
 const TOPICS_MAX: usize = 131_072;
@@ -182,8 +181,9 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::{Class, Pattern};
+
     use super::*;
-    use crate::model::{Class, Pattern};
 
     fn rule(retain_ttl: Duration) -> Arc<TopicRule> {
         Arc::new(TopicRule {

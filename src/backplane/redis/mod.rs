@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 use super::{Event, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
 use crate::{
-    model::{Message, Publication, StreamId, Topic},
     redis_link::{self, RedisLink},
     tasks::Tasks,
 };

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use redis::{Pipeline, Value};
+use tickgate_wire::model::{Message, StreamId, Topic};
 
 use super::arrival;
 use crate::{
     backplane::{Newest, Page, ReadLimits, Unavailable},
-    model::{Message, StreamId, Topic},
     redis_link::{Failure, RedisLink},
 };
 
@@ -205,9 +205,9 @@ fn unexpected(what: &str) -> Unavailable {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tickgate_wire::model::Content;
 
     use super::*;
-    use crate::model::Content;
 
     fn entries(ids: &[(u64, u64)]) -> Vec<Arc<Message>> {
         let message = |&(epoch, seq): &(u64, u64)| Message {

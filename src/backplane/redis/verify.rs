@@ -9,6 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
+use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     ledger::{self, Claim, Ledger},
 };
 use crate::{
-    model::{Class, StreamId, Topic},
     redis_link::{Attached, Failure, RedisLink},
     tasks::Stop,
 };
@@ -211,8 +211,9 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::{Pattern, TopicRule};
+
     use super::*;
-    use crate::model::{Pattern, TopicRule};
 
     #[test]
     fn what_an_earlier_server_acknowledged_waits_beside_what_a_later_one_did() {

@@ -7,6 +7,7 @@ use std::{
 
 use mio::{Interest, Registry, Token, net::TcpStream};
 use socket2::{Domain, Socket, Type};
+use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
 
 use super::{
     Failure,
@@ -15,7 +16,6 @@ use super::{
     tally::Tally,
     target::Target,
 };
-use crate::connection::frame::{self, Event, Opcode, Peer, Reader};
 
 /// Connections of one source address: below the ephemeral ports there are.
 const CONNECTIONS_PER_ADDRESS: usize = 24_000;
@@ -183,7 +183,7 @@ impl Client {
             )));
         }
         for message in std::mem::take(&mut self.opening) {
-            frame::put_masked(&mut self.out, Opcode::Text, message.as_bytes(), [0x5a; 4]);
+            websocket::put_masked(&mut self.out, Opcode::Text, message.as_bytes(), [0x5a; 4]);
         }
         self.flush()?;
         self.phase = Phase::Opening;
@@ -220,7 +220,7 @@ impl Client {
                     }
                 }
                 Event::Binary(_) | Event::Pong(_) => {}
-                Event::Ping(payload) => frame::put_masked(&mut pongs, Opcode::Pong, payload, [0x5a; 4]),
+                Event::Ping(payload) => websocket::put_masked(&mut pongs, Opcode::Pong, payload, [0x5a; 4]),
                 Event::Close(code, reason) => {
                     return Err(Failure::Said(format!("the server closed with {code:?} {reason}")));
                 }
@@ -253,7 +253,7 @@ impl Client {
     /// Says goodbye; the server closes.
     pub(super) fn leave(&mut self) {
         if self.phase != Phase::Closed {
-            frame::put_masked(&mut self.out, Opcode::Close, &1000_u16.to_be_bytes(), [0x5a; 4]);
+            websocket::put_masked(&mut self.out, Opcode::Close, &1000_u16.to_be_bytes(), [0x5a; 4]);
             // An error means that the server was faster.
             let _ = self.flush();
         }

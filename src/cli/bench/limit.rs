@@ -10,9 +10,9 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
+use tickgate_wire::websocket::{self, Opcode};
 
 use super::{Failure, stamp::find};
-use crate::connection::frame::{self, Opcode};
 
 const LISTENER: Token = Token(usize::MAX);
 /// The answer to every upgrade; the load sends the same key each time.
@@ -119,7 +119,7 @@ impl Peer {
             if let (Some(start), Some(end)) = (find(line, DATA), line.iter().rposition(|byte| *byte == b'}')) {
                 let payload = &line[start + DATA.len()..end];
                 let mut frame = Vec::new();
-                frame::put_head(&mut frame, Opcode::Text, payload.len());
+                websocket::put_head(&mut frame, Opcode::Text, payload.len());
                 frame.extend_from_slice(payload);
                 frames.push(frame);
             }

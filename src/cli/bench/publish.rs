@@ -3,13 +3,13 @@
 use std::io::{self, Read, Write};
 
 use mio::{Interest, Registry, Token, net::TcpStream};
+use tickgate_wire::websocket::{self, Opcode};
 
 use super::{
     Failure,
     stamp::{Stamp, find},
     target::{Call, PublishKind, Target},
 };
-use crate::connection::frame::{self, Opcode};
 
 /// Enough of an answer to tell what was wrong.
 const ANSWER_BYTES_MAX: usize = 2048;
@@ -104,7 +104,7 @@ impl Publisher {
                 self.out.append(&mut self.lines);
             }
             PublishKind::Websocket => {
-                frame::put_masked(&mut self.out, Opcode::Text, &self.lines, stamp.seq.to_ne_bytes());
+                websocket::put_masked(&mut self.out, Opcode::Text, &self.lines, stamp.seq.to_ne_bytes());
                 self.lines.clear();
             }
         }

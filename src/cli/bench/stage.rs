@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tickgate_wire::model::UserId;
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +20,6 @@ use crate::{
     auth::{self, NewToken, Rights},
     cli::started::{Folder, Spec, Started, free_port},
     config::Secret,
-    model::UserId,
 };
 
 const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
@@ -207,11 +207,12 @@ pub(super) fn machine() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::{Class, Topic};
+
     use super::*;
     use crate::{
         cli::bench::target::{Kind, TICKGATE},
         config::{Config, Sources, TokenRule},
-        model::{Class, Topic},
     };
 
     #[test]

@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
+use tickgate_wire::model::StreamId;
 use tokio::time::{Instant, sleep};
 
 use super::tally::{Diary, Told};
@@ -16,7 +17,6 @@ use crate::{
         http::Call,
         socket::{End, Socket},
     },
-    model::StreamId,
     tasks::Stop,
 };
 

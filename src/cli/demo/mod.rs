@@ -9,6 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tickgate_wire::model::UserId;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep},
@@ -20,7 +21,7 @@ use self::{
     tally::{Diary, Tally, Told},
 };
 use super::{Failure, print, token::Signer};
-use crate::{auth::Rights, config::parse_duration, model::UserId, tasks::Tasks};
+use crate::{auth::Rights, config::parse_duration, tasks::Tasks};
 
 const EXAMPLES: &str = "\
 Examples:

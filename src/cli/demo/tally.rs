@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
-
-use crate::model::StreamId;
+use tickgate_wire::model::StreamId;
 
 /// What publishers were told.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tickgate_wire::model::StreamId;
 
 use super::frame::Frame;
-use crate::model::StreamId;
 
 /// The cursor of every channel that was asked for or heard of.
 #[derive(Debug, Default)]

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-
-use crate::model::StreamId;
+use tickgate_wire::model::StreamId;
 
 /// A message of the gateway, as far as it concerns the tail. What is absent stays empty.
 #[derive(Debug, Default, Deserialize)]

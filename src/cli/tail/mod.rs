@@ -8,12 +8,13 @@ mod show;
 #[cfg(test)]
 mod tests;
 
+use tickgate_wire::model::StreamId;
+
 use self::{backoff::Backoff, cursors::Cursors, frame::Frame, show::Show};
 use super::{
     Failure,
     socket::{End, Socket},
 };
-use crate::model::StreamId;
 
 const EXAMPLES: &str = r#"Examples:
   tickgate tail ticker:BTCUSDT trades:BTCUSDT

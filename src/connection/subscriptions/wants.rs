@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    hub::{Form, FormKind, Interest, Narrowed},
-    model::Start,
-};
+use tickgate_wire::model::Start;
+
+use crate::hub::{Form, FormKind, Interest, Narrowed};
 
 /// What is subscribed of a topic.
 #[derive(Debug)]

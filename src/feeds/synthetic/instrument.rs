@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use tickgate_wire::{model::Topic, time::Timestamp};
 
 use super::{
     book::{self, Level, Side},
     decimal::Decimal,
     random::Random,
 };
-use crate::{model::Topic, protocol::time::Timestamp};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const QUANTITY_PLACES: u32 = 3;

@@ -2,8 +2,9 @@
 
 use std::task::{Context, Poll};
 
+use tickgate_wire::model::StreamId;
+
 use super::{super::queue::SlotId, Close, Outbox, State, ending::Ending};
-use crate::model::StreamId;
 
 /// What an outbox wants of its connection's task.
 #[derive(Debug)]

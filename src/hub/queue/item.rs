@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{
     super::batch::{Batch, Form, Gap},
     SlotId,
 };
-use crate::{model::StreamId, protocol::push::GapReason};
 
 #[derive(Debug)]
 pub(super) enum Item {

@@ -4,13 +4,13 @@
 use std::{io::IoSlice, sync::Arc};
 
 use bytes::Bytes;
+use tickgate_wire::model::StreamId;
 
 use super::{
     super::batch::Batch,
     Queue, SlotId,
     item::{Item, Partial, ready},
 };
-use crate::model::StreamId;
 
 impl Queue {
     /// Fills `slices` with what is to be written next, in order.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use redis::{Cmd, Pipeline, RedisResult, Value};
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::{
     Inner, issued_text,
@@ -18,7 +19,6 @@ use super::{
     sessions::{Ended, Entry, Lease, Write},
     wire::{Message, Owner, Slot, member},
 };
-use crate::model::{ReplicaId, SessionId, UserId};
 
 /// Commands, and for each what to do with its answer.
 #[derive(Default)]

@@ -3,12 +3,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use tickgate_wire::model::SessionId;
+
 use super::{
     Inner, millis,
     sessions::Entry,
     wire::{Message, Told},
 };
-use crate::{model::SessionId, redis_link::Failure, registry::Control};
+use crate::{redis_link::Failure, registry::Control};
 
 /// How long, and how many at the least: a link that was down for longer is a replica that was not ready.
 const KEPT: Duration = Duration::from_secs(600);

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use redis::{Pipeline, Value};
+use tickgate_wire::model::{ReplicaId, SessionId};
 use tokio::time::sleep;
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
 };
 use crate::{
     defect::{self, Defect},
-    model::{ReplicaId, SessionId},
     redis_link::Failure,
     tasks::Stop,
 };

@@ -29,6 +29,7 @@ use std::{
 
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Script, Value, aio::MultiplexedConnection};
+use tickgate_wire::model::{SessionId, Topic, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
@@ -45,7 +46,6 @@ use super::{
     Unavailable, Verdict,
 };
 use crate::{
-    model::{SessionId, Topic, UserId},
     redis_link::{Failure, Keys, RedisLink},
     tasks::Tasks,
 };

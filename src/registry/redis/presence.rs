@@ -13,6 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -21,7 +22,6 @@ use super::{
     wire::{Answer, Ask, Message},
 };
 use crate::{
-    model::{ReplicaId, Topic},
     redis_link::Failure,
     registry::{Presence, audience::Audience},
     tasks::Stop,

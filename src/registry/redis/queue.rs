@@ -5,10 +5,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{sessions::Ended, wire::Message};
-use crate::model::{ReplicaId, SessionId, UserId};
 
 /// Operations that wait at once. Past it they are dropped and all is written anew when Redis has caught up.
 const QUEUE_MAX: usize = 65_536;

@@ -17,13 +17,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tickgate_wire::model::{SessionId, Topic, UserId};
 
-use crate::{
-    model::{SessionId, Topic, UserId},
-    registry::{
-        Admission, ConnectionInfo,
-        audience::{Audience, follows},
-    },
+use crate::registry::{
+    Admission, ConnectionInfo,
+    audience::{Audience, follows},
 };
 
 /// Buckets of the index: ticks in one round of renewals.

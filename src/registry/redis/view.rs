@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use redis::Pipeline;
+use tickgate_wire::model::{ReplicaId, UserId};
 
 use super::{
     Inner,
@@ -12,7 +13,6 @@ use super::{
     wire::{Slot, split_member},
 };
 use crate::{
-    model::{ReplicaId, UserId},
     redis_link::Failure,
     registry::{ClusterFigures, ConnectionInfo},
 };

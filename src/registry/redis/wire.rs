@@ -5,12 +5,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::sessions::Entry;
-use crate::{
-    model::{ReplicaId, SessionId, UserId},
-    registry::{ConnectionInfo, Control, audience::Audience},
-};
+use crate::registry::{ConnectionInfo, Control, audience::Audience};
 
 /// A member of a user's set. Up to 64 bytes, which Redis keeps in its compact form.
 pub(super) fn member(stamp: u64, replica: &ReplicaId, session: SessionId) -> String {

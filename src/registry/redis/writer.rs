@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{RedisResult, Value};
+use tickgate_wire::model::SessionId;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
@@ -21,7 +22,6 @@ use super::{
     sessions::BUCKETS,
 };
 use crate::{
-    model::SessionId,
     redis_link::Failure,
     registry::{Control, SUPERSEDED, USER_INACTIVE},
     tasks::Stop,

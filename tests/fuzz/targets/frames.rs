@@ -1,6 +1,6 @@
 //! The reader of WebSockets.
 
-use tickgate::connection::frame::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, Violation, put_head, put_masked};
+use tickgate_wire::websocket::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, Violation, put_head, put_masked};
 
 /// An event that owns its bytes, or the violation that ends the stream.
 #[derive(Debug, PartialEq)]

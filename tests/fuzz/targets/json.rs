@@ -2,16 +2,14 @@
 
 use bytes::BytesMut;
 use serde_json::Value;
-use tickgate::{
+use tickgate_wire::{
+    command::{self, Command, Since},
+    envelope::{self, Body},
+    json::JsonError,
     model::StreamId,
-    protocol::{
-        command::{self, Command, Since},
-        envelope::{self, Body},
-        json::JsonError,
-        payload::{META_KEY, PayloadError, check_payload},
-        push::{Meta, push_json},
-        reply::{self, Failure},
-    },
+    payload::{META_KEY, PayloadError, check_payload},
+    push::{Meta, push_json},
+    reply::{self, Failure},
 };
 
 use super::object;

@@ -1,6 +1,6 @@
 //! Names, users, patterns and cursors: what is taken is written as it was read, and means one thing.
 
-use tickgate::model::{MsgId, Pattern, StreamId, Topic, UserId, check_name};
+use tickgate_wire::model::{MsgId, Pattern, StreamId, Topic, UserId, check_name};
 
 /// Names, users and patterns, one a line.
 pub(super) fn names(data: &[u8]) {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, Event},
     config,
-    model::{Class, Content, Message, MsgId, Pattern, Publication, StreamId, Topic, TopicRule},
 };
+use tickgate_wire::model::{Class, Content, Message, MsgId, Pattern, Publication, StreamId, Topic, TopicRule};
 use tokio::{sync::Notify, time::timeout};
 
 use super::PATIENCE;

@@ -14,8 +14,8 @@ use tickgate::{
     app::App,
     auth::{NewToken, Rights, mint},
     config::{Config, Secret, Sources},
-    model::{Pattern, UserId},
 };
+use tickgate_wire::model::{Pattern, UserId};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,

@@ -1,4 +1,4 @@
-//! Wire forms of the endpoints: decode what clients say, encode what they hear. Pure: no clock, no I/O, no sockets.
+//! The vocabulary of the wire: ids and names, codes, framing, dialects. Pure: no clock, no I/O, no sockets.
 //!
 //! - `code` is the one table of close and error codes.
 //! - `command` decodes the JSON dialect, `envelope` the `SocketMessage` dialect of producers.
@@ -13,11 +13,13 @@ pub mod envelope;
 mod fields;
 pub mod frame;
 pub mod json;
+pub mod model;
 pub mod payload;
 pub mod push;
 pub mod reply;
 pub mod run;
 pub mod time;
+pub mod websocket;
 
 #[cfg(test)]
 mod doc_tests;

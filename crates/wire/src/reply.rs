@@ -314,7 +314,7 @@ mod tests {
         let mut out = BytesMut::new();
         write(&mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
-        crate::protocol::json::scan_object(&text, 32, |_, _| ()).expect(&text);
+        crate::json::scan_object(&text, 32, |_, _| ()).expect(&text);
         text
     }
 
@@ -451,8 +451,8 @@ mod tests {
             text(|out| error(out, &unknown, NOW)),
             r#"{"type":"error","code":1013,"error":"try_again_later","message":"m","details":{"retry_after_ms":1000,"outcome":"unknown"},"timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
-        let limits = crate::protocol::command::Limits { depth_max: 32, channels_max: 10 };
-        let invalid = crate::protocol::command::decode(r#"{"type":"subscribe","id":9}"#, &limits).unwrap_err();
+        let limits = crate::command::Limits { depth_max: 32, channels_max: 10 };
+        let invalid = crate::command::decode(r#"{"type":"subscribe","id":9}"#, &limits).unwrap_err();
         assert_eq!(
             text(|out| error(out, &(&invalid).into(), NOW)),
             r#"{"type":"error","code":4004,"error":"invalid_message","message":"`channels` is missing: an array of names","details":{"field":"channels"},"id":9,"timestamp":"2023-12-01T12:00:00.000Z"}"#

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::{model::StreamId, protocol::time::Timestamp};
+use crate::{model::StreamId, time::Timestamp};
 
 /// An object being written; the closing brace comes with [`Object::end`].
 #[derive(Debug)]
@@ -165,7 +165,7 @@ fn push_escape(out: &mut BytesMut, byte: u8) {
 }
 
 /// Appends a number in decimal digits.
-pub(in crate::protocol) fn push_number(out: &mut BytesMut, mut value: u64) {
+pub(crate) fn push_number(out: &mut BytesMut, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut from = digits.len();
     loop {
@@ -180,7 +180,7 @@ pub(in crate::protocol) fn push_number(out: &mut BytesMut, mut value: u64) {
 }
 
 /// Appends `<epoch>-<seq>`.
-pub(in crate::protocol) fn push_id(out: &mut BytesMut, id: StreamId) {
+pub(crate) fn push_id(out: &mut BytesMut, id: StreamId) {
     push_number(out, id.epoch);
     out.put_u8(b'-');
     push_number(out, id.seq);

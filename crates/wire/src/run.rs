@@ -31,7 +31,7 @@ pub fn run_command(out: &mut BytesMut, command: &RunCommand<'_>, now_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::payload::check_payload;
+    use crate::payload::check_payload;
 
     #[test]
     fn an_engine_learns_what_is_asked_by_whom_and_when() {

@@ -4,7 +4,7 @@
 use std::io::{self, Cursor, Read, Write};
 
 use proptest::prelude::*;
-use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError, protocol::WebSocket};
+use tungstenite::{Error, Message, error::ProtocolError, protocol::WebSocket};
 
 use super::{encode::unmask, *};
 
@@ -352,7 +352,7 @@ impl Write for Wire {
 
 /// What tungstenite sees, and whether it found a violation. It replaces close codes that may not be sent.
 fn tungstenite(stream: &[u8]) -> (Vec<Seen>, bool) {
-    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+    use tungstenite::protocol::{Role, WebSocketConfig};
     let config = WebSocketConfig::default().max_message_size(Some(MAX as usize)).max_frame_size(Some(MAX as usize));
     let mut socket = WebSocket::from_raw_socket(Wire(Cursor::new(stream.to_vec())), Role::Server, Some(config));
     let mut seen = Vec::new();

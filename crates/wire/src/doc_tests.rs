@@ -7,8 +7,8 @@ use super::{
     command, envelope,
 };
 
-const WIRE: &str = include_str!("../../docs/wire.md");
-const ASYNCAPI: &str = include_str!("../../docs/asyncapi.yaml");
+const WIRE: &str = include_str!("../../../docs/wire.md");
+const ASYNCAPI: &str = include_str!("../../../docs/asyncapi.yaml");
 
 /// The lines of all code blocks that are marked `json <who>`.
 fn examples(who: &str) -> Vec<&'static str> {
