@@ -16,15 +16,17 @@ use crate::{
     api::{Api, ApiState, Figures, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
+    clock::{self, Uptime},
     config::Config,
     connection::{
         accept::{self, HeadLimits},
         address::AddressLimits,
         drain,
-        gateway::{Gateway, UserBuckets, on_control},
-        link::{Clock, Links, Wheel},
-        pulse::Beats,
-        upgrade,
+        keep_alive::KeepAliveConfig,
+        replica::{Replica, UserBuckets},
+        routes,
+        table::ConnectionTable,
+        wheel::Wheel,
     },
     feeds,
     hub::{self, Hub, QueueLimits, RingLimits, Shared},
@@ -42,7 +44,7 @@ const TASKS_GRACE: Duration = Duration::from_secs(3);
 /// One replica, built and listening, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    gateway: Arc<Gateway>,
+    replica: Arc<Replica>,
     api: Api,
     lifecycle: Lifecycle,
     public: Listeners,
@@ -81,19 +83,19 @@ impl App {
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
-        let gateway = build_gateway(config, verifier, &lifecycle, metrics, tasks);
+        let replica = build_replica(config, verifier, &lifecycle, metrics, tasks);
         let api = Api::new(ApiState {
-            config: gateway.config.clone(),
-            replica: gateway.replica.clone(),
-            backplane: gateway.backplane.clone(),
-            registry: gateway.registry.clone(),
-            publisher: gateway.publisher.clone(),
-            verifier: gateway.verifier.clone(),
-            metrics: gateway.metrics.clone(),
-            figures: Arc::new(OwnFigures(gateway.clone())),
+            config: replica.config.clone(),
+            replica: replica.id.clone(),
+            backplane: replica.backplane.clone(),
+            registry: replica.registry.clone(),
+            publisher: replica.publisher.clone(),
+            verifier: replica.verifier.clone(),
+            metrics: replica.metrics.clone(),
+            figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
         });
-        Ok(Self { gateway, api, lifecycle, public, operations })
+        Ok(Self { replica, api, lifecycle, public, operations })
     }
 
     /// Where the public listener is bound.
@@ -114,12 +116,12 @@ impl App {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { gateway, api, lifecycle, public, operations } = self;
-        let tasks = gateway.tasks.clone();
+        let Self { replica, api, lifecycle, public, operations } = self;
+        let tasks = replica.tasks.clone();
         let doors = Tasks::new();
-        let server = &gateway.config.server;
+        let server = &replica.config.server;
         let limits = HeadLimits { timeout: server.header_timeout, bytes_max: server.header_bytes_max };
-        let sockets = upgrade::router(&gateway).merge(api.public());
+        let sockets = routes::router(&replica).merge(api.public());
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), limits, tasks.clone(), doors.stop());
             doors.spawn("public listener", serve);
@@ -129,19 +131,19 @@ impl App {
             let serve = accept::serve(listener, api.operations(), limits, tasks.clone(), tasks.stop());
             tasks.spawn("operations listener", serve);
         }
-        tasks.spawn("wheel", gateway.clone().keep_time(tasks.stop()));
-        feeds::start(&gateway.config.feeds, &gateway.publisher, &gateway.registry, &tasks);
+        tasks.spawn("wheel", replica.clone().keep_time(tasks.stop()));
+        feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
         tracing::info!(
-            replica = %gateway.replica,
-            listen = %gateway.config.server.listen,
-            backplane = gateway.backplane.health().kind,
+            replica = %replica.id,
+            listen = %replica.config.server.listen,
+            backplane = replica.backplane.health().kind,
             "serving"
         );
         shutdown.await;
         lifecycle.drain();
-        drain::drain(&gateway, &doors).await;
-        if let Err(error) = gateway.registry.leave().await {
+        drain::drain(&replica, &doors).await;
+        if let Err(error) = replica.registry.leave().await {
             tracing::debug!(%error, "leases end by themselves");
         }
         let left = tasks.end(TASKS_GRACE).await;
@@ -161,22 +163,22 @@ impl Listeners {
     }
 }
 
-fn build_gateway(
+fn build_replica(
     config: Arc<Config>,
     verifier: Arc<Verifier>,
     lifecycle: &Lifecycle,
     metrics: Arc<Metrics>,
     tasks: Tasks,
-) -> Arc<Gateway> {
-    let replica = ReplicaId::random();
-    let links = Arc::new(Links::default());
+) -> Arc<Replica> {
+    let id = ReplicaId::random();
+    let connections = Arc::new(ConnectionTable::default());
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
     let backplane = match &link {
         Some(link) => Backplane::Redis(backplane::Redis::start_on(link, &tasks)),
         None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
-    let local = local(&config, &replica, &links, &hub, lifecycle);
+    let local = local(&config, &id, &connections, &hub, lifecycle);
     let registry = match link {
         Some(link) => Registry::redis(link, local, &tasks),
         None => {
@@ -195,22 +197,22 @@ fn build_gateway(
         limits.connections_max.saturating_add(ADDRESSES_BESIDE),
         Instant::now(),
     );
-    Arc::new(Gateway {
+    Arc::new(Replica {
         publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone()),
         outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
-        beats: Beats::new(&config.session, &config.auth),
+        keep_alive: KeepAliveConfig::new(&config.session, &config.auth),
         rules: Arc::new(rules),
         addresses,
-        replica,
+        id,
         hub,
         backplane,
         registry,
         verifier,
         metrics,
         tasks,
-        links,
+        connections,
         wheel: Wheel::default(),
-        clock: Clock::default(),
+        uptime: Uptime::default(),
         users: UserBuckets::default(),
         closing: AtomicBool::new(false),
         config,
@@ -233,13 +235,20 @@ fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, task
 }
 
 /// What the registry asks of this replica.
-fn local(config: &Config, replica: &ReplicaId, links: &Arc<Links>, hub: &Arc<Hub>, lifecycle: &Lifecycle) -> Local {
-    let (controlled, counted, hub, lifecycle) = (links.clone(), links.clone(), hub.clone(), lifecycle.clone());
-    let started_ms = Clock::unix_ms();
+fn local(
+    config: &Config,
+    replica: &ReplicaId,
+    connections: &Arc<ConnectionTable>,
+    hub: &Arc<Hub>,
+    lifecycle: &Lifecycle,
+) -> Local {
+    let (controlled, counted, hub, lifecycle) =
+        (connections.clone(), connections.clone(), hub.clone(), lifecycle.clone());
+    let started_ms = clock::unix_ms();
     Local {
         replica: replica.clone(),
         session: config.session.clone(),
-        control: Box::new(move |control| on_control(&controlled, &control)),
+        control: Box::new(move |control| controlled.on_control(&control)),
         figures: Box::new(move || ReplicaFigures {
             connections: counted.len() as u64,
             subscriptions: hub.subscriptions() as u64,
@@ -250,11 +259,11 @@ fn local(config: &Config, replica: &ReplicaId, links: &Arc<Links>, hub: &Arc<Hub
 }
 
 /// What the API shows of this replica.
-struct OwnFigures(Arc<Gateway>);
+struct OwnFigures(Arc<Replica>);
 
 impl Figures for OwnFigures {
     fn connections(&self) -> usize {
-        self.0.links.len()
+        self.0.connections.len()
     }
 
     fn subscriptions(&self) -> usize {

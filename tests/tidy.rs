@@ -15,29 +15,47 @@ use source::{Source, sources};
 /// entry: does the dependency point the way a message goes, and would a value handed over do instead?
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tasks", &[]),
+    ("clock", &[]),
     ("defect", &[]),
     ("config", &[]),
+    ("bucket", &["config"]),
     ("telemetry", &["config"]),
     ("metrics", &["tasks"]),
-    ("auth", &["config", "metrics", "tasks"]),
+    ("auth", &["clock", "config", "metrics", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
-    ("session", &["auth", "config"]),
+    ("session", &["auth", "bucket", "config"]),
     ("redis_link", &["config", "defect", "metrics", "tasks"]),
     // The road between replicas knows nobody who walks on it.
-    ("backplane", &["metrics", "redis_link", "tasks"]),
+    ("backplane", &["clock", "metrics", "redis_link", "tasks"]),
     ("registry", &["config", "defect", "metrics", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "defect", "metrics", "tasks"]),
-    ("feeds", &["config", "metrics", "publisher", "registry", "tasks"]),
-    ("connection", &["auth", "backplane", "config", "hub", "metrics", "publisher", "registry", "session", "tasks"]),
-    ("api", &["auth", "backplane", "config", "hub", "metrics", "publisher", "registry", "tasks"]),
+    ("hub", &["backplane", "clock", "defect", "metrics", "tasks"]),
+    ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),
+    (
+        "connection",
+        &[
+            "auth",
+            "backplane",
+            "bucket",
+            "clock",
+            "config",
+            "hub",
+            "metrics",
+            "publisher",
+            "registry",
+            "session",
+            "tasks",
+        ],
+    ),
+    ("api", &["auth", "backplane", "bucket", "config", "hub", "metrics", "publisher", "registry", "tasks"]),
     (
         "app",
         &[
             "api",
             "auth",
             "backplane",
+            "clock",
             "config",
             "connection",
             "feeds",
@@ -64,6 +82,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
             "connection/admission.rs",
             "connection/event_stream.rs",
             "connection/problem.rs",
+            "connection/routes.rs",
             "connection/upgrade.rs",
         ],
     ),
@@ -71,7 +90,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("deadpool_redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
     ("jsonwebtoken", &["auth/"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
-    ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/run.rs"]),
+    ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/state.rs"]),
     ("clap", &["cli/"]),
     ("tokio_tungstenite", &["cli/socket.rs", "cli/tail/"]),
     ("mio", &["cli/bench/"]),
@@ -80,7 +99,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// The core: what decides without I/O and is told what time it is.
-const PURE: &[&str] = &["crates/wire/", "session/", "auth/policy.rs"];
+const PURE: &[&str] = &["crates/wire/", "session/", "auth/policy.rs", "bucket.rs", "connection/keep_alive.rs"];
 /// What the core never names.
 const IMPURE: &[&str] = &[
     "tokio::",

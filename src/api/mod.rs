@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::{
     auth::Verifier,
     backplane::Backplane,
-    config::Config,
+    config::{Config, Rate},
     metrics::{Metrics, Route},
     publisher::Publisher,
     registry::Registry,
@@ -55,8 +55,8 @@ use throttle::Throttle;
 const REQUESTS_MAX: usize = 256;
 /// Publishing streams that may be open at once.
 const STREAMS_MAX: usize = 64;
-/// Tickets of one user within a second.
-const TICKETS_PER_USER_MAX: u32 = 10;
+/// Tickets that one user may ask for.
+const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
 
 /// What this replica knows of itself without asking anyone.
 pub trait Figures: Send + Sync {
@@ -140,7 +140,7 @@ impl Api {
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             cluster: status::ClusterCache::default(),
-            tickets: Mutex::new(Throttle::new(TICKETS_PER_USER_MAX, Instant::now())),
+            tickets: Mutex::new(Throttle::new(TICKETS_PER_USER, Instant::now())),
             patience,
         }))
     }

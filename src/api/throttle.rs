@@ -1,5 +1,4 @@
-//! How often a user may ask for something costly: a count per user within one second. Pure: `now` is an argument;
-//! never more entries than requests within that second.
+//! How often each user may ask for something costly. Pure: time is an argument. Never keeps a user whose bucket is full.
 
 use std::{
     collections::HashMap,
@@ -8,36 +7,36 @@ use std::{
 
 use tickgate_wire::model::UserId;
 
-const WINDOW: Duration = Duration::from_secs(1);
+use crate::{bucket::Bucket, config::Rate};
 
-/// Counts of the second that began at `began`.
+/// Time between two sweeps of the table: it holds at most the users of that time and of the refill before it.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One bucket per user that asked lately.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    per_user_max: u32,
+    rate: Rate,
     began: Instant,
-    counts: HashMap<UserId, u32>,
+    swept: Duration,
+    buckets: HashMap<UserId, Bucket>,
 }
 
 impl Throttle {
-    pub(super) fn new(per_user_max: u32, now: Instant) -> Self {
-        Self { per_user_max, began: now, counts: HashMap::new() }
+    pub(super) fn new(rate: Rate, now: Instant) -> Self {
+        Self { rate, began: now, swept: Duration::ZERO, buckets: HashMap::new() }
     }
 
     /// Counts one request of the user.
     ///
     /// # Errors
-    /// The time until the user's next request is let through.
+    /// The time until the user's next request is accepted.
     pub(super) fn take(&mut self, user: &UserId, now: Instant) -> Result<(), Duration> {
-        if now.duration_since(self.began) >= WINDOW {
-            self.began = now;
-            self.counts.clear();
+        let now = now.duration_since(self.began);
+        if now >= self.swept + SWEEP_INTERVAL {
+            self.swept = now;
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
-        let count = self.counts.entry(user.clone()).or_insert(0);
-        if *count >= self.per_user_max {
-            return Err(WINDOW - now.duration_since(self.began));
-        }
-        *count += 1;
-        Ok(())
+        self.buckets.entry(user.clone()).or_default().take(1, now, self.rate)
     }
 }
 
@@ -46,16 +45,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_user_has_a_share_of_each_second() {
+    fn each_user_has_its_own_bucket_and_is_forgotten_when_it_is_full() {
         let began = Instant::now();
-        let mut throttle = Throttle::new(2, began);
+        let mut throttle = Throttle::new(Rate { per_second: 2, burst: 2 }, began);
         let (alice, bob) = (UserId::new("alice").unwrap(), UserId::new("bob").unwrap());
         let at = |ms| began + Duration::from_millis(ms);
         assert_eq!(throttle.take(&alice, at(0)), Ok(()));
         assert_eq!(throttle.take(&alice, at(100)), Ok(()));
-        assert_eq!(throttle.take(&alice, at(400)), Err(Duration::from_millis(600)));
+        assert_eq!(throttle.take(&alice, at(400)), Err(Duration::from_millis(100)));
         assert_eq!(throttle.take(&bob, at(400)), Ok(()));
         assert_eq!(throttle.take(&alice, at(1000)), Ok(()));
-        assert_eq!(throttle.counts.len(), 1, "the counts of a second do not outlive it");
+        assert_eq!(throttle.buckets.len(), 1, "bob's bucket was full again");
     }
 }

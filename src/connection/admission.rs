@@ -1,5 +1,5 @@
-//! Who may come in: the address, the replica's room, the token, the session to resume, the user's limit, in this order.
-//! Decides only; `upgrade` and `event_stream` answer in their own ways.
+//! Who is admitted: the address, the replica's room, the token, the session to resume, the user's limit, in this order.
+//! Never answers: `upgrade` and `event_stream` do that, each in its own way.
 
 use std::{
     net::IpAddr,
@@ -11,43 +11,44 @@ use axum::response::Response;
 use hyper::StatusCode;
 use tickgate_wire::{
     code::CloseCode,
-    model::{SessionId, check_name},
+    model::{SessionId, UserId, check_name},
 };
 
 use super::{
     address::{Permit, RefusedBy},
-    gateway::Gateway,
     handshake::Credential,
     problem::Problem,
+    replica::Replica,
 };
 use crate::{
     auth::{Identity, TokenError},
     config::{OverLimit, Profile, TokenRule},
-    metrics::{Handshake as Outcome, RateScope},
+    metrics::{AuthFailure, Disconnect, Handshake as Outcome, RateScope},
     registry::{Admission, SessionRecord, Verdict},
 };
 
-/// One profile with all that it needs.
+/// One profile, with everything that it needs.
 #[derive(Clone)]
 pub(super) struct Endpoint {
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) replica: Arc<Replica>,
     pub(super) profile: Arc<Profile>,
     pub(super) gauge: prometheus::IntGauge,
 }
 
-/// A client that is let in.
+/// A client that is admitted.
 pub(super) struct Admitted {
-    /// When it came.
+    /// When its admission began.
     pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
     pub(super) session: SessionId,
-    /// What it had subscribed before, when it resumes.
+    /// What the session had subscribed, when it is resumed.
     pub(super) resumed: Option<SessionRecord>,
+    /// The token comes in the first message.
     pub(super) deferred: bool,
     pub(super) permit: Permit,
 }
 
-/// A client that is not let in.
+/// A client that is refused.
 pub(super) struct Refused {
     pub(super) status: StatusCode,
     pub(super) code: CloseCode,
@@ -89,10 +90,10 @@ impl Endpoint {
         session: Option<SessionId>,
         address: IpAddr,
     ) -> Result<Admitted, Refused> {
-        let gateway = &self.gateway;
+        let replica = &self.replica;
         let since = Instant::now();
-        let permit = gateway.addresses.admit(address, since).map_err(|refused| {
-            gateway.metrics.rate_limited_total.of(RateScope::Address).inc();
+        let permit = replica.addresses.admit(address, since).map_err(|refused| {
+            replica.metrics.rate_limited_total.of(RateScope::Address).inc();
             let (code, outcome) = match refused.by {
                 RefusedBy::Rate => (CloseCode::RateLimited, Outcome::RateLimited),
                 RefusedBy::Connections | RefusedBy::Addresses => (CloseCode::TryAgainLater, Outcome::AddressLimit),
@@ -101,8 +102,8 @@ impl Endpoint {
             Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, outcome)
                 .after(refused.retry_after.as_secs_f64().ceil() as u64)
         })?;
-        if !gateway.has_room() {
-            let draining = gateway.closing.load(Ordering::Relaxed);
+        if !replica.has_room() {
+            let draining = replica.closing.load(Ordering::Relaxed);
             let (code, outcome) = if draining {
                 (CloseCode::Restarting, Outcome::Draining)
             } else {
@@ -115,12 +116,12 @@ impl Endpoint {
         let (identity, deferred) = self.identify(credential).await?;
         let (session, resumed) = self.resume(session, identity.as_ref()).await?;
         if let Some(identity) = &identity {
-            self.admit_user(identity, session).await?;
+            admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
         }
         Ok(Admitted { since, identity, session, resumed, deferred, permit })
     }
 
-    /// Who comes, and whether its token is still to come by message.
+    /// The client's identity, and whether its token is yet to come in a message.
     async fn identify(&self, credential: &Credential) -> Result<(Option<Identity>, bool), Refused> {
         let rule = self.profile.token;
         if rule == TokenRule::Ignored {
@@ -128,14 +129,14 @@ impl Endpoint {
         }
         if rule == TokenRule::Publisher
             && let Credential::Token(key) | Credential::ApiKey(key) = credential
-            && self.gateway.verifier.is_api_key(key.expose())
+            && self.replica.verifier.is_api_key(key.expose())
         {
             return Ok((None, false));
         }
         match credential {
             Credential::Token(token) => self.verify(token.expose()).await.map(|identity| (Some(identity), false)),
             Credential::Ticket(ticket) => {
-                let token = self.gateway.registry.take_ticket(ticket.expose()).await;
+                let token = self.replica.registry.take_ticket(ticket.expose()).await;
                 match token {
                     Ok(Some(token)) => self.verify(&token).await.map(|identity| (Some(identity), false)),
                     Ok(None) => Err(self.unauthorized("Invalid token")),
@@ -146,26 +147,26 @@ impl Endpoint {
             Credential::ApiKey(_) => Err(self.unauthorized("Invalid token")),
             Credential::None | Credential::Deferred => match rule {
                 TokenRule::Required => Err(self.missing()),
-                TokenRule::Publisher if !self.gateway.config.development => Err(self.missing()),
+                TokenRule::Publisher if !self.replica.config.development => Err(self.missing()),
                 _ => Ok((None, false)),
             },
         }
     }
 
     fn missing(&self) -> Refused {
-        self.gateway.metrics.auth_failures_total.of(crate::metrics::AuthFailure::Missing).inc();
+        self.replica.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
         self.unauthorized("Authentication required")
     }
 
     async fn verify(&self, token: &str) -> Result<Identity, Refused> {
         let now = SystemTime::now();
-        let verifier = &self.gateway.verifier;
+        let verifier = &self.replica.verifier;
         let verified = match verifier.verify_now(token, now) {
             Some(verified) => verified,
             None => verifier.verify(token, now).await,
         };
         let identity = verified.map_err(|error: TokenError| {
-            self.gateway.metrics.auth_failures_total.of(error.reason()).inc();
+            self.replica.metrics.auth_failures_total.of(error.reason()).inc();
             if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") }
         })?;
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
@@ -180,16 +181,16 @@ impl Endpoint {
         Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
     }
 
-    /// The session to go on with: an old one if it may be resumed, else a new one.
+    /// The session to continue: the wanted one if it may be resumed, otherwise a new one.
     async fn resume(
         &self,
         wanted: Option<SessionId>,
         identity: Option<&Identity>,
     ) -> Result<(SessionId, Option<SessionRecord>), Refused> {
         let Some(session) = wanted else { return Ok((SessionId::random(), None)) };
-        let recalled = self.gateway.registry.recall(session).await.map_err(|error| {
-            // A new session in its place would forget what the old one still has to get.
-            tracing::debug!(%error, "a session can't be recalled now");
+        let recalled = self.replica.registry.recall(session).await.map_err(|error| {
+            // A new session in its place would lose what the old one is still owed.
+            tracing::debug!(%error, "can't read a session's record now");
             unavailable("Sessions can't be resumed now")
         })?;
         let user = identity.map(|identity| identity.user.as_str());
@@ -200,31 +201,73 @@ impl Endpoint {
         }
     }
 
-    async fn admit_user(&self, identity: &Identity, session: SessionId) -> Result<(), Refused> {
-        let limits = &self.gateway.config.limits;
-        let admission = Admission {
-            user: identity.user.clone(),
-            session,
-            connections_max: limits.connections_per_user_max,
-            evict_oldest: limits.over_limit == OverLimit::EvictOldest,
-            issued_at: identity.issued_at,
+    /// An admitted client left before its connection was opened.
+    pub(super) fn withdraw(&self, admitted: &Admitted) {
+        let user = admitted.identity.as_ref().map(|identity| &identity.user);
+        self.replica.registry.closed(admitted.session, user);
+    }
+}
+
+/// Why a user's connection is not admitted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum UserRefusal {
+    TooManyConnections,
+    Revoked,
+}
+
+impl UserRefusal {
+    pub(super) const fn code(self) -> CloseCode {
+        match self {
+            Self::TooManyConnections => CloseCode::TooManyConnections,
+            Self::Revoked => CloseCode::UserInactive,
+        }
+    }
+
+    pub(super) const fn cause(self) -> Disconnect {
+        match self {
+            Self::TooManyConnections => Disconnect::UserLimit,
+            Self::Revoked => Disconnect::Revoked,
+        }
+    }
+}
+
+impl From<UserRefusal> for Refused {
+    fn from(refusal: UserRefusal) -> Self {
+        let (status, reason, outcome) = match refusal {
+            UserRefusal::TooManyConnections => {
+                (StatusCode::TOO_MANY_REQUESTS, "Maximum connections exceeded", Outcome::UserLimit)
+            }
+            UserRefusal::Revoked => (StatusCode::FORBIDDEN, "User not found or inactive", Outcome::Forbidden),
         };
-        match self.gateway.registry.admit(&admission).await {
-            Ok(Verdict::Admitted { .. }) => Ok(()),
-            Ok(Verdict::Refused { .. }) => {
-                let (code, reason) = (CloseCode::TooManyConnections, "Maximum connections exceeded");
-                Err(Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, Outcome::UserLimit).after(5))
-            }
-            Ok(Verdict::Revoked) => {
-                let (code, reason) = (CloseCode::UserInactive, "User not found or inactive");
-                Err(Refused::new(StatusCode::FORBIDDEN, code, reason, Outcome::Forbidden))
-            }
-            // While Redis is away nobody can be counted; readiness tells. Who comes here all the same is let in, and
-            // counted when Redis is back.
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be counted");
-                Ok(())
-            }
+        let refused = Self::new(status, refusal.code(), reason, outcome);
+        if status == StatusCode::TOO_MANY_REQUESTS { refused.after(5) } else { refused }
+    }
+}
+
+/// Counts a connection among its user's, over all replicas. `issued_at`: of its token, in seconds since 1970.
+pub(super) async fn admit_user(
+    replica: &Replica,
+    user: &UserId,
+    issued_at: Option<u64>,
+    session: SessionId,
+) -> Result<(), UserRefusal> {
+    let limits = &replica.config.limits;
+    let admission = Admission {
+        user: user.clone(),
+        session,
+        connections_max: limits.connections_per_user_max,
+        evict_oldest: limits.over_limit == OverLimit::EvictOldest,
+        issued_at,
+    };
+    match replica.registry.admit(&admission).await {
+        Ok(Verdict::Admitted { .. }) => Ok(()),
+        Ok(Verdict::Refused { .. }) => Err(UserRefusal::TooManyConnections),
+        Ok(Verdict::Revoked) => Err(UserRefusal::Revoked),
+        // While Redis is unreachable nobody can be counted, and readiness says so. Clients that connect all the same are
+        // admitted, and counted when Redis is back.
+        Err(error) => {
+            tracing::debug!(%error, "a connection could not be counted");
+            Ok(())
         }
     }
 }

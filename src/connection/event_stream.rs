@@ -1,9 +1,9 @@
-//! Server-Sent Events: the same pushes, one way. `GET /sse?channels=ticker:BTCUSDT,orders`; a browser that reconnects
-//! sends `Last-Event-ID`, and gets what it missed.
+//! From a request to Server-Sent Events: the same pushes, one way. `GET /sse?channels=ticker:BTCUSDT,orders`; a browser
+//! that reconnects sends `Last-Event-ID`, and receives what it missed.
 //!
-//! Events are encoded once for all readers, so none has an id of its own; after each piece of the stream comes an
-//! event without data whose id holds the reader's cursors, in the order of the channels it asked for: all of them or
-//! none. Never keeps a TCP connection whose reader takes nothing.
+//! Events are encoded once for all readers, so none has an id of its own. After each piece of the stream comes an event
+//! without data whose id holds the reader's cursors, in the order of the channels it asked for: all of them or none.
+//! Never keeps a TCP connection whose reader takes nothing.
 
 use std::{
     convert::Infallible,
@@ -12,8 +12,8 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::{
@@ -22,6 +22,7 @@ use axum::{
     response::Response,
 };
 use bytes::BytesMut;
+use futures_util::task::AtomicWaker;
 use hyper::{
     StatusCode,
     body::Frame,
@@ -38,24 +39,24 @@ use tokio::sync::oneshot;
 use super::{
     accept::HangUp,
     admission::{Admitted, Endpoint},
-    gateway::Gateway,
-    handshake,
-    link::Link,
+    ending,
+    handle::ConnectionHandle,
+    handshake::{self, Credential},
+    opening,
     problem::Problem,
-    pulse::Pulse,
     query,
-    subscriptions::Subscriptions,
+    state::Connection,
 };
 use crate::{
-    hub::{Close, FormKind, Outbox, ReplayLimits, Socket},
+    hub::{Close, Socket},
     metrics::{Disconnect, Handshake as Outcome},
-    session::{Refused, Session, Wanted},
+    session::{Refused, View, Wanted},
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// How long an ended stream may take to be read to its end.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a reader may take to read an ended stream to its end.
+const LAST_EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a stream, or refuses it as plain HTTP: an `EventSource` can't see a reason either way.
 pub(super) async fn open(
@@ -64,79 +65,100 @@ pub(super) async fn open(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let refuse = |status, detail: &str| Problem::new(status, detail).into_response();
-    let origins = &endpoint.gateway.config.server.allowed_origins;
-    let origin = parts.headers.get(header::ORIGIN).cloned();
-    if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(|origin| handshake::is_allowed(origin, origins)))
-    {
-        endpoint.gateway.metrics.handshakes_total.of(Outcome::Origin).inc();
-        return refuse(StatusCode::FORBIDDEN, "the origin is not allowed");
-    }
-    let channels = query::channels(parts.uri.query().unwrap_or_default());
-    if channels.is_empty() {
-        return refuse(StatusCode::BAD_REQUEST, "name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT");
-    }
-    let max = endpoint.gateway.config.limits.subscriptions_max;
-    if channels.len() > max {
-        return refuse(StatusCode::BAD_REQUEST, &format!("a connection has at most {max} subscriptions"));
-    }
-    let Some(cursors) = cursors(&parts) else {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            "Last-Event-ID holds cursors of this endpoint, such as 1763700000000-42",
-        );
+    let metrics = endpoint.replica.metrics.clone();
+    let asked = match Asked::read(&parts, &endpoint) {
+        Ok(asked) => asked,
+        Err((status, detail)) => {
+            if status == StatusCode::FORBIDDEN {
+                metrics.handshakes_total.of(Outcome::Origin).inc();
+            }
+            return Problem::new(status, &detail).into_response();
+        }
     };
-    let credential = match handshake::http_credential(&parts) {
-        Ok(credential) => credential,
-        Err(malformed) => return refuse(malformed.status(), &malformed.to_string()),
-    };
-    let address = endpoint.gateway.address(peer.ip(), &parts.headers);
-    match endpoint.admit(&credential, None, address).await {
+    let address = endpoint.replica.address(peer.ip(), &parts.headers);
+    match endpoint.admit(&asked.credential, None, address).await {
         Ok(admitted) => {
-            endpoint.gateway.metrics.handshakes_total.of(Outcome::Accepted).inc();
+            metrics.handshakes_total.of(Outcome::Accepted).inc();
             let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
-            stream(endpoint, admitted, Asked { channels, cursors, origin, hang_up })
+            stream(endpoint, admitted, asked, hang_up)
         }
         Err(refused) => {
-            endpoint.gateway.metrics.handshakes_total.of(refused.outcome).inc();
+            metrics.handshakes_total.of(refused.outcome).inc();
             refused.into_response()
         }
     }
 }
 
-/// The cursors a reader comes back with; none for a new one, `None` when they are malformed.
-fn cursors(parts: &Parts) -> Option<Vec<StreamId>> {
-    match parts.headers.get(LAST_EVENT_ID) {
+/// What a reader asked for.
+struct Asked {
+    channels: Vec<String>,
+    /// Of a reader that comes back; none for a new one.
+    cursors: Vec<StreamId>,
+    origin: Option<HeaderValue>,
+    credential: Credential,
+}
+
+impl Asked {
+    fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, (StatusCode, String)> {
+        let config = &endpoint.replica.config;
+        let invalid = |detail: &str| (StatusCode::BAD_REQUEST, detail.to_owned());
+        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let is_allowed = |origin: &str| handshake::is_allowed(origin, &config.server.allowed_origins);
+        if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
+            return Err((StatusCode::FORBIDDEN, "the origin is not allowed".into()));
+        }
+        let channels = query::channels(parts.uri.query().unwrap_or_default());
+        if channels.is_empty() {
+            return Err(invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
+        }
+        let max = config.limits.subscriptions_max;
+        if channels.len() > max {
+            return Err(invalid(&format!("a connection has at most {max} subscriptions")));
+        }
+        let cursors = cursors(&parts.headers)
+            .ok_or_else(|| invalid("Last-Event-ID holds cursors of this endpoint, such as 1763700000000-42"))?;
+        let credential =
+            handshake::http_credential(parts).map_err(|malformed| (malformed.status(), malformed.to_string()))?;
+        let credential = match credential {
+            // A reader sends nothing after its request, so there is no token to wait for.
+            Credential::Deferred => Credential::None,
+            other => other,
+        };
+        Ok(Self { channels, cursors, origin, credential })
+    }
+}
+
+/// The cursors with which a reader comes back. `None` when they are malformed.
+fn cursors(headers: &HeaderMap) -> Option<Vec<StreamId>> {
+    match headers.get(LAST_EVENT_ID) {
         None => Some(Vec::new()),
         Some(value) if value.is_empty() => Some(Vec::new()),
         Some(value) => value.to_str().ok()?.split(',').map(|cursor| cursor.parse().ok()).collect(),
     }
 }
 
-/// What a reader asked for, and how to be rid of it.
-struct Asked {
-    channels: Vec<String>,
-    cursors: Vec<StreamId>,
-    origin: Option<HeaderValue>,
-    hang_up: HangUp,
-}
-
-fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked) -> Response {
-    let Asked { channels, cursors, origin, hang_up } = asked;
-    let gateway = endpoint.gateway.clone();
-    let tasks = gateway.tasks.clone();
-    let mut reader = Reader::new(endpoint, admitted);
-    let (wanted, refused) = reader.resolve(&channels, &cursors, &gateway);
-    if !cursors.is_empty() && cursors.len() != reader.counted {
-        gateway.registry.closed(reader.link.session, reader.link.user());
+fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, hang_up: HangUp) -> Response {
+    let replica = endpoint.replica.clone();
+    let view = View {
+        profile: &endpoint.profile,
+        param: None,
+        identity: admitted.identity.as_ref(),
+        topics: &replica.rules.topics,
+        development: replica.rules.development,
+    };
+    let selection = Selection::new(view, &asked);
+    let counted = selection.counted;
+    if !asked.cursors.is_empty() && asked.cursors.len() != counted {
+        endpoint.withdraw(&admitted);
         return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
     }
+    let connection = opening::open(endpoint, admitted, opening::Request::default(), Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
-    let body = EventBody { link: reader.link.clone(), counted: reader.counted, _ended: ended };
-    tasks.spawn("event stream", async move {
-        reader.run(wanted, refused).await;
-        // What is not read to its end now never will be.
-        if tokio::time::timeout(LAST_WORDS_TIMEOUT, end).await.is_err() {
+    let body = EventBody { handle: connection.handle.clone(), counted, _ended: ended };
+    replica.tasks.spawn("event stream", async move {
+        serve(connection, selection).await;
+        // Whatever has not been read by then never will be.
+        if tokio::time::timeout(LAST_EVENTS_TIMEOUT, end).await.is_err() {
             hang_up.now();
         }
     });
@@ -144,13 +166,13 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx would otherwise hold events back.
+    // Otherwise nginx would buffer events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    allow(headers, origin);
+    allow(headers, asked.origin);
     response
 }
 
-/// The origin was checked before; a page may read what it asked for.
+/// The origin was checked before; the page may read what it asked for.
 fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -158,60 +180,33 @@ fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     }
 }
 
-/// The task behind one stream.
-struct Reader {
-    endpoint: Endpoint,
-    link: Arc<Link>,
-    session: Session,
-    subscriptions: Subscriptions,
-    /// Cursors that each piece of the stream must tell.
+/// What the requested channels stand for.
+#[derive(Debug, Default)]
+struct Selection {
+    wanted: Vec<Wanted>,
+    refused: Vec<Refused>,
+    /// Cursors that each piece of the stream must carry.
     counted: usize,
-    /// When it came.
-    since: Instant,
-    _permit: super::address::Permit,
 }
 
-impl Reader {
-    fn new(endpoint: Endpoint, admitted: Admitted) -> Self {
-        let Admitted { since, identity, session: id, permit, .. } = admitted;
-        let gateway = &endpoint.gateway;
-        let now_ms = gateway.clock.now_ms();
-        let outbox = Outbox::new(Socket::Body(futures_util::task::AtomicWaker::new()), gateway.outboxes.clone());
-        let mut pulse = Pulse::new(&gateway.config.session, now_ms, id.low_byte());
-        let mut session = Session::new(id, endpoint.profile.clone(), None);
-        if let Some(identity) = &identity {
-            pulse.set_expiry(identity.expires_at, id.low_byte());
-        }
-        let link = Arc::new(Link::new(outbox, id, endpoint.profile.dialect, pulse, now_ms));
-        if let Some(identity) = identity {
-            link.set_user(identity.user.clone());
-            // A new session has no user yet to differ from.
-            let _ = session.identify(identity);
-        }
-        let limits = &gateway.config.limits;
-        let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
-        let subscriptions = Subscriptions::new(FormKind::EventStream, replay);
-        Self { endpoint, link, session, subscriptions, counted: 0, since, _permit: permit }
-    }
-
-    /// What the channels stand for. Cursors belong to those that have one, in the same order.
-    fn resolve(&mut self, channels: &[String], cursors: &[StreamId], gateway: &Gateway) -> (Vec<Wanted>, Vec<Refused>) {
-        let view = self.session.view(&gateway.rules);
-        let (mut wanted, mut refused): (Vec<Wanted>, Vec<Refused>) = (Vec::new(), Vec::new());
-        let mut cursors = cursors.iter().copied();
-        let (mut private, mut counted) = (None, 0);
-        let mut next = || {
-            counted += 1;
-            cursors.next()
-        };
+impl Selection {
+    /// The cursors belong to the channels that have one, in the same order; the private channels share one.
+    fn new(view: View<'_>, asked: &Asked) -> Self {
+        let mut selection = Self::default();
+        let mut cursors = asked.cursors.iter().copied();
+        let mut private = None;
         let since = |cursor: Option<StreamId>| cursor.map_or(Start::Live, Start::Since);
-        for channel in channels {
+        for channel in &asked.channels {
             let resolved = match view.resolve(channel) {
                 Ok(resolved) => resolved,
                 Err(reason) => {
-                    refused.push(reason);
+                    selection.refused.push(reason);
                     continue;
                 }
+            };
+            let mut next = || {
+                selection.counted += 1;
+                cursors.next()
             };
             let start = match resolved.rule.class {
                 Class::State if resolved.rule.retain_max == 0 => Start::Snapshot { least: StreamId::ZERO },
@@ -220,64 +215,57 @@ impl Reader {
                 _ if resolved.in_user_stream => *private.get_or_insert_with(|| since(next())),
                 _ => since(next()),
             };
-            wanted.push(Wanted { resolved, start, max_rate: None });
+            selection.wanted.push(Wanted { resolved, start, max_rate: None });
         }
-        self.counted = counted;
-        (wanted, refused)
-    }
-
-    async fn run(mut self, wanted: Vec<Wanted>, refused: Vec<Refused>) {
-        let gateway = self.endpoint.gateway.clone();
-        gateway.links.add(&self.link, self.since);
-        self.endpoint.gauge.inc();
-        gateway.registry.opened(super::upgrade::info(&self.link, &gateway.replica, &self.endpoint.profile.name));
-        gateway.wheel.add(&self.link, 1_000);
-        self.subscriptions.subscribe(&gateway.hub, &self.link, None, wanted, refused).await;
-        // Cursors are told by their place: with one missing, the reader had better come again.
-        if self.link.outbox.cursors().len() != self.counted {
-            self.link.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
-        } else if self.counted > 0 {
-            // The cursors follow whatever is sent: a reader that is lost before the first push comes back to here.
-            let mut nothing = BytesMut::new();
-            frame::sse_comment(&mut nothing);
-            self.link.outbox.send(nothing.freeze());
-        }
-        let close = self.serve().await;
-        self.link.outbox.shut(None, true);
-        if gateway.links.remove(&self.link) {
-            gateway.registry.closed(self.link.session, self.link.user());
-        }
-        self.subscriptions.clear(&self.link.outbox);
-        gateway.metrics.disconnects_total.of(close.cause).inc();
-        self.endpoint.gauge.dec();
-    }
-
-    async fn serve(&mut self) -> Close {
-        loop {
-            let outbox = &self.link.outbox;
-            let look = poll_fn(|cx| {
-                outbox.register(cx);
-                let look = outbox.look();
-                if look.asked.is_some() || look.shut || look.lagging { Poll::Ready(look) } else { Poll::Pending }
-            })
-            .await;
-            if let Some(close) = look.asked {
-                return close;
-            }
-            if look.shut {
-                return Close { code: 0, reason: String::new(), cause: Disconnect::IoError };
-            }
-            self.subscriptions.catch_up(&self.link.outbox).await;
-        }
+        selection
     }
 }
 
-/// The response body: pulls what waits. Its end is the reader's end.
+/// The task behind one stream.
+async fn serve(mut connection: Connection, selection: Selection) {
+    let Selection { wanted, refused, counted } = selection;
+    connection.subscribe(None, wanted, refused).await;
+    let handle = connection.handle.clone();
+    // Cursors are recognized by their place: if one is missing, the reader has to try again.
+    if handle.outbox.cursors().len() != counted {
+        handle.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
+    } else if counted > 0 {
+        // Cursors follow whatever is sent: a reader that is lost before the first push can resume from here.
+        let mut nothing = BytesMut::new();
+        frame::sse_comment(&mut nothing);
+        handle.outbox.send(nothing.freeze());
+    }
+    let close = until_closed(&mut connection).await;
+    // What waits is still sent.
+    handle.outbox.shut(None, true);
+    ending::end(connection, close.cause);
+}
+
+async fn until_closed(connection: &mut Connection) -> Close {
+    loop {
+        let outbox = &connection.handle.outbox;
+        let look = poll_fn(|cx| {
+            outbox.register(cx);
+            let look = outbox.look();
+            if look.asked.is_some() || look.shut || look.lagging { Poll::Ready(look) } else { Poll::Pending }
+        })
+        .await;
+        if let Some(close) = look.asked {
+            return close;
+        }
+        if look.shut {
+            return Close { code: 0, reason: String::new(), cause: Disconnect::IoError };
+        }
+        connection.subscriptions.catch_up(outbox).await;
+    }
+}
+
+/// The response body: takes what waits in the outbox. When it is dropped, the reader is gone.
 struct EventBody {
-    link: Arc<Link>,
-    /// Cursors that are told together.
+    handle: Arc<ConnectionHandle>,
+    /// Cursors that are sent together.
     counted: usize,
-    /// Closes when the body is gone.
+    /// Closes when the body is dropped.
     _ended: oneshot::Sender<()>,
 }
 
@@ -286,10 +274,10 @@ impl hyper::body::Body for EventBody {
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(events) = std::task::ready!(self.link.outbox.poll_body(cx)) else { return Poll::Ready(None) };
+        let Some(events) = ready!(self.handle.outbox.poll_body(cx)) else { return Poll::Ready(None) };
         let mut piece = BytesMut::from(events);
-        let cursors = self.link.outbox.cursors();
-        // While subscriptions begin there are fewer: what a reader sent back of them could not be told apart.
+        let cursors = self.handle.outbox.cursors();
+        // While subscriptions start there are fewer: the reader could not say later which ones they were.
         if !cursors.is_empty() && cursors.len() == self.counted {
             let mut id = String::from("id: ");
             for (at, cursor) in cursors.iter().enumerate() {
@@ -305,6 +293,6 @@ impl hyper::body::Body for EventBody {
 
 impl Drop for EventBody {
     fn drop(&mut self) {
-        self.link.outbox.ask_close(Close { code: 0, reason: String::new(), cause: Disconnect::Client });
+        self.handle.outbox.ask_close(Close { code: 0, reason: String::new(), cause: Disconnect::Client });
     }
 }

@@ -4,14 +4,16 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
-    HeaderMap, Method, StatusCode, Version,
+    HeaderMap, Method, Version,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use thiserror::Error;
 use tickgate_wire::model::{SessionId, StreamId};
 
-use super::query::{self, Query};
+use super::{
+    malformed::Malformed,
+    query::{self, Query},
+};
 use crate::config::Secret;
 
 /// The sub-protocol that is spoken here.
@@ -68,58 +70,6 @@ pub enum Refusal {
     Malformed(Malformed),
     /// A browser came from a foreign page: upgraded, and closed with 1008 at once.
     ForeignOrigin(Upgrade),
-}
-
-/// What is wrong with the request itself. The text says what would be right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Malformed {
-    #[error("a WebSocket begins with a GET")]
-    Method,
-    #[error("a WebSocket needs HTTP/1.1")]
-    HttpVersion,
-    #[error("this is a WebSocket endpoint: send `Upgrade: websocket` and `Connection: Upgrade`")]
-    NotAnUpgrade,
-    #[error("only version 13 of the WebSocket protocol is spoken here")]
-    Version,
-    #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
-    Key,
-    #[error("a WebSocket request has no body")]
-    Body,
-    #[error("offer the sub-protocol `tickgate.v1`, once, with at most one `bearer.<token>` beside it, or none at all")]
-    Protocols,
-    #[error("a header is repeated or not plain text: {0}")]
-    Header(&'static str),
-    #[error("a query parameter is repeated, wrongly encoded, or not what it should be: {0}")]
-    Parameter(&'static str),
-}
-
-impl Malformed {
-    /// The HTTP status of the answer.
-    #[must_use]
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HttpVersion | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// Headers that the answer must have: what would be accepted.
-    #[must_use]
-    pub fn headers(self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        match self {
-            Self::Method => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-            }
-            Self::HttpVersion | Self::Version => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            }
-            _ => {}
-        }
-        headers
-    }
 }
 
 impl From<Malformed> for Refusal {

@@ -1,42 +1,57 @@
-//! Answers with history: one page of a topic's stream, bounded in messages and bytes. Never a subscription: what comes
-//! later is not part of it.
+//! One page of a topic's stream, bounded in messages and bytes. Never a subscription: later messages are not part of it.
 
 use std::sync::Arc;
 
 use tickgate_wire::{
-    code::ErrorCode,
     model::{Content, Message, StreamId},
     push::Meta,
-    reply::{self, Details, Failure},
 };
 
-use super::run::Connection;
-use crate::{backplane::ReadLimits, session::Resolved};
+use crate::{
+    backplane::{Backplane, ReadLimits, Unavailable},
+    session::Resolved,
+};
 
-impl Connection {
-    pub(super) async fn history(&self, id: Option<&str>, resolved: &Resolved, since: Option<StreamId>, last: usize) {
-        let backplane = &self.gateway.backplane;
-        let limits = ReadLimits::new(last, self.gateway.config.limits.replay_bytes_max);
-        let read = match since {
-            Some(cursor) => backplane.read(&resolved.topic, cursor, limits).await.map(|page| {
-                let complete = page.contiguous && !page.more;
-                (page.messages, complete)
-            }),
-            None => backplane.newest(&resolved.topic, limits).await.map(|newest| (newest.messages, newest.whole)),
-        };
-        let Ok((messages, complete)) = read else {
-            let message = "the history can't be read now";
-            return self.fail(&Failure { code: ErrorCode::TryAgainLater, message, details: Details::None, id });
-        };
-        let own = |m: &&Arc<Message>| !resolved.in_user_stream || m.channel.as_ref() == Some(&resolved.channel);
-        let pushes = messages.iter().filter(own).filter_map(|message| match &message.content {
+/// Messages of one channel, oldest first.
+pub(super) struct Page {
+    messages: Vec<Arc<Message>>,
+    /// Nothing is missing: neither cut off by a limit nor lost.
+    pub(super) is_complete: bool,
+}
+
+/// Reads what came after `since`, or the newest messages.
+pub(super) async fn read(
+    backplane: &Backplane,
+    resolved: &Resolved,
+    since: Option<StreamId>,
+    limits: ReadLimits,
+) -> Result<Page, Unavailable> {
+    let (mut messages, complete) = match since {
+        Some(cursor) => {
+            let page = backplane.read(&resolved.topic, cursor, limits).await?;
+            (page.messages, page.contiguous && !page.more)
+        }
+        None => {
+            let newest = backplane.newest(&resolved.topic, limits).await?;
+            (newest.messages, newest.whole)
+        }
+    };
+    let lost = messages.iter().any(|message| matches!(message.content, Content::Lost { .. }));
+    if resolved.in_user_stream {
+        messages.retain(|message| message.channel.as_ref() == Some(&resolved.channel));
+    }
+    Ok(Page { messages, is_complete: complete && !lost })
+}
+
+impl Page {
+    /// The messages as replayed pushes of `channel`.
+    pub(super) fn pushes<'a>(&'a self, channel: &'a str) -> impl Iterator<Item = (Meta<'a>, &'a [u8])> {
+        self.messages.iter().filter_map(move |message| match &message.content {
             Content::Data(payload) => {
-                let live = Meta::live(&resolved.channel, message.id);
+                let live = Meta::live(channel, message.id);
                 Some((Meta { replayed: true, ..live }, payload.as_ref()))
             }
             Content::Lost { .. } => None,
-        });
-        let lost = messages.iter().any(|m| matches!(m.content, Content::Lost { .. }));
-        self.reply(|out| reply::history(out, id, &resolved.channel, pushes, complete && !lost));
+        })
     }
 }

@@ -1,27 +1,38 @@
-//! One client's connection: accept, upgrade, read, act, end.
+//! One client's connection, from accept to clean-up. Never writes to a socket: that is the outbox's part.
 //!
-//! `accept` takes TCP connections and speaks HTTP; `admission` decides who comes in; `upgrade` turns a request into a
-//! WebSocket, `event_stream` into Server-Sent Events; `wire` reads and writes it; `run` is the life of a connection;
-//! `perform` does what the session decided, `history` answers with a page of a stream; `subscriptions` brings channels to
-//! the client; `ingest` speaks the envelope dialect. `pulse` decides heartbeats and time-outs (pure), `link` is what the
-//! rest of the replica holds of a connection. Writing is the outbox's part: nothing here writes to a socket.
+//! - On the way in: `accept` takes TCP connections and serves HTTP on them; `routes` maps paths to profiles; `upgrade` and
+//!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
+//!   `admission` decides who is admitted, `opening` makes the connection.
+//! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
+//!   `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
+//! - `ending` cleans up, whatever the reason.
+//! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel` hold
+//!   all of them, `drain` ends them.
 
 pub mod accept;
 pub mod address;
 mod admission;
 pub mod drain;
 mod ended_users;
+mod ending;
 mod event_stream;
-pub mod gateway;
+pub mod handle;
 pub mod handshake;
 mod history;
+mod inbound;
 mod ingest;
-pub mod link;
+pub mod keep_alive;
+pub mod malformed;
+mod opening;
 mod perform;
 mod problem;
-pub mod pulse;
 mod query;
-mod run;
+pub mod replica;
+pub mod routes;
+mod state;
 mod subscriptions;
+pub mod table;
+mod task;
 pub mod upgrade;
+pub mod wheel;
 pub mod wire;

@@ -1,137 +1,61 @@
-//! Does what the session decided. One message after the other, in the order of the client's messages; publications of
-//! one read are handed over together and answered in order.
+//! Carries out what the session decided, one message after the other, in the order in which they came. Never decodes a
+//! message and never decides what is allowed.
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{Json, Request, Token},
-    envelope,
-    model::{Class, Start, StreamId, UserId},
+    envelope::{self, Envelope, EnvelopeFailure, InvalidEnvelope, Sender},
+    model::{StreamId, UserId},
     reply::{self, Details, Failure},
     run::{self, RunCommand},
 };
+use uuid::Uuid;
 
-use super::{gateway::Gateway, link::Clock, run::Connection};
+use super::{admission, history, inbound::Inbound, ingest, state::Connection};
 use crate::{
     auth::TokenError,
-    config::OverLimit,
-    hub::SlotId,
+    backplane::ReadLimits,
+    clock,
+    config::Dialect,
+    hub::Outbox,
     metrics::{self, Disconnect, Door},
     publisher::{PublishFailure, PublishRequest},
-    registry::{Admission, Verdict},
-    session::{Action, Bucket, Fault, Refused, Resolved, Session, Wanted},
+    session::{Action, Fault, Resolved},
 };
 
-/// One thing to do, in the order in which it came in.
-#[derive(Debug)]
-pub(super) enum Inbound {
-    /// Decided when its turn comes: the messages before it may change what the client is allowed.
-    Command(Request),
-    Fault(Fault),
-    /// A pong confirmed these positions.
-    Confirmed(Vec<(SlotId, StreamId)>),
-    /// What a producer sent, with its text as it was written.
-    Envelope(Result<(envelope::Envelope, Bytes), envelope::InvalidEnvelope>),
-    EnvelopeFault(Fault),
-}
-
-impl Inbound {
-    pub(super) fn decode_json(
-        session: &mut Session,
-        text: &str,
-        now_ms: u64,
-        bucket: &Option<Arc<Mutex<Bucket>>>,
-        gateway: &Gateway,
-    ) -> Self {
-        if let Err(fault) = spend(session, now_ms, bucket, gateway) {
-            return Self::Fault(fault);
-        }
-        match session.read(text, now_ms, &gateway.rules) {
-            Ok(request) => Self::Command(request),
-            Err(fault) => {
-                if fault.code == ErrorCode::RateLimited {
-                    gateway.metrics.rate_limited_total.of(metrics::RateScope::Connection).inc();
-                }
-                Self::Fault(fault)
-            }
-        }
-    }
-
-    pub(super) fn decode_envelope(
-        session: &mut Session,
-        text: &str,
-        now_ms: u64,
-        bucket: &Option<Arc<Mutex<Bucket>>>,
-        gateway: &Gateway,
-    ) -> Self {
-        if let Err(fault) = spend(session, now_ms, bucket, gateway) {
-            return Self::EnvelopeFault(fault);
-        }
-        let decoded = envelope::decode(text, gateway.config.limits.json_depth_max);
-        if let Err(invalid) = &decoded
-            && let Some(close) = session.offend(now_ms, &gateway.rules)
-        {
-            return Self::EnvelopeFault(Fault {
-                id: None,
-                code: ErrorCode::InvalidMessage,
-                message: invalid.message.clone(),
-                field: None,
-                retry_after_ms: None,
-                close: Some(close),
-            });
-        }
-        Self::Envelope(decoded.map(|envelope| (envelope, Bytes::copy_from_slice(text.as_bytes()))))
-    }
-
-    /// The close that follows, where this was one offence too many.
-    pub(super) fn closes(&self) -> Option<(CloseCode, Disconnect)> {
-        let (Self::Fault(fault) | Self::EnvelopeFault(fault)) = self else { return None };
-        let code = fault.close?;
-        let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
-        Some((code, cause))
-    }
-}
-
-fn spend(
-    session: &mut Session,
-    now_ms: u64,
-    bucket: &Option<Arc<Mutex<Bucket>>>,
-    gateway: &Gateway,
-) -> Result<(), Fault> {
-    let mut user = bucket.as_ref().map(|bucket| bucket.lock());
-    session.spend(now_ms, user.as_deref_mut(), &gateway.config.limits).inspect_err(|_| {
-        gateway.metrics.rate_limited_total.of(metrics::RateScope::Connection).inc();
-    })
-}
+/// The shortest heartbeat interval that a client can choose: shorter ones would be load without benefit.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
+/// How the gateway names itself in envelopes: their `source`.
+const SOURCE: &str = "server";
 
 impl Connection {
-    /// Does everything that one read brought, until the connection is to end: whoever is refused by one message is not
-    /// obeyed in the next. A client that does not read its answers gets no further ones.
+    /// Does everything that one read brought, until the connection has to end: after a message that closes the
+    /// connection, the next one is not carried out. A client that does not read its replies gets no more of them.
     pub(super) async fn act(&mut self, inbound: Vec<Inbound>) {
         for next in inbound {
-            if !poll_fn(|cx| self.poll_answered(cx)).await {
+            let outbox = &self.handle.outbox;
+            if !poll_fn(|cx| poll_room_for_replies(outbox, cx)).await {
                 return;
             }
             match next {
-                Inbound::Command(Request { id, command }) => match self.session.decide(command, &self.gateway.rules) {
+                Inbound::Command(Request { id, command }) => match self.session.decide(command, &self.replica.rules) {
                     Ok(action) => self.perform(id.as_deref(), action).await,
-                    Err(fault) => self.tell(&Fault { id, ..fault }),
+                    Err(fault) => self.report(&Fault { id, ..fault }),
                 },
-                Inbound::Fault(fault) => self.tell(&fault),
+                Inbound::Fault(fault) => self.report(&fault),
                 Inbound::Confirmed(positions) => {
                     if self.subscriptions.confirm(&positions) {
                         self.record();
                     }
                 }
                 Inbound::Envelope(envelope) => self.ingest(envelope).await,
-                Inbound::EnvelopeFault(fault) => self.tell_producer(&fault),
             }
         }
     }
@@ -141,14 +65,9 @@ impl Connection {
             Action::Subscribe { wanted, refused } => {
                 self.subscribe(id, wanted, refused).await;
             }
-            Action::Unsubscribe { channels } => {
-                self.subscriptions.unsubscribe(&self.link, &channels);
-                self.reply(|out| reply::unsubscribed(out, id, &channels));
-                self.subscriptions.catch_up(&self.link.outbox).await;
-                self.subscribed();
-            }
+            Action::Unsubscribe { channels } => self.unsubscribe(id, &channels).await,
             Action::Pong { timestamp } => {
-                self.reply(|out| reply::pong(out, id, timestamp.as_deref(), Clock::unix_ms()));
+                self.reply(|out| reply::pong(out, id, timestamp.as_deref(), clock::unix_ms()));
             }
             Action::Authenticate { token } => self.authenticate(id, &token).await,
             Action::History { resolved, since, last } => self.history(id, &resolved, since, last).await,
@@ -161,148 +80,84 @@ impl Connection {
         }
     }
 
-    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
-        let max = self.gateway.config.limits.subscriptions_max;
-        let wanted = self.subscriptions.within(max, wanted, &mut refused);
-        for refusal in &refused {
-            self.gateway.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
-        }
-        let all = self.subscriptions.subscribe(&self.gateway.hub, &self.link, id, wanted, refused).await;
-        self.subscribed();
-        all
-    }
-
-    /// Begins what the client did not ask for by a message. It would not ask again, so where that fails it has to come
-    /// again, to what was recorded before.
-    pub(super) async fn subscribe_or_close(&mut self, wanted: Vec<Wanted>) {
-        self.subscriptions.are_complete = false;
-        if self.subscribe(None, wanted, Vec::new()).await {
-            self.subscriptions.are_complete = true;
-            self.record();
-        } else {
-            self.postpone();
-        }
-    }
-
-    /// Has the client come again; what is recorded of its session stays as it is.
-    pub(super) fn postpone(&mut self) {
-        self.subscriptions.are_complete = false;
-        self.link.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
-    }
-
-    /// The set of subscriptions changed.
-    fn subscribed(&mut self) {
+    async fn unsubscribe(&mut self, id: Option<&str>, channels: &[String]) {
+        self.subscriptions.unsubscribe(&self.handle, channels);
+        self.reply(|out| reply::unsubscribed(out, id, channels));
+        self.subscriptions.catch_up(&self.handle.outbox).await;
         self.record();
     }
 
-    fn tell(&self, fault: &Fault) {
-        let details = match (fault.retry_after_ms, &fault.field) {
-            (Some(ms), _) => Details::RetryAfterMs(ms),
-            (None, Some(field)) => Details::Field(field),
-            (None, None) => Details::None,
-        };
-        let failure = Failure { code: fault.code, message: &fault.message, details, id: fault.id.as_deref() };
-        self.fail(&failure);
-    }
-
-    pub(super) fn fail(&self, failure: &Failure<'_>) {
-        self.gateway.metrics.errors_total.of(metrics::Code::of(failure.code.number())).inc();
-        self.reply(|out| reply::error(out, failure, Clock::unix_ms()));
-    }
-
-    /// The first token of a deferred authentication, or a refresh in place.
+    /// The first token of a deferred authentication, or the refresh of a token.
     async fn authenticate(&mut self, id: Option<&str>, token: &Token) {
-        let identity = match self.gateway.verifier.verify(token, SystemTime::now()).await {
+        let identity = match self.replica.verifier.verify(token, SystemTime::now()).await {
             Ok(identity) => identity,
             Err(error) => return self.refuse_token(id, &error),
         };
-        let first = self.session.identity().is_none();
-        if first && self.session.profile.token != crate::config::TokenRule::Required {
-            let message = "this connection is anonymous; open a new one with the token";
-            return self.fail(&Failure { code: ErrorCode::Forbidden, message, details: Details::None, id });
-        }
         let (user, expires_at, issued_at) = (identity.user.clone(), identity.expires_at, identity.issued_at);
-        if let Err(fault) = self.session.identify(identity) {
-            return self.tell(&Fault { id: id.map(Box::from), ..fault });
-        }
+        let first = match self.session.authenticate(identity) {
+            Ok(first) => first,
+            Err(fault) => return self.report(&Fault { id: id.map(Box::from), ..fault }),
+        };
         if first && !self.admit(&user, issued_at).await {
             return;
         }
         let phase = self.session.id.low_byte();
-        self.link.with_pulse(|pulse| pulse.set_expiry(expires_at, phase));
+        self.handle.with_keep_alive(|keep_alive| keep_alive.set_expiry(expires_at, phase));
         self.reply(|out| reply::authenticated(out, id, user.as_str(), expires_at));
         if first {
-            let opening = self.session.view(&self.gateway.rules).on_connect();
-            self.begin(opening).await;
+            self.subscribe_on_connect().await;
         } else {
             self.drop_forbidden(id).await;
         }
     }
 
     fn refuse_token(&self, id: Option<&str>, error: &TokenError) {
-        self.gateway.metrics.auth_failures_total.of(error.reason()).inc();
-        let message = error.to_string();
-        self.fail(&Failure { code: ErrorCode::AuthRequired, message: &message, details: Details::None, id });
+        self.replica.metrics.auth_failures_total.of(error.reason()).inc();
+        self.refuse(id, ErrorCode::AuthRequired, &error.to_string());
         if self.session.identity().is_none() {
-            self.link.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
+            self.handle.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
         }
     }
 
-    /// Begins channels that the endpoint subscribes by itself.
-    pub(super) async fn begin(&mut self, opening: Vec<Resolved>) {
-        if opening.is_empty() {
-            return;
-        }
-        let wanted = opening.into_iter().map(|resolved| {
-            let start = if resolved.rule.class == Class::State {
-                Start::Snapshot { least: StreamId::ZERO }
-            } else {
-                Start::Live
-            };
-            Wanted { resolved, start, max_rate: None }
-        });
-        self.subscribe_or_close(wanted.collect()).await;
-    }
-
-    /// Counts a connection that authenticated by message. False when it has to end.
+    /// Counts a connection that authenticated by message among its user's. False when it has to end.
     async fn admit(&mut self, user: &UserId, issued_at: Option<u64>) -> bool {
         let since = Instant::now();
-        let limits = &self.gateway.config.limits;
-        let admission = Admission {
-            user: user.clone(),
-            session: self.session.id,
-            connections_max: limits.connections_per_user_max,
-            evict_oldest: limits.over_limit == OverLimit::EvictOldest,
-            issued_at,
-        };
-        let (code, cause) = match self.gateway.registry.admit(&admission).await {
-            Ok(Verdict::Admitted { .. }) | Err(_) => {
-                self.link.set_user(user.clone());
-                self.gateway.links.end_with_user(&self.link, since);
-                self.bucket = Some(self.gateway.users.share(user));
-                self.note_opened();
-                return true;
-            }
-            Ok(Verdict::Refused { .. }) => (CloseCode::TooManyConnections, Disconnect::UserLimit),
-            Ok(Verdict::Revoked) => (CloseCode::UserInactive, Disconnect::Revoked),
-        };
-        self.link.close(code, cause, code.meaning());
-        false
+        if let Err(refusal) = admission::admit_user(&self.replica, user, issued_at, self.session.id).await {
+            let code = refusal.code();
+            self.handle.close(code, refusal.cause(), code.meaning());
+            return false;
+        }
+        self.handle.set_user(user.clone());
+        self.replica.connections.end_with_user(&self.handle, since);
+        self.user_bucket = Some(self.replica.users.share(user));
+        self.announce();
+        true
     }
 
     /// A refreshed token may allow less than the one before.
     async fn drop_forbidden(&mut self, id: Option<&str>) {
-        let view = self.session.view(&self.gateway.rules);
+        let view = self.session.view(&self.replica.rules);
         let forbidden = self.subscriptions.channels_where(|channel| view.resolve(channel).is_err());
         if !forbidden.is_empty() {
-            Box::pin(self.perform(id, Action::Unsubscribe { channels: forbidden })).await;
+            self.unsubscribe(id, &forbidden).await;
+        }
+    }
+
+    async fn history(&self, id: Option<&str>, resolved: &Resolved, since: Option<StreamId>, last: usize) {
+        let limits = ReadLimits::new(last, self.replica.config.limits.replay_bytes_max);
+        match history::read(&self.replica.backplane, resolved, since, limits).await {
+            Ok(page) => {
+                let pushes = page.pushes(&resolved.channel);
+                self.reply(|out| reply::history(out, id, &resolved.channel, pushes, page.is_complete));
+            }
+            Err(_) => self.refuse(id, ErrorCode::TryAgainLater, "the history can't be read now"),
         }
     }
 
     async fn publish(&self, id: Option<&str>, channel: &str, user: Option<&str>, data: &Json, msg_id: Option<&str>) {
         let payload = Bytes::copy_from_slice(data.get().as_bytes());
         let request = PublishRequest { channel, user, payload, msg_id, door: Door::Socket };
-        match self.gateway.publisher.publish(request).await {
+        match self.replica.publisher.publish(request).await {
             Ok(published) => {
                 let stored = reply::Stored { channel, id: published.id, duplicate: published.duplicate };
                 self.reply(|out| reply::published(out, id, &stored));
@@ -325,13 +180,13 @@ impl Connection {
             run_id: self.session.param.as_deref().unwrap_or_default(),
             command,
             args: args.map(Json::get),
-            user: self.link.user().map(UserId::as_str),
+            user: self.handle.user().map(UserId::as_str),
         };
         let mut payload = BytesMut::with_capacity(256);
-        run::run_command(&mut payload, &command, Clock::unix_ms());
+        run::run_command(&mut payload, &command, clock::unix_ms());
         let payload = payload.freeze();
         let request = PublishRequest { channel: topic, user: None, payload, msg_id: None, door: Door::Command };
-        match self.gateway.publisher.publish(request).await {
+        match self.replica.publisher.publish(request).await {
             Ok(published) => {
                 let stored = reply::Stored { channel: topic, id: published.id, duplicate: published.duplicate };
                 self.reply(|out| reply::command_accepted(out, id, &stored));
@@ -341,22 +196,19 @@ impl Connection {
     }
 
     async fn presence(&self, id: Option<&str>, resolved: &Resolved) {
-        match self.gateway.registry.presence(&resolved.topic).await {
+        match self.replica.registry.presence(&resolved.topic).await {
             Ok(presence) => self.reply(|out| {
                 reply::presence(out, id, &resolved.channel, presence.connections, presence.users);
             }),
-            Err(_) => {
-                let message = "presence can't be read now";
-                self.fail(&Failure { code: ErrorCode::TryAgainLater, message, details: Details::None, id });
-            }
+            Err(_) => self.refuse(id, ErrorCode::TryAgainLater, "presence can't be read now"),
         }
     }
 
     fn configure(&mut self, id: Option<&str>, max_rate: Option<u32>, heartbeat_s: Option<u32>) {
-        let default = self.gateway.config.session.heartbeat_interval;
+        let default = self.replica.config.session.heartbeat_interval;
         let granted = heartbeat_s.map_or(default, |s| Duration::from_secs(s.into()).max(HEARTBEAT_MIN).min(default));
         if heartbeat_s.is_some() {
-            self.link.with_pulse(|pulse| pulse.set_heartbeat(granted));
+            self.handle.with_keep_alive(|keep_alive| keep_alive.set_heartbeat(granted));
         }
         if max_rate.is_some() {
             self.session.set_max_rate(max_rate.filter(|rate| *rate > 0));
@@ -364,20 +216,80 @@ impl Connection {
         }
         self.reply(|out| reply::configured(out, id, max_rate, granted.as_secs()));
     }
+
+    /// Stores a producer's message, then acknowledges it if the producer asks for that.
+    async fn ingest(&mut self, decoded: Result<(Envelope, Bytes), InvalidEnvelope>) {
+        let (envelope, text) = match decoded {
+            Ok(envelope) => envelope,
+            Err(invalid) => return self.fail_producer(&EnvelopeFailure::from(&invalid)),
+        };
+        match ingest::store(&self.replica.publisher, self.session.identity(), &envelope, &text).await {
+            Ok(()) if envelope.wants_ack() => {
+                self.envelope(|out, sender| envelope::ack(out, sender, &envelope.msg_id, clock::unix_ms()));
+            }
+            Ok(()) => {}
+            Err(failure) => self.fail_producer(&EnvelopeFailure {
+                code: code_of(&failure),
+                message: &failure.to_string(),
+                msg_id: Some(&envelope.msg_id),
+                retry_after_ms: retry_after_ms(&failure),
+            }),
+        }
+    }
+
+    /// Reports a fault to the client, in its dialect.
+    fn report(&self, fault: &Fault) {
+        let Fault { code, message, retry_after_ms, .. } = fault;
+        if self.session.profile.dialect == Dialect::Envelope {
+            let (code, retry_after_ms) = (*code, *retry_after_ms);
+            return self.fail_producer(&EnvelopeFailure { code, message, msg_id: None, retry_after_ms });
+        }
+        let details = match (retry_after_ms, &fault.field) {
+            (Some(ms), _) => Details::RetryAfterMs(*ms),
+            (None, Some(field)) => Details::Field(field),
+            (None, None) => Details::None,
+        };
+        self.fail(&Failure { code: *code, message, details, id: fault.id.as_deref() });
+    }
+
+    fn refuse(&self, id: Option<&str>, code: ErrorCode, message: &str) {
+        self.fail(&Failure { code, message, details: Details::None, id });
+    }
+
+    fn fail(&self, failure: &Failure<'_>) {
+        self.replica.metrics.errors_total.of(metrics::Code::of(failure.code.number())).inc();
+        self.reply(|out| reply::error(out, failure, clock::unix_ms()));
+    }
+
+    fn fail_producer(&self, failure: &EnvelopeFailure<'_>) {
+        self.replica.metrics.errors_total.of(metrics::Code::of(failure.code.number())).inc();
+        self.envelope(|out, sender| envelope::error(out, sender, failure, clock::unix_ms()));
+    }
+
+    fn envelope(&self, write: impl FnOnce(&mut BytesMut, Sender<'_>)) {
+        let sender = Sender { source: SOURCE, msg_id: Uuid::new_v4() };
+        self.reply(|out| write(out, sender));
+    }
 }
 
-/// Heartbeats more often than this would be a load without a use.
-const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
+/// Ready when fewer replies wait than the limit allows. False when the connection has to end.
+fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
+    outbox.register(cx);
+    let flushed = outbox.poll_flush(cx);
+    let look = outbox.look();
+    let ends = look.asked.is_some() || look.shut;
+    if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
+}
 
-/// The error code that a failed publication is told with.
-pub(super) fn code_of(failure: &PublishFailure) -> ErrorCode {
+/// The error code of a failed publication.
+fn code_of(failure: &PublishFailure) -> ErrorCode {
     match failure {
         PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => ErrorCode::InvalidMessage,
         PublishFailure::Refused(_) | PublishFailure::Unknown(_) => ErrorCode::TryAgainLater,
     }
 }
 
-/// When a failed publication is worth another try.
-pub(super) fn retry_after_ms(failure: &PublishFailure) -> Option<u64> {
+/// When to retry a failed publication, if that can help.
+fn retry_after_ms(failure: &PublishFailure) -> Option<u64> {
     matches!(failure, PublishFailure::Refused(_) | PublishFailure::Unknown(_)).then_some(1_000)
 }

@@ -3,7 +3,7 @@
 
 use tickgate_wire::model::{SessionId, StreamId};
 
-use super::handshake::Malformed;
+use super::malformed::Malformed;
 
 /// What the query of a handshake says. Has no `Debug` on purpose: it holds credentials.
 #[derive(Default)]

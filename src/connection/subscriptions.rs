@@ -1,4 +1,5 @@
-//! The subscriptions of one connection: how each begins, changes, is caught up, and ends.
+//! The subscriptions of one connection: how each starts, changes, is caught up, and ends. Never decides what a client may
+//! subscribe.
 //!
 //! The private channels that share the user's stream are one subscription with one position, so that the client's one
 //! cursor is always true.
@@ -9,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod pending;
 mod wants;
 
+use pending::{PendingSubscription, unavailable};
 use tickgate_wire::{
     code::ErrorCode,
     model::{Class, Start, StreamId},
@@ -18,18 +21,17 @@ use tickgate_wire::{
 };
 use wants::{Wants, earlier};
 
-use super::link::Link;
+use super::handle::ConnectionHandle;
 use crate::{
-    backplane::Unavailable,
-    hub::{Backlog, CaughtUp, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
+    hub::{CaughtUp, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
 
-/// How long a request waits for its topics to be in step with their streams, all together.
+/// How long a request waits until its topics are in step with their streams, all of them together.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Pause after a failed read, in which nothing is read from the client either.
+/// Pause after a failed read. Nothing is read from the client either in that time.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// All subscriptions of a connection.
@@ -38,18 +40,18 @@ pub(super) struct Subscriptions {
     all: Vec<Subscription>,
     kind: FormKind,
     limits: ReplayLimits,
-    /// All that the session had is subscribed: only then may its record be replaced.
+    /// Everything that the session had is subscribed: only then may its record be replaced.
     pub(super) are_complete: bool,
 }
 
-/// Small: every connection has some.
+/// Kept small: every connection has some.
 #[derive(Debug)]
 struct Subscription {
     wants: Wants,
     interest: Interest,
     member: Member,
     max_rate: Option<u32>,
-    /// The position that the client surely has, where the topic is retained.
+    /// The position that the client confirmed, where the topic is retained.
     confirmed: StreamId,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
@@ -65,29 +67,13 @@ impl Subscription {
     }
 }
 
-/// A subscription on its way: what it wants, and what it gets first.
-struct Plan {
-    channels: Vec<Arc<str>>,
-    in_user_stream: bool,
-    interest: Interest,
-    start: Start,
-    max_rate: Option<u32>,
-    /// Channels are added to this subscription rather than begun.
-    extends: Option<usize>,
-    /// Where the extended subscription was paused.
-    paused: Option<StreamId>,
-    /// The position before all that the client is owed.
-    begins: StreamId,
-    backlog: Backlog,
-}
-
 impl Subscriptions {
     #[must_use]
     pub(super) fn new(kind: FormKind, limits: ReplayLimits) -> Self {
         Self { all: Vec::new(), kind, limits, are_complete: true }
     }
 
-    /// Refuses what would be more than `max` channels. One that is subscribed already, or named twice, is no more.
+    /// Refuses what would exceed `max` channels. One that is already subscribed, or is named twice, counts once.
     pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
         let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect();
         let fits = |wanted: &Wanted| {
@@ -105,46 +91,50 @@ impl Subscriptions {
         wanted.into_iter().filter(fits).collect()
     }
 
-    /// Begins subscriptions: answers, then replays and snapshots, then live. False when one could not begin because
-    /// its stream can't be read now.
+    /// Starts subscriptions: first the reply, then replays and snapshots, then live messages. False when one could not
+    /// start because its stream can't be read now.
     pub(super) async fn subscribe(
         &mut self,
         hub: &Arc<Hub>,
-        link: &Link,
+        handle: &ConnectionHandle,
         id: Option<&str>,
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
     ) -> bool {
-        // A channel that is subscribed again from a position on begins anew: all that lies after the position is owed.
-        let anew = |w: &&Wanted| matches!(w.start, Start::Since(_) | Start::Last(_));
-        let anew: Vec<_> = wanted.iter().filter(anew).map(|w| w.resolved.channel.to_string()).collect();
-        self.unsubscribe(link, &anew);
+        // A channel that is subscribed again from a position starts again: everything after the position is owed.
+        let again = |w: &&Wanted| matches!(w.start, Start::Since(_) | Start::Last(_));
+        let again: Vec<_> = wanted.iter().filter(again).map(|w| w.resolved.channel.to_string()).collect();
+        self.unsubscribe(handle, &again);
         let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
         let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
-        let plans = self.plan(hub, new.collect(), &mut refused);
+        let pending = self.prepare(hub, new.collect(), &mut refused);
         let until = Instant::now() + READY_TIMEOUT;
-        let (mut ready, mut bytes) = (Vec::with_capacity(plans.len()), 0);
-        for mut plan in plans {
-            match self.prepare(&mut plan, link, until).await {
+        let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
+        for mut next in pending {
+            let extends = next.extends.map(|at| &self.all[at].member);
+            match next.load(extends, until, self.limits).await {
                 Ok(()) => {
-                    // The private channels have one plan, whose messages are counted by channel.
-                    bytes = if plan.in_user_stream { bytes } else { plan.backlog.share(bytes, self.limits) };
-                    ready.push(plan);
+                    // The private channels are one pending subscription, whose messages are counted by channel.
+                    bytes = if next.in_user_stream { bytes } else { next.backlog.share(bytes, self.limits) };
+                    ready.push(next);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a subscription can't begin now");
-                    self.resume_paused(&plan);
-                    refused.extend(plan.channels.iter().map(|channel| unavailable(channel)));
+                    tracing::debug!(%error, "can't start a subscription now");
+                    if let Some(extends) = extends {
+                        // It was paused for the channels that can't be added now; its next catch-up continues it.
+                        extends.outbox.wake();
+                    }
+                    refused.extend(next.channels.iter().map(|channel| unavailable(channel)));
                 }
             }
         }
-        self.answer(link, id, &ready, &known, &refused);
-        for plan in ready {
-            self.begin(plan, link).await;
+        self.answer(handle, id, &ready, &known, &refused);
+        for next in ready {
+            self.start(next, handle).await;
         }
-        self.catch_up(&link.outbox).await;
+        self.catch_up(&handle.outbox).await;
         let private = self.all.iter().find(|s| s.in_user_stream());
-        link.set_private(private.map(|s| s.interest.topic()));
+        handle.set_private(private.map(|s| s.interest.topic()));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
     }
 
@@ -152,71 +142,41 @@ impl Subscriptions {
         self.all.iter().any(|s| s.wants.has(channel))
     }
 
-    /// One plan per topic; the private channels of a user's stream are planned together.
-    fn plan(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Plan> {
-        let mut plans: Vec<Plan> = Vec::with_capacity(wanted.len());
+    /// One pending subscription per topic; the private channels of a user's stream share one.
+    fn prepare(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
+        let mut all: Vec<PendingSubscription> = Vec::with_capacity(wanted.len());
         for Wanted { resolved, start, max_rate } in wanted {
             let Resolved { channel, topic, rule, in_user_stream } = resolved;
-            if in_user_stream && let Some(plan) = plans.iter_mut().find(|plan| plan.in_user_stream) {
-                if !plan.channels.contains(&channel) {
-                    plan.channels.push(channel);
-                    plan.start = earlier(plan.start, start);
+            if in_user_stream && let Some(pending) = all.iter_mut().find(|pending| pending.in_user_stream) {
+                if !pending.channels.contains(&channel) {
+                    pending.channels.push(channel);
+                    pending.start = earlier(pending.start, start);
                 }
                 continue;
             }
-            if plans.iter().any(|plan| plan.channels.contains(&channel)) {
+            if all.iter().any(|pending| pending.channels.contains(&channel)) {
                 continue;
             }
             let Some(interest) = hub.interest(&topic, &rule) else {
                 refused.push(unavailable(&channel));
                 continue;
             };
-            plans.push(Plan {
-                channels: vec![wants::shared(channel, &interest)],
-                in_user_stream,
-                interest,
-                start,
-                max_rate,
-                extends: self.all.iter().position(|s| in_user_stream && s.in_user_stream()),
-                paused: None,
-                begins: StreamId::ZERO,
-                backlog: Backlog::default(),
-            });
+            let channel = wants::shared(channel, &interest);
+            let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
+            all.push(PendingSubscription::new(channel, in_user_stream, interest, (start, max_rate), extends));
         }
-        plans
+        all
     }
 
-    async fn prepare(&self, plan: &mut Plan, link: &Link, until: Instant) -> Result<(), Unavailable> {
-        plan.interest.ready(until.saturating_duration_since(Instant::now())).await?;
-        if let Some(at) = plan.extends {
-            plan.paused = link.outbox.pause(self.all[at].member.slot);
-        }
-        plan.backlog = plan.interest.backlog(plan.start, self.limits).await?;
-        plan.begins = match plan.start {
-            Start::Since(cursor) | Start::Resumed { after: cursor, .. } => cursor,
-            Start::Snapshot { least } => plan.backlog.cursor.max(least),
-            // The last publications are a courtesy: what is owed begins with the live ones.
-            Start::Live | Start::Last(_) => plan.backlog.cursor,
-        };
-        if plan.in_user_stream {
-            if let Some(position) = plan.paused {
-                plan.backlog.end_at(position);
-            }
-            let wanted = &plan.channels;
-            plan.backlog.messages.retain(|m| m.channel.as_ref().is_none_or(|c| wanted.contains(c)));
-        }
-        Ok(())
-    }
-
-    /// A subscription that was paused for one that then could not begin goes on by its next catch-up.
-    fn resume_paused(&self, plan: &Plan) {
-        if let Some(at) = plan.extends {
-            self.all[at].member.outbox.wake();
-        }
-    }
-
-    fn answer(&self, link: &Link, id: Option<&str>, plans: &[Plan], known: &[Wanted], refused: &[Refused]) {
-        let begun = plans.iter().flat_map(|plan| plan.channels.iter().map(move |channel| subscribed(plan, channel)));
+    fn answer(
+        &self,
+        handle: &ConnectionHandle,
+        id: Option<&str>,
+        ready: &[PendingSubscription],
+        known: &[Wanted],
+        refused: &[Refused],
+    ) {
+        let started = ready.iter().flat_map(|next| next.channels.iter().map(move |channel| next.answer(channel)));
         let again = known.iter().map(|wanted| reply::Subscribed {
             channel: &wanted.resolved.channel,
             class: wanted.resolved.rule.class,
@@ -225,10 +185,10 @@ impl Subscriptions {
             complete: true,
             snapshot: false,
         });
-        let channels: Vec<_> = begun.chain(again).collect();
+        let channels: Vec<_> = started.chain(again).collect();
         let errors: Vec<_> =
             refused.iter().map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message }).collect();
-        link.say(|out| reply::subscribed(out, id, &channels, &errors));
+        handle.send(|out| reply::subscribed(out, id, &channels, &errors));
     }
 
     fn cursor_of(&self, channel: &str) -> Option<StreamId> {
@@ -236,49 +196,49 @@ impl Subscriptions {
         found.member.outbox.queued(found.member.slot).filter(|_| found.interest.is_retained())
     }
 
-    /// Pushes the backlog; from here on the subscription is one of those that are caught up.
-    async fn begin(&mut self, plan: Plan, link: &Link) {
-        let outbox = &link.outbox;
+    /// Pushes the backlog; from here on the subscription is caught up like any other.
+    async fn start(&mut self, pending: PendingSubscription, handle: &ConnectionHandle) {
+        let outbox = &handle.outbox;
         let drained = || std::future::poll_fn(|cx| outbox.poll_room(cx));
-        if let Some(at) = plan.extends {
+        if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
-            let narrowed = Narrowed::new(Some(plan.channels.clone()), None);
+            let narrowed = Narrowed::new(Some(pending.channels.clone()), None);
             let replay = Member { narrowed: Some(narrowed), ..subscription.member.clone() };
-            subscription.interest.push_beside(&replay, &subscription.wants.form(self.kind), &plan.backlog);
-            // The client has what was pushed only when it answers a ping that is sent from here on.
-            link.forget_ping(subscription.member.slot);
-            subscription.confirmed = subscription.confirmed.min(plan.begins);
+            subscription.interest.push_beside(&replay, &subscription.wants.form(self.kind), &pending.backlog);
+            // Only a pong to a ping that is sent from here on confirms what was pushed.
+            handle.forget_ping(subscription.member.slot);
+            subscription.confirmed = subscription.confirmed.min(pending.begins);
             if let Wants::OfUser(channels) = &mut subscription.wants {
-                channels.extend(plan.channels);
+                channels.extend(pending.channels);
                 subscription.member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
             }
             subscription.interest.change(subscription.member.clone());
             return;
         }
-        let slot = plan.interest.open(outbox, plan.backlog.cursor, plan.begins);
-        let mut channels = plan.channels;
-        let wants = if plan.in_user_stream { Wants::OfUser(channels) } else { Wants::Topic(channels.swap_remove(0)) };
-        let narrowed = wants.narrowed(plan.max_rate);
+        let slot = pending.interest.open(outbox, pending.backlog.cursor, pending.begins);
+        let mut channels = pending.channels;
+        let wants =
+            if pending.in_user_stream { Wants::OfUser(channels) } else { Wants::Topic(channels.swap_remove(0)) };
+        let narrowed = wants.narrowed(pending.max_rate);
         let subscription = Subscription {
             member: Member { outbox: outbox.clone(), slot, narrowed },
             wants,
-            interest: plan.interest,
-            max_rate: plan.max_rate,
-            // What came before the beginning is not owed; a stream without entries begins at zero.
-            confirmed: plan.begins,
+            interest: pending.interest,
+            max_rate: pending.max_rate,
+            // What came before the start is not owed; a stream without entries starts at zero.
+            confirmed: pending.begins,
             fresh: true,
         };
         let form = subscription.wants.form(self.kind);
-        subscription.interest.push_backlog(&subscription.member, &form, &plan.backlog, drained).await;
+        subscription.interest.push_backlog(&subscription.member, &form, &pending.backlog, drained).await;
         if self.all.len() == self.all.capacity() && self.all.len() < 4 {
-            // Few are the rule: the first takes room for itself alone.
+            // Most connections have few subscriptions: the first one takes room for itself alone.
             self.all.reserve_exact(1);
         }
         self.all.push(subscription);
     }
 
-    /// Brings lagging subscriptions on: to the live stream, or a page further. What can't be read now stays for the
-    /// next time.
+    /// Advances lagging subscriptions: to the live stream, or by a page. What can't be read now is read the next time.
     pub(super) async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
         while let Some((slot, _)) = outbox.lagging() {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
@@ -288,7 +248,7 @@ impl Subscriptions {
                 Ok(CaughtUp::Live) => *fresh = false,
                 Ok(CaughtUp::More) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "a subscription can't be caught up now");
+                    tracing::debug!(%error, "can't catch up a subscription now");
                     tokio::time::sleep(RETRY_AFTER).await;
                     return;
                 }
@@ -296,8 +256,8 @@ impl Subscriptions {
         }
     }
 
-    /// Ends subscriptions: after this nothing of them is written. Unknown channels are no mistake.
-    pub(super) fn unsubscribe(&mut self, link: &Link, channels: &[String]) {
+    /// Ends subscriptions: after this nothing of them is written. Unknown channels are ignored.
+    pub(super) fn unsubscribe(&mut self, handle: &ConnectionHandle, channels: &[String]) {
         for name in channels {
             let Some(at) = self.all.iter().position(|s| s.wants.has(name)) else { continue };
             let Subscription { wants, interest, member, .. } = &mut self.all[at];
@@ -305,16 +265,16 @@ impl Subscriptions {
                 && channels.len() > 1
             {
                 channels.retain(|channel| **channel != **name);
-                link.outbox.pause(member.slot);
+                handle.outbox.pause(member.slot);
                 member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
                 interest.change(member.clone());
                 continue;
             }
             let ended = self.all.swap_remove(at);
-            ended.interest.leave(&link.outbox, ended.member.slot);
+            ended.interest.leave(&handle.outbox, ended.member.slot);
         }
         if !self.all.iter().any(Subscription::in_user_stream) {
-            link.set_private(None);
+            handle.set_private(None);
         }
     }
 
@@ -325,26 +285,26 @@ impl Subscriptions {
         }
     }
 
-    /// Channels that the token no longer allows, after a refresh.
+    /// The subscribed channels that are `forbidden`.
     #[must_use]
     pub(super) fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {
         let all = self.all.iter().flat_map(|s| s.wants.channels());
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
-    /// The client surely has these positions. True when that is news.
+    /// The client has confirmed these positions. True when that changes something.
     pub(super) fn confirm(&mut self, positions: &[(SlotId, StreamId)]) -> bool {
-        let mut news = false;
+        let mut changed = false;
         for subscription in &mut self.all {
             let found = positions.iter().find(|(slot, _)| *slot == subscription.member.slot);
             if let Some((_, id)) = found
                 && *id > subscription.confirmed
             {
                 subscription.confirmed = *id;
-                news = true;
+                changed = true;
             }
         }
-        news
+        changed
     }
 
     /// What a resume needs.
@@ -364,35 +324,12 @@ impl Subscriptions {
         self.all.iter().flat_map(of).collect()
     }
 
-    /// Changes the pace of all `state` subscriptions.
+    /// Changes the maximum rate of all `state` subscriptions.
     pub(super) fn set_max_rate(&mut self, max_rate: Option<u32>) {
         for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
             subscription.max_rate = max_rate;
             subscription.member.narrowed = subscription.wants.narrowed(max_rate);
             subscription.interest.change(subscription.member.clone());
         }
-    }
-}
-
-fn subscribed<'a>(plan: &'a Plan, channel: &'a Arc<str>) -> reply::Subscribed<'a> {
-    let own = |m: &&Arc<tickgate_wire::model::Message>| !plan.in_user_stream || m.channel.as_ref() == Some(channel);
-    let later = plan.backlog.later.map_or(0, |(count, _)| count);
-    let count = (plan.backlog.messages.iter().filter(own).count() + later) as u64;
-    let snapshot = plan.backlog.mark.snapshot;
-    reply::Subscribed {
-        channel,
-        class: if plan.in_user_stream { Class::Reliable } else { plan.interest.class() },
-        cursor: Some(plan.paused.unwrap_or(plan.backlog.end())).filter(|_| plan.interest.is_retained()),
-        replayed: if snapshot { 0 } else { count },
-        complete: plan.backlog.gap.is_none() && plan.backlog.cut.is_none(),
-        snapshot: snapshot && count > 0,
-    }
-}
-
-fn unavailable(channel: &str) -> Refused {
-    Refused {
-        channel: channel.to_owned(),
-        code: ErrorCode::TryAgainLater,
-        message: "the channel can't be followed now; try again".into(),
     }
 }

@@ -160,7 +160,7 @@ impl Wire {
     }
 
     /// Sends the Close frame after what waits, and gives the client a moment to see it.
-    pub async fn say_goodbye(&self, close: &Close) {
+    pub async fn close(&self, close: &Close) {
         let mut out = BytesMut::with_capacity(close.reason.len() + 4);
         if close.code == 0 {
             frame::close_empty(&mut out);

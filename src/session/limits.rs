@@ -1,46 +1,73 @@
-//! Bounds on what one client may do per time. Pure: time is an argument, in milliseconds of any clock that only grows.
+//! Limits on what one client may send per time. Pure: time is an argument, in milliseconds of a monotonic clock.
 
-use crate::config::Rate;
+use std::time::Duration;
 
-/// A token bucket, kept as the one number of the generic cell rate algorithm: when the bucket will be full again.
+use tickgate_wire::code::{CloseCode, ErrorCode};
+
+use super::fault::Fault;
+use crate::{
+    bucket::Bucket,
+    config::{Limits, Rate},
+};
+
+/// What one connection may still send. Repeated offences end it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
-    full_at_us: u64,
+pub struct Allowance {
+    messages: Bucket,
+    names: Bucket,
+    rate_offences: Offences,
+    invalid: Offences,
 }
 
-impl Bucket {
-    /// Takes one token.
+impl Allowance {
+    /// Takes a token for one message from the connection's bucket.
     ///
     /// # Errors
-    /// How long until one is there, in milliseconds (rounded up).
-    pub fn take(&mut self, now_ms: u64, rate: Rate) -> Result<(), u64> {
-        self.take_all(1, now_ms, rate)
+    /// [`Fault`] 4100 with the time to wait; it closes the connection after sustained abuse.
+    pub fn spend_message(&mut self, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+        let taken = self.messages.take(1, Duration::from_millis(now_ms), limits.messages_per_connection);
+        taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
     }
 
-    /// Takes so many tokens, or none.
+    /// Takes a token for one message from the bucket that all connections of the user share.
     ///
     /// # Errors
-    /// How long until they are there, in milliseconds (rounded up). More than the burst never are.
-    pub fn take_all(&mut self, count: usize, now_ms: u64, rate: Rate) -> Result<(), u64> {
-        if rate.per_second == 0 {
-            return Ok(());
-        }
-        let now_us = now_ms * 1_000;
-        let cost_us = 1_000_000 / u64::from(rate.per_second);
-        let room_us = cost_us * u64::from(rate.burst.max(1));
-        let full_at_us = self.full_at_us.max(now_us) + cost_us * count as u64;
-        let over_us = full_at_us.saturating_sub(now_us + room_us);
-        if over_us > 0 {
-            return Err(over_us.div_ceil(1_000));
-        }
-        self.full_at_us = full_at_us;
-        Ok(())
+    /// As of [`Allowance::spend_message`].
+    pub fn spend_users(&mut self, user: &mut Bucket, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+        let taken = user.take(1, Duration::from_millis(now_ms), limits.messages_per_user);
+        taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
+    }
+
+    /// Takes a token for each of `count` channels that a message names: each may be a topic that the replica has to
+    /// follow.
+    ///
+    /// # Errors
+    /// As of [`Allowance::spend_message`].
+    pub fn spend_names(&mut self, count: usize, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+        let Rate { per_second, burst } = limits.messages_per_connection;
+        // A client may change all its channels at once.
+        let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
+        let rate = Rate { per_second, burst: burst.max(twice_all) };
+        let taken = self.names.take(count, Duration::from_millis(now_ms), rate);
+        taken.map_err(|wait| self.limited("channels", wait, now_ms, limits))
+    }
+
+    fn limited(&mut self, what: &str, wait: Duration, now_ms: u64, limits: &Limits) -> Fault {
+        let wait_ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let close = self.rate_offences.count(now_ms, limits.rate_offences_max).then_some(CloseCode::RateLimited);
+        let message = format!("too many {what}; wait {wait_ms} ms");
+        Fault { retry_after_ms: Some(wait_ms), close, ..Fault::new(ErrorCode::RateLimited, message) }
+    }
+
+    /// Counts an invalid message. The close code if there were too many.
+    pub fn offend(&mut self, now_ms: u64, limits: &Limits) -> Option<CloseCode> {
+        self.invalid.count(now_ms, limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
     }
 }
 
-/// Counts offences within the last minute, in two half-open windows.
+/// Offences within the last minute, counted in two half-open windows.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Offences {
+struct Offences {
     window_ms: u64,
     now: u32,
     before: u32,
@@ -49,8 +76,8 @@ pub struct Offences {
 impl Offences {
     const WINDOW_MS: u64 = 60_000;
 
-    /// Counts one; true when there were more than `max` within a minute.
-    pub fn count(&mut self, now_ms: u64, max: u32) -> bool {
+    /// Counts one. True when there were at least `max` within a minute.
+    fn count(&mut self, now_ms: u64, max: u32) -> bool {
         let window = now_ms / Self::WINDOW_MS + 1;
         if window != self.window_ms {
             self.before = if window == self.window_ms + 1 { self.now } else { 0 };
@@ -67,40 +94,28 @@ impl Offences {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RATE: Rate = Rate { per_second: 10, burst: 3 };
+    use crate::config::Config;
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::default();
-        for _ in 0..3 {
-            assert_eq!(bucket.take(1_000, RATE), Ok(()));
-        }
-        assert_eq!(bucket.take(1_000, RATE), Err(100));
-        assert_eq!(bucket.take(1_099, RATE), Err(1));
-        assert_eq!(bucket.take(1_100, RATE), Ok(()));
-        assert_eq!(bucket.take(60_000, RATE), Ok(()));
-        assert_eq!(bucket.take(60_000, RATE), Ok(()));
-        assert_eq!(bucket.take(60_000, RATE), Ok(()));
-        assert!(bucket.take(60_000, RATE).is_err());
+    fn a_refused_message_says_how_long_to_wait_and_the_last_offence_closes() {
+        let messages_per_connection = Rate { per_second: 3, burst: 1 };
+        let limits = Limits { messages_per_connection, rate_offences_max: 3, ..Config::development().limits };
+        let mut allowance = Allowance::default();
+        assert_eq!(allowance.spend_message(1_000, &limits), Ok(()));
+        let closes = [1_000, 1_001, 1_002].map(|now_ms| {
+            let fault = allowance.spend_message(now_ms, &limits).unwrap_err();
+            assert_eq!((fault.code, fault.retry_after_ms), (ErrorCode::RateLimited, Some(1_334 - now_ms)));
+            fault.close
+        });
+        assert_eq!(closes, [None, None, Some(CloseCode::RateLimited)]);
     }
 
     #[test]
-    fn many_are_taken_together_or_not_at_all() {
-        let mut bucket = Bucket::default();
-        assert_eq!(bucket.take_all(2, 1_000, RATE), Ok(()));
-        assert_eq!(bucket.take_all(2, 1_000, RATE), Err(100));
-        assert_eq!(bucket.take_all(1, 1_000, RATE), Ok(()));
-        assert_eq!(bucket.take_all(0, 1_000, RATE), Ok(()));
-        assert_eq!(bucket.take_all(3, 1_300, RATE), Ok(()));
-    }
-
-    #[test]
-    fn no_rate_means_no_limit() {
-        let mut bucket = Bucket::default();
-        for _ in 0..1_000 {
-            assert_eq!(bucket.take(0, Rate { per_second: 0, burst: 0 }), Ok(()));
-        }
+    fn all_channels_may_be_changed_at_once() {
+        let limits = Config::development().limits;
+        let mut allowance = Allowance::default();
+        assert_eq!(allowance.spend_names(limits.subscriptions_max * 2, 1_000, &limits), Ok(()));
+        assert!(allowance.spend_names(limits.subscriptions_max * 2, 1_000, &limits).is_err());
     }
 
     #[test]

@@ -1,22 +1,25 @@
-//! A client's state machine: what it is allowed, what its commands mean. Pure: time is an argument, what is to be done
-//! is returned; `connection` does it. Never touches fan-out, sockets or Redis.
+//! Rights and limits of one client: a command in, an action out. Pure: time is an argument, and `connection` carries out
+//! the action that is returned. Never decodes a message, never touches fan-out, sockets or Redis.
 
 mod channels;
+mod fault;
 mod limits;
-
-pub use channels::{Refused, Resolved, View, fill};
-pub use limits::{Bucket, Offences};
 
 use std::sync::Arc;
 
+use tickgate_wire::{
+    code::ErrorCode,
+    command::{Command, Json, Since, Subscribe, Token},
+    model::{Class, SessionId, Start, StreamId, TopicRules},
+};
+
+pub use channels::{Refused, Resolved, View, fill};
+pub use fault::Fault;
+pub use limits::Allowance;
+
 use crate::{
     auth::Identity,
-    config::{Limits, Profile, Rate},
-};
-use tickgate_wire::{
-    code::{CloseCode, ErrorCode},
-    command::{self, Command, Json, Request, Since, Subscribe, Token},
-    model::{Class, SessionId, Start, StreamId, TopicRules},
+    config::{Limits, Profile, TokenRule},
 };
 
 /// What every session of a replica shares.
@@ -27,7 +30,7 @@ pub struct Rules {
     pub development: bool,
 }
 
-/// One client's state.
+/// What is known of one client.
 #[derive(Debug)]
 pub struct Session {
     pub id: SessionId,
@@ -39,10 +42,6 @@ pub struct Session {
     private_since: Option<StreamId>,
     /// Updates per second of `state` channels that do not say otherwise.
     max_rate: Option<u32>,
-    messages: Bucket,
-    names: Bucket,
-    rate_offences: Offences,
-    invalid: Offences,
 }
 
 /// One channel to be subscribed.
@@ -53,7 +52,7 @@ pub struct Wanted {
     pub max_rate: Option<u32>,
 }
 
-/// What is to be done about a message.
+/// What a command asks for, once it is allowed.
 #[derive(Debug)]
 pub enum Action {
     Subscribe {
@@ -95,38 +94,10 @@ pub enum Action {
     },
 }
 
-/// Why a message is not acted on. The connection stays, unless `close` says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub id: Option<Box<str>>,
-    pub code: ErrorCode,
-    pub message: String,
-    pub field: Option<String>,
-    pub retry_after_ms: Option<u64>,
-    pub close: Option<CloseCode>,
-}
-
-impl Fault {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { id: None, code, message: message.into(), field: None, retry_after_ms: None, close: None }
-    }
-}
-
 impl Session {
     #[must_use]
     pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>) -> Self {
-        Self {
-            id,
-            profile,
-            param,
-            identity: None,
-            private_since: None,
-            max_rate: None,
-            messages: Bucket::default(),
-            names: Bucket::default(),
-            rate_offences: Offences::default(),
-            invalid: Offences::default(),
-        }
+        Self { id, profile, param, identity: None, private_since: None, max_rate: None }
     }
 
     /// Begins the private stream after `since` when it is first subscribed.
@@ -151,6 +122,20 @@ impl Session {
         Ok(())
     }
 
+    /// Takes the identity of a token that came in a message. True when it is the first one.
+    ///
+    /// # Errors
+    /// [`Fault`] when the connection is anonymous for good, or as of [`Session::identify`].
+    pub fn authenticate(&mut self, identity: Identity) -> Result<bool, Fault> {
+        let first = self.identity.is_none();
+        if first && self.profile.token != TokenRule::Required {
+            let message = "this connection is anonymous; open a new one with the token";
+            return Err(Fault::new(ErrorCode::Forbidden, message));
+        }
+        self.identify(identity)?;
+        Ok(first)
+    }
+
     /// Default for `state` channels that are subscribed from now on.
     pub fn set_max_rate(&mut self, max_rate: Option<u32>) {
         self.max_rate = max_rate;
@@ -168,67 +153,10 @@ impl Session {
         }
     }
 
-    /// Takes one token of the connection's and of its user's bucket. What the connection may not send costs its user
-    /// nothing.
+    /// What a command means for this client, by its present rights.
     ///
     /// # Errors
-    /// [`Fault`] 4100 with the time to wait; it closes after sustained abuse.
-    pub fn spend(&mut self, now_ms: u64, user: Option<&mut Bucket>, limits: &Limits) -> Result<(), Fault> {
-        let own = self.messages.take(now_ms, limits.messages_per_connection);
-        let all = own.and_then(|()| user.map_or(Ok(()), |bucket| bucket.take(now_ms, limits.messages_per_user)));
-        all.map_err(|wait_ms| self.limited("messages", wait_ms, now_ms, limits))
-    }
-
-    /// Takes a token for each channel that a subscribe names: each may be a topic that the replica has to follow.
-    fn spend_names(&mut self, command: &Command, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
-        let count = match command {
-            Command::Subscribe(subscribe) => subscribe.channels.len(),
-            Command::SubscribeSymbols { symbols, .. } => symbols.len(),
-            _ => return Ok(()),
-        };
-        let Rate { per_second, burst } = limits.messages_per_connection;
-        // A client may change all its channels at once.
-        let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
-        let rate = Rate { per_second, burst: burst.max(twice_all) };
-        self.names.take_all(count, now_ms, rate).map_err(|wait_ms| self.limited("channels", wait_ms, now_ms, limits))
-    }
-
-    fn limited(&mut self, what: &str, wait_ms: u64, now_ms: u64, limits: &Limits) -> Fault {
-        let close = self.rate_offences.count(now_ms, limits.rate_offences_max).then_some(CloseCode::RateLimited);
-        let message = format!("too many {what}; wait {wait_ms} ms");
-        Fault { retry_after_ms: Some(wait_ms), close, ..Fault::new(ErrorCode::RateLimited, message) }
-    }
-
-    /// Reads one text frame of the JSON dialect. What it means is decided by [`Session::decide`], when everything
-    /// before it is done.
-    ///
-    /// # Errors
-    /// [`Fault`], to be told as an error message.
-    pub fn read(&mut self, text: &str, now_ms: u64, rules: &Rules) -> Result<Request, Fault> {
-        let limits = command::Limits {
-            depth_max: rules.limits.json_depth_max,
-            channels_max: rules.limits.subscriptions_max.max(1),
-        };
-        let request = command::decode(text, &limits).map_err(|invalid| {
-            let close = (invalid.code == ErrorCode::InvalidMessage).then(|| self.offend(now_ms, rules)).flatten();
-            let fault = Fault::new(invalid.code, invalid.message);
-            Fault { id: invalid.id, field: invalid.field, close, ..fault }
-        })?;
-        match self.spend_names(&request.command, now_ms, &rules.limits) {
-            Ok(()) => Ok(request),
-            Err(fault) => Err(Fault { id: request.id, ..fault }),
-        }
-    }
-
-    /// Counts an invalid message; the close code when there were too many.
-    pub fn offend(&mut self, now_ms: u64, rules: &Rules) -> Option<CloseCode> {
-        self.invalid.count(now_ms, rules.limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
-    }
-
-    /// What a command means for this client as it stands now.
-    ///
-    /// # Errors
-    /// [`Fault`], to be told as an error message.
+    /// [`Fault`], reported to the client as an error message.
     pub fn decide(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
         if self.awaits_token() && !matches!(command, Command::Auth { .. } | Command::Ping { .. }) {
             return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
@@ -258,10 +186,10 @@ impl Session {
         }
     }
 
-    /// Whether the connection was let in to authenticate by its first message.
+    /// Whether the connection has to authenticate by its first message.
     #[must_use]
     pub fn awaits_token(&self) -> bool {
-        self.profile.token == crate::config::TokenRule::Required && self.identity.is_none()
+        self.profile.token == TokenRule::Required && self.identity.is_none()
     }
 
     fn symbols(&self, verb: &str, symbols: &[String], rules: &Rules) -> Result<Vec<String>, Fault> {
@@ -307,7 +235,21 @@ impl Session {
         Wanted { resolved, start, max_rate }
     }
 
-    /// What a resumed session takes up again: each channel after the position its client confirmed.
+    /// The subscriptions that the endpoint starts by itself.
+    #[must_use]
+    pub fn on_connect(&self, rules: &Rules) -> Vec<Wanted> {
+        let opening = self.view(rules).on_connect().into_iter();
+        let wanted = opening.map(|resolved| {
+            let start = match resolved.rule.class {
+                Class::State => Start::Snapshot { least: StreamId::ZERO },
+                _ => Start::Live,
+            };
+            Wanted { resolved, start, max_rate: None }
+        });
+        wanted.collect()
+    }
+
+    /// The subscriptions of a resumed session: each channel continues after the position that its client confirmed.
     #[must_use]
     pub fn restore(&self, channels: &[(String, Option<StreamId>, Option<u32>)], rules: &Rules) -> Vec<Wanted> {
         let view = self.view(rules);

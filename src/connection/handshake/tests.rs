@@ -1,6 +1,6 @@
 //! Handshakes, good and bad, each by its result.
 
-use hyper::Request;
+use hyper::{Request, StatusCode};
 
 use super::*;
 

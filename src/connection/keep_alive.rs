@@ -1,4 +1,4 @@
-//! When a connection hears a heartbeat or a ping, and when it has to end. Pure: time is an argument.
+//! When a connection sends a heartbeat or a ping, and when it has to be closed. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use tickgate_wire::code::CloseCode;
 
 use crate::{config, metrics::Disconnect};
 
-/// Time between two pings of a connection that is written to: each answer confirms what was written before it, which
-/// is where a resumed session begins.
+/// Time between two pings of a connection that is written to. Each pong confirms what was written before its ping, and
+/// a resumed session starts at the last confirmed position.
 const CONFIRM_INTERVAL_MS: u64 = 5_000;
-/// Pings in a row that a client may leave unanswered while other things come from it.
+/// Pings in a row that a client may leave unanswered while it sends other messages.
 const UNANSWERED_MAX: u8 = 3;
 
-/// A client that takes less than this is not waited for: what both kernels hold for it lies before a ping, and whether
-/// it is being read is not seen here.
+/// The slowest reader that is waited for. What both kernels buffer lies before a ping, and the gateway can't see whether
+/// the client is reading it.
 const SLOWEST_KIB_PER_S: u32 = 16;
-/// A ping is waited for no longer than this on account of what lies before it, in seconds.
-const PATIENCE_MAX_S: u16 = 600;
+/// Upper bound on the extra time that a client gets to read what lies before a ping, in seconds.
+const READING_MAX_S: u16 = 600;
 
-/// Settings that all pulses of a replica share.
+/// Settings shared by all connections of a replica.
 #[derive(Clone, Copy, Debug)]
-pub struct Beats {
+pub struct KeepAliveConfig {
     pub heartbeat_timeout_ms: u64,
     pub write_timeout_ms: u64,
     pub auth_timeout_ms: u64,
@@ -28,7 +28,7 @@ pub struct Beats {
     pub leeway_s: u64,
 }
 
-impl Beats {
+impl KeepAliveConfig {
     #[must_use]
     pub fn new(session: &config::Session, auth: &config::Auth) -> Self {
         Self {
@@ -41,109 +41,109 @@ impl Beats {
     }
 }
 
-/// What is known of a connection at one moment.
+/// The state of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// A clock that only grows, and the time of day.
+    /// A monotonic clock, and the time of day.
     pub now_ms: u64,
     pub unix_ms: u64,
-    /// When something last came from the client.
+    /// When the client last sent something.
     pub seen_ms: u64,
-    /// Bytes written so far, and whether the socket is behind.
+    /// Bytes written so far, and whether the socket takes no more.
     pub written: u64,
     pub blocked: bool,
 }
 
-/// What is due.
+/// What has to be done now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Due {
+pub struct KeepAliveActions {
     pub heartbeat: bool,
     /// Number of the ping to send.
     pub ping: Option<u32>,
-    /// The token ends at this time.
+    /// Warn the client that its token expires at this time, in seconds since 1970.
     pub expiring: Option<u64>,
     pub close: Option<(CloseCode, Disconnect)>,
 }
 
-/// How long a connection may stay, by its token.
+/// How long the token lets the connection stay.
 #[derive(Clone, Copy, Debug)]
 enum Term {
-    /// It has none, and none is awaited.
-    Free,
-    /// The first one must come before this time.
+    /// There is no token, and none is awaited.
+    Unlimited,
+    /// The first token must arrive before this time.
     AwaitsToken { by_ms: u64 },
-    /// It ends at this time, seconds since 1970; the client was told that it is near. The phase is the connection's own.
+    /// The token expires at this time, in seconds since 1970; `warned`: the client was told. `phase`: see
+    /// [`KeepAlive::set_expiry`].
     Ends { at_s: u64, warned: bool, phase: u8 },
 }
 
-/// What tokens that end in one second are spread over.
+/// The closes of tokens that expire in the same second are spread over this time.
 const SPREAD_MS: u64 = 768;
 
-/// One connection's rhythm.
+/// The keep-alive state of one connection. Small: every connection has one.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct KeepAlive {
     heartbeat_ms: u32,
     term: Term,
-    /// The connection is asked to move after this time; 0: never.
+    /// When the connection reaches its maximum age; 0: never.
     leave_at_ms: u64,
-    /// Bytes written when the last beat was sent, and when anything was last sent.
+    /// Bytes written when the last heartbeat or ping was sent, and when anything was last sent.
     written: u64,
-    spoken_ms: u64,
-    /// Bytes written when the socket was last seen to move, and when.
-    moved: u64,
-    moved_ms: u64,
+    sent_ms: u64,
+    /// Bytes written when the socket last made progress, and when that was.
+    progressed: u64,
+    progress_ms: u64,
     pings: u32,
-    /// When the last ping was sent, or was last seen to wait for the socket.
+    /// When the last ping was sent, or was last seen waiting for the socket.
     pinged_ms: u64,
     awaiting_pong: bool,
-    /// KiB written when it was, modulo 4 TiB; and how long a slow client may take to read them, in seconds.
+    /// KiB written when the ping was sent, modulo 4 TiB; and the extra time for reading them, in seconds.
     pinged_kib: u32,
-    patience_s: u16,
+    reading_s: u16,
     unanswered: u8,
 }
 
-impl Pulse {
-    /// A pulse that begins now. `phase` is the connection's own, by chance: it spreads the ends of those that opened
-    /// together.
+impl KeepAlive {
+    /// Starts now. `phase` is a random number of the connection: it spreads the ends of connections that opened together.
     #[must_use]
     pub fn new(session: &config::Session, now_ms: u64, phase: u8) -> Self {
         let age_ms = ms(session.age_max);
         let jitter = f64::from(phase) / 256.0;
         Self {
-            heartbeat_ms: beat_ms(session.heartbeat_interval),
-            term: Term::Free,
-            // Ten per cent either way, so that connections that came together do not leave together.
+            heartbeat_ms: heartbeat_ms(session.heartbeat_interval),
+            term: Term::Unlimited,
+            // Ten per cent either way, so that connections that opened together do not close together.
             leave_at_ms: if age_ms == 0 { 0 } else { now_ms + (age_ms as f64 * (0.9 + 0.2 * jitter)) as u64 },
             written: 0,
-            spoken_ms: now_ms,
-            moved: 0,
-            moved_ms: now_ms,
+            sent_ms: now_ms,
+            progressed: 0,
+            progress_ms: now_ms,
             pings: 0,
             pinged_ms: now_ms,
             awaiting_pong: false,
             pinged_kib: 0,
-            patience_s: 0,
+            reading_s: 0,
             unanswered: 0,
         }
     }
 
-    /// The token ends at `unix_s`. Also ends the wait for a first token. `phase` is the connection's own, by chance: it
-    /// spreads the ends of those whose tokens end together.
+    /// The token expires at `unix_s`. Also ends the wait for a first token. `phase` is a random number of the connection:
+    /// it spreads the ends of connections whose tokens expire together.
     pub fn set_expiry(&mut self, unix_s: u64, phase: u8) {
         self.term = Term::Ends { at_s: unix_s, warned: false, phase };
     }
 
-    /// A token must come by then.
-    pub fn await_token(&mut self, now_ms: u64, beats: &Beats) {
-        self.term = Term::AwaitsToken { by_ms: now_ms + beats.auth_timeout_ms };
+    /// The first token must arrive within the authentication time-out.
+    pub fn await_token(&mut self, now_ms: u64, config: &KeepAliveConfig) {
+        self.term = Term::AwaitsToken { by_ms: now_ms + config.auth_timeout_ms };
     }
 
     /// Changes the time between heartbeats.
     pub fn set_heartbeat(&mut self, interval: Duration) {
-        self.heartbeat_ms = beat_ms(interval);
+        self.heartbeat_ms = heartbeat_ms(interval);
     }
 
-    /// A pong came back. True when it answers the last ping: what was written before that is confirmed.
+    /// A pong arrived. True when it answers the last ping: everything written before that ping is confirmed.
     pub fn pong(&mut self, number: u32) -> bool {
         let last = number == self.pings;
         if last {
@@ -153,46 +153,46 @@ impl Pulse {
         last
     }
 
-    /// What is due now, and when to look again.
-    pub fn beat(&mut self, facts: &Facts, beats: &Beats) -> (Due, u64) {
-        let mut due = Due { close: self.close(facts, beats), ..Due::default() };
-        if due.close.is_some() {
-            return (due, facts.now_ms);
+    /// What has to be done now, and when to check again.
+    pub fn check(&mut self, facts: &Facts, config: &KeepAliveConfig) -> (KeepAliveActions, u64) {
+        let mut actions = KeepAliveActions { close: self.close(facts, config), ..KeepAliveActions::default() };
+        if actions.close.is_some() {
+            return (actions, facts.now_ms);
         }
-        due.expiring = self.warn(facts, beats);
+        actions.expiring = self.warn(facts, config);
         if facts.written != self.written {
-            self.spoken_ms = facts.now_ms;
+            self.sent_ms = facts.now_ms;
         }
-        let silent = facts.now_ms >= self.spoken_ms + u64::from(self.heartbeat_ms);
+        let silent = facts.now_ms >= self.sent_ms + u64::from(self.heartbeat_ms);
         let unconfirmed = facts.written != self.written && facts.now_ms >= self.pinged_ms + CONFIRM_INTERVAL_MS;
         let overdue = facts.now_ms >= self.pinged_ms + u64::from(self.heartbeat_ms);
-        due.heartbeat = silent;
+        actions.heartbeat = silent;
         if (silent || unconfirmed || overdue) && !self.awaiting_pong {
             self.pings = self.pings.wrapping_add(1);
             self.pinged_ms = facts.now_ms;
-            self.patience_s = 0;
-            self.wait_for_reader(facts);
+            self.reading_s = 0;
+            self.allow_reading_time(facts);
             self.awaiting_pong = true;
-            due.ping = Some(self.pings);
+            actions.ping = Some(self.pings);
         }
         if silent {
-            self.spoken_ms = facts.now_ms;
+            self.sent_ms = facts.now_ms;
         }
-        (due, facts.now_ms + self.pause(facts, beats))
+        (actions, facts.now_ms + self.pause(facts, config))
     }
 
-    /// Bytes written once the beat itself was sent: those are no news.
-    pub fn spoke(&mut self, written: u64) {
+    /// Bytes written after the heartbeat or ping itself was sent: they do not need to be confirmed.
+    pub fn sent(&mut self, written: u64) {
         self.written = written;
     }
 
-    fn close(&mut self, facts: &Facts, beats: &Beats) -> Option<(CloseCode, Disconnect)> {
-        if facts.written != self.moved || !facts.blocked {
-            self.moved = facts.written;
-            self.moved_ms = facts.now_ms;
+    fn close(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
+        if facts.written != self.progressed || !facts.blocked {
+            self.progressed = facts.written;
+            self.progress_ms = facts.now_ms;
         }
         match self.term {
-            Term::Ends { at_s, phase, .. } if facts.unix_ms >= ends_ms(at_s, phase, beats) => {
+            Term::Ends { at_s, phase, .. } if facts.unix_ms >= ends_ms(at_s, phase, config) => {
                 return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
             }
             Term::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
@@ -200,14 +200,14 @@ impl Pulse {
             }
             _ => {}
         }
-        if self.is_unanswered(facts, beats) {
+        if self.is_unanswered(facts, config) {
             if facts.seen_ms < self.pinged_ms || self.unanswered + 1 >= UNANSWERED_MAX {
                 return Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
             }
             self.unanswered += 1;
             self.awaiting_pong = false;
         }
-        if facts.blocked && facts.now_ms >= self.moved_ms + beats.write_timeout_ms {
+        if facts.blocked && facts.now_ms >= self.progress_ms + config.write_timeout_ms {
             return Some((CloseCode::SlowConsumer, Disconnect::SlowConsumer));
         }
         if self.leave_at_ms > 0 && facts.now_ms >= self.leave_at_ms {
@@ -216,67 +216,67 @@ impl Pulse {
         None
     }
 
-    /// Whether the last ping was not answered in time. One that waits for the socket itself can't be.
-    fn is_unanswered(&mut self, facts: &Facts, beats: &Beats) -> bool {
+    /// Whether the last ping was not answered in time. A ping that still waits for the socket can't be answered yet.
+    fn is_unanswered(&mut self, facts: &Facts, config: &KeepAliveConfig) -> bool {
         if facts.blocked && self.awaiting_pong {
             self.pinged_ms = facts.now_ms;
-            self.wait_for_reader(facts);
+            self.allow_reading_time(facts);
         }
-        self.awaiting_pong && facts.now_ms >= self.answer_by_ms(beats)
+        self.awaiting_pong && facts.now_ms >= self.answer_by_ms(config)
     }
 
-    fn answer_by_ms(&self, beats: &Beats) -> u64 {
-        self.pinged_ms + beats.heartbeat_timeout_ms + u64::from(self.patience_s) * 1_000
+    fn answer_by_ms(&self, config: &KeepAliveConfig) -> u64 {
+        self.pinged_ms + config.heartbeat_timeout_ms + u64::from(self.reading_s) * 1_000
     }
 
-    /// All that was written since the ping before may lie unread before this one.
-    fn wait_for_reader(&mut self, facts: &Facts) {
+    /// Everything written since the previous ping may still be unread, and is read before this ping.
+    fn allow_reading_time(&mut self, facts: &Facts) {
         let written_kib = (facts.written >> 10) as u32;
         let seconds = written_kib.wrapping_sub(self.pinged_kib) / SLOWEST_KIB_PER_S;
         if seconds > 0 || !self.awaiting_pong {
             self.pinged_kib = written_kib;
             let more = u16::try_from(seconds).unwrap_or(u16::MAX);
-            self.patience_s = self.patience_s.saturating_add(more).min(PATIENCE_MAX_S);
+            self.reading_s = self.reading_s.saturating_add(more).min(READING_MAX_S);
         }
     }
 
-    fn warn(&mut self, facts: &Facts, beats: &Beats) -> Option<u64> {
+    fn warn(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<u64> {
         let Term::Ends { at_s, warned, .. } = &mut self.term else { return None };
-        let near = facts.unix_ms / 1_000 + beats.expiry_warning_s >= *at_s;
+        let near = facts.unix_ms / 1_000 + config.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
 
-    /// How long nothing can become due.
-    fn pause(&self, facts: &Facts, beats: &Beats) -> u64 {
+    /// How long nothing can become due, in milliseconds.
+    fn pause(&self, facts: &Facts, config: &KeepAliveConfig) -> u64 {
         let mut pause = CONFIRM_INTERVAL_MS.min(self.heartbeat_ms.into());
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
-            until(self.answer_by_ms(beats));
+            until(self.answer_by_ms(config));
         }
         if facts.blocked {
-            until(self.moved_ms + beats.write_timeout_ms);
+            until(self.progress_ms + config.write_timeout_ms);
         }
         match self.term {
-            Term::Free => {}
+            Term::Unlimited => {}
             Term::AwaitsToken { by_ms } => until(by_ms),
             Term::Ends { at_s, warned, phase } => {
-                let warns_ms = at_s.saturating_sub(beats.expiry_warning_s) * 1_000;
-                let next_ms = if warned { ends_ms(at_s, phase, beats) } else { warns_ms };
+                let warns_ms = at_s.saturating_sub(config.expiry_warning_s) * 1_000;
+                let next_ms = if warned { ends_ms(at_s, phase, config) } else { warns_ms };
                 until(facts.now_ms + next_ms.saturating_sub(facts.unix_ms));
             }
         }
-        until(self.spoken_ms + u64::from(self.heartbeat_ms));
+        until(self.sent_ms + u64::from(self.heartbeat_ms));
         pause
     }
 }
 
-/// When a connection ends whose token ends at `at_s`, in milliseconds since 1970: within that second.
-fn ends_ms(at_s: u64, phase: u8, beats: &Beats) -> u64 {
-    (at_s + beats.leeway_s) * 1_000 + u64::from(phase) * SPREAD_MS / 256
+/// When a connection with a token that expires at `at_s` is closed, in milliseconds since 1970: within that second.
+fn ends_ms(at_s: u64, phase: u8, config: &KeepAliveConfig) -> u64 {
+    (at_s + config.leeway_s) * 1_000 + u64::from(phase) * SPREAD_MS / 256
 }
 
-/// Time between heartbeats: a second at least, 49 days at most.
-fn beat_ms(interval: Duration) -> u32 {
+/// Time between heartbeats: at least a second, at most 49 days.
+fn heartbeat_ms(interval: Duration) -> u32 {
     u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1_000)
 }
 
@@ -288,7 +288,7 @@ fn ms(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const BEATS: Beats = Beats {
+    const CONFIG: KeepAliveConfig = KeepAliveConfig {
         heartbeat_timeout_ms: 10_000,
         write_timeout_ms: 60_000,
         auth_timeout_ms: 5_000,
@@ -296,9 +296,9 @@ mod tests {
         leeway_s: 5,
     };
 
-    /// One connection and its clock; it looks as often as it is told to.
+    /// One connection and its clock, checked as often as it asks for.
     struct Scene {
-        pulse: Pulse,
+        keep_alive: KeepAlive,
         facts: Facts,
         next_ms: u64,
     }
@@ -315,38 +315,38 @@ mod tests {
                 session_ttl: Duration::from_secs(300),
             };
             let facts = Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false };
-            Self { pulse: Pulse::new(&session, 0, 128), facts, next_ms: 0 }
+            Self { keep_alive: KeepAlive::new(&session, 0, 128), facts, next_ms: 0 }
         }
 
-        /// The next time something is due.
-        fn until_due(&mut self) -> Due {
+        /// Advances to the next time something is due.
+        fn until_due(&mut self) -> KeepAliveActions {
             loop {
                 let passed_ms = self.next_ms.saturating_sub(self.facts.now_ms);
                 self.facts.now_ms += passed_ms;
                 self.facts.unix_ms += passed_ms;
-                let (due, next_ms) = self.pulse.beat(&self.facts, &BEATS);
-                assert!(next_ms > self.facts.now_ms || due.close.is_some(), "it looks again later");
+                let (actions, next_ms) = self.keep_alive.check(&self.facts, &CONFIG);
+                assert!(next_ms > self.facts.now_ms || actions.close.is_some(), "the next check is later");
                 self.next_ms = next_ms;
-                if due != Due::default() {
-                    return due;
+                if actions != KeepAliveActions::default() {
+                    return actions;
                 }
             }
         }
 
         fn ping(&mut self) -> u32 {
-            let due = self.until_due();
-            due.ping.unwrap_or_else(|| panic!("{due:?} at {}", self.facts.now_ms))
+            let actions = self.until_due();
+            actions.ping.unwrap_or_else(|| panic!("{actions:?} at {}", self.facts.now_ms))
         }
     }
 
     const DEAD: Option<(CloseCode, Disconnect)> = Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
 
     #[test]
-    fn whoever_answers_stays_and_whoever_falls_silent_is_closed() {
+    fn a_client_that_answers_stays_and_a_silent_one_is_closed() {
         let mut scene = Scene::new();
         for number in 1..=5 {
             assert_eq!(scene.ping(), number);
-            assert!(scene.pulse.pong(number));
+            assert!(scene.keep_alive.pong(number));
         }
         scene.ping();
         let pinged_ms = scene.facts.now_ms;
@@ -355,51 +355,51 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sends_but_never_answers_is_asked_again_and_closed_in_the_end() {
+    fn a_client_that_sends_but_never_answers_is_pinged_again_and_finally_closed() {
         let mut scene = Scene::new();
         for number in 1..=3 {
             assert_eq!(scene.ping(), number);
             scene.facts.seen_ms = scene.facts.now_ms + 1;
         }
         assert_eq!(scene.until_due().close, DEAD);
-        // One answer, be it late, is enough.
+        // One late answer is enough.
         let mut scene = Scene::new();
         for _ in 0..10 {
             scene.ping();
             scene.facts.seen_ms = scene.facts.now_ms + 1;
             let late = scene.ping();
             scene.facts.seen_ms = scene.facts.now_ms + 1;
-            assert!(scene.pulse.pong(late));
+            assert!(scene.keep_alive.pong(late));
         }
     }
 
     #[test]
-    fn a_token_ends_with_its_second_but_not_all_of_them_at_once() {
+    fn tokens_that_expire_together_close_within_a_second_but_not_at_once() {
         let ends = |phase| {
             let mut scene = Scene::new();
             scene.facts.unix_ms += 900;
             let expires_at = scene.facts.unix_ms / 1_000 + 3;
-            scene.pulse.set_expiry(expires_at, phase);
+            scene.keep_alive.set_expiry(expires_at, phase);
             assert_eq!(scene.until_due().expiring, Some(expires_at));
             assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, Disconnect::TokenExpired)));
-            scene.facts.unix_ms - (expires_at + BEATS.leeway_s) * 1_000
+            scene.facts.unix_ms - (expires_at + CONFIG.leeway_s) * 1_000
         };
         assert_eq!((ends(0), ends(128), ends(255)), (0, 384, 765));
     }
 
     #[test]
-    fn whoever_was_sent_much_may_take_long_to_come_to_the_ping() {
+    fn a_client_that_was_sent_much_gets_time_to_read_up_to_the_ping() {
         let mut scene = Scene::new();
         let number = scene.ping();
-        assert!(scene.pulse.pong(number));
+        assert!(scene.keep_alive.pong(number));
         scene.facts.written += 2 << 20;
         let number = scene.ping();
         let pinged_ms = scene.facts.now_ms;
-        // Nothing waits on this side, and nothing comes from the client: it reads 16 KiB a second.
+        // Nothing is queued here, and the client sends nothing: it reads 16 KiB a second.
         scene.facts.now_ms += 137_000;
-        assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
-        assert!(scene.pulse.pong(number));
-        // Having read all that, it has the usual time for the next one.
+        assert_eq!(scene.keep_alive.check(&scene.facts, &CONFIG).0.close, None);
+        assert!(scene.keep_alive.pong(number));
+        // Once it has read all that, it has the usual time for the next ping.
         scene.ping();
         let next_ms = scene.facts.now_ms;
         assert_eq!(scene.until_due().close, DEAD);
@@ -415,17 +415,17 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_that_waits_for_the_socket_is_not_held_against_the_client() {
+    fn time_in_which_a_ping_waits_for_the_socket_does_not_count() {
         let mut scene = Scene::new();
         let number = scene.ping();
         scene.facts.blocked = true;
         for _ in 0..8 {
             scene.facts.now_ms += 5_000;
-            assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
+            assert_eq!(scene.keep_alive.check(&scene.facts, &CONFIG).0.close, None);
         }
         scene.facts.blocked = false;
         scene.facts.now_ms += 9_000;
-        assert_eq!(scene.pulse.beat(&scene.facts, &BEATS).0.close, None);
-        assert!(scene.pulse.pong(number));
+        assert_eq!(scene.keep_alive.check(&scene.facts, &CONFIG).0.close, None);
+        assert!(scene.keep_alive.pong(number));
     }
 }

@@ -1,4 +1,4 @@
-//! What all connections of a replica share, and the tables that find one of them.
+//! What all connections of a replica share. Never knows a single connection: `table` finds those.
 
 use std::{
     collections::HashMap,
@@ -10,30 +10,33 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+use tickgate_wire::model::{ReplicaId, UserId};
 
 use super::{
-    address::AddressLimits,
-    link::{self, Clock, Links, Wheel},
-    pulse::Beats,
+    address::{self, AddressLimits},
+    keep_alive::KeepAliveConfig,
+    table::ConnectionTable,
+    wheel::Wheel,
 };
 use crate::{
     auth::Verifier,
     backplane::Backplane,
+    bucket::Bucket,
+    clock::Uptime,
     config::Config,
     hub::{Hub, Shared},
     metrics::Metrics,
     publisher::Publisher,
-    registry::{Control, Registry},
-    session::{Bucket, Rules},
+    registry::Registry,
+    session::Rules,
     tasks::{Stop, Tasks},
 };
 
-/// Everything a connection needs of its replica.
+/// Everything that a connection needs of its replica.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Replica {
+    pub id: ReplicaId,
     pub config: Arc<Config>,
-    pub replica: ReplicaId,
     pub hub: Arc<Hub>,
     pub backplane: Backplane,
     pub publisher: Publisher,
@@ -44,23 +47,23 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     pub outboxes: Arc<Shared>,
     pub addresses: AddressLimits,
-    pub links: Arc<Links>,
+    pub connections: Arc<ConnectionTable>,
     pub wheel: Wheel,
-    pub beats: Beats,
-    pub clock: Clock,
+    pub keep_alive: KeepAliveConfig,
+    pub uptime: Uptime,
     pub users: UserBuckets,
-    /// New connections are turned away: the replica is about to go.
+    /// New connections are refused: the replica is about to stop.
     pub closing: AtomicBool,
 }
 
-impl Gateway {
+impl Replica {
     /// The address that limits count, given the peer's.
     #[must_use]
     pub fn address(&self, peer: IpAddr, headers: &hyper::HeaderMap) -> IpAddr {
-        super::address::client_address(peer, headers, &self.config.server.trusted_proxies)
+        address::client_address(peer, headers, &self.config.server.trusted_proxies)
     }
 
-    /// Whether the replica takes the connection that has just been counted among its address's.
+    /// Whether the replica accepts the connection that was just counted for its address.
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.closing.load(Ordering::Relaxed) && self.addresses.connections() <= self.config.limits.connections_max
@@ -71,22 +74,10 @@ impl Gateway {
         let mut ticks = tokio::time::interval(Wheel::TICK);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.wheel.turn(self.clock.now_ms(), &self.beats).await,
+                _ = ticks.tick() => self.wheel.turn(self.uptime.now_ms(), &self.keep_alive).await,
                 () = stop.wait() => return,
             }
         }
-    }
-}
-
-/// Acts on a control message of another replica (or our own).
-pub fn on_control(links: &Links, control: &Control) {
-    match control {
-        Control::Close { session, code, reason } => {
-            if let Some(link) = SessionId::parse(session).and_then(|session| links.get(session)) {
-                link::end(&link, *code, reason);
-            }
-        }
-        Control::CloseUser { user, code, reason } => links.end_user(user, *code, reason),
     }
 }
 
@@ -101,7 +92,7 @@ impl UserBuckets {
         self.0.lock().entry(user.clone()).or_default().clone()
     }
 
-    /// A connection gave its share back: the last one takes the bucket away.
+    /// A connection returns its share. The last one removes the bucket.
     pub fn release(&self, user: &UserId, share: Arc<Mutex<Bucket>>) {
         let mut all = self.0.lock();
         drop(share);

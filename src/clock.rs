@@ -1,0 +1,60 @@
+//! The two clocks of a replica: the time of day, and a monotonic one that starts with the replica. Never used by the
+//! pure core, which takes the time as an argument.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The time of day, in milliseconds since 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    ms_of(SystemTime::now())
+}
+
+/// The time of day, in whole seconds since 1970.
+#[must_use]
+pub fn unix_s() -> u64 {
+    s_of(SystemTime::now())
+}
+
+/// A time in milliseconds since 1970; 0 for earlier times.
+#[must_use]
+pub fn ms_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A time in whole seconds since 1970; 0 for earlier times.
+#[must_use]
+pub fn s_of(time: SystemTime) -> u64 {
+    ms_of(time) / 1_000
+}
+
+/// A monotonic clock. Small numbers fit where an `Instant` would not, and can be stored in an atomic.
+#[derive(Clone, Copy, Debug)]
+pub struct Uptime(Instant);
+
+impl Default for Uptime {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Uptime {
+    /// Milliseconds since this clock was made.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_before_1970_are_zero() {
+        assert_eq!(ms_of(UNIX_EPOCH + Duration::from_millis(1_999)), 1_999);
+        assert_eq!(s_of(UNIX_EPOCH + Duration::from_millis(1_999)), 1);
+        assert_eq!(ms_of(UNIX_EPOCH - Duration::from_millis(1)), 0);
+    }
+}

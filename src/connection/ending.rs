@@ -1,0 +1,25 @@
+//! How a connection ends, whatever its transport and whatever the reason. Never waits: the registry is told by a queue.
+
+use super::state::Connection;
+use crate::metrics::Disconnect;
+
+/// Gives back everything that the connection holds. The session's record is written a last time, so that the client can
+/// resume it elsewhere.
+pub(super) fn end(mut connection: Connection, cause: Disconnect) {
+    let replica = connection.replica.clone();
+    let handle = connection.handle.clone();
+    // A transport that still has something to send has shut the outbox before.
+    handle.outbox.shut(None, false);
+    if replica.connections.remove(&handle) {
+        connection.record();
+        replica.registry.closed(handle.session, handle.user());
+    }
+    connection.subscriptions.clear(&handle.outbox);
+    if let (Some(user), Some(bucket)) = (handle.user(), connection.user_bucket.take()) {
+        replica.users.release(user, bucket);
+    }
+    replica.metrics.disconnects_total.of(cause).inc();
+    connection.gauge.dec();
+    tracing::debug!(session = ?handle.session, cause = cause.as_str(), "closed");
+    drop(connection.permit);
+}

@@ -1,0 +1,149 @@
+//! What a client sends, decoded: rates, grammar, offences. Never decides what a command may do, and does nothing about
+//! it: that is for `perform`, in the order in which the messages came.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tickgate_wire::{
+    code::{CloseCode, ErrorCode},
+    command::{self, Command, Request},
+    envelope::{self, Envelope, InvalidEnvelope},
+    model::StreamId,
+    websocket::Event,
+};
+
+use super::{handle::ConnectionHandle, replica::Replica, state::Connection};
+use crate::{
+    bucket::Bucket,
+    config::Dialect,
+    hub::{Close, SlotId},
+    metrics::{Disconnect, RateScope},
+    session::{Allowance, Fault},
+};
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// Decided when its turn comes: the messages before it may change what the client is allowed to do.
+    Command(Request),
+    /// A message that is refused.
+    Fault(Fault),
+    /// A pong confirmed these positions.
+    Confirmed(Vec<(SlotId, StreamId)>),
+    /// A producer's message, with its text as it was written.
+    Envelope(Result<(Envelope, Bytes), InvalidEnvelope>),
+}
+
+/// Decodes the events of one read.
+pub(super) struct Decoder<'a> {
+    replica: &'a Replica,
+    handle: &'a ConnectionHandle,
+    dialect: Dialect,
+    allowance: &'a mut Allowance,
+    user_bucket: Option<&'a Mutex<Bucket>>,
+    now_ms: u64,
+    inbound: Vec<Inbound>,
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn new(connection: &'a mut Connection) -> Self {
+        let Connection { replica, handle, session, allowance, user_bucket, .. } = connection;
+        let now_ms = replica.uptime.now_ms();
+        handle.seen(now_ms);
+        let (dialect, user_bucket) = (session.profile.dialect, user_bucket.as_deref());
+        Self { replica, handle, dialect, allowance, user_bucket, now_ms, inbound: Vec::new() }
+    }
+
+    /// What has been decoded, in the order in which it came.
+    pub(super) fn finish(self) -> Vec<Inbound> {
+        self.inbound
+    }
+
+    /// Takes an event. Returns the close that it causes, if any.
+    pub(super) fn decode(&mut self, event: Event<'_>) -> Option<Close> {
+        match event {
+            Event::Text(text) => {
+                self.replica.metrics.messages_received_total.inc();
+                let next = self.message(text).unwrap_or_else(Inbound::Fault);
+                let close = close_of(&next);
+                self.inbound.push(next);
+                close
+            }
+            Event::Pong(payload) => {
+                let positions = self.handle.pong(payload);
+                if !positions.is_empty() {
+                    self.inbound.push(Inbound::Confirmed(positions));
+                }
+                None
+            }
+            // The reader refuses binary frames; pings and closes are answered by `wire`.
+            Event::Binary(_) | Event::Ping(_) | Event::Close(..) => None,
+        }
+    }
+
+    fn message(&mut self, text: &str) -> Result<Inbound, Fault> {
+        self.spend()?;
+        match self.dialect {
+            Dialect::Envelope => self.envelope(text),
+            Dialect::Json | Dialect::EventStream => self.command(text).map(Inbound::Command),
+        }
+    }
+
+    /// Takes one token from the connection's bucket and one from its user's. A message that the connection may not send
+    /// costs its user nothing.
+    fn spend(&mut self) -> Result<(), Fault> {
+        let Replica { config, metrics, .. } = self.replica;
+        let refused = |scope| metrics.rate_limited_total.of(scope).inc();
+        self.allowance.spend_message(self.now_ms, &config.limits).inspect_err(|_| refused(RateScope::Connection))?;
+        let Some(bucket) = self.user_bucket else { return Ok(()) };
+        self.allowance
+            .spend_users(&mut bucket.lock(), self.now_ms, &config.limits)
+            .inspect_err(|_| refused(RateScope::User))
+    }
+
+    fn command(&mut self, text: &str) -> Result<Request, Fault> {
+        let limits = &self.replica.config.limits;
+        let bounds =
+            command::Limits { depth_max: limits.json_depth_max, channels_max: limits.subscriptions_max.max(1) };
+        let request = command::decode(text, &bounds).map_err(|invalid| {
+            let is_offence = invalid.code == ErrorCode::InvalidMessage;
+            let close = is_offence.then(|| self.allowance.offend(self.now_ms, limits)).flatten();
+            Fault { id: invalid.id, field: invalid.field, close, ..Fault::new(invalid.code, invalid.message) }
+        })?;
+        match self.allowance.spend_names(names(&request.command), self.now_ms, limits) {
+            Ok(()) => Ok(request),
+            Err(fault) => {
+                self.replica.metrics.rate_limited_total.of(RateScope::Connection).inc();
+                Err(Fault { id: request.id, ..fault })
+            }
+        }
+    }
+
+    fn envelope(&mut self, text: &str) -> Result<Inbound, Fault> {
+        let limits = &self.replica.config.limits;
+        let decoded = envelope::decode(text, limits.json_depth_max);
+        if let Err(invalid) = &decoded
+            && let Some(close) = self.allowance.offend(self.now_ms, limits)
+        {
+            let fault = Fault::new(ErrorCode::InvalidMessage, invalid.message.clone());
+            return Err(Fault { close: Some(close), ..fault });
+        }
+        Ok(Inbound::Envelope(decoded.map(|envelope| (envelope, Bytes::copy_from_slice(text.as_bytes())))))
+    }
+}
+
+/// How many channels a command names that the replica may have to follow.
+fn names(command: &Command) -> usize {
+    match command {
+        Command::Subscribe(subscribe) => subscribe.channels.len(),
+        Command::SubscribeSymbols { symbols, .. } => symbols.len(),
+        _ => 0,
+    }
+}
+
+/// The close that follows a message, if it was one offence too many.
+fn close_of(inbound: &Inbound) -> Option<Close> {
+    let Inbound::Fault(fault) = inbound else { return None };
+    let code = fault.close?;
+    let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
+    Some(Close { code: code.number(), reason: code.meaning().into(), cause })
+}

@@ -1,0 +1,143 @@
+//! All open connections of a replica, by session. Never keeps one that has ended.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tickgate_wire::model::SessionId;
+
+use super::{ended_users::EndedUsers, handle::ConnectionHandle};
+use crate::registry::Control;
+
+/// Open connections, and the users whose connections were ended a moment ago.
+#[derive(Debug, Default)]
+pub struct ConnectionTable {
+    parts: [Mutex<HashMap<SessionId, Arc<ConnectionHandle>>>; 16],
+    count: AtomicUsize,
+    ended: EndedUsers,
+}
+
+impl ConnectionTable {
+    fn part(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Arc<ConnectionHandle>>> {
+        &self.parts[usize::from(session.low_byte()) % self.parts.len()]
+    }
+
+    /// Adds a connection whose admission began at `since`. Returns the one that it replaces: an older connection of the
+    /// same session that is still open here.
+    pub fn add(&self, handle: &Arc<ConnectionHandle>, since: Instant) -> Option<Arc<ConnectionHandle>> {
+        let old = self.part(handle.session).lock().insert(handle.session, handle.clone());
+        if old.is_none() {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.end_with_user(handle, since);
+        old
+    }
+
+    /// Ends a connection if its user's connections were ended during its admission, which began at `since`.
+    pub fn end_with_user(&self, handle: &ConnectionHandle, since: Instant) {
+        if let Some((code, reason)) = handle.user().and_then(|user| self.ended.since(user, since)) {
+            handle.close_on_control(code, &reason);
+        }
+    }
+
+    /// Ends all connections of a user, including those that are being admitted.
+    pub fn end_user(&self, user: &str, code: u16, reason: &str) {
+        // Remembered before the search: a connection that is added meanwhile finds it.
+        self.ended.add(user, (code, reason), Instant::now());
+        let own = self.all().into_iter().filter(|handle| handle.user().is_some_and(|of| of.as_str() == user));
+        own.for_each(|handle| handle.close_on_control(code, reason));
+    }
+
+    /// Acts on a control message, from another replica or from this one.
+    pub fn on_control(&self, control: &Control) {
+        match control {
+            Control::Close { session, code, reason } => {
+                if let Some(handle) = SessionId::parse(session).and_then(|session| self.get(session)) {
+                    handle.close_on_control(*code, reason);
+                }
+            }
+            Control::CloseUser { user, code, reason } => self.end_user(user, *code, reason),
+        }
+    }
+
+    /// Removes a connection. False when another connection has taken over its session.
+    pub fn remove(&self, handle: &Arc<ConnectionHandle>) -> bool {
+        let mut part = self.part(handle.session).lock();
+        let own = part.get(&handle.session).is_some_and(|current| Arc::ptr_eq(current, handle));
+        if own {
+            part.remove(&handle.session);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        own
+    }
+
+    /// The connection of a session.
+    #[must_use]
+    pub fn get(&self, session: SessionId) -> Option<Arc<ConnectionHandle>> {
+        self.part(session).lock().get(&session).cloned()
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, for the drain and for control messages to a user.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<ConnectionHandle>> {
+        self.parts.iter().flat_map(|part| part.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tickgate_wire::model::UserId;
+
+    use super::*;
+    use crate::{
+        config::{Config, Dialect},
+        connection::keep_alive::KeepAlive,
+        hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
+        metrics::Metrics,
+    };
+
+    fn connection(user: &str) -> Arc<ConnectionHandle> {
+        let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
+        let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
+        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
+        let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
+        let handle = ConnectionHandle::new(outbox, SessionId::random(), Dialect::Json, keep_alive, 0);
+        handle.set_user(UserId::new(user).unwrap());
+        Arc::new(handle)
+    }
+
+    #[test]
+    fn a_users_connections_end_including_those_that_are_being_admitted() {
+        let closed = |handle: &ConnectionHandle| handle.outbox.look().asked.map(|close| close.code);
+        let table = ConnectionTable::default();
+        let came = Instant::now();
+        let (open, coming, other) = (connection("alice"), connection("alice"), connection("bob"));
+        table.add(&open, came);
+        table.end_user("alice", 4002, "");
+        table.add(&coming, came);
+        table.add(&other, came);
+        assert_eq!([&open, &coming, &other].map(|handle| closed(handle)), [Some(4002), Some(4002), None]);
+        let later = connection("alice");
+        table.add(&later, Instant::now() + Duration::from_millis(1));
+        assert_eq!(closed(&later), None, "a later connection is not affected");
+    }
+}

@@ -1,0 +1,135 @@
+//! The task of one WebSocket: it sleeps until the client sends something, the outbox needs it, or the connection has to
+//! end. Never decodes a message and never acts on one: it only says when.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    ending,
+    inbound::{Decoder, Inbound},
+    state::Connection,
+    wire::{Read, Wake, Wire},
+};
+use crate::metrics::Disconnect;
+
+/// Serves one client until the end, and cleans up.
+///
+/// A hand-written future, because this is what an idle connection holds: an `async fn` would reserve space for its
+/// largest state in every idle connection. Here that state is on the heap, and only while it is needed.
+pub(super) struct ConnectionTask(Stage);
+
+#[expect(clippy::large_enum_variant, reason = "almost all connections are idle at any time")]
+enum Stage {
+    /// Until the client sends something, the outbox needs the task, or the connection has to end.
+    Idle(WebSocket),
+    Busy(Pin<Box<dyn Future<Output = Stage> + Send>>),
+    Over,
+}
+
+struct WebSocket {
+    connection: Connection,
+    wire: Wire,
+}
+
+impl ConnectionTask {
+    /// `early` is what the client sent together with its request.
+    pub(super) fn new(connection: Connection, wire: Wire, mut early: Vec<u8>) -> Self {
+        let mut socket = WebSocket { connection, wire };
+        if early.is_empty() {
+            return Self(Stage::Idle(socket));
+        }
+        let (inbound, close) = socket.decode(|wire, decoder| wire.take_in(&mut early, |event| decoder.decode(event)));
+        Self(socket.act(inbound, close.map_or(Read::More, Read::Close)))
+    }
+}
+
+impl Future for ConnectionTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.0 = match &mut self.0 {
+                Stage::Idle(socket) => {
+                    let wake = ready!(socket.wire.poll_wake(cx));
+                    match std::mem::replace(&mut self.0, Stage::Over) {
+                        Stage::Idle(socket) => socket.wake(wake),
+                        other => other,
+                    }
+                }
+                Stage::Busy(work) => ready!(work.as_mut().poll(cx)),
+                Stage::Over => return Poll::Ready(()),
+            };
+        }
+    }
+}
+
+fn busy(work: impl Future<Output = Stage> + Send + 'static) -> Stage {
+    Stage::Busy(Box::pin(work))
+}
+
+impl WebSocket {
+    fn wake(mut self, wake: Wake) -> Stage {
+        match wake {
+            Wake::Asked(close) => self.proceed(Read::Close(close)),
+            Wake::Gone => self.proceed(Read::Gone),
+            Wake::Lagging => busy(async move {
+                self.connection.subscriptions.catch_up(&self.connection.handle.outbox).await;
+                Stage::Idle(self)
+            }),
+            Wake::Readable => {
+                let (inbound, read) = self.decode(|wire, decoder| wire.read(|event| decoder.decode(event)));
+                self.act(inbound, read)
+            }
+        }
+    }
+
+    /// Reads by `read`, and returns what has to be done about it.
+    fn decode<R>(&mut self, read: impl FnOnce(&mut Wire, &mut Decoder<'_>) -> R) -> (Vec<Inbound>, R) {
+        let mut decoder = Decoder::new(&mut self.connection);
+        let read = read(&mut self.wire, &mut decoder);
+        (decoder.finish(), read)
+    }
+
+    fn act(mut self, inbound: Vec<Inbound>, read: Read) -> Stage {
+        if inbound.is_empty() {
+            return self.proceed(read);
+        }
+        busy(async move {
+            self.connection.act(inbound).await;
+            self.proceed(read)
+        })
+    }
+
+    /// What follows when everything that a read brought is done.
+    fn proceed(self, read: Read) -> Stage {
+        match read {
+            Read::More => Stage::Idle(self),
+            Read::Gone => {
+                ending::end(self.connection, Disconnect::IoError);
+                Stage::Over
+            }
+            Read::Close(close) => busy(async move {
+                self.wire.close(&close).await;
+                ending::end(self.connection, close.cause);
+                Stage::Over
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{connection::handle::ConnectionHandle, hub::Outbox};
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Size classes of the allocator: one more byte costs 32 bytes of a handle, 64 of an outbox, 128 of a task, which
+        // consists of its state and 120 bytes of the runtime and of its supervision.
+        assert!(size_of::<ConnectionTask>() + 120 <= 384, "{}", size_of::<ConnectionTask>());
+        assert!(size_of::<ConnectionHandle>() + 16 <= 192, "{}", size_of::<ConnectionHandle>());
+        assert!(size_of::<Outbox>() + 16 <= 256, "{}", size_of::<Outbox>());
+    }
+}

@@ -1,0 +1,23 @@
+//! Why a message is not acted on. Never decides that it is.
+
+use tickgate_wire::code::{CloseCode, ErrorCode};
+
+/// A refusal of one message, reported to the client. The connection stays open unless `close` says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The client's id of the message, as it was written.
+    pub id: Option<Box<str>>,
+    pub code: ErrorCode,
+    pub message: String,
+    pub field: Option<String>,
+    pub retry_after_ms: Option<u64>,
+    pub close: Option<CloseCode>,
+}
+
+impl Fault {
+    /// A fault that keeps the connection open.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { id: None, code, message: message.into(), field: None, retry_after_ms: None, close: None }
+    }
+}
