@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Kind, Problem, Shared};
+use super::{Problem, ProblemKind, Shared};
 use crate::metrics::AuthFailure;
 
 /// Lets requests with an API key through.
@@ -25,7 +25,7 @@ pub(super) async fn require_key(State(shared): State<Arc<Shared>>, request: Requ
             "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
         }
     };
-    Problem::new(Kind::AuthRequired, detail).into_response()
+    Problem::new(ProblemKind::AuthRequired, detail).into_response()
 }
 
 /// Whether the request carries a valid API key; nothing is counted when it does not.
@@ -43,7 +43,7 @@ pub(super) async fn limit_requests(State(shared): State<Arc<Shared>>, request: R
 
 /// The refusal of a replica that has enough to do.
 pub(super) fn overloaded(detail: &str) -> Problem {
-    Problem::new(Kind::TryAgainLater, detail).retry_after(Duration::from_secs(1))
+    Problem::new(ProblemKind::TryAgainLater, detail).retry_after(Duration::from_secs(1))
 }
 
 /// The text after `Bearer` in the `Authorization` header. The scheme is case-insensitive.

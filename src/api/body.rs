@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{Kind, Problem, Shared};
+use super::{Problem, ProblemKind, Shared};
 
 /// So much of a body that is too big is read and thrown away, for so long: a client that is answered while it still
 /// sends may see a reset in place of the answer.
@@ -42,10 +42,13 @@ pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
 /// The whole body, which must be declared as JSON.
 pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Bytes, Problem> {
     if form(request.headers()) != Some(Form::Json) {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "the body must be `Content-Type: application/json`"));
+        return Err(Problem::new(
+            ProblemKind::UnsupportedMediaType,
+            "the body must be `Content-Type: application/json`",
+        ));
     }
     let bytes_max = shared.config.limits.body_bytes_max;
-    let too_big = || Problem::new(Kind::TooBig, format!("the body may have {bytes_max} bytes"));
+    let too_big = || Problem::new(ProblemKind::MessageTooBig, format!("the body may have {bytes_max} bytes"));
     let (parts, mut body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let declared: usize = header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
@@ -64,7 +67,7 @@ pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Byte
             Err(too_big())
         }
         Ok(Err(_)) => Err(Problem::invalid("the body ended before it was complete")),
-        Err(_) => Err(Problem::new(Kind::RequestTimeout, "the body did not come in time")),
+        Err(_) => Err(Problem::new(ProblemKind::RequestTimeout, "the body did not come in time")),
     }
 }
 

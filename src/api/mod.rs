@@ -18,7 +18,10 @@ use axum::{
     routing::{get, post},
 };
 use parking_lot::Mutex;
-use tickgate_wire::model::{ReplicaId, Topic};
+use tickgate_wire::{
+    code::ProblemKind,
+    model::{ReplicaId, Topic},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -48,7 +51,7 @@ mod topics;
 
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
-use problem::{Kind, Problem};
+use problem::Problem;
 use throttle::Throttle;
 
 /// Requests of the API that may be answered at once; with the largest body, this bounds the memory they hold.
@@ -180,9 +183,9 @@ impl Api {
     /// Adds what every route needs: answers for unknown paths and methods, counting, request ids, rendered problems.
     fn observed(&self, routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
         routes
-            .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this path"))
+            .fallback(async || Problem::new(ProblemKind::NotFound, "there is nothing at this path"))
             .method_not_allowed_fallback(async || {
-                Problem::new(Kind::MethodNotAllowed, "this path does not take that method")
+                Problem::new(ProblemKind::MethodNotAllowed, "this path does not take that method")
             })
             .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
     }

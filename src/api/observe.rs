@@ -11,7 +11,7 @@ use axum::{
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::{Kind, Problem, Shared};
+use super::{Problem, ProblemKind, Shared};
 use crate::metrics::{Route, StatusClass};
 
 /// The header that carries the id, both ways.
@@ -34,7 +34,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         tracing::error!(route = route.as_str(), request_id = %id, "a request panicked");
-        Problem::new(Kind::InternalError, "the gateway failed; it is not your fault").into_response()
+        Problem::new(ProblemKind::InternalError, "the gateway failed; it is not your fault").into_response()
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let allow = response.headers_mut().remove(header::ALLOW);

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Facts, Kind, NotReady, Problem, Readiness, Shared, status::timestamp};
+use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, status::timestamp};
 
 /// The description of the HTTP API, as it is served.
 pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -102,7 +102,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics can't be written");
-            Problem::new(Kind::InternalError, "metrics can't be written").into_response()
+            Problem::new(ProblemKind::InternalError, "metrics can't be written").into_response()
         }
     }
 }

@@ -9,56 +9,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use tickgate_wire::code::ProblemKind;
 
 use crate::{backplane::Refusal, registry};
-
-/// What went wrong, for programs. The names and numbers are those of the sockets where both can fail the same way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    InvalidMessage,
-    AuthRequired,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    TooBig,
-    UnsupportedMediaType,
-    RateLimited,
-    InternalError,
-    TryAgainLater,
-    OutcomeUnknown,
-}
-
-impl Kind {
-    /// Stable name, HTTP status, and the code of the same failure on a socket.
-    const fn row(self) -> (&'static str, StatusCode, Option<u16>) {
-        match self {
-            Self::InvalidMessage => ("invalid_message", StatusCode::BAD_REQUEST, Some(4004)),
-            Self::AuthRequired => ("auth_required", StatusCode::UNAUTHORIZED, Some(4001)),
-            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, Some(4504)),
-            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, None),
-            Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT, None),
-            Self::TooBig => ("message_too_big", StatusCode::PAYLOAD_TOO_LARGE, Some(1009)),
-            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
-            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, Some(4100)),
-            Self::InternalError => ("internal_error", StatusCode::INTERNAL_SERVER_ERROR, Some(1011)),
-            Self::TryAgainLater => ("try_again_later", StatusCode::SERVICE_UNAVAILABLE, Some(1013)),
-            Self::OutcomeUnknown => ("outcome_unknown", StatusCode::GATEWAY_TIMEOUT, None),
-        }
-    }
-
-    pub(super) const fn name(self) -> &'static str {
-        self.row().0
-    }
-
-    pub(super) const fn status(self) -> StatusCode {
-        self.row().1
-    }
-}
 
 /// A refusal on its way out.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
-    pub(super) kind: Kind,
+    pub(super) kind: ProblemKind,
     /// What was wrong and what would be right, one sentence.
     pub(super) detail: String,
     /// How long to wait before the same request may succeed.
@@ -68,12 +26,16 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), retry_after: None, msg_id: None }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(Kind::InvalidMessage, detail)
+        Self::new(ProblemKind::InvalidMessage, detail)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     pub(super) fn retry_after(mut self, wait: Duration) -> Self {
@@ -83,7 +45,7 @@ impl Problem {
 
     /// A publication that was certainly not stored.
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self::new(Kind::TryAgainLater, format!("the publication was not stored: {refusal}"))
+        Self::new(ProblemKind::TryAgainLater, format!("the publication was not stored: {refusal}"))
             .retry_after(Duration::from_secs(refusal_wait_secs(refusal)))
     }
 }
@@ -101,14 +63,14 @@ const fn refusal_wait_secs(refusal: Refusal) -> u64 {
 impl From<registry::Unavailable> for Problem {
     fn from(error: registry::Unavailable) -> Self {
         tracing::debug!(%error, "the registry did not answer an api request");
-        Self::new(Kind::TryAgainLater, "the registry can't be reached now").retry_after(Duration::from_secs(1))
+        Self::new(ProblemKind::TryAgainLater, "the registry can't be reached now").retry_after(Duration::from_secs(1))
     }
 }
 
 impl From<crate::backplane::Unavailable> for Problem {
     fn from(error: crate::backplane::Unavailable) -> Self {
         tracing::debug!(%error, "a stream could not be read for an api request");
-        Self::new(Kind::TryAgainLater, "the history can't be read now").retry_after(Duration::from_secs(1))
+        Self::new(ProblemKind::TryAgainLater, "the history can't be read now").retry_after(Duration::from_secs(1))
     }
 }
 
@@ -132,14 +94,14 @@ struct Document<'a> {
 impl Problem {
     /// The complete response. Called by the outermost layer, which knows the request's id.
     pub(super) fn render(&self, request_id: &str) -> Response {
-        let (error, status, code) = self.kind.row();
+        let (error, status) = (self.kind.name(), self.status());
         let document = Document {
-            r#type: format!("urn:tickgate:problem:{error}"),
+            r#type: self.kind.urn(),
             title: status.canonical_reason().unwrap_or(error),
             status: status.as_u16(),
             detail: &self.detail,
             error,
-            code,
+            code: self.kind.code(),
             retry_after_ms: self.retry_after.map(millis),
             msg_id: self.msg_id.as_deref(),
             request_id,
@@ -152,7 +114,7 @@ impl Problem {
             // The header counts whole seconds, and 0 would mean "at once".
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
-        if self.kind == Kind::AuthRequired {
+        if self.kind == ProblemKind::AuthRequired {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tickgate\""));
         }
         response
@@ -167,7 +129,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// Leaves the problem in the response's extensions: the outermost layer renders it, with the request's id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.kind.status().into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tickgate_wire::model::StreamId;
 
 use super::{
-    Kind, Problem, Shared,
+    Problem, ProblemKind, Shared,
     body::{self, Form},
     problem::millis,
     stream,
@@ -85,7 +85,7 @@ impl Outcome {
         let result = match result {
             Ok(published) => OutcomeResult::Accepted(published.into()),
             Err(problem) => OutcomeResult::Failed {
-                status: problem.kind.status().as_u16(),
+                status: problem.kind.status(),
                 error: problem.kind.name(),
                 detail: problem.detail,
                 retry_after_ms: problem.retry_after.map(millis),
@@ -136,14 +136,16 @@ fn not_an_entry(error: &serde_json::Error) -> Problem {
 fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
     match failure {
         PublishFailure::Invalid(detail) => Problem::invalid(detail),
-        PublishFailure::TooLarge { max } => Problem::new(Kind::TooBig, format!("the data may have {max} bytes")),
+        PublishFailure::TooLarge { max } => {
+            Problem::new(ProblemKind::MessageTooBig, format!("the data may have {max} bytes"))
+        }
         PublishFailure::Refused(refusal) => Problem::refused(refusal),
         PublishFailure::Unknown(detail) => {
             let advice = match msg_id {
                 Some(_) => "send it again with the same msg_id",
                 None => "it may be stored; give publications a msg_id to send them again safely",
             };
-            Problem { msg_id, ..Problem::new(Kind::OutcomeUnknown, format!("{detail}; {advice}")) }
+            Problem { msg_id, ..Problem::new(ProblemKind::OutcomeUnknown, format!("{detail}; {advice}")) }
         }
     }
 }
@@ -154,7 +156,7 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
         Some(Form::Json) => publish_one(&shared, request).await,
         Some(Form::Lines) => stream::publish(&shared, request).await,
         None => Err(Problem::new(
-            Kind::UnsupportedMediaType,
+            ProblemKind::UnsupportedMediaType,
             "the body must be `Content-Type: application/json`, or `application/x-ndjson` with one publication a line",
         )),
     }
@@ -185,7 +187,7 @@ pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -
     let batch: Batch<'_> = serde_json::from_slice(&body)
         .map_err(|error| Problem::invalid(format!("a batch is {{\"publications\": [..]}}: {error}")))?;
     if batch.publications.len() > BATCH_MAX {
-        return Err(Problem::new(Kind::TooBig, format!("a batch may have {BATCH_MAX} publications")));
+        return Err(Problem::new(ProblemKind::MessageTooBig, format!("a batch may have {BATCH_MAX} publications")));
     }
     let waiting: Vec<_> = batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None)).collect();
     let results = join_all(waiting).await.into_iter().map(|result| Outcome::new(None, result)).collect();

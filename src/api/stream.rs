@@ -17,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Kind, Lifecycle, Phase, Problem, Shared, access,
+    Lifecycle, Phase, Problem, ProblemKind, Shared, access,
     lines::{Line, LineCutter},
     publish::Outcome,
 };
@@ -177,7 +177,7 @@ fn outcome(shared: &Shared, line: &Line, bytes_max: usize) -> impl Future<Output
     async move {
         let result = match result {
             Some(result) => result.await,
-            None => Err(Problem::new(Kind::TooBig, format!("a line may have {bytes_max} bytes"))),
+            None => Err(Problem::new(ProblemKind::MessageTooBig, format!("a line may have {bytes_max} bytes"))),
         };
         Outcome::new(Some(number), result)
     }

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::{Kind, Problem, Shared, access};
+use super::{Problem, ProblemKind, Shared, access};
 use crate::{
     auth::TokenError,
     metrics::{AuthFailure, RateScope},
@@ -28,16 +28,16 @@ const TICKET_BYTES: usize = 16;
 pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some(token) = access::bearer(&headers) else {
         shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
-        return Err(Problem::new(Kind::AuthRequired, "a token is needed, as `Authorization: Bearer <token>`"));
+        return Err(Problem::new(ProblemKind::AuthRequired, "a token is needed, as `Authorization: Bearer <token>`"));
     };
     let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
     let taken = shared.tickets.lock().take(&identity.user, Instant::now());
     if let Err(wait) = taken {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();
-        return Err(Problem::new(Kind::RateLimited, "too many tickets were asked for").retry_after(wait));
+        return Err(Problem::new(ProblemKind::RateLimited, "too many tickets were asked for").retry_after(wait));
     }
     let mut bytes = [0; TICKET_BYTES];
-    rand::fill(&mut bytes).map_err(|_| Problem::new(Kind::InternalError, "no random numbers can be had"))?;
+    rand::fill(&mut bytes).map_err(|_| Problem::new(ProblemKind::InternalError, "no random numbers can be had"))?;
     let ticket = URL_SAFE_NO_PAD.encode(bytes);
     let ttl = shared.config.auth.ticket_ttl;
     shared.registry.put_ticket(&ticket, token, ttl).await?;
@@ -50,6 +50,6 @@ fn refused(shared: &Shared, error: TokenError) -> Problem {
     if error.is_ours() {
         access::overloaded(&error.to_string())
     } else {
-        Problem::new(Kind::AuthRequired, error.to_string())
+        Problem::new(ProblemKind::AuthRequired, error.to_string())
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
-use super::{Kind, Problem, Shared};
+use super::{Problem, ProblemKind, Shared};
 use crate::backplane::{Newest, ReadLimits};
 
 /// Topics listed unless asked otherwise, and at the most.
@@ -120,7 +120,7 @@ pub(super) async fn history(
     }
     let (topic, channel) = topic_of(&shared.config.topics, &name, asked.user.as_deref())?;
     if shared.config.topics.of_topic(&topic).retain_max == 0 {
-        return Err(Problem::new(Kind::NotFound, "no publications of this topic are retained"));
+        return Err(Problem::new(ProblemKind::NotFound, "no publications of this topic are retained"));
     }
     let limit = asked.limit.or(asked.last).unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let limits = ReadLimits::new(limit, shared.config.limits.replay_bytes_max);

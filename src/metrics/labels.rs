@@ -1,6 +1,8 @@
 //! The values that metric labels can take: closed sets, so that a scrape stays small whatever clients do. Never a
 //! user, a symbol, an address or a connection.
 
+use tickgate_wire::code::{self, CODES};
+
 use super::family::Labels;
 
 macro_rules! label {
@@ -227,48 +229,27 @@ label!(
     }
 );
 
-label!(
-    /// A close or error code of the wire contract; one that is not in it is `other`.
-    Code as "code" {
-        C1000 = "1000", C1001 = "1001", C1002 = "1002", C1003 = "1003", C1007 = "1007", C1008 = "1008",
-        C1009 = "1009", C1011 = "1011", C1012 = "1012", C1013 = "1013",
-        C4001 = "4001", C4002 = "4002", C4003 = "4003", C4004 = "4004",
-        C4100 = "4100", C4101 = "4101", C4102 = "4102", C4103 = "4103", C4104 = "4104",
-        C4500 = "4500", C4501 = "4501", C4502 = "4502", C4503 = "4503", C4504 = "4504",
-        Other = "other",
-    }
-);
+/// A close or error code of the wire contract; one that is not in its table is `other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Code(usize);
 
 impl Code {
     /// The label of a code, as it goes over the wire.
     #[must_use]
-    pub const fn of(code: u16) -> Self {
-        match code {
-            1000 => Self::C1000,
-            1001 => Self::C1001,
-            1002 => Self::C1002,
-            1003 => Self::C1003,
-            1007 => Self::C1007,
-            1008 => Self::C1008,
-            1009 => Self::C1009,
-            1011 => Self::C1011,
-            1012 => Self::C1012,
-            1013 => Self::C1013,
-            4001 => Self::C4001,
-            4002 => Self::C4002,
-            4003 => Self::C4003,
-            4004 => Self::C4004,
-            4100 => Self::C4100,
-            4101 => Self::C4101,
-            4102 => Self::C4102,
-            4103 => Self::C4103,
-            4104 => Self::C4104,
-            4500 => Self::C4500,
-            4501 => Self::C4501,
-            4502 => Self::C4502,
-            4503 => Self::C4503,
-            4504 => Self::C4504,
-            _ => Self::Other,
-        }
+    pub fn of(code: u16) -> Self {
+        Self(code::index(code).unwrap_or(CODES.len()))
+    }
+}
+
+impl Labels for Code {
+    const NAMES: &'static [&'static str] = &["code"];
+    const COUNT: usize = CODES.len() + 1;
+
+    fn index(self) -> usize {
+        self.0
+    }
+
+    fn values(index: usize) -> Vec<&'static str> {
+        vec![CODES.get(index).map_or("other", |code| code.label)]
     }
 }

@@ -31,11 +31,13 @@ impl Reconnect {
     }
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
     /// On the wire: in the Close frame, or as `code` of an error message.
     pub number: u16,
+    /// The number as a metric label.
+    pub label: &'static str,
     /// The stable name, `error` of an error message.
     pub name: &'static str,
     /// One sentence for people.
@@ -44,69 +46,58 @@ pub struct Code {
     pub reconnect: Reconnect,
 }
 
-const fn code(number: u16, name: &'static str, reconnect: Reconnect, meaning: &'static str) -> Code {
-    Code { number, name, meaning, reconnect }
-}
+/// Turns the table into its types. `close` and `error` say where a code is sent: such rows are variants of [`CloseCode`]
+/// and of [`ErrorCode`]. Rows with an HTTP status, and those that only HTTP has, are variants of [`ProblemKind`].
+macro_rules! codes {
+    (
+        $($number:literal $variant:ident $name:literal $close:tt $error:tt $status:tt $reconnect:ident $meaning:literal;)+
+        http only { $($only:ident $only_name:literal $only_status:literal;)+ }
+    ) => {
+        /// Every code that the gateway sends, ascending.
+        pub const CODES: &[Code] = &[$(Code {
+            number: $number,
+            label: stringify!($number),
+            name: $name,
+            meaning: $meaning,
+            reconnect: $reconnect,
+        }),+];
 
-/// Every code that the gateway sends, ascending.
-pub const CODES: [Code; 24] = [
-    code(1000, "normal", No, "The connection ended as one of the two sides wished."),
-    code(1001, "going_away", Yes, "The other side goes away."),
-    code(1002, "protocol_error", No, "A frame broke the WebSocket protocol."),
-    code(1003, "unsupported_data", No, "A binary frame came where text is spoken."),
-    code(1007, "invalid_utf8", No, "A text frame was not valid UTF-8."),
-    code(1008, "policy", No, "The endpoint refused the connection: token missing or invalid, or origin not allowed."),
-    code(1009, "message_too_big", No, "A message was over the size limit."),
-    code(1011, "internal_error", Yes, "The gateway failed; it is not the client's fault."),
-    code(
-        1012,
-        "restarting",
-        Yes,
-        "The replica is going away; the reason says after how many milliseconds to reconnect.",
-    ),
-    code(1013, "try_again_later", Yes, "The replica is full, or what it depends on does not answer now."),
-    code(4001, "auth_required", WithNewToken, "The token is missing, invalid or expired."),
-    code(4002, "user_inactive", No, "The user is not known, not active, or was revoked."),
-    code(4003, "too_many_connections", Yes, "The user has as many connections as are allowed, over all replicas."),
-    code(4004, "invalid_message", No, "A message was not understood; a close after repeated offences."),
-    code(4100, "rate_limited", Yes, "Too many messages; a close after sustained abuse."),
-    code(4101, "heartbeat_timeout", Yes, "The client was silent after a ping, or never answers pings."),
-    code(4102, "slow_consumer", Yes, "The socket took nothing for the write time-out."),
-    code(4103, "auth_timeout", Yes, "No auth message came within the deadline."),
-    code(4104, "max_age", Yes, "The connection is old and was asked to move, so that load spreads."),
-    code(4500, "disconnected", No, "An operator closed the connection."),
-    code(4501, "superseded", No, "The session was resumed elsewhere, or gave way to a newer connection of the user."),
-    code(4502, "forbidden", Never, "The channel or the action is not allowed."),
-    code(4503, "too_many_subscriptions", Never, "The connection has as many subscriptions as are allowed."),
-    code(4504, "not_found", Never, "The channel, symbol or run is not known here."),
-];
+        codes!(@close {} $($close $variant $number,)+);
+        codes!(@error {} $($error $variant $number,)+);
+        codes!(@problem {} $($status $variant $name $number,)+ { $($only $only_name $only_status,)+ });
+    };
 
-/// The table's line of a number, where it has one.
-#[must_use]
-pub fn lookup(number: u16) -> Option<&'static Code> {
-    CODES.binary_search_by_key(&number, |code| code.number).ok().map(|index| &CODES[index])
-}
+    (@close { $($variant:ident $number:literal)+ }) => {
+        codes!(@typed
+            /// Why a connection is closed.
+            CloseCode $($variant $number)+
+        );
+    };
+    (@close { $($rows:tt)* } close $variant:ident $number:literal, $($rest:tt)*) => {
+        codes!(@close { $($rows)* $variant $number } $($rest)*);
+    };
+    (@close $rows:tt - $variant:ident $number:literal, $($rest:tt)*) => { codes!(@close $rows $($rest)*); };
 
-/// Whether a client reconnects after a close with this number; numbers outside the table follow the rule as well.
-#[must_use]
-pub fn may_reconnect(number: u16) -> bool {
-    match number {
-        // What RFC 6455 makes an end, and the refusals that last until somebody changes something.
-        1000 | 1002 | 1003 | 1007..=1009 | 4002 | 4004 => false,
-        _ => number < 4500,
-    }
-}
+    (@error { $($variant:ident $number:literal)+ }) => {
+        codes!(@typed
+            /// Why a request failed while the connection stays (`code` and `error` of an error message).
+            ErrorCode $($variant $number)+
+        );
+    };
+    (@error { $($rows:tt)* } error $variant:ident $number:literal, $($rest:tt)*) => {
+        codes!(@error { $($rows)* $variant $number } $($rest)*);
+    };
+    (@error $rows:tt - $variant:ident $number:literal, $($rest:tt)*) => { codes!(@error $rows $($rest)*); };
 
-macro_rules! typed_codes {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $number:literal),* $(,)? }) => {
+    (@typed $(#[$doc:meta])* $type:ident $($variant:ident $number:literal)+) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
-        pub enum $name { $($variant = $number),* }
+        pub enum $type { $($variant = $number),+ }
 
-        impl $name {
+        impl $type {
             /// All of them, ascending.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The number on the wire.
             #[must_use]
@@ -118,7 +109,7 @@ macro_rules! typed_codes {
             #[must_use]
             pub const fn from_number(number: u16) -> Option<Self> {
                 match number {
-                    $($number => Some(Self::$variant),)*
+                    $($number => Some(Self::$variant),)+
                     _ => None,
                 }
             }
@@ -136,48 +127,109 @@ macro_rules! typed_codes {
             }
         }
     };
+
+    (@problem { $($variant:ident $name:literal $status:literal $number:literal)+ }
+        { $($only:ident $only_name:literal $only_status:literal,)+ }) => {
+        /// What an HTTP answer of problem details (RFC 9457) can be about.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ProblemKind { $($variant,)+ $($only),+ }
+
+        impl ProblemKind {
+            /// All of them: those of the sockets by their codes, then those that only HTTP has.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+ $(Self::$only),+];
+
+            /// The stable name, `error` of the document.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ $(Self::$only => $only_name),+ }
+            }
+
+            /// `type` of the document.
+            #[must_use]
+            pub fn urn(self) -> String {
+                format!("urn:tickgate:problem:{}", self.name())
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)+ $(Self::$only => $only_status),+ }
+            }
+
+            /// The code of the same failure on a socket, where there is one.
+            #[must_use]
+            pub const fn code(self) -> Option<u16> {
+                match self { $(Self::$variant => Some($number),)+ $(Self::$only => None),+ }
+            }
+        }
+    };
+    (@problem $rows:tt - $variant:ident $name:literal $number:literal, $($rest:tt)*) => {
+        codes!(@problem $rows $($rest)*);
+    };
+    (@problem { $($rows:tt)* } $status:literal $variant:ident $name:literal $number:literal, $($rest:tt)*) => {
+        codes!(@problem { $($rows)* $variant $name $status $number } $($rest)*);
+    };
 }
 
-typed_codes! {
-    /// Why a connection is closed.
-    CloseCode {
-        Normal = 1000,
-        GoingAway = 1001,
-        ProtocolError = 1002,
-        UnsupportedData = 1003,
-        InvalidUtf8 = 1007,
-        Policy = 1008,
-        MessageTooBig = 1009,
-        InternalError = 1011,
-        Restarting = 1012,
-        TryAgainLater = 1013,
-        AuthRequired = 4001,
-        UserInactive = 4002,
-        TooManyConnections = 4003,
-        InvalidMessage = 4004,
-        RateLimited = 4100,
-        HeartbeatTimeout = 4101,
-        SlowConsumer = 4102,
-        AuthTimeout = 4103,
-        MaxAge = 4104,
-        Disconnected = 4500,
-        Superseded = 4501,
+codes! {
+    // Number, variant, name; whether it closes, whether it answers, its HTTP status; whether to reconnect, the meaning.
+    1000 Normal "normal" close - - No "The connection ended as one of the two sides wished.";
+    1001 GoingAway "going_away" close - - Yes "The other side goes away.";
+    1002 ProtocolError "protocol_error" close - - No "A frame broke the WebSocket protocol.";
+    1003 UnsupportedData "unsupported_data" close - - No "A binary frame came where text is spoken.";
+    1007 InvalidUtf8 "invalid_utf8" close - - No "A text frame was not valid UTF-8.";
+    1008 Policy "policy" close - - No
+        "The endpoint refused the connection: token missing or invalid, or origin not allowed.";
+    1009 MessageTooBig "message_too_big" close - 413 No "A message was over the size limit.";
+    1011 InternalError "internal_error" close error 500 Yes "The gateway failed; it is not the client's fault.";
+    1012 Restarting "restarting" close - - Yes
+        "The replica is going away; the reason says after how many milliseconds to reconnect.";
+    1013 TryAgainLater "try_again_later" close error 503 Yes
+        "The replica is full, or what it depends on does not answer now.";
+    4001 AuthRequired "auth_required" close error 401 WithNewToken "The token is missing, invalid or expired.";
+    4002 UserInactive "user_inactive" close error - No "The user is not known, not active, or was revoked.";
+    4003 TooManyConnections "too_many_connections" close - - Yes
+        "The user has as many connections as are allowed, over all replicas.";
+    4004 InvalidMessage "invalid_message" close error 400 No
+        "A message was not understood; a close after repeated offences.";
+    4100 RateLimited "rate_limited" close error 429 Yes "Too many messages; a close after sustained abuse.";
+    4101 HeartbeatTimeout "heartbeat_timeout" close - - Yes
+        "The client was silent after a ping, or never answers pings.";
+    4102 SlowConsumer "slow_consumer" close - - Yes "The socket took nothing for the write time-out.";
+    4103 AuthTimeout "auth_timeout" close - - Yes "No auth message came within the deadline.";
+    4104 MaxAge "max_age" close - - Yes "The connection is old and was asked to move, so that load spreads.";
+    4500 Disconnected "disconnected" close - - No "An operator closed the connection.";
+    4501 Superseded "superseded" close - - No
+        "The session was resumed elsewhere, or gave way to a newer connection of the user.";
+    4502 Forbidden "forbidden" - error - Never "The channel or the action is not allowed.";
+    4503 TooManySubscriptions "too_many_subscriptions" - error - Never
+        "The connection has as many subscriptions as are allowed.";
+    4504 NotFound "not_found" - error 404 Never "The channel, symbol or run is not known here.";
+
+    http only {
+        MethodNotAllowed "method_not_allowed" 405;
+        RequestTimeout "request_timeout" 408;
+        UnsupportedMediaType "unsupported_media_type" 415;
+        OutcomeUnknown "outcome_unknown" 504;
     }
 }
 
-typed_codes! {
-    /// Why a request failed while the connection stays (`code` and `error` of an error message).
-    ErrorCode {
-        InternalError = 1011,
-        TryAgainLater = 1013,
-        AuthRequired = 4001,
-        UserInactive = 4002,
-        InvalidMessage = 4004,
-        RateLimited = 4100,
-        Forbidden = 4502,
-        TooManySubscriptions = 4503,
-        NotFound = 4504,
-    }
+/// The place of a number in the table, where it has one.
+#[must_use]
+pub fn index(number: u16) -> Option<usize> {
+    CODES.binary_search_by_key(&number, |code| code.number).ok()
+}
+
+/// The table's row of a number, where it has one.
+#[must_use]
+pub fn lookup(number: u16) -> Option<&'static Code> {
+    index(number).map(|index| &CODES[index])
+}
+
+/// Whether a client reconnects after a close with this number; numbers outside the table follow the rule as well.
+#[must_use]
+pub fn may_reconnect(number: u16) -> bool {
+    lookup(number).map_or(number < 4500, |code| matches!(code.reconnect, Yes | WithNewToken))
 }
 
 #[cfg(test)]
@@ -189,35 +241,39 @@ mod tests {
         assert!(CODES.windows(2).all(|pair| pair[0].number < pair[1].number));
         let names: std::collections::HashSet<_> = CODES.iter().map(|code| code.name).collect();
         assert_eq!(names.len(), CODES.len());
+        let kinds: std::collections::HashSet<_> = ProblemKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(kinds.len(), ProblemKind::ALL.len());
     }
 
     #[test]
-    fn every_typed_code_is_in_the_table_and_the_table_holds_no_other() {
+    fn a_code_closes_or_says_that_it_never_does() {
         for code in CODES {
-            let close = CloseCode::from_number(code.number);
-            let error = ErrorCode::from_number(code.number);
+            let (close, error) = (CloseCode::from_number(code.number), ErrorCode::from_number(code.number));
             assert!(close.is_some() || error.is_some(), "{}", code.number);
             assert_eq!(close.is_none(), code.reconnect == Never, "{}", code.number);
-            assert!(close.is_none_or(|c| c.name() == code.name && c.number() == code.number));
-            assert!(error.is_none_or(|e| e.meaning() == code.meaning && e.number() == code.number));
         }
-        let in_table = |number: u16| CODES.iter().any(|code| code.number == number);
-        assert!(CloseCode::ALL.iter().all(|code| in_table(code.number())));
-        assert!(ErrorCode::ALL.iter().all(|code| in_table(code.number())));
+        assert_eq!(CloseCode::MaxAge.name(), "max_age");
+        assert_eq!(ErrorCode::Forbidden.meaning(), "The channel or the action is not allowed.");
     }
 
     #[test]
-    fn the_rule_agrees_with_the_table() {
+    fn a_problem_has_the_name_of_its_code() {
+        for kind in ProblemKind::ALL {
+            assert!(
+                kind.code().is_none_or(|code| lookup(code).is_some_and(|code| code.name == kind.name())),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_rule_is_below_4500_with_the_exceptions_of_the_table() {
         for code in CODES {
-            assert_eq!(may_reconnect(code.number), matches!(code.reconnect, Yes | WithNewToken), "{}", code.number);
+            let rule = code.number < 4500 && code.reconnect != No;
+            assert_eq!(may_reconnect(code.number), rule, "{}", code.number);
         }
-    }
-
-    #[test]
-    fn numbers_outside_the_table_follow_the_rule() {
         assert!(may_reconnect(1006), "no Close frame came: the network, or the replica, died");
         assert!(may_reconnect(4499));
-        assert!(!may_reconnect(4500));
         assert!(!may_reconnect(4999));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use serde_json::Value;
+use tickgate_wire::code::ProblemKind;
 
 use super::Replica;
 use crate::{api::probes::OPENAPI, metrics::Route};
@@ -78,4 +79,24 @@ fn every_reference_of_the_description_leads_somewhere() {
     for target in found {
         assert!(document.pointer(target.strip_prefix('#').unwrap()).is_some(), "{target}");
     }
+}
+
+#[test]
+fn the_problems_are_those_of_the_table_of_codes() {
+    let document = document();
+    let described = &document["components"]["schemas"]["Problem"]["properties"]["error"]["enum"];
+    assert_eq!(*described, Value::from_iter(ProblemKind::ALL.iter().map(|kind| kind.name())));
+    let responses = document["components"]["responses"].as_object().unwrap();
+    let examples = responses.values().map(|response| &response["content"]["application/problem+json"]["example"]);
+    let mut seen = 0;
+    for example in examples.filter(|example| example.is_object()) {
+        let kind = ProblemKind::ALL.iter().find(|kind| example["error"] == kind.name()).expect("a kind of the table");
+        let status = StatusCode::from_u16(kind.status()).unwrap();
+        assert_eq!(example["type"], kind.urn());
+        assert_eq!(example["title"], status.canonical_reason().unwrap());
+        assert_eq!(example["status"], kind.status());
+        assert_eq!(example.get("code").cloned(), kind.code().map(Value::from), "{kind:?}");
+        seen += 1;
+    }
+    assert!(seen > 5, "{seen}");
 }
