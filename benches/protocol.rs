@@ -8,10 +8,11 @@ use tickgate_wire::{
     command::{Limits, decode},
     envelope, frame,
     model::StreamId,
-    payload::{check_payload, has_object_outline},
-    push::{Meta, push_live, push_sse},
+    payload::check_payload,
+    push::{Meta, push},
     reply,
     time::Timestamp,
+    transport::Transport,
     websocket::{Event, Opcode, Reader, put_masked},
 };
 use tokio_tungstenite::tungstenite::{WebSocket, protocol::Role};
@@ -63,7 +64,6 @@ fn checking(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("check");
     group.throughput(Throughput::Bytes(TICKER.len() as u64));
     group.bench_function("payload", |b| b.iter(|| check_payload(black_box(TICKER), 32)));
-    group.bench_function("outline", |b| b.iter(|| has_object_outline(black_box(TICKER))));
     group.finish();
 }
 
@@ -73,13 +73,15 @@ fn encoding(criterion: &mut Criterion) {
     group.bench_function("push", |b| {
         b.iter(|| {
             out.clear();
-            push_live(&mut out, black_box("ticker:BTCUSDT"), ID, black_box(TICKER));
+            let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
+            push(&mut out, Transport::WebSocket, &meta, black_box(TICKER));
         });
     });
     group.bench_function("push as event", |b| {
         b.iter(|| {
             out.clear();
-            push_sse(&mut out, None, &Meta::live(black_box("ticker:BTCUSDT"), ID), black_box(TICKER));
+            let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
+            push(&mut out, Transport::EventStream, &meta, black_box(TICKER));
         });
     });
     group.bench_function("pong", |b| {

@@ -188,6 +188,27 @@ fn the_core_has_no_io_and_no_clock() {
     });
 }
 
+/// What crates use that talk to the outside.
+const IO_CRATES: &[&str] = &["hyper", "mio", "reqwest", "socket2", "tokio"];
+
+/// A client that speaks the wire brings its own runtime, and the compiler keeps the vocabulary free of I/O.
+#[test]
+fn the_wire_is_built_on_no_runtime() {
+    let lock: toml::Table = toml::from_str(include_str!("../Cargo.lock")).expect("a lock file");
+    let packages = lock["package"].as_array().expect("packages");
+    let (mut below, mut at) = (vec!["tickgate-wire"], 0);
+    while let Some(name) = below.get(at) {
+        let found = packages.iter().filter(|package| package["name"].as_str() == Some(name));
+        let dependencies = found.filter_map(|package| package.get("dependencies")?.as_array()).flatten();
+        let names = dependencies.filter_map(|name| name.as_str()?.split(' ').next());
+        let new: Vec<_> = names.filter(|name| !below.contains(name)).collect();
+        below.extend(new);
+        at += 1;
+    }
+    assert!(below.contains(&"serde"), "{below:?}");
+    nothing(IO_CRATES.iter().filter(|name| below.contains(name)).map(|name| format!("crates/wire is built on {name}")));
+}
+
 #[test]
 fn tasks_alone_spawns() {
     holds(|source| {

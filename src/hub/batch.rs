@@ -7,6 +7,7 @@ use tickgate_wire::{
     frame,
     model::{Content, Message, StreamId},
     push::{self, GapReason, Meta},
+    transport::Transport,
 };
 
 use super::position::Step;
@@ -177,9 +178,9 @@ fn for_each_channel(form: &Form, filter: Option<&[Arc<str>]>, mut tell: impl FnM
 
 fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8]) {
     match kind {
-        FormKind::WebSocket => push::push_with(buf, meta, payload),
+        FormKind::WebSocket => push::push(buf, Transport::WebSocket, meta, payload),
         // Without an id of its own: a reader's cursors follow each piece of its stream.
-        FormKind::EventStream => push::push_sse(buf, None, meta, payload),
+        FormKind::EventStream => push::push(buf, Transport::EventStream, meta, payload),
     }
 }
 

@@ -3,11 +3,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{
-    frame::{frame_text_sized, sse_event},
-    json::Object,
-};
-use crate::model::StreamId;
+use super::json::Object;
+use crate::{model::StreamId, transport::Transport};
 
 /// What the gateway says about a publication, in its `_meta` key. Only what applies is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +29,9 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// Appends a live publication as a WebSocket frame.
-pub fn push_live(out: &mut BytesMut, channel: &str, id: Option<StreamId>, payload: &[u8]) {
-    push_with(out, &Meta::live(channel, id), payload);
-}
-
-/// Appends a publication as a WebSocket frame. `payload` is one JSON object, as [`super::payload`] checks it.
-pub fn push_with(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
-    frame_text_sized(out, len_guess(meta, payload), |out| push_json(out, meta, payload));
-}
-
-/// Appends a publication as a Server-Sent Event whose `id:` line is `event_id`.
-pub fn push_sse(out: &mut BytesMut, event_id: Option<&str>, meta: &Meta<'_>, payload: &[u8]) {
-    sse_event(out, event_id, |out| push_json(out, meta, payload));
+/// Appends a publication. `payload` is one JSON object, as [`super::payload`] checks it.
+pub fn push(out: &mut BytesMut, transport: Transport, meta: &Meta<'_>, payload: &[u8]) {
+    transport.message(out, len_guess(meta, payload), |out| push_json(out, meta, payload));
 }
 
 /// Appends the bare JSON text of a publication.
@@ -179,11 +166,11 @@ mod tests {
         let (meta, payload) = (Meta::live("x", Some(ID)), r#"{"a":1}"#);
         let json = text(&meta, payload);
         let mut frame = BytesMut::new();
-        push_live(&mut frame, "x", Some(ID), payload.as_bytes());
+        push(&mut frame, Transport::WebSocket, &meta, payload.as_bytes());
         assert_eq!(&frame[..], [&[0x81, json.len() as u8][..], json.as_bytes()].concat());
         let mut event = BytesMut::new();
-        push_sse(&mut event, Some("1763700000000-42"), &meta, b"{\n\"a\":1}");
-        let expected = "id: 1763700000000-42\ndata: {\ndata: \"a\":1,\"_meta\":{\"channel\":\"x\",\"id\":\"1763700000000-42\"}}\n\n";
+        push(&mut event, Transport::EventStream, &meta, b"{\n\"a\":1}");
+        let expected = "data: {\ndata: \"a\":1,\"_meta\":{\"channel\":\"x\",\"id\":\"1763700000000-42\"}}\n\n";
         assert_eq!(std::str::from_utf8(&event).unwrap(), expected);
     }
 

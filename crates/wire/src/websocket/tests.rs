@@ -3,10 +3,11 @@
 
 use std::io::{self, Cursor, Read, Write};
 
+use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 use tungstenite::{Error, Message, error::ProtocolError, protocol::WebSocket};
 
-use super::{encode::unmask, *};
+use super::*;
 
 const MAX: u32 = 1000;
 
@@ -181,9 +182,9 @@ fn an_idle_reader_keeps_nothing() {
         let mut seen = Vec::new();
         read_into(&mut reader, &stream[..split], &mut seen);
         let at_rest = [0, stream.len() - frame(0x81, &[b'x'; 300]).len()].contains(&split);
-        assert_eq!(reader.is_pending(), !at_rest, "{split}");
+        assert_eq!(reader.pending.is_some(), !at_rest, "{split}");
         read_into(&mut reader, &stream[split..], &mut seen);
-        assert!(!reader.is_pending(), "{split}");
+        assert!(!reader.pending.is_some(), "{split}");
     }
 }
 
@@ -202,23 +203,48 @@ fn memory_follows_the_bytes_that_arrived_not_the_length_that_was_declared() {
     }
 }
 
-#[test]
-fn a_close_frame_holds_what_a_control_frame_can() {
-    let mut out = Vec::new();
-    put_close(&mut out, 1012, &"é".repeat(100));
-    assert!(out.len() <= 2 + CONTROL_BYTES_MAX);
-    let seen = read_chunks(Reader::new(Peer::Server, false, MAX), [&out[..]]);
-    assert_eq!(seen, [Seen::Close(Some(1012), "é".repeat(61))]);
+fn read_server(stream: &[u8]) -> Vec<Seen> {
+    read_chunks(Reader::new(Peer::Server, true, 1 << 20), [stream])
 }
 
 #[test]
-fn a_server_head_declares_every_length() {
+fn control_frames_hold_what_they_can() {
+    let mut out = Vec::new();
+    ping(&mut out, b"7");
+    pong(&mut out, &[b'p'; 300]);
+    close(&mut out, Some(1012), &"é".repeat(100));
+    assert_eq!(&out[..5], b"\x89\x017\x8a\x7d");
+    let last = Seen::Close(Some(1012), "é".repeat(61));
+    assert_eq!(read_server(&out), [Seen::Ping(b"7".into()), Seen::Pong(vec![b'p'; 125]), last]);
+    out.clear();
+    close(&mut out, None, "never said");
+    assert_eq!(out, b"\x88\x00");
+}
+
+#[test]
+fn a_head_declares_every_length() {
     for len in [0, 125, 126, 0xffff, 0x1_0000] {
         let mut out = Vec::new();
         put_head(&mut out, Opcode::Binary, len);
         out.resize(out.len() + len, 7);
-        let seen = read_chunks(Reader::new(Peer::Server, true, 1 << 20), [&out[..]]);
-        assert_eq!(seen, [Seen::Binary(vec![7; len])], "{len}");
+        assert_eq!(read_server(&out), [Seen::Binary(vec![7; len])], "{len}");
+    }
+}
+
+#[test]
+fn a_text_has_the_shortest_head_whatever_was_expected() {
+    for len in [1, 125, 126, 127, 65_535, 65_536, 70_000] {
+        for expected in [0, 125, 126, 65_535, 65_536, len] {
+            let written = "x".repeat(len);
+            let mut out = BytesMut::new();
+            text(&mut out, 9, |out| out.put_slice(b"before"));
+            let from = out.len();
+            text(&mut out, expected, |out| out.put_slice(written.as_bytes()));
+            let head = [2, 4, 10][usize::from(len > 125) + usize::from(len > 65_535)];
+            assert_eq!(out.len() - from - len, head, "{len} {expected}");
+            text(&mut out, expected, |_| ());
+            assert_eq!(read_server(&out), [Seen::Text("before".into()), Seen::Text(written)], "{len} {expected}");
+        }
     }
 }
 

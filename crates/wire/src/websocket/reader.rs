@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455) without I/O: bytes in, events out, and the few bytes that go before a payload.
+//! Reads frames: bytes in, events out. Never answers any.
 //!
 //! [`Reader`] is one connection's share: 16 bytes, and nothing else while no frame or fragmented message is incomplete.
 //! It never allocates by a declared length, only for bytes that have arrived, and never more than the message bound.
@@ -8,18 +8,11 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-pub use encode::{put_close, put_head, put_masked};
-pub use opcode::Opcode;
-
-mod encode;
-mod opcode;
-#[cfg(test)]
-mod tests;
+use super::{CONTROL_BYTES_MAX, Opcode, unmask};
+use crate::code::CloseCode;
 
 /// Longest frame head: two bytes, a 64-bit length, a mask.
 const HEAD_BYTES_MAX: usize = 14;
-/// Longest payload of a control frame.
-pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// Whose frames are read: a client masks every frame, a server none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +42,23 @@ pub struct Violation {
 }
 
 impl Violation {
-    const fn protocol(reason: &'static str) -> Self {
-        Self { code: 1002, reason }
+    const NOT_TEXT: Self = Self::new(CloseCode::UnsupportedData, "binary messages are not spoken here");
+    const NOT_UTF8: Self = Self::new(CloseCode::InvalidUtf8, "text is not UTF-8");
+    const TOO_LONG: Self = Self::new(CloseCode::MessageTooBig, "message is too long");
+
+    const fn new(code: CloseCode, reason: &'static str) -> Self {
+        Self { code: code.number(), reason }
     }
 
-    const NOT_TEXT: Self = Self { code: 1003, reason: "binary messages are not spoken here" };
-    const NOT_UTF8: Self = Self { code: 1007, reason: "text is not UTF-8" };
-    const TOO_LONG: Self = Self { code: 1009, reason: "message is too long" };
+    const fn protocol(reason: &'static str) -> Self {
+        Self::new(CloseCode::ProtocolError, reason)
+    }
 }
 
 /// What one connection has to remember between reads.
 #[derive(Debug)]
 pub struct Reader {
-    pending: Option<Box<Pending>>,
+    pub(super) pending: Option<Box<Pending>>,
     message_bytes_max: u32,
     peer: Peer,
     binary: bool,
@@ -70,7 +67,7 @@ pub struct Reader {
 
 /// What is kept while a head, a payload or a fragmented message is incomplete.
 #[derive(Debug, Default)]
-struct Pending {
+pub(super) struct Pending {
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
     /// The frame whose payload is still arriving.
@@ -88,9 +85,9 @@ impl Pending {
 
 /// A message that is not complete yet.
 #[derive(Debug)]
-struct Partial {
+pub(super) struct Partial {
     opcode: Opcode,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Text up to here is known to be UTF-8.
     checked: usize,
 }
@@ -157,12 +154,6 @@ impl Reader {
         self.ended
     }
 
-    /// Whether an incomplete frame or message is being kept.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.pending.is_some()
-    }
-
     fn pending(&mut self) -> &mut Pending {
         self.pending.get_or_insert_default()
     }
@@ -174,7 +165,7 @@ impl Reader {
         }
     }
 
-    fn partial(&self) -> Option<&Partial> {
+    pub(super) fn partial(&self) -> Option<&Partial> {
         self.pending.as_ref()?.message.as_ref()
     }
 
@@ -321,7 +312,7 @@ impl Feed<'_> {
         self.at += len;
         let chunk = &mut self.input[range.clone()];
         if let Some(mask) = frame.mask {
-            encode::unmask(chunk, mask, frame.taken);
+            unmask(chunk, mask, frame.taken);
         }
         let frame = Frame { taken: frame.taken + len, ..frame };
         let complete = frame.taken == frame.len;

@@ -1,0 +1,113 @@
+//! Writes frames, none of them fragmented. A server's are not masked, so the same bytes serve every socket. Never looks
+//! into a payload, and never copies a text: who writes it writes into the frame itself.
+
+use bytes::{BufMut, BytesMut};
+
+use super::{CONTROL_BYTES_MAX, Opcode, unmask};
+
+/// Appends the head of a server's frame. The payload of `len` bytes follows it.
+pub fn put_head(out: &mut impl BufMut, opcode: Opcode, len: usize) {
+    out.put_slice(Head::new(opcode, len, 0).bytes());
+}
+
+/// Appends a client's frame: masked.
+pub fn put_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
+    out.extend_from_slice(Head::new(opcode, payload.len(), 0x80).bytes());
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    unmask(&mut out[start..], mask, 0);
+}
+
+/// Appends a server's text frame that holds what `write` appends, about `len` bytes: another length costs a move of the
+/// text where it changes the size of the head. A text of no bytes is no message: nothing is appended.
+pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
+    let room = Head::len(len);
+    out.reserve(room + len);
+    let start = out.len();
+    out.put_bytes(0, room);
+    write(out);
+    let len = out.len() - start - room;
+    if len == 0 {
+        return out.truncate(start);
+    }
+    let head = Head::new(Opcode::Text, len, 0);
+    if head.len != room {
+        move_text(out, start, room, head.len);
+    }
+    out[start..start + head.len].copy_from_slice(head.bytes());
+}
+
+/// Appends a server's ping. Its answer carries the same payload; bytes over [`CONTROL_BYTES_MAX`] are cut.
+pub fn ping(out: &mut impl BufMut, payload: &[u8]) {
+    control(out, Opcode::Ping, payload);
+}
+
+/// Appends a server's pong, the answer to a ping with this payload.
+pub fn pong(out: &mut impl BufMut, payload: &[u8]) {
+    control(out, Opcode::Pong, payload);
+}
+
+/// Appends a server's Close frame. The reason is cut, between characters, to what a control frame holds. One without a
+/// code has no reason either: it answers a client's that had none.
+pub fn close(out: &mut impl BufMut, code: Option<u16>, reason: &str) {
+    let Some(code) = code else { return put_head(out, Opcode::Close, 0) };
+    let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];
+    put_head(out, Opcode::Close, reason.len() + 2);
+    out.put_u16(code);
+    out.put_slice(reason.as_bytes());
+}
+
+fn control(out: &mut impl BufMut, opcode: Opcode, payload: &[u8]) {
+    let payload = &payload[..payload.len().min(CONTROL_BYTES_MAX)];
+    put_head(out, opcode, payload.len());
+    out.put_slice(payload);
+}
+
+/// Moves the text that begins `room` bytes after `start` to where a head of `needed` bytes ends.
+#[cold]
+fn move_text(out: &mut BytesMut, start: usize, room: usize, needed: usize) {
+    let end = out.len();
+    out.resize(end.max(end - room + needed), 0);
+    out.copy_within(start + room..end, start + needed);
+    out.truncate(end - room + needed);
+}
+
+/// What comes before a payload (and before a client's mask).
+struct Head {
+    bytes: [u8; 10],
+    len: usize,
+}
+
+impl Head {
+    /// The shortest form that declares `len` bytes.
+    fn new(opcode: Opcode, len: usize, mask_bit: u8) -> Self {
+        let mut head = Self { bytes: [0; 10], len: Self::len(len) };
+        head.bytes[0] = 0x80 | opcode as u8;
+        match head.len {
+            2 => head.bytes[1] = mask_bit | len as u8,
+            4 => {
+                head.bytes[1] = mask_bit | 126;
+                head.bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            }
+            _ => {
+                head.bytes[1] = mask_bit | 127;
+                head.bytes[2..].copy_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        head
+    }
+
+    /// Bytes of the head of a payload of `len` bytes.
+    const fn len(len: usize) -> usize {
+        match len {
+            0..126 => 2,
+            126..65_536 => 4,
+            _ => 10,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
