@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use tickgate_wire::{
     code::CloseCode,
     model::{SessionId, UserId},
+    time::Timestamp,
 };
 
-use super::{Problem, Shared, body, status::timestamp_of};
+use super::{Problem, Shared, body};
 use crate::registry::{ConnectionInfo, Control};
 
 /// Connections listed unless asked otherwise, and at the most.
@@ -43,7 +44,7 @@ struct Connection {
     replica: String,
     user: Option<String>,
     endpoint: String,
-    connected_at: Option<String>,
+    connected_at: Timestamp,
 }
 
 impl From<ConnectionInfo> for Connection {
@@ -53,7 +54,7 @@ impl From<ConnectionInfo> for Connection {
             replica: info.replica,
             user: info.user,
             endpoint: info.profile,
-            connected_at: timestamp_of(info.connected_ms),
+            connected_at: Timestamp::from_ms(info.connected_ms),
         }
     }
 }

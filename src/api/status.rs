@@ -4,15 +4,15 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{Json, extract::State, http::HeaderMap};
-use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
+use tickgate_wire::time::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Phase, Shared, access};
+use super::{Phase, Shared, access, problem::millis};
 use crate::registry::ClusterFigures;
 
 /// How long the figures of the cluster are shared by all who ask.
@@ -50,7 +50,7 @@ pub(super) struct Status {
     replicas: usize,
     backplane: &'static str,
     replica: ReplicaStatus,
-    timestamp: String,
+    timestamp: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -92,13 +92,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
     })
 }
 
-/// Now, in the form of the wire contract: UTC, milliseconds, `Z`.
-pub(super) fn timestamp() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// A moment in milliseconds since 1970, in the form of the wire contract.
-pub(super) fn timestamp_of(ms: u64) -> Option<String> {
-    let ms = i64::try_from(ms).ok()?;
-    chrono::DateTime::from_timestamp_millis(ms).map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
+/// Now, in the form of the wire contract.
+pub(super) fn timestamp() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_ms(millis(since_1970))
 }

@@ -111,17 +111,17 @@ impl Instrument {
 
     /// Moves the price and adds what is published of it.
     pub(super) fn step(&mut self, now_ms: u64, publications: &mut Vec<(Topic, Bytes)>) {
-        let timestamp = Timestamp::from_ms(now_ms);
+        let timestamp = &*Timestamp::from_ms(now_ms).to_string();
         if now_ms >= self.day.began_ms.saturating_add(DAY_MS) {
             self.day = Day { began_ms: now_ms, open: self.price, high: self.price, low: self.price, volume: 0 };
         }
         self.walk();
         for _ in 0..self.random.between(0, TRADES_MAX) {
-            let trade = self.trade(timestamp.as_str());
+            let trade = self.trade(timestamp);
             publications.push((self.topics.trades.clone(), trade));
         }
-        publications.push((self.topics.ticker.clone(), self.ticker(timestamp.as_str())));
-        let book = self.order_book(timestamp.as_str());
+        publications.push((self.topics.ticker.clone(), self.ticker(timestamp)));
+        let book = self.order_book(timestamp);
         publications.push((self.topics.orderbook.clone(), book));
     }
 

@@ -73,11 +73,7 @@ impl<'a> Object<'a> {
 
     /// A time in milliseconds since 1970, as RFC 3339.
     pub fn time(&mut self, key: &'static str, ms: u64) {
-        let time = Timestamp::from_ms(ms);
-        let out = self.key(key);
-        out.put_u8(b'"');
-        out.put_slice(time.as_bytes());
-        out.put_u8(b'"');
+        push_string(self.key(key), &Timestamp::from_ms(ms).to_string());
     }
 
     /// A stream id.
