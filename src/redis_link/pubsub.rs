@@ -138,7 +138,7 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> R
     if !step.subscribe.is_empty() {
         connection.subscribe(names(&step.subscribe)).await?;
     }
-    Ok(!step.is_empty())
+    Ok(step.more)
 }
 
 /// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no

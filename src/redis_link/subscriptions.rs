@@ -3,7 +3,11 @@
 //! Wanted and subscribed are two things: callers change the first at once, the link's task brings the second after it
 //! in large steps, and the server's confirmations are told only when nothing that would undo them is under way.
 
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::Arc,
+};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -40,8 +44,9 @@ pub(super) struct Subscriptions {
 #[derive(Default)]
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
-    /// Channels whose wanted and subscribed may differ, each once.
-    dirty: Vec<Arc<str>>,
+    /// Channels whose wanted and subscribed may differ, each once, so never more than there are channels. First in,
+    /// first out, so that none waits for ever.
+    dirty: VecDeque<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -64,12 +69,9 @@ pub(super) struct Step {
     pub(super) unsubscribe: Vec<Arc<str>>,
     /// Wanted anew while the subscription stood all along.
     pub(super) confirmed: Vec<Arc<str>>,
-}
-
-impl Step {
-    pub(super) fn is_empty(&self) -> bool {
-        self.subscribe.is_empty() && self.unsubscribe.is_empty() && self.confirmed.is_empty()
-    }
+    /// Channels wait for another step. That there is nothing to send in this one says nothing about the next: many
+    /// channels may have been wanted and given up before their turn came.
+    pub(super) more: bool,
 }
 
 impl Channel {
@@ -89,14 +91,14 @@ impl Table {
             let channel = self.channels.entry(Arc::clone(&key)).or_default();
             change(channel);
             channel.dirty = true;
-            self.dirty.push(key);
+            self.dirty.push_back(key);
             return;
         };
         let key = Arc::clone(key);
         let Some(channel) = self.channels.get_mut(name) else { return };
         change(channel);
         if !mem::replace(&mut channel.dirty, true) {
-            self.dirty.push(key);
+            self.dirty.push_back(key);
         }
     }
 }
@@ -159,22 +161,22 @@ impl Subscriptions {
         let Table { channels, dirty } = &mut *table;
         channels.retain(|_, channel| channel.wanted);
         dirty.clear();
-        let mut first = Vec::new();
         for (name, channel) in channels {
             *channel = Channel { wanted: true, unannounced: true, dirty: true, ..Channel::default() };
-            if self.is_control(name) { &mut first } else { &mut *dirty }.push(Arc::clone(name));
+            let name = Arc::clone(name);
+            if self.is_control(&name) { dirty.push_front(name) } else { dirty.push_back(name) }
         }
-        dirty.append(&mut first);
         self.changed.notify_one();
     }
 
-    /// The next step towards what is wanted, `limit` channels at the most. The caller sends it, in order.
+    /// The next step towards what is wanted; looks at `limit` channels at most. The caller sends it, in order, and asks
+    /// again while there is more.
     pub(super) fn step(&self, limit: usize) -> Step {
         let mut step = Step::default();
         let mut table = self.table.lock();
         let Table { channels, dirty } = &mut *table;
         for _ in 0..limit {
-            let Some(name) = dirty.pop() else { break };
+            let Some(name) = dirty.pop_front() else { break };
             let Some(channel) = channels.get_mut(&name) else { continue };
             channel.dirty = false;
             match (channel.wanted, channel.subscribed) {
@@ -193,6 +195,7 @@ impl Subscriptions {
                 _ => {}
             }
         }
+        step.more = !dirty.is_empty();
         step
     }
 
@@ -238,7 +241,7 @@ mod tests {
         subscriptions.follow("a");
         subscriptions.follow("a");
         assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
-        assert!(subscriptions.step(10).is_empty());
+        assert_eq!(subscriptions.step(10), Step::default());
         assert!(subscriptions.confirm_subscribe("a"));
         assert!(!subscriptions.confirm_subscribe("a"));
     }
@@ -293,6 +296,48 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, ["a", "c"]);
         assert!(subscriptions.confirm_subscribe("a") && subscriptions.confirm_subscribe("c"));
+    }
+
+    #[test]
+    fn a_wanted_channel_does_not_wait_behind_channels_that_were_given_up() {
+        let subscriptions = Subscriptions::new("canary".into());
+        let give_up = |name: &str| {
+            subscriptions.follow(name);
+            subscriptions.unfollow(name);
+        };
+        (0..25).for_each(|number| give_up(&format!("before:{number}")));
+        subscriptions.follow("a");
+        (0..25).for_each(|number| give_up(&format!("after:{number}")));
+        let (mut subscribed, mut idle) = (Vec::new(), 0);
+        loop {
+            let step = subscriptions.step(10);
+            idle += usize::from(step.subscribe.is_empty());
+            subscribed.extend(step.subscribe);
+            if !step.more {
+                break;
+            }
+        }
+        assert_eq!(names(&subscribed), ["a"]);
+        assert!(idle > 2, "steps with nothing to send are not the end");
+        assert_eq!(subscriptions.table.lock().channels.len(), 1);
+    }
+
+    #[test]
+    fn channels_are_subscribed_in_the_order_in_which_they_were_wanted() {
+        let subscriptions = Subscriptions::new("canary".into());
+        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name));
+        assert_eq!(names(&subscriptions.step(2).subscribe), ["a", "b"]);
+        subscriptions.follow("d");
+        assert_eq!(names(&subscriptions.step(2).subscribe), ["c", "d"]);
+    }
+
+    #[test]
+    fn control_channels_are_the_first_of_a_new_link() {
+        let subscriptions = Subscriptions::new("canary".into());
+        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name));
+        subscriptions.subscribe_control("control", Arc::new(|_| {}));
+        subscriptions.restart();
+        assert_eq!(names(&subscriptions.step(1).subscribe), ["control"]);
     }
 
     #[test]
