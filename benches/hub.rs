@@ -72,6 +72,7 @@ impl Stage {
             ring: RING,
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
+            queue_grace: Duration::from_secs(99),
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);

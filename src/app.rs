@@ -230,7 +230,8 @@ fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, task
     let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
     let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
     let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
-    let settings = hub::Settings { shards, topics_max, ring, linger, compare_interval };
+    let queue_grace = config.readiness.queue_grace;
+    let settings = hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace };
     Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 
@@ -276,5 +277,9 @@ impl Figures for OwnFigures {
 
     fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
         self.0.hub.busiest(limit)
+    }
+
+    fn queue_wait(&self) -> Duration {
+        self.0.hub.queue_wait()
     }
 }

@@ -71,6 +71,8 @@ pub trait Figures: Send + Sync {
     fn topics(&self) -> usize;
     /// Topics with the number of their subscriptions, the busiest first, `limit` at the most.
     fn busiest(&self, limit: usize) -> Vec<(Topic, usize)>;
+    /// How long the oldest topic has waited for work of the hub.
+    fn queue_wait(&self) -> Duration;
 }
 
 /// All that the routes need.

@@ -22,6 +22,7 @@ impl Shared {
             connections: self.figures.connections(),
             connections_max: self.config.limits.connections_max,
             backplane: self.backplane.health(),
+            queue_wait: self.figures.queue_wait(),
         };
         Readiness::decide(&facts, &self.config.readiness)
     }

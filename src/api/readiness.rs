@@ -84,6 +84,8 @@ pub struct Facts {
     pub connections: usize,
     pub connections_max: usize,
     pub backplane: Health,
+    /// How long the oldest topic has waited to be compared with its stream, or to be read.
+    pub queue_wait: Duration,
 }
 
 /// Why a replica should be sent nobody new.
@@ -97,6 +99,8 @@ pub enum NotReady {
     CommandsDown(Duration),
     /// The pub/sub link has been silent for longer than the grace.
     PubSubDown(Duration),
+    /// Work on topics has waited for longer than the grace although commands work: new subscriptions may fail.
+    QueueStalled(Duration),
 }
 
 impl NotReady {
@@ -109,6 +113,7 @@ impl NotReady {
             Self::Overloaded => "overloaded",
             Self::CommandsDown(_) => "redis_down",
             Self::PubSubDown(_) => "redis_pubsub_down",
+            Self::QueueStalled(_) => "work_queue_stalled",
         }
     }
 }
@@ -121,6 +126,7 @@ impl fmt::Display for NotReady {
             Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
             Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
             Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
+            Self::QueueStalled(wait) => write!(f, "topics have waited to be read for {} s", wait.as_secs()),
         }
     }
 }
@@ -137,7 +143,7 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// In order of weight: the first failed one is the reason told.
-    pub checks: [Check; 4],
+    pub checks: [Check; 5],
 }
 
 impl Readiness {
@@ -155,11 +161,14 @@ impl Readiness {
         let grace = if facts.backplane.reached { config.redis_grace } else { Duration::ZERO };
         let outlasted = |down: Duration| config.redis_required && down > grace;
         let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
+        // Without a command link nothing can be read: that is for the check of Redis to judge.
+        let stalled = commands.is_zero() && facts.queue_wait > config.queue_grace;
         Self {
             checks: [
                 Check { name: "lifecycle", failed: lifecycle },
                 Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands)) },
                 Check { name: "redis_pubsub", failed: outlasted(pubsub).then_some(NotReady::PubSubDown(pubsub)) },
+                Check { name: "work_queue", failed: stalled.then_some(NotReady::QueueStalled(facts.queue_wait)) },
                 Check { name: "connections", failed: load },
             ],
         }
@@ -176,12 +185,16 @@ impl Readiness {
 mod tests {
     use super::*;
 
-    const CONFIG: config::Readiness = config::Readiness { redis_required: true, redis_grace: Duration::from_secs(10) };
+    const CONFIG: config::Readiness = config::Readiness {
+        redis_required: true,
+        redis_grace: Duration::from_secs(10),
+        queue_grace: Duration::from_secs(10),
+    };
 
     fn running() -> Facts {
         let backplane =
             Health { kind: "redis", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
-        Facts { phase: Phase::Running, connections: 3, connections_max: 10, backplane }
+        Facts { phase: Phase::Running, connections: 3, connections_max: 10, backplane, queue_wait: Duration::ZERO }
     }
 
     fn reason(facts: &Facts) -> Option<NotReady> {
@@ -225,6 +238,18 @@ mod tests {
         assert_eq!(reason(&with(0, 11)), Some(NotReady::PubSubDown(Duration::from_secs(11))));
         let optional = config::Readiness { redis_required: false, ..CONFIG };
         assert_eq!(Readiness::decide(&with(99, 99), &optional).reason(), None);
+    }
+
+    #[test]
+    fn topics_may_wait_for_the_grace_and_only_an_outage_excuses_more() {
+        let waited = |seconds: u64| Facts { queue_wait: Duration::from_secs(seconds), ..running() };
+        assert_eq!(reason(&waited(10)), None);
+        assert_eq!(reason(&waited(11)), Some(NotReady::QueueStalled(Duration::from_secs(11))));
+        let optional = config::Readiness { redis_required: false, ..CONFIG };
+        let mut down = waited(99);
+        assert!(Readiness::decide(&down, &optional).reason().is_some());
+        down.backplane.commands_down = Duration::from_millis(1);
+        assert_eq!(Readiness::decide(&down, &optional).reason(), None);
     }
 
     #[test]

@@ -148,6 +148,7 @@ pub(super) struct Drain {
 pub(super) struct Readiness {
     pub redis_required: bool,
     pub redis_grace: String,
+    pub queue_grace: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -37,6 +37,8 @@ pub struct Readiness {
     pub redis_required: bool,
     /// How long the outage may last before.
     pub redis_grace: Duration,
+    /// How long the oldest topic may wait for work of the hub before.
+    pub queue_grace: Duration,
 }
 
 impl Session {
@@ -82,6 +84,7 @@ impl Readiness {
     pub(super) fn check(raw: &raw::Readiness, problems: &mut Problems) -> Self {
         let mut section = Section::new("readiness", problems);
         let redis_grace = section.duration("redis_grace", &raw.redis_grace, ["0s", "1h"]);
-        Self { redis_required: raw.redis_required, redis_grace }
+        let queue_grace = section.duration("queue_grace", &raw.queue_grace, ["100ms", "1h"]);
+        Self { redis_required: raw.redis_required, redis_grace, queue_grace }
     }
 }

@@ -1,22 +1,19 @@
 //! Keeps followed topics equal to their streams: compares heads, reads what is missing. The only part of the hub that
 //! waits for the backplane; never while it holds a lock.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tickgate_wire::model::{Class, StreamId, Topic};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{
-    Hub,
+    Hub, Settings,
     topic::{Followed, Todo},
+    work_queue::WorkQueue,
 };
 use crate::{
     backplane::{Page, ReadLimits, Unavailable},
+    metrics::Metrics,
     tasks::{Stop, Tasks},
 };
 
@@ -28,60 +25,13 @@ const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
 const READERS: usize = 4;
 /// Pause after a failed read. A lost link is confirmed anew anyway; this is for everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// Topics that wait to be compared or read.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    compare: Line,
-    read: Line,
-}
-
-#[derive(Debug, Default)]
-struct Line {
-    waiting: Mutex<VecDeque<Weak<Followed>>>,
-    wake: Notify,
-}
-
-impl Line {
-    fn push(&self, topic: &Arc<Followed>) {
-        self.waiting.lock().push_back(Arc::downgrade(topic));
-        self.wake.notify_one();
-    }
-
-    /// Up to `max` topics that still exist; waits for the first.
-    async fn take(&self, max: usize) -> Vec<Arc<Followed>> {
-        loop {
-            let batch: Vec<_> = {
-                let mut waiting = self.waiting.lock();
-                let count = waiting.len().min(max);
-                waiting.drain(..count).filter_map(|topic| topic.upgrade()).collect()
-            };
-            if !batch.is_empty() {
-                // Another worker may have been told of the same push.
-                self.wake.notify_one();
-                return batch;
-            }
-            self.wake.notified().await;
-        }
-    }
-}
-
-impl Lines {
-    /// To be compared with what its stream has from now on. A topic that waits for that already does not wait twice.
-    pub(super) fn compare(&self, topic: &Arc<Followed>) {
-        if topic.awaits_comparison() {
-            self.compare.push(topic);
-        }
-    }
-
-    pub(super) fn read(&self, topic: &Arc<Followed>) {
-        self.read.push(topic);
-    }
-}
+/// How often the work queues are looked at for metrics and the log.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Hub {
-    /// Starts the tasks that compare and read.
-    pub(super) fn start_following(self: &Arc<Self>, tasks: &Tasks, compare_interval: Duration) {
+    /// Starts the tasks that compare and read, and the one that watches their queues.
+    pub(super) fn start_following(self: &Arc<Self>, tasks: &Tasks, settings: &Settings) {
+        let Settings { compare_interval, queue_grace, .. } = *settings;
         let hub = self.clone();
         let stop = tasks.stop();
         tasks.spawn("compare", async move { until(stop, hub.compare_forever()).await });
@@ -93,25 +43,27 @@ impl Hub {
         let hub = self.clone();
         let stop = tasks.stop();
         tasks.spawn("quiet", async move { until(stop, hub.watch_quiet(compare_interval)).await });
+        let hub = self.clone();
+        let stop = tasks.stop();
+        tasks.spawn("work queues", async move { until(stop, hub.watch_queues(queue_grace)).await });
     }
 
     async fn compare_forever(&self) {
         loop {
-            let topics = self.lines.compare.take(COMPARE_MAX).await;
-            topics.iter().for_each(|topic| topic.is_compared());
-            let names: Vec<Topic> = topics.iter().map(|t| t.topic.clone()).collect();
+            let batch = self.queues.compare.take(COMPARE_MAX).await;
+            let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
             match self.backplane.heads(&names).await {
                 Ok(heads) => {
-                    for (topic, head) in topics.iter().zip(heads) {
+                    for (topic, head) in batch.topics().zip(heads) {
                         if topic.compared(head, &self.shards) == Todo::Read {
-                            self.lines.read(topic);
+                            self.queues.read.push(topic);
                         }
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, topics = topics.len(), "heads can't be compared now");
+                    tracing::debug!(%error, topics = names.len(), "heads can't be compared now");
+                    batch.put_back();
                     tokio::time::sleep(RETRY_AFTER).await;
-                    topics.iter().for_each(|topic| self.lines.compare(topic));
                 }
             }
         }
@@ -119,7 +71,8 @@ impl Hub {
 
     async fn read_forever(&self) {
         loop {
-            for topic in self.lines.read.take(1).await {
+            // What is read of one topic may take long, and each page of it has its time-out.
+            for topic in self.queues.read.take(1).await.into_topics() {
                 self.fill(&topic).await;
             }
         }
@@ -140,7 +93,7 @@ impl Hub {
                     tracing::debug!(%error, "a hole can't be filled now");
                     topic.unfilled();
                     tokio::time::sleep(RETRY_AFTER).await;
-                    self.lines.compare(topic);
+                    self.queues.compare.push(topic);
                     return;
                 }
             }
@@ -162,8 +115,26 @@ impl Hub {
         loop {
             ticks.tick().await;
             let retained = self.topics.all().into_iter().filter(|topic| topic.rule.retain_max > 0);
-            retained.filter(|topic| topic.is_quiet()).for_each(|topic| self.lines.compare(&topic));
+            retained.filter(|topic| topic.is_quiet()).for_each(|topic| self.queues.compare.push(&topic));
         }
+    }
+
+    /// Keeps the metrics of the queues, and logs when one stalls (its oldest topic waits longer than `grace`) and when it
+    /// no longer does.
+    async fn watch_queues(&self, grace: Duration) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        let mut stalls = self.queues.all().map(|queue| Stall { queue, since: None });
+        loop {
+            let now = ticks.tick().await;
+            stalls.iter_mut().for_each(|stall| stall.watch(now, grace, &self.metrics));
+        }
+    }
+
+    /// How long the oldest topic has waited to be compared with its stream, or to be read. Zero when none waits.
+    #[must_use]
+    pub fn queue_wait(&self) -> Duration {
+        let now = Instant::now();
+        self.queues.all().map(|queue| queue.status(now).oldest).into_iter().max().unwrap_or_default()
     }
 
     /// The first comparison of a topic without retention needs no stream.
@@ -171,7 +142,35 @@ impl Hub {
         if topic.rule.retain_max == 0 {
             let _ = topic.compared(StreamId::ZERO, &self.shards);
         } else {
-            self.lines.compare(topic);
+            self.queues.compare.push(topic);
+        }
+    }
+}
+
+/// A queue, and since when it has been stalled.
+struct Stall<'a> {
+    queue: &'a WorkQueue,
+    since: Option<Instant>,
+}
+
+impl Stall<'_> {
+    fn watch(&mut self, now: Instant, grace: Duration, metrics: &Metrics) {
+        let (kind, status) = (self.queue.kind(), self.queue.status(now));
+        metrics.work_queue_depth.of(kind).set(i64::try_from(status.depth).unwrap_or(i64::MAX));
+        metrics.work_queue_oldest_seconds.of(kind).set(status.oldest.as_secs_f64());
+        let (queue, depth) = (kind.as_str(), status.depth);
+        match (status.oldest > grace, self.since) {
+            (true, None) => {
+                self.since = Some(now);
+                let oldest_seconds = status.oldest.as_secs();
+                tracing::warn!(queue, depth, oldest_seconds, "a work queue is stalled; new subscriptions may fail");
+            }
+            (false, Some(since)) => {
+                self.since = None;
+                let stalled_seconds = (now - since).as_secs();
+                tracing::info!(queue, depth, stalled_seconds, "a work queue is no longer stalled");
+            }
+            _ => {}
         }
     }
 }
@@ -187,27 +186,30 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::linger::tests::hub;
+    use crate::{hub::linger::tests::hub, metrics::WorkQueueKind};
 
-    #[tokio::test]
-    async fn a_topic_waits_once_to_be_compared() {
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_stalls_shows_and_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
-        for _ in 0..10 {
-            hub.lines.compare(interest.topic());
-        }
-        assert_eq!(hub.lines.compare.waiting.lock().len(), 1);
-        // Taken out, it may wait again.
-        tokio::time::timeout(Duration::from_secs(1), async {
-            while !hub.lines.compare.waiting.lock().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .unwrap();
-        hub.lines.compare(interest.topic());
-        assert_eq!(hub.lines.compare.waiting.lock().len(), 1);
+        let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
+        let mut stall = Stall { queue, since: None };
+        queue.push(interest.topic());
+        // A batch that nobody finishes: the hub's own readers find nothing.
+        let batch = queue.take(1).await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        stall.watch(Instant::now(), grace, metrics);
+        assert_eq!(stall.since, None, "not before the grace is over");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        stall.watch(Instant::now(), grace, metrics);
+        assert!(stall.since.is_some());
+        assert_eq!(metrics.work_queue_oldest_seconds.of(WorkQueueKind::Read).get(), 11.0);
+        assert_eq!(hub.queue_wait(), Duration::from_secs(11));
+        drop(batch);
+        stall.watch(Instant::now(), grace, metrics);
+        assert_eq!((stall.since, hub.queue_wait()), (None, Duration::ZERO));
+        assert_eq!(metrics.work_queue_oldest_seconds.of(WorkQueueKind::Read).get(), 0.0);
     }
 }

@@ -10,14 +10,15 @@ use tokio::time::Instant;
 use super::{Hub, topic::Followed};
 use crate::tasks::Tasks;
 
-/// Topics in line to be let go, the earliest first (about: who came back and left again waits behind).
+/// Topics that wait to be let go, the earliest first (about: who came back and left again waits behind). Each waits at
+/// most once, so there are no more than the hub follows.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct LingerQueue {
     waiting: Mutex<VecDeque<(Instant, Topic)>>,
     linger: Duration,
 }
 
-impl Line {
+impl LingerQueue {
     pub(super) fn new(linger: Duration) -> Self {
         Self { waiting: Mutex::default(), linger }
     }
@@ -100,8 +101,9 @@ impl Hub {
                 Verdict::Wanted => {}
                 Verdict::Until(until) => self.lingering.push(until, topic),
                 Verdict::LetGo => {
-                    part.swap_remove(topic.as_str());
+                    let gone = part.swap_remove(topic.as_str());
                     drop(part);
+                    gone.iter().for_each(|gone| self.queues.close(gone));
                     self.metrics.topics.dec();
                     self.backplane.unwant(&topic);
                 }
@@ -132,7 +134,14 @@ pub(super) mod tests {
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);
-        let settings = Settings { shards: 1, topics_max: 1, ring, linger: 10 * second, compare_interval: 60 * second };
+        let settings = Settings {
+            shards: 1,
+            topics_max: 1,
+            ring,
+            linger: 10 * second,
+            compare_interval: 60 * second,
+            queue_grace: 10 * second,
+        };
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
-//! `follow` keeps positions equal to streams, `subscribe` brings a client from its cursor to the live stream, `linger`
-//! lets go of topics that nobody wants.
+//! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` brings a client
+//! from its cursor to the live stream, `linger` lets go of topics that nobody wants.
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
@@ -33,6 +33,7 @@ mod shard;
 mod socket;
 mod subscribe;
 mod topic;
+mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
 pub use batch::{Batch, Form, FormKind, Gap, Mark};
@@ -60,11 +61,11 @@ const TABLE_PARTS: usize = 16;
 pub struct Hub {
     topics: Table,
     shards: Vec<Arc<shard::Shard>>,
-    lines: follow::Lines,
+    queues: work_queue::WorkQueues,
     /// Held while a topic enters or leaves the table and the backplane is told, so that the two never cross. Taken
     /// before any part of the table.
     following: Mutex<()>,
-    lingering: linger::Line,
+    lingering: linger::LingerQueue,
     topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
@@ -83,6 +84,8 @@ pub struct Settings {
     pub linger: Duration,
     /// How often quiet topics are compared with their streams.
     pub compare_interval: Duration,
+    /// A work queue whose oldest topic waits longer is logged as stalled.
+    pub queue_grace: Duration,
 }
 
 /// In order of their first subscriptions, so that a course of events can be played again.
@@ -124,9 +127,9 @@ impl Hub {
         let hub = Arc::new(Self {
             topics: Table::new(),
             shards,
-            lines: follow::Lines::default(),
+            queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
-            lingering: linger::Line::new(settings.linger),
+            lingering: linger::LingerQueue::new(settings.linger),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -136,7 +139,7 @@ impl Hub {
         for shard in &hub.shards {
             tasks.spawn("shard", shard.clone().run(tasks.stop()));
         }
-        hub.start_following(tasks, settings.compare_interval);
+        hub.start_following(tasks, &settings);
         hub.start_letting_go(tasks);
         let receiver = Arc::downgrade(&hub);
         hub.backplane.start(Box::new(move |event| {
@@ -164,7 +167,7 @@ impl Hub {
     fn deliver(&self, topic: &str, message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
         if topic.arrived(message, &self.shards) == topic::Todo::Read {
-            self.lines.read(&topic);
+            self.queues.read.push(&topic);
         }
     }
 
@@ -205,6 +208,7 @@ impl Hub {
     fn uninterested(&self, topic: &Followed) {
         self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
         if topic.drop_interest() {
+            self.queues.reorder(topic);
             self.linger(topic);
         }
     }

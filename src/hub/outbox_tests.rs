@@ -31,6 +31,7 @@ impl Client {
             ring: RingLimits { messages_max: 100, bytes_max: 1 << 20 },
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
+            queue_grace: Duration::from_secs(99),
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let topic = Topic::public(topic).unwrap();

@@ -64,6 +64,8 @@ impl Interest {
     /// [`Unavailable`] when it does not within `timeout`.
     pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> {
         while let Some(synced) = self.topic.synced() {
+            // Where it waits already since nobody was interested, it is somebody's turn now.
+            self.hub.queues.reorder(&self.topic);
             if tokio::time::timeout(timeout, synced).await.is_err() {
                 return Err(Unavailable("the topic is not in step with its stream yet".into()));
             }

@@ -19,6 +19,7 @@ use super::{
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
+    work_queue::Tickets,
 };
 use crate::backplane::Page;
 
@@ -34,8 +35,8 @@ pub struct Followed {
     pub(super) lingers: Lingers,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
-    /// It waits to be compared with its stream.
-    in_line: AtomicBool,
+    /// Its places in the work queues.
+    pub(super) tickets: Tickets,
 }
 
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl Followed {
             interest: AtomicUsize::new(0),
             lingers: Lingers::default(),
             stirred: AtomicBool::new(false),
-            in_line: AtomicBool::new(false),
+            tickets: Tickets::default(),
         }
     }
 
@@ -258,14 +259,9 @@ impl Followed {
         !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == State::Live
     }
 
-    /// It is to be compared with its stream. False when it waits for that already.
-    pub(super) fn awaits_comparison(&self) -> bool {
-        !self.in_line.swap(true, Ordering::AcqRel)
-    }
-
-    /// Its stream is about to be asked: whoever wants it compared from now on has to ask again.
-    pub(super) fn is_compared(&self) {
-        self.in_line.store(false, Ordering::Release);
+    /// Whether subscribers wait for it: it has some, pending ones included, and is not in step with its stream.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.interest() > 0 && self.inner.lock().position.state() != State::Live
     }
 
     pub(super) fn add_interest(&self) {

@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 /// What the table says about one metric.
@@ -91,6 +91,7 @@ macro_rules! child {
 }
 child!(IntCounter, IntCounterVec, "counter", opts);
 child!(IntGauge, IntGaugeVec, "gauge", opts);
+child!(Gauge, GaugeVec, "gauge", opts);
 child!(Histogram, HistogramVec, "histogram", histogram_opts);
 
 /// A field of the table: a single metric or a family.

@@ -134,6 +134,14 @@ label!(
 );
 
 label!(
+    /// A queue of topics that wait for work of the hub.
+    WorkQueueKind as "queue" {
+        Compare = "compare",
+        Read = "read",
+    }
+);
+
+label!(
     /// A failure of Redis, by its name.
     RedisError as "kind" {
         Loading = "loading",

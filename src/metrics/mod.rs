@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
 mod family;
 mod held;
@@ -15,7 +15,7 @@ pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
     AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, Replay, Route,
-    StatusClass,
+    StatusClass, WorkQueueKind,
 };
 pub use process::{count_panics, watch_event_loop};
 
@@ -115,6 +115,8 @@ metrics! {
     redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
     redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
     fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
+    work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; looked at every second.";
+    work_queue_oldest_seconds: Family<WorkQueueKind, Gauge> = "How long the topic that came first has waited for it; looked at every second.";
     generation_changes_total: IntCounter = "Times that another Redis server answered than before.";
     lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as found by this replica.";
     sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";

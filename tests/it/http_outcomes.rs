@@ -44,6 +44,10 @@ impl Figures for Nobody {
     fn busiest(&self, _limit: usize) -> Vec<(Topic, usize)> {
         Vec::new()
     }
+
+    fn queue_wait(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }
 
 struct Replica {

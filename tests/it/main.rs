@@ -25,6 +25,7 @@ mod resume;
 mod runs;
 mod sse;
 mod status;
+mod strangers;
 mod support;
 mod trading;
 mod transcripts;

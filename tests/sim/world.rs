@@ -186,6 +186,7 @@ impl World {
                 ring: RingLimits { messages_max: dice.between(1, 20) as usize, bytes_max: 1 << 16 },
                 linger: Duration::from_millis(dice.between(0, 300)),
                 compare_interval: Duration::from_millis(400),
+                queue_grace: Duration::from_secs(10),
             };
             hubs.push(Hub::start(Backplane::Model(Model(link.clone())), settings, metrics.clone(), &tasks));
             links.push(link);

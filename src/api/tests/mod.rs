@@ -44,6 +44,7 @@ struct Counted {
     connections: AtomicUsize,
     subscriptions: AtomicUsize,
     topics: Mutex<Vec<(Topic, usize)>>,
+    queue_wait: Mutex<Duration>,
     panics: AtomicBool,
 }
 
@@ -63,6 +64,10 @@ impl Figures for Counted {
 
     fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
         self.topics.lock().iter().take(limit).cloned().collect()
+    }
+
+    fn queue_wait(&self) -> Duration {
+        *self.queue_wait.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Health, probes, status and the root, as dashboards and Kubernetes read them.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use axum::{
     body::Body,
@@ -55,10 +55,24 @@ async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked(
     let verdict = verbose.json();
     assert_eq!((&verdict["ready"], &verdict["reason"]), (&json!(false), &json!("starting")));
     let checks: Vec<_> = verdict["checks"].as_array().unwrap().iter().map(|c| (&c["name"], &c["ok"])).collect();
-    let all = [("lifecycle", false), ("redis", true), ("redis_pubsub", true), ("connections", true)];
+    let all =
+        [("lifecycle", false), ("redis", true), ("redis_pubsub", true), ("work_queue", true), ("connections", true)];
     assert_eq!(checks, all.map(|(name, ok)| (json!(name), json!(ok))).iter().map(|(n, o)| (n, o)).collect::<Vec<_>>());
     replica.state.lifecycle.started();
     assert_eq!(replica.get("/readyz?verbose").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_replica_whose_topics_wait_too_long_says_so_and_is_still_alive() {
+    let replica = Replica::new();
+    *replica.counted.queue_wait.lock() = replica.state.config.readiness.queue_grace;
+    assert_eq!(replica.get("/readyz").await.status, 200);
+    *replica.counted.queue_wait.lock() = Duration::from_secs(12);
+    let ready = replica.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.text, "not ready: topics have waited to be read for 12 s\n");
+    assert_eq!(replica.get("/health").await.json()["reason"], "work_queue_stalled");
+    assert_eq!(replica.get("/livez").await.status, 200);
 }
 
 #[tokio::test]

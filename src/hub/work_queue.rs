@@ -1,0 +1,269 @@
+//! The topics that wait for one kind of work, such as being compared with their streams. Never waits while a topic is
+//! in it, and never holds a topic that was let go.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::topic::Followed;
+use crate::metrics::WorkQueueKind;
+
+/// One topic in so many is taken from the routine ones first, however many others wait.
+const ROUTINE_SHARE: u64 = 8;
+
+/// The work queues of a hub.
+#[derive(Debug)]
+pub(super) struct WorkQueues {
+    /// Topics whose position is to be compared with the head of their stream.
+    pub(super) compare: WorkQueue,
+    /// Topics whose stream is to be read after their position.
+    pub(super) read: WorkQueue,
+}
+
+impl WorkQueues {
+    pub(super) fn new() -> Self {
+        Self { compare: WorkQueue::new(WorkQueueKind::Compare), read: WorkQueue::new(WorkQueueKind::Read) }
+    }
+
+    pub(super) const fn all(&self) -> [&WorkQueue; 2] {
+        [&self.compare, &self.read]
+    }
+
+    /// Subscribers came or left: the topic moves to where it belongs now, in each queue that it waits in.
+    pub(super) fn reorder(&self, topic: &Followed) {
+        self.all().iter().for_each(|queue| queue.reorder(topic));
+    }
+
+    /// The topic was let go: it leaves the queues, for good.
+    pub(super) fn close(&self, topic: &Followed) {
+        self.all().iter().for_each(|queue| queue.close(topic));
+    }
+}
+
+/// A queue of topics in two priorities, each first in, first out.
+///
+/// - A topic is in a queue at most once, and leaves it when it is let go. So a queue holds no more entries than the hub
+///   follows topics (`hub.topics_max`, and the users' own), of about 64 bytes each.
+/// - *Awaited* topics go before *routine* ones. A topic is awaited while it has subscribers, pending ones included, and
+///   is not in step with its stream: a client waits for the answer to its subscribe, or may be missing messages.
+///   Everything else is routine: the periodic comparison of quiet topics, and topics that nobody subscribes to any
+///   more.
+/// - Routine work does not starve: one topic in [`ROUTINE_SHARE`] is a routine one as long as any waits. That delays
+///   awaited topics by a seventh at most.
+#[derive(Debug)]
+pub(super) struct WorkQueue {
+    kind: WorkQueueKind,
+    /// Taken before any topic's own lock.
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// Keys are tickets: in the order in which the topics came.
+#[derive(Debug, Default)]
+struct State {
+    awaited: BTreeMap<u64, Entry>,
+    routine: BTreeMap<u64, Entry>,
+    /// Since when the oldest topic of each batch under way has waited, by its ticket.
+    under_way: BTreeMap<u64, Instant>,
+    last_ticket: u64,
+    /// Topics taken.
+    taken: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    topic: Arc<Followed>,
+    since: Instant,
+}
+
+/// How a queue is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueStatus {
+    /// Topics that wait.
+    pub(super) depth: usize,
+    /// How long the topic that came first has waited, those in a batch under way included. Zero when there is none.
+    pub(super) oldest: Duration,
+}
+
+/// A topic's ticket in each queue. Read and written under the queue's lock.
+#[derive(Debug, Default)]
+pub(super) struct Tickets([AtomicU64; 2]);
+
+impl Tickets {
+    /// The topic does not wait.
+    const NONE: u64 = 0;
+    /// The topic was let go, and never waits again.
+    const CLOSED: u64 = u64::MAX;
+
+    fn get(&self, kind: WorkQueueKind) -> u64 {
+        self.0[kind as usize].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, kind: WorkQueueKind, ticket: u64) {
+        self.0[kind as usize].store(ticket, Ordering::Relaxed);
+    }
+}
+
+impl WorkQueue {
+    fn new(kind: WorkQueueKind) -> Self {
+        Self { kind, state: Mutex::default(), wake: Notify::new() }
+    }
+
+    pub(super) const fn kind(&self) -> WorkQueueKind {
+        self.kind
+    }
+
+    /// Adds a topic. One that waits already keeps its place among those of its priority.
+    pub(super) fn push(&self, topic: &Arc<Followed>) {
+        let mut state = self.state.lock();
+        match topic.tickets.get(self.kind) {
+            Tickets::CLOSED => return,
+            Tickets::NONE => {
+                state.last_ticket += 1;
+                let ticket = state.last_ticket;
+                self.insert(&mut state, ticket, Entry { topic: topic.clone(), since: Instant::now() });
+            }
+            ticket => self.reinsert(&mut state, ticket),
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn insert(&self, state: &mut State, ticket: u64, entry: Entry) {
+        entry.topic.tickets.set(self.kind, ticket);
+        let lane = if entry.topic.is_awaited() { &mut state.awaited } else { &mut state.routine };
+        lane.insert(ticket, entry);
+    }
+
+    fn reinsert(&self, state: &mut State, ticket: u64) {
+        if let Some(entry) = state.remove(ticket) {
+            self.insert(state, ticket, entry);
+        }
+    }
+
+    fn reorder(&self, topic: &Followed) {
+        let mut state = self.state.lock();
+        // Neither of the two values that are no tickets is ever found.
+        self.reinsert(&mut state, topic.tickets.get(self.kind));
+    }
+
+    fn close(&self, topic: &Followed) {
+        let mut state = self.state.lock();
+        let entry = state.remove(topic.tickets.get(self.kind));
+        topic.tickets.set(self.kind, Tickets::CLOSED);
+        drop(state);
+        drop(entry);
+    }
+
+    /// Takes up to `max` topics. Waits only while there is none. A topic that was taken may be added again at once.
+    pub(super) async fn take(&self, max: usize) -> Batch<'_> {
+        loop {
+            if let Some(batch) = self.try_take(max) {
+                return batch;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn try_take(&self, max: usize) -> Option<Batch<'_>> {
+        let mut state = self.state.lock();
+        let mut entries = Vec::with_capacity(max.min(state.len()));
+        while entries.len() < max
+            && let Some((ticket, entry)) = state.pop()
+        {
+            entry.topic.tickets.set(self.kind, Tickets::NONE);
+            entries.push((ticket, entry));
+        }
+        let (oldest, since) = entries.iter().map(|(ticket, entry)| (*ticket, entry.since)).min()?;
+        state.under_way.insert(oldest, since);
+        if state.len() > 0 {
+            // For another worker: several topics may have been added before one of them woke.
+            self.wake.notify_one();
+        }
+        Some(Batch { queue: self, entries, oldest })
+    }
+
+    /// How the queue is doing as of `now`.
+    pub(super) fn status(&self, now: Instant) -> QueueStatus {
+        let state = self.state.lock();
+        let waiting = [&state.awaited, &state.routine].map(|lane| lane.first_key_value().map(|(_, entry)| entry.since));
+        let under_way = state.under_way.first_key_value().map(|(_, since)| *since);
+        let oldest = waiting.into_iter().chain([under_way]).flatten().min();
+        let oldest = oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        QueueStatus { depth: state.len(), oldest }
+    }
+}
+
+impl State {
+    fn len(&self) -> usize {
+        self.awaited.len() + self.routine.len()
+    }
+
+    fn remove(&mut self, ticket: u64) -> Option<Entry> {
+        self.awaited.remove(&ticket).or_else(|| self.routine.remove(&ticket))
+    }
+
+    fn pop(&mut self) -> Option<(u64, Entry)> {
+        let Self { awaited, routine, .. } = self;
+        let turn = (self.taken + 1).is_multiple_of(ROUTINE_SHARE);
+        let (first, second) = if turn { (routine, awaited) } else { (awaited, routine) };
+        let next = first.pop_first().or_else(|| second.pop_first())?;
+        self.taken += 1;
+        Some(next)
+    }
+}
+
+/// Topics that were taken to be worked on. Never empty.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    queue: &'a WorkQueue,
+    entries: Vec<(u64, Entry)>,
+    /// The lowest ticket.
+    oldest: u64,
+}
+
+impl Batch<'_> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Arc<Followed>> {
+        self.entries.iter().map(|(_, entry)| &entry.topic)
+    }
+
+    /// The topics, when it does not matter to the queue how long the work takes.
+    pub(super) fn into_topics(mut self) -> impl Iterator<Item = Arc<Followed>> {
+        std::mem::take(&mut self.entries).into_iter().map(|(_, entry)| entry.topic)
+    }
+
+    /// Nothing could be done: the topics wait again, in their old places. Not those that were let go meanwhile.
+    pub(super) fn put_back(mut self) {
+        let (queue, entries) = (self.queue, std::mem::take(&mut self.entries));
+        let mut state = queue.state.lock();
+        for (ticket, entry) in entries {
+            match entry.topic.tickets.get(queue.kind) {
+                Tickets::CLOSED => continue,
+                Tickets::NONE => {}
+                // It was added again meanwhile.
+                newer => drop(state.remove(newer)),
+            }
+            queue.insert(&mut state, ticket, entry);
+        }
+        drop(state);
+        queue.wake.notify_one();
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.queue.state.lock().under_way.remove(&self.oldest);
+    }
+}
+
+#[cfg(test)]
+#[path = "work_queue_tests.rs"]
+mod tests;

@@ -1,0 +1,235 @@
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
+
+use super::*;
+use crate::{
+    hub::{RingLimits, linger::tests::hub},
+    tasks::Tasks,
+};
+
+fn topic(number: usize) -> Arc<Followed> {
+    let rule = TopicRule {
+        pattern: Pattern::new("*").unwrap(),
+        class: Class::Event,
+        retain_max: 10,
+        retain_ttl: Duration::ZERO,
+        wait_replicas: 0,
+        wait_aof: false,
+    };
+    let ring = RingLimits { messages_max: 1, bytes_max: 1 };
+    let name = Topic::public(&format!("trades:{number}")).unwrap();
+    Arc::new(Followed::new(name, Arc::new(rule), 1, ring))
+}
+
+/// A topic that somebody subscribes to.
+fn awaited(number: usize) -> Arc<Followed> {
+    let topic = topic(number);
+    topic.add_interest();
+    topic
+}
+
+fn number(topic: &Followed) -> usize {
+    topic.topic.as_str().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+fn queue() -> WorkQueue {
+    WorkQueue::new(WorkQueueKind::Compare)
+}
+
+fn depth(queue: &WorkQueue) -> usize {
+    queue.status(Instant::now()).depth
+}
+
+/// The numbers of the topics that are there now; panics where the queue waits instead.
+fn take(queue: &WorkQueue, max: usize) -> Vec<usize> {
+    let batch = queue.take(max).now_or_never().expect("no wait while a topic is in the queue");
+    batch.topics().map(|topic| number(topic)).collect()
+}
+
+#[test]
+fn nobody_waits_behind_topics_that_were_let_go() {
+    let queue = queue();
+    let gone: Vec<_> = (0..2_000).map(awaited).collect();
+    gone.iter().for_each(|topic| queue.push(topic));
+    let wanted = awaited(2_000);
+    queue.push(&wanted);
+    gone.iter().for_each(|topic| queue.close(topic));
+    assert_eq!(depth(&queue), 1, "topics that are let go leave the queue");
+    assert!(gone.iter().all(|topic| Arc::strong_count(topic) == 1), "and nothing keeps them");
+    assert_eq!(take(&queue, 512), [2_000]);
+    queue.push(&gone[0]);
+    assert_eq!(depth(&queue), 0, "nor do they come back");
+    assert!(queue.take(1).now_or_never().is_none());
+}
+
+#[test]
+fn a_topic_waits_once_and_may_wait_again_when_it_was_taken() {
+    let (queue, topic) = (queue(), awaited(0));
+    for _ in 0..10 {
+        queue.push(&topic);
+    }
+    assert_eq!(depth(&queue), 1);
+    let batch = queue.take(9).now_or_never().unwrap();
+    assert_eq!(batch.topics().count(), 1);
+    queue.push(&topic);
+    assert_eq!(depth(&queue), 1, "what happens from here on is for another turn");
+}
+
+#[test]
+fn awaited_topics_go_first_and_routine_ones_do_not_starve() {
+    let queue = queue();
+    let routine: Vec<_> = (0..100).map(topic).collect();
+    let awaited: Vec<_> = (100..800).map(awaited).collect();
+    routine.iter().chain(&awaited).for_each(|topic| queue.push(topic));
+    let first = take(&queue, 80);
+    let of_routine: Vec<_> = first.iter().filter(|number| **number < 100).collect();
+    assert_eq!(of_routine, (0..10).collect::<Vec<_>>().iter().collect::<Vec<_>>(), "one in eight");
+    let of_awaited: Vec<_> = first.iter().copied().filter(|number| *number >= 100).collect();
+    assert_eq!(of_awaited, (100..170).collect::<Vec<_>>(), "in the order in which they came");
+    // The same where topics are taken one by one.
+    let singles: Vec<_> = (0..80).flat_map(|_| take(&queue, 1)).collect();
+    assert_eq!(singles.iter().filter(|number| **number < 100).count(), 10);
+}
+
+#[test]
+fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_one_leaves() {
+    let queue = queue();
+    let topics: Vec<_> = (0..5).map(topic).collect();
+    topics.iter().for_each(|topic| queue.push(topic));
+    let queues = WorkQueues { compare: queue, read: WorkQueue::new(WorkQueueKind::Read) };
+    for at in [3, 4] {
+        topics[at].add_interest();
+        queues.reorder(&topics[at]);
+    }
+    assert!(topics[4].drop_interest());
+    queues.reorder(&topics[4]);
+    assert_eq!(take(&queues.compare, 9), [3, 0, 1, 2, 4]);
+}
+
+#[test]
+fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
+    let (queue, live, new) = (queue(), awaited(0), awaited(1));
+    let _ = live.compared(StreamId::ZERO, &[]);
+    queue.push(&live);
+    queue.push(&new);
+    assert_eq!(take(&queue, 9), [1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_done_keeps_its_place_and_its_age() {
+    let queue = queue();
+    let topics: Vec<_> = (0..4).map(awaited).collect();
+    topics[..3].iter().for_each(|topic| queue.push(topic));
+    tokio::time::advance(Duration::from_secs(7)).await;
+    queue.push(&topics[3]);
+    let batch = queue.take(3).await;
+    let status = queue.status(Instant::now());
+    assert_eq!((status.depth, status.oldest), (1, Duration::from_secs(7)), "a batch under way counts");
+    // Meanwhile one is let go, and one is added again.
+    queue.close(&topics[0]);
+    queue.push(&topics[2]);
+    batch.put_back();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let status = queue.status(Instant::now());
+    assert_eq!((status.depth, status.oldest), (3, Duration::from_secs(8)));
+    assert_eq!(take(&queue, 9), [1, 2, 3]);
+    assert_eq!(queue.status(Instant::now()), QueueStatus { depth: 0, oldest: Duration::ZERO });
+}
+
+#[tokio::test]
+async fn every_worker_gets_work_though_several_topics_come_before_one_wakes() {
+    let queue = Arc::new(queue());
+    let takes: Vec<_> = (0..4).map(|_| Box::pin(queue.take(1))).collect();
+    let mut takes = futures_util::future::join_all(takes);
+    assert!(futures_util::poll!(&mut takes).is_pending());
+    (0..4).map(awaited).for_each(|topic| queue.push(&topic));
+    let mut taken: Vec<_> = takes.await.iter().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+    taken.sort_unstable();
+    assert_eq!(taken, [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_closes_its_queues_to_a_topic_that_it_lets_go() {
+    let tasks = Tasks::new();
+    let (hub, rule) = hub(&tasks);
+    let topic = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap().topic().clone();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(hub.topics(), 0);
+    for queue in hub.queues.all() {
+        queue.push(&topic);
+        assert_eq!(depth(queue), 0);
+    }
+    assert_eq!(Arc::strong_count(&topic), 1);
+}
+
+#[test]
+fn the_documented_bound_is_that_of_the_code() {
+    // A tree of entries that come in order is at least half full.
+    let entry = 2 * size_of::<(u64, Entry)>();
+    let security = include_str!("../../SECURITY.md");
+    for kind in WorkQueueKind::ALL {
+        let row = format!("| topics that wait in the work queue `{}` |", kind.as_str());
+        let row = security.lines().find(|line| line.starts_with(&row)).expect("a row in the table of bounds");
+        assert!(row.contains(&format!(" {entry} bytes each")), "{entry} bytes: {row}");
+        assert!(row.contains("`hub.topics_max`"), "{row}");
+    }
+}
+
+proptest! {
+    /// Whatever is added, taken, put back, reordered and closed, in any order: each topic is there once at the most, none
+    /// that was closed is, and none that was added is lost.
+    #[test]
+    fn nothing_is_lost_and_nothing_is_doubled(steps in proptest::collection::vec((0..6_u8, 0..12_usize), 0..120)) {
+        let queue = queue();
+        let topics: Vec<_> = (0..12).map(topic).collect();
+        let mut waiting = std::collections::BTreeSet::new();
+        let mut closed = std::collections::BTreeSet::new();
+        for (step, at) in steps {
+            match step {
+                0 | 1 if !closed.contains(&at) => {
+                    queue.push(&topics[at]);
+                    waiting.insert(at);
+                }
+                0 | 1 => queue.push(&topics[at]),
+                2 => {
+                    if let Some(batch) = queue.try_take(at + 1) {
+                        for topic in batch.topics() {
+                            prop_assert!(waiting.remove(&number(topic)));
+                        }
+                    } else {
+                        prop_assert!(waiting.is_empty());
+                    }
+                }
+                3 => {
+                    if let Some(batch) = queue.try_take(at + 1) {
+                        queue.close(&topics[at]);
+                        queue.push(&topics[(at + 1) % 12]);
+                        batch.put_back();
+                        closed.insert(at);
+                        waiting.remove(&at);
+                        if !closed.contains(&((at + 1) % 12)) {
+                            waiting.insert((at + 1) % 12);
+                        }
+                    }
+                }
+                4 => {
+                    topics[at].add_interest();
+                    queue.reorder(&topics[at]);
+                }
+                _ => {
+                    queue.close(&topics[at]);
+                    closed.insert(at);
+                    waiting.remove(&at);
+                }
+            }
+            prop_assert_eq!(depth(&queue), waiting.len());
+        }
+        let mut rest: Vec<_> = queue.try_take(99).iter().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+        rest.sort_unstable();
+        prop_assert_eq!(rest, waiting.into_iter().collect::<Vec<_>>());
+        prop_assert!(queue.state.lock().under_way.is_empty());
+    }
+}
