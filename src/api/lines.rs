@@ -1,6 +1,8 @@
-//! Cuts a stream of chunks into lines of bounded length. Pure; never holds more than one line and one chunk.
+//! Cuts a body that comes in chunks into numbered lines. Bounded: a line that is too long is skipped as it comes, never
+//! kept.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder};
 
 /// A line of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,21 +13,20 @@ pub(super) struct Line {
     pub(super) text: Option<Bytes>,
 }
 
-/// Takes chunks, gives lines. Empty lines are counted and left out.
+/// Takes chunks, returns lines. Empty lines are counted and left out.
 #[derive(Debug)]
 pub(super) struct LineCutter {
     waiting: BytesMut,
-    /// How much of `waiting` is known to hold no line end.
-    searched: usize,
-    line_bytes_max: usize,
-    /// The rest of a line that was too long is being passed over.
-    skipping: bool,
+    codec: AnyDelimiterCodec,
     number: u64,
 }
 
 impl LineCutter {
+    /// Lines longer than `line_bytes_max` are skipped.
     pub(super) fn new(line_bytes_max: usize) -> Self {
-        Self { waiting: BytesMut::new(), searched: 0, line_bytes_max, skipping: false, number: 0 }
+        let delimiter = || b"\n".to_vec();
+        let codec = AnyDelimiterCodec::new_with_max_length(delimiter(), delimiter(), line_bytes_max);
+        Self { waiting: BytesMut::new(), codec, number: 0 }
     }
 
     /// Takes the next chunk. All complete lines must have been taken out before.
@@ -36,20 +37,8 @@ impl LineCutter {
     /// The next complete line.
     pub(super) fn next(&mut self) -> Option<Line> {
         loop {
-            let Some(end) = memchr::memchr(b'\n', &self.waiting[self.searched..]) else {
-                self.searched = self.waiting.len();
-                if self.searched > self.line_bytes_max {
-                    // It can't become a line any more: forget it and wait for its end.
-                    self.skipping = true;
-                    self.waiting.clear();
-                    self.searched = 0;
-                }
-                return None;
-            };
-            let line = self.waiting.split_to(self.searched + end);
-            self.waiting.advance(1);
-            self.searched = 0;
-            if let Some(line) = self.complete(line) {
+            let cut = self.codec.decode(&mut self.waiting).transpose()?;
+            if let Some(line) = self.numbered(cut) {
                 return Some(line);
             }
         }
@@ -57,18 +46,15 @@ impl LineCutter {
 
     /// The last line, which needs no line end.
     pub(super) fn finish(&mut self) -> Option<Line> {
-        let rest = self.waiting.split();
-        self.searched = 0;
-        if rest.is_empty() && !self.skipping { None } else { self.complete(rest) }
+        let cut = self.codec.decode_eof(&mut self.waiting).transpose()?;
+        self.numbered(cut)
     }
 
-    fn complete(&mut self, line: BytesMut) -> Option<Line> {
+    fn numbered(&mut self, cut: Result<Bytes, AnyDelimiterCodecError>) -> Option<Line> {
         self.number += 1;
-        let skipped = std::mem::take(&mut self.skipping) || line.len() > self.line_bytes_max;
-        if skipped {
-            return Some(Line { number: self.number, text: None });
-        }
-        (!line.trim_ascii().is_empty()).then(|| Line { number: self.number, text: Some(line.freeze()) })
+        let text = cut.ok();
+        let is_empty = text.as_ref().is_some_and(|text| text.trim_ascii().is_empty());
+        (!is_empty).then_some(Line { number: self.number, text })
     }
 }
 

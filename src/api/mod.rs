@@ -14,7 +14,7 @@ use std::{
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_request},
     routing::{get, post},
 };
 use parking_lot::Mutex;
@@ -23,6 +23,10 @@ use tickgate_wire::{
     model::{ReplicaId, Topic},
 };
 use tokio::sync::Semaphore;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{PropagateRequestIdLayer, SetRequestIdLayer},
+};
 
 use crate::{
     auth::Verifier,
@@ -159,7 +163,7 @@ impl Api {
             .route(Route::Livez.as_str(), get(probes::livez))
             .route(Route::Readyz.as_str(), get(probes::readyz))
             .route(Route::Status.as_str(), get(status::status));
-        self.observed(routes).layer(from_fn_with_state(Arc::clone(&self.0), cors::cors)).with_state(Arc::clone(&self.0))
+        self.observed(routes).layer(cors::layer(&self.0.config.server.allowed_origins)).with_state(Arc::clone(&self.0))
     }
 
     /// The operations listener's routes.
@@ -189,7 +193,11 @@ impl Api {
             .method_not_allowed_fallback(async || {
                 Problem::new(ProblemKind::MethodNotAllowed, "this path does not take that method")
             })
+            .layer(CatchPanicLayer::custom(observe::panicked))
             .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
+            .layer(PropagateRequestIdLayer::new(observe::REQUEST_ID))
+            .layer(SetRequestIdLayer::new(observe::REQUEST_ID, observe::FreshId))
+            .layer(map_request(observe::keep_plain_id))
     }
 }
 

@@ -1,14 +1,14 @@
-//! The outermost layer: a request id, counting, panics caught, problems rendered. Never the query or a header in a log.
+//! What every plain request gets: an id, a count, a rendered problem, and an answer even when its route panics.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
+use tower_http::request_id::{MakeRequestId, RequestId};
 use uuid::Uuid;
 
 use super::{Problem, ProblemKind, Shared};
@@ -20,6 +20,31 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest id taken over from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
+/// Makes an id for a request that has none.
+#[derive(Clone, Copy)]
+pub(super) struct FreshId;
+
+impl MakeRequestId for FreshId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).ok().map(RequestId::new)
+    }
+}
+
+/// Drops a client's own id that cannot be repeated safely in a log or a document.
+pub(super) async fn keep_plain_id(mut request: Request) -> Request {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    let is_plain = |id: &HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(plain);
+    if request.headers().get(REQUEST_ID).is_some_and(|id| !is_plain(id)) {
+        request.headers_mut().remove(REQUEST_ID);
+    }
+    request
+}
+
+/// Answers for a route that panicked: a defect of one route must not end the connection of other requests.
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Problem::new(ProblemKind::InternalError, "the gateway failed; the request was not at fault").into_response()
+}
+
 pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request
@@ -28,23 +53,19 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
         .and_then(|path| Route::ALL.iter().find(|route| route.as_str() == path.as_str()))
         .copied()
         .unwrap_or(Route::Other);
-    let id = request_id(request.headers());
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
+    let id = id.to_owned();
 
-    // A panic is a defect of one route; it must not take the connection of other requests with it.
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = answered.unwrap_or_else(|_| {
-        tracing::error!(route = route.as_str(), request_id = %id, "a request panicked");
-        Problem::new(ProblemKind::InternalError, "the gateway failed; it is not your fault").into_response()
-    });
+    let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if problem.kind == ProblemKind::InternalError {
+            tracing::error!(route = route.as_str(), request_id = %id, detail = problem.detail, "a request failed inside the gateway");
+        }
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.render(&id);
         if let Some(methods) = allow {
             response.headers_mut().insert(header::ALLOW, methods);
         }
-    }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
     }
 
     let status = response.status();
@@ -53,14 +74,4 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     shared.metrics.http_request_duration_seconds.of(route).observe(elapsed.as_secs_f64());
     tracing::debug!(route = route.as_str(), status = status.as_u16(), request_id = %id, ?elapsed, "request");
     response
-}
-
-/// The client's own id where it is one we can repeat safely, a fresh one otherwise.
-fn request_id(headers: &HeaderMap) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-    headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain))
-        .map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned)
 }

@@ -38,7 +38,7 @@ pub use problems::{Problem, Problems};
 pub use profile::{Channel, Dialect, Profile, Scope, SymbolVerb, TokenRule};
 pub use redis::Redis;
 pub use secret::{Secret, without_credentials};
-pub use server::{Cidr, Server};
+pub use server::Server;
 pub use session::{Drain, Readiness, Session};
 pub use value::duration as parse_duration;
 

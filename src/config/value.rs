@@ -1,8 +1,14 @@
 //! Reads single values: times, addresses, choices. Pure; each failure is a sentence that says what would be right.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
-use super::{Cidr, Problems};
+use ipnet::IpNet;
+
+use super::Problems;
 
 /// Reads a time: a whole number and `ms`, `s`, `m`, `h` or `d`.
 ///
@@ -34,17 +40,11 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("wants an IP address and a port, such as \"127.0.0.1:8000\", got {}", quoted(text)))
 }
 
-/// Reads `10.0.0.0/8`; a bare address is itself.
-pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
-    let wrong = || format!("wants an address range, such as \"10.0.0.0/8\", got {}", quoted(text));
-    let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let prefix_len = length.map_or(Ok(longest), |length| length.parse().map_err(|_| wrong()))?;
-    if prefix_len > longest {
-        return Err(wrong());
-    }
-    Ok(Cidr { address, prefix_len })
+/// Reads `10.0.0.0/8`; a bare address is a range of one.
+pub(super) fn address_range(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| address.into()))
+        .map_err(|_| format!("must be an address range, such as \"10.0.0.0/8\", not {}", quoted(text)))
 }
 
 /// The value in quotes, cut to what fits a line.
@@ -55,23 +55,8 @@ pub(super) fn quoted(text: &str) -> String {
 /// The candidate that was probably meant: few letters away.
 pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let far = word.chars().count() / 3 + 1;
-    candidates.map(|candidate| (distance(word, candidate), candidate)).filter(|(d, _)| *d <= far).min().map(|(_, c)| c)
-}
-
-/// Edits (insert, delete, replace) between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    let measured = candidates.map(|candidate| (strsim::levenshtein(word, candidate), candidate));
+    measured.filter(|(distance, _)| *distance <= far).min().map(|(_, candidate)| candidate)
 }
 
 /// One table of the configuration while it is checked: keys are named within it.
@@ -167,10 +152,10 @@ mod tests {
         for text in ["", "8000", "host:1", "127.0.0.1", "127.0.0.1:99999"] {
             assert!(address(text).is_err(), "{text}");
         }
-        assert_eq!(cidr("10.0.0.0/8").unwrap().prefix_len, 8);
-        assert_eq!(cidr("::1").unwrap().prefix_len, 128);
+        assert_eq!(address_range("10.0.0.0/8").unwrap().prefix_len(), 8);
+        assert_eq!(address_range("::1").unwrap().prefix_len(), 128);
         for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/"] {
-            assert!(cidr(text).is_err(), "{text}");
+            assert!(address_range(text).is_err(), "{text}");
         }
     }
 

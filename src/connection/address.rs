@@ -6,10 +6,9 @@ mod limits;
 use std::net::IpAddr;
 
 use hyper::{HeaderMap, header};
+use ipnet::IpNet;
 
 pub use limits::{AddressLimits, Permit, Refused, RefusedBy};
-
-use crate::config::Cidr;
 
 /// No more hops of a forwarding header are looked at.
 const HOPS_MAX: usize = 32;
@@ -21,8 +20,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// the one it uses, and nearly all use the first. Both are read from the right: what stands left of the last untrusted
 /// hop was written by that hop and may be a lie.
 #[must_use]
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Cidr]) -> IpAddr {
-    let is_trusted = |address| trusted.iter().any(|range| range.contains(address));
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address| trusted.iter().any(|range| range.contains(&address));
     let mut client = peer.to_canonical();
     if !is_trusted(client) {
         return client;
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
-        let range = |address: &str, prefix_len| Cidr { address: address.parse().unwrap(), prefix_len };
+        let range = |address: &str, prefix_len| IpNet::new(address.parse().unwrap(), prefix_len).unwrap();
         let trusted = [range("10.0.0.0", 8), range("fd00::", 8)];
         let mut map = HeaderMap::new();
         for (name, value) in headers {

@@ -132,15 +132,15 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
     let exact = Replica::with(|config| config.server.allowed_origins = vec!["https://a.example".into()]);
     let allowed = origin(&exact, Method::GET, "https://a.example").await;
     assert_eq!(allowed.header("access-control-allow-origin"), "https://a.example");
-    assert_eq!(allowed.header("vary"), "Origin");
+    assert_eq!(allowed.header("vary"), "origin");
     for foreign in ["https://b.example", "https://a.example.evil", "null", "HTTPS://A.EXAMPLE"] {
         let refused = origin(&exact, Method::GET, foreign).await;
         assert_eq!((refused.status.as_u16(), refused.header("access-control-allow-origin")), (200, ""), "{foreign}");
-        assert_eq!(refused.header("vary"), "Origin", "a cache must not give it to an allowed origin");
+        assert_eq!(refused.header("vary"), "origin", "a cache must not give it to an allowed origin");
     }
     let preflight = origin(&exact, Method::OPTIONS, "https://a.example").await;
-    assert_eq!(preflight.status, 204);
-    assert!(preflight.header("access-control-allow-headers").contains("X-API-Key"));
+    assert_eq!(preflight.status, 200);
+    assert!(preflight.header("access-control-allow-headers").contains("x-api-key"));
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn values_that_mean_nothing_are_told() {
             "server.allowed_origins = [\"*\", \"http://a\"]",
             "server.allowed_origins: \"*\" allows every origin: write it alone",
         ),
-        ("server.trusted_proxies = [\"10.0.0.0/99\"]", "server.trusted_proxies: wants an address range"),
+        ("server.trusted_proxies = [\"10.0.0.0/99\"]", "server.trusted_proxies: must be an address range"),
         ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
         ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
         ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
