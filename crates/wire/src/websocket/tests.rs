@@ -184,7 +184,7 @@ fn an_idle_reader_keeps_nothing() {
         let at_rest = [0, stream.len() - frame(0x81, &[b'x'; 300]).len()].contains(&split);
         assert_eq!(reader.pending.is_some(), !at_rest, "{split}");
         read_into(&mut reader, &stream[split..], &mut seen);
-        assert!(!reader.pending.is_some(), "{split}");
+        assert!(reader.pending.is_none(), "{split}");
     }
 }
 
