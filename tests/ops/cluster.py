@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from checks import ROOT, Failed, Skipped
+from checks import ROOT, Failed, Missing
 
 TOKEN_SECRET = "a-secret-of-these-checks-0123456789abcdef"
 API_KEY = "an-api-key-of-these-checks-0123456789abcdef"
@@ -34,7 +34,7 @@ def gateway_binary() -> Path:
         return Path(given)
     built = [path for path in (ROOT / "target" / profile / "tickgate" for profile in ("release", "debug")) if path.exists()]
     if not built:
-        raise Skipped("no gateway: cargo build --release, or set TICKGATE_BIN")
+        raise Missing("no gateway: cargo build --release, or set TICKGATE_BIN")
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
@@ -193,7 +193,7 @@ class Cluster:
         """Redis as shipped, with the shipped users: what they lack shows as an error in a replica."""
         server = shutil.which("redis-server") or shutil.which("valkey-server")
         if not server:
-            raise Skipped("redis-server is not installed")
+            raise Missing("redis-server is not installed")
         (port,) = free_ports(1)
         command = [server, ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1", "--dir", self.folder,
                    "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip

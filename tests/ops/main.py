@@ -6,6 +6,8 @@ import argparse
 import sys
 
 import chart  # noqa: F401  each module declares its checks when imported
+import chart_files  # noqa: F401
+import chart_start  # noqa: F401
 import containers  # noqa: F401
 import live_compose  # noqa: F401
 import live_image  # noqa: F401

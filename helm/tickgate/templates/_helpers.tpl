@@ -202,9 +202,11 @@ scaleDown:
 {{- $fixed := dict
   "server" (dict "mode" "production" "listen" "0.0.0.0:8000" "ops_listen" "0.0.0.0:8001")
   "drain" (dict "delay" (printf "%ds" (int .Values.drain.delaySeconds)) "spread" (printf "%ds" (int .Values.drain.spreadSeconds)))
-  "auth" (dict "hs256_secrets_file" "/run/secrets/tickgate/token-secrets" "api_keys_file" "/run/secrets/tickgate/api-keys") -}}
+  "auth" (dict
+    "hs256_secrets_file" (printf "%s/%s" (include "tickgate.secretDir" "auth") .Values.auth.keys.tokens)
+    "api_keys_file" (printf "%s/%s" (include "tickgate.secretDir" "auth") .Values.auth.keys.api)) -}}
 {{- if include "tickgate.redisSecretName" . -}}
-{{- $_ := set $fixed "redis" (dict "url_file" "/run/secrets/tickgate/redis-url") -}}
+{{- $_ := set $fixed "redis" (dict "url_file" (printf "%s/%s" (include "tickgate.secretDir" "redis") .Values.redis.secretKey)) -}}
 {{- else if .Values.redis.url -}}
 {{- $_ := set $fixed "redis" (dict "url" .Values.redis.url) -}}
 {{- end -}}
@@ -222,18 +224,29 @@ scaleDown:
 {{- end }}
 {{- end -}}
 
-{{/* Secrets come as files, so that no variable of the process shows them. The configuration names the files. */}}
+{{/*
+Secrets come as files, so that no variable of the process shows them. The configuration and the mounts take the paths
+from here. Whole Secrets are mounted, without `items`: where a key is missing, the gateway names the file and ends with
+code 2, instead of a pod that waits for its volume.
+*/}}
+{{- define "tickgate.secretDir" -}}
+/run/secrets/tickgate/{{ . }}
+{{- end -}}
+
 {{- define "tickgate.volumeMounts" -}}
 - name: config
   mountPath: /etc/tickgate
   readOnly: true
 - name: auth
-  mountPath: /run/secrets/tickgate/auth
+  mountPath: {{ include "tickgate.secretDir" "auth" }}
   readOnly: true
 {{- if include "tickgate.redisSecretName" . }}
 - name: redis
-  mountPath: /run/secrets/tickgate/redis
+  mountPath: {{ include "tickgate.secretDir" "redis" }}
   readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -245,18 +258,13 @@ scaleDown:
   secret:
     secretName: {{ include "tickgate.authSecretName" . }}
     defaultMode: 288  # 0440
-    items:
-      - key: {{ .Values.auth.keys.tokens }}
-        path: hs256-secrets
-      - key: {{ .Values.auth.keys.api }}
-        path: api-keys
 {{- with include "tickgate.redisSecretName" . }}
 - name: redis
   secret:
     secretName: {{ . }}
     defaultMode: 288  # 0440
-    items:
-      - key: {{ $.Values.redis.secretKey }}
-        path: url
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
