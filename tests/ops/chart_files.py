@@ -129,8 +129,12 @@ def mounts_are_seen() -> str:
     return f"{len(ways)} ways"
 
 
-@check("helm documents name the Secrets that the chart reads")
+@check("helm documents name the Secrets that the chart reads, and every values file")
 def documented_secrets() -> None:
+    listed = re.findall(r"^\| `([\w-]+)` \| [^|]+ \|$", (ROOT / "helm/tickgate/README.md").read_text(), flags=re.MULTILINE)
+    there = [path.name.removesuffix("-values.yaml") for path in values_files()]
+    if sorted(listed) != there:
+        raise Failed(f"helm/tickgate/README.md lists the values files {sorted(listed)}, there are {there}")
     values = module("yaml").safe_load((ROOT / "helm/tickgate/values.yaml").read_text())
     keys = {"token secrets": values["auth"]["keys"]["tokens"], "API keys": values["auth"]["keys"]["api"],
             "Redis URL": values["redis"]["secretKey"]}  # fmt: skip

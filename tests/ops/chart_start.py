@@ -64,7 +64,7 @@ class Namespace:
         self.folder, self.entries = folder, entries
         self.processes: list[Process] = []
         self.hosts: dict[str, str] = {}
-        self.world = given(folder).add(entries)
+        self.world = given(folder, entries).add(entries)
         self.pods = list(workloads(entries))
 
     def stop(self) -> None:
@@ -77,6 +77,15 @@ class Namespace:
                 if name.startswith(kind) and each["name"] == container:
                     return pod, each
         return None
+
+    def environment(self, container: dict) -> dict[str, str]:
+        """The variables of a container."""
+        found: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            for kind, key in (("ConfigMap", "configMapRef"), ("Secret", "secretRef")):
+                if key in source:
+                    found |= self.world.data(kind, source[key]["name"]) or {}
+        return found | {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
 
     def inside(self, name: str, pod: dict, container: dict) -> Inside:
         inside = Inside(self.folder / name, container_files(pod, container, self.world), dict(self.hosts))
@@ -123,19 +132,20 @@ class Namespace:
         wait_until(ready, 10, f"{name} is ready")
 
 
-def given(folder: Path) -> World:
+def given(folder: Path, entries: list[dict]) -> World:
     """What the documents tell operators to create, with contents that work here."""
     authority = folder / "given"
     authority.mkdir()
     _certificates(authority)
     password = re.search(r"^user tickgate .*?>(\S+)", (ROOT / "deploy/redis/users.acl").read_text(), flags=re.MULTILINE)[1]
-    contents = {"token-secrets": TOKEN_SECRET, "api-keys": API_KEY, "current.pem": _public_key(),
-                "ca.crt": (authority / "ca.crt").read_text()}  # fmt: skip
+    # TLS where the authority is mounted; the public ones know nothing of this Redis.
+    encrypted = any(volume["name"] == "redis-ca" for _, pod in workloads(entries) for volume in pod["volumes"])
+    address = "rediss://{}@redis.example.com:6380/0" if encrypted else "redis://{}@redis.example.com:6379/0"
+    contents = {"token-secrets": TOKEN_SECRET, "api-keys": API_KEY, "redis-url": address.format(f"tickgate:{password}"),
+                "current.pem": _public_key(), "ca.crt": (authority / "ca.crt").read_text()}  # fmt: skip
     world = documented()
     for kind, name in world.objects:
-        for key, value in world.objects[kind, name].items():
-            if key == "redis-url":
-                contents[key] = value.replace("PASSWORD", password)
+        for key in world.objects[kind, name]:
             if key not in contents:
                 raise Failed(f"{kind} {name}: no content for its key {key} here")
             world.objects[kind, name][key] = contents[key] + "\n"
@@ -175,11 +185,12 @@ def namespace(entries: list[dict]) -> Iterator[Namespace]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def listeners() -> tuple[dict[str, str], dict[int, int]]:
-    """Variables that move the rendered listeners to free ports of loopback, and which port became which."""
+def listeners(rendered: str) -> tuple[dict[str, str], dict[int, int]]:
+    """Variables that move the rendered listeners to free ports, and which port became which. IPv6 stays what it is."""
     client, operations = free_ports(2)
+    host = "[::]" if 'listen = "[::]:' in rendered else "127.0.0.1"
     return (
-        {"TICKGATE__SERVER__LISTEN": f"127.0.0.1:{client}", "TICKGATE__SERVER__OPS_LISTEN": f"127.0.0.1:{operations}"},
+        {"TICKGATE__SERVER__LISTEN": f"{host}:{client}", "TICKGATE__SERVER__OPS_LISTEN": f"{host}:{operations}"},
         {CLIENT_PORT: client, OPERATIONS_PORT: operations},
     )
 
@@ -188,9 +199,8 @@ def _start_gateway(space: Namespace) -> dict[int, int]:
     """The gateway of the Deployment, until its readiness probe passes."""
     pod, container = space.pod("Deployment", "tickgate")
     inside = space.inside("gateway-pod", pod, container)
-    variables, ports = listeners()
-    environment = {entry["name"]: inside.text(entry["value"]) for entry in container.get("env", []) if "value" in entry}
-    gateway = space.start("gateway", inside.command(container, gateway_binary()), environment | variables)
+    variables, ports = listeners(inside.seen.files[configuration_of(container)])
+    gateway = space.start("gateway", inside.command(container, gateway_binary()), space.environment(container) | variables)
 
     def ready() -> bool:
         if gateway.running.poll() is not None:
@@ -241,6 +251,7 @@ CONTENT = {
     "api-keys": ["API keys", "32 bytes"],
     "redis-url": ["redis://user:password@host"],
     "current.pem": ["public key", "PEM"],
+    "ca.crt": ["certificate authority", "PEM"],
 }
 
 
@@ -290,7 +301,7 @@ def _refuse(space: Namespace, pod: dict, container: dict, path: str, way: str, b
     began = time.monotonic()
     # Root reads everything; without this capability it is held to a file's mode like everybody else.
     powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"] if way == "unreadable" and os.geteuid() == 0 else []
-    found = run(*powerless, *inside.command(container, binary), env={"PATH": os.environ["PATH"], **listeners()[0]})
+    found = run(*powerless, *inside.command(container, binary), env={"PATH": os.environ["PATH"], **listeners("")[0]})
     took = time.monotonic() - began
     what = f"{path} {way}"
     if found.returncode != 2 or took > REFUSAL_SECONDS:

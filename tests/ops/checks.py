@@ -18,6 +18,12 @@ class Missing(Failed):
     """A tool that the check needs is not installed; the text says which."""
 
 
+def expect(subject: object, holds: bool, what: str) -> None:
+    """Fails with the sentence, after the name of the file or the value it is about, unless it holds."""
+    if not holds:
+        raise Failed(f"{getattr(subject, 'name', subject)}: {what}")
+
+
 class Registry:
     """The checks in the order in which they were declared."""
 
