@@ -39,10 +39,10 @@ def scoped(expression: str) -> str:
 
 
 def with_open_threshold(alert: str, expression: str, threshold: float) -> str:
-    """The expression with its one comparison to this number left open."""
+    """The expression with its comparisons to this number left open."""
     pattern = re.compile(rf"([<>]=?\s*){re.escape(str(threshold))}(?![\d.])")
-    if len(pattern.findall(expression)) != 1:
-        raise SystemExit(f"values.yaml: the threshold of {alert} is {threshold}, but rules.yaml does not compare with that number once")
+    if not pattern.search(expression):
+        raise SystemExit(f"values.yaml: the threshold of {alert} is {threshold}, but rules.yaml does not compare with that number")
     return pattern.sub(rf"\1${{{alert}}}", expression)
 
 

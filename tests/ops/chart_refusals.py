@@ -73,6 +73,13 @@ CONTRADICTIONS = [
     (over(SCALED, nested("keda.minReplicas", 11)), ["keda.minReplicas is 11", "keda.maxReplicas 10"]),
     (over(SCALED, nested("keda.fallbackReplicas", 11)), ["keda.fallbackReplicas is 11", "keda.maxReplicas 10"]),
     (over(SCALED, nested("keda.fallbackReplicas", 1)), ["keda.fallbackReplicas is 1", "keda.minReplicas 2"]),
+    (over(AUTOSCALED, {"resources": {"requests": None, "limits": None}}), ["percent of the requested cpu", "container tickgate"]),
+    (over(SCALED, {"extraContainers": [{"name": "tunnel", "image": "x"}]}), ["percent of the requested cpu", "container tunnel"]),
+    (
+        over(AUTOSCALED, {"autoscaling": {"targetMemoryUtilizationPercentage": 80}, "resources": {"requests": {"memory": None}, "limits": {"memory": None}}}),
+        ["percent of the requested memory", "container tickgate"],
+    ),
+    (nested("config.auth.jwks_url", "https://id.example.com/jwks.json"), ["config.auth.jwks_url", "networkPolicy.extraEgress"]),
     (nested("ingress.enabled", True), ["ingress.hosts"]),
     (nested("httpRoute.enabled", True), ["httpRoute.parentRefs"]),
     (nested("httpRoute", {"matches": [{}], "paths": ["/ws"]}), ["httpRoute.matches and httpRoute.paths"]),
@@ -107,6 +114,8 @@ ALONE = [
     (over(EXTERNAL, nested("redis.url", "redis://a:6379")), ["redis.url and redis.existingSecret"]),
     ({"replicaCount": 1, "redis": {"tls": {"existingSecret": "ca"}}}, ["redis.tls.existingSecret without a Redis"]),
     ({"redis": {"url": "redis://a:6379", "tls": {"existingSecret": "ca"}}}, ["redis.tls.existingSecret", "redis://a:6379", "rediss://"]),
+    ({"redis": {"url": "rediss://a:6380/0"}}, ["redis.url has port 6380", "networkPolicy.redisPort is 6379"]),
+    ({"redis": {"url": "redis://a"}, "networkPolicy": {"redisPort": 6380}}, ["redis.url has port 6379", "networkPolicy.redisPort is 6380"]),
     (over(EXTERNAL, {"redis": {"tls": {"existingSecret": "ca"}}, "config": {"redis": {"ca_file": "/x"}}}), ["config.redis.ca_file"]),
 ]
 

@@ -301,7 +301,7 @@ def _refuse(space: Namespace, pod: dict, container: dict, path: str, way: str, b
     began = time.monotonic()
     # Root reads everything; without this capability it is held to a file's mode like everybody else.
     powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"] if way == "unreadable" and os.geteuid() == 0 else []
-    found = run(*powerless, *inside.command(container, binary), env={"PATH": os.environ["PATH"], **listeners("")[0]})
+    found = run("timeout", 2 * REFUSAL_SECONDS, *powerless, *inside.command(container, binary), env={"PATH": os.environ["PATH"], **listeners("")[0]})
     took = time.monotonic() - began
     what = f"{path} {way}"
     if found.returncode != 2 or took > REFUSAL_SECONDS:

@@ -286,6 +286,7 @@ def redis_tls() -> None:
     entries = objects(CHART / "ci/production-values.yaml")
     redis = tomllib.loads(gateway_toml(entries))["redis"]
     expect("redis.tls", redis["ca_file"] == "/run/secrets/tickgate/redis-ca/ca.crt", f"{redis}")
-    by_url = {"redis": {"embedded": {"enabled": False}, "url": "rediss://r:6380", "tls": {"existingSecret": "ca", "caKey": "root.pem"}}}
+    by_url = {"redis": {"embedded": {"enabled": False}, "url": "rediss://r:6380", "tls": {"existingSecret": "ca", "caKey": "root.pem"}},
+              "networkPolicy": {"redisPort": 6380}}  # fmt: skip
     redis = tomllib.loads(gateway_toml(parsed(render(over(TRIAL, by_url)))))["redis"]
     expect("redis.tls", redis == {"url": "rediss://r:6380", "ca_file": "/run/secrets/tickgate/redis-ca/root.pem"}, f"{redis}")

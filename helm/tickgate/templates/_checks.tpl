@@ -79,6 +79,15 @@
 {{- fail "autoscaling.enabled without a target: set autoscaling.targetCPUUtilizationPercentage, autoscaling.targetMemoryUtilizationPercentage, autoscaling.targetConnections or autoscaling.metrics." -}}
 {{- end -}}
 {{- end -}}
+{{- range $resource, $wanted := dict "cpu" (or (and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage) (and .Values.keda.enabled .Values.keda.targetCPUUtilizationPercentage)) "memory" (and .Values.autoscaling.enabled .Values.autoscaling.targetMemoryUtilizationPercentage) -}}
+{{- if $wanted -}}
+{{- range prepend $.Values.extraContainers (dict "name" "tickgate" "resources" $.Values.resources) -}}
+{{- if not (or (get (default dict (default dict .resources).requests) $resource) (get (default dict (default dict .resources).limits) $resource)) -}}
+{{- fail (printf "the autoscaler has a target in percent of the requested %s, but container %s requests none: the cluster could not compute it. Set the request, or the target to null." $resource .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.keda -}}
 {{- if and .enabled (or (lt (int .fallbackReplicas) (int .minReplicas)) (gt (int .fallbackReplicas) (int .maxReplicas))) -}}
 {{- fail (printf "keda.fallbackReplicas is %d, outside keda.minReplicas %d to keda.maxReplicas %d." (int .fallbackReplicas) (int .minReplicas) (int .maxReplicas)) -}}
@@ -111,6 +120,17 @@
 {{- end -}}
 {{- if and .nodePort (eq .type "ClusterIP") -}}
 {{- fail "service.nodePort is set, but service.type is ClusterIP, which has none." -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- with .Values.redis.url -}}
+{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^rediss?://([^/?]*).*$" . "${1}") | trimPrefix ":" | default "6379" -}}
+{{- if ne $port (toString $.Values.networkPolicy.redisPort) -}}
+{{- fail (printf "redis.url has port %s, but networkPolicy.redisPort is %s: the policy would keep replicas from Redis." $port (toString $.Values.networkPolicy.redisPort)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (.Values.config.auth).jwks_url (not .Values.networkPolicy.extraEgress) -}}
+{{- fail (printf "config.auth.jwks_url is %s, but the network policy lets replicas out to names and Redis only: add its port to networkPolicy.extraEgress." .Values.config.auth.jwks_url) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (gt (len .Values.ipFamilies) 1) (eq .Values.ipFamilyPolicy "SingleStack") -}}
