@@ -47,7 +47,16 @@ def render_alone(values: dict) -> dict[str, str]:
 
 @functools.cache
 def rendered(path: Path) -> dict[str, str]:
-    return render(values_of(path))
+    return taken(path.name, values_of(path))
+
+
+def taken(name: object, values: dict, cluster: list[dict] | None = None) -> dict[str, str]:
+    """The rendering of values that the chart must take."""
+    helm = module("helm_python")
+    try:
+        return render(values, cluster)
+    except helm.HelmError as error:
+        raise Failed(f"{name}: {error}") from None
 
 
 def parsed(texts: dict[str, str]) -> list[dict]:
@@ -72,7 +81,7 @@ def one(entries: list[dict], kind: str, suffix: str = "") -> dict:
 
 def trial(values: dict, cluster: list[dict] | None = None) -> list[dict]:
     """Every object of the trial with these values over it."""
-    return parsed(render(over(TRIAL, values), cluster))
+    return parsed(taken(values, over(TRIAL, values), cluster))
 
 
 def over(base: dict, values: dict) -> dict:
