@@ -28,6 +28,7 @@ UNSET = {
     "auth.keys.tokens": "jwt",
     "auth.keys.api": "keys",
     "strategy.rollingUpdate.maxUnavailable": 1,
+    "ipFamilies": ["IPv6"],
     "podSecurityContext.runAsNonRoot": None,
     "podSecurityContext.seccompProfile": {"type": "Localhost", "localhostProfile": "p.json"},
     "securityContext.allowPrivilegeEscalation": True,
