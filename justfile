@@ -35,6 +35,10 @@ fuzz *words:
 operations *words:
     cargo build && tests/ops/run.sh {{ words }}
 
+# The chart installed and operated on a real control plane, with clients that must not notice (wants root and Go)
+kubernetes *words:
+    tests/kubernetes/run.sh {{ words }}
+
 # Format and lint
 lint:
     cargo fmt --all

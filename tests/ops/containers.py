@@ -159,9 +159,10 @@ def yaml_style() -> None:
 
 @check("shell and Python sources (shellcheck, compile)")
 def scripts() -> None:
-    for path in [*(ROOT / "deploy").rglob("*.py"), *(ROOT / "tests/ops").rglob("*.py")]:
+    folders = [ROOT / "deploy", ROOT / "tests/ops", ROOT / "tests/kubernetes"]
+    for path in [path for folder in folders for path in folder.rglob("*.py")]:
         compile(path.read_text(), str(path), "exec")
-    files = [ROOT / "tests/ops/run.sh", *(ROOT / "deploy").rglob("*.sh")]
-    found = run(python_tool("shellcheck"), *files)
+    files = [path for folder in folders for path in folder.rglob("*.sh")]
+    found = run(python_tool("shellcheck"), "--external-sources", "--source-path", ROOT, *files)
     if found.returncode:
         raise Failed(found.stdout.strip())
