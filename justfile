@@ -31,6 +31,10 @@ websocket *words:
 fuzz *words:
     tests/fuzz/run.sh {{ words }}
 
+# Attacks of strangers at the default settings, as long as they took when they were found; `just security s00` one of them
+security *words:
+    TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
+
 # What operators are given: chart, manifests, alerts, proxies
 operations *words:
     cargo build && tests/ops/run.sh {{ words }}

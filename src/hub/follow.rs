@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     Hub, Settings,
     topic::{Followed, Todo},
-    work_queue::WorkQueue,
+    work_queue::{Priority, WorkQueue},
 };
 use crate::{
     backplane::{Page, ReadLimits, Unavailable},
@@ -21,8 +21,8 @@ use crate::{
 const COMPARE_MAX: usize = 512;
 /// What is read in one go.
 const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
-/// Streams that are read at the same time.
-const READERS: usize = 4;
+/// Streams that are read at the same time: those that somebody waits for, and others.
+const READERS: [(Priority, usize); 2] = [(Priority::Awaited, 3), (Priority::Routine, 1)];
 /// Pause after a failed read. A lost link is confirmed anew anyway; this is for everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How often the work queues are looked at for metrics and the log.
@@ -32,13 +32,15 @@ impl Hub {
     /// Starts the tasks that compare and read, and the one that watches their queues.
     pub(super) fn start_following(self: &Arc<Self>, tasks: &Tasks, settings: &Settings) {
         let Settings { compare_interval, queue_grace, .. } = *settings;
-        let hub = self.clone();
-        let stop = tasks.stop();
-        tasks.spawn("compare", async move { until(stop, hub.compare_forever()).await });
-        for _ in 0..READERS {
+        for (priority, readers) in READERS {
             let hub = self.clone();
             let stop = tasks.stop();
-            tasks.spawn("fill", async move { until(stop, hub.read_forever()).await });
+            tasks.spawn("compare", async move { until(stop, hub.compare_forever(priority)).await });
+            for _ in 0..readers {
+                let hub = self.clone();
+                let stop = tasks.stop();
+                tasks.spawn("fill", async move { until(stop, hub.read_forever(priority)).await });
+            }
         }
         let hub = self.clone();
         let stop = tasks.stop();
@@ -48,9 +50,9 @@ impl Hub {
         tasks.spawn("work queues", async move { until(stop, hub.watch_queues(queue_grace)).await });
     }
 
-    async fn compare_forever(&self) {
+    async fn compare_forever(&self, priority: Priority) {
         loop {
-            let batch = self.queues.compare.take(COMPARE_MAX).await;
+            let batch = self.queues.compare.take(priority, COMPARE_MAX).await;
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
             match self.backplane.heads(&names).await {
                 Ok(heads) => {
@@ -69,10 +71,10 @@ impl Hub {
         }
     }
 
-    async fn read_forever(&self) {
+    async fn read_forever(&self, priority: Priority) {
         loop {
             // What is read of one topic may take long, and each page of it has its time-out.
-            for topic in self.queues.read.take(1).await.into_topics() {
+            for topic in self.queues.read.take(priority, 1).await.into_topics() {
                 self.fill(&topic).await;
             }
         }
@@ -198,7 +200,7 @@ mod tests {
         let mut stall = Stall { queue, since: None };
         queue.push(interest.topic());
         // A batch that nobody finishes: the hub's own readers find nothing.
-        let batch = queue.take(1).await;
+        let batch = queue.take(Priority::Routine, 1).await;
         tokio::time::advance(Duration::from_secs(10)).await;
         stall.watch(Instant::now(), grace, metrics);
         assert_eq!(stall.since, None, "not before the grace is over");

@@ -16,9 +16,6 @@ use tokio::{sync::Notify, time::Instant};
 use super::topic::Followed;
 use crate::metrics::WorkQueueKind;
 
-/// One topic in so many is taken from the routine ones first, however many others wait.
-const ROUTINE_SHARE: u64 = 8;
-
 /// The work queues of a hub.
 #[derive(Debug)]
 pub(super) struct WorkQueues {
@@ -48,34 +45,39 @@ impl WorkQueues {
     }
 }
 
+/// What a topic waits for work as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// It has subscribers, pending ones included, and is not in step with its stream: a client waits for the answer to its
+    /// subscribe, or may be missing messages.
+    Awaited,
+    /// Everything else: the periodic comparison of quiet topics, and topics that nobody subscribes to any more.
+    Routine,
+}
+
 /// A queue of topics in two priorities, each first in, first out.
 ///
 /// - A topic is in a queue at most once, and leaves it when it is let go. So a queue holds no more entries than the hub
 ///   follows topics (`hub.topics_max`, and the users' own), of about 64 bytes each.
-/// - *Awaited* topics go before *routine* ones. A topic is awaited while it has subscribers, pending ones included, and
-///   is not in step with its stream: a client waits for the answer to its subscribe, or may be missing messages.
-///   Everything else is routine: the periodic comparison of quiet topics, and topics that nobody subscribes to any
-///   more.
-/// - Routine work does not starve: one topic in [`ROUTINE_SHARE`] is a routine one as long as any waits. That delays
-///   awaited topics by a seventh at most.
+/// - Workers take topics of one priority. With workers of its own, neither of the two waits for the other, however much
+///   of it there is: awaited topics are served at once, and routine work does not starve.
 #[derive(Debug)]
 pub(super) struct WorkQueue {
     kind: WorkQueueKind,
     /// Taken before any topic's own lock.
     state: Mutex<State>,
-    wake: Notify,
+    /// By priority.
+    wake: [Notify; 2],
 }
 
 /// Keys are tickets: in the order in which the topics came.
 #[derive(Debug, Default)]
 struct State {
-    awaited: BTreeMap<u64, Entry>,
-    routine: BTreeMap<u64, Entry>,
+    /// By priority.
+    waiting: [BTreeMap<u64, Entry>; 2],
     /// Since when the oldest topic of each batch under way has waited, by its ticket.
     under_way: BTreeMap<u64, Instant>,
     last_ticket: u64,
-    /// Topics taken.
-    taken: u64,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl Tickets {
 
 impl WorkQueue {
     fn new(kind: WorkQueueKind) -> Self {
-        Self { kind, state: Mutex::default(), wake: Notify::new() }
+        Self { kind, state: Mutex::default(), wake: [Notify::new(), Notify::new()] }
     }
 
     pub(super) const fn kind(&self) -> WorkQueueKind {
@@ -125,7 +127,7 @@ impl WorkQueue {
     pub(super) fn push(&self, topic: &Arc<Followed>) {
         let mut state = self.state.lock();
         match topic.tickets.get(self.kind) {
-            Tickets::CLOSED => return,
+            Tickets::CLOSED => {}
             Tickets::NONE => {
                 state.last_ticket += 1;
                 let ticket = state.last_ticket;
@@ -133,14 +135,13 @@ impl WorkQueue {
             }
             ticket => self.reinsert(&mut state, ticket),
         }
-        drop(state);
-        self.wake.notify_one();
     }
 
     fn insert(&self, state: &mut State, ticket: u64, entry: Entry) {
         entry.topic.tickets.set(self.kind, ticket);
-        let lane = if entry.topic.is_awaited() { &mut state.awaited } else { &mut state.routine };
-        lane.insert(ticket, entry);
+        let priority = if entry.topic.is_awaited() { Priority::Awaited } else { Priority::Routine };
+        state.waiting[priority as usize].insert(ticket, entry);
+        self.wake[priority as usize].notify_one();
     }
 
     fn reinsert(&self, state: &mut State, ticket: u64) {
@@ -163,30 +164,28 @@ impl WorkQueue {
         drop(entry);
     }
 
-    /// Takes up to `max` topics. Waits only while there is none. A topic that was taken may be added again at once.
-    pub(super) async fn take(&self, max: usize) -> Batch<'_> {
+    /// Takes up to `max` topics of a priority. Waits only while there is none. A topic that was taken may be added again
+    /// at once.
+    pub(super) async fn take(&self, priority: Priority, max: usize) -> Batch<'_> {
         loop {
-            if let Some(batch) = self.try_take(max) {
+            if let Some(batch) = self.try_take(priority, max) {
                 return batch;
             }
-            self.wake.notified().await;
+            self.wake[priority as usize].notified().await;
         }
     }
 
-    fn try_take(&self, max: usize) -> Option<Batch<'_>> {
+    fn try_take(&self, priority: Priority, max: usize) -> Option<Batch<'_>> {
         let mut state = self.state.lock();
-        let mut entries = Vec::with_capacity(max.min(state.len()));
-        while entries.len() < max
-            && let Some((ticket, entry)) = state.pop()
-        {
-            entry.topic.tickets.set(self.kind, Tickets::NONE);
-            entries.push((ticket, entry));
-        }
-        let (oldest, since) = entries.iter().map(|(ticket, entry)| (*ticket, entry.since)).min()?;
-        state.under_way.insert(oldest, since);
-        if state.len() > 0 {
+        let State { waiting, under_way, .. } = &mut *state;
+        let waiting = &mut waiting[priority as usize];
+        let (oldest, since) = waiting.first_key_value().map(|(ticket, entry)| (*ticket, entry.since))?;
+        let entries: Vec<_> = std::iter::from_fn(|| waiting.pop_first()).take(max).collect();
+        entries.iter().for_each(|(_, entry)| entry.topic.tickets.set(self.kind, Tickets::NONE));
+        under_way.insert(oldest, since);
+        if !waiting.is_empty() {
             // For another worker: several topics may have been added before one of them woke.
-            self.wake.notify_one();
+            self.wake[priority as usize].notify_one();
         }
         Some(Batch { queue: self, entries, oldest })
     }
@@ -194,9 +193,9 @@ impl WorkQueue {
     /// How the queue is doing as of `now`.
     pub(super) fn status(&self, now: Instant) -> QueueStatus {
         let state = self.state.lock();
-        let waiting = [&state.awaited, &state.routine].map(|lane| lane.first_key_value().map(|(_, entry)| entry.since));
+        let waiting = state.waiting.iter().filter_map(|waiting| Some(waiting.first_key_value()?.1.since));
         let under_way = state.under_way.first_key_value().map(|(_, since)| *since);
-        let oldest = waiting.into_iter().chain([under_way]).flatten().min();
+        let oldest = waiting.chain(under_way).min();
         let oldest = oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         QueueStatus { depth: state.len(), oldest }
     }
@@ -204,20 +203,11 @@ impl WorkQueue {
 
 impl State {
     fn len(&self) -> usize {
-        self.awaited.len() + self.routine.len()
+        self.waiting.iter().map(BTreeMap::len).sum()
     }
 
     fn remove(&mut self, ticket: u64) -> Option<Entry> {
-        self.awaited.remove(&ticket).or_else(|| self.routine.remove(&ticket))
-    }
-
-    fn pop(&mut self) -> Option<(u64, Entry)> {
-        let Self { awaited, routine, .. } = self;
-        let turn = (self.taken + 1).is_multiple_of(ROUTINE_SHARE);
-        let (first, second) = if turn { (routine, awaited) } else { (awaited, routine) };
-        let next = first.pop_first().or_else(|| second.pop_first())?;
-        self.taken += 1;
-        Some(next)
+        self.waiting.iter_mut().find_map(|waiting| waiting.remove(&ticket))
     }
 }
 
@@ -242,9 +232,9 @@ impl Batch<'_> {
 
     /// Nothing could be done: the topics wait again, in their old places. Not those that were let go meanwhile.
     pub(super) fn put_back(mut self) {
-        let (queue, entries) = (self.queue, std::mem::take(&mut self.entries));
+        let queue = self.queue;
         let mut state = queue.state.lock();
-        for (ticket, entry) in entries {
+        for (ticket, entry) in std::mem::take(&mut self.entries) {
             match entry.topic.tickets.get(queue.kind) {
                 Tickets::CLOSED => continue,
                 Tickets::NONE => {}
@@ -253,8 +243,6 @@ impl Batch<'_> {
             }
             queue.insert(&mut state, ticket, entry);
         }
-        drop(state);
-        queue.wake.notify_one();
     }
 }
 

@@ -44,8 +44,8 @@ fn depth(queue: &WorkQueue) -> usize {
 }
 
 /// The numbers of the topics that are there now; panics where the queue waits instead.
-fn take(queue: &WorkQueue, max: usize) -> Vec<usize> {
-    let batch = queue.take(max).now_or_never().expect("no wait while a topic is in the queue");
+fn take(queue: &WorkQueue, priority: Priority, max: usize) -> Vec<usize> {
+    let batch = queue.take(priority, max).now_or_never().expect("no wait while a topic is in the queue");
     batch.topics().map(|topic| number(topic)).collect()
 }
 
@@ -59,10 +59,10 @@ fn nobody_waits_behind_topics_that_were_let_go() {
     gone.iter().for_each(|topic| queue.close(topic));
     assert_eq!(depth(&queue), 1, "topics that are let go leave the queue");
     assert!(gone.iter().all(|topic| Arc::strong_count(topic) == 1), "and nothing keeps them");
-    assert_eq!(take(&queue, 512), [2_000]);
+    assert_eq!(take(&queue, Priority::Awaited, 512), [2_000]);
     queue.push(&gone[0]);
     assert_eq!(depth(&queue), 0, "nor do they come back");
-    assert!(queue.take(1).now_or_never().is_none());
+    assert!([Priority::Awaited, Priority::Routine].iter().all(|priority| queue.try_take(*priority, 1).is_none()));
 }
 
 #[test]
@@ -72,41 +72,41 @@ fn a_topic_waits_once_and_may_wait_again_when_it_was_taken() {
         queue.push(&topic);
     }
     assert_eq!(depth(&queue), 1);
-    let batch = queue.take(9).now_or_never().unwrap();
+    let batch = queue.try_take(Priority::Awaited, 9).unwrap();
     assert_eq!(batch.topics().count(), 1);
     queue.push(&topic);
     assert_eq!(depth(&queue), 1, "what happens from here on is for another turn");
 }
 
 #[test]
-fn awaited_topics_go_first_and_routine_ones_do_not_starve() {
+fn neither_priority_waits_for_the_other() {
     let queue = queue();
-    let routine: Vec<_> = (0..100).map(topic).collect();
-    let awaited: Vec<_> = (100..800).map(awaited).collect();
-    routine.iter().chain(&awaited).for_each(|topic| queue.push(topic));
-    let first = take(&queue, 80);
-    let of_routine: Vec<_> = first.iter().filter(|number| **number < 100).collect();
-    assert_eq!(of_routine, (0..10).collect::<Vec<_>>().iter().collect::<Vec<_>>(), "one in eight");
-    let of_awaited: Vec<_> = first.iter().copied().filter(|number| *number >= 100).collect();
-    assert_eq!(of_awaited, (100..170).collect::<Vec<_>>(), "in the order in which they came");
-    // The same where topics are taken one by one.
-    let singles: Vec<_> = (0..80).flat_map(|_| take(&queue, 1)).collect();
-    assert_eq!(singles.iter().filter(|number| **number < 100).count(), 10);
+    let routine: Vec<_> = (0..1_000).map(topic).collect();
+    let awaited: Vec<_> = (1_000..2_000).map(awaited).collect();
+    routine.iter().zip(&awaited).for_each(|(routine, awaited)| {
+        queue.push(routine);
+        queue.push(awaited);
+    });
+    assert_eq!(take(&queue, Priority::Awaited, 3), [1_000, 1_001, 1_002], "in the order in which they came");
+    assert_eq!(take(&queue, Priority::Routine, 3), [0, 1, 2]);
 }
 
-#[test]
-fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_one_leaves() {
-    let queue = queue();
-    let topics: Vec<_> = (0..5).map(topic).collect();
-    topics.iter().for_each(|topic| queue.push(topic));
-    let queues = WorkQueues { compare: queue, read: WorkQueue::new(WorkQueueKind::Read) };
-    for at in [3, 4] {
+#[tokio::test]
+async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_one_leaves() {
+    let queues = WorkQueues::new();
+    let topics: Vec<_> = (0..4).map(topic).collect();
+    topics.iter().for_each(|topic| queues.compare.push(topic));
+    let mut forward = Box::pin(queues.compare.take(Priority::Awaited, 9));
+    assert!(futures_util::poll!(&mut forward).is_pending());
+    for at in [2, 3] {
         topics[at].add_interest();
         queues.reorder(&topics[at]);
     }
-    assert!(topics[4].drop_interest());
-    queues.reorder(&topics[4]);
-    assert_eq!(take(&queues.compare, 9), [3, 0, 1, 2, 4]);
+    assert!(topics[3].drop_interest());
+    queues.reorder(&topics[3]);
+    let forward: Vec<_> = forward.await.topics().map(|topic| number(topic)).collect();
+    assert_eq!(forward, [2], "whoever takes such topics is woken");
+    assert_eq!(take(&queues.compare, Priority::Routine, 9), [0, 1, 3]);
 }
 
 #[test]
@@ -115,7 +115,8 @@ fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
     let _ = live.compared(StreamId::ZERO, &[]);
     queue.push(&live);
     queue.push(&new);
-    assert_eq!(take(&queue, 9), [1, 0]);
+    assert_eq!(take(&queue, Priority::Awaited, 9), [1]);
+    assert_eq!(take(&queue, Priority::Routine, 9), [0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +126,7 @@ async fn what_could_not_be_done_keeps_its_place_and_its_age() {
     topics[..3].iter().for_each(|topic| queue.push(topic));
     tokio::time::advance(Duration::from_secs(7)).await;
     queue.push(&topics[3]);
-    let batch = queue.take(3).await;
+    let batch = queue.take(Priority::Awaited, 3).await;
     let status = queue.status(Instant::now());
     assert_eq!((status.depth, status.oldest), (1, Duration::from_secs(7)), "a batch under way counts");
     // Meanwhile one is let go, and one is added again.
@@ -135,14 +136,14 @@ async fn what_could_not_be_done_keeps_its_place_and_its_age() {
     tokio::time::advance(Duration::from_secs(1)).await;
     let status = queue.status(Instant::now());
     assert_eq!((status.depth, status.oldest), (3, Duration::from_secs(8)));
-    assert_eq!(take(&queue, 9), [1, 2, 3]);
+    assert_eq!(take(&queue, Priority::Awaited, 9), [1, 2, 3]);
     assert_eq!(queue.status(Instant::now()), QueueStatus { depth: 0, oldest: Duration::ZERO });
 }
 
 #[tokio::test]
 async fn every_worker_gets_work_though_several_topics_come_before_one_wakes() {
     let queue = Arc::new(queue());
-    let takes: Vec<_> = (0..4).map(|_| Box::pin(queue.take(1))).collect();
+    let takes: Vec<_> = (0..4).map(|_| Box::pin(queue.take(Priority::Awaited, 1))).collect();
     let mut takes = futures_util::future::join_all(takes);
     assert!(futures_util::poll!(&mut takes).is_pending());
     (0..4).map(awaited).for_each(|topic| queue.push(&topic));
@@ -179,8 +180,8 @@ fn the_documented_bound_is_that_of_the_code() {
 }
 
 proptest! {
-    /// Whatever is added, taken, put back, reordered and closed, in any order: each topic is there once at the most, none
-    /// that was closed is, and none that was added is lost.
+    /// Whatever is added, taken, put back, reordered and closed, in any order: each topic is there once at most, none that
+    /// was closed is, and none that was added is lost.
     #[test]
     fn nothing_is_lost_and_nothing_is_doubled(steps in proptest::collection::vec((0..6_u8, 0..12_usize), 0..120)) {
         let queue = queue();
@@ -188,31 +189,26 @@ proptest! {
         let mut waiting = std::collections::BTreeSet::new();
         let mut closed = std::collections::BTreeSet::new();
         for (step, at) in steps {
+            let priority = if at % 2 == 0 { Priority::Awaited } else { Priority::Routine };
+            let next = (at + 1) % topics.len();
             match step {
-                0 | 1 if !closed.contains(&at) => {
+                0 | 1 => {
                     queue.push(&topics[at]);
-                    waiting.insert(at);
+                    waiting.extend((!closed.contains(&at)).then_some(at));
                 }
-                0 | 1 => queue.push(&topics[at]),
                 2 => {
-                    if let Some(batch) = queue.try_take(at + 1) {
-                        for topic in batch.topics() {
-                            prop_assert!(waiting.remove(&number(topic)));
-                        }
-                    } else {
-                        prop_assert!(waiting.is_empty());
+                    for topic in queue.try_take(priority, at + 1).iter().flat_map(Batch::topics) {
+                        prop_assert!(waiting.remove(&number(topic)));
                     }
                 }
                 3 => {
-                    if let Some(batch) = queue.try_take(at + 1) {
+                    if let Some(batch) = queue.try_take(priority, at + 1) {
                         queue.close(&topics[at]);
-                        queue.push(&topics[(at + 1) % 12]);
+                        queue.push(&topics[next]);
                         batch.put_back();
                         closed.insert(at);
+                        waiting.extend((!closed.contains(&next)).then_some(next));
                         waiting.remove(&at);
-                        if !closed.contains(&((at + 1) % 12)) {
-                            waiting.insert((at + 1) % 12);
-                        }
                     }
                 }
                 4 => {
@@ -227,7 +223,9 @@ proptest! {
             }
             prop_assert_eq!(depth(&queue), waiting.len());
         }
-        let mut rest: Vec<_> = queue.try_take(99).iter().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+        let batches = [Priority::Awaited, Priority::Routine].map(|priority| queue.try_take(priority, 99));
+        let mut rest: Vec<_> = batches.iter().flatten().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+        drop(batches);
         rest.sort_unstable();
         prop_assert_eq!(rest, waiting.into_iter().collect::<Vec<_>>());
         prop_assert!(queue.state.lock().under_way.is_empty());

@@ -24,7 +24,7 @@ use crate::{
     tasks::Stop,
 };
 
-/// Channels of one SUBSCRIBE.
+/// Channels of one SUBSCRIBE or UNSUBSCRIBE.
 const CHUNK: usize = 1000;
 /// A link on which messages flow has this many times the time-out for its canary: the replica is busy, not deaf.
 const BUSY_PATIENCE: u32 = 5;
@@ -132,12 +132,14 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> R
     for channel in &step.confirmed {
         shared.confirmed(channel);
     }
-    if !step.unsubscribe.is_empty() {
-        connection.unsubscribe(names(&step.unsubscribe)).await?;
-    }
-    if !step.subscribe.is_empty() {
-        connection.subscribe(names(&step.subscribe)).await?;
-    }
+    let (mut subscribing, mut unsubscribing) = (connection.clone(), connection.clone());
+    let subscribe =
+        async { if step.subscribe.is_empty() { Ok(()) } else { subscribing.subscribe(names(&step.subscribe)).await } };
+    let unsubscribe = async {
+        if step.unsubscribe.is_empty() { Ok(()) } else { unsubscribing.unsubscribe(names(&step.unsubscribe)).await }
+    };
+    // No channel is in both, and nobody has to wait for those that are given up.
+    tokio::try_join!(subscribe, unsubscribe)?;
     Ok(step.more)
 }
 

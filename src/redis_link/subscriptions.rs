@@ -41,12 +41,18 @@ pub(super) struct Subscriptions {
     pub(super) changed: Notify,
 }
 
+/// Part of a step that may be for giving channels up where fewer are wanted: little enough not to keep the next wanted one
+/// waiting for long.
+const GIVE_UP_SHARE: usize = 4;
+
 #[derive(Default)]
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
-    /// Channels whose wanted and subscribed may differ, each once, so never more than there are channels. First in,
-    /// first out, so that none waits for ever.
-    dirty: VecDeque<Arc<str>>,
+    /// Channels that somebody wants and waits for, first in, first out.
+    wanted: VecDeque<Arc<str>>,
+    /// Channels that nobody wants any more, first in, first out. One that is wanted again meanwhile stays here too, and is
+    /// passed over. So each lane has a channel once at most.
+    given_up: VecDeque<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -59,7 +65,17 @@ struct Channel {
     unsubscribes_open: u32,
     /// The caller has not heard yet that the subscription stands.
     unannounced: bool,
-    dirty: bool,
+    /// Where it waits: wanted and subscribed may differ.
+    waits: Option<Lane>,
+    /// It is in the lane of the channels that were given up, whether or not it waits there.
+    in_given_up: bool,
+}
+
+/// One of the queues of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Wanted,
+    GivenUp,
 }
 
 /// One step of the link's task.
@@ -80,25 +96,63 @@ impl Channel {
     }
 
     const fn idle(&self) -> bool {
-        !self.wanted && !self.subscribed && self.subscribes_open == 0 && self.unsubscribes_open == 0 && !self.dirty
+        !self.wanted
+            && !self.subscribed
+            && self.subscribes_open == 0
+            && self.unsubscribes_open == 0
+            && self.waits.is_none()
+            && !self.in_given_up
     }
 }
 
 impl Table {
-    fn touch(&mut self, name: &str, change: impl FnOnce(&mut Channel)) {
-        let Some((key, _)) = self.channels.get_key_value(name) else {
-            let key: Arc<str> = name.into();
-            let channel = self.channels.entry(Arc::clone(&key)).or_default();
-            change(channel);
-            channel.dirty = true;
-            self.dirty.push_back(key);
-            return;
-        };
-        let key = Arc::clone(key);
-        let Some(channel) = self.channels.get_mut(name) else { return };
+    /// Changes a channel, which waits in a lane from now on. One that waits among the wanted ones already stays there.
+    fn touch(&mut self, name: &str, lane: Lane, change: impl FnOnce(&mut Channel)) {
+        let key = self.channels.get_key_value(name).map_or_else(|| name.into(), |(key, _)| Arc::clone(key));
+        let channel = self.channels.entry(Arc::clone(&key)).or_default();
         change(channel);
-        if !mem::replace(&mut channel.dirty, true) {
-            self.dirty.push_back(key);
+        if channel.waits == Some(Lane::Wanted) || channel.waits == Some(lane) {
+            return;
+        }
+        channel.waits = Some(lane);
+        if lane == Lane::Wanted || !mem::replace(&mut channel.in_given_up, true) {
+            self.lane(lane).push_back(key);
+        }
+    }
+
+    const fn lane(&mut self, lane: Lane) -> &mut VecDeque<Arc<str>> {
+        match lane {
+            Lane::Wanted => &mut self.wanted,
+            Lane::GivenUp => &mut self.given_up,
+        }
+    }
+
+    /// Looks at so many channels of a lane, and adds to the step what they need.
+    fn advance(&mut self, lane: Lane, count: usize, step: &mut Step) {
+        for _ in 0..count {
+            let Some(name) = self.lane(lane).pop_front() else { return };
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            channel.in_given_up &= lane != Lane::GivenUp;
+            if channel.waits == Some(lane) {
+                channel.waits = None;
+            } else if channel.waits.is_some() {
+                continue;
+            }
+            match (channel.wanted, channel.subscribed) {
+                (true, false) => {
+                    channel.subscribed = true;
+                    channel.subscribes_open += 1;
+                    step.subscribe.push(name);
+                }
+                (false, true) => {
+                    channel.subscribed = false;
+                    channel.unsubscribes_open += 1;
+                    step.unsubscribe.push(name);
+                }
+                (true, true) if channel.stands() && mem::take(&mut channel.unannounced) => step.confirmed.push(name),
+                (false, false) if channel.idle() => drop(self.channels.remove(&name)),
+                _ => {}
+            }
         }
     }
 }
@@ -123,7 +177,7 @@ impl Subscriptions {
     }
 
     pub(super) fn follow(&self, name: &str) {
-        self.table.lock().touch(name, |channel| {
+        self.table.lock().touch(name, Lane::Wanted, |channel| {
             channel.wanted = true;
             channel.unannounced = true;
         });
@@ -131,7 +185,7 @@ impl Subscriptions {
     }
 
     pub(super) fn unfollow(&self, name: &str) {
-        self.table.lock().touch(name, |channel| channel.wanted = false);
+        self.table.lock().touch(name, Lane::GivenUp, |channel| channel.wanted = false);
         self.changed.notify_one();
     }
 
@@ -158,44 +212,31 @@ impl Subscriptions {
     /// A new link: nothing is subscribed on it. The control channels are the first step's.
     pub(super) fn restart(&self) {
         let mut table = self.table.lock();
-        let Table { channels, dirty } = &mut *table;
+        let Table { channels, wanted, given_up } = &mut *table;
         channels.retain(|_, channel| channel.wanted);
-        dirty.clear();
+        wanted.clear();
+        given_up.clear();
         for (name, channel) in channels {
-            *channel = Channel { wanted: true, unannounced: true, dirty: true, ..Channel::default() };
+            let waits = Some(Lane::Wanted);
+            *channel = Channel { wanted: true, unannounced: true, waits, ..Channel::default() };
             let name = Arc::clone(name);
-            if self.is_control(&name) { dirty.push_front(name) } else { dirty.push_back(name) }
+            if self.is_control(&name) { wanted.push_front(name) } else { wanted.push_back(name) }
         }
         self.changed.notify_one();
     }
 
-    /// The next step towards what is wanted; looks at `limit` channels at most. The caller sends it, in order, and asks
+    /// The next step towards what is wanted; looks at `limit` channels of each kind at most. The caller sends it, and asks
     /// again while there is more.
+    ///
+    /// A step gives up at least as many channels as are wanted in it, as long as there are so many: those that are left
+    /// to be given up never become more than were subscribed at once.
     pub(super) fn step(&self, limit: usize) -> Step {
         let mut step = Step::default();
         let mut table = self.table.lock();
-        let Table { channels, dirty } = &mut *table;
-        for _ in 0..limit {
-            let Some(name) = dirty.pop_front() else { break };
-            let Some(channel) = channels.get_mut(&name) else { continue };
-            channel.dirty = false;
-            match (channel.wanted, channel.subscribed) {
-                (true, false) => {
-                    channel.subscribed = true;
-                    channel.subscribes_open += 1;
-                    step.subscribe.push(name);
-                }
-                (false, true) => {
-                    channel.subscribed = false;
-                    channel.unsubscribes_open += 1;
-                    step.unsubscribe.push(name);
-                }
-                (true, true) if channel.stands() && mem::take(&mut channel.unannounced) => step.confirmed.push(name),
-                (false, false) if channel.idle() => drop(channels.remove(&name)),
-                _ => {}
-            }
-        }
-        step.more = !dirty.is_empty();
+        let wanted = table.wanted.len().min(limit);
+        table.advance(Lane::Wanted, wanted, &mut step);
+        table.advance(Lane::GivenUp, wanted.max(limit.div_ceil(GIVE_UP_SHARE)), &mut step);
+        step.more = !table.wanted.is_empty() || !table.given_up.is_empty();
         step
     }
 
@@ -320,6 +361,58 @@ mod tests {
         assert_eq!(names(&subscribed), ["a"]);
         assert!(idle > 2, "steps with nothing to send are not the end");
         assert_eq!(subscriptions.table.lock().channels.len(), 1);
+    }
+
+    #[test]
+    fn a_wanted_channel_does_not_wait_for_those_that_nobody_wants_and_these_become_no_more() {
+        let subscriptions = Subscriptions::new("canary".into());
+        let all: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
+        all.iter().for_each(|name| subscriptions.follow(name));
+        while subscriptions.step(50).more {}
+        all.iter().for_each(|name| assert!(subscriptions.confirm_subscribe(name)));
+        all.iter().for_each(|name| subscriptions.unfollow(name));
+        ["a", "b"].iter().for_each(|name| subscriptions.follow(name));
+        let step = subscriptions.step(20);
+        assert_eq!((names(&step.subscribe), step.unsubscribe.len()), (vec!["a", "b"], 5));
+        let new: Vec<_> = (0..100).map(|number| format!("new:{number}")).collect();
+        new.iter().for_each(|name| subscriptions.follow(name));
+        let step = subscriptions.step(20);
+        assert_eq!((step.subscribe.len(), step.unsubscribe.len()), (20, 20));
+    }
+
+    #[test]
+    fn a_channel_that_is_given_up_and_wanted_again_does_not_wait_behind_the_rest() {
+        let subscriptions = Subscriptions::new("canary".into());
+        let all: Vec<_> = (0..20).map(|number| format!("{number}")).collect();
+        all.iter().for_each(|name| subscriptions.follow(name));
+        while subscriptions.step(50).more {}
+        all.iter().for_each(|name| assert!(subscriptions.confirm_subscribe(name)));
+        all.iter().for_each(|name| subscriptions.unfollow(name));
+        subscriptions.follow("19");
+        assert_eq!(names(&subscriptions.step(4).confirmed), ["19"]);
+        assert!(subscriptions.step(4).confirmed.is_empty());
+        while subscriptions.step(4).more {}
+        all[..19].iter().for_each(|name| assert!(subscriptions.confirm_unsubscribe(name)));
+        assert_eq!(subscriptions.table.lock().channels.len(), 1);
+    }
+
+    #[test]
+    fn a_channel_that_comes_and_goes_waits_once_in_each_lane() {
+        let subscriptions = Subscriptions::new("canary".into());
+        let idle: Vec<_> = (0..50).map(|number| format!("{number}")).collect();
+        idle.iter().for_each(|name| subscriptions.follow(name));
+        while subscriptions.step(50).more {}
+        idle.iter().for_each(|name| subscriptions.unfollow(name));
+        for _ in 0..20 {
+            subscriptions.follow("a");
+            subscriptions.step(1);
+            subscriptions.unfollow("a");
+        }
+        assert_eq!(subscriptions.table.lock().given_up.len(), 50 - 20 + 1);
+        while subscriptions.step(8).more {}
+        let table = subscriptions.table.lock();
+        let channel = &table.channels["a"];
+        assert!(!channel.subscribed && !channel.in_given_up && channel.waits.is_none());
     }
 
     #[test]

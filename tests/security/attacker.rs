@@ -1,0 +1,86 @@
+//! The attacker: connections from an address of its own, without any credential, and a count of what it sends.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::support::wire;
+
+/// Where it comes from: limits per address count it apart from everybody else.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+pub struct Attacker {
+    gateway: SocketAddr,
+    sent_bytes: AtomicU64,
+    visits: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Attacker {
+    pub fn of(gateway: SocketAddr) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { gateway, sent_bytes: zero(), visits: zero(), failed: zero() }
+    }
+
+    /// Bytes that it sent, those of HTTP and WebSocket included.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Visits that did what they came for.
+    pub fn visits(&self) -> u64 {
+        self.visits.load(Ordering::Relaxed)
+    }
+
+    /// Visits that the gateway turned away or cut short.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Connects to an endpoint, says one thing, waits for the answer, and leaves without a word.
+    pub async fn visit(&self, path: &str, text: &str) {
+        drop(self.stay(path, text).await);
+    }
+
+    /// The same without leaving: the connection ends when it is dropped. `None` when it was turned away or cut short.
+    pub async fn stay(&self, path: &str, text: &str) -> Option<TcpStream> {
+        let staying = self.connect(path, text).await.ok();
+        if staying.is_some() { &self.visits } else { &self.failed }.fetch_add(1, Ordering::Relaxed);
+        staying
+    }
+
+    async fn connect(&self, path: &str, text: &str) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((ADDRESS, 0).into())?;
+        let mut stream = socket.connect(self.gateway).await?;
+        self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await?;
+        // Its answer and the greeting.
+        self.hear(&mut stream, b"connection_established").await?;
+        self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await?;
+        self.hear(&mut stream, b"\"type\":\"").await?;
+        Ok(stream)
+    }
+
+    async fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        stream.write_all(bytes).await?;
+        self.sent_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads until these bytes come.
+    async fn hear(&self, stream: &mut TcpStream, mark: &[u8]) -> std::io::Result<()> {
+        let mut heard = Vec::new();
+        while !heard.windows(mark.len()).any(|bytes| bytes == mark) {
+            if stream.read_buf(&mut heard).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! The gateway under attack: a process of its own, at its default settings but for its ports, its keys and its Redis.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::support::{
+    eventually, http,
+    redis::free_port,
+    replica::{API_KEY, SECRET},
+};
+
+/// Which program to attack instead of the one that was built.
+const PROGRAM: &str = "TICKGATE_SECURITY_GATEWAY";
+
+/// A running gateway. Killed when it is dropped.
+pub struct Gateway {
+    child: Child,
+    dir: TempDir,
+    pub public: SocketAddr,
+    operations: SocketAddr,
+}
+
+/// What the process has used, as the kernel counts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Footprint {
+    pub processor: Duration,
+    pub resident_bytes: u64,
+    /// The most that was ever resident.
+    pub peak_bytes: u64,
+}
+
+/// The program that is attacked.
+pub fn program() -> String {
+    std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tickgate").to_owned())
+}
+
+impl Gateway {
+    /// Starts it on free ports and waits until it is ready. `settings` as in a configuration file.
+    pub async fn start(redis_url: &str, settings: &str) -> Self {
+        // Between choosing a free port and the gateway's bind somebody else may take it: then others are tried.
+        for _ in 0..10 {
+            let mut gateway = Self::spawn(redis_url, settings);
+            let ready = eventually("the gateway to be ready", async || match gateway.child.try_wait() {
+                Ok(None) => gateway.serves().await.then_some(true),
+                _ => Some(false),
+            });
+            if ready.await {
+                return gateway;
+            }
+            assert!(gateway.log().contains("can't listen"), "the gateway ended: {}", gateway.log());
+        }
+        panic!("no free port");
+    }
+
+    fn spawn(redis_url: &str, settings: &str) -> Self {
+        let dir = TempDir::with_prefix("tickgate-security-").expect("a temporary directory");
+        let file = dir.path().join("tickgate.toml");
+        std::fs::write(&file, settings).expect("the settings");
+        let log = File::create(dir.path().join("log")).expect("a log file");
+        let [public, operations] = [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        let child = Command::new(program())
+            .arg("serve")
+            .env("TICKGATE_CONFIG", &file)
+            .env("TICKGATE__SERVER__LISTEN", public.to_string())
+            .env("TICKGATE__SERVER__OPS_LISTEN", operations.to_string())
+            .env("TICKGATE__REDIS__URL", redis_url)
+            .env("TICKGATE__AUTH__HS256_SECRETS", SECRET)
+            .env("TICKGATE__AUTH__API_KEYS", API_KEY)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the gateway to run");
+        Self { child, dir, public, operations }
+    }
+
+    /// Whether it listens, is ready, and has both of its links.
+    async fn serves(&self) -> bool {
+        TcpStream::connect(self.public).await.is_ok()
+            && TcpStream::connect(self.operations).await.is_ok()
+            && self.is_ready().await
+            && self.metric("tickgate_redis_up").await >= 2.0
+    }
+
+    /// Whether load balancers would send it new clients.
+    pub async fn is_ready(&self) -> bool {
+        http::send(self.public, "GET", "/readyz", &[], None).await.status == 200
+    }
+
+    /// The sum over a metric's labels; zero for one that this program does not have.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = http::send(self.operations, "GET", "/metrics", &[("x-api-key", API_KEY)], None).await;
+        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        let proc = format!("/proc/{}", self.child.id());
+        let read = |name: &str| std::fs::read_to_string(format!("{proc}/{name}")).expect("a living process");
+        let status = read("status");
+        let bytes = |field: &str| {
+            let kilobytes = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+            kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).expect("a number of kB") * 1024
+        };
+        // Behind the name, which may hold anything: state, nine more, then the time in user and in system mode.
+        let stat = read("stat");
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
+        // The kernel's unit of this figure, on every platform that Linux runs on.
+        let processor = Duration::from_millis(ticks * 10);
+        Footprint { processor, resident_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the gateway said:\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

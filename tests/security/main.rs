@@ -1,0 +1,21 @@
+//! Attacks within the limits: a real gateway as a process, at its default settings, on a real Redis, attacked as a
+//! stranger would, while others use it. Each file is one attack; it prints what the attacker sent, what that cost the
+//! gateway and Redis, and what the others saw, and fails when they saw anything of it.
+//!
+//! `cargo test --test security` runs the short forms, with the clocks of the gateway set faster where an attack needs
+//! time. TICKGATE_SECURITY=long runs them as they were found, at the default settings (`just security`).
+//! TICKGATE_SECURITY_GATEWAY names another program to attack, such as an earlier release.
+#![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+#![allow(clippy::disallowed_methods, reason = "these settings and tasks are the test's own")]
+
+mod attacker;
+mod cost;
+mod gateway;
+mod neighbour;
+mod scene;
+
+mod s00_work_queue;
+
+#[path = "../it/support/mod.rs"]
+mod support;

@@ -1,0 +1,122 @@
+//! Another user of the gateway, from another address: what it asks for again and again, and how long that takes.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::support::client::{Client, Request};
+
+/// Time between two questions.
+const PACE: Duration = Duration::from_millis(200);
+
+pub struct Neighbour {
+    client: Client,
+    asked: u64,
+}
+
+/// How long answers took.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    sorted: Vec<Duration>,
+    /// Asked, and told to try again.
+    pub refused: usize,
+}
+
+/// A neighbour that asks until it is told to stop.
+pub struct Asking {
+    stop: oneshot::Sender<()>,
+    asking: JoinHandle<(Neighbour, Latencies)>,
+}
+
+impl Neighbour {
+    pub async fn at(gateway: SocketAddr) -> Self {
+        let mut client = Request::new(gateway, "/ws/market").name("the neighbour").open().await;
+        client.greeted().await;
+        Self { client, asked: 0 }
+    }
+
+    /// Subscribes to channels that nobody follows yet, one after the other, from now on.
+    pub fn subscribes(mut self) -> Asking {
+        let (stop, mut stopped) = oneshot::channel();
+        let asking = tokio::spawn(async move {
+            let mut latencies = Latencies::default();
+            let mut pace = interval(PACE);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // At least once.
+            while latencies.asked() == 0 || stopped.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                pace.tick().await;
+                match self.subscribe().await {
+                    Some(took) => latencies.sorted.push(took),
+                    None => latencies.refused += 1,
+                }
+            }
+            latencies.sorted.sort_unstable();
+            (self, latencies)
+        });
+        Asking { stop, asking }
+    }
+
+    /// The same for so long.
+    pub async fn subscribes_for(self, time: Duration) -> (Self, Latencies) {
+        let asking = self.subscribes();
+        tokio::time::sleep(time).await;
+        asking.stop().await
+    }
+
+    /// How long the answer took; `None` when it was a refusal.
+    async fn subscribe(&mut self) -> Option<Duration> {
+        self.asked += 1;
+        let channel = format!("trades:NEW{}", self.asked);
+        let began = Instant::now();
+        let answer = self.client.ask(json!({"type": "subscribe", "channels": [channel]})).await;
+        let took = began.elapsed();
+        self.client.ask(json!({"type": "unsubscribe", "channels": [channel]})).await;
+        (answer["errors"] == json!([])).then_some(took)
+    }
+}
+
+impl Asking {
+    /// Ends after the answer that is waited for.
+    pub async fn stop(self) -> (Neighbour, Latencies) {
+        // It has ended by itself only when it panicked, which shows here.
+        let _ = self.stop.send(());
+        self.asking.await.expect("the neighbour to be served")
+    }
+}
+
+impl Latencies {
+    /// Takes those of another time in.
+    pub fn add(&mut self, other: Self) {
+        self.sorted.extend(other.sorted);
+        self.sorted.sort_unstable();
+        self.refused += other.refused;
+    }
+
+    fn asked(&self) -> usize {
+        self.sorted.len() + self.refused
+    }
+
+    /// The latency that this share of the answers did not exceed.
+    fn quantile(&self, share: f64) -> Duration {
+        let at = (self.sorted.len() as f64 * share) as usize;
+        self.sorted.get(at.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |share| self.quantile(share).as_secs_f64() * 1e3;
+        let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
+        write!(f, "{:4} asked, {} refused", self.asked(), self.refused)?;
+        write!(f, ", p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+    }
+}
