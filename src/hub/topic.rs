@@ -18,7 +18,7 @@ use super::{
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
-    work_queue::Tickets,
+    tickets::Tickets,
 };
 use crate::backplane::Page;
 
