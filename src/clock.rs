@@ -15,16 +15,14 @@ pub fn unix_s() -> u64 {
     s_of(SystemTime::now())
 }
 
-/// A time in milliseconds since 1970; 0 for earlier times.
-#[must_use]
-pub fn ms_of(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// A time in whole seconds since 1970; 0 for earlier times.
 #[must_use]
 pub fn s_of(time: SystemTime) -> u64 {
     ms_of(time) / 1_000
+}
+
+fn ms_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A monotonic clock. Small numbers fit where an `Instant` would not, and can be stored in an atomic.

@@ -7,7 +7,7 @@
 //! | module | stage | owns |
 //! |---|---|---|
 //! | [`connection`] | 1 socket | accept, read, write, heartbeat |
-//! | [`session`] | 3 session | a client's state machine; pure |
+//! | [`session`] | 3 session | a client's rights and limits; pure |
 //! | [`hub`] | 4 topics | subscribers of this replica, fan-out, outboxes, positions |
 //! | [`publisher`] | 5 | the only door for publications |
 //! | [`backplane`] | 6 replicas | publish, follow, read back, over memory or Redis |

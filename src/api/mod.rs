@@ -2,7 +2,8 @@
 //! listener. Never sees a WebSocket.
 //!
 //! - `readiness` decides, `probes` and `status` answer.
-//! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them.
+//! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
+//!   publication of any of them.
 //! - `sessions`, `topics`, `tickets` are the operator's and the backend's view.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
@@ -40,6 +41,7 @@ use crate::{
 mod access;
 mod body;
 mod cors;
+mod entry;
 mod lines;
 mod observe;
 mod probes;

@@ -18,8 +18,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Lifecycle, Phase, Problem, ProblemKind, Shared, access,
+    entry::Outcome,
     lines::{Line, LineCutter},
-    publish::Outcome,
 };
 
 /// Publications of one stream that may wait for their outcome, in number and in bytes: enough for several pipelines to

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::keys::Key;
-use crate::{config, metrics::Metrics, tasks::Stop};
+use crate::{clock, config, metrics::Metrics, tasks::Stop};
 
 /// A fetch takes no longer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ impl KeySet {
     pub(super) async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>, mut stop: Stop) {
         let mut wanted_at = self.wanted_at.subscribe();
         let mut retry = RETRY_MIN;
-        let mut now = seconds(SystemTime::now());
+        let mut now = clock::unix_s();
         loop {
             let wait = if self.attempt(now).await {
                 retry = RETRY_MIN;
@@ -179,7 +179,7 @@ impl KeySet {
             };
             now = tokio::select! {
                 () = stop.wait() => return,
-                () = tokio::time::sleep(wait) => seconds(SystemTime::now()),
+                () = tokio::time::sleep(wait) => clock::unix_s(),
                 asked = self.asked(&mut wanted_at) => asked,
             };
         }
@@ -275,11 +275,6 @@ fn parse(body: &[u8]) -> Result<Vec<Key>, FetchError> {
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Whole seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

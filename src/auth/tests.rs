@@ -37,7 +37,7 @@ fn now() -> SystemTime {
 
 /// Claims of alice's that are good for an hour.
 fn good() -> Value {
-    json!({ "sub": "alice", "exp": super::jwks::seconds(now()) + 3600 })
+    json!({ "sub": "alice", "exp": crate::clock::s_of(now()) + 3600 })
 }
 
 fn signed(header: &Header, claims: &Value, key: &EncodingKey) -> String {

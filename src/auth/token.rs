@@ -3,15 +3,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{
-    Identity, TokenError,
-    api_keys::ApiKeys,
-    claims::ClaimRules,
-    jwks::{KeySet, seconds},
-    jws::Jws,
-    keys::Key,
-};
-use crate::{config, metrics::Metrics, tasks::Tasks};
+use super::{Identity, TokenError, api_keys::ApiKeys, claims::ClaimRules, jwks::KeySet, jws::Jws, keys::Key};
+use crate::{clock, config, metrics::Metrics, tasks::Tasks};
 
 /// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
 pub struct Verifier {
@@ -68,16 +61,16 @@ impl Verifier {
             return settled;
         }
         if let Some(key_set) = &self.key_set {
-            key_set.refresh(seconds(now)).await;
+            key_set.refresh(clock::s_of(now)).await;
         }
-        self.check(token, seconds(now))
+        self.check(token, clock::s_of(now))
     }
 
     /// The same without waiting: `None` when only a fetch of the key set can settle it. Takes a few microseconds for
     /// HS256.
     #[must_use]
     pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<Identity, TokenError>> {
-        let now = seconds(now);
+        let now = clock::s_of(now);
         match self.check(token, now) {
             Err(TokenError::UnknownKey | TokenError::KeysUnavailable)
                 if self.key_set.as_ref().is_some_and(|set| set.may_fetch(now)) =>

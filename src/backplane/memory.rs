@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, Topic
 use tokio::time::Instant;
 
 use super::{Event, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
+use crate::clock;
 
 /// How long the result of a publication with `msg_id` is remembered.
 const DEDUPE_TTL: Duration = Duration::from_secs(300);
@@ -190,7 +191,7 @@ impl State {
             return Err(PublishError::Refused(Refusal::Overloaded));
         }
         let mut message =
-            Message { id: None, prev: None, published_ms: wall_ms(), channel, content: Content::Data(payload) };
+            Message { id: None, prev: None, published_ms: clock::unix_ms(), channel, content: Content::Data(payload) };
         if rule.retain_max > 0 {
             self.retain(&topic, &rule, &mut message, now)?;
         }
@@ -223,7 +224,7 @@ impl State {
         let last_epoch = &mut self.last_epoch;
         let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
             // A stream begins in an epoch above every one before it.
-            *last_epoch = wall_ms().max(*last_epoch + 1);
+            *last_epoch = clock::unix_ms().max(*last_epoch + 1);
             Stream::new(*last_epoch, now)
         });
         let id = StreamId::new(stream.epoch, stream.next_seq);
@@ -326,10 +327,4 @@ fn message_bytes(message: &Message) -> usize {
         Content::Data(payload) => payload.len() + size_of::<Message>(),
         Content::Lost { .. } => size_of::<Message>(),
     }
-}
-
-/// Milliseconds since 1970.
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

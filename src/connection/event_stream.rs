@@ -94,6 +94,8 @@ struct Asked {
     channels: Vec<String>,
     /// Of a reader that comes back; none for a new one.
     cursors: Vec<StreamId>,
+    /// The value of the path's parameter.
+    param: Option<Box<str>>,
     origin: Option<HeaderValue>,
     credential: Credential,
 }
@@ -107,6 +109,8 @@ impl Asked {
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
             return Err((StatusCode::FORBIDDEN, "the origin is not allowed".into()));
         }
+        let invalid_param = |()| (StatusCode::NOT_FOUND, "the path's parameter is not a valid name".to_owned());
+        let param = endpoint.param(parts.uri.path()).map_err(invalid_param)?;
         let channels = query::channels(parts.uri.query().unwrap_or_default());
         if channels.is_empty() {
             return Err(invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
@@ -124,7 +128,7 @@ impl Asked {
             Credential::Deferred => Credential::None,
             other => other,
         };
-        Ok(Self { channels, cursors, origin, credential })
+        Ok(Self { channels, cursors, param, origin, credential })
     }
 }
 
@@ -141,7 +145,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, hang_up: HangUp)
     let replica = endpoint.replica.clone();
     let view = View {
         profile: &endpoint.profile,
-        param: None,
+        param: asked.param.as_deref(),
         identity: admitted.identity.as_ref(),
         topics: &replica.rules.topics,
         development: replica.rules.development,
@@ -152,7 +156,8 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, hang_up: HangUp)
         endpoint.withdraw(&admitted);
         return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
     }
-    let connection = opening::open(endpoint, admitted, opening::Request::default(), Socket::Body(AtomicWaker::new()));
+    let request = opening::Request { param: asked.param, since: None };
+    let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), counted, _ended: ended };
     replica.tasks.spawn("event stream", async move {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What a client asked for when it connected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Request {
     /// The value of the path's parameter.
     pub(super) param: Option<Box<str>>,

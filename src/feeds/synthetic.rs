@@ -6,7 +6,7 @@ mod decimal;
 mod instrument;
 mod random;
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use self::instrument::Instrument;
 use super::lease::Lease;
 use crate::{
-    config,
+    clock, config,
     metrics::Door,
     publisher::{PublishRequest, Publisher},
     registry::Registry,
@@ -63,7 +63,7 @@ pub(super) async fn run(config: config::Synthetic, publisher: Publisher, registr
         if !lease.is_held(Instant::now()).await {
             continue;
         }
-        let failed = publish(&publisher, market.step(now_ms())).await;
+        let failed = publish(&publisher, market.step(clock::unix_ms())).await;
         if failed > 0 && !failing {
             tracing::warn!(failed, "synthetic feed can't publish");
         }
@@ -81,11 +81,6 @@ async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>) -> us
         })
         .collect();
     join_all(under_way).await.into_iter().filter(Result::is_err).count()
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

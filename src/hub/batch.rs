@@ -11,7 +11,10 @@ use tickgate_wire::{
 };
 
 use super::position::Step;
-use crate::defect::{self, Defect};
+use crate::{
+    defect::{self, Defect},
+    metrics,
+};
 
 /// How a publication looks on a socket: everyone with the same form gets the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -201,5 +204,15 @@ fn size_hint(step: &Step) -> usize {
             Content::Lost { .. } => 192,
         },
         Step::Gap { .. } => 192,
+    }
+}
+
+/// The label of a gap in the metrics.
+pub(super) fn gap_label(reason: GapReason) -> metrics::Gap {
+    match reason {
+        GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
+        GapReason::Retention => metrics::Gap::Retention,
+        GapReason::Backplane => metrics::Gap::Backplane,
+        GapReason::Failover => metrics::Gap::Failover,
     }
 }

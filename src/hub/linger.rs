@@ -1,5 +1,5 @@
-//! Topics whose subscribers have all left: followed a while longer, in case somebody comes back. Never lets go of a topic
-//! that somebody wants, and never has one in line twice.
+//! Topics whose subscribers have all left: followed for a while longer, in case one comes back. Never lets go of a topic
+//! that has subscribers, and never has one in line twice.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -7,7 +7,10 @@ use parking_lot::Mutex;
 use tickgate_wire::model::Topic;
 use tokio::time::Instant;
 
-use super::{Hub, topic::Followed};
+use super::{
+    Hub,
+    topic::{Followed, LingerVerdict},
+};
 use crate::tasks::Tasks;
 
 /// Topics that wait to be let go, the earliest first (about: who came back and left again waits behind). Each waits at
@@ -35,41 +38,11 @@ impl LingerQueue {
     }
 }
 
-/// Until when a topic is followed without subscribers; some while it is in line.
-#[derive(Debug, Default)]
-pub(super) struct Lingers(Mutex<Option<Instant>>);
-
-/// What is to be done about a topic whose turn it is.
-enum Verdict {
-    /// Somebody is interested again: it leaves the line.
-    Wanted,
-    /// Somebody was, and left again: it waits on.
-    Until(Instant),
-    LetGo,
-}
-
-impl Lingers {
-    /// True when the topic has to get in line.
-    fn until(&self, until: Instant) -> bool {
-        self.0.lock().replace(until).is_none()
-    }
-
-    fn verdict(&self, topic: &Followed, now: Instant) -> Verdict {
-        // Whoever leaves from here on finds the topic out of line.
-        let mut until = self.0.lock();
-        if topic.interest() > 0 {
-            *until = None;
-            return Verdict::Wanted;
-        }
-        until.filter(|until| *until > now).map_or(Verdict::LetGo, Verdict::Until)
-    }
-}
-
 impl Hub {
     /// The last subscriber left.
     pub(super) fn linger(&self, topic: &Followed) {
         let until = Instant::now() + self.lingering.linger;
-        if topic.lingers.until(until) {
+        if topic.linger_until(until) {
             self.lingering.push(until, topic.topic.clone());
         }
     }
@@ -97,10 +70,10 @@ impl Hub {
             let _order = self.following.lock();
             let mut part = self.topics.part(topic.as_str()).write();
             let Some(followed) = part.get(topic.as_str()) else { continue };
-            match followed.lingers.verdict(followed, now) {
-                Verdict::Wanted => {}
-                Verdict::Until(until) => self.lingering.push(until, topic),
-                Verdict::LetGo => {
+            match followed.linger_verdict(now) {
+                LingerVerdict::Wanted => {}
+                LingerVerdict::Until(until) => self.lingering.push(until, topic),
+                LingerVerdict::LetGo => {
                     let gone = part.swap_remove(topic.as_str());
                     drop(part);
                     gone.iter().for_each(|gone| self.queues.close(gone));

@@ -32,6 +32,7 @@ mod ring;
 mod shard;
 mod socket;
 mod subscribe;
+mod tickets;
 mod topic;
 mod work_queue;
 

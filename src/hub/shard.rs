@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -16,15 +16,15 @@ use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    batch::{Batch, Form, Mark},
+    batch::{Batch, Form, Mark, gap_label},
     mail::{Mail, Missed},
     member::{Group, Member},
     outbox::{Outbox, Written},
     position::Step,
-    subscribe::label,
     topic::{Followed, Lane},
 };
 use crate::{
+    clock,
     metrics::{self, Metrics},
     tasks::Stop,
 };
@@ -136,7 +136,7 @@ impl Shard {
             self.metrics.fan_out_duration_seconds.observe(round.began.elapsed().as_secs_f64());
         }
         if newest_ms > 0 {
-            let latency_ms = unix_ms().saturating_sub(newest_ms);
+            let latency_ms = clock::unix_ms().saturating_sub(newest_ms);
             self.metrics.delivery_latency_seconds.observe(latency_ms as f64 / 1e3);
         }
     }
@@ -222,7 +222,7 @@ impl Shard {
         match step {
             Step::Message(message) => message.published_ms,
             Step::Gap { reason, .. } => {
-                self.metrics.gaps_total.of(label(*reason)).inc_by(lane.count() as u64);
+                self.metrics.gaps_total.of(gap_label(*reason)).inc_by(lane.count() as u64);
                 0
             }
         }
@@ -350,11 +350,6 @@ fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &
             groups.push(Group::of(form, member));
         }
     }
-}
-
-/// Wall clock: publications carry it.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

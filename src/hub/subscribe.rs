@@ -16,7 +16,7 @@ use tickgate_wire::{
 use super::{
     Hub,
     backlog::{Backlog, ReplayLimits},
-    batch::{Batch, Form, Gap, Mark},
+    batch::{Batch, Form, Gap, Mark, gap_label},
     member::Member,
     outbox::Outbox,
     position::{Step, reason_between},
@@ -244,7 +244,7 @@ impl Interest {
     /// Pushes a backlog beside a subscription that exists: its position stays what it is.
     pub fn push_beside(&self, member: &Member, form: &Form, backlog: &Backlog) {
         let tell = |gap: Gap| {
-            self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
+            self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
             member.outbox.send(gap.encode(form, member.channels()));
         };
         backlog.gap.into_iter().for_each(tell);
@@ -259,7 +259,7 @@ impl Interest {
     }
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
-        self.hub.metrics.gaps_total.of(label(gap.reason)).inc();
+        self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
         let bytes = gap.encode(form, member.channels());
         let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -362,16 +362,6 @@ impl Drop for Interest {
 /// Bytes of a page that is pushed: an outbox that is half full has room for it.
 fn page_bytes(member: &Member) -> usize {
     member.outbox.bytes_max() / 2
-}
-
-/// Label of a gap in the metrics.
-pub(super) fn label(reason: GapReason) -> metrics::Gap {
-    match reason {
-        GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
-        GapReason::Retention => metrics::Gap::Retention,
-        GapReason::Backplane => metrics::Gap::Backplane,
-        GapReason::Failover => metrics::Gap::Failover,
-    }
 }
 
 #[cfg(test)]

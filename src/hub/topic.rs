@@ -7,11 +7,10 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use tickgate_wire::model::{Class, Message, StreamId, Topic, TopicRule};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     batch::Form,
-    linger::Lingers,
     mail::{self, Mail, Mailbox},
     member::{Group, Member, Seat},
     outbox::Outbox,
@@ -19,7 +18,7 @@ use super::{
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
-    work_queue::Tickets,
+    tickets::Tickets,
 };
 use crate::backplane::Page;
 
@@ -32,7 +31,8 @@ pub struct Followed {
     lanes: Box<[Lane]>,
     /// Subscriptions and pending ones; at zero the topic is let go after a while.
     interest: AtomicUsize,
-    pub(super) lingers: Lingers,
+    /// Until when it is followed without subscribers; some while it is in line to be let go.
+    lingers_until: Mutex<Option<Instant>>,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
     /// Its places in the work queues.
@@ -61,6 +61,15 @@ pub(super) enum Todo {
     Read,
 }
 
+/// What happens to a topic without subscribers when its turn in line has come.
+pub(super) enum LingerVerdict {
+    /// It has subscribers again and leaves the line.
+    Wanted,
+    /// It had subscribers in the meantime: it waits until then.
+    Until(Instant),
+    LetGo,
+}
+
 impl Followed {
     pub(super) fn new(topic: Topic, rule: Arc<TopicRule>, shards: usize, ring: RingLimits) -> Self {
         let position = Position::new(rule.class == Class::State, ring);
@@ -70,10 +79,26 @@ impl Followed {
             inner: Mutex::new(Inner { position, waiting: Vec::new() }),
             lanes: (0..shards).map(|_| Lane::default()).collect(),
             interest: AtomicUsize::new(0),
-            lingers: Lingers::default(),
+            lingers_until: Mutex::default(),
             stirred: AtomicBool::new(false),
             tickets: Tickets::default(),
         }
+    }
+
+    /// The last subscriber left. True when the topic has to get in line.
+    pub(super) fn linger_until(&self, until: Instant) -> bool {
+        self.lingers_until.lock().replace(until).is_none()
+    }
+
+    /// The topic's turn in line has come.
+    pub(super) fn linger_verdict(&self, now: Instant) -> LingerVerdict {
+        // A subscriber that leaves from here on finds the topic out of line.
+        let mut until = self.lingers_until.lock();
+        if self.interest() > 0 {
+            *until = None;
+            return LingerVerdict::Wanted;
+        }
+        until.filter(|until| *until > now).map_or(LingerVerdict::LetGo, LingerVerdict::Until)
     }
 
     /// A message came in from the backplane.

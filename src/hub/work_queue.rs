@@ -1,19 +1,12 @@
 //! The topics that wait for one kind of work, such as being compared with their streams. Never waits while a topic is
 //! in it, and never holds a topic that was let go.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::topic::Followed;
+use super::{tickets::Tickets, topic::Followed};
 use crate::metrics::WorkQueueKind;
 
 /// The work queues of a hub.
@@ -93,25 +86,6 @@ pub(super) struct QueueStatus {
     pub(super) depth: usize,
     /// How long the topic that came first has waited, those in a batch under way included. Zero when there is none.
     pub(super) oldest: Duration,
-}
-
-/// A topic's ticket in each queue. Read and written under the queue's lock.
-#[derive(Debug, Default)]
-pub(super) struct Tickets([AtomicU64; 2]);
-
-impl Tickets {
-    /// The topic does not wait.
-    const NONE: u64 = 0;
-    /// The topic was let go, and never waits again.
-    const CLOSED: u64 = u64::MAX;
-
-    fn get(&self, kind: WorkQueueKind) -> u64 {
-        self.0[kind as usize].load(Ordering::Relaxed)
-    }
-
-    fn set(&self, kind: WorkQueueKind, ticket: u64) {
-        self.0[kind as usize].store(ticket, Ordering::Relaxed);
-    }
 }
 
 impl WorkQueue {

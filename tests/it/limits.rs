@@ -77,6 +77,9 @@ async fn one_users_messages_are_limited_over_all_connections() {
     }
     other.send(json!({"type": "ping"})).await;
     other.expect_error(4100).await;
+    let limited =
+        async |scope: &str| replica.metric(&format!("tickgate_rate_limited_total{{scope=\"{scope}\"}}")).await;
+    assert_eq!((limited("user").await, limited("connection").await), (1.0, 0.0));
     let mut bob = replica.trading("bob").await;
     assert_eq!(bob.ask(json!({"type": "ping"})).await["type"], "pong");
 }

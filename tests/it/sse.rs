@@ -208,6 +208,32 @@ async fn private_channels_want_a_token_and_restricted_ones_a_claim() {
 }
 
 #[tokio::test]
+async fn a_promised_token_is_no_token() {
+    let settings = "[[profiles]]\nname = \"sse\"\npath = \"/sse\"\ndialect = \"sse\"\ntoken = \"required\"\n\
+                    channels = [{ name = \"trades:*\" }]";
+    let replica = Replica::alone_with(settings).await;
+    let path = "/sse?channels=trades:BTCUSDT";
+    for promise in ["", "&auth=message"] {
+        let answer = refused(&replica, &format!("{path}{promise}"), &[]).await;
+        assert_eq!(answer.status, 401, "a reader can't send a token later: {answer:?}");
+    }
+    subscribed(&replica, &format!("trades:BTCUSDT&token={}", token("alice")), &[]).await;
+}
+
+#[tokio::test]
+async fn the_paths_parameter_chooses_the_topic() {
+    let settings = "[[profiles]]\nname = \"runs\"\npath = \"/sse/runs/{run_id}\"\ndialect = \"sse\"\ntoken = \"optional\"\n\
+                    channels = [{ name = \"events\", topic = \"run:{run_id}\" }]";
+    let replica = Replica::alone_with(settings).await;
+    let mut reader = EventStream::open(replica.address(), "/sse/runs/r7?channels=events", &[]).await.unwrap();
+    assert_eq!(reader.next().await["errors"], json!([]));
+    replica.publish("run:r7", trade(1)).await;
+    assert_eq!(reader.expect(trade(1)).await["channel"], "events");
+    let answer = refused(&replica, "/sse/runs/a%0Ab?channels=events", &[]).await;
+    assert_eq!(answer.status, 404, "{answer:?}");
+}
+
+#[tokio::test]
 async fn whoever_is_slow_is_told_what_it_missed_and_holds_no_more_than_its_share() {
     let settings = "[limits]\noutbox_messages_max = 20\noutbox_bytes_max = 1048576\n[session]\nwrite_timeout = \"60s\"";
     let replica = Replica::alone_with(settings).await;

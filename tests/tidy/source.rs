@@ -62,10 +62,19 @@ fn walk(dir: &Path, extension: &str, found: &mut impl FnMut(&Path)) {
 
 impl Source {
     fn new(below: &str, path: &Path) -> Self {
-        let text = fs::read_to_string(path).expect("text");
+        Self::of(below, &fs::read_to_string(path).expect("text"))
+    }
+
+    /// A file at a path below `src/` with this text.
+    pub fn of(below: &str, text: &str) -> Self {
         let is_test = below.contains("/tests/") || below.ends_with("tests.rs");
-        let code = without_tests(&text).lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>();
-        Self { path: below.to_owned(), code: code.join("\n"), text, is_test }
+        let code = without_tests(text).lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>();
+        Self { path: below.to_owned(), code: code.join("\n"), text: text.to_owned(), is_test }
+    }
+
+    /// Without the comments, and without the tests at its end.
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// Where it is in the repository.
@@ -167,7 +176,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Source {
-        Source { path: "hub/x.rs".into(), text: text.into(), code: without_tests(text).into(), is_test: false }
+        Source::of("hub/x.rs", text)
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn a_minted_token_says_what_it_was_told() {
         commands: true,
     };
     let user = UserId::new("bob").unwrap();
-    let issued_at = crate::auth::jwks::seconds(now());
+    let issued_at = crate::clock::s_of(now());
     let new = NewToken {
         user: &user,
         issued_at,
@@ -57,7 +57,7 @@ fn the_time_is_an_argument() {
 #[test]
 fn every_bad_end_is_refused() {
     let with_exp = |exp: Value| outcome(&verifier(), &hs256(&json!({ "sub": "alice", "exp": exp })));
-    let soon = super::super::jwks::seconds(now()) + 3600;
+    let soon = crate::clock::s_of(now()) + 3600;
     assert_eq!(with_exp(json!(soon as f64 + 0.5)).as_deref(), Ok("alice"), "fractions are allowed by RFC 7519");
     assert_eq!(with_exp(json!(1_600_000_000)), Err(TokenError::Expired));
     let malformed = [json!(soon.to_string()), json!(-1), json!(1e300), json!(true), json!([soon]), Value::Null];

@@ -1,11 +1,7 @@
 //! One pipeline of publications: how they are asked of Redis, several in one call of the script, and what its answers
 //! mean. Never decides when to send, never changes their order.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use redis::{Cmd, Pipeline, Value};
 use tickgate_wire::model::{Publication, StreamId};
@@ -220,12 +216,6 @@ pub(super) fn verdict(failure: &Failure, sent: bool) -> PublishError {
         Failure::PoolWait => Refusal::Overloaded,
         Failure::NoScript | Failure::Denied(_) | Failure::TooOld(_) | Failure::Other(_) => Refusal::Denied,
     })
-}
-
-/// Milliseconds since 1970.
-pub(super) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     backplane::{PublishError, Published, Refusal, Ticket},
+    clock,
     redis_link::{Attached, Failure, RedisLink},
     tasks::{Stop, Tasks},
 };
@@ -124,7 +125,7 @@ impl Lane {
             return refused(Refusal::Overloaded);
         }
         let (answer, ticket) = oneshot::channel();
-        let (taken, published_ms) = (Instant::now(), batch::wall_ms());
+        let (taken, published_ms) = (Instant::now(), clock::unix_ms());
         let job = Job { publication, answer, taken, published_ms, number: 0, again: false };
         match self.queue.try_send(job) {
             Ok(()) => Ticket::Waiting(ticket),

@@ -12,11 +12,9 @@ use redis::{Cmd, Value};
 use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{
-    batch::wall_ms,
-    ledger::{self, Claim, Ledger},
-};
+use super::ledger::{self, Claim, Ledger};
 use crate::{
+    clock,
     redis_link::{Attached, Failure, RedisLink},
     tasks::Stop,
 };
@@ -200,7 +198,7 @@ fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> 
         let mut command = Cmd::new();
         command.arg("EVALSHA").arg(script).arg(1_u8).arg(link.keys().stream(&claim.topic));
         command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
-        command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", wall_ms()));
+        command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", clock::unix_ms()));
         command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));
         // Of values only the newest is owed, and old ones are trimmed at once: that is no reason for doubt.
         command.arg(if claim.rule.class == Class::State { EPOCH_MAX } else { claim.proven });

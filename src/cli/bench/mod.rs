@@ -148,7 +148,8 @@ fn run_workload(args: &Args, target: &Target, workload: &Workload) -> (Vec<Figur
     let mut runs = Vec::new();
     for number in 1..=args.runs.max(1) {
         eprintln!("{} ({number} of {})", workload.name, args.runs.max(1));
-        let figures = Stage::set(args, target, workload).and_then(|stage| (workload.run)(&stage));
+        let stage = Stage::set(args, target, workload.needs, workload.publishers);
+        let figures = stage.and_then(|stage| (workload.run)(&stage));
         match figures {
             Ok(figures) => runs.push(figures),
             Err(failure) => return (runs, Some(failure)),

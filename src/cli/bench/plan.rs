@@ -2,19 +2,7 @@
 
 use std::ops::Range;
 
-use super::target::{Channels, Kind};
-
-/// Published messages of one channel, counted in one sequence.
-#[derive(Clone, Debug)]
-pub(super) struct Stream {
-    pub(super) channel: String,
-    /// The user whose private channel it is.
-    pub(super) user: Option<String>,
-    /// Connections that hear it.
-    pub(super) subscribers: u32,
-    /// Whether older messages may be replaced by newer ones on the way.
-    pub(super) conflated: bool,
-}
+use super::target::{Channels, Kind, Stream};
 
 /// One subscribing connection.
 #[derive(Clone, Debug, Default)]

@@ -14,7 +14,6 @@ use super::{
     load::Access,
     observe::{self, Processes},
     target::Target,
-    workloads::{Needs, Workload},
 };
 use crate::{
     auth::{self, NewToken, Rights},
@@ -27,6 +26,17 @@ const CONFIG: &str = include_str!("../../../benches/tickgate.toml");
 
 /// How long a fresh gateway may take until it has reached Redis.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What has to run for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    Gateway,
+    TwoGateways,
+    /// The server of the bare-send line.
+    Limit,
+    /// Redis alone.
+    Redis,
+}
 
 /// The servers of one run. Everything started is stopped when it is dropped.
 #[derive(Debug)]
@@ -47,8 +57,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts what the workload needs, or points at the server that was named.
-    pub(super) fn set(args: &Args, target: &Target, workload: &Workload) -> Result<Self, Failure> {
+    /// Starts what a workload needs, or points at the server that was named. `publishers`: its publishing connections.
+    pub(super) fn set(args: &Args, target: &Target, needs: Needs, publishers: usize) -> Result<Self, Failure> {
         let dir = Folder::new("bench")?;
         let mut stage = Self {
             target: target.clone(),
@@ -57,7 +67,7 @@ impl Stage {
                 publish: args.publish.clone().unwrap_or_default(),
                 key: args.key.clone(),
                 payload_bytes: args.payload_bytes,
-                publishers: workload.publishers,
+                publishers,
             },
             second: None,
             seconds: args.seconds,
@@ -69,7 +79,7 @@ impl Stage {
             _started: Vec::new(),
             dir,
         };
-        match workload.needs {
+        match needs {
             Needs::Limit => stage.start_limit(args)?,
             _ if args.target.is_some() => {}
             // Redis is what is measured, so it has the server's core.
@@ -79,7 +89,7 @@ impl Stage {
                     stage.start_redis(args.redis_cpu.or(args.load_cpu))?;
                 }
                 let (sockets, operations) = stage.start_gateway(args, "gateway")?;
-                if workload.needs == Needs::TwoGateways {
+                if needs == Needs::TwoGateways {
                     // Publishing stays with the first.
                     stage.second = Some(stage.start_gateway(args, "second")?.0);
                 }

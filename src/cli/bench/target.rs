@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{Failure, plan::Stream};
+use super::Failure;
 
 /// Tickgate itself, with the endpoint and topics of `benches/tickgate.toml`.
 pub(super) const TICKGATE: &str = include_str!("../../../benches/targets/tickgate.toml");
@@ -67,6 +67,18 @@ pub(super) enum PublishKind {
     Http,
     /// A message for each publication.
     Websocket,
+}
+
+/// Published messages of one channel, counted in one sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) channel: String,
+    /// The user whose private channel it is.
+    pub(super) user: Option<String>,
+    /// Connections that hear it.
+    pub(super) subscribers: u32,
+    /// Whether older messages may be replaced by newer ones on the way.
+    pub(super) conflated: bool,
 }
 
 /// Names of the channels by what the workload needs.

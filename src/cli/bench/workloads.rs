@@ -10,7 +10,7 @@ use super::{
     plan::{Pace, Plan, Rate, user},
     publish::Publisher,
     redis_publish,
-    stage::Stage,
+    stage::{Needs, Stage},
     target::Kind,
 };
 
@@ -20,17 +20,6 @@ const THOUSAND: usize = 1000;
 const LONG: Duration = Duration::from_secs(3600);
 /// Messages under way in a saturated fan-out: fewer than an outbox holds.
 const WINDOW: u64 = 64;
-
-/// What has to run for a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    Gateway,
-    TwoGateways,
-    /// The server of the bare-send line.
-    Limit,
-    /// Redis alone.
-    Redis,
-}
 
 /// One workload.
 #[derive(Debug)]

@@ -1,0 +1,138 @@
+//! One publication of a backend: how it is written, how it is handed over, how its outcome is reported. Never reads a
+//! request body.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use futures_util::future::{Either, ready};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tickgate_wire::model::StreamId;
+
+use super::{Problem, ProblemKind, Shared, problem::millis};
+use crate::{
+    backplane::Published,
+    metrics::Door,
+    publisher::{PublishFailure, PublishRequest},
+};
+
+/// One publication as a backend writes it. Unknown keys are refused: a misspelt `msg_id` would cost the safe retry.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    user: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    msg_id: Option<String>,
+}
+
+/// What is answered for one publication that was stored.
+#[derive(Serialize)]
+pub(super) struct Accepted {
+    /// `null` for topics without retention.
+    id: Option<StreamId>,
+    duplicate: bool,
+}
+
+impl From<Published> for Accepted {
+    fn from(published: Published) -> Self {
+        Self { id: published.id, duplicate: published.duplicate }
+    }
+}
+
+/// The outcome of one of many.
+#[derive(Serialize)]
+pub(super) struct Outcome {
+    /// Number of the input line, from 1; absent in batches, which are answered in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
+    #[serde(flatten)]
+    result: OutcomeResult,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OutcomeResult {
+    Accepted(Accepted),
+    Failed {
+        status: u16,
+        error: &'static str,
+        detail: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        msg_id: Option<String>,
+    },
+}
+
+impl Outcome {
+    pub(super) fn new(line: Option<u64>, result: Result<Published, Problem>) -> Self {
+        let result = match result {
+            Ok(published) => OutcomeResult::Accepted(published.into()),
+            Err(problem) => OutcomeResult::Failed {
+                status: problem.kind.status(),
+                error: problem.kind.name(),
+                detail: problem.detail,
+                retry_after_ms: problem.retry_after.map(millis),
+                msg_id: problem.msg_id,
+            },
+        };
+        Self { line, result }
+    }
+}
+
+impl Shared {
+    /// Hands one publication over, in the order of the calls; the future only waits for its outcome.
+    pub(super) fn hand_over(
+        &self,
+        text: &[u8],
+        idempotency_key: Option<&str>,
+    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+        match serde_json::from_slice(text) {
+            Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key)),
+            Err(error) => Either::Left(ready(Err(not_an_entry(&error)))),
+        }
+    }
+
+    fn hand_over_entry(
+        &self,
+        entry: &Entry<'_>,
+        idempotency_key: Option<&str>,
+    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+        let msg_id = entry.msg_id.as_deref().or(idempotency_key);
+        let outcome = self.publisher.publish(PublishRequest {
+            channel: &entry.channel,
+            user: entry.user.as_deref(),
+            // A copy of its own: a slice would keep the whole body alive for as long as the message is.
+            payload: Bytes::copy_from_slice(entry.data.get().as_bytes()),
+            msg_id,
+            door: Door::Http,
+        });
+        let msg_id = msg_id.map(str::to_owned);
+        async move { outcome.await.map_err(|failure| problem_of(failure, msg_id)) }
+    }
+}
+
+fn not_an_entry(error: &serde_json::Error) -> Problem {
+    Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?}}: {error}"))
+}
+
+/// The three outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.
+fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
+    match failure {
+        PublishFailure::Invalid(detail) => Problem::invalid(detail),
+        PublishFailure::TooLarge { max } => {
+            Problem::new(ProblemKind::MessageTooBig, format!("the data may have {max} bytes"))
+        }
+        PublishFailure::Refused(refusal) => Problem::refused(refusal),
+        PublishFailure::Unknown(detail) => {
+            let advice = match msg_id {
+                Some(_) => "send it again with the same msg_id",
+                None => "it may be stored; give publications a msg_id to send them again safely",
+            };
+            Problem { msg_id, ..Problem::new(ProblemKind::OutcomeUnknown, format!("{detail}; {advice}")) }
+        }
+    }
+}
