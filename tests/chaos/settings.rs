@@ -86,11 +86,12 @@ impl Case {
         }
     }
 
-    const fn arguments(self) -> &'static [&'static str] {
+    /// What differs from the shipped settings.
+    const fn persistence(self) -> &'static [&'static str] {
         match self {
-            Self::AlwaysKilled => &["--appendonly", "yes", "--appendfsync", "always"],
+            Self::AlwaysKilled => &["--appendfsync", "always"],
             Self::DumpKilled | Self::NothingKilled => &["--appendonly", "no"],
-            _ => &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-diskless-sync-delay", "0"],
+            _ => &[],
         }
     }
 
@@ -113,7 +114,7 @@ struct Trial {
 
 impl Trial {
     async fn of(case: Case) -> Fate {
-        let stage = Stage::set(cast::server(case.arguments()), None, &[]).await;
+        let stage = Stage::set(cast::server(case.persistence()), None, &[]).await;
         let (mut trial, mut standby) =
             (Self { stage, channel: case.channel(), dice: Dice::new(1), fate: Fate::default() }, None);
         if case.has_standby() {

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from checks import ROOT, Failed, Skipped
+from redis_servers import installed
 
 TOKEN_SECRET = "a-secret-of-these-checks-0123456789abcdef"
 API_KEY = "an-api-key-of-these-checks-0123456789abcdef"
@@ -156,9 +157,11 @@ class Replica(Process):
 class Cluster:
     """`with Cluster(3) as cluster:`: Redis with the shipped settings and users, and replicas that are ready."""
 
-    def __init__(self, replicas: int, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, replicas: int, environment: dict[str, str] | None = None, redis: list[str] | None = None) -> None:
+        """`redis` is the words that run another Redis than the installed one."""
         self.count = replicas
         self.environment = environment or {}
+        self.redis_command = redis
         self.folder = Path(tempfile.mkdtemp(prefix="tickgate-ops-"))
         self.processes: list[Process] = []
         self.replicas: list[Replica] = []
@@ -191,21 +194,23 @@ class Cluster:
 
     def _start_redis(self) -> int:
         """Redis as shipped, with the shipped users: what they lack shows as an error in a replica."""
-        server = shutil.which("redis-server") or shutil.which("valkey-server")
-        if not server:
-            raise Skipped("redis-server is not installed")
         (port,) = free_ports(1)
-        command = [server, ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1", "--dir", self.folder,
-                   "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
-        redis = self.run("redis", command)
+        command = [*(self.redis_command or installed()), ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1",
+                   "--dir", self.folder, "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
+        self.redis = self.run("redis", command)
+        self.wait_for_redis()
+        return port
+
+    def wait_for_redis(self) -> None:
+        """Until a Redis that was just started has read its files."""
 
         def is_ready() -> bool:
-            if redis.running.poll() is not None:
-                raise Failed(f"Redis ended: {redis.tail()}")
-            return "eady to accept connections" in redis.log.read_text()
+            if self.redis.running.poll() is not None:
+                raise Failed(f"Redis ended: {self.redis.tail()}")
+            started = self.redis.log.read_text(errors="replace").rsplit("oO0OoO0OoO0Oo", 1)[-1]
+            return "eady to accept connections" in started
 
         wait_until(is_ready, 10, "Redis is ready")
-        return port
 
     def publish(self, channel: str, data: dict, user: str | None = None, replica: int = 0, msg_id: str | None = None) -> dict:
         """Publishes over the HTTP API of one replica."""
