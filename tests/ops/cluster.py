@@ -48,7 +48,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def token(user: str, seconds: int = 3600, **claims) -> str:
+def token(user: str, seconds: int = 3600, secret: str = TOKEN_SECRET, **claims) -> str:
     """A JWT, signed here and not by the gateway."""
 
     def part(value: bytes) -> str:
@@ -58,7 +58,7 @@ def token(user: str, seconds: int = 3600, **claims) -> str:
     body = {"sub": user, "iat": now, "exp": now + seconds, **claims}
     head = json.dumps({"alg": "HS256", "typ": "JWT"})
     signed = f"{part(head.encode())}.{part(json.dumps(body).encode())}"
-    return f"{signed}.{part(hmac.digest(TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256))}"
+    return f"{signed}.{part(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))}"
 
 
 def get(url: str, timeout: float = 5) -> tuple[int, str]:
@@ -118,21 +118,20 @@ class Process:
 class Replica(Process):
     """One gateway process."""
 
-    def __init__(self, folder: Path, name: str, redis: str, environment: dict[str, str]) -> None:
-        self.port, self.ops = free_ports(2)
-        settings = {
-            "TICKGATE__SERVER__MODE": "production",
-            "TICKGATE__SERVER__LISTEN": f"127.0.0.1:{self.port}",
-            "TICKGATE__SERVER__OPS_LISTEN": f"127.0.0.1:{self.ops}",
-            "TICKGATE__SERVER__TRUSTED_PROXIES": "127.0.0.1",
-            "TICKGATE__REDIS__URL": redis,
-            "TICKGATE__AUTH__HS256_SECRETS": TOKEN_SECRET,
-            "TICKGATE__AUTH__API_KEYS": API_KEY,
-            "TICKGATE__LIMITS__CONNECTIONS_PER_ADDRESS_MAX": "0",
-            "TICKGATE__LOG__FORMAT": "json",
-            **environment,
-        }
-        super().__init__(folder, name, [gateway_binary(), "serve"], settings)
+    def __init__(self, folder: Path, name: str, host: str, port: int, ops: int, settings: dict[str, str]) -> None:
+        self.host, self.port, self.ops = host, port, ops
+        listen = {"TICKGATE__SERVER__LISTEN": self.public, "TICKGATE__SERVER__OPS_LISTEN": self.operations}
+        super().__init__(folder, name, [gateway_binary(), "serve"], {**settings, **listen})
+
+    @property
+    def public(self) -> str:
+        """Where clients reach it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def operations(self) -> str:
+        """Where metrics and the HTTP API are."""
+        return f"{self.host}:{self.ops}"
 
     def start(self) -> None:
         super().start()
@@ -141,10 +140,10 @@ class Replica(Process):
     def is_ready(self) -> bool:
         if self.running.poll() is not None:
             raise Failed(f"{self.name} ended with {self.running.returncode}: {self.tail()}")
-        return get(f"http://127.0.0.1:{self.port}/readyz")[0] == 200
+        return get(f"http://{self.public}/readyz")[0] == 200
 
     def metrics(self) -> str:
-        status, text = get(f"http://127.0.0.1:{self.ops}/metrics")
+        status, text = get(f"http://{self.operations}/metrics")
         if status != 200:
             raise Failed(f"{self.name} answers /metrics with {status}")
         return text
@@ -157,6 +156,8 @@ class Replica(Process):
 class Cluster:
     """`with Cluster(3) as cluster:`: Redis with the shipped settings and users, and replicas that are ready."""
 
+    token_secret, api_key = TOKEN_SECRET, API_KEY
+
     def __init__(self, replicas: int, environment: dict[str, str] | None = None, redis: list[str] | None = None) -> None:
         """`redis` is the words that run another Redis than the installed one."""
         self.count = replicas
@@ -168,10 +169,9 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            self.redis_port = self._start_redis()
+            self._start_redis()
             for number in range(1, self.count + 1):
-                url = f"redis://tickgate:change-me@127.0.0.1:{self.redis_port}/0"
-                replica = Replica(self.folder, f"gateway-{number}", url, self.environment)
+                replica = self._replica(f"gateway-{number}")
                 self.processes.append(replica)
                 self.replicas.append(replica)
                 replica.start()
@@ -192,14 +192,26 @@ class Cluster:
         process.start()
         return process
 
-    def _start_redis(self) -> int:
+    def _replica(self, name: str) -> Replica:
+        settings = {
+            "TICKGATE__SERVER__MODE": "production",
+            "TICKGATE__SERVER__TRUSTED_PROXIES": "127.0.0.1",
+            "TICKGATE__REDIS__URL": f"redis://tickgate:change-me@127.0.0.1:{self.redis_port}/0",
+            "TICKGATE__AUTH__HS256_SECRETS": self.token_secret,
+            "TICKGATE__AUTH__API_KEYS": self.api_key,
+            "TICKGATE__LIMITS__CONNECTIONS_PER_ADDRESS_MAX": "0",
+            "TICKGATE__LOG__FORMAT": "json",
+            **self.environment,
+        }
+        return Replica(self.folder, name, "127.0.0.1", *free_ports(2), settings)
+
+    def _start_redis(self) -> None:
         """Redis as shipped, with the shipped users: what they lack shows as an error in a replica."""
-        (port,) = free_ports(1)
-        command = [*(self.redis_command or installed()), ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1",
+        (self.redis_port,) = free_ports(1)
+        command = [*(self.redis_command or installed()), ROOT / "deploy/redis/redis.conf", "--port", self.redis_port, "--bind", "127.0.0.1",
                    "--dir", self.folder, "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
         self.redis = self.run("redis", command)
         self.wait_for_redis()
-        return port
 
     def wait_for_redis(self) -> None:
         """Until a Redis that was just started has read its files."""
@@ -216,9 +228,9 @@ class Cluster:
         """Publishes over the HTTP API of one replica."""
         body = {"channel": channel, "data": data, **({"user": user} if user else {}), **({"msg_id": msg_id} if msg_id else {})}
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.replicas[replica].ops}/api/v1/publish",
+            f"http://{self.replicas[replica].operations}/api/v1/publish",
             data=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:

@@ -10,8 +10,7 @@ import tomllib
 from pathlib import Path
 
 from checks import ROOT, Failed, Skipped, check
-from proxies import haproxy_configuration, nginx_configuration
-from tools import debian, library_path, module, python_tool, run
+from tools import module, python_tool, run
 
 
 @check("dockerfile (hadolint)")
@@ -93,26 +92,6 @@ def _known_variables() -> set[str]:
         return found
 
     return walk(tomllib.loads((ROOT / "config/default.toml").read_text()), "TICKGATE")
-
-
-@check("nginx configuration (nginx -t)")
-def nginx() -> None:
-    program = debian("nginx")
-    with tempfile.TemporaryDirectory() as folder:
-        path = nginx_configuration(Path(folder), 1, [1, 2, 3])
-        found = run(program, "-t", "-q", "-p", folder, "-e", f"{folder}/error.log", "-c", path, env=library_path())
-    if found.returncode:
-        raise Failed(found.stdout.strip())
-
-
-@check("haproxy configuration (haproxy -c)")
-def haproxy() -> None:
-    program = debian("haproxy")
-    with tempfile.TemporaryDirectory() as folder:
-        path = haproxy_configuration(Path(folder), 1, [1, 2, 3])
-        found = run(program, "-c", "-f", path, env=library_path())
-    if found.returncode or "WARNING" in found.stdout:
-        raise Failed(found.stdout.strip())
 
 
 @check("redis configuration starts a Redis and is in force")
