@@ -14,6 +14,8 @@ from tools import NPM, debian, module, remembered, run
 PROMETHEUS = ROOT / "deploy/prometheus"
 TESTS = sorted(PROMETHEUS.glob("rules*_test.yaml"))
 DASHBOARD = ROOT / "deploy/grafana/tickgate.json"
+# The page that `runbook_url` leads to; the section is the alert's name.
+RUNBOOK = "https://github.com/tickgate/tickgate/blob/main/docs/operations.md"
 # Series that Prometheus itself or kube-state-metrics makes.
 FOREIGN = {"up", "kube_pod_container_resource_limits"}
 # Labels that scraping adds, beside those of the metric.
@@ -89,9 +91,9 @@ def alerts_are_complete() -> None:
         raise Failed(f"docs/operations.md has sections for alerts that do not exist: {', '.join(sorted(stale))}")
     for rule in rules():
         if "alert" in rule:
-            wanted = f"docs/operations.md#{rule['alert'].lower()}"
-            if rule["annotations"].get("runbook") != wanted or rule["labels"].get("severity") not in ("warning", "critical"):
-                raise Failed(f"{rule['alert']} needs runbook {wanted} and a severity")
+            wanted = f"{RUNBOOK}#{rule['alert'].lower()}"
+            if rule["annotations"].get("runbook_url") != wanted or rule["labels"].get("severity") not in ("warning", "critical"):
+                raise Failed(f"{rule['alert']} needs runbook_url {wanted} and a severity")
 
 
 def documented() -> dict[str, tuple[str, set[str], dict[str, set[str]]]]:
