@@ -1,8 +1,8 @@
 """What docker-compose.yml starts, as processes: its commands, its environment and the files that it mounts, unchanged.
 
-Runs inside `isolated`, where the names and ports of the file are real. Only what a container provides differs: a path that
-is mounted into one is the mounted file itself, and a replica listens on the address of its name instead of on all of its
-container's.
+Runs inside `isolated`, where the names and ports of the file are real, and mounted files are where a container has them.
+Only what a container provides differs: a path outside of /etc is that of the mounted file itself, and a replica listens on
+the address of its name instead of on all of its container's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from pathlib import Path
 
 from checks import ROOT, Failed
 from cluster import Cluster, Process, Replica, get, wait_until
-from isolated import ADDRESSES
+from isolated import ADDRESSES, provide
 from redis_servers import installed
 from tools import debian, library_path, module, run
 
 PROXY = "127.0.0.1:8080"
-DEPLOY = ROOT / "deploy"
 
 
 @functools.cache
@@ -54,29 +53,35 @@ class ComposeCluster(Cluster):
         return Replica(self.folder, name, ADDRESSES[name], *ports, {**settings, **self.environment})
 
     def command(self, service: str) -> list[str]:
-        """A service's command, with the mounted paths as they are on this machine."""
-        mounts = {}
-        for volume in services()[service].get("volumes", []):
-            source, target = volume.split(":")[:2]
-            mounts[target] = ROOT / source if source.startswith("./") else self.folder / source
-            if not source.startswith("./"):
-                mounts[target].mkdir(exist_ok=True)
+        """A service's command, with its files mounted."""
+        mounts = self.mount(service)
         return [str(mounts.get(word, word)) for word in services()[service]["command"]]
 
+    def mount(self, service: str) -> dict[str, Path]:
+        """Provides a service's files at their paths, as far as they are below /etc; answers with where the others are."""
+        elsewhere = {}
+        for volume in services()[service].get("volumes", []):
+            source, target = volume.split(":")[:2]
+            path = ROOT / source if source.startswith("./") else self.folder / source
+            if not source.startswith("./"):
+                path.mkdir(exist_ok=True)
+            if target.startswith("/etc/"):
+                provide(path, target)
+            else:
+                elsewhere[target] = path
+        return elsewhere
+
     def start_nginx(self) -> Process:
-        """nginx by its service's command, with the shipped file where its image looks for one."""
-        (volume,) = services()["nginx"]["volumes"]
-        if volume != "./deploy/nginx/nginx.conf:/etc/nginx/nginx.conf:ro":
-            raise Failed(f"docker-compose.yml mounts {volume} into nginx")
+        """nginx by its service's command."""
         _, *arguments = self.command("nginx")
-        # The file writes below /tmp, which is the container's own there and a fresh one here.
-        mounts = f'mount --bind "{DEPLOY}" /mnt && mount -t tmpfs tmpfs /tmp && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", mounts, "sh", debian("nginx"), "-e", "/dev/stderr", "-c", "/mnt/nginx/nginx.conf"]
+        # The file writes below /tmp, which is the container's own there and a fresh one here. Messages of its own go to the
+        # standard error, as in its image.
+        command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh", debian("nginx"), "-e", "/dev/stderr"]
         return self._started("nginx", [*command, *arguments])
 
     def start_haproxy(self) -> Process:
         """HAProxy with the shipped file."""
-        return self._started("haproxy", [debian("haproxy"), "-db", "-f", DEPLOY / "haproxy/haproxy.cfg"])
+        return self._started("haproxy", [debian("haproxy"), "-db", "-f", ROOT / "deploy/haproxy/haproxy.cfg"])
 
     def _started(self, name: str, command: list[object]) -> Process:
         proxy = self.run(name, command, library_path())

@@ -1,7 +1,7 @@
 """Checks that run in a network of their own, where the names, addresses and ports of the shipped files are free.
 
 `isolated` runs a check's function in a process of its own, in fresh network, mount and process namespaces: the shipped
-files run as they are, and nothing survives the check. Requires root.
+files run as they are, and nothing survives the check. Without root it requires user namespaces, as Debian has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +35,8 @@ def isolated(function: Callable[[], str | None]) -> Callable[[], str]:
 
     @functools.wraps(function)
     def outside() -> str:
-        if os.geteuid() != 0:
-            raise Failed("needs root, for a network of its own")
-        namespaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        rights = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
+        namespaces = ["unshare", *rights, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command = [*namespaces, sys.executable, __file__, function.__module__, function.__name__]
         try:
             found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS_MAX)
@@ -57,7 +55,7 @@ def isolated(function: Callable[[], str | None]) -> Callable[[], str]:
 
 
 def _enter() -> None:
-    """Brings the loopback up with the addresses, and gives them their names."""
+    """Brings the loopback up with the addresses, and gives them their names. The first thing in the namespaces."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
 
         def of(name: bytes, address: str) -> bytes:
@@ -67,10 +65,22 @@ def _enter() -> None:
         # On the loopback, the whole network of an address is local.
         fcntl.ioctl(control, _SIOCSIFADDR, of(b"lo:1", "172.31.0.1"))
         fcntl.ioctl(control, _SIOCSIFNETMASK, of(b"lo:1", "255.255.255.0"))
-    with tempfile.TemporaryDirectory() as folder:
-        hosts = Path(folder) / "hosts"
-        hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()))
-        subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+    # Changes to /etc stay in memory: a file can appear at the path that it has in a container.
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True)
+    for folder in ("changes", "work"):
+        Path("/mnt", folder).mkdir()
+    layers = "lowerdir=/etc,upperdir=/mnt/changes,workdir=/mnt/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", "/etc"], check=True)
+    names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
+    Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{names}")
+
+
+def provide(source: Path, target: str) -> None:
+    """Makes a file appear at a path below /etc, as a container's mount does."""
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    subprocess.run(["mount", "--bind", source, path], check=True)
 
 
 def _main(module: str, name: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from pathlib import Path
 
 import typescript
 from checks import ROOT, Failed, check
+from isolated import isolated, provide
 from tools import NPM, debian, module, remembered, run
 
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -61,15 +61,13 @@ def promtool() -> str:
 
 
 @check("prometheus configuration (promtool check config)")
+@isolated
 def promtool_configuration() -> None:
-    program = debian("promtool")
-    with tempfile.TemporaryDirectory() as folder:
-        text = (PROMETHEUS / "prometheus.yml").read_text().replace("/etc/prometheus/rules.yaml", str(PROMETHEUS / "rules.yaml"))
-        path = Path(folder) / "prometheus.yml"
-        path.write_text(text)
-        found = run(program, "check", "config", path)
-        if found.returncode:
-            raise Failed(found.stdout.strip())
+    for name in ("prometheus.yml", "rules.yaml"):
+        provide(PROMETHEUS / name, f"/etc/prometheus/{name}")
+    found = run(debian("promtool"), "check", "config", "/etc/prometheus/prometheus.yml")
+    if found.returncode:
+        raise Failed(found.stdout.strip())
 
 
 @check("prometheus alerts have tests that fire them, and runbooks")
