@@ -88,8 +88,10 @@ impl RedisServer {
         self.port
     }
 
+    /// The address for the tests: as the harness's own user where the shipped users are.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        let user = if self.users.is_some() { "harness:-@" } else { "" };
+        format!("redis://{user}127.0.0.1:{}/", self.port)
     }
 
     /// Ends the server at once, as a crash would.
