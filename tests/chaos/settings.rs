@@ -182,10 +182,16 @@ impl Trial {
 
     /// What happens half-way.
     async fn prepare(&self, case: Case, standby: Option<&Standby>) {
-        let port = self.stage.redis.lock().await.port();
+        let redis = self.stage.redis.lock().await;
+        let port = redis.port();
         match case {
             Case::DumpKilled => say(port, "SAVE").await,
-            Case::LaggingFailover | Case::LaggingFailoverWithWait => standby.expect("a standby").fall_behind(),
+            Case::LaggingFailover | Case::LaggingFailoverWithWait => {
+                let standby = standby.expect("a standby");
+                // Half, and not whatever was on its way.
+                standby.catch_up_with(&redis).await;
+                standby.fall_behind();
+            }
             Case::Full => say(port, "CONFIG SET maxmemory 1mb").await,
             Case::FullEvictsAll | Case::FullEvictsVolatile => {
                 let policy = if case == Case::FullEvictsAll { "allkeys-lru" } else { "volatile-lru" };
