@@ -33,7 +33,7 @@ def dockerfile_promises() -> None:
 
 @check("dockerfile gets all that the build reads")
 def build_context() -> str:
-    """What cargo needs, and every file that a source includes, is let in by the ignore file."""
+    """What cargo needs, and every file that a source includes outside of tests, is let in by the ignore file."""
     lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
     kept = [ROOT / line[1:] for line in lines if line.startswith("!")]
     needed = [ROOT / name for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "deploy/image/rootfs.sh"]]
@@ -42,6 +42,9 @@ def build_context() -> str:
     # A target that the manifest names must be there, or cargo reads no further.
     needed += [ROOT / "benches" for _ in manifest.get("bench", [])[:1]] + [ROOT / "tests" for _ in manifest.get("test", [])[:1]]
     for source in (ROOT / "src").rglob("*.rs"):
+        # Tests are not built into the image.
+        if source.stem.endswith("tests") or "tests" in source.relative_to(ROOT).parts:
+            continue
         for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
             needed.append((source.parent / included).resolve())
     for path in needed:
