@@ -33,7 +33,7 @@ fuzz *words:
 
 # What operators are given: chart, manifests, alerts, proxies
 operations *words:
-    tests/ops/run.sh {{ words }}
+    cargo build && tests/ops/run.sh {{ words }}
 
 # Format and lint
 lint:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes what is derived: the chart's copies of rules, dashboard and Redis configuration, its README and the schema of
-its `config`, and the plain manifests.
+"""Writes what is derived: the chart's forms of rules, dashboard and Redis configuration, its README, the schema of its
+`config` and its alerts, and the plain manifests.
 
     deploy/render.py           writes
     deploy/render.py --check   changes nothing; names what differs, and fails if anything does
@@ -24,13 +24,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy/grafana"))
 import dashboard  # noqa: E402  the folder is found first
+from chart_rules import alert_names, chart_rules  # noqa: E402
 
 CHART = ROOT / "helm" / "tickgate"
 PLAIN = ROOT / "deploy" / "k8s"
-COPIES = {
-    ROOT / "deploy/prometheus/rules.yaml": CHART / "files/rules.yaml",
-    ROOT / "deploy/redis/redis.conf": CHART / "files/redis.conf",
-}
+RULES = ROOT / "deploy/prometheus/rules.yaml"
+COPIES = {ROOT / "deploy/redis/redis.conf": CHART / "files/redis.conf"}
 HEAD = "# Rendered from helm/tickgate by deploy/render.py. Change the chart, not this file.\n"
 README_MARK = "<!-- values: written by deploy/render.py -->"
 
@@ -94,10 +93,41 @@ def type_of(default: object) -> dict:
             return {"type": "string"}
 
 
+def alerts_schema(alerts: list[str]) -> dict:
+    """What may be set for each alert, by its name."""
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    alert = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "enabled": {"type": "boolean"},
+            "severity": {"type": "string", "minLength": 1},
+            "for": {"type": "string", "pattern": DURATION},
+            "labels": texts,
+            "annotations": texts,
+        },
+    }
+    return {"description": "Written by deploy/render.py.", **type_of({}), "properties": dict.fromkeys(alerts, alert)}
+
+
+def thresholds_schema() -> dict:
+    """The thresholds that values.yaml has."""
+    number = {"type": "number", "minimum": 0}
+    return {"description": "Written by deploy/render.py.", **type_of({}), "properties": dict.fromkeys(thresholds(), number)}
+
+
+def thresholds() -> dict[str, float]:
+    """The thresholds that values.yaml has, by alert."""
+    return yaml.safe_load((CHART / "values.yaml").read_text())["metrics"]["prometheusRule"]["thresholds"]
+
+
 def values_schema() -> str:
-    """values.schema.json with its `config` brought up to date."""
+    """values.schema.json with what is derived in it brought up to date."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     schema["properties"]["config"] = config_schema()
+    rules = schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]
+    rules["alerts"] = alerts_schema(alert_names(RULES.read_text()))
+    rules["thresholds"] = thresholds_schema()
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -163,6 +193,7 @@ def main() -> int:
     check = parser.parse_args().check
 
     wanted = {target: source.read_text() for source, target in COPIES.items()}
+    wanted[CHART / "files/rules.yaml"] = chart_rules(RULES.read_text(), thresholds())
     wanted[ROOT / "deploy/grafana/tickgate.json"] = wanted[CHART / "files/dashboard.json"] = dashboard.text()
     wanted[CHART / "README.md"] = readme()
     wanted[CHART / "values.schema.json"] = values_schema()

@@ -2,10 +2,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Problems, Secret, raw, redis::file, secret::read_lines, value::Section};
+use super::{Problems, Secret, named_file, raw, value::Section};
 
 /// The shortest secret or API key outside development mode, in bytes.
 const SECRET_BYTES_MIN: usize = 32;
+/// The current token secret, and the previous one during a rotation.
+const TOKEN_SECRETS_MAX: usize = 2;
+/// What the files should contain, for messages.
+const TOKEN_SECRETS_CONTENT: &str = "HS256 secrets of at least 32 bytes, one per line: the current one, then \
+                                     the previous one during a rotation";
+const API_KEYS_CONTENT: &str = "API keys of at least 32 bytes, one per line";
+const PUBLIC_KEY_CONTENT: &str = "a public key in PEM form (-----BEGIN PUBLIC KEY-----)";
+/// PEM blocks that a public key can be read from.
+const PUBLIC_KEY_BLOCKS: [&str; 3] = ["PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"];
 
 /// Who may connect and publish.
 #[derive(Clone, Debug)]
@@ -59,9 +68,11 @@ impl Auth {
         let public_keys =
             raw.public_keys.iter().enumerate().filter_map(|(at, key)| public_key(at, key, problems)).collect();
         let mut section = Section::new("auth", problems);
-        let hs256_secrets = secrets("hs256_secrets", &raw.hs256_secrets, &raw.hs256_secrets_file, &mut section);
-        if hs256_secrets.len() > 2 {
-            section.tell("hs256_secrets", "wants two at the most: the current secret and the previous one");
+        let hs256_secrets = secrets(&token_secrets(raw), &mut section);
+        if hs256_secrets.len() > TOKEN_SECRETS_MAX {
+            let text =
+                format!("holds {} secrets, not one or two: the current one and the previous one", hs256_secrets.len());
+            token_secrets(raw).tell(text, &mut section);
         }
         Self {
             hs256_secrets,
@@ -74,7 +85,7 @@ impl Auth {
             expiry_warning: section.duration("expiry_warning", &raw.expiry_warning, ["1s", "1h"]),
             auth_timeout: section.duration("auth_timeout", &raw.auth_timeout, ["100ms", "5m"]),
             ticket_ttl: section.duration("ticket_ttl", &raw.ticket_ttl, ["1s", "10m"]),
-            api_keys: secrets("api_keys", &raw.api_keys, &raw.api_keys_file, &mut section),
+            api_keys: secrets(&api_keys(raw), &mut section),
         }
     }
 
@@ -96,27 +107,70 @@ impl Auth {
     }
 
     /// Tells secrets that could be guessed.
-    pub(super) fn check_strength(&self, problems: &mut Problems) {
+    pub(super) fn check_strength(&self, raw: &raw::Auth, problems: &mut Problems) {
         let mut section = Section::new("auth", problems);
-        for (key, secrets) in [("hs256_secrets", &self.hs256_secrets), ("api_keys", &self.api_keys)] {
+        for (source, secrets) in [(token_secrets(raw), &self.hs256_secrets), (api_keys(raw), &self.api_keys)] {
             if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
                 let text =
                     format!("wants at least {SECRET_BYTES_MIN} bytes each; `openssl rand -hex 32` makes a good one");
-                section.tell(key, text);
+                source.tell(text, &mut section);
             }
         }
     }
 }
 
+/// Secrets that are written as a list, or one per line in a file.
+struct SecretSource<'a> {
+    key: &'static str,
+    file_key: &'static str,
+    written: &'a [Secret],
+    path: &'a str,
+    /// What the file should contain.
+    content: &'static str,
+}
+
+fn token_secrets(raw: &raw::Auth) -> SecretSource<'_> {
+    SecretSource {
+        key: "hs256_secrets",
+        file_key: "hs256_secrets_file",
+        written: &raw.hs256_secrets,
+        path: &raw.hs256_secrets_file,
+        content: TOKEN_SECRETS_CONTENT,
+    }
+}
+
+fn api_keys(raw: &raw::Auth) -> SecretSource<'_> {
+    SecretSource {
+        key: "api_keys",
+        file_key: "api_keys_file",
+        written: &raw.api_keys,
+        path: &raw.api_keys_file,
+        content: API_KEYS_CONTENT,
+    }
+}
+
+impl SecretSource<'_> {
+    /// Tells a problem of the secrets under the key they come from; a file is named.
+    fn tell(&self, text: String, section: &mut Section<'_>) {
+        if self.path.is_empty() {
+            section.tell(self.key, text);
+        } else {
+            section.tell(self.file_key, format!("{}: {text}; it should contain {}", self.path, self.content));
+        }
+    }
+}
+
 /// Secrets from the key or from the file it names, empty ones left out.
-fn secrets(key: &str, written: &[Secret], path: &str, section: &mut Section<'_>) -> Vec<Secret> {
-    let written: Vec<Secret> = written.iter().filter(|secret| !secret.is_empty()).cloned().collect();
-    let file_key = format!("{key}_file");
-    match (written.is_empty(), path.is_empty()) {
+fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> {
+    let written: Vec<Secret> = source.written.iter().filter(|secret| !secret.is_empty()).cloned().collect();
+    match (written.is_empty(), source.path.is_empty()) {
         (_, true) => written,
-        (true, false) => section.take(&file_key, read_lines(path.as_ref()), Vec::new()),
+        (true, false) => {
+            let read = named_file::read_lines(source.path.as_ref(), source.content);
+            section.take(source.file_key, read, Vec::new())
+        }
         (false, false) => {
-            section.tell(&file_key, format!("is set beside auth.{key}: one of the two"));
+            section.tell(source.file_key, format!("is set beside auth.{}: one of the two", source.key));
             written
         }
     }
@@ -137,7 +191,7 @@ fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Optio
     let mut section = Section::new(format!("auth.public_keys[{at}]"), problems);
     let algorithms = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
     let algorithm = section.choice("algorithm", &raw.algorithm, &algorithms);
-    let path = section.take("path", file(&raw.path), None);
+    let path = section.take("path", named_file::pem(&raw.path, &PUBLIC_KEY_BLOCKS, PUBLIC_KEY_CONTENT), None);
     if raw.path.is_empty() {
         section.tell("path", "wants a PEM file");
     }

@@ -11,6 +11,7 @@ mod layers;
 mod limits;
 mod lists;
 mod mode;
+mod named_file;
 mod problems;
 mod profile;
 mod raw;
@@ -115,7 +116,7 @@ impl Config {
                 server.allowed_origins.push("*".into());
             }
         } else {
-            auth.check_strength(problems);
+            auth.check_strength(&raw.auth, problems);
         }
         let choices = [("auto", development), ("always", true), ("never", false)];
         let anonymous = value::Section::new("auth", problems).choice("anonymous", &raw.auth.anonymous, &choices);

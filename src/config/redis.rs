@@ -3,10 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Problems, Secret, raw,
-    secret::read_lines,
+    Problems, Secret, named_file, raw,
     value::{Section, quoted},
 };
+
+/// What the files should contain, for messages.
+const URL_FILE_CONTENT: &str =
+    "one line with the Redis address, such as redis://user:password@host:6379/0 (rediss:// for TLS)";
+const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-----BEGIN CERTIFICATE-----)";
 
 /// Where Redis is and how it is used.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ impl Redis {
             canary_timeout: section.duration("canary_timeout", &raw.canary_timeout, ["100ms", "5m"]),
             compare_interval: section.duration("compare_interval", &raw.compare_interval, ["100ms", "10m"]),
             dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
-            ca_file: section.take("ca_file", file(&raw.ca_file), None),
+            ca_file: section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None),
         };
         if redis.canary_timeout <= redis.canary_interval {
             let text = format!(
@@ -65,26 +69,32 @@ impl Redis {
 
 /// The address, from the key or from the file it names.
 fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
-    let url = match (raw.url.is_empty(), raw.url_file.is_empty()) {
-        (true, true) => return None,
-        (false, true) => Some(raw.url.clone()),
-        (true, false) => {
-            let lines = section.take("url_file", read_lines(raw.url_file.as_ref()), Vec::new());
-            lines.into_iter().next()
+    match (raw.url.is_empty(), raw.url_file.is_empty()) {
+        (true, true) => None,
+        (false, true) if is_address(raw.url.expose()) => Some(raw.url.clone()),
+        (false, true) => {
+            section.tell(
+                "url",
+                "wants redis://host:port/db, with user:password@ before the host where needed (rediss:// for TLS)",
+            );
+            None
         }
+        (true, false) => section.take("url_file", address_in(&raw.url_file).map(Some), None),
         (false, false) => {
             section.tell("url_file", "is set beside redis.url: one of the two");
             None
         }
-    }?;
-    if is_address(url.expose()) {
-        return Some(url);
     }
-    section.tell(
-        "url",
-        "wants redis://host:port/db, with user:password@ before the host where needed (rediss:// for TLS)",
-    );
-    None
+}
+
+/// The one line of the file.
+fn address_in(path: &str) -> Result<Secret, String> {
+    let lines = named_file::read_lines(path.as_ref(), URL_FILE_CONTENT)?;
+    match &lines[..] {
+        [url] if is_address(url.expose()) => Ok(url.clone()),
+        [_] => Err(format!("{path} holds no Redis address; it should contain {URL_FILE_CONTENT}")),
+        _ => Err(format!("{path} holds {} lines; it should contain {URL_FILE_CONTENT}", lines.len())),
+    }
 }
 
 /// Never in a message what it was: it may hold a password.
@@ -104,17 +114,6 @@ fn prefix(text: &str) -> Result<String, String> {
         return Ok(text.into());
     }
     Err(format!("wants 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg1:\", got {}", quoted(text)))
-}
-
-/// A file that can be read now, or none.
-pub(super) fn file(path: &str) -> Result<Option<PathBuf>, String> {
-    if path.is_empty() {
-        return Ok(None);
-    }
-    match std::fs::File::open(path) {
-        Ok(_) => Ok(Some(path.into())),
-        Err(error) => Err(format!("can't read {path}: {error}")),
-    }
 }
 
 #[cfg(test)]

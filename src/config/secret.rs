@@ -1,6 +1,6 @@
 //! Text that never shows itself, in logs, errors or `check-config`.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -79,16 +79,6 @@ pub fn without_credentials(url: &str) -> String {
 
 fn cut_query(text: &str) -> &str {
     text.split(['?', '#']).next().unwrap_or_default()
-}
-
-/// Reads a mounted secret: its lines without blanks around them, empty ones left out.
-///
-/// # Errors
-/// A sentence without any of the contents.
-pub(super) fn read_lines(path: &Path) -> Result<Vec<Secret>, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    let lines: Vec<Secret> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect();
-    if lines.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(lines) }
 }
 
 #[cfg(test)]

@@ -8,22 +8,22 @@ import tomllib
 from pathlib import Path
 
 import typescript
-from checks import ROOT, Failed, check
-from rendering import CHART, NAMESPACE, objects, one, refusal, render, rendered, values_files
+from checks import ROOT, Failed, check, expect
+from pods import containers, workloads
+from rendering import CHART, NAMESPACE, TRIAL, objects, one, over, render, values_files, values_of
 from tools import NPM, module, remembered, run
 
 # Oldest that Chart.yaml allows, two in between, newest that the validator knows.
 KUBERNETES = ["1.27", "1.30", "1.33", "1.37"]
 # Values files that need more than the oldest Kubernetes, and from when on they are right.
-NEEDS = {"traefik-values.yaml": "1.30"}
-TRIAL = {"redis": {"embedded": {"enabled": True}}}
+NEEDS = {"traefik-values.yaml": "1.30", "gateway-api-values.yaml": "1.33"}
 
 
 @check("helm lint, strict, every ci values file")
 def lint() -> str:
-    helm, yaml = module("helm_python"), module("yaml")
+    helm = module("helm_python")
     for path in values_files():
-        report = helm.lint(str(CHART), yaml.safe_load(path.read_text()), strict=True, namespace=NAMESPACE)
+        report = helm.lint(str(CHART), values_of(path), strict=True, namespace=NAMESPACE)
         worse = [f"{m['path']}: {m['error']}" for m in report["messages"] if m["severity"] > 1] + report["errors"]
         if worse:
             raise Failed(f"{path.name}: {'; '.join(worse)}")
@@ -44,70 +44,6 @@ def rendering() -> str:
     return f"{count} objects of {len(kinds)} kinds"
 
 
-def _over(values: dict) -> dict:
-    return {**TRIAL, **values}
-
-
-# Values that must be refused, and what the refusal must name.
-REFUSED = [
-    ({}, ["no Redis", "redis.existingSecret", "redis-url", NAMESPACE]),
-    (_over({"replicas": 3}), ["replicas"]),
-    (_over({"replicaCount": "two"}), ["/replicaCount", "integer"]),
-    (_over({"config": {"limits": {"connection_max": 3}}}), ["/config/limits", "connection_max"]),
-    (_over({"config": {"limits": {"connections_max": "many"}}}), ["/config/limits/connections_max"]),
-    (_over({"config": {"session": {"resume_ttl": "1 minute"}}}), ["/config/session/resume_ttl"]),
-    (_over({"config": {"auth": {"hs256_secrets": ["x"]}}}), ["/config/auth", "hs256_secrets"]),
-    (_over({"config": {"drain": {"spread": "90s"}}}), ["/config", "drain"]),
-    (_over({"image": {"digest": "latest"}}), ["/image/digest"]),
-    (_over({"ingress": {"controller": "apache"}}), ["/ingress/controller"]),
-    (_over({"service": {"port": 0}}), ["/service/port"]),
-    ({"redis": {"url": "redis://user:password@host:6379"}}, ["/redis/url"]),
-    (_over({"auth": {"generate": False}}), ["auth.existingSecret", "token-secrets", "api-keys"]),
-    ({"redis": {"url": "redis://a:6379", "existingSecret": "b"}}, ["redis.url and redis.existingSecret"]),
-    (_over({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}), ["autoscaling.enabled and keda.enabled"]),
-    (_over({"ingress": {"enabled": True}}), ["ingress.hosts"]),
-    (_over({"httpRoute": {"enabled": True}}), ["httpRoute.parentRefs"]),
-    (
-        _over({"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}),
-        ["scraped twice"],
-    ),
-    (_over({"terminationGracePeriodSeconds": 49}), ["49", "0 + ", "5 + ", "30 + ", "15 = 50", "1 s"]),
-]
-
-
-@check("helm refuses wrong values and names them")
-def refusals() -> str:
-    for values, names in REFUSED:
-        said = refusal(values)
-        if said is None:
-            raise Failed(f"{json.dumps(values)} is accepted")
-        if missing := [name for name in names if name not in said]:
-            raise Failed(f"{json.dumps(values)} is refused without naming {missing}: {said}")
-    return f"{len(REFUSED)} sets of values"
-
-
-@check("helm grace period follows the drain")
-def grace_period() -> None:
-    def seconds(values: dict) -> int:
-        text = render(_over(values))["tickgate/templates/deployment.yaml"]
-        deployment = module("yaml").safe_load(text)
-        return deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-
-    for values, expected in [
-        ({}, 50),
-        ({"drain": {"delaySeconds": 10, "spreadSeconds": 120}}, 145),
-        ({"drain": {"preStopSeconds": 20}}, 70),
-        ({"terminationGracePeriodSeconds": 50}, 50),
-        ({"terminationGracePeriodSeconds": 300}, 300),
-    ]:
-        if (found := seconds(values)) != expected:
-            raise Failed(f"{values}: {found} s, not {expected}")
-
-
-def _pod(workload: dict) -> dict:
-    return workload["spec"] if workload["kind"] == "Pod" else workload["spec"]["template"]["spec"]
-
-
 def _labels_match(selector: dict, labels: dict) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
@@ -125,21 +61,14 @@ def fit() -> None:
             entry["metadata"]["name"]: entry for entry in entries
             if entry["kind"] == "Service" and _labels_match(entry["spec"]["selector"], labels)
         }  # fmt: skip
-        _expect(path, ports == {"client": 8000, "ops": 8001}, f"ports are {ports}")
-        _expect(path, {s["spec"]["ports"][0]["targetPort"] for s in services.values()} == {"client", "ops"}, "services")
-        _expect(path, all(len(s["spec"]["ports"]) == 1 for s in services.values()), "a Service mixes ports")
+        expect(path, ports == {"client": 8000, "ops": 8001}, f"ports are {ports}")
+        expect(path, {s["spec"]["ports"][0]["targetPort"] for s in services.values()} == {"client", "ops"}, "services")
+        expect(path, all(len(s["spec"]["ports"]) == 1 for s in services.values()), "a Service mixes ports")
         for probe, endpoint in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
-            _expect(path, container[probe]["httpGet"] == {"path": endpoint, "port": "client"}, probe)
-        strategy = deployment["spec"]["strategy"]["rollingUpdate"]
-        _expect(path, strategy == {"maxSurge": 1, "maxUnavailable": 0}, f"strategy {strategy}")
-        _expect(path, deployment["spec"]["selector"]["matchLabels"].items() <= labels.items(), "selector")
+            expect(path, container[probe]["httpGet"] == {"path": endpoint, "port": "client"}, probe)
+        expect(path, deployment["spec"]["selector"]["matchLabels"].items() <= labels.items(), "selector")
         _check_references(path, entries, labels, services)
         _check_pods(path, entries)
-
-
-def _expect(path: Path, holds: bool, what: str) -> None:
-    if not holds:
-        raise Failed(f"{path.name}: {what}")
 
 
 def _check_references(path: Path, entries: list[dict], labels: dict, services: dict[str, dict]) -> None:
@@ -148,45 +77,40 @@ def _check_references(path: Path, entries: list[dict], labels: dict, services: d
         spec = entry.get("spec", {})
         match entry["kind"]:
             case "PodDisruptionBudget" | "PodMonitor":
-                _expect(path, _labels_match(spec["selector"]["matchLabels"], labels), f"{entry['kind']} selects nothing")
+                expect(path, _labels_match(spec["selector"]["matchLabels"], labels), f"{entry['kind']} selects nothing")
             case "ServiceMonitor":
                 hit = [s for s in services.values() if _labels_match(spec["selector"]["matchLabels"], s["metadata"]["labels"])]
-                _expect(path, [s["spec"]["ports"][0]["name"] for s in hit] == ["ops"], "ServiceMonitor selects another Service")
+                expect(path, [s["spec"]["ports"][0]["name"] for s in hit] == ["ops"], "ServiceMonitor selects another Service")
             case "HorizontalPodAutoscaler" | "ScaledObject":
-                _expect(path, spec["scaleTargetRef"]["name"] == one(entries, "Deployment")["metadata"]["name"], entry["kind"])
-                _expect(path, "replicas" not in one(entries, "Deployment")["spec"], "replicas beside an autoscaler")
+                expect(path, spec["scaleTargetRef"]["name"] == one(entries, "Deployment")["metadata"]["name"], entry["kind"])
             case "HTTPRoute":
                 for rule in spec["rules"]:
                     for backend in rule["backendRefs"]:
                         port = services[backend["name"]]["spec"]["ports"][0]
-                        _expect(path, (port["name"], port["port"]) == ("client", backend["port"]), "HTTPRoute's backend")
+                        expect(path, (port["name"], port["port"]) == ("client", backend["port"]), "HTTPRoute's backend")
             case "Ingress":
                 for rule in spec["rules"]:
                     for entry_path in rule["http"]["paths"]:
                         service = entry_path["backend"]["service"]
-                        _expect(path, services[service["name"]]["spec"]["ports"][0]["name"] == "client", "Ingress's backend")
+                        expect(path, services[service["name"]]["spec"]["ports"][0]["name"] == "client", "Ingress's backend")
 
 
 def _check_pods(path: Path, entries: list[dict]) -> None:
     """What every pod must be, whatever a policy checker looks at."""
-    for entry in entries:
-        if entry["kind"] not in ("Deployment", "StatefulSet", "Pod"):
-            continue
-        pod, name = _pod(entry), entry["metadata"]["name"]
-        _expect(path, pod["automountServiceAccountToken"] is False, f"{name} mounts a token")
-        security = pod["securityContext"]
-        _expect(path, security["runAsNonRoot"] and security["runAsUser"] == 65532, f"{name} runs as {security}")
-        _expect(path, security["seccompProfile"]["type"] == "RuntimeDefault", f"{name} has no seccomp profile")
-        for container in pod["containers"]:
+    security = values_of(path).get("podSecurityContext", {})
+    user = security.get("runAsUser", 65532)
+    for name, pod in workloads(entries):
+        expect(path, pod["automountServiceAccountToken"] is False, f"{name} mounts a token")
+        expect(path, pod["securityContext"]["runAsNonRoot"] is True, f"{name} may run as root")
+        expect(path, pod["securityContext"].get("runAsUser") == user, f"{name} runs as {pod['securityContext']}, not {user}")
+        expect(path, pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", f"{name} has no seccomp profile")
+        for container in containers(pod):
             context = container["securityContext"]
-            _expect(path, context["readOnlyRootFilesystem"] is True, f"{name} may write its root")
-            _expect(path, context["allowPrivilegeEscalation"] is False, f"{name} may gain privileges")
-            _expect(path, context["capabilities"] == {"drop": ["ALL"]}, f"{name} has capabilities")
-            _expect(path, not container.get("env"), f"{name} has variables that may hold secrets")
-            volumes = {volume["name"] for volume in pod.get("volumes", [])}
-            volumes |= {claim["metadata"]["name"] for claim in entry["spec"].get("volumeClaimTemplates", [])}
-            mounted = {mount["name"] for mount in container["volumeMounts"]}
-            _expect(path, mounted <= volumes, f"{name} mounts {mounted - volumes}, which it does not have")
+            expect(path, context["readOnlyRootFilesystem"] is True, f"{name} may write its root")
+            expect(path, context["allowPrivilegeEscalation"] is False, f"{name} may gain privileges")
+            expect(path, context["capabilities"] == {"drop": ["ALL"]}, f"{name} has capabilities")
+            given = {entry["name"] for entry in values_of(path).get("extraEnv", [])}
+            expect(path, {entry["name"] for entry in container.get("env", [])} <= given, f"{name} has variables that may hold secrets")
 
 
 @check("helm configuration is known to the gateway")
@@ -204,20 +128,21 @@ def configuration() -> str:
         return found
 
     for path in values_files():
-        written = tomllib.loads(one(objects(path), "ConfigMap", "tickgate")["data"]["tickgate.toml"])
+        written = tomllib.loads(gateway_toml(objects(path)))
         if keys := unknown(written, defaults):
             raise Failed(f"{path.name}: the gateway does not know {', '.join(keys)}")
-        mounted = {"token-secrets", "api-keys", "redis-url"}
-        named = {Path(written[section][key]).name for section, key in
-                 [("auth", "hs256_secrets_file"), ("auth", "api_keys_file")] if key in written.get(section, {})}  # fmt: skip
-        _expect(path, named <= mounted and len(named) == 2, f"secrets are looked for in {named}")
     return f"{len(values_files())} files"
+
+
+def gateway_toml(entries: list[dict]) -> str:
+    """The configuration file of the gateway among the objects."""
+    return next(entry["data"]["tickgate.toml"] for entry in entries if entry["kind"] == "ConfigMap" and "tickgate.toml" in entry["data"])
 
 
 @check("helm changes of configuration roll the pods")
 def checksum() -> None:
     def annotation(values: dict) -> str:
-        text = render(_over(values))["tickgate/templates/deployment.yaml"]
+        text = render(over(TRIAL, values))["tickgate/templates/deployment.yaml"]
         return module("yaml").safe_load(text)["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
     if annotation({}) != annotation({}):
@@ -231,7 +156,7 @@ def notes() -> None:
     open_to_all = {"enabled": True, "hosts": [{"host": "ws.example.com"}]}
     whole = {"server": {"allowed_origins": ["https://a.example"], "trusted_proxies": ["10.0.0.0/8"]}}
     for values, warnings in [({}, 1), ({"ingress": open_to_all}, 2), ({"ingress": open_to_all, "config": whole}, 0)]:
-        text = render(_over(values))["tickgate/templates/NOTES.txt"]
+        text = render(over(TRIAL, values))["tickgate/templates/NOTES.txt"]
         if text.count("WARNING") != warnings:
             raise Failed(f"{json.dumps(values)}: {text.count('WARNING')} warnings, not {warnings}")
         if "helm -n tickgate test tickgate" not in text or "%!" in text:
@@ -241,12 +166,12 @@ def notes() -> None:
 @check("helm Secrets are made only without existing ones")
 def secrets() -> None:
     for path in values_files():
-        values = module("yaml").safe_load(path.read_text())
+        values = values_of(path)
         made = {entry["metadata"]["name"] for entry in objects(path) if entry["kind"] == "Secret"}
         expected = set() if values.get("auth", {}).get("existingSecret") else {"tickgate-auth"}
         if values.get("redis", {}).get("embedded", {}).get("enabled"):
             expected.add("tickgate-redis")
-        _expect(path, made == expected, f"renders the Secrets {made}, not {expected}")
+        expect(path, made == expected, f"renders the Secrets {made}, not {expected}")
 
 
 def _validate(name: str, entry: dict, versions: list[str]) -> None:

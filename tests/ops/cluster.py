@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from checks import ROOT, Failed, Skipped
+from checks import ROOT, Failed, Missing
 from redis_servers import installed
 
 TOKEN_SECRET = "a-secret-of-these-checks-0123456789abcdef"
@@ -35,7 +35,7 @@ def gateway_binary() -> Path:
         return Path(given)
     built = [path for path in (ROOT / "target" / profile / "tickgate" for profile in ("release", "debug")) if path.exists()]
     if not built:
-        raise Skipped("no gateway: cargo build --release, or set TICKGATE_BIN")
+        raise Missing("no gateway: cargo build --release, or set TICKGATE_BIN")
     return max(built, key=lambda path: path.stat().st_mtime)
 
 

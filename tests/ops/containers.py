@@ -9,7 +9,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from checks import ROOT, Failed, Skipped, check
+from checks import ROOT, Failed, Missing, check
 from tools import module, python_tool, run
 
 
@@ -101,7 +101,7 @@ def _known_variables() -> set[str]:
 def redis() -> None:
     server = shutil.which("redis-server") or shutil.which("valkey-server")
     if not server:
-        raise Skipped("redis-server is not installed")
+        raise Missing("redis-server is not installed")
     expected = {
         "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "1024",
         "maxmemory": str(64 << 20),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from checks import Failed, Skipped, check
+from checks import Failed, Missing, check
 from cluster import API_KEY, Cluster, gateway_binary
 from compose import ComposeCluster, services
 from isolated import isolated
@@ -35,7 +35,7 @@ def smoke() -> str:
     (pod,) = one(objects(CHART / "ci/trial-values.yaml"), "Pod")["spec"]["containers"]
     verb = pod["args"][0]
     if "unrecognized subcommand" in run(gateway_binary(), verb, "--help").stdout:
-        raise Skipped(f"this gateway has no verb `{verb}`")
+        raise Missing(f"this gateway has no verb `{verb}`")
     with Cluster(3) as cluster:
         configuration = cluster.folder / "smoke.toml"
         settings = cluster.replicas[0].environment

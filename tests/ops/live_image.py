@@ -12,9 +12,8 @@ import signal
 import tempfile
 from pathlib import Path
 
-from checks import ROOT, Failed, Skipped, check
+from checks import ROOT, Failed, Missing, check
 from cluster import API_KEY, TOKEN_SECRET, Process, free_ports, gateway_binary, get, wait_until
-from rendering import objects, one, values_files
 from tools import debian, library_path, run
 
 MEBIBYTE = 1 << 20
@@ -43,7 +42,7 @@ class Buildah:
 @check("live: image: runtime stage built, run read-only as 65532, answers /health", live=True)
 def image() -> str:
     if os.geteuid() != 0 or not shutil.which("unshare"):
-        raise Skipped("needs root and unshare, for a read-only mount")
+        raise Missing("needs root and unshare, for a read-only mount")
     binary = gateway_binary()
     with tempfile.TemporaryDirectory(prefix="tickgate-image-") as name:
         folder = Path(name)
@@ -128,30 +127,3 @@ def _run_read_only(folder: Path, unpacked: Path, settings: dict) -> str:
     finally:
         gateway.kill()
     return f"status {body['status']}, its health check passes, SIGTERM ends it with 0"
-
-
-@check("live: the gateway takes every configuration that the chart renders", live=True)
-def configurations() -> str:
-    binary = gateway_binary()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        secrets = {"token-secrets": TOKEN_SECRET, "api-keys": API_KEY, "redis-url": "redis://user:password@redis:6379/0"}
-        for key, value in secrets.items():
-            (folder / key).write_text(value + "\n")
-        (folder / "current.pem").write_text(_public_key())
-        for path in values_files():
-            text = one(objects(path), "ConfigMap", "tickgate")["data"]["tickgate.toml"]
-            text = text.replace("/run/secrets/tickgate/", f"{folder}/").replace("/etc/tickgate-keys/", f"{folder}/")
-            (folder / "tickgate.toml").write_text(text)
-            found = run(binary, "check-config", "--config", folder / "tickgate.toml", env={"PATH": os.environ["PATH"]})
-            if found.returncode:
-                raise Failed(f"{path.name}: {found.stdout.strip()}")
-            if TOKEN_SECRET in found.stdout or "password" in found.stdout:
-                raise Failed(f"{path.name}: check-config shows a secret")
-    return f"{len(values_files())} configurations"
-
-
-def _public_key() -> str:
-    """An ES256 public key, made by openssl."""
-    private = run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-    return run("openssl", "pkey", "-pubout", input=private.stdout).stdout

@@ -6,6 +6,12 @@ import argparse
 import sys
 
 import chart  # noqa: F401  each module declares its checks when imported
+import chart_alerts  # noqa: F401
+import chart_cluster  # noqa: F401
+import chart_files  # noqa: F401
+import chart_refusals  # noqa: F401
+import chart_start  # noqa: F401
+import chart_values  # noqa: F401
 import containers  # noqa: F401
 import live_compose  # noqa: F401
 import live_image  # noqa: F401

@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
 # Checks everything that operators are given: image, compose, proxies, chart, manifests, alerts, dashboard.
 #
-#   tests/ops/run.sh              the quick checks (no gateway needed)
+#   tests/ops/run.sh              the quick checks (the gateway must have been built)
 #   tests/ops/run.sh --live       and those that run the gateway behind real proxies and a real Prometheus
 #   tests/ops/run.sh helm         only checks whose name contains "helm" (any number of words)
 #
 # Tools are installed by name (PyPI, Debian, npm) into ${TICKGATE_OPS_CACHE:-~/.cache/tickgate-ops}, never into the
-# system; a tool that cannot be had makes its checks be skipped, each with a notice. TICKGATE_OPS_OFFLINE=1 installs nothing.
+# system; a check whose tool is missing fails and names it. TICKGATE_OPS_OFFLINE=1 installs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${TICKGATE_OPS_CACHE:-$HOME/.cache/tickgate-ops}
 export TICKGATE_OPS_CACHE=$cache PYTHONDONTWRITEBYTECODE=1
 
 if ! command -v python3 >/dev/null; then
-    echo "skip  everything: python3 is not installed"
-    echo "0 passed, 0 failed, 1 skipped"
-    exit 0
+    echo "FAIL  everything: python3 is not installed"
+    exit 1
 fi
 
 wanted=$(sha256sum "$here/requirements.txt" | cut -d' ' -f1)
@@ -24,7 +23,7 @@ if [ "$(cat "$cache/venv/.requirements" 2>/dev/null || true)" != "$wanted" ] && 
     if python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install --quiet --requirement "$here/requirements.txt"; then
         echo "$wanted" >"$cache/venv/.requirements"
     else
-        echo "note  could not install tests/ops/requirements.txt; checks that need it are skipped"
+        echo "note  could not install tests/ops/requirements.txt; checks that need it fail"
     fi
 fi
 python=python3

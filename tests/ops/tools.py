@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from checks import Skipped
+from checks import Missing
 
 CACHE = Path(os.environ.get("TICKGATE_OPS_CACHE", Path.home() / ".cache/tickgate-ops"))
 OFFLINE = bool(os.environ.get("TICKGATE_OPS_OFFLINE"))
@@ -54,17 +54,17 @@ def debian(program: str) -> Path:
     for path in unpacked:
         if path.exists():
             return path
-    raise Skipped(f"{program} is not installed (apt-get install {DEBIAN[program][0]})")
+    raise Missing(f"{program} is not installed (apt-get install {DEBIAN[program][0]})")
 
 
 def unpack(program: str, packages: list[str]) -> None:
     if OFFLINE or not shutil.which("apt-get"):
-        raise Skipped(f"{program} is not installed (Debian package {packages[0]})")
+        raise Missing(f"{program} is not installed (Debian package {packages[0]})")
     folder = CACHE / "debs"
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
         if run("apt-get", "download", package, cwd=folder).returncode:
-            raise Skipped(f"{program} is not installed, and apt-get can't download {package}")
+            raise Missing(f"{program} is not installed, and apt-get can't download {package}")
         for archive in folder.glob(f"{package}_*.deb"):
             run("dpkg-deb", "-x", archive, CACHE / "root")
 
@@ -76,7 +76,7 @@ def python_tool(name: str) -> Path:
         return beside
     if found := shutil.which(name):
         return Path(found)
-    raise Skipped(f"{name} is not installed (pip install -r tests/ops/requirements.txt)")
+    raise Missing(f"{name} is not installed (pip install -r tests/ops/requirements.txt)")
 
 
 @functools.cache
@@ -86,10 +86,10 @@ def checkov() -> Path:
     program = venv / "bin/checkov"
     if not program.exists():
         if OFFLINE:
-            raise Skipped("checkov is not installed")
+            raise Missing("checkov is not installed")
         run(sys.executable, "-m", "venv", venv)
         if run(venv / "bin/pip", "install", "--quiet", CHECKOV).returncode:
-            raise Skipped("checkov can't be installed")
+            raise Missing("checkov can't be installed")
     return program
 
 
@@ -99,13 +99,13 @@ def node_modules() -> Path:
     folder = CACHE / "npm"
     stamp = folder / ".installed"
     if not shutil.which("npm"):
-        raise Skipped("npm is not installed")
+        raise Missing("npm is not installed")
     if not stamp.exists() or stamp.read_text() != " ".join(NPM):
         if OFFLINE:
-            raise Skipped("the npm packages are not installed")
+            raise Missing("the npm packages are not installed")
         folder.mkdir(parents=True, exist_ok=True)
         if run("npm", "install", "--prefix", folder, "--no-audit", "--no-fund", *NPM).returncode:
-            raise Skipped("the npm packages can't be installed")
+            raise Missing("the npm packages can't be installed")
         stamp.write_text(" ".join(NPM))
     return folder / "node_modules"
 
@@ -127,4 +127,4 @@ def module(name: str):
     try:
         return __import__(name)
     except ImportError:
-        raise Skipped(f"the Python package {name} is not installed") from None
+        raise Missing(f"the Python package {name} is not installed") from None

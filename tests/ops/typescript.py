@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from checks import Failed, Skipped
+from checks import Failed, Missing
 from tools import node_modules, run
 
 PACKAGES = {
@@ -62,7 +62,7 @@ def custom_resources(resources: list[dict]) -> str:
 def _validate(resources: list[dict]) -> None:
     """By the packages' JSON schemas: patterns and bounds, which types do not know."""
     if not shutil.which("node"):
-        raise Skipped("node is not installed")
+        raise Missing("node is not installed")
     script = """
 const [packages, resources] = JSON.parse(require("fs").readFileSync(0, "utf8"));
 (async () => {

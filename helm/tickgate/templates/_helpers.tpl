@@ -1,4 +1,4 @@
-{{/* Names, labels and the checks that a schema cannot express. Never renders a resource of its own. */}}
+{{/* Names, labels and metadata: what every object is called and carries. Never judges values. */}}
 
 {{- define "tickgate.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
@@ -14,48 +14,77 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What every object carries. */}}
-{{- define "tickgate.commonLabels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: {{ include "tickgate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: tickgate
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- define "tickgate.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
-{{- define "tickgate.labels" -}}
-{{ include "tickgate.commonLabels" . }}
-app.kubernetes.io/component: gateway
+{{/* What selects the pods of a component. Takes the context and the component. */}}
+{{- define "tickgate.selector" -}}
+{{- $context := index . 0 -}}
+app.kubernetes.io/name: {{ include "tickgate.name" $context }}
+app.kubernetes.io/instance: {{ $context.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "tickgate.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "tickgate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: gateway
+{{ include "tickgate.selector" (list . "gateway") }}
 {{- end -}}
 
-{{- define "tickgate.redis.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "tickgate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: redis
+{{/*
+The metadata of an object. Takes a dict with `context`, and where they differ from the gateway's: `name` or `suffix` of
+it, `component`, `labels`, `annotations`. Labels of the chart win over those of the values.
+*/}}
+{{- define "tickgate.metadata" -}}
+{{- $context := .context -}}
+{{- $chart := dict
+  "helm.sh/chart" (printf "%s-%s" $context.Chart.Name $context.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/version" $context.Chart.AppVersion
+  "app.kubernetes.io/part-of" "tickgate"
+  "app.kubernetes.io/managed-by" $context.Release.Service -}}
+{{- $selector := include "tickgate.selector" (list $context (default "gateway" .component)) | fromYaml -}}
+name: {{ default (printf "%s%s" (include "tickgate.fullname" $context) (default "" .suffix)) .name }}
+namespace: {{ include "tickgate.namespace" $context }}
+labels:
+  {{- mergeOverwrite dict $context.Values.commonLabels (default dict .labels) $chart $selector | toYaml | nindent 2 }}
+{{- with mergeOverwrite dict $context.Values.commonAnnotations (default dict .annotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{- define "tickgate.testLabels" -}}
-app.kubernetes.io/name: {{ include "tickgate.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: smoke-test
+{{/* The labels of a pod. Takes the context, the component, and labels of its own. */}}
+{{- define "tickgate.podLabels" -}}
+{{- $context := index . 0 -}}
+{{- $selector := include "tickgate.selector" (list $context (index . 1)) | fromYaml -}}
+{{ mergeOverwrite dict $context.Values.commonLabels (index . 2) $selector | toYaml }}
 {{- end -}}
 
 {{- define "tickgate.serviceAccountName" -}}
-{{- default (include "tickgate.fullname" .) .Values.serviceAccount.name -}}
+{{- default (ternary (include "tickgate.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{/* An image under the registry that the values name. Takes the context and the image. */}}
+{{- define "tickgate.inRegistry" -}}
+{{- $registry := (index . 0).Values.global.imageRegistry -}}
+{{- $image := index . 1 -}}
+{{- if $registry -}}
+{{- $host := splitList "/" $image | first -}}
+{{- $path := $image -}}
+{{- if and (contains "/" $image) (or (contains "." $host) (contains ":" $host) (eq $host "localhost")) -}}
+{{- $path = trimPrefix (printf "%s/" $host) $image -}}
+{{- end -}}
+{{ trimSuffix "/" $registry }}/{{ $path }}
+{{- else -}}
+{{ $image }}
+{{- end -}}
 {{- end -}}
 
 {{- define "tickgate.image" -}}
+{{- $image := include "tickgate.inRegistry" (list . .Values.image.repository) -}}
 {{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{ $image }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{ $image }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 {{- end -}}
 
@@ -73,190 +102,21 @@ app.kubernetes.io/component: smoke-test
 {{- end -}}
 {{- end -}}
 
-{{/* Seconds between SIGTERM and SIGKILL: what the drain needs, or what was asked for if that is enough. */}}
-{{- define "tickgate.gracePeriod" -}}
-{{- $delay := int .Values.drain.delaySeconds -}}
-{{- $spread := int .Values.drain.spreadSeconds -}}
-{{- $flush := int .Values.drain.flushSeconds -}}
-{{- $preStop := int .Values.drain.preStopSeconds -}}
-{{- $needed := add $preStop $delay $spread $flush | int -}}
-{{- $asked := .Values.terminationGracePeriodSeconds -}}
-{{- if kindIs "invalid" $asked -}}
-{{- $needed -}}
-{{- else if lt (int $asked) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d, but the drain needs preStopSeconds %d + delaySeconds %d + spreadSeconds %d + flushSeconds %d = %d: a replica would be killed with %d s of its drain left. Raise it to %d, leave it empty to have it computed, or shorten the drain." (int $asked) $preStop $delay $spread $flush $needed (sub $needed (int $asked) | int) $needed) -}}
-{{- else -}}
-{{- int $asked -}}
-{{- end -}}
+{{/*
+Whether `lookup` asks a cluster: "true" or nothing. The release's namespace is there unless it is being created, which
+takes rights that can see kube-system too.
+*/}}
+{{- define "tickgate.hasCluster" -}}
+{{- if or (lookup "v1" "Namespace" "" .Release.Namespace) (lookup "v1" "Namespace" "" "kube-system") -}}true{{- end -}}
 {{- end -}}
 
-{{/* Fewest and most replicas that the values allow. */}}
-{{- define "tickgate.minReplicas" -}}
-{{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.minReplicas }}{{ else if .Values.keda.enabled }}{{ int .Values.keda.minReplicas }}{{ else }}{{ int .Values.replicaCount }}{{ end -}}
-{{- end -}}
-{{- define "tickgate.maxReplicas" -}}
-{{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.maxReplicas }}{{ else if .Values.keda.enabled }}{{ int .Values.keda.maxReplicas }}{{ else }}{{ int .Values.replicaCount }}{{ end -}}
-{{- end -}}
-
-{{/* Combinations that cannot work. Included once, by the deployment. */}}
-{{- define "tickgate.check" -}}
-{{- $ways := list -}}
-{{- with .Values.redis }}
-{{- if .url }}{{ $ways = append $ways "redis.url" }}{{ end }}
-{{- if .existingSecret }}{{ $ways = append $ways "redis.existingSecret" }}{{ end }}
-{{- if .embedded.enabled }}{{ $ways = append $ways "redis.embedded.enabled" }}{{ end }}
+{{/* The IP families of a Service, where the values name any. */}}
+{{- define "tickgate.families" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
 {{- end }}
-{{- if gt (len $ways) 1 -}}
-{{- fail (printf "%s are both set: choose one Redis." (join " and " $ways)) -}}
-{{- end -}}
-{{- if and (not $ways) (gt (int (include "tickgate.maxReplicas" .)) 1) -}}
-{{- fail (printf "%s replicas and no Redis: replicas hear each other through Redis only. Set redis.existingSecret (a Secret in namespace %s with the key %q holding redis://user:password@host:6379), redis.url (without a password), or redis.embedded.enabled=true for a trial. A single replica (replicaCount=1) runs without." (include "tickgate.maxReplicas" .) .Release.Namespace .Values.redis.secretKey) -}}
-{{- end -}}
-{{- if and (not .Values.auth.existingSecret) (not .Values.auth.generate) -}}
-{{- fail (printf "no Secret for tokens and API keys: set auth.existingSecret to a Secret in namespace %s with the keys %q and %q (each at least 32 bytes), or auth.generate=true to have one made at the first install." .Release.Namespace .Values.auth.keys.tokens .Values.auth.keys.api) -}}
-{{- end -}}
-{{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
-{{- fail "autoscaling.enabled and keda.enabled are both set: two autoscalers would fight over one Deployment. Choose one." -}}
-{{- end -}}
-{{- if and .Values.autoscaling.enabled (not .Values.autoscaling.targetCPUUtilizationPercentage) (not .Values.autoscaling.targetConnections) -}}
-{{- fail "autoscaling.enabled without a target: set autoscaling.targetCPUUtilizationPercentage, autoscaling.targetConnections, or both." -}}
-{{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
-{{- fail "ingress.enabled without a host: set ingress.hosts." -}}
-{{- end -}}
-{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.enabled without a Gateway: set httpRoute.parentRefs." -}}
-{{- end -}}
-{{- end -}}
-
-{{/* A value as TOML. YAML numbers arrive as floats; whole ones are written as integers. */}}
-{{- define "tickgate.tomlValue" -}}
-{{- if kindIs "string" . -}}{{ . | toJson }}
-{{- else if kindIs "bool" . -}}{{ . }}
-{{- else if kindIs "slice" . -}}[{{ range $i, $item := . }}{{ if $i }}, {{ end }}{{ include "tickgate.tomlValue" $item }}{{ end }}]
-{{- else if kindIs "map" . -}}{ {{- range $i, $key := keys . | sortAlpha }}{{ if $i }},{{ end }} {{ $key }} = {{ include "tickgate.tomlValue" (get $ $key) }}{{ end }} }
-{{- else if eq (float64 .) (float64 (int64 .)) -}}{{ int64 . }}
-{{- else -}}{{ . }}
-{{- end -}}
-{{- end -}}
-
-{{- define "tickgate.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
-{{- define "tickgate.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-privileged: false
-capabilities:
-  drop: [ALL]
-{{- end -}}
-
-{{/* Up at once, down slowly: every replica taken away is a wave of reconnects. */}}
-{{- define "tickgate.scalingBehavior" -}}
-scaleUp:
-  stabilizationWindowSeconds: 0
-  policies:
-    - type: Percent
-      value: 100
-      periodSeconds: 30
-    - type: Pods
-      value: 2
-      periodSeconds: 30
-  selectPolicy: Max
-scaleDown:
-  stabilizationWindowSeconds: 1800
-  policies:
-    - type: Pods
-      value: 1
-      periodSeconds: 300
-  selectPolicy: Min
-{{- end -}}
-
-{{/* What Prometheus scrapes, the same for both kinds of monitor. */}}
-{{- define "tickgate.scrapeEndpoint" -}}
-- port: ops
-  path: /metrics
-  interval: {{ .interval }}
-  scrapeTimeout: {{ .scrapeTimeout }}
-  honorLabels: false
-  relabelings:
-    # Rules and dashboard say job="tickgate", whatever the release is called.
-    - action: replace
-      targetLabel: job
-      replacement: tickgate
-  {{- with .metricRelabelings }}
-  metricRelabelings:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-{{- end -}}
-
-{{/* The configuration file: what the chart fixes, then `config`, then `extraToml`. */}}
-{{- define "tickgate.toml" -}}
-{{- $fixed := dict
-  "server" (dict "mode" "production" "listen" "0.0.0.0:8000" "ops_listen" "0.0.0.0:8001")
-  "drain" (dict "delay" (printf "%ds" (int .Values.drain.delaySeconds)) "spread" (printf "%ds" (int .Values.drain.spreadSeconds)))
-  "auth" (dict "hs256_secrets_file" "/run/secrets/tickgate/token-secrets" "api_keys_file" "/run/secrets/tickgate/api-keys") -}}
-{{- if include "tickgate.redisSecretName" . -}}
-{{- $_ := set $fixed "redis" (dict "url_file" "/run/secrets/tickgate/redis-url") -}}
-{{- else if .Values.redis.url -}}
-{{- $_ := set $fixed "redis" (dict "url" .Values.redis.url) -}}
-{{- end -}}
-{{- $all := mergeOverwrite (deepCopy .Values.config) $fixed -}}
-{{- range $section := keys $all | sortAlpha }}
-{{- with get $all $section }}
-[{{ $section }}]
-{{ range $key := keys . | sortAlpha -}}
-{{ $key }} = {{ include "tickgate.tomlValue" (get (get $all $section) $key) }}
-{{ end }}
-{{- end }}
-{{- end }}
-{{- with .Values.extraToml }}
-{{ . }}
-{{- end }}
-{{- end -}}
-
-{{/* Secrets come as files, so that no variable of the process shows them. The configuration names the files. */}}
-{{- define "tickgate.volumeMounts" -}}
-- name: config
-  mountPath: /etc/tickgate
-  readOnly: true
-- name: auth
-  mountPath: /run/secrets/tickgate/auth
-  readOnly: true
-{{- if include "tickgate.redisSecretName" . }}
-- name: redis
-  mountPath: /run/secrets/tickgate/redis
-  readOnly: true
-{{- end }}
-{{- end -}}
-
-{{- define "tickgate.volumes" -}}
-- name: config
-  configMap:
-    name: {{ include "tickgate.fullname" . }}
-- name: auth
-  secret:
-    secretName: {{ include "tickgate.authSecretName" . }}
-    defaultMode: 288  # 0440
-    items:
-      - key: {{ .Values.auth.keys.tokens }}
-        path: hs256-secrets
-      - key: {{ .Values.auth.keys.api }}
-        path: api-keys
-{{- with include "tickgate.redisSecretName" . }}
-- name: redis
-  secret:
-    secretName: {{ . }}
-    defaultMode: 288  # 0440
-    items:
-      - key: {{ $.Values.redis.secretKey }}
-        path: url
+{{- with .Values.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}

@@ -184,7 +184,34 @@ fn secrets_are_strong_and_listeners_guarded_outside_development_mode() {
         "{told:?}"
     );
     let three = format!("{SECRET},{SECRET},{SECRET}");
-    assert!(problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", &three)]))[0].contains("two at the most"));
+    assert!(
+        problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", &three)]))[0]
+            .contains("holds 3 secrets, not one or two")
+    );
+}
+
+#[test]
+fn a_wrong_secret_file_is_named_with_what_it_should_contain() {
+    let files = [
+        ("auth.hs256_secrets_file", "it should contain HS256 secrets of at least 32 bytes, one per line"),
+        ("auth.api_keys_file", "it should contain API keys of at least 32 bytes, one per line"),
+        ("redis.url_file", "it should contain one line with the Redis address"),
+        ("redis.ca_file", "it should contain the certificate authority of Redis in PEM form"),
+    ];
+    for (key, expected) in files {
+        for contents in ["", " \n", "hunter2\n", "hunter2\nhunter2\nhunter2\n"] {
+            let secret = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(secret.path(), contents).unwrap();
+            let path = secret.path().display().to_string();
+            let told = problems_of(&format!("server.mode = \"production\"\n{key} = \"{path}\""));
+            let one = told
+                .iter()
+                .find(|told| told.starts_with(&format!("{key}: ")))
+                .unwrap_or_else(|| panic!("{key} {told:?}"));
+            assert!(one.contains(&path) && one.contains(expected), "{one}");
+            assert!(!one.contains("hunter2"), "{one}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Files that a configuration names: reads them with a bound, and says what each should contain. Never shows contents.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use super::Secret;
+
+/// The largest file that is read, in bytes. Bundles of certificate authorities are a few hundred kilobytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Reads a mounted secret: its lines, trimmed, without empty ones.
+///
+/// # Errors
+/// A sentence that names the file and what it should contain, without any of its contents.
+pub(super) fn read_lines(path: &Path, expected: &str) -> Result<Vec<Secret>, String> {
+    let text = read(path, expected)?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect())
+}
+
+/// A PEM file that can be read now and holds a block of one of these kinds, or `None` where no path is set.
+///
+/// # Errors
+/// A sentence that names the file and what it should contain.
+pub(super) fn pem(path: &str, kinds: &[&str], expected: &str) -> Result<Option<PathBuf>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let text = read(path.as_ref(), expected)?;
+    if kinds.iter().any(|kind| text.contains(&format!("-----BEGIN {kind}-----"))) {
+        Ok(Some(path.into()))
+    } else {
+        Err(format!("{path} holds no such PEM block; it should contain {expected}"))
+    }
+}
+
+/// The whole text, which is never blank.
+fn read(path: &Path, expected: &str) -> Result<String, String> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("can't read {shown}: {error}; it should contain {expected}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("{shown} is larger than {FILE_BYTES_MAX} bytes; it should contain {expected}"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not text; it should contain {expected}"))?;
+    if text.trim().is_empty() {
+        return Err(format!("{shown} is empty; it should contain {expected}"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    fn holding(bytes: &[u8]) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn lines_are_trimmed_and_empty_ones_left_out() {
+        let file = holding(b"  first \r\n\n\t\nsecond");
+        let lines = read_lines(file.path(), "secrets").unwrap();
+        assert_eq!(lines.iter().map(Secret::expose).collect::<Vec<_>>(), ["first", "second"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named_with_what_it_should_contain() {
+        let large = vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
+        for (bytes, reason) in
+            [(&b""[..], "is empty"), (b" \n\t\n", "is empty"), (b"\xff\xfe", "is not text"), (&large, "is larger than")]
+        {
+            let file = holding(bytes);
+            let path = file.path().display().to_string();
+            for told in [read_lines(file.path(), "secrets").unwrap_err(), pem(&path, &["X"], "secrets").unwrap_err()] {
+                assert!(told.starts_with(&path) && told.contains(reason), "{told}");
+                assert!(told.ends_with("; it should contain secrets"), "{told}");
+            }
+        }
+        for path in ["/no/such/file", "/"] {
+            let told = read_lines(path.as_ref(), "secrets").unwrap_err();
+            assert!(told.starts_with(&format!("can't read {path}: ")), "{told}");
+            assert!(told.ends_with("; it should contain secrets"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_pem_file_holds_a_block_of_the_right_kind() {
+        let file = holding(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+        let path = file.path().display().to_string();
+        assert_eq!(pem("", &["CERTIFICATE"], "a certificate"), Ok(None));
+        assert_eq!(pem(&path, &["PUBLIC KEY", "PRIVATE KEY"], "a key"), Ok(Some(file.path().into())));
+        let told = pem(&path, &["CERTIFICATE"], "a certificate").unwrap_err();
+        assert!(told.contains("holds no such PEM block; it should contain a certificate"), "{told}");
+        assert!(!told.contains("AAAA"), "{told}");
+    }
+}
