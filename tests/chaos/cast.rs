@@ -98,17 +98,16 @@ impl<'a> Casting<'a> {
     }
 }
 
-/// Written at once by the kernel, if not at once to the disk; and a server that follows it need not wait for others.
-const ARGUMENTS: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-diskless-sync-delay", "0"];
-
-/// A server whose acknowledged writes survive a kill.
+/// The shipped Redis: its settings and its users. Acknowledged writes survive a kill.
 pub fn durable() -> RedisServer {
-    server(ARGUMENTS)
+    server(&[])
 }
 
-/// A server with these arguments.
-pub fn server(arguments: &[&str]) -> RedisServer {
-    tokio::task::block_in_place(|| RedisServer::start_with(arguments))
+/// The shipped Redis with other persistence.
+pub fn server(persistence: &[&str]) -> RedisServer {
+    // A server that follows another one need not wait for more of them.
+    let arguments = [&["--repl-diskless-sync-delay", "0"], persistence].concat();
+    tokio::task::block_in_place(|| RedisServer::shipped(&arguments))
 }
 
 pub fn users() -> Vec<Arc<str>> {

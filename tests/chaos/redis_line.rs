@@ -8,6 +8,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::support::redis::HARNESS_LOGIN;
+
 /// Says one line to Redis and waits for its answer.
 pub async fn say(port: u16, line: &str) {
     let said = answer(port, line).await;
@@ -23,10 +25,14 @@ pub async fn told(port: u16, line: &str, is: impl Fn(&str) -> bool) {
     }
 }
 
-/// The answer to one line: all that comes at once.
+/// The answer to one line, from the harness's own user: all that comes at once.
 pub async fn answer(port: u16, line: &str) -> String {
     let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(format!("{HARNESS_LOGIN}\r\n").as_bytes()).await?;
+        let mut logged_in = [0; 5];
+        stream.read_exact(&mut logged_in).await?;
+        assert_eq!(&logged_in, b"+OK\r\n", "redis knows the harness");
         stream.write_all(format!("{line}\r\n").as_bytes()).await?;
         let mut answer = vec![0; 64 * 1024];
         let mut count = stream.read(&mut answer).await?;

@@ -86,11 +86,12 @@ impl Case {
         }
     }
 
-    const fn arguments(self) -> &'static [&'static str] {
+    /// What differs from the shipped settings.
+    const fn persistence(self) -> &'static [&'static str] {
         match self {
-            Self::AlwaysKilled => &["--appendonly", "yes", "--appendfsync", "always"],
+            Self::AlwaysKilled => &["--appendfsync", "always"],
             Self::DumpKilled | Self::NothingKilled => &["--appendonly", "no"],
-            _ => &["--appendonly", "yes", "--appendfsync", "everysec", "--repl-diskless-sync-delay", "0"],
+            _ => &[],
         }
     }
 
@@ -113,7 +114,7 @@ struct Trial {
 
 impl Trial {
     async fn of(case: Case) -> Fate {
-        let stage = Stage::set(cast::server(case.arguments()), None, &[]).await;
+        let stage = Stage::set(cast::server(case.persistence()), None, &[]).await;
         let (mut trial, mut standby) =
             (Self { stage, channel: case.channel(), dice: Dice::new(1), fate: Fate::default() }, None);
         if case.has_standby() {
@@ -181,10 +182,16 @@ impl Trial {
 
     /// What happens half-way.
     async fn prepare(&self, case: Case, standby: Option<&Standby>) {
-        let port = self.stage.redis.lock().await.port();
+        let redis = self.stage.redis.lock().await;
+        let port = redis.port();
         match case {
             Case::DumpKilled => say(port, "SAVE").await,
-            Case::LaggingFailover | Case::LaggingFailoverWithWait => standby.expect("a standby").fall_behind(),
+            Case::LaggingFailover | Case::LaggingFailoverWithWait => {
+                let standby = standby.expect("a standby");
+                // Half, and not whatever was on its way.
+                standby.catch_up_with(&redis).await;
+                standby.fall_behind();
+            }
             Case::Full => say(port, "CONFIG SET maxmemory 1mb").await,
             Case::FullEvictsAll | Case::FullEvictsVolatile => {
                 let policy = if case == Case::FullEvictsAll { "allkeys-lru" } else { "volatile-lru" };

@@ -25,7 +25,10 @@ use crate::{
     judge::Mode,
     publisher::Traffic,
     record::{Channel, Diary, SharedDiary, SharedLedger},
-    support::{proxy::Proxy, redis::RedisServer},
+    support::{
+        proxy::Proxy,
+        redis::{RedisServer, url_of},
+    },
 };
 
 pub const REPLICAS: usize = 3;
@@ -82,7 +85,7 @@ impl Stage {
         for number in 0..REPLICAS {
             let to_redis = Proxy::start(redis.port()).await;
             let log = dir.path().join(format!("replica-{number}.log"));
-            let process = Gateway::start(&to_redis.url(), &settings, &log, &variables);
+            let process = Gateway::start(&url_of("tickgate", to_redis.address), &settings, &log, &variables);
             let to_clients = Proxy::start(process.public.port()).await;
             let fresh = Mutex::new(process.footprint());
             places.push(Place { process: AsyncMutex::new(process), to_redis, to_clients, fresh });
@@ -134,7 +137,7 @@ impl Stage {
         let place = &self.places[number];
         process.kill();
         let log = self.dir.path().join(format!("replica-{number}.log"));
-        let url = place.to_redis.url();
+        let url = url_of("tickgate", place.to_redis.address);
         *process = tokio::task::block_in_place(|| Gateway::start(&url, &self.settings, &log, &self.variables));
         place.to_clients.retarget(process.public.port());
         self.operations.write()[number] = process.operations;

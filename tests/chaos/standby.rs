@@ -31,6 +31,13 @@ impl Standby {
         Self { server, replication }
     }
 
+    /// Waits until this one has all that the other one has now.
+    pub async fn catch_up_with(&self, redis: &RedisServer) {
+        let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
+        assert!(all.is_some(), "the other one replicates");
+        told(self.server.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
+    }
+
     /// Hears nothing from now on.
     pub fn fall_behind(&self) {
         self.replication.set(Weather::BlackHole);
@@ -50,8 +57,7 @@ impl Standby {
     /// Both agree before the roles change: nothing is lost, and whoever still speaks to the old one gets READONLY.
     pub async fn take_over(self, stage: &Stage, redis: &mut RedisServer) {
         say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
-        let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
-        told(self.server.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
+        self.catch_up_with(redis).await;
         say(self.server.port(), "REPLICAOF NO ONE").await;
         say(redis.port(), &format!("REPLICAOF 127.0.0.1 {}", self.server.port())).await;
         say(redis.port(), "CLIENT UNPAUSE").await;

@@ -18,11 +18,10 @@ use tickgate_wire::model::{Message, Topic, UserId};
 use crate::support::{
     eventually,
     follower::{Follower, ids, number, redis_config, retain, text, topic},
-    redis::RedisServer,
+    redis::{RedisServer, url_of},
 };
 
 const DOCUMENT: &str = include_str!("../../docs/publishing-from-redis.md");
-const RIGHTS: &str = include_str!("../../deploy/redis/users.acl");
 const PUBLISH: &str = include_str!("../../src/backplane/redis/scripts/publish.lua");
 const GENERATION: &str = include_str!("../../src/redis_link/scripts/generation.lua");
 
@@ -45,13 +44,9 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let server = RedisServer::start();
-        for line in RIGHTS.lines().filter(|line| !line.starts_with("user default")) {
-            let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(line.split(' ').skip(1)).collect();
-            server.run::<()>(&words).await;
-        }
+        let server = RedisServer::shipped(&[]);
         let tasks = Tasks::new();
-        let url = format!("redis://tickgate:change-me@127.0.0.1:{}/", server.port());
+        let url = url_of("tickgate", format!("127.0.0.1:{}", server.port()));
         let link = RedisLink::start(&redis_config(&url), &tasks, Metrics::new());
         let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
         let follower = Follower::follow(&backplane);
@@ -65,7 +60,8 @@ impl Stage {
     async fn run(&self, program: &Path, arguments: &[&str], language: &str) -> Output {
         let mut command = Command::new(program);
         command.args(arguments).arg(example(language)).current_dir(self.directory.path());
-        command.env("REDIS_URL", format!("redis://engine:change-me-too@127.0.0.1:{}", self.server.port()));
+        let url = url_of("engine", format!("127.0.0.1:{}", self.server.port()));
+        command.env("REDIS_URL", url.trim_end_matches('/'));
         let run = tokio::task::spawn_blocking(move || command.output());
         let output = run.await.expect("the thread").expect("the program can be run");
         let said = String::from_utf8_lossy(&output.stderr);

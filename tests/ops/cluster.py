@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from checks import ROOT, Failed, Missing
+from redis_servers import installed
 
 TOKEN_SECRET = "a-secret-of-these-checks-0123456789abcdef"
 API_KEY = "an-api-key-of-these-checks-0123456789abcdef"
@@ -47,7 +48,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def token(user: str, seconds: int = 3600, **claims) -> str:
+def token(user: str, seconds: int = 3600, secret: str = TOKEN_SECRET, **claims) -> str:
     """A JWT, signed here and not by the gateway."""
 
     def part(value: bytes) -> str:
@@ -57,7 +58,7 @@ def token(user: str, seconds: int = 3600, **claims) -> str:
     body = {"sub": user, "iat": now, "exp": now + seconds, **claims}
     head = json.dumps({"alg": "HS256", "typ": "JWT"})
     signed = f"{part(head.encode())}.{part(json.dumps(body).encode())}"
-    return f"{signed}.{part(hmac.digest(TOKEN_SECRET.encode(), signed.encode(), hashlib.sha256))}"
+    return f"{signed}.{part(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))}"
 
 
 def get(url: str, timeout: float = 5) -> tuple[int, str]:
@@ -117,21 +118,20 @@ class Process:
 class Replica(Process):
     """One gateway process."""
 
-    def __init__(self, folder: Path, name: str, redis: str, environment: dict[str, str]) -> None:
-        self.port, self.ops = free_ports(2)
-        settings = {
-            "TICKGATE__SERVER__MODE": "production",
-            "TICKGATE__SERVER__LISTEN": f"127.0.0.1:{self.port}",
-            "TICKGATE__SERVER__OPS_LISTEN": f"127.0.0.1:{self.ops}",
-            "TICKGATE__SERVER__TRUSTED_PROXIES": "127.0.0.1",
-            "TICKGATE__REDIS__URL": redis,
-            "TICKGATE__AUTH__HS256_SECRETS": TOKEN_SECRET,
-            "TICKGATE__AUTH__API_KEYS": API_KEY,
-            "TICKGATE__LIMITS__CONNECTIONS_PER_ADDRESS_MAX": "0",
-            "TICKGATE__LOG__FORMAT": "json",
-            **environment,
-        }
-        super().__init__(folder, name, [gateway_binary(), "serve"], settings)
+    def __init__(self, folder: Path, name: str, host: str, port: int, ops: int, settings: dict[str, str]) -> None:
+        self.host, self.port, self.ops = host, port, ops
+        listen = {"TICKGATE__SERVER__LISTEN": self.public, "TICKGATE__SERVER__OPS_LISTEN": self.operations}
+        super().__init__(folder, name, [gateway_binary(), "serve"], {**settings, **listen})
+
+    @property
+    def public(self) -> str:
+        """Where clients reach it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def operations(self) -> str:
+        """Where metrics and the HTTP API are."""
+        return f"{self.host}:{self.ops}"
 
     def start(self) -> None:
         super().start()
@@ -140,10 +140,10 @@ class Replica(Process):
     def is_ready(self) -> bool:
         if self.running.poll() is not None:
             raise Failed(f"{self.name} ended with {self.running.returncode}: {self.tail()}")
-        return get(f"http://127.0.0.1:{self.port}/readyz")[0] == 200
+        return get(f"http://{self.public}/readyz")[0] == 200
 
     def metrics(self) -> str:
-        status, text = get(f"http://127.0.0.1:{self.ops}/metrics")
+        status, text = get(f"http://{self.operations}/metrics")
         if status != 200:
             raise Failed(f"{self.name} answers /metrics with {status}")
         return text
@@ -156,19 +156,22 @@ class Replica(Process):
 class Cluster:
     """`with Cluster(3) as cluster:`: Redis with the shipped settings and users, and replicas that are ready."""
 
-    def __init__(self, replicas: int, environment: dict[str, str] | None = None) -> None:
+    token_secret, api_key = TOKEN_SECRET, API_KEY
+
+    def __init__(self, replicas: int, environment: dict[str, str] | None = None, redis: list[str] | None = None) -> None:
+        """`redis` is the words that run another Redis than the installed one."""
         self.count = replicas
         self.environment = environment or {}
+        self.redis_command = redis
         self.folder = Path(tempfile.mkdtemp(prefix="tickgate-ops-"))
         self.processes: list[Process] = []
         self.replicas: list[Replica] = []
 
     def __enter__(self) -> Cluster:
         try:
-            self.redis_port = self._start_redis()
+            self._start_redis()
             for number in range(1, self.count + 1):
-                url = f"redis://tickgate:change-me@127.0.0.1:{self.redis_port}/0"
-                replica = Replica(self.folder, f"gateway-{number}", url, self.environment)
+                replica = self._replica(f"gateway-{number}")
                 self.processes.append(replica)
                 self.replicas.append(replica)
                 replica.start()
@@ -189,31 +192,45 @@ class Cluster:
         process.start()
         return process
 
-    def _start_redis(self) -> int:
+    def _replica(self, name: str) -> Replica:
+        settings = {
+            "TICKGATE__SERVER__MODE": "production",
+            "TICKGATE__SERVER__TRUSTED_PROXIES": "127.0.0.1",
+            "TICKGATE__REDIS__URL": f"redis://tickgate:change-me@127.0.0.1:{self.redis_port}/0",
+            "TICKGATE__AUTH__HS256_SECRETS": self.token_secret,
+            "TICKGATE__AUTH__API_KEYS": self.api_key,
+            "TICKGATE__LIMITS__CONNECTIONS_PER_ADDRESS_MAX": "0",
+            "TICKGATE__LOG__FORMAT": "json",
+            **self.environment,
+        }
+        return Replica(self.folder, name, "127.0.0.1", *free_ports(2), settings)
+
+    def _start_redis(self) -> None:
         """Redis as shipped, with the shipped users: what they lack shows as an error in a replica."""
-        server = shutil.which("redis-server") or shutil.which("valkey-server")
-        if not server:
-            raise Missing("redis-server is not installed")
-        (port,) = free_ports(1)
-        command = [server, ROOT / "deploy/redis/redis.conf", "--port", port, "--bind", "127.0.0.1", "--dir", self.folder,
-                   "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
-        redis = self.run("redis", command)
+        (self.redis_port,) = free_ports(1)
+        command = [*(self.redis_command or installed()), ROOT / "deploy/redis/redis.conf", "--port", self.redis_port, "--bind", "127.0.0.1",
+                   "--dir", self.folder, "--aclfile", ROOT / "deploy/redis/users.acl"]  # fmt: skip
+        self.redis = self.run("redis", command)
+        self.wait_for_redis()
+
+    def wait_for_redis(self) -> None:
+        """Until a Redis that was just started has read its files."""
 
         def is_ready() -> bool:
-            if redis.running.poll() is not None:
-                raise Failed(f"Redis ended: {redis.tail()}")
-            return "eady to accept connections" in redis.log.read_text()
+            if self.redis.running.poll() is not None:
+                raise Failed(f"Redis ended: {self.redis.tail()}")
+            started = self.redis.log.read_text(errors="replace").rsplit("oO0OoO0OoO0Oo", 1)[-1]
+            return "eady to accept connections" in started
 
         wait_until(is_ready, 10, "Redis is ready")
-        return port
 
     def publish(self, channel: str, data: dict, user: str | None = None, replica: int = 0, msg_id: str | None = None) -> dict:
         """Publishes over the HTTP API of one replica."""
         body = {"channel": channel, "data": data, **({"user": user} if user else {}), **({"msg_id": msg_id} if msg_id else {})}
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.replicas[replica].ops}/api/v1/publish",
+            f"http://{self.replicas[replica].operations}/api/v1/publish",
             data=json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:

@@ -10,8 +10,7 @@ import tomllib
 from pathlib import Path
 
 from checks import ROOT, Failed, Missing, check
-from proxies import haproxy_configuration, nginx_configuration
-from tools import debian, library_path, module, python_tool, run
+from tools import module, python_tool, run
 
 
 @check("dockerfile (hadolint)")
@@ -34,7 +33,7 @@ def dockerfile_promises() -> None:
 
 @check("dockerfile gets all that the build reads")
 def build_context() -> str:
-    """What cargo needs, and every file that a source includes, is let in by the ignore file."""
+    """What cargo needs, and every file that a source includes outside of tests, is let in by the ignore file."""
     lines = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
     kept = [ROOT / line[1:] for line in lines if line.startswith("!")]
     needed = [ROOT / name for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "deploy/image/rootfs.sh"]]
@@ -43,6 +42,9 @@ def build_context() -> str:
     # A target that the manifest names must be there, or cargo reads no further.
     needed += [ROOT / "benches" for _ in manifest.get("bench", [])[:1]] + [ROOT / "tests" for _ in manifest.get("test", [])[:1]]
     for source in (ROOT / "src").rglob("*.rs"):
+        # Tests are not built into the image.
+        if source.stem.endswith("tests") or "tests" in source.relative_to(ROOT).parts:
+            continue
         for included in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
             needed.append((source.parent / included).resolve())
     for path in needed:
@@ -93,26 +95,6 @@ def _known_variables() -> set[str]:
         return found
 
     return walk(tomllib.loads((ROOT / "config/default.toml").read_text()), "TICKGATE")
-
-
-@check("nginx configuration (nginx -t)")
-def nginx() -> None:
-    program = debian("nginx")
-    with tempfile.TemporaryDirectory() as folder:
-        path = nginx_configuration(Path(folder), 1, [1, 2, 3])
-        found = run(program, "-t", "-q", "-p", folder, "-e", f"{folder}/error.log", "-c", path, env=library_path())
-    if found.returncode:
-        raise Failed(found.stdout.strip())
-
-
-@check("haproxy configuration (haproxy -c)")
-def haproxy() -> None:
-    program = debian("haproxy")
-    with tempfile.TemporaryDirectory() as folder:
-        path = haproxy_configuration(Path(folder), 1, [1, 2, 3])
-        found = run(program, "-c", "-f", path, env=library_path())
-    if found.returncode or "WARNING" in found.stdout:
-        raise Failed(found.stdout.strip())
 
 
 @check("redis configuration starts a Redis and is in force")

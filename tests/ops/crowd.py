@@ -31,8 +31,11 @@ class Report:
 class Trader:
     """One client: connects, subscribes, and after every close comes back and resumes from its cursor."""
 
-    def __init__(self, name: str, port: int, path: str, channel: str, report: Report) -> None:
-        self.name, self.port, self.path, self.channel, self.report = name, port, path, channel, report
+    def __init__(self, name: str, address: str, path: str, channel: str, report: Report, source: str = "127.0.0.1") -> None:
+        """`address` is `host:port`; `source` is the client's own address."""
+        self.name, self.path, self.channel, self.report, self.source = name, path, channel, report, source
+        self.host, port = address.split(":")
+        self.port = int(port)
         self.cursor: str | None = None
         self.numbers: list[int] = []
         self.repeated = 0
@@ -66,10 +69,10 @@ class Trader:
             self.hint = 0.0
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), 10)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(self.host, self.port, local_addr=(self.source, 0)), 10)
         key = base64.b64encode(os.urandom(16)).decode()
         writer.write(
-            f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
@@ -146,8 +149,9 @@ async def _read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 class Publisher:
     """A backend: one keep-alive connection, numbers what it publishes, repeats with the same msg_id on another replica."""
 
-    def __init__(self, ports: list[int], key: str) -> None:
-        self.ports, self.key = ports, key
+    def __init__(self, addresses: list[str], key: str) -> None:
+        """`addresses` are those of the replicas' HTTP API, as `host:port`."""
+        self.addresses, self.key = [address.split(":") for address in addresses], key
         self.at = 0
         self.link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.repeated = 0
@@ -172,12 +176,12 @@ class Publisher:
                 raise AssertionError(f"the API refuses: {status} {answer.decode(errors='replace')}")
             self.repeated += 1
             self.link = None
-            self.at = (self.at + 1) % len(self.ports)
+            self.at = (self.at + 1) % len(self.addresses)
             await asyncio.sleep(0.02)
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         if self.link is None:
-            self.link = await asyncio.open_connection("127.0.0.1", self.ports[self.at])
+            self.link = await asyncio.open_connection(*self.addresses[self.at])
         reader, writer = self.link
         writer.write(
             f"POST /api/v1/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.key}\r\n"

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import sys
 
-from checks import ROOT, Failed, Missing, check
+from checks import Failed, Missing, check
 from cluster import API_KEY, Cluster, gateway_binary
-from tools import module, run
+from compose import ComposeCluster, services
+from isolated import isolated
+from tools import run
 
-PUBLISHER = ROOT / "deploy/demo/publisher.py"
 
-
-@check("live: the compose file's publisher and watcher meet over three replicas", live=True)
+@check("live: the compose file's publisher and watcher meet over nginx and three replicas", live=True)
+@isolated
 def compose() -> str:
-    services = module("yaml").safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    with Cluster(3) as cluster:
-        api = ",".join(f"http://127.0.0.1:{replica.ops}" for replica in cluster.replicas)
-        command = [part.replace("nginx:8080", f"127.0.0.1:{cluster.replicas[2].port}") for part in services["watcher"]["command"]]
-        watcher = cluster.run("watcher", [gateway_binary(), *command, "--count", "20"])
-        publisher = cluster.run("publisher", [sys.executable, "-u", PUBLISHER, "30"], {"TICKGATE_API": api, "TICKGATE_API_KEY": API_KEY})
+    with ComposeCluster() as cluster:
+        cluster.start_nginx()
+        watcher = cluster.run("watcher", [gateway_binary(), *cluster.command("watcher"), "--count", "20"], services()["watcher"]["environment"])
+        _, *arguments = cluster.command("publisher")
+        publisher = cluster.run("publisher", [sys.executable, *arguments], services()["publisher"]["environment"])
         if code := watcher.ended(25):
-            raise Failed(f"the watcher ended with {code}: {watcher.tail()}")
+            raise Failed(f"the watcher ended with {code}: {watcher.tail()}; publisher: {publisher.tail()}")
         lines = [line for line in watcher.log.read_text().splitlines() if "BTCUSDT" in line]
         if len(lines) < 20 or publisher.running.poll() is not None:
             raise Failed(f"{len(lines)} messages seen; publisher: {publisher.tail()}")
-        return f"{len(lines)} messages through `{' '.join(services['watcher']['command'][:1])}`"
+        return f"{len(lines)} messages through nginx"
 
 
 @check("live: helm test's command passes against three replicas", live=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from pathlib import Path
 
-from checks import ROOT, Failed, check
-from cluster import Cluster, free_ports, get, wait_until
+from checks import Failed, check
+from cluster import Cluster, get, token, wait_until
+from compose import ComposeCluster
+from isolated import isolated
 from live_proxies import Client
 from monitoring import dashboard_queries, documented, rules
 from tools import debian, library_path, run
-
-SCRAPE_SECONDS = 1
 
 
 @check("live: every metric of three replicas passes promtool, and the list is complete", live=True)
@@ -33,15 +32,15 @@ def metrics() -> str:
 
 
 @check("live: Prometheus scrapes three replicas and answers dashboard and rules", live=True)
+@isolated
 def prometheus() -> str:
     program = debian("prometheus")
-    with Cluster(3) as cluster:
-        (port,) = free_ports(1)
-        path = _configuration(Path(cluster.folder), [replica.ops for replica in cluster.replicas])
-        command = [program, f"--config.file={path}", f"--storage.tsdb.path={cluster.folder}/tsdb",
-                   f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
+    with ComposeCluster() as cluster:
+        # As the image starts it, with the shipped files where it looks for them.
+        data = cluster.mount("prometheus")["/prometheus"]
+        command = [program, "--config.file=/etc/prometheus/prometheus.yml", f"--storage.tsdb.path={data}", "--log.level=warn"]
         cluster.run("prometheus", command, library_path())
-        base = f"http://127.0.0.1:{port}/api/v1"
+        base = "http://127.0.0.1:9090/api/v1"
         wait_until(lambda: _ask(base, "count(up == 1)") == [3.0], 30, "Prometheus reaches three replicas", 0.5)
         client = _traffic(cluster)
         # Rates need two scrapes after the traffic.
@@ -65,26 +64,12 @@ def prometheus() -> str:
 QUIET_PANELS = {"Drains", "Frames a write"}
 
 
-def _configuration(folder: Path, ports: list[int]) -> Path:
-    """The shipped configuration with the addresses of this test, scraping faster."""
-    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
-    for number, port in enumerate(ports, 1):
-        text = text.replace(f"gateway-{number}:8001", f"127.0.0.1:{port}")
-    text = text.replace("/etc/prometheus/rules.yaml", str(ROOT / "deploy/prometheus/rules.yaml"))
-    text = re.sub(r"(scrape_interval|scrape_timeout|evaluation_interval): \d+s", rf"\1: {SCRAPE_SECONDS}s", text)
-    path = folder / "prometheus.yml"
-    path.write_text(text)
-    return path
-
-
 def _traffic(cluster: Cluster) -> list[Client]:
     """Something of everything: two clients, private and public messages, a resume."""
-    from cluster import token
-
-    replica = cluster.replicas[0]
-    trader = Client(f"ws://127.0.0.1:{replica.port}/ws/trading?token={token('alice')}")
+    replica, jwt = cluster.replicas[0], token("alice", secret=cluster.token_secret)
+    trader = Client(f"ws://{replica.public}/ws/trading?token={jwt}")
     trader.subscribe()
-    watcher = Client(f"ws://127.0.0.1:{cluster.replicas[1].port}/ws/market")
+    watcher = Client(f"ws://{cluster.replicas[1].public}/ws/market")
     watcher.socket.send(json.dumps({"type": "subscribe", "channels": ["trades:BTCUSDT"]}))
     watcher.reply("subscribed")
     for number in range(200):
@@ -92,7 +77,10 @@ def _traffic(cluster: Cluster) -> list[Client]:
         cluster.publish("orders", {"type": "order_update", "order_id": str(number)}, user="alice", replica=at)
         cluster.publish("trades:BTCUSDT", {"type": "trade", "price": "1.0"}, replica=at)
     first = trader.orders(200)[0]
-    again = Client(f"ws://127.0.0.1:{cluster.replicas[2].port}/ws/trading?token={token('alice')}")
+    # All of it: a client that leaves messages unread answers no heartbeat.
+    for _ in range(200):
+        watcher.reply("trade")
+    again = Client(f"ws://{cluster.replicas[2].public}/ws/trading?token={jwt}")
     again.subscribe(since=first["_meta"]["id"])
     again.orders(199)
     trader.socket.close()

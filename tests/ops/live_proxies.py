@@ -1,20 +1,33 @@
-"""The shipped nginx and HAProxy configurations in front of three replicas: a client survives the kill of its replica.
+"""The shipped nginx and HAProxy files, as they are, in front of the three replicas of docker-compose.yml.
 
-The client is the `websockets` library: somebody else's code.
+A client survives the kill of its replica, a crowd survives a rolling restart without a refusal, and no log holds a token.
+The client of the kill is the `websockets` library: somebody else's code.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import resource
 import signal
-from pathlib import Path
+from collections.abc import Callable
 
 from checks import Failed, check
-from cluster import Cluster, Process, free_ports, get, token, wait_until
-from proxies import haproxy_configuration, nginx_configuration
-from tools import debian, library_path, module
+from cluster import Process, get, token
+from compose import PROXY, ComposeCluster
+from isolated import isolated
+from rollout import Rollout, no_trouble_in_logs, stop_and_start
+from tools import module
 
 SECONDS = 10
+AWAY_P99_MAX = 2.0
+CLIENTS = int(os.environ.get("TICKGATE_OPS_PROXY_CLIENTS", "500"))
+SHORT_CLIENTS = 100
+# The short form drains faster; all else is as shipped.
+SHORT = {"TICKGATE__DRAIN__DELAY": "2s", "TICKGATE__DRAIN__SPREAD": "2s"}
+# Of docker-compose.yml: how long a container may take to stop.
+GRACE_SECONDS = 50
 
 
 class Client:
@@ -45,61 +58,88 @@ class Client:
         return [self.reply("order_update") for _ in range(count)]
 
 
-def _survives_a_kill(cluster: Cluster, port: int, proxy: Process) -> str:
+def _survives_a_kill(start: Callable[[ComposeCluster], Process]) -> str:
     """Connect, subscribe, receive; kill the replica; publish; resume through the proxy; all there, once, in order."""
-    try:
-        wait_until(lambda: get(f"http://127.0.0.1:{port}/health")[0] == 200, SECONDS, "the proxy answers")
-    except Failed as late:
-        raise Failed(f"{late}: {proxy.tail()}") from None
-    url = f"ws://127.0.0.1:{port}/ws/trading?token={token('alice')}"
-    client = Client(url)
-    client.subscribe()
-    cluster.publish("orders", {"type": "order_update", "order_id": "0"}, user="alice")
-    (first,) = client.orders(1)
-    cursor = first["_meta"]["id"]
+    with ComposeCluster() as cluster:
+        start(cluster)
+        url = f"ws://{PROXY}/ws/trading?token={token('alice', secret=cluster.token_secret)}"
+        client = Client(url)
+        client.subscribe()
+        cluster.publish("orders", {"type": "order_update", "order_id": "0"}, user="alice")
+        (first,) = client.orders(1)
+        cursor = first["_meta"]["id"]
 
-    (holder,) = [replica for replica in cluster.replicas if replica.connections() == 1]
-    holder.send(signal.SIGKILL)
-    holder.ended(SECONDS)
-    alive = next(at for at, replica in enumerate(cluster.replicas) if replica is not holder)
-    for number in (1, 2, 3):
-        cluster.publish("orders", {"type": "order_update", "order_id": str(number)}, user="alice", replica=alive)
+        (holder,) = [replica for replica in cluster.replicas if replica.connections() == 1]
+        holder.send(signal.SIGKILL)
+        holder.ended(SECONDS)
+        alive = next(at for at, replica in enumerate(cluster.replicas) if replica is not holder)
+        for number in (1, 2, 3):
+            cluster.publish("orders", {"type": "order_update", "order_id": str(number)}, user="alice", replica=alive)
 
-    again = Client(url)
-    answer = again.subscribe(since=cursor)
-    cluster.publish("orders", {"type": "order_update", "order_id": "4"}, user="alice", replica=alive)
-    got = [order["order_id"] for order in again.orders(4)]
-    if got != ["1", "2", "3", "4"]:
-        raise Failed(f"after the kill of {holder.name} the client got {got}, not 1 2 3 4")
-    if not answer["channels"][0]["complete"]:
-        raise Failed(f"the resume was not complete: {answer}")
-    status, text = get(f"http://127.0.0.1:{port}/health")
-    if status != 200:
-        raise Failed(f"/health through the proxy: {status} {text}")
-    again.socket.close()
-    return f"{holder.name} killed, 3 missed orders replayed and 1 live, in order"
+        again = Client(url)
+        answer = again.subscribe(since=cursor)
+        cluster.publish("orders", {"type": "order_update", "order_id": "4"}, user="alice", replica=alive)
+        got = [order["order_id"] for order in again.orders(4)]
+        if got != ["1", "2", "3", "4"]:
+            raise Failed(f"after the kill of {holder.name} the client got {got}, not 1 2 3 4")
+        if not answer["channels"][0]["complete"]:
+            raise Failed(f"the resume was not complete: {answer}")
+        status, text = get(f"http://{PROXY}/health")
+        if status != 200:
+            raise Failed(f"/health through the proxy: {status} {text}")
+        again.socket.close()
+        return f"{holder.name} killed, 3 missed orders replayed and 1 live, in order"
 
 
-@check("live: nginx in front of three replicas, one killed", live=True)
-def nginx() -> str:
-    program = debian("nginx")
-    with Cluster(3) as cluster:
-        (port,) = free_ports(1)
-        folder = Path(cluster.folder) / "nginx"
-        folder.mkdir()
-        path = nginx_configuration(folder, port, [replica.port for replica in cluster.replicas])
-        command = [program, "-p", folder, "-e", folder / "error.log", "-c", path, "-g", "daemon off;"]
-        note = _survives_a_kill(cluster, port, cluster.run("nginx", command, library_path()))
-        if "token=" in (folder / "access.log").read_text():
-            raise Failed("nginx's access log holds a token")
+async def _restart_all(rollout: Rollout) -> None:
+    """One replica after another; the next one when the one before is ready."""
+    for replica in rollout.cluster.replicas:
+        took, _, held = await stop_and_start(rollout, replica, GRACE_SECONDS)
+        rollout.notes.append(f"{replica.name} with {held} clients ended after {took:.1f} s")
+
+
+def _rolling_restart(start: Callable[[ComposeCluster], Process], clients: int, overrides: dict[str, str]) -> str:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with ComposeCluster(overrides) as cluster:
+        start(cluster)
+        rollout = Rollout(cluster, PROXY, clients)
+        asyncio.run(rollout.run(_restart_all))
+        note = rollout.judge({1012}, AWAY_P99_MAX)
+        no_trouble_in_logs(cluster)
         return note
 
 
+@check("nginx as shipped: a short rolling restart, nobody refused")
+@isolated
+def nginx_short() -> str:
+    return _rolling_restart(ComposeCluster.start_nginx, SHORT_CLIENTS, SHORT)
+
+
+@check("haproxy as shipped: a short rolling restart, nobody refused")
+@isolated
+def haproxy_short() -> str:
+    return _rolling_restart(ComposeCluster.start_haproxy, SHORT_CLIENTS, SHORT)
+
+
+@check("live: nginx as shipped: a rolling restart with 500 clients, nobody refused", live=True)
+@isolated
+def nginx_rolling() -> str:
+    return _rolling_restart(ComposeCluster.start_nginx, CLIENTS, {})
+
+
+@check("live: haproxy as shipped: a rolling restart with 500 clients, nobody refused", live=True)
+@isolated
+def haproxy_rolling() -> str:
+    return _rolling_restart(ComposeCluster.start_haproxy, CLIENTS, {})
+
+
+@check("live: nginx in front of three replicas, one killed", live=True)
+@isolated
+def nginx() -> str:
+    return _survives_a_kill(ComposeCluster.start_nginx)
+
+
 @check("live: haproxy in front of three replicas, one killed", live=True)
+@isolated
 def haproxy() -> str:
-    program = debian("haproxy")
-    with Cluster(3) as cluster:
-        (port,) = free_ports(1)
-        path = haproxy_configuration(Path(cluster.folder), port, [replica.port for replica in cluster.replicas])
-        proxy = cluster.run("haproxy", [program, "-db", "-f", path], library_path())
-        return _survives_a_kill(cluster, port, proxy)
+    return _survives_a_kill(ComposeCluster.start_haproxy)

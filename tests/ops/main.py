@@ -17,6 +17,8 @@ import live_compose  # noqa: F401
 import live_image  # noqa: F401
 import live_prometheus  # noqa: F401
 import live_proxies  # noqa: F401
+import live_proxy_logs  # noqa: F401
+import live_redis  # noqa: F401
 import live_rollout  # noqa: F401
 import monitoring  # noqa: F401
 import policy  # noqa: F401

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from pathlib import Path
 
 import typescript
 from checks import ROOT, Failed, check
+from isolated import isolated, provide
 from tools import NPM, debian, module, remembered, run
 
 PROMETHEUS = ROOT / "deploy/prometheus"
 TESTS = sorted(PROMETHEUS.glob("rules*_test.yaml"))
 DASHBOARD = ROOT / "deploy/grafana/tickgate.json"
+# The page that `runbook_url` leads to; the section is the alert's name.
+RUNBOOK = "https://github.com/tickgate/tickgate/blob/main/docs/operations.md"
 # Series that Prometheus itself or kube-state-metrics makes.
 FOREIGN = {"up", "kube_pod_container_resource_limits"}
 # Labels that scraping adds, beside those of the metric.
@@ -59,15 +61,13 @@ def promtool() -> str:
 
 
 @check("prometheus configuration (promtool check config)")
+@isolated
 def promtool_configuration() -> None:
-    program = debian("promtool")
-    with tempfile.TemporaryDirectory() as folder:
-        text = (PROMETHEUS / "prometheus.yml").read_text().replace("/etc/prometheus/rules.yaml", str(PROMETHEUS / "rules.yaml"))
-        path = Path(folder) / "prometheus.yml"
-        path.write_text(text)
-        found = run(program, "check", "config", path)
-        if found.returncode:
-            raise Failed(found.stdout.strip())
+    for name in ("prometheus.yml", "rules.yaml"):
+        provide(PROMETHEUS / name, f"/etc/prometheus/{name}")
+    found = run(debian("promtool"), "check", "config", "/etc/prometheus/prometheus.yml")
+    if found.returncode:
+        raise Failed(found.stdout.strip())
 
 
 @check("prometheus alerts have tests that fire them, and runbooks")
@@ -89,9 +89,9 @@ def alerts_are_complete() -> None:
         raise Failed(f"docs/operations.md has sections for alerts that do not exist: {', '.join(sorted(stale))}")
     for rule in rules():
         if "alert" in rule:
-            wanted = f"docs/operations.md#{rule['alert'].lower()}"
-            if rule["annotations"].get("runbook") != wanted or rule["labels"].get("severity") not in ("warning", "critical"):
-                raise Failed(f"{rule['alert']} needs runbook {wanted} and a severity")
+            wanted = f"{RUNBOOK}#{rule['alert'].lower()}"
+            if rule["annotations"].get("runbook_url") != wanted or rule["labels"].get("severity") not in ("warning", "critical"):
+                raise Failed(f"{rule['alert']} needs runbook_url {wanted} and a severity")
 
 
 def documented() -> dict[str, tuple[str, set[str], dict[str, set[str]]]]:

@@ -1,6 +1,7 @@
 //! A redis-server of one test's own: own port, own directory, gone with the test.
 
 use std::{
+    fmt::Display,
     fs,
     net::{TcpListener, TcpStream},
     path::Path,
@@ -13,11 +14,24 @@ use tempfile::TempDir;
 /// Which program to run instead of the `redis-server` in the path.
 const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
 
+/// What operators are given.
+const SHIPPED_SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/redis.conf");
+const SHIPPED_USERS: &str = include_str!("../../../deploy/redis/users.acl");
+
+/// The tests' own user, who may do everything. Redis accepts no users on the command line beside an ACL file, and none of
+/// the shipped users may create another one, so the harness's line follows the shipped file, which is complete before it.
+const HARNESS_USER: &str = "user harness on nopass ~* &* +@all\n";
+
+/// Logs the harness in. A server without the shipped users refuses it and runs what follows as its default user.
+pub const HARNESS_LOGIN: &str = "AUTH harness -";
+
 pub struct RedisServer {
     child: Child,
     port: u16,
     dir: TempDir,
     arguments: Vec<String>,
+    /// Where the users are, of a server with the shipped ones: outside of what a restart may clear.
+    users: Option<TempDir>,
 }
 
 impl RedisServer {
@@ -35,12 +49,27 @@ impl RedisServer {
             let port = free_port();
             let mut child = spawn(&dir, port, &arguments);
             if wait_until_ready(&mut child, port) {
-                return Self { child, port, dir, arguments };
+                return Self { child, port, dir, arguments, users: None };
             }
             let _ = child.kill();
             let _ = child.wait();
         }
         panic!("redis-server did not start:\n{}", log(&dir));
+    }
+
+    /// A fresh server with `deploy/redis/redis.conf`, the users of `deploy/redis/users.acl`, and further arguments. It
+    /// can follow another one of its kind as the user `replica`.
+    pub fn shipped(arguments: &[&str]) -> Self {
+        let users = TempDir::with_prefix("tickgate-users-").expect("a temporary directory");
+        let file = users.path().join("users.acl");
+        fs::write(&file, format!("{SHIPPED_USERS}{HARNESS_USER}")).expect("the users to be written");
+        let file = file.to_str().expect("a path in UTF-8");
+        let mut all = vec![SHIPPED_SETTINGS, "--aclfile", file, "--masteruser", "replica"];
+        all.extend(["--masterauth", password_of("replica")]);
+        all.extend(arguments);
+        let mut server = Self::start_with(&all);
+        server.users = Some(users);
+        server
     }
 
     /// A fresh server whose data survive a kill.
@@ -59,8 +88,10 @@ impl RedisServer {
         self.port
     }
 
+    /// The address for the tests: as the harness's own user where the shipped users are.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        let user = if self.users.is_some() { "harness:-@" } else { "" };
+        format!("redis://{user}127.0.0.1:{}/", self.port)
     }
 
     /// Ends the server at once, as a crash would.
@@ -185,18 +216,29 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("the port to be known").port()
 }
 
+/// The address of a server for one of the shipped users.
+pub fn url_of(user: &str, address: impl Display) -> String {
+    format!("redis://{user}:{}@{address}/", password_of(user))
+}
+
+/// The password of a shipped user.
+fn password_of(user: &str) -> &'static str {
+    let mut words = SHIPPED_USERS
+        .lines()
+        .map(|line| line.split(' '))
+        .find(|words| words.clone().nth(1) == Some(user))
+        .expect("a shipped user");
+    words.find_map(|word| word.strip_prefix('>')).expect("a password")
+}
+
 fn spawn(dir: &TempDir, port: u16, arguments: &[String]) -> Child {
     let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
     let mut command = Command::new(&program);
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    // A settings file comes first, and the options after it prevail.
+    let (settings, options) = arguments.split_at(arguments.iter().take_while(|word| !word.starts_with("--")).count());
+    command.args(settings).args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--enable-debug-command", "local", "--logfile", "redis.log"]);
-    command
-        .arg("--dir")
-        .arg(dir.path())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.arg("--dir").arg(dir.path()).args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| {
         panic!(
             "{} can't be run ({error}): install it (apt-get install redis-server) or set {PROGRAM}",
@@ -225,7 +267,7 @@ fn wait_until_ready(child: &mut Child, port: u16) -> bool {
 fn process_id(mut stream: TcpStream) -> Option<u32> {
     use std::io::{Read, Write};
     stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
-    stream.write_all(b"INFO server\r\n").ok()?;
+    stream.write_all(format!("{HARNESS_LOGIN}\r\nINFO server\r\n").as_bytes()).ok()?;
     let mut reply = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&reply).contains("tcp_port:") {
