@@ -1,6 +1,11 @@
 //! The WebSocket endpoints: profiles, their channels, and what each channel stands for.
 
-use tickgate_wire::model::{Pattern, check_name};
+use tickgate_wire::{
+    dialect::Dialect,
+    model::{Pattern, check_name},
+    protocol::Protocol,
+    transport::Transport,
+};
 
 use super::{
     Problems, raw,
@@ -14,7 +19,7 @@ pub struct Profile {
     pub name: String,
     /// `/ws/trading`, or with one parameter: `/ws/backtest/{run_id}`.
     pub path: String,
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     pub token: TokenRule,
     /// Close code of a refused token (4001 or 1008).
     pub refusal_code: u16,
@@ -25,17 +30,6 @@ pub struct Profile {
     pub commands_topic: Option<String>,
     /// Channel name prefixes that the commands `subscribe_symbol`, `subscribe_ticker` … stand for.
     pub symbol_verbs: Vec<SymbolVerb>,
-}
-
-/// The wire form of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    /// JSON commands and pushes.
-    Json,
-    /// `SocketMessage` envelopes of producers, as on `/ws/ingest`.
-    Envelope,
-    /// Server-Sent Events: the JSON pushes, one way.
-    EventStream,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,11 +111,9 @@ impl Profile {
             ("publisher", TokenRule::Publisher),
             ("auto", unset),
         ];
-        let dialects = [("json", Dialect::Json), ("envelope", Dialect::Envelope), ("sse", Dialect::EventStream)];
-        let dialect = raw.dialect.as_deref().unwrap_or("json");
         let profile = Self {
             name: s.take("name", name(&raw.name), raw.name.clone()),
-            dialect: s.choice("dialect", dialect, &dialects),
+            protocol: protocol(raw, s),
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
@@ -165,7 +157,7 @@ impl Profile {
                 );
             }
         }
-        if self.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
+        if self.protocol.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
             section.tell("token", "wants \"publisher\" where producers send envelopes");
         }
     }
@@ -198,6 +190,23 @@ impl Channel {
         }
         Some(Self { pattern, scope, on_connect: raw.on_connect, restricted: raw.restricted })
     }
+}
+
+/// What an endpoint's messages look like, and what carries them.
+fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
+    let default = Protocol::default();
+    let transports = Transport::ALL.map(|transport| (transport.name(), transport));
+    let transport = raw.transport.as_deref().unwrap_or(default.transport.name());
+    let transport = section.choice("transport", transport, &transports);
+    let dialects = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
+    let dialect = match raw.dialect.as_deref() {
+        Some("sse") => {
+            section.tell("dialect", "\"sse\" is not a dialect: write transport = \"event-stream\" instead");
+            default.dialect
+        }
+        dialect => section.choice("dialect", dialect.unwrap_or(default.dialect.name()), &dialects),
+    };
+    Protocol { transport, dialect }
 }
 
 /// Names are metric labels.

@@ -7,8 +7,9 @@ use axum::{
     routing::{any, get},
 };
 
+use tickgate_wire::transport::Transport;
+
 use super::{admission::Endpoint, event_stream, replica::Replica, upgrade};
-use crate::config::Dialect;
 
 /// One route for each profile, by its transport.
 pub fn router(replica: &Arc<Replica>) -> Router {
@@ -19,9 +20,9 @@ pub fn router(replica: &Arc<Replica>) -> Router {
             profile: profile.clone(),
             gauge: replica.metrics.connections.resolve(&profile.name),
         };
-        let route = match profile.dialect {
-            Dialect::Json | Dialect::Envelope => any(upgrade::open),
-            Dialect::EventStream => get(event_stream::open),
+        let route = match profile.protocol.transport {
+            Transport::WebSocket => any(upgrade::open),
+            Transport::EventStream => get(event_stream::open),
         };
         router = router.route(&profile.path, route.with_state(endpoint));
     }

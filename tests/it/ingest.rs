@@ -130,7 +130,34 @@ async fn outside_of_development_a_producer_shows_its_right() {
     let mut connector = replica.connect(path).token(&right).open().await;
     acknowledged(&mut connector, event("m-1", "run-1")).await;
     connector.send(log("m-2", "INFO")).await;
-    assert_eq!(connector.next().await["msg_type"], "error", "the token has no right to `logs`");
+    let refusal = connector.next().await;
+    assert_eq!((&refusal["payload"]["code"], &refusal["payload"]["msg_id"]), (&json!("FORBIDDEN"), &json!("m-2")));
     let mut connector = replica.connect(path).header("x-api-key", API_KEY).open().await;
     acknowledged(&mut connector, log("m-3", "INFO")).await;
+}
+
+#[tokio::test]
+async fn whoever_comes_without_a_token_hands_in_nothing_where_a_token_is_optional() {
+    let replica = Replica::alone_with(
+        "[server]\nmode = \"production\"\n[[profiles]]\nname = \"open\"\npath = \"/ws/open\"\n\
+         dialect = \"envelope\"\ntoken = \"optional\"",
+    )
+    .await;
+    let mut anonymous = replica.connect("/ws/open").open().await;
+    anonymous.send(event("m-1", "run-1")).await;
+    assert_eq!(anonymous.next().await["payload"]["code"], "FORBIDDEN");
+    let right = Token::of("connector").publish(&["ingest_events"]).sign();
+    let mut connector = replica.connect("/ws/open").token(&right).open().await;
+    acknowledged(&mut connector, event("m-1", "run-1")).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_topic_can_not_be_is_refused_before_anything_is_published() {
+    let replica = Replica::alone().await;
+    let mut listener = listener(&replica).await;
+    let mut connector = connector(&replica).await;
+    connector.send(event("m-1", &"r".repeat(197))).await;
+    assert_eq!(connector.next().await["payload"]["code"], "INVALID_MESSAGE");
+    acknowledged(&mut connector, event("m-2", &"r".repeat(196))).await;
+    listener.expect(event("m-2", &"r".repeat(196))).await;
 }

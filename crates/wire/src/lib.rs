@@ -1,21 +1,22 @@
 //! The vocabulary of the wire: ids and names, codes, framing, dialects. Pure: no clock, no I/O, no sockets.
 //!
 //! - `code` is the one table of close and error codes.
-//! - `command` decodes the JSON dialect, `envelope` the `SocketMessage` dialect of producers.
-//! - `reply` encodes what one client is told; `push` encodes publications, once for all who share a wire form; `run`
-//!   encodes what engines are told.
-//! - `transport` is what carries a text: `websocket` frames, in both directions, or an `event_stream`.
-//! - `payload` checks what publishers send; `json` and `time` are what all of them read and write with.
+//! - `dialect` makes requests of a client's messages and text of what it is told, one folder per dialect; `transport`
+//!   carries the text, as `websocket` frames or as an `event_stream`; `protocol` is the one over the other.
+//! - `command` is what clients ask, `reply` what one client is told, `push` what all subscribers of a topic are told,
+//!   `run` what engines are told.
+//! - `payload` checks what publishers send; `json` and `time` are what all of them read and write with; `model` has the
+//!   ids and names.
 
 pub mod code;
 pub mod command;
-pub mod envelope;
+pub mod dialect;
 pub mod event_stream;
 mod fields;
-pub mod frame;
 pub mod json;
 pub mod model;
 pub mod payload;
+pub mod protocol;
 pub mod push;
 pub mod reply;
 pub mod run;

@@ -5,15 +5,28 @@ use bytes::BytesMut;
 use crate::{event_stream, websocket};
 
 /// How messages come to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// A WebSocket, in both directions.
+    #[default]
     WebSocket,
     /// Server-Sent Events: to the client only.
     EventStream,
 }
 
 impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::EventStream];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::EventStream => "event-stream",
+        }
+    }
+
     /// Appends one message that holds what `write` appends, about `len` bytes; nothing where it appends nothing.
     pub fn message(self, out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
         match self {

@@ -131,6 +131,18 @@ fn wrong_topics_and_profiles_are_told() {
             profile("path = \"/ws\"\ntoken = \"ignored\""),
             "profiles.own.path: /ws and /ws of profile events can't be told apart",
         ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\ndialect = \"sse\""),
+            "profiles.own.dialect: \"sse\" is not a dialect: write transport = \"event-stream\" instead",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\ndialect = \"xml\""),
+            "profiles.own.dialect: wants one of json, envelope, got \"xml\"",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\ntransport = \"sse\""),
+            "profiles.own.transport: wants one of websocket, event-stream, got \"sse\"",
+        ),
         (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
         (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
