@@ -77,8 +77,8 @@ pub struct SymbolVerb {
 /// Text of `connection_established` where the profile has none.
 const WELCOME: &str = "Connected to Tickgate";
 
-/// Paths of the public listener that no profile can take.
-const RESERVED: [&str; 5] = ["/", "/health", "/livez", "/readyz", "/ws/status"];
+/// Paths of the public listener that no profile can take. At `/` a WebSocket stands beside the service information.
+const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
 pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {
@@ -157,6 +157,9 @@ impl Profile {
                 );
             }
         }
+        if self.path == "/" && self.protocol.transport == Transport::EventStream {
+            section.tell("path", "must not be \"/\" for an event stream: a plain GET there is answered already");
+        }
         if self.protocol.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
             section.tell("token", "wants \"publisher\" where producers send envelopes");
         }
@@ -218,11 +221,11 @@ fn name(text: &str) -> Result<String, String> {
     Err(format!("wants 1 to 32 characters of a-z 0-9 _ - got {}", quoted(text)))
 }
 
-/// `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
+/// `/`, `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
 fn path(text: &str) -> Result<String, String> {
     let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b));
     let rest = text.strip_prefix('/').unwrap_or_default();
-    let sound = rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
+    let sound = text == "/" || rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
     let parameters = rest.split('/').filter(|segment| braced(segment).is_some()).count();
     if !sound || parameters > 1 || text.len() > 200 {
         let example =
@@ -294,10 +297,10 @@ mod tests {
 
     #[test]
     fn paths_have_one_parameter_at_the_most() {
-        for text in ["/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
+        for text in ["/", "/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
             assert!(path(text).is_ok(), "{text}");
         }
-        for text in ["", "ws", "/", "/ws/", "//a", "/a b", "/{a}/{b}", "/a{b}", "/{}", "/*", "/health", "/ws/status"] {
+        for text in ["", "ws", "/ws/", "//a", "/a b", "/{a}/{b}", "/a{b}", "/{}", "/*", "/health", "/ws/status"] {
             assert!(path(text).is_err(), "{text}");
         }
     }

@@ -143,6 +143,10 @@ fn wrong_topics_and_profiles_are_told() {
             profile("path = \"/x\"\ntoken = \"ignored\"\ntransport = \"sse\""),
             "profiles.own.transport: wants one of websocket, event-stream, got \"sse\"",
         ),
+        (
+            profile("path = \"/\"\ntoken = \"ignored\"\ntransport = \"event-stream\""),
+            "profiles.own.path: must not be \"/\" for an event stream",
+        ),
         (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
         (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
