@@ -160,8 +160,13 @@ impl Profile {
         if self.path == "/" && self.protocol.transport == Transport::EventStream {
             section.tell("path", "must not be \"/\" for an event stream: a plain GET there is answered already");
         }
-        if self.protocol.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
-            section.tell("token", "wants \"publisher\" where producers send envelopes");
+        if self.protocol.dialect == Dialect::Envelope {
+            if self.token == TokenRule::Ignored {
+                section.tell("token", "wants \"publisher\" where producers send envelopes");
+            }
+            if self.protocol.transport == Transport::EventStream {
+                section.tell("dialect", "\"envelope\" requires a WebSocket: nothing can be sent on an event stream");
+            }
         }
     }
 }

@@ -12,7 +12,6 @@ pub mod code;
 pub mod command;
 pub mod dialect;
 pub mod event_stream;
-mod fields;
 pub mod json;
 pub mod model;
 pub mod payload;

@@ -147,6 +147,10 @@ fn wrong_topics_and_profiles_are_told() {
             profile("path = \"/\"\ntoken = \"ignored\"\ntransport = \"event-stream\""),
             "profiles.own.path: must not be \"/\" for an event stream",
         ),
+        (
+            profile("path = \"/x\"\ntoken = \"auto\"\ndialect = \"envelope\"\ntransport = \"event-stream\""),
+            "profiles.own.dialect: \"envelope\" requires a WebSocket",
+        ),
         (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
         (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),

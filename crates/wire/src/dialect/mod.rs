@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod envelope;
+mod fields;
 pub mod json;
 
 /// How an endpoint and its clients talk.

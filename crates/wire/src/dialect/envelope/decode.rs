@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     command::{Command, Ingest, Invalid, Json, Limits, Request},
-    fields::{Fields, Wrong, missing, wrong_kind},
+    dialect::fields::{Fields, Wrong, missing, wrong_kind},
     model::{MsgId, Topic, check_name},
     payload::META_KEY,
 };

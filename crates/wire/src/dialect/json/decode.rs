@@ -1,10 +1,8 @@
 //! The JSON dialect, client to server (the wire contract, section 5).
 
 use crate::{
-    code::ErrorCode,
-    command::{Command, Invalid, Json, Limits, Request, Since, Subscribe, Token},
-    fields::{self, Fields, Wrong, missing, wrong_kind},
-    json::scan_object,
+    command::{Command, Invalid, Json, Limits, Request, Token},
+    dialect::fields::{Fields, Wrong, wrong_kind},
     model::{MsgId, UserId, check_name},
     payload::check_payload,
 };
@@ -24,15 +22,14 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
 /// The types there are, for the answer to an unknown one.
 const TYPES: &str = "subscribe, unsubscribe, subscribe_<kind> and unsubscribe_<kind> with symbols (such as \
                      subscribe_symbol), ping, auth, history, publish, command, presence, configure";
-const NAMES: &str = "an array of names";
 /// Longest `command`, in characters.
 const COMMAND_CHARS_MAX: usize = 64;
 
 fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
     let kind = fields.needed_string("type", "a string, one of subscribe, ping and so on")?;
     match &*kind {
-        "subscribe" => subscribe(fields, limits).map(Command::Subscribe),
-        "unsubscribe" => Ok(Command::Unsubscribe { channels: names(fields, "channels", limits)? }),
+        "subscribe" => fields.subscribe(limits).map(Command::Subscribe),
+        "unsubscribe" => Ok(Command::Unsubscribe { channels: fields.names("channels", limits)? }),
         "ping" => Ok(Command::Ping { timestamp: fields.scalar("timestamp")?.and_then(Json::keep) }),
         "auth" => Ok(Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }),
         "history" => Ok(Command::History {
@@ -49,41 +46,6 @@ fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong
             heartbeat_interval: fields.whole("heartbeat_interval")?,
         }),
         other => symbols(other, fields, limits),
-    }
-}
-
-fn subscribe(fields: &Fields<'_>, limits: &Limits) -> Result<Subscribe, Wrong> {
-    Ok(Subscribe {
-        channels: names(fields, "channels", limits)?,
-        since: since(fields, limits)?,
-        last: fields.whole("last")?,
-        max_rate: fields.whole("max_rate")?,
-        snapshot: fields.boolean("snapshot")?,
-    })
-}
-
-fn since(fields: &Fields<'_>, limits: &Limits) -> Result<Since, Wrong> {
-    let Some(raw) = fields.raw("since") else { return Ok(Since::Live) };
-    if raw.starts_with('"') {
-        return fields::cursor("since", raw).map(Since::Private);
-    }
-    if !raw.starts_with('{') {
-        return Err(wrong_kind("since", "a cursor in quotes, or an object of channel and cursor", raw));
-    }
-    let mut pairs = Vec::new();
-    let mut first_wrong = None;
-    scan_object(raw, limits.depth_max, |channel, cursor| {
-        if cursor == "null" || first_wrong.is_some() {
-            return;
-        }
-        match fields::cursor("since", cursor) {
-            Ok(cursor) => pairs.push((channel.into_owned(), cursor)),
-            Err(wrong) => first_wrong = Some(wrong),
-        }
-    })?;
-    match first_wrong {
-        Some(wrong) => Err(wrong),
-        None => Ok(Since::PerChannel(pairs)),
     }
 }
 
@@ -119,10 +81,10 @@ fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
 fn symbols(kind: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
     let verb_of = |prefix| kind.strip_prefix(prefix).filter(|verb| is_verb(verb)).map(str::to_owned);
     if let Some(verb) = verb_of("subscribe_") {
-        return Ok(Command::SubscribeSymbols { verb, symbols: names(fields, "symbols", limits)? });
+        return Ok(Command::SubscribeSymbols { verb, symbols: fields.names("symbols", limits)? });
     }
     if let Some(verb) = verb_of("unsubscribe_") {
-        return Ok(Command::UnsubscribeSymbols { verb, symbols: names(fields, "symbols", limits)? });
+        return Ok(Command::UnsubscribeSymbols { verb, symbols: fields.names("symbols", limits)? });
     }
     let shown = if is_verb(kind) { format!(" `{kind}`") } else { String::new() };
     Err(Wrong::field("type", format!("unknown type{shown}; known are {TYPES}")))
@@ -139,29 +101,16 @@ fn channel(fields: &Fields<'_>) -> Result<String, Wrong> {
     Ok(name.into_owned())
 }
 
-fn names(fields: &Fields<'_>, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
-    let raw = fields.raw(field).ok_or_else(|| missing(field, NAMES))?;
-    let names = fields::strings(field, NAMES, raw)?;
-    if names.len() > limits.channels_max {
-        let message = format!("`{field}` has {} names; one message can have {}", names.len(), limits.channels_max);
-        return Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) });
-    }
-    for (index, name) in names.iter().enumerate() {
-        if let Err(error) = check_name(name) {
-            let field = format!("{field}[{index}]");
-            let message = format!("`{field}` is not a name: {error}");
-            return Err(Wrong::field(field, message));
-        }
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::StreamId;
+    use crate::{
+        code::ErrorCode,
+        command::{Since, Subscribe},
+        model::StreamId,
+    };
 
     const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
 
