@@ -110,6 +110,22 @@ fn settings_that_contradict_each_other_are_told() {
 }
 
 #[test]
+fn wrong_protocols_are_told() {
+    let cases = [
+        ("/x", "dialect = \"sse\"", "dialect: \"sse\" is not a dialect: write transport = \"event-stream\" instead"),
+        ("/x", "dialect = \"xml\"", "dialect: wants one of json, envelope, got \"xml\""),
+        ("/x", "transport = \"sse\"", "transport: wants one of websocket, event-stream, got \"sse\""),
+        ("/", "transport = \"event-stream\"", "path: must not be \"/\" for an event stream"),
+        ("/x", "dialect = \"envelope\"\ntransport = \"event-stream\"", "dialect: \"envelope\" requires a WebSocket"),
+    ];
+    for (path, protocol, wanted) in cases {
+        let text = format!("[[profiles]]\nname = \"own\"\npath = \"{path}\"\ntoken = \"auto\"\n{protocol}");
+        let told = problems_of(&text);
+        assert!(told.len() == 1 && told[0].contains(&format!("profiles.own.{wanted}")), "{text}: {told:#?}");
+    }
+}
+
+#[test]
 fn wrong_topics_and_profiles_are_told() {
     let profile = |rest: &str| format!("[[profiles]]\nname = \"own\"\n{rest}");
     let topic = |rest: &str| format!("[[topics]]\npattern = \"x:*\"\n{rest}");
@@ -130,26 +146,6 @@ fn wrong_topics_and_profiles_are_told() {
         (
             profile("path = \"/ws\"\ntoken = \"ignored\""),
             "profiles.own.path: /ws and /ws of profile events can't be told apart",
-        ),
-        (
-            profile("path = \"/x\"\ntoken = \"ignored\"\ndialect = \"sse\""),
-            "profiles.own.dialect: \"sse\" is not a dialect: write transport = \"event-stream\" instead",
-        ),
-        (
-            profile("path = \"/x\"\ntoken = \"ignored\"\ndialect = \"xml\""),
-            "profiles.own.dialect: wants one of json, envelope, got \"xml\"",
-        ),
-        (
-            profile("path = \"/x\"\ntoken = \"ignored\"\ntransport = \"sse\""),
-            "profiles.own.transport: wants one of websocket, event-stream, got \"sse\"",
-        ),
-        (
-            profile("path = \"/\"\ntoken = \"ignored\"\ntransport = \"event-stream\""),
-            "profiles.own.path: must not be \"/\" for an event stream",
-        ),
-        (
-            profile("path = \"/x\"\ntoken = \"auto\"\ndialect = \"envelope\"\ntransport = \"event-stream\""),
-            "profiles.own.dialect: \"envelope\" requires a WebSocket",
         ),
         (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
         (
