@@ -143,9 +143,18 @@ pub(super) fn envelopes(data: &[u8]) {
         Ok(Some(request)) => {
             assert_eq!(check_payload(data, DEPTH_MAX), Ok(()));
             let sent = object(data);
-            let Command::Ingest(taken) = request.command else { panic!("{:?}", request.command) };
-            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
             let payload = sent.get("payload").unwrap_or(&Value::Null);
+            let told = Some(sent["msg_id"].clone());
+            assert_eq!(request.id.as_ref().map(|id| serde_json::from_str(id.get()).expect("JSON")), told);
+            let taken = match request.command {
+                Command::Ingest(taken) => taken,
+                Command::Subscribe(subscribe) => {
+                    return assert_eq!(payload["channels"], Value::from(subscribe.channels));
+                }
+                Command::Unsubscribe { channels } => return assert_eq!(payload["channels"], Value::from(channels)),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
             match sent["msg_type"].as_str() {
                 Some("ingest_event") => {
                     let run = format!("run:{}", payload["run_id"].as_str().expect("a run"));

@@ -1,4 +1,4 @@
-//! What producers send: events of runs, log records, heartbeats. Strict in what is needed, lenient with extra keys.
+//! What producers send: events of runs, log records, heartbeats, subscriptions. Strict in what is needed, lenient with extra keys.
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::{
     payload::META_KEY,
 };
 
-const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, error or ack";
+const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack";
 const EVENT_TYPES: [&str; 4] = ["order", "execution", "market_data", "strategy"];
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const OBJECT: &str = "a JSON object";
@@ -54,6 +54,8 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
         "log_record" => log(needed()?)?,
         "heartbeat" => vec![],
         "error" => failure(payload.as_ref())?,
+        "subscribe" => return needed()?.subscribe(limits).map(|subscribe| Some(Command::Subscribe(subscribe))),
+        "unsubscribe" => return Ok(Some(Command::Unsubscribe { channels: needed()?.names("channels", limits)? })),
         "ack" => return Ok(None),
         _ => return Err(Wrong::field("msg_type", format!("unknown `msg_type`; known are {MSG_TYPES}"))),
     };
@@ -119,6 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{command::Since, model::StreamId};
 
     const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
     /// As `SocketMessage.json()` writes it in Python: blanks after colons and commas, null for what is left out.
@@ -179,11 +182,11 @@ mod tests {
             ),
             (
                 r#"{"msg_id":"m"}"#.to_owned(),
-                "`msg_type` is missing: ingest_event, log_record, heartbeat, error or ack",
+                "`msg_type` is missing: ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack",
             ),
             (
                 with_payload("order", "{}"),
-                "unknown `msg_type`; known are ingest_event, log_record, heartbeat, error or ack",
+                "unknown `msg_type`; known are ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack",
             ),
             (
                 r#"{"msg_id":"m","msg_type":"heartbeat"}"#.to_owned(),
@@ -223,6 +226,21 @@ mod tests {
         }
         let invalid = decode(r#"{"msg_id":"m9","msg_type":"x","#, &LIMITS).unwrap_err();
         assert_eq!(invalid.id, Json::keep("\"m9\""), "the sender learns which of its messages it was");
+    }
+
+    #[test]
+    fn subscriptions_are_those_of_every_client() {
+        let subscribe =
+            decode(&with_payload("subscribe", r#"{"channels":["logs"],"since":{"logs":"7-1"},"last":5}"#), &LIMITS);
+        let Ok(Some(Request { id, command: Command::Subscribe(subscribe) })) = subscribe else {
+            panic!("{subscribe:?}")
+        };
+        assert_eq!((id, subscribe.channels, subscribe.last), (Json::keep("\"m1\""), vec!["logs".to_owned()], Some(5)));
+        assert_eq!(subscribe.since, Since::PerChannel(vec![("logs".to_owned(), StreamId::new(7, 1))]));
+        let unsubscribe = decode(&with_payload("unsubscribe", r#"{"channels":["logs"]}"#), &LIMITS).unwrap().unwrap();
+        assert_eq!(unsubscribe.command, Command::Unsubscribe { channels: vec!["logs".to_owned()] });
+        let invalid = decode(&with_payload("subscribe", r#"{"channels":["a b"]}"#), &LIMITS).unwrap_err();
+        assert_eq!(invalid.field.as_deref(), Some("channels[0]"));
     }
 
     proptest! {

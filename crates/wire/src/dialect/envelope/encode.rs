@@ -1,10 +1,17 @@
-//! What producers are told. Whatever they can't have asked for is not said.
+//! What producers are told. Whatever they can't have asked for is not said, nor what nobody has asked for.
 
 use bytes::BytesMut;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{command::Json, dialect::Stamp, json::push_value, push::Gap, reply::Reply, time::Timestamp};
+use crate::{
+    command::Json,
+    dialect::Stamp,
+    json::push_value,
+    push::Gap,
+    reply::{Ingested, RefusedChannel, Reply, Subscribed, SubscribedChannel, Unsubscribed},
+    time::Timestamp,
+};
 
 /// How the gateway names itself.
 const SOURCE: &str = "server";
@@ -21,7 +28,22 @@ struct Message<'a, P> {
 
 #[derive(Serialize)]
 struct Ack<'a> {
-    acknowledged_msg_id: Option<&'a Json>,
+    acknowledged_msg_id: &'a Json,
+}
+
+/// Of a subscribe: what was subscribed and what was not. The pushes of the past come after it.
+#[derive(Serialize)]
+struct SubscribedAck<'a> {
+    acknowledged_msg_id: &'a Json,
+    channels: &'a [SubscribedChannel],
+    errors: &'a [RefusedChannel],
+}
+
+/// Of an unsubscribe, with the names that were asked.
+#[derive(Serialize)]
+struct UnsubscribedAck<'a> {
+    acknowledged_msg_id: &'a Json,
+    channels: &'a [String],
 }
 
 /// Its code is the name of ours in capitals; `msg_id` names the message it answers, where that could be read.
@@ -43,7 +65,15 @@ struct Heartbeat {
 /// The text of a reply, where there is one for it.
 pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
     match reply {
-        Reply::Ingested(ingested) => message(out, "ack", Ack { acknowledged_msg_id: ingested.id.as_ref() }, stamp),
+        Reply::Ingested(Ingested { id: Some(acknowledged_msg_id) }) => {
+            message(out, "ack", Ack { acknowledged_msg_id }, stamp);
+        }
+        Reply::Subscribed(Subscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
+            message(out, "ack", SubscribedAck { acknowledged_msg_id, channels, errors }, stamp);
+        }
+        Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels }) => {
+            message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels }, stamp);
+        }
         Reply::Error(failure) => {
             let error = Error {
                 code: failure.error.to_ascii_uppercase(),
@@ -78,7 +108,8 @@ mod tests {
         code::ErrorCode,
         command::Limits,
         dialect::envelope::decode,
-        reply::{Details, Failure, Heartbeat, Ingested, Reconnect},
+        model::{Class, StreamId},
+        reply::{Details, Failure, Heartbeat, Reconnect},
     };
 
     fn stamp() -> Stamp {
@@ -115,6 +146,28 @@ mod tests {
         for message in [ack, error, heartbeat] {
             assert!(decode(&message, &limits).is_ok(), "a producer may say the same: {message}");
         }
+    }
+
+    #[test]
+    fn a_subscription_is_acknowledged_with_what_it_brought() {
+        let channel = SubscribedChannel {
+            channel: "logs".into(),
+            class: Class::Reliable,
+            cursor: Some(StreamId::new(7, 1)),
+            replayed: 0,
+            complete: true,
+            snapshot: false,
+        };
+        let refused = RefusedChannel::new("x".into(), ErrorCode::Forbidden, "not yours".into());
+        let subscribed = Subscribed { id: Some(Json::of(&"s1")), channels: vec![channel], errors: vec![refused] };
+        let payload = r#""payload":{"acknowledged_msg_id":"s1","channels":[{"channel":"logs","class":"reliable","cursor":"7-1","replayed":0,"complete":true,"snapshot":false}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
+        let ack = text(&Reply::Subscribed(subscribed.clone()));
+        assert!(ack.contains(r#""msg_type":"ack""#) && ack.ends_with(payload), "{ack}");
+        let unsubscribed = Unsubscribed { id: Some(Json::of(&"s2")), channels: vec!["logs".into()] };
+        let payload = r#""payload":{"acknowledged_msg_id":"s2","channels":["logs"]}}"#;
+        assert!(text(&Reply::Unsubscribed(unsubscribed)).ends_with(payload));
+        let by_itself = text(&Reply::Subscribed(Subscribed { id: None, ..subscribed }));
+        assert_eq!(by_itself, "", "what the endpoint subscribes by itself is answered by its pushes");
     }
 
     #[test]

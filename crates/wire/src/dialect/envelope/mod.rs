@@ -1,5 +1,6 @@
-//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. Never publishes:
-//! it says what was sent.
+//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. Where the endpoint
+//! offers channels, a producer can subscribe as well; what it subscribes comes as it was published. Never publishes: it
+//! says what was sent.
 
 mod decode;
 mod encode;
