@@ -28,7 +28,7 @@ fn ms_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What marks a message as a new one: the time of day, and an id that no other has.
+/// The time of day and a unique id, for a new message.
 #[must_use]
 pub fn stamp() -> Stamp {
     Stamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }

@@ -77,7 +77,7 @@ pub struct SymbolVerb {
 /// Text of `connection_established` where the profile has none.
 const WELCOME: &str = "Connected to Tickgate";
 
-/// Paths of the public listener that no profile can take. At `/` a WebSocket stands beside the service information.
+/// Paths of the public listener that no profile can take. `/` is shared with the service information.
 const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
@@ -158,14 +158,20 @@ impl Profile {
             }
         }
         if self.path == "/" && self.protocol.transport == Transport::EventStream {
-            section.tell("path", "must not be \"/\" for an event stream: a plain GET there is answered already");
+            section.tell(
+                "path",
+                "must not be \"/\" for an event stream: a plain GET there returns the service information",
+            );
         }
         if self.protocol.dialect == Dialect::Envelope {
             if self.token == TokenRule::Ignored {
                 section.tell("token", "wants \"publisher\" where producers send envelopes");
             }
             if self.protocol.transport == Transport::EventStream {
-                section.tell("dialect", "\"envelope\" requires a WebSocket: nothing can be sent on an event stream");
+                section.tell(
+                    "dialect",
+                    "\"envelope\" requires transport = \"websocket\": producers cannot send on an event stream",
+                );
             }
         }
     }
@@ -200,7 +206,7 @@ impl Channel {
     }
 }
 
-/// What an endpoint's messages look like, and what carries them.
+/// The endpoint's dialect and transport.
 fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
     let default = Protocol::default();
     let transports = Transport::ALL.map(|transport| (transport.name(), transport));

@@ -129,7 +129,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Sends a reply, in words of the endpoint's dialect; nothing where it has none for it.
+    /// Sends a reply; nothing if the endpoint's dialect has no such message.
     pub fn send(&self, reply: &Reply) {
         let mut out = BytesMut::with_capacity(256);
         self.protocol.reply(&mut out, reply, clock::stamp);

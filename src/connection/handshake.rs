@@ -133,7 +133,7 @@ fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket, however well.
+/// Whether a request asks for a WebSocket. It may still be malformed.
 pub(super) fn asks_upgrade(headers: &HeaderMap) -> bool {
     says(headers, &header::UPGRADE, "websocket")
 }

@@ -17,7 +17,7 @@ pub(super) async fn store(publisher: &Publisher, ingest: &Ingest) -> Result<(), 
         msg_id: Some(ingest.msg_id.as_str()),
         door: Door::Ingest,
     });
-    // All are handed over before the first is awaited.
+    // All are published before the first is awaited.
     let published: Vec<_> = requests.map(|request| publisher.publish(request)).collect();
     for outcome in published {
         outcome.await?;

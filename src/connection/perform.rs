@@ -31,7 +31,7 @@ use crate::{
     session::{Action, Fault, Resolved},
 };
 
-/// When to retry a publication that failed for reasons that pass.
+/// When to retry a publication that failed temporarily.
 const RETRY_AFTER_MS: u64 = 1_000;
 /// The shortest heartbeat interval that a client can choose: shorter ones would be load without benefit.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
@@ -60,8 +60,7 @@ impl Connection {
         }
     }
 
-    /// Carries out an action, and answers. What begins with its answer sends that itself: a subscription, and what a first
-    /// token begins.
+    /// Carries out an action and sends the reply. Actions whose reply comes first, such as a subscribe, send it themselves.
     async fn perform(&mut self, id: Option<Json>, action: Action) {
         let answer = match action {
             Action::Subscribe { wanted, refused } => {
@@ -237,7 +236,7 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
 }
 
-/// What a client is told of a failed publication.
+/// The fault that reports a failed publication.
 fn fault_of(failure: &PublishFailure) -> Fault {
     let (code, outcome) = match failure {
         PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => (ErrorCode::InvalidMessage, None),

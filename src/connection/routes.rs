@@ -1,4 +1,4 @@
-//! The routes of all configured endpoints, next to those of plain HTTP. Never handles a request itself.
+//! The routes of all configured endpoints, next to those of plain HTTP. Never decides who is admitted.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::{admission::Endpoint, event_stream, handshake, replica::Replica, upgr
 /// The path that an endpoint shares with the service information.
 const ROOT: &str = "/";
 
-/// One route for each profile, by its transport, added to the `plain` ones.
+/// The `plain` routes, and one for each profile.
 pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
     let (mut router, mut at_root) = (plain, None);
     for profile in &replica.config.profiles {
@@ -41,7 +41,7 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
     }
 }
 
-/// Requests for a WebSocket at the root are the endpoint's; all others keep their answer.
+/// WebSocket requests at the root go to the endpoint; all others keep their answer.
 async fn upgrade_at_root(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

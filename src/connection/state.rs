@@ -35,7 +35,7 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Keeps what a resume of the session needs, where the client can ask for one.
+    /// Keeps what a resume of the session needs, if the client can resume.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() || !self.subscriptions.are_complete {
             return;

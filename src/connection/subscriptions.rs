@@ -64,7 +64,7 @@ impl Subscription {
         matches!(self.wants, Wants::OfUser(_))
     }
 
-    /// Brings a change of what is wanted to the fan-out.
+    /// Tells the fan-out what changed.
     fn change(&self, protocol: Protocol) {
         self.interest.change(self.member.clone(), self.wants.form(protocol));
     }

@@ -39,7 +39,7 @@ pub struct Mark {
 }
 
 impl Batch {
-    /// Encodes steps that follow the position `after`. What the form leaves out still moves the position.
+    /// Encodes steps that follow the position `after`. A message that is filtered out still moves the position.
     #[must_use]
     pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: Mark) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());

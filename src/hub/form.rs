@@ -1,4 +1,4 @@
-//! Everything on which the bytes of a push depend. Equal forms are encoded once, whoever subscribes.
+//! Everything that determines the bytes of a push. Equal forms are encoded once. Never knows who subscribes.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use tickgate_wire::{
 use super::batch::Gap;
 use crate::clock;
 
-/// How a topic looks on a socket, and what of it.
+/// The wire form of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
     pub protocol: Protocol,
     /// What the client calls the topic; `None` in a user's stream, where each message names its channel.
     pub channel: Option<Arc<str>>,
-    /// The channels of a user's stream that are wanted; `None`: all that there is.
+    /// The channels of a user's stream that are subscribed; `None`: all of the topic.
     pub filter: Option<Arc<[Arc<str>]>>,
 }
 
 impl Form {
-    /// All of a topic, which the client calls `channel`.
+    /// A whole topic, which the client calls `channel`.
     #[must_use]
     pub fn of_topic(protocol: Protocol, channel: Arc<str>) -> Self {
         Self { protocol, channel: Some(channel), filter: None }
@@ -35,7 +35,7 @@ impl Form {
         Self { protocol, channel: None, filter: Some(channels) }
     }
 
-    /// The channel that a message belongs to; `None` where it is left out.
+    /// The channel of a message; `None` if the message is filtered out.
     pub(super) fn channel_of<'a>(&'a self, message: &'a Message) -> Option<&'a Arc<str>> {
         let channel = self.channel.as_ref().or(message.channel.as_ref())?;
         self.filter.as_ref().is_none_or(|wanted| wanted.contains(channel)).then_some(channel)
@@ -46,10 +46,10 @@ impl Form {
         self.protocol.push(out, meta, payload);
     }
 
-    /// Appends a gap, once for each channel: a user's stream carries several.
+    /// Appends a gap, once for each subscribed channel.
     pub(super) fn gap(&self, out: &mut BytesMut, gap: Gap) {
         let Gap { after, before, count, reason } = gap;
-        // Neither end is known where the topic has no ids.
+        // Without ids, neither end is known.
         let after = (before.is_some() || after != StreamId::ZERO).then_some(after);
         let wanted = self.filter.as_deref().unwrap_or_default();
         for channel in self.channel.as_ref().map_or(wanted, std::slice::from_ref) {

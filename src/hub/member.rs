@@ -1,4 +1,4 @@
-//! One subscription as the fan-out sees it: where it is written to, and how often. Never knows whose it is.
+//! One subscription as the fan-out sees it: its outbox and its maximum rate. Never knows whose it is.
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
@@ -20,23 +20,23 @@ pub(super) struct Group {
     members: IndexSet<Member, BuildHasherDefault<DefaultHasher>>,
 }
 
-/// Puts a subscriber among those that share its form.
+/// Adds a subscriber to the group of its form.
 pub(super) fn add(groups: &mut Vec<Group>, form: Form, member: Member) {
     if let Some(group) = groups.iter_mut().find(|group| group.form == form) {
         group.members.insert(member);
         return;
     }
     if groups.is_empty() {
-        // One form is the rule.
+        // Most topics have one form.
         groups.reserve_exact(1);
     }
-    // Room for the one alone: few topics have a crowd.
+    // Room for one: few topics have many subscribers.
     let mut members = IndexSet::with_capacity_and_hasher(1, BuildHasherDefault::default());
     members.insert(member);
     groups.push(Group { form, members });
 }
 
-/// Takes a subscriber out; `None` where it is in no group.
+/// Removes a subscriber; `None` if it is in no group.
 pub(super) fn take(groups: &mut Vec<Group>, seat: &Seat<'_>) -> Option<Member> {
     let (at, member) =
         groups.iter_mut().enumerate().find_map(|(at, group)| Some((at, group.members.swap_take(seat)?)))?;
@@ -57,7 +57,7 @@ impl Group {
 pub struct Member {
     pub outbox: Arc<Outbox>,
     pub slot: SlotId,
-    /// Only for those that want fewer values than there are: kept apart, so that the plain ones cost nothing.
+    /// Only for subscriptions with a maximum rate, so that the others cost nothing.
     pub pacer: Option<Arc<Pacer>>,
 }
 
@@ -93,10 +93,10 @@ impl PartialEq for Member {
 
 impl Eq for Member {}
 
-/// Lets the values of a `state` topic through at the pace that a client asked for.
+/// Limits the values of a `state` topic to the rate that the client asked for.
 #[derive(Debug)]
 pub struct Pacer {
-    /// Least time between two values.
+    /// Minimum time between two values.
     interval: Duration,
     pace: Mutex<Pace>,
 }
@@ -116,7 +116,7 @@ impl Member {
 }
 
 impl Pacer {
-    /// At most one value within each `interval`.
+    /// Lets at most one value through per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Arc<Self> {
         Arc::new(Self { interval, pace: Mutex::default() })

@@ -78,7 +78,7 @@ impl Outbox {
         &self.socket
     }
 
-    /// Sends a reply or a control frame, ahead of what is public; nothing is no frame.
+    /// Sends a reply or a control frame, ahead of public messages. Does nothing for an empty one.
     pub fn send(&self, frame: Bytes) {
         if frame.is_empty() {
             return;

@@ -317,7 +317,7 @@ impl Interest {
         self.topic.join(Joining { member, form, shard, fresh }, at, proven, &self.hub.shards)
     }
 
-    /// Changes the form or the pace of the subscription.
+    /// Changes the form or the maximum rate of the subscription.
     pub fn change(&self, member: Member, form: Form) {
         let shard = self.hub.shard_of(&member.outbox);
         self.topic.change(member, form, shard, &self.hub.shards);

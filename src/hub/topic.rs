@@ -224,7 +224,7 @@ impl Followed {
         true
     }
 
-    /// Changes the form or the pace of a subscription, in order with what is on its way.
+    /// Changes the form or the maximum rate of a subscription, in order with the messages that are on their way.
     pub(super) fn change(self: &Arc<Self>, member: Member, form: Form, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
         self.post(&self.lanes[shard], &shards[shard], Mail::Change { member, form });

@@ -14,7 +14,7 @@ pub struct Fault {
     pub message: String,
     pub field: Option<String>,
     pub retry_after_ms: Option<u64>,
-    /// Of a publication that may be tried again: `refused`, certainly not stored, or `unknown`.
+    /// For a failed publication that may be retried: `refused` (certainly not stored) or `unknown`.
     pub outcome: Option<&'static str>,
     pub close: Option<CloseCode>,
 }

@@ -138,7 +138,7 @@ async fn outside_of_development_a_producer_shows_its_right() {
 }
 
 #[tokio::test]
-async fn whoever_comes_without_a_token_hands_in_nothing_where_a_token_is_optional() {
+async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
     let replica = Replica::alone_with(
         "[server]\nmode = \"production\"\n[[profiles]]\nname = \"open\"\npath = \"/ws/open\"\n\
          dialect = \"envelope\"\ntoken = \"optional\"",
@@ -153,7 +153,7 @@ async fn whoever_comes_without_a_token_hands_in_nothing_where_a_token_is_optiona
 }
 
 #[tokio::test]
-async fn a_run_whose_topic_can_not_be_is_refused_before_anything_is_published() {
+async fn a_run_id_that_is_too_long_is_refused_before_anything_is_published() {
     let replica = Replica::alone().await;
     let mut listener = listener(&replica).await;
     let mut connector = connector(&replica).await;
@@ -163,7 +163,7 @@ async fn a_run_whose_topic_can_not_be_is_refused_before_anything_is_published() 
     listener.expect(event("m-2", &"r".repeat(196))).await;
 }
 
-/// A connection for both directions, at the bare address of a replica.
+/// A producer that can also subscribe, connected to `/`.
 async fn both_ways(replica: &Replica, user: &str) -> Client {
     let right = Token::of(user).publish(&["ingest_events", "logs"]).sign();
     replica.connect("/").token(&right).name(user).open().await
@@ -178,7 +178,7 @@ async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
 }
 
 #[tokio::test]
-async fn a_producer_that_subscribes_misses_nothing_on_its_way_to_another_replica() {
+async fn a_producer_that_subscribes_misses_nothing_when_it_changes_replicas() {
     const SETTINGS: &str = "[server]\nmode = \"production\"\n[[profiles]]\nname = \"connector\"\npath = \"/\"\n\
                             dialect = \"envelope\"\ntoken = \"publisher\"\nchannels = [{ name = \"ingest_events\" }]";
     let server = RedisServer::start();

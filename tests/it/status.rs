@@ -32,7 +32,7 @@ async fn the_root_names_the_service_and_its_endpoints() {
 }
 
 #[tokio::test]
-async fn an_endpoint_at_the_root_leaves_plain_requests_their_answers() {
+async fn an_endpoint_at_the_root_does_not_change_plain_requests() {
     let replica =
         Replica::alone_with("[[profiles]]\nname = \"root\"\npath = \"/\"\ntoken = \"required\"\nrefusal_code = 1008")
             .await;

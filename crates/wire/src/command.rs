@@ -1,4 +1,4 @@
-//! What a client can ask, whatever the dialect that it asks in. Never decides whether a command is allowed.
+//! What a client can ask for, in any dialect. Never decides whether a command is allowed.
 
 use std::ops::Deref;
 
@@ -69,7 +69,7 @@ pub enum Command {
         max_rate: Option<u32>,
         heartbeat_interval: Option<u32>,
     },
-    /// What a producer hands in.
+    /// A message from a producer.
     Ingest(Ingest),
 }
 
@@ -86,12 +86,12 @@ pub struct Subscribe {
     pub snapshot: Option<bool>,
 }
 
-/// A producer's message, which is acknowledged once each of its topics has it.
+/// A producer's message. It is acknowledged once it is stored in each of its topics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ingest {
-    /// None for what is only acknowledged. The right to publish to the first is the right to all.
+    /// Empty if the message only needs an acknowledgement. The right to publish to the first topic covers all of them.
     pub topics: Vec<String>,
-    /// By which a repeated message is recognised: it is published only where the first try did not get to.
+    /// Identifies a repeated message, which is published only to the topics that the first attempt did not reach.
     pub msg_id: MsgId,
     /// As the producer wrote it.
     pub message: Bytes,
@@ -119,7 +119,7 @@ impl Json {
         RawValue::from_string(raw.to_owned()).ok().map(Self)
     }
 
-    /// The text of a value; `null` for one that JSON can't express.
+    /// The JSON text of a value; `null` if JSON cannot express it.
     #[must_use]
     pub fn of(value: &impl Serialize) -> Self {
         Self(to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned()))
@@ -170,7 +170,7 @@ pub struct Limits {
 /// A message that is no command. The connection stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// The message's `id`, where it could be read.
+    /// The message's `id`, if it could be read.
     pub id: Option<Json>,
     /// [`ErrorCode::InvalidMessage`], or [`ErrorCode::TooManySubscriptions`] for too many names in one message.
     pub code: ErrorCode,

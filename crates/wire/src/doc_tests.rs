@@ -68,7 +68,7 @@ fn what_clients_send_is_understood() {
 }
 
 #[test]
-fn what_producers_send_is_understood_and_answers_are_the_gateways() {
+fn envelopes_are_decoded_and_encoded_as_documented() {
     let mut answers = 0;
     for line in examples("envelope") {
         let request = Dialect::Envelope.decode(line, &LIMITS);
@@ -109,9 +109,8 @@ fn what_producers_send_is_understood_and_answers_are_the_gateways() {
     assert!(answers > 1, "{answers}");
 }
 
-/// Each is what the gateway would send, to the byte.
 #[test]
-fn what_the_server_sends_is_what_it_says_in_the_document() {
+fn server_examples_equal_what_the_encoder_writes() {
     for line in examples("server").into_iter().filter(|line| !line.contains('…')) {
         let mut out = BytesMut::new();
         match read(line).unwrap_or_else(|error| panic!("{line}: {error}")) {

@@ -1,12 +1,10 @@
 //! The vocabulary of the wire: ids and names, codes, framing, dialects. Pure: no clock, no I/O, no sockets.
 //!
 //! - `code` is the one table of close and error codes.
-//! - `dialect` makes requests of a client's messages and text of what it is told, one folder per dialect; `transport`
-//!   carries the text, as `websocket` frames or as an `event_stream`; `protocol` is the one over the other.
-//! - `command` is what clients ask, `reply` what one client is told, `push` what all subscribers of a topic are told,
-//!   `run` what engines are told.
-//! - `payload` checks what publishers send; `json` and `time` are what all of them read and write with; `model` has the
-//!   ids and names.
+//! - `dialect` decodes requests and encodes replies and pushes, one folder per dialect; `transport` carries the text, in
+//!   `websocket` frames or as an `event_stream`; `protocol` combines the two.
+//! - `command` is what clients send; `reply` goes to one client, `push` to all subscribers of a topic, `run` to engines.
+//! - `payload` validates what publishers send; `json` and `time` are shared by all of these; `model` has ids and names.
 
 pub mod code;
 pub mod command;

@@ -1,4 +1,4 @@
-//! Everything about how an endpoint's messages look: what they say, and what carries them.
+//! A dialect over a transport: together they determine how messages are encoded.
 
 use bytes::BytesMut;
 
@@ -9,7 +9,7 @@ use crate::{
     transport::Transport,
 };
 
-/// About how long most replies are: more than the shortest head of a frame declares.
+/// Typical length of a reply in bytes. It decides the size of the frame head that is reserved.
 const REPLY_BYTES: usize = 192;
 
 /// A dialect over a transport; JSON over WebSockets unless an endpoint says otherwise.
@@ -20,12 +20,12 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// Appends a reply; nothing where the dialect has no words for it.
+    /// Appends a reply; nothing if the dialect has no such message.
     pub fn reply(self, out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
         self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, stamp));
     }
 
-    /// Whether clients can resume a session: they learn it, and can say so when they come again.
+    /// Whether clients can resume a session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         matches!(self.transport, Transport::WebSocket) && self.dialect.has_sessions()

@@ -38,8 +38,7 @@ impl<'a> Meta<'a> {
         Self { channel: channel.into(), id, replayed: false, conflated: 0, snapshot: false }
     }
 
-    /// About how long a push of `payload` becomes: right in its order of magnitude, which decides the size of its frame's
-    /// head.
+    /// Approximate length of a push of `payload`, in bytes. It decides the size of the frame head that is reserved.
     #[must_use]
     pub fn len_hint(&self, payload: &[u8]) -> usize {
         payload.len() + self.channel.len() + 64
@@ -108,7 +107,7 @@ pub struct Gap<'a> {
     pub before: Option<StreamId>,
     /// How many, where that can be known.
     pub count: Option<u64>,
-    /// The word of a [`GapReason`].
+    /// The name of a [`GapReason`].
     pub reason: Cow<'static, str>,
 }
 

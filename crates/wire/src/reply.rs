@@ -1,6 +1,5 @@
-//! What the gateway tells one client: answers to its commands, errors, and what concerns its connection. Values, as
-//! commands are: a dialect encodes them. Their serde form is the JSON dialect (the wire contract, sections 5 and 6).
-//! Never decides what to say.
+//! What the gateway sends to one client: replies to commands, errors, and messages about the connection. These are values;
+//! a dialect encodes them. Their serde form is the JSON dialect (the wire contract, sections 5 and 6).
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -15,7 +14,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// One message to one client. Where it answers a command, `id` is the command's own.
+/// One message to one client. The `id` of a reply is the command's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply {
@@ -25,14 +24,14 @@ pub enum Reply {
     Unsubscribed(Unsubscribed),
     Pong(Pong),
     Authenticated(Authenticated),
-    /// Has pushes in it: the JSON dialect writes those itself.
+    /// Contains pushes, which the JSON dialect writes by hand.
     #[serde(skip_serializing)]
     History(History),
     /// A publication is stored.
     Published(Acknowledged),
     /// A command is stored for the engine of the run.
     CommandAccepted(Acknowledged),
-    /// Every topic of a producer's message has it.
+    /// A producer's message is stored in all its topics.
     Ingested(Ingested),
     Presence(Presence),
     Configured(Configured),
@@ -48,7 +47,7 @@ pub struct Welcome {
     pub timestamp: Timestamp,
     pub message: String,
     pub connection_id: String,
-    /// By which the session can be resumed: a secret. `None` where it cannot.
+    /// Needed to resume the session; a secret. `None` if the session cannot be resumed.
     pub session: Option<SessionId>,
     pub user: Option<UserId>,
     pub server_time: Timestamp,
@@ -59,7 +58,7 @@ pub struct Welcome {
     pub resumed: bool,
 }
 
-/// The bounds that a client has to know.
+/// The limits that concern a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WelcomeLimits {
     /// Largest message, in bytes.
@@ -71,7 +70,7 @@ pub struct WelcomeLimits {
     pub queued_messages: u64,
 }
 
-/// What was subscribed and what was not. The pushes of the past come after it.
+/// Which channels were subscribed and which were refused. Replayed pushes follow it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +106,7 @@ pub struct RefusedChannel {
 pub struct Unsubscribed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
-    /// The names that were asked, also those that were not subscribed.
+    /// The requested names, including those that were not subscribed.
     pub channels: Vec<String>,
 }
 
@@ -115,7 +114,7 @@ pub struct Unsubscribed {
 pub struct Pong {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
-    /// The ping's own; without one the server's time.
+    /// The timestamp of the ping, or the server's time if it had none.
     pub timestamp: Json,
     pub server_time: Timestamp,
 }
@@ -133,13 +132,13 @@ pub struct Authenticated {
 pub struct History {
     pub id: Option<Json>,
     pub channel: Arc<str>,
-    /// Each is sent as it would be as a push.
+    /// Each is encoded like a push.
     pub messages: Vec<Retained>,
-    /// Whether nothing is missing between the cursor asked for and the last of them, and no limit was reached.
+    /// Nothing is missing between the requested cursor and the last message, and no limit was reached.
     pub complete: bool,
 }
 
-/// A publication that is kept.
+/// A retained publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retained {
     pub id: Option<StreamId>,
@@ -149,17 +148,17 @@ pub struct Retained {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// A client that sent no `id` finds the publication's here; `null` without either.
+    /// The command's `id`; without one, the id of the publication, or `null` if it has none.
     pub id: Option<Json>,
-    /// The same `msg_id` was published before; the publication is the one of then.
+    /// The same `msg_id` was published before; `meta` names that publication.
     pub duplicate: bool,
-    /// Names the publication, as a push would.
+    /// The publication, as in a push.
     #[serde(rename = "_meta")]
     pub meta: Meta<'static>,
 }
 
 impl Acknowledged {
-    /// The acknowledgement of a publication; `stored` is its id, `None` for topics without retention.
+    /// Acknowledges a publication. `stored` is its id; `None` for topics without retention.
     #[must_use]
     pub fn new(id: Option<Json>, channel: String, stored: Option<StreamId>, duplicate: bool) -> Self {
         Self { id: id.or_else(|| stored.map(|id| Json::of(&id))), duplicate, meta: Meta::live(channel, stored) }
@@ -172,7 +171,7 @@ pub struct Ingested {
     pub id: Option<Json>,
 }
 
-/// Figures of all replicas.
+/// Counts over all replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,12 +196,12 @@ pub struct Configured {
 pub struct Heartbeat {
     pub timestamp: Timestamp,
     pub server_time: Timestamp,
-    /// The head of the user's private stream, where there is one.
+    /// The head of the user's private stream, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<StreamId>,
 }
 
-/// The replica asks to be left.
+/// The replica is shutting down; clients should reconnect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconnect {
     pub after_ms: u64,
@@ -228,10 +227,10 @@ pub struct Failure {
     pub timestamp: Timestamp,
 }
 
-/// What a program can use of a failure. Only what applies is sent.
+/// Machine-readable details of a failure. Only those that apply are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
-    /// When the command may be tried again.
+    /// When to retry the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// Of a publication: whether it was `refused`, certainly not stored, or its outcome is `unknown`.

@@ -1,10 +1,10 @@
-//! What carries a client's messages, whatever they say: the same text is a frame of a WebSocket or a Server-Sent Event.
+//! How messages are carried: the same text becomes a WebSocket frame or a Server-Sent Event. Never depends on the dialect.
 
 use bytes::BytesMut;
 
 use crate::{event_stream, websocket};
 
-/// How messages come to a client.
+/// How messages reach a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// A WebSocket, in both directions.
@@ -27,7 +27,7 @@ impl Transport {
         }
     }
 
-    /// Appends one message that holds what `write` appends, about `len` bytes; nothing where it appends nothing.
+    /// Appends one message with the text that `write` appends, about `len` bytes. No text, no message.
     pub fn message(self, out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
         match self {
             Self::WebSocket => websocket::text(out, len, write),

@@ -116,7 +116,11 @@ fn wrong_protocols_are_told() {
         ("/x", "dialect = \"xml\"", "dialect: wants one of json, envelope, got \"xml\""),
         ("/x", "transport = \"sse\"", "transport: wants one of websocket, event-stream, got \"sse\""),
         ("/", "transport = \"event-stream\"", "path: must not be \"/\" for an event stream"),
-        ("/x", "dialect = \"envelope\"\ntransport = \"event-stream\"", "dialect: \"envelope\" requires a WebSocket"),
+        (
+            "/x",
+            "dialect = \"envelope\"\ntransport = \"event-stream\"",
+            "dialect: \"envelope\" requires transport = \"websocket\"",
+        ),
     ];
     for (path, protocol, wanted) in cases {
         let text = format!("[[profiles]]\nname = \"own\"\npath = \"{path}\"\ntoken = \"auto\"\n{protocol}");

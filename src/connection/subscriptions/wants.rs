@@ -35,8 +35,7 @@ impl Wants {
     }
 }
 
-/// What holds values back for a client that wants at most `max_rate` a second; the plain subscription costs the fan-out
-/// nothing.
+/// Limits a subscription to `max_rate` values per second; without a limit it costs the fan-out nothing.
 pub(super) fn pacer(max_rate: Option<u32>) -> Option<Arc<Pacer>> {
     max_rate.filter(|rate| *rate > 0).map(|rate| Pacer::new(Duration::from_secs(1) / rate))
 }

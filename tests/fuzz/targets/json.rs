@@ -37,7 +37,7 @@ pub(super) fn commands(data: &[u8]) {
         )) => assert!(tree.is_err(), "{passed:?}"),
         Err(error) => assert!(!matches!(error, PayloadError::Utf8 { .. }), "{error}"),
     }
-    // A client that reads what a server would hardly send.
+    // Clients must not panic on anything either.
     let _ = json::read(text);
     match Dialect::Json.decode(text, &LIMITS) {
         Ok(request) => {
@@ -55,7 +55,7 @@ pub(super) fn commands(data: &[u8]) {
     }
 }
 
-/// The answer to a message that is none.
+/// The reply to an invalid message.
 fn refusal(invalid: Invalid) -> Reply {
     assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
     Reply::Error(Failure::new(invalid.code, invalid.message, invalid.id, 0))
@@ -117,7 +117,7 @@ fn means_what_it_says(command: &Command, tree: &Value) {
             assert_eq!(tree["max_rate"].as_u64(), max_rate.map(u64::from));
             assert_eq!(tree["heartbeat_interval"].as_u64(), heartbeat_interval.map(u64::from));
         }
-        Command::Ingest(_) => panic!("only producers hand in"),
+        Command::Ingest(_) => panic!("not in the JSON dialect"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The fields of one incoming JSON object, read with their types, for all dialects that are written in JSON. Never echoes
-//! a value: what was sent may be secret.
+//! Typed access to the fields of one incoming JSON object, for every dialect that uses JSON. Never echoes a value: it may
+//! be a secret.
 
 use std::borrow::Cow;
 
@@ -102,7 +102,7 @@ impl<'a> Fields<'a> {
         self.raw(name).map(|raw| cursor(name, raw)).transpose()
     }
 
-    /// Names of channels, symbols and the like, as many as one message may have.
+    /// A list of names, such as channels or symbols, within the limit for one message.
     pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
         let raw = self.raw(field).ok_or_else(|| missing(field, NAMES))?;
         let names = strings(field, NAMES, raw)?;
@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
         Ok(names)
     }
 
-    /// Channels to subscribe, and where to begin.
+    /// The fields of a `subscribe`.
     pub(super) fn subscribe(&self, limits: &Limits) -> Result<Subscribe, Wrong> {
         Ok(Subscribe {
             channels: self.names("channels", limits)?,

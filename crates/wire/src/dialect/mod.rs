@@ -1,5 +1,6 @@
-//! What clients and the gateway say to each other, one folder per dialect behind one seam: a message becomes a request,
-//! and replies, publications and gaps become text. Never decides anything, and never knows what carries the text.
+//! The protocols that endpoints use with their clients, one folder per dialect behind one interface: a message is decoded
+//! to a request; replies, publications and gaps are encoded to text. Never decides anything, and never depends on the
+//! transport.
 //!
 //! A dialect is a variant of [`Dialect`], matched in every method here.
 
@@ -17,7 +18,7 @@ mod envelope;
 mod fields;
 pub mod json;
 
-/// How an endpoint and its clients talk.
+/// The protocol of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// JSON commands, replies and pushes.
@@ -27,7 +28,7 @@ pub enum Dialect {
     Envelope,
 }
 
-/// What marks a message of the gateway as a new one.
+/// The time and the unique id of a message from the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {
     /// Milliseconds since 1970.
@@ -48,10 +49,10 @@ impl Dialect {
         }
     }
 
-    /// Reads one message of a client; `None` for one that asks nothing.
+    /// Decodes one message from a client; `None` if it needs no answer.
     ///
     /// # Errors
-    /// [`Invalid`], to be answered with an error.
+    /// [`Invalid`], which is reported to the client as an error.
     pub fn decode(self, text: &str, limits: &Limits) -> Result<Option<Request>, Invalid> {
         match self {
             Self::Json => json::decode(text, limits).map(Some),
@@ -59,7 +60,7 @@ impl Dialect {
         }
     }
 
-    /// Appends the text of a reply; nothing where the dialect has no words for it. `stamp` is asked where one is needed.
+    /// Encodes a reply; appends nothing if the dialect has no such message. `stamp` is called only if it is needed.
     pub fn encode(self, out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
         match self {
             Self::Json => json::encode(out, reply),
@@ -67,14 +68,14 @@ impl Dialect {
         }
     }
 
-    /// Appends the text of a publication, the same for all clients of the dialect.
+    /// Encodes a publication. The result is the same for all clients of the dialect.
     pub fn push(self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
         match self {
             Self::Json | Self::Envelope => push_json(out, meta, payload),
         }
     }
 
-    /// Appends the text of a gap, the same for all clients of the dialect.
+    /// Encodes a gap. The result is the same for all clients of the dialect.
     pub fn gap(self, out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
         match self {
             Self::Json => json::gap(out, gap),
@@ -82,7 +83,7 @@ impl Dialect {
         }
     }
 
-    /// What a client is closed with for a reason.
+    /// The number in the Close frame.
     #[must_use]
     pub const fn close_code(self, reason: CloseCode) -> u16 {
         match self {
@@ -90,7 +91,7 @@ impl Dialect {
         }
     }
 
-    /// Whether clients learn by which session they can resume.
+    /// Whether clients are told their session, so that they can resume it.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         match self {

@@ -1,11 +1,11 @@
-//! Appends JSON to a buffer: values by their serde form, and key by key what is written for every publication.
+//! Appends JSON to a buffer: any value by its serde form, and objects key by key where speed matters.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
 use crate::model::StreamId;
 
-/// Appends a value. One that JSON can't express (none of ours) appends nothing.
+/// Appends a value. Appends nothing if JSON cannot express it, which is true of no type in this crate.
 pub fn push_value(out: &mut BytesMut, value: &impl Serialize) {
     let start = out.len();
     if serde_json::to_writer(out.writer(), value).is_err() {

@@ -1,5 +1,5 @@
-//! Writes frames, none of them fragmented. A server's are not masked, so the same bytes serve every socket. Never looks
-//! into a payload, and never copies a text: who writes it writes into the frame itself.
+//! Encodes unfragmented frames. A server's frames are not masked, so the same bytes serve every socket. Never inspects a
+//! payload, and never copies a text: it is written directly into the frame.
 
 use bytes::{BufMut, BytesMut};
 
@@ -19,8 +19,8 @@ pub fn put_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 
     unmask(&mut out[start..], mask, 0);
 }
 
-/// Appends a server's text frame that holds what `write` appends, about `len` bytes: another length costs a move of the
-/// text where it changes the size of the head. A text of no bytes is no message: nothing is appended.
+/// Appends a server's text frame with the text that `write` appends. `len` is its expected length in bytes: a wrong guess
+/// moves the text if the head has another size. If `write` appends nothing, nothing is appended.
 pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
     let room = Head::len(len);
     out.reserve(room + len);
@@ -48,8 +48,8 @@ pub fn pong(out: &mut impl BufMut, payload: &[u8]) {
     control(out, Opcode::Pong, payload);
 }
 
-/// Appends a server's Close frame. The reason is cut, between characters, to what a control frame holds. One without a
-/// code has no reason either: it answers a client's that had none.
+/// Appends a server's Close frame. The reason is cut at a character boundary to fit a control frame. Without a code there
+/// is no reason either: that answers a client's Close without a code.
 pub fn close(out: &mut impl BufMut, code: Option<u16>, reason: &str) {
     let Some(code) = code else { return put_head(out, Opcode::Close, 0) };
     let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];
@@ -73,14 +73,14 @@ fn move_text(out: &mut BytesMut, start: usize, room: usize, needed: usize) {
     out.truncate(end - room + needed);
 }
 
-/// What comes before a payload (and before a client's mask).
+/// What precedes the payload, and a client's mask.
 struct Head {
     bytes: [u8; 10],
     len: usize,
 }
 
 impl Head {
-    /// The shortest form that declares `len` bytes.
+    /// The shortest head for a payload of `len` bytes.
     fn new(opcode: Opcode, len: usize, mask_bit: u8) -> Self {
         let mut head = Self { bytes: [0; 10], len: Self::len(len) };
         head.bytes[0] = 0x80 | opcode as u8;
@@ -98,7 +98,7 @@ impl Head {
         head
     }
 
-    /// Bytes of the head of a payload of `len` bytes.
+    /// Length of that head, in bytes.
     const fn len(len: usize) -> usize {
         match len {
             0..126 => 2,

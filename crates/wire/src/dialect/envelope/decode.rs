@@ -13,11 +13,11 @@ const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, subscribe, unsubsc
 const EVENT_TYPES: [&str; 4] = ["order", "execution", "market_data", "strategy"];
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const OBJECT: &str = "a JSON object";
-/// Every event goes here and to the topic of its run.
+/// Every event is published here and to the topic of its run.
 const EVENTS_TOPIC: &str = "ingest_events";
 const LOGS_TOPIC: &str = "logs";
 
-/// Reads one message; `None` for an acknowledgement, which asks nothing.
+/// Reads one message; `None` for an acknowledgement, which needs no answer.
 pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Invalid> {
     let (fields, scanned) = Fields::read(text, limits.depth_max);
     let msg_id = read_msg_id(&fields);
@@ -63,7 +63,7 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
     Ok(Some(Command::Ingest(Ingest { topics, msg_id, message })))
 }
 
-/// Something that happened in a run: for all who watch events, and for those who watch the run.
+/// Topics of something that happened in a run: all events, and the run.
 fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     let run_id = payload.needed_string("run_id", "the name of the run")?;
     check_name(&run_id).map_err(|error| Wrong::field("run_id", format!("`run_id` is not a name: {error}")))?;
@@ -78,7 +78,7 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(vec![EVENTS_TOPIC.to_owned(), run])
 }
 
-/// One line of a structured log. What is only for debugging is acknowledged, and kept out.
+/// Topics of one line of a structured log. `DEBUG` records are acknowledged but not published.
 fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     let level = word(payload, "level", &LEVELS)?;
     payload.string("logger_name", "a string")?;
@@ -87,7 +87,7 @@ fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(if level == "DEBUG" { vec![] } else { vec![LOGS_TOPIC.to_owned()] })
 }
 
-/// A failure of the producer's own.
+/// Topics of a failure in the producer itself: none.
 fn failure(payload: Option<&Fields<'_>>) -> Result<Vec<String>, Wrong> {
     for (payload, name) in payload.into_iter().flat_map(|payload| [(payload, "code"), (payload, "message")]) {
         payload.string(name, "a string")?;
@@ -95,7 +95,7 @@ fn failure(payload: Option<&Fields<'_>>) -> Result<Vec<String>, Wrong> {
     Ok(vec![])
 }
 
-/// One of a few words, in any case.
+/// One of the `known` words, in upper or lower case.
 fn word(fields: &Fields<'_>, name: &str, known: &[&'static str]) -> Result<&'static str, Wrong> {
     let (last, others) = known.split_last().unwrap_or((&"", &[]));
     let list = format!("{} or {last}", others.join(", "));
@@ -104,7 +104,7 @@ fn word(fields: &Fields<'_>, name: &str, known: &[&'static str]) -> Result<&'sta
     found.copied().ok_or_else(|| Wrong::field(name, format!("unknown `{name}`; known are {list}")))
 }
 
-/// Producers write times with and without zone, in strings and in numbers.
+/// Any string or number is accepted: producers write times with and without a zone, and as numbers.
 fn time(fields: &Fields<'_>, name: &str) -> Result<(), Wrong> {
     fields.scalar(name).map(|_| ())
 }
@@ -131,7 +131,7 @@ mod tests {
         format!(r#"{{"msg_id":"m1","msg_type":"{kind}","source":"s","timestamp":null,"payload":{payload}}}"#)
     }
 
-    /// What is handed in, and where it goes.
+    /// The decoded message.
     fn ingest(text: &str) -> Ingest {
         let request = decode(text, &LIMITS).unwrap().expect("a request");
         let Command::Ingest(ingest) = request.command else { panic!("{text}") };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_record_and_what_is_kept_out() {
+    fn debug_records_are_not_published() {
         let record = r#"{"level":"INFO","logger_name":"trade_service","message":"\"x\"","meta":{"trade_id":"t"}}"#;
         assert_eq!(ingest(&with_payload("log_record", record)).topics, ["logs"]);
         for (level, published) in [("DEBUG", false), ("debug", false), ("warning", true), ("CRITICAL", true)] {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_and_errors_are_only_acknowledged_and_acknowledgements_ask_nothing() {
+    fn heartbeats_and_errors_are_only_acknowledged_and_acknowledgements_are_not_answered() {
         assert!(ingest(r#"{"msg_id":"m","msg_type":"heartbeat","source":"s"}"#).topics.is_empty());
         assert!(ingest(&with_payload("error", r#"{"code":"X","message":"y"}"#)).topics.is_empty());
         assert_eq!(decode(&with_payload("ack", r#"{"acknowledged_msg_id":"m"}"#), &LIMITS), Ok(None));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn subscriptions_are_those_of_every_client() {
+    fn a_subscribe_has_the_same_fields_as_in_the_json_dialect() {
         let subscribe =
             decode(&with_payload("subscribe", r#"{"channels":["logs"],"since":{"logs":"7-1"},"last":5}"#), &LIMITS);
         let Ok(Some(Request { id, command: Command::Subscribe(subscribe) })) = subscribe else {

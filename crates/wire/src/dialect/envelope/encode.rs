@@ -1,4 +1,4 @@
-//! What producers are told. Whatever they can't have asked for is not said, nor what nobody has asked for.
+//! Replies to producers. A reply to a command that producers cannot send, or to no command at all, has no envelope.
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -13,10 +13,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// How the gateway names itself.
+/// The `source` of every message from the gateway.
 const SOURCE: &str = "server";
 
-/// A `SocketMessage` of the gateway.
+/// A `SocketMessage` from the gateway.
 #[derive(Serialize)]
 struct Message<'a, P> {
     msg_id: &'a str,
@@ -31,7 +31,7 @@ struct Ack<'a> {
     acknowledged_msg_id: &'a Json,
 }
 
-/// Of a subscribe: what was subscribed and what was not. The pushes of the past come after it.
+/// Payload of the reply to a `subscribe`. Replayed pushes follow it.
 #[derive(Serialize)]
 struct SubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
@@ -39,14 +39,14 @@ struct SubscribedAck<'a> {
     errors: &'a [RefusedChannel],
 }
 
-/// Of an unsubscribe, with the names that were asked.
+/// Payload of the reply to an `unsubscribe`, with the requested names.
 #[derive(Serialize)]
 struct UnsubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
     channels: &'a [String],
 }
 
-/// Its code is the name of ours in capitals; `msg_id` names the message it answers, where that could be read.
+/// `code` is the name of the error code in capitals; `msg_id` is the id of the message that failed, if it could be read.
 #[derive(Serialize)]
 struct Error<'a> {
     code: String,
@@ -62,7 +62,7 @@ struct Heartbeat {
     status: &'static str,
 }
 
-/// The text of a reply, where there is one for it.
+/// Appends the envelope of a reply, if there is one.
 pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
     match reply {
         Reply::Ingested(Ingested { id: Some(acknowledged_msg_id) }) => {
@@ -88,7 +88,7 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> 
     }
 }
 
-/// The text of a gap.
+/// Appends the envelope of a gap.
 pub(crate) fn gap(out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
     message(out, "gap", gap, stamp);
 }
@@ -144,12 +144,12 @@ mod tests {
         assert_eq!(heartbeat, format!(r#"{BEGIN}"msg_type":"heartbeat",{TIME}"payload":{{"status":"alive"}}}}"#));
         let limits = Limits { depth_max: 32, channels_max: 200 };
         for message in [ack, error, heartbeat] {
-            assert!(decode(&message, &limits).is_ok(), "a producer may say the same: {message}");
+            assert!(decode(&message, &limits).is_ok(), "a producer may send the same: {message}");
         }
     }
 
     #[test]
-    fn a_subscription_is_acknowledged_with_what_it_brought() {
+    fn the_ack_of_a_subscribe_lists_channels_and_errors() {
         let channel = SubscribedChannel {
             channel: "logs".into(),
             class: Class::Reliable,
@@ -167,11 +167,11 @@ mod tests {
         let payload = r#""payload":{"acknowledged_msg_id":"s2","channels":["logs"]}}"#;
         assert!(text(&Reply::Unsubscribed(unsubscribed)).ends_with(payload));
         let by_itself = text(&Reply::Subscribed(Subscribed { id: None, ..subscribed }));
-        assert_eq!(by_itself, "", "what the endpoint subscribes by itself is answered by its pushes");
+        assert_eq!(by_itself, "", "subscriptions on connect are not acknowledged");
     }
 
     #[test]
-    fn what_producers_can_not_have_asked_for_is_not_said() {
+    fn replies_that_producers_cannot_ask_for_have_no_envelope() {
         assert_eq!(text(&Reply::Reconnect(Reconnect { after_ms: 1, reason: "draining".into() })), "");
     }
 }

@@ -1,6 +1,5 @@
-//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. Where the endpoint
-//! offers channels, a producer can subscribe as well; what it subscribes comes as it was published. Never publishes: it
-//! says what was sent.
+//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. On an endpoint that
+//! offers channels, producers can also subscribe; publications arrive as they were published. Never publishes anything.
 
 mod decode;
 mod encode;

@@ -1,4 +1,4 @@
-//! Replies as JSON: each is its own serde form, save that history has pushes in it.
+//! Replies as JSON. Each uses its serde form, except history, which contains pushes.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
@@ -16,7 +16,7 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply) {
     }
 }
 
-/// What is said of a channel without being asked.
+/// Messages about a channel that are not pushes.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Notice<'a> {
@@ -27,7 +27,7 @@ pub(crate) fn gap(out: &mut BytesMut, gap: &Gap<'_>) {
     push_value(out, &Notice::Gap(gap));
 }
 
-/// Written by hand: the payloads are copied as they are, once.
+/// Written by hand, so that payloads are copied only once and never parsed.
 fn history(out: &mut BytesMut, history: &History) {
     let mut object = Object::begin(out);
     object.string("type", "history");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_ones() {
+    fn short_replies() {
         let pong = Pong { id: id("1"), timestamp: Json::keep("17.5").unwrap(), server_time: NOW };
         let authenticated = Authenticated { id: id("1"), user: user("al\"ice"), expires_at: NOW };
         let presence = Presence { id: None, channel: "logs".into(), connections: 3, users: 2 };
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_number_name_and_what_a_program_needs() {
+    fn errors_have_a_number_a_name_and_details() {
         let slower = Failure::new(ErrorCode::RateLimited, "slower", id(r#""q""#), NOW_MS);
         let details = Details { retry_after_ms: Some(250), ..Details::default() };
         assert_eq!(

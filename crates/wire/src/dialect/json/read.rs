@@ -1,4 +1,4 @@
-//! The server's messages as a client reads them. Whatever is not known is no mistake: types and fields may be added.
+//! Reads the server's messages, for clients. Unknown types and fields are not errors: new ones may be added.
 
 use std::borrow::Cow;
 
@@ -14,24 +14,24 @@ use crate::{
     reply::{Acknowledged, Reply, Retained},
 };
 
-/// Deepest nesting that is followed.
+/// Maximum nesting depth.
 const DEPTH_MAX: usize = 128;
 
-/// One message of the server.
+/// One message from the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerMessage<'a> {
-    /// A publication, and what the gateway says of it: the publisher's object as it was published.
+    /// A publication: the gateway's `_meta`, and the publisher's object without it.
     Push(Meta<'a>, Bytes),
     Gap(Gap<'a>),
     Reply(Reply),
-    /// Of a type that is not known here.
+    /// A message of an unknown type.
     Unknown,
 }
 
-/// Reads one message of the server.
+/// Reads one message from the server.
 ///
 /// # Errors
-/// When the text is no JSON object, or a message lacks what it always has.
+/// If the text is not a JSON object, or a known message lacks a required field.
 pub fn read(text: &str) -> Result<ServerMessage<'_>, serde_json::Error> {
     if let Ok(Acknowledgement { r#type, id, duplicate, meta }) = serde_json::from_str(text) {
         let acknowledged = Acknowledged { id, duplicate, meta };
@@ -40,7 +40,7 @@ pub fn read(text: &str) -> Result<ServerMessage<'_>, serde_json::Error> {
             Stored::CommandAccepted => Reply::CommandAccepted(acknowledged),
         }));
     }
-    // A publication may have any fields, a `type` among them: one with the gateway's own key is never a reply.
+    // A publication can have any fields, even `type`. A message with `_meta` is therefore never read as a reply.
     if let Some((meta, payload)) = split(text)? {
         return Ok(ServerMessage::Push(meta, payload));
     }
@@ -70,7 +70,7 @@ struct Typed<'a> {
     r#type: Cow<'a, str>,
 }
 
-/// The replies that name a publication as a push does. They have no other fields, by which they are told apart.
+/// The replies that contain `_meta`. They are distinguished from pushes by having no other fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Acknowledgement {
@@ -97,12 +97,12 @@ impl<'de> Deserialize<'de> for Retained {
     }
 }
 
-/// Takes the gateway's key out of a push: what is left is what was published. `None` where the key is not there.
+/// Splits a push into `_meta` and the object that was published. `None` if there is no `_meta`.
 fn split(text: &str) -> Result<Option<(Meta<'static>, Bytes)>, serde_json::Error> {
     let mut meta = None;
     scan_object(text, DEPTH_MAX, |key, value| meta = Some(value).filter(|_| key == META_KEY)).map_err(Error::custom)?;
     let Some(meta) = meta else { return Ok(None) };
-    // It is the last field, as the gateway writes it.
+    // The gateway always writes it as the last field.
     let before = text[..meta.as_ptr() as usize - text.as_ptr() as usize].trim_end_matches([' ', ':']);
     let body = before.trim_end_matches(|c| c != ',' && c != '{');
     let body = body.strip_suffix(',').unwrap_or(body);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_can_not_pose_as_the_gateway() {
+    fn a_publication_cannot_imitate_the_gateway() {
         for posing in [
             r#"{"type":"reconnect","after_ms":1,"channels":5"#,
             r#"{"type":"gap""#,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_no_mistake() {
+    fn unknown_types_and_fields_are_not_errors() {
         assert_eq!(read(r#"{"type":"of_next_year"}"#).unwrap(), ServerMessage::Unknown);
         let text = r#"{"type":"reconnect","after_ms":5,"reason":"because","new":[]}"#;
         let Ok(ServerMessage::Reply(Reply::Reconnect(reconnect))) = read(text) else { panic!("no reconnect") };
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_push_comes_back_as_it_was_published(
+        fn a_push_is_split_into_what_was_published_and_meta(
             fields in prop::collection::btree_map("[a-z\",{:é ]{0,6}", "[\",:{a]{0,4}", 0..4),
             conflated in any::<u64>(),
         ) {
