@@ -16,13 +16,16 @@ use tickgate::{
     backplane::{Backplane, Memory},
     config::{Auth, Config, Secret, Sources},
     hub::{
-        Batch, Form, FormKind, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits,
-        Settings, Shared, Socket, Step,
+        Batch, Form, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits, Settings,
+        Shared, Socket, Step,
     },
     metrics::Metrics,
     tasks::Tasks,
 };
-use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId};
+use tickgate_wire::{
+    model::{Content, Message, Publication, StreamId, Topic, TopicRule, UserId},
+    protocol::Protocol,
+};
 use tokio::runtime::{Builder, Runtime};
 
 const RING: RingLimits = RingLimits { messages_max: 256, bytes_max: 131_072 };
@@ -81,7 +84,7 @@ impl Stage {
         let rule = config.topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
         let shared = Arc::new(Shared { limits, metrics: metrics.clone() });
-        let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
+        let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let mut all = Vec::new();
         for _ in 0..subscribers {
             let interest = hub.interest(&topic, &rule).expect("one topic");
@@ -89,7 +92,7 @@ impl Stage {
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
-            let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+            let member = Member { outbox: outbox.clone(), slot, pacer: None };
             interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
@@ -118,7 +121,7 @@ impl Stage {
 
 fn encoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode a batch");
-    let form = Form { kind: FormKind::WebSocket, channel: Some("trades:BTCUSDT".into()) };
+    let form = Form::of_topic(Protocol::default(), "trades:BTCUSDT".into());
     for count in [1_u64, 32] {
         let message = |seq| {
             let content = Content::Data(Bytes::from_static(PAYLOAD));
@@ -128,7 +131,7 @@ fn encoding(criterion: &mut Criterion) {
         let steps: Vec<_> = (0..count).map(message).collect();
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| Batch::encode(&form, StreamId::ZERO, black_box(&steps), None, Mark::default()));
+            b.iter(|| Batch::encode(&form, StreamId::ZERO, black_box(&steps), Mark::default()));
         });
     }
     group.finish();

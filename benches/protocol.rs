@@ -5,12 +5,13 @@ use std::{hint::black_box, io::Cursor};
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tickgate_wire::{
-    command::{Limits, decode},
-    envelope, frame,
+    command::Limits,
+    dialect::Dialect,
     model::StreamId,
     payload::check_payload,
-    push::{Meta, push},
-    reply,
+    protocol::Protocol,
+    push::Meta,
+    reply::{Configured, Reply},
     time::Timestamp,
     transport::Transport,
     websocket::{Event, Opcode, Reader, put_masked},
@@ -27,9 +28,9 @@ const ENVELOPE: &str = r#"{"msg_id":"0b0e2b35-24a5-4d46-9c08-5ccf2d6f2a11","msg_
 
 fn decoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
-    group.bench_function("ping", |b| b.iter(|| decode(black_box(PING), &LIMITS)));
-    group.bench_function("subscribe to 4", |b| b.iter(|| decode(black_box(SUBSCRIBE), &LIMITS)));
-    group.bench_function("envelope", |b| b.iter(|| envelope::decode(black_box(ENVELOPE), 32)));
+    group.bench_function("ping", |b| b.iter(|| Dialect::Json.decode(black_box(PING), &LIMITS)));
+    group.bench_function("subscribe to 4", |b| b.iter(|| Dialect::Json.decode(black_box(SUBSCRIBE), &LIMITS)));
+    group.bench_function("envelope", |b| b.iter(|| Dialect::Envelope.decode(black_box(ENVELOPE), &LIMITS)));
     group.finish();
 }
 
@@ -74,20 +75,22 @@ fn encoding(criterion: &mut Criterion) {
         b.iter(|| {
             out.clear();
             let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
-            push(&mut out, Transport::WebSocket, &meta, black_box(TICKER));
+            Protocol::default().push(&mut out, &meta, black_box(TICKER));
         });
     });
+    let events = Protocol { transport: Transport::EventStream, ..Protocol::default() };
     group.bench_function("push as event", |b| {
         b.iter(|| {
             out.clear();
             let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
-            push(&mut out, Transport::EventStream, &meta, black_box(TICKER));
+            events.push(&mut out, &meta, black_box(TICKER));
         });
     });
-    group.bench_function("pong", |b| {
+    let configured = Reply::Configured(Configured { id: None, max_rate: Some(5), heartbeat_interval: 30 });
+    group.bench_function("reply", |b| {
         b.iter(|| {
             out.clear();
-            frame::frame_text(&mut out, |out| reply::pong(out, None, None, black_box(NOW)));
+            Protocol::default().reply(&mut out, black_box(&configured), || unreachable!("JSON has no stamp"));
         });
     });
     group.bench_function("time", |b| b.iter(|| Timestamp::from_ms(black_box(NOW)).to_string()));

@@ -121,7 +121,7 @@ impl App {
         let doors = Tasks::new();
         let server = &replica.config.server;
         let limits = HeadLimits { timeout: server.header_timeout, bytes_max: server.header_bytes_max };
-        let sockets = routes::router(&replica).merge(api.public());
+        let sockets = routes::router(&replica, api.public());
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), limits, tasks.clone(), doors.stop());
             doors.spawn("public listener", serve);

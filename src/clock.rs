@@ -3,6 +3,9 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tickgate_wire::dialect::Stamp;
+use uuid::Uuid;
+
 /// The time of day, in milliseconds since 1970.
 #[must_use]
 pub fn unix_ms() -> u64 {
@@ -23,6 +26,12 @@ pub fn s_of(time: SystemTime) -> u64 {
 
 fn ms_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The time of day and a unique id, for a new message.
+#[must_use]
+pub fn stamp() -> Stamp {
+    Stamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }
 }
 
 /// A monotonic clock. Small numbers fit where an `Instant` would not, and can be stored in an atomic.

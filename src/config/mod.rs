@@ -36,7 +36,7 @@ pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use problems::{Problem, Problems};
-pub use profile::{Channel, Dialect, Profile, Scope, SymbolVerb, TokenRule};
+pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
 pub use redis::Redis;
 pub use secret::{Secret, without_credentials};
 pub use server::Server;

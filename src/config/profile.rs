@@ -1,6 +1,11 @@
 //! The WebSocket endpoints: profiles, their channels, and what each channel stands for.
 
-use tickgate_wire::model::{Pattern, check_name};
+use tickgate_wire::{
+    dialect::Dialect,
+    model::{Pattern, check_name},
+    protocol::Protocol,
+    transport::Transport,
+};
 
 use super::{
     Problems, raw,
@@ -14,7 +19,7 @@ pub struct Profile {
     pub name: String,
     /// `/ws/trading`, or with one parameter: `/ws/backtest/{run_id}`.
     pub path: String,
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     pub token: TokenRule,
     /// Close code of a refused token (4001 or 1008).
     pub refusal_code: u16,
@@ -25,17 +30,6 @@ pub struct Profile {
     pub commands_topic: Option<String>,
     /// Channel name prefixes that the commands `subscribe_symbol`, `subscribe_ticker` … stand for.
     pub symbol_verbs: Vec<SymbolVerb>,
-}
-
-/// The wire form of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    /// JSON commands and pushes.
-    Json,
-    /// `SocketMessage` envelopes of producers, as on `/ws/ingest`.
-    Envelope,
-    /// Server-Sent Events: the JSON pushes, one way.
-    EventStream,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +77,8 @@ pub struct SymbolVerb {
 /// Text of `connection_established` where the profile has none.
 const WELCOME: &str = "Connected to Tickgate";
 
-/// Paths of the public listener that no profile can take.
-const RESERVED: [&str; 5] = ["/", "/health", "/livez", "/readyz", "/ws/status"];
+/// Paths of the public listener that no profile can take. `/` is shared with the service information.
+const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
 pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {
@@ -117,11 +111,9 @@ impl Profile {
             ("publisher", TokenRule::Publisher),
             ("auto", unset),
         ];
-        let dialects = [("json", Dialect::Json), ("envelope", Dialect::Envelope), ("sse", Dialect::EventStream)];
-        let dialect = raw.dialect.as_deref().unwrap_or("json");
         let profile = Self {
             name: s.take("name", name(&raw.name), raw.name.clone()),
-            dialect: s.choice("dialect", dialect, &dialects),
+            protocol: protocol(raw, s),
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
@@ -165,8 +157,22 @@ impl Profile {
                 );
             }
         }
-        if self.dialect == Dialect::Envelope && self.token == TokenRule::Ignored {
-            section.tell("token", "wants \"publisher\" where producers send envelopes");
+        if self.path == "/" && self.protocol.transport == Transport::EventStream {
+            section.tell(
+                "path",
+                "must not be \"/\" for an event stream: a plain GET there returns the service information",
+            );
+        }
+        if self.protocol.dialect == Dialect::Envelope {
+            if self.token == TokenRule::Ignored {
+                section.tell("token", "wants \"publisher\" where producers send envelopes");
+            }
+            if self.protocol.transport == Transport::EventStream {
+                section.tell(
+                    "dialect",
+                    "\"envelope\" requires transport = \"websocket\": producers cannot send on an event stream",
+                );
+            }
         }
     }
 }
@@ -200,6 +206,23 @@ impl Channel {
     }
 }
 
+/// The endpoint's dialect and transport.
+fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
+    let default = Protocol::default();
+    let transports = Transport::ALL.map(|transport| (transport.name(), transport));
+    let transport = raw.transport.as_deref().unwrap_or(default.transport.name());
+    let transport = section.choice("transport", transport, &transports);
+    let dialects = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
+    let dialect = match raw.dialect.as_deref() {
+        Some("sse") => {
+            section.tell("dialect", "\"sse\" is not a dialect: write transport = \"event-stream\" instead");
+            default.dialect
+        }
+        dialect => section.choice("dialect", dialect.unwrap_or(default.dialect.name()), &dialects),
+    };
+    Protocol { transport, dialect }
+}
+
 /// Names are metric labels.
 fn name(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
@@ -209,11 +232,11 @@ fn name(text: &str) -> Result<String, String> {
     Err(format!("wants 1 to 32 characters of a-z 0-9 _ - got {}", quoted(text)))
 }
 
-/// `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
+/// `/`, `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
 fn path(text: &str) -> Result<String, String> {
     let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b));
     let rest = text.strip_prefix('/').unwrap_or_default();
-    let sound = rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
+    let sound = text == "/" || rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
     let parameters = rest.split('/').filter(|segment| braced(segment).is_some()).count();
     if !sound || parameters > 1 || text.len() > 200 {
         let example =
@@ -285,10 +308,10 @@ mod tests {
 
     #[test]
     fn paths_have_one_parameter_at_the_most() {
-        for text in ["/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
+        for text in ["/", "/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
             assert!(path(text).is_ok(), "{text}");
         }
-        for text in ["", "ws", "/", "/ws/", "//a", "/a b", "/{a}/{b}", "/a{b}", "/{}", "/*", "/health", "/ws/status"] {
+        for text in ["", "ws", "/ws/", "//a", "/a b", "/{a}/{b}", "/a{b}", "/{}", "/*", "/health", "/ws/status"] {
             assert!(path(text).is_err(), "{text}");
         }
     }

@@ -5,7 +5,7 @@ mod reference;
 
 use std::{io::Write as _, time::Duration};
 
-use tickgate_wire::model::Class;
+use tickgate_wire::{dialect::Dialect, model::Class, protocol::Protocol, transport::Transport};
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
             "ingest /ws/ingest Publisher 4001",
         ]
     );
-    let [trading, market, events, backtest, _, _, ingest] = &config.profiles[..] else { panic!("seven profiles") };
+    let [trading, market, events, backtest, _, sse, ingest] = &config.profiles[..] else { panic!("seven profiles") };
     let private = trading.channels.iter().filter(|channel| channel.scope == Scope::Private);
     let private: Vec<&str> = private.map(|channel| channel.pattern.as_str()).collect();
     assert_eq!(private, ["orders", "risk_alerts", "bot_status", "portfolio"]);
@@ -84,7 +84,8 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
     assert_eq!(events.channels.iter().filter(|channel| channel.restricted).count(), 2);
     assert_eq!(backtest.channels[0].scope, Scope::Path("run:{run_id}".into()));
     assert_eq!(backtest.commands_topic.as_deref(), Some("commands"));
-    assert_eq!((ingest.dialect, ingest.channels.len()), (Dialect::Envelope, 0));
+    assert_eq!((ingest.protocol.dialect, ingest.channels.len()), (Dialect::Envelope, 0));
+    assert_eq!(sse.protocol, Protocol { transport: Transport::EventStream, dialect: Dialect::Json });
 }
 
 #[test]

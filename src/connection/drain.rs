@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tickgate_wire::{code::CloseCode, reply};
+use tickgate_wire::{
+    code::CloseCode,
+    reply::{Reconnect, Reply},
+};
 use tokio::time::Instant;
 
 use super::{handle::ConnectionHandle, replica::Replica};
@@ -64,6 +67,6 @@ fn unasked(replica: &Replica) -> impl Iterator<Item = Arc<ConnectionHandle>> {
 
 fn ask_to_move(handle: &ConnectionHandle) {
     let after_ms = u64::from(handle.session.low_byte()) * RETURN_MAX_MS / 256;
-    handle.send(|out| reply::reconnect(out, after_ms, "draining"));
+    handle.send(&Reply::Reconnect(Reconnect { after_ms, reason: "draining".into() }));
     handle.close(CloseCode::Restarting, Disconnect::Drain, &format!("draining; reconnect after {after_ms} ms"));
 }

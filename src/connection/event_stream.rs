@@ -7,7 +7,6 @@
 
 use std::{
     convert::Infallible,
-    fmt::Write,
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
@@ -31,7 +30,7 @@ use hyper::{
 };
 use tickgate_wire::{
     code::CloseCode,
-    frame,
+    event_stream,
     model::{Class, Start, StreamId},
 };
 use tokio::sync::oneshot;
@@ -237,7 +236,7 @@ async fn serve(mut connection: Connection, selection: Selection) {
     } else if counted > 0 {
         // Cursors follow whatever is sent: a reader that is lost before the first push can resume from here.
         let mut nothing = BytesMut::new();
-        frame::sse_comment(&mut nothing);
+        event_stream::comment(&mut nothing);
         handle.outbox.send(nothing.freeze());
     }
     let close = until_closed(&mut connection).await;
@@ -284,13 +283,7 @@ impl hyper::body::Body for EventBody {
         let cursors = self.handle.outbox.cursors();
         // While subscriptions start there are fewer: the reader could not say later which ones they were.
         if !cursors.is_empty() && cursors.len() == self.counted {
-            let mut id = String::from("id: ");
-            for (at, cursor) in cursors.iter().enumerate() {
-                // Writing into a string does not fail.
-                let _ = write!(id, "{}{cursor}", if at > 0 { "," } else { "" });
-            }
-            id.push_str("\n\n");
-            piece.extend_from_slice(id.as_bytes());
+            event_stream::cursors(&mut piece, &cursors);
         }
         Poll::Ready(Some(Ok(Frame::data(piece.freeze()))))
     }

@@ -10,15 +10,18 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use tickgate_wire::{
     code::CloseCode,
-    envelope, frame,
+    event_stream,
     model::{ReplicaId, SessionId, StreamId, UserId},
-    reply,
+    protocol::Protocol,
+    reply::{Heartbeat, Reply, TokenExpiring},
+    time::Timestamp,
+    transport::Transport,
+    websocket,
 };
 
 use super::keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig};
 use crate::{
     clock,
-    config::Dialect,
     hub::{Close, Followed, Outbox, SlotId},
     metrics::Disconnect,
     registry::ConnectionInfo,
@@ -31,7 +34,7 @@ pub struct ConnectionHandle {
     pub session: SessionId,
     /// Milliseconds since 1970.
     pub opened_ms: u64,
-    dialect: Dialect,
+    protocol: Protocol,
     user: OnceLock<UserId>,
     seen_ms: AtomicU64,
     timing: Mutex<Timing>,
@@ -52,12 +55,18 @@ struct Unconfirmed(Vec<(SlotId, StreamId)>);
 
 impl ConnectionHandle {
     #[must_use]
-    pub fn new(outbox: Arc<Outbox>, session: SessionId, dialect: Dialect, keep_alive: KeepAlive, now_ms: u64) -> Self {
+    pub fn new(
+        outbox: Arc<Outbox>,
+        session: SessionId,
+        protocol: Protocol,
+        keep_alive: KeepAlive,
+        now_ms: u64,
+    ) -> Self {
         Self {
             outbox,
             session,
             opened_ms: clock::unix_ms(),
-            dialect,
+            protocol,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
             timing: Mutex::new(Timing { keep_alive, unconfirmed: None, private: None }),
@@ -120,19 +129,16 @@ impl ConnectionHandle {
         }
     }
 
-    /// Sends the JSON that `write` writes, framed for this connection's transport.
-    pub fn send(&self, write: impl FnOnce(&mut BytesMut)) {
+    /// Sends a reply; nothing if the endpoint's dialect has no such message.
+    pub fn send(&self, reply: &Reply) {
         let mut out = BytesMut::with_capacity(256);
-        match self.dialect {
-            Dialect::Json | Dialect::Envelope => frame::frame_text(&mut out, write),
-            Dialect::EventStream => frame::sse_event(&mut out, None, write),
-        }
+        self.protocol.reply(&mut out, reply, clock::stamp);
         self.outbox.send(out.freeze());
     }
 
     /// Asks for the end of the connection.
     pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
-        self.outbox.ask_close(Close { code: code.number(), reason: reason.to_owned(), cause });
+        self.outbox.ask_close(Close { code: self.protocol.dialect.close_code(code), reason: reason.to_owned(), cause });
     }
 
     /// Ends the connection as a control message asks for. An empty reason stands for the meaning of the code.
@@ -168,37 +174,28 @@ impl ConnectionHandle {
 
     fn send_due(&self, actions: &KeepAliveActions, unix_ms: u64, timing: &mut Timing) {
         let mut out = BytesMut::with_capacity(192);
-        match self.dialect {
-            Dialect::Json => write_json(&mut out, actions, unix_ms, timing),
-            Dialect::Envelope if actions.heartbeat => {
-                let sender = envelope::Sender { source: "server", msg_id: uuid::Uuid::new_v4() };
-                frame::frame_text(&mut out, |out| envelope::heartbeat(out, sender, unix_ms));
-            }
-            Dialect::Envelope => {}
+        if self.protocol.transport == Transport::EventStream {
             // A reader can't answer on a one-way stream. One that is gone is noticed because it takes nothing.
-            Dialect::EventStream => {
-                frame::sse_comment(&mut out);
-                if let Some(number) = actions.ping {
-                    timing.keep_alive.pong(number);
-                }
-                return self.outbox.send(out.freeze());
+            event_stream::comment(&mut out);
+            if let Some(number) = actions.ping {
+                timing.keep_alive.pong(number);
             }
+            return self.outbox.send(out.freeze());
+        }
+        if let Some(expires_at) = actions.expiring {
+            let expires_at = Timestamp::from_ms(expires_at.saturating_mul(1_000));
+            self.protocol.reply(&mut out, &Reply::TokenExpiring(TokenExpiring { expires_at }), clock::stamp);
+        }
+        if actions.heartbeat {
+            let private = timing.private.as_ref().and_then(Weak::upgrade);
+            let (now, cursor) = (Timestamp::from_ms(unix_ms), private.and_then(|topic| topic.position()));
+            let heartbeat = Heartbeat { timestamp: now, server_time: now, cursor };
+            self.protocol.reply(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
         }
         if let Some(number) = actions.ping {
             timing.unconfirmed = Some(Box::new(Unconfirmed(self.outbox.written())));
-            frame::ping(&mut out, &number.to_be_bytes());
+            websocket::ping(&mut out, &number.to_be_bytes());
         }
         self.outbox.send(out.freeze());
-    }
-}
-
-fn write_json(out: &mut BytesMut, actions: &KeepAliveActions, unix_ms: u64, timing: &Timing) {
-    if let Some(expires_at) = actions.expiring {
-        frame::frame_text(out, |out| reply::token_expiring(out, expires_at));
-    }
-    if actions.heartbeat {
-        let private = timing.private.as_ref().and_then(Weak::upgrade);
-        let head = private.and_then(|topic| topic.position());
-        frame::frame_text(out, |out| reply::heartbeat(out, head, unix_ms));
     }
 }

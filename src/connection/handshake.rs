@@ -133,9 +133,17 @@ fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Whether a request asks for a WebSocket. It may still be malformed.
+pub(super) fn asks_upgrade(headers: &HeaderMap) -> bool {
+    says(headers, &header::UPGRADE, "websocket")
+}
+
+fn says(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted))
+}
+
 fn check_upgrade(headers: &HeaderMap) -> Result<(), Malformed> {
-    let says = |name, wanted| list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted));
-    if !says(&header::UPGRADE, "websocket") || !says(&header::CONNECTION, "upgrade") {
+    if !asks_upgrade(headers) || !says(headers, &header::CONNECTION, "upgrade") {
         return Err(Malformed::NotAnUpgrade);
     }
     match single(headers, &header::SEC_WEBSOCKET_VERSION, "sec-websocket-version")? {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     model::{Content, Message, StreamId},
-    push::Meta,
+    reply::Retained,
 };
 
 use crate::{
@@ -12,9 +12,9 @@ use crate::{
     session::Resolved,
 };
 
-/// Messages of one channel, oldest first.
+/// Publications of one channel, oldest first.
 pub(super) struct Page {
-    messages: Vec<Arc<Message>>,
+    pub(super) messages: Vec<Retained>,
     /// Nothing is missing: neither cut off by a limit nor lost.
     pub(super) is_complete: bool,
 }
@@ -26,7 +26,7 @@ pub(super) async fn read(
     since: Option<StreamId>,
     limits: ReadLimits,
 ) -> Result<Page, Unavailable> {
-    let (mut messages, complete) = match since {
+    let (messages, complete) = match since {
         Some(cursor) => {
             let page = backplane.read(&resolved.topic, cursor, limits).await?;
             (page.messages, page.contiguous && !page.more)
@@ -37,21 +37,10 @@ pub(super) async fn read(
         }
     };
     let lost = messages.iter().any(|message| matches!(message.content, Content::Lost { .. }));
-    if resolved.in_user_stream {
-        messages.retain(|message| message.channel.as_ref() == Some(&resolved.channel));
-    }
-    Ok(Page { messages, is_complete: complete && !lost })
-}
-
-impl Page {
-    /// The messages as replayed pushes of `channel`.
-    pub(super) fn pushes<'a>(&'a self, channel: &'a str) -> impl Iterator<Item = (Meta<'a>, &'a [u8])> {
-        self.messages.iter().filter_map(move |message| match &message.content {
-            Content::Data(payload) => {
-                let live = Meta::live(channel, message.id);
-                Some((Meta { replayed: true, ..live }, payload.as_ref()))
-            }
-            Content::Lost { .. } => None,
-        })
-    }
+    let own = |m: &&Arc<Message>| !resolved.in_user_stream || m.channel.as_ref() == Some(&resolved.channel);
+    let retained = messages.iter().filter(own).filter_map(|message| match &message.content {
+        Content::Data(payload) => Some(Retained { id: message.id, payload: payload.clone() }),
+        Content::Lost { .. } => None,
+    });
+    Ok(Page { messages: retained.collect(), is_complete: complete && !lost })
 }

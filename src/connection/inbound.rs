@@ -1,12 +1,11 @@
 //! What a client sends, decoded: rates, grammar, offences. Never decides what a command may do, and does nothing about
 //! it: that is for `perform`, in the order in which the messages came.
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{self, Command, Request},
-    envelope::{self, Envelope, InvalidEnvelope},
+    dialect::Dialect,
     model::StreamId,
     websocket::Event,
 };
@@ -14,7 +13,6 @@ use tickgate_wire::{
 use super::{handle::ConnectionHandle, replica::Replica, state::Connection};
 use crate::{
     bucket::Bucket,
-    config::Dialect,
     hub::{Close, SlotId},
     metrics::{Disconnect, RateScope},
     session::{Allowance, Fault},
@@ -29,8 +27,6 @@ pub(super) enum Inbound {
     Fault(Fault),
     /// A pong confirmed these positions.
     Confirmed(Vec<(SlotId, StreamId)>),
-    /// A producer's message, with its text as it was written.
-    Envelope(Result<(Envelope, Bytes), InvalidEnvelope>),
 }
 
 /// Decodes the events of one read.
@@ -49,7 +45,7 @@ impl<'a> Decoder<'a> {
         let Connection { replica, handle, session, allowance, user_bucket, .. } = connection;
         let now_ms = replica.uptime.now_ms();
         handle.seen(now_ms);
-        let (dialect, user_bucket) = (session.profile.dialect, user_bucket.as_deref());
+        let (dialect, user_bucket) = (session.profile.protocol.dialect, user_bucket.as_deref());
         Self { replica, handle, dialect, allowance, user_bucket, now_ms, inbound: Vec::new() }
     }
 
@@ -63,10 +59,17 @@ impl<'a> Decoder<'a> {
         match event {
             Event::Text(text) => {
                 self.replica.metrics.messages_received_total.inc();
-                let next = self.message(text).unwrap_or_else(Inbound::Fault);
-                let close = close_of(&next);
-                self.inbound.push(next);
-                close
+                match self.message(text) {
+                    Ok(request) => {
+                        self.inbound.extend(request.map(Inbound::Command));
+                        None
+                    }
+                    Err(fault) => {
+                        let close = fault.close.map(|code| self.close(code));
+                        self.inbound.push(Inbound::Fault(fault));
+                        close
+                    }
+                }
             }
             Event::Pong(payload) => {
                 let positions = self.handle.pong(payload);
@@ -80,11 +83,23 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn message(&mut self, text: &str) -> Result<Inbound, Fault> {
+    fn message(&mut self, text: &str) -> Result<Option<Request>, Fault> {
         self.spend()?;
-        match self.dialect {
-            Dialect::Envelope => self.envelope(text),
-            Dialect::Json | Dialect::EventStream => self.command(text).map(Inbound::Command),
+        let limits = &self.replica.config.limits;
+        let bounds =
+            command::Limits { depth_max: limits.json_depth_max, channels_max: limits.subscriptions_max.max(1) };
+        let request = self.dialect.decode(text, &bounds).map_err(|invalid| {
+            let is_offence = invalid.code == ErrorCode::InvalidMessage;
+            let close = is_offence.then(|| self.allowance.offend(self.now_ms, limits)).flatten();
+            Fault { id: invalid.id, field: invalid.field, close, ..Fault::new(invalid.code, invalid.message) }
+        })?;
+        let count = request.as_ref().map_or(0, |request| names(&request.command));
+        match self.allowance.spend_names(count, self.now_ms, limits) {
+            Ok(()) => Ok(request),
+            Err(fault) => {
+                self.replica.metrics.rate_limited_total.of(RateScope::Connection).inc();
+                Err(Fault { id: request.and_then(|request| request.id), ..fault })
+            }
         }
     }
 
@@ -100,34 +115,10 @@ impl<'a> Decoder<'a> {
             .inspect_err(|_| refused(RateScope::User))
     }
 
-    fn command(&mut self, text: &str) -> Result<Request, Fault> {
-        let limits = &self.replica.config.limits;
-        let bounds =
-            command::Limits { depth_max: limits.json_depth_max, channels_max: limits.subscriptions_max.max(1) };
-        let request = command::decode(text, &bounds).map_err(|invalid| {
-            let is_offence = invalid.code == ErrorCode::InvalidMessage;
-            let close = is_offence.then(|| self.allowance.offend(self.now_ms, limits)).flatten();
-            Fault { id: invalid.id, field: invalid.field, close, ..Fault::new(invalid.code, invalid.message) }
-        })?;
-        match self.allowance.spend_names(names(&request.command), self.now_ms, limits) {
-            Ok(()) => Ok(request),
-            Err(fault) => {
-                self.replica.metrics.rate_limited_total.of(RateScope::Connection).inc();
-                Err(Fault { id: request.id, ..fault })
-            }
-        }
-    }
-
-    fn envelope(&mut self, text: &str) -> Result<Inbound, Fault> {
-        let limits = &self.replica.config.limits;
-        let decoded = envelope::decode(text, limits.json_depth_max);
-        if let Err(invalid) = &decoded
-            && let Some(close) = self.allowance.offend(self.now_ms, limits)
-        {
-            let fault = Fault::new(ErrorCode::InvalidMessage, invalid.message.clone());
-            return Err(Fault { close: Some(close), ..fault });
-        }
-        Ok(Inbound::Envelope(decoded.map(|envelope| (envelope, Bytes::copy_from_slice(text.as_bytes())))))
+    /// The close that follows one offence too many.
+    fn close(&self, code: CloseCode) -> Close {
+        let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
+        Close { code: self.dialect.close_code(code), reason: code.meaning().into(), cause }
     }
 }
 
@@ -138,12 +129,4 @@ fn names(command: &Command) -> usize {
         Command::SubscribeSymbols { symbols, .. } => symbols.len(),
         _ => 0,
     }
-}
-
-/// The close that follows a message, if it was one offence too many.
-fn close_of(inbound: &Inbound) -> Option<Close> {
-    let Inbound::Fault(fault) = inbound else { return None };
-    let code = fault.close?;
-    let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
-    Some(Close { code: code.number(), reason: code.meaning().into(), cause })
 }

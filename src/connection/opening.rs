@@ -2,8 +2,9 @@
 
 use tickgate_wire::{
     code::CloseCode,
-    model::{Start, StreamId, UserId},
-    reply::{self, Welcome, WelcomeLimits},
+    model::{Start, StreamId},
+    reply::{Reply, Welcome, WelcomeLimits},
+    time::Timestamp,
 };
 
 use super::{
@@ -15,8 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::Dialect,
-    hub::{FormKind, Outbox, ReplayLimits, Socket},
+    hub::{Outbox, ReplayLimits, Socket},
     metrics::Disconnect,
     registry::SessionRecord,
     session::{Allowance, Session, Wanted},
@@ -35,7 +35,7 @@ pub(super) struct Request {
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
     let Admitted { since, identity, session: id, deferred, permit, .. } = admitted;
     let Endpoint { replica, profile, gauge } = endpoint;
-    let (now_ms, phase, dialect) = (replica.uptime.now_ms(), id.low_byte(), profile.dialect);
+    let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     if let Some(identity) = &identity {
         keep_alive.set_expiry(identity.expires_at, phase);
@@ -44,14 +44,13 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
     let outbox = Outbox::new(socket, replica.outboxes.clone());
-    let handle = ConnectionHandle::new(outbox, id, dialect, keep_alive, now_ms).into();
+    let handle = ConnectionHandle::new(outbox, id, protocol, keep_alive, now_ms).into();
     let mut session = Session::new(id, profile, request.param);
     session.set_private_since(request.since);
     let limits = &replica.config.limits;
     let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
-    let kind = if dialect == Dialect::EventStream { FormKind::EventStream } else { FormKind::WebSocket };
     let mut connection = Connection {
-        subscriptions: Subscriptions::new(kind, replay),
+        subscriptions: Subscriptions::new(protocol, replay),
         handle,
         session,
         allowance: Allowance::default(),
@@ -93,12 +92,15 @@ pub(super) async fn start(connection: &mut Connection, resumed: Option<SessionRe
 
 fn greet(connection: &Connection, resumed: bool) {
     let limits = &connection.replica.config.limits;
-    let session = connection.session.id.to_string();
+    let session = connection.session.id;
+    let now = Timestamp::from_ms(clock::unix_ms());
     let welcome = Welcome {
-        message: &connection.session.profile.welcome,
-        connection_id: &session[..8],
-        session: Some(&session),
-        user: connection.handle.user().map(UserId::as_str),
+        timestamp: now,
+        message: connection.session.profile.welcome.clone(),
+        connection_id: session.to_string()[..8].to_owned(),
+        session: Some(session),
+        user: connection.handle.user().cloned(),
+        server_time: now,
         heartbeat_interval: connection.replica.config.session.heartbeat_interval.as_secs(),
         limits: WelcomeLimits {
             message_bytes: limits.message_bytes_max as u64,
@@ -109,7 +111,7 @@ fn greet(connection: &Connection, resumed: bool) {
         },
         resumed,
     };
-    connection.reply(|out| reply::connection_established(out, &welcome, clock::unix_ms()));
+    connection.handle.send(&Reply::ConnectionEstablished(welcome));
 }
 
 /// Continues the subscriptions of a resumed session. The backplane itself is asked how far the streams have come: this

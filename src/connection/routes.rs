@@ -1,29 +1,55 @@
-//! The routes of all configured endpoints. Never handles a request itself.
+//! The routes of all configured endpoints, next to those of plain HTTP. Never decides who is admitted.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
+    extract::{ConnectInfo, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
     routing::{any, get},
 };
+use tickgate_wire::transport::Transport;
 
-use super::{admission::Endpoint, event_stream, replica::Replica, upgrade};
-use crate::config::Dialect;
+use super::{admission::Endpoint, event_stream, handshake, replica::Replica, upgrade};
 
-/// One route for each profile, by its transport.
-pub fn router(replica: &Arc<Replica>) -> Router {
-    let mut router = Router::new();
+/// The path that an endpoint shares with the service information.
+const ROOT: &str = "/";
+
+/// The `plain` routes, and one for each profile.
+pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
+    let (mut router, mut at_root) = (plain, None);
     for profile in &replica.config.profiles {
         let endpoint = Endpoint {
             replica: replica.clone(),
             profile: profile.clone(),
             gauge: replica.metrics.connections.resolve(&profile.name),
         };
-        let route = match profile.dialect {
-            Dialect::Json | Dialect::Envelope => any(upgrade::open),
-            Dialect::EventStream => get(event_stream::open),
+        let route = match profile.protocol.transport {
+            Transport::WebSocket if profile.path == ROOT => {
+                at_root = Some(endpoint);
+                continue;
+            }
+            Transport::WebSocket => any(upgrade::open),
+            Transport::EventStream => get(event_stream::open),
         };
         router = router.route(&profile.path, route.with_state(endpoint));
     }
-    router
+    match at_root {
+        Some(endpoint) => router.layer(from_fn_with_state(endpoint, upgrade_at_root)),
+        None => router,
+    }
+}
+
+/// WebSocket requests at the root go to the endpoint; all others keep their answer.
+async fn upgrade_at_root(
+    State(endpoint): State<Endpoint>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.uri().path() == ROOT && handshake::asks_upgrade(request.headers()) {
+        return upgrade::open(State(endpoint), ConnectInfo(peer), request).await;
+    }
+    next.run(request).await
 }

@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
-use tickgate_wire::code::CloseCode;
+use tickgate_wire::{code::CloseCode, command::Json};
 
 use super::{address::Permit, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
 use crate::{
     bucket::Bucket,
-    config::Dialect,
     metrics::{self, Disconnect},
     registry::SessionRecord,
     session::{Allowance, Refused, Session, Wanted},
@@ -37,9 +35,9 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Keeps what a resume of the session needs. Only sessions of the JSON dialect can be resumed.
+    /// Keeps what a resume of the session needs, if the client can resume.
     pub(super) fn record(&self) {
-        if self.session.profile.dialect != Dialect::Json || !self.subscriptions.are_complete {
+        if !self.session.profile.protocol.has_sessions() || !self.subscriptions.are_complete {
             return;
         }
         let record = SessionRecord {
@@ -51,14 +49,9 @@ impl Connection {
         self.replica.registry.record(self.session.id, record);
     }
 
-    /// Sends one reply.
-    pub(super) fn reply(&self, write: impl FnOnce(&mut BytesMut)) {
-        self.handle.send(write);
-    }
-
     /// Starts subscriptions and reports them to the client. False when one could not start because its stream can't be
     /// read now.
-    pub(super) async fn subscribe(&mut self, id: Option<&str>, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
+    pub(super) async fn subscribe(&mut self, id: Option<Json>, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
         for refusal in &refused {

@@ -16,14 +16,16 @@ mod wants;
 use pending::{PendingSubscription, unavailable};
 use tickgate_wire::{
     code::ErrorCode,
+    command::Json,
     model::{Class, Start, StreamId},
-    reply,
+    protocol::Protocol,
+    reply::{RefusedChannel, Reply, Subscribed, SubscribedChannel},
 };
 use wants::{Wants, earlier};
 
 use super::handle::ConnectionHandle;
 use crate::{
-    hub::{CaughtUp, FormKind, Hub, Interest, Member, Narrowed, Outbox, ReplayLimits, SlotId},
+    hub::{CaughtUp, Form, Hub, Interest, Member, Outbox, ReplayLimits, SlotId},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
@@ -38,7 +40,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Subscriptions {
     all: Vec<Subscription>,
-    kind: FormKind,
+    protocol: Protocol,
     limits: ReplayLimits,
     /// Everything that the session had is subscribed: only then may its record be replaced.
     pub(super) are_complete: bool,
@@ -62,6 +64,11 @@ impl Subscription {
         matches!(self.wants, Wants::OfUser(_))
     }
 
+    /// Tells the fan-out what changed.
+    fn change(&self, protocol: Protocol) {
+        self.interest.change(self.member.clone(), self.wants.form(protocol));
+    }
+
     fn confirmed(&self) -> Option<StreamId> {
         self.interest.is_retained().then_some(self.confirmed)
     }
@@ -69,8 +76,8 @@ impl Subscription {
 
 impl Subscriptions {
     #[must_use]
-    pub(super) fn new(kind: FormKind, limits: ReplayLimits) -> Self {
-        Self { all: Vec::new(), kind, limits, are_complete: true }
+    pub(super) fn new(protocol: Protocol, limits: ReplayLimits) -> Self {
+        Self { all: Vec::new(), protocol, limits, are_complete: true }
     }
 
     /// Refuses what would exceed `max` channels. One that is already subscribed, or is named twice, counts once.
@@ -97,7 +104,7 @@ impl Subscriptions {
         &mut self,
         hub: &Arc<Hub>,
         handle: &ConnectionHandle,
-        id: Option<&str>,
+        id: Option<Json>,
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
     ) -> bool {
@@ -171,24 +178,23 @@ impl Subscriptions {
     fn answer(
         &self,
         handle: &ConnectionHandle,
-        id: Option<&str>,
+        id: Option<Json>,
         ready: &[PendingSubscription],
         known: &[Wanted],
         refused: &[Refused],
     ) {
         let started = ready.iter().flat_map(|next| next.channels.iter().map(move |channel| next.answer(channel)));
-        let again = known.iter().map(|wanted| reply::Subscribed {
-            channel: &wanted.resolved.channel,
+        let again = known.iter().map(|wanted| SubscribedChannel {
+            channel: wanted.resolved.channel.clone(),
             class: wanted.resolved.rule.class,
             cursor: self.cursor_of(&wanted.resolved.channel),
             replayed: 0,
             complete: true,
             snapshot: false,
         });
-        let channels: Vec<_> = started.chain(again).collect();
-        let errors: Vec<_> =
-            refused.iter().map(|r| reply::Refused { channel: &r.channel, code: r.code, message: &r.message }).collect();
-        handle.send(|out| reply::subscribed(out, id, &channels, &errors));
+        let errors = refused.iter().map(|r| RefusedChannel::new(r.channel.clone(), r.code, r.message.clone()));
+        let (channels, errors) = (started.chain(again).collect(), errors.collect());
+        handle.send(&Reply::Subscribed(Subscribed { id, channels, errors }));
     }
 
     fn cursor_of(&self, channel: &str) -> Option<StreamId> {
@@ -202,26 +208,22 @@ impl Subscriptions {
         let drained = || std::future::poll_fn(|cx| outbox.poll_room(cx));
         if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
-            let narrowed = Narrowed::new(Some(pending.channels.clone()), None);
-            let replay = Member { narrowed: Some(narrowed), ..subscription.member.clone() };
-            subscription.interest.push_beside(&replay, &subscription.wants.form(self.kind), &pending.backlog);
+            let form = Form::of_user(self.protocol, pending.channels.as_slice().into());
+            subscription.interest.push_beside(&subscription.member, &form, &pending.backlog);
             // Only a pong to a ping that is sent from here on confirms what was pushed.
             handle.forget_ping(subscription.member.slot);
             subscription.confirmed = subscription.confirmed.min(pending.begins);
-            if let Wants::OfUser(channels) = &mut subscription.wants {
-                channels.extend(pending.channels);
-                subscription.member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
-            }
-            subscription.interest.change(subscription.member.clone());
+            let channels = subscription.wants.channels().iter().cloned().chain(pending.channels);
+            subscription.wants = Wants::OfUser(channels.collect());
+            subscription.change(self.protocol);
             return;
         }
         let slot = pending.interest.open(outbox, pending.backlog.cursor, pending.begins);
         let mut channels = pending.channels;
         let wants =
-            if pending.in_user_stream { Wants::OfUser(channels) } else { Wants::Topic(channels.swap_remove(0)) };
-        let narrowed = wants.narrowed(pending.max_rate);
+            if pending.in_user_stream { Wants::OfUser(channels.into()) } else { Wants::Topic(channels.swap_remove(0)) };
         let subscription = Subscription {
-            member: Member { outbox: outbox.clone(), slot, narrowed },
+            member: Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) },
             wants,
             interest: pending.interest,
             max_rate: pending.max_rate,
@@ -229,7 +231,7 @@ impl Subscriptions {
             confirmed: pending.begins,
             fresh: true,
         };
-        let form = subscription.wants.form(self.kind);
+        let form = subscription.wants.form(self.protocol);
         subscription.interest.push_backlog(&subscription.member, &form, &pending.backlog, drained).await;
         if self.all.len() == self.all.capacity() && self.all.len() < 4 {
             // Most connections have few subscriptions: the first one takes room for itself alone.
@@ -242,7 +244,7 @@ impl Subscriptions {
     pub(super) async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
         while let Some((slot, _)) = outbox.lagging() {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
-            let form = subscription.wants.form(self.kind);
+            let form = subscription.wants.form(self.protocol);
             let Subscription { interest, member, fresh, .. } = subscription;
             match interest.catch_up(member, &form, *fresh).await {
                 Ok(CaughtUp::Live) => *fresh = false,
@@ -260,14 +262,13 @@ impl Subscriptions {
     pub(super) fn unsubscribe(&mut self, handle: &ConnectionHandle, channels: &[String]) {
         for name in channels {
             let Some(at) = self.all.iter().position(|s| s.wants.has(name)) else { continue };
-            let Subscription { wants, interest, member, .. } = &mut self.all[at];
-            if let Wants::OfUser(channels) = wants
-                && channels.len() > 1
-            {
-                channels.retain(|channel| **channel != **name);
-                handle.outbox.pause(member.slot);
-                member.narrowed = Some(Narrowed::new(Some(channels.clone()), None));
-                interest.change(member.clone());
+            let subscription = &mut self.all[at];
+            let left = subscription.wants.channels().iter().filter(|channel| ***channel != **name);
+            let left: Vec<_> = left.cloned().collect();
+            if !left.is_empty() {
+                subscription.wants = Wants::OfUser(left.into());
+                handle.outbox.pause(subscription.member.slot);
+                subscription.change(self.protocol);
                 continue;
             }
             let ended = self.all.swap_remove(at);
@@ -328,8 +329,8 @@ impl Subscriptions {
     pub(super) fn set_max_rate(&mut self, max_rate: Option<u32>) {
         for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
             subscription.max_rate = max_rate;
-            subscription.member.narrowed = subscription.wants.narrowed(max_rate);
-            subscription.interest.change(subscription.member.clone());
+            subscription.member.pacer = wants::pacer(max_rate);
+            subscription.change(self.protocol);
         }
     }
 }

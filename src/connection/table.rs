@@ -105,11 +105,11 @@ impl ConnectionTable {
 mod tests {
     use std::time::Duration;
 
-    use tickgate_wire::model::UserId;
+    use tickgate_wire::{model::UserId, protocol::Protocol};
 
     use super::*;
     use crate::{
-        config::{Config, Dialect},
+        config::Config,
         connection::keep_alive::KeepAlive,
         hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
         metrics::Metrics,
@@ -120,7 +120,7 @@ mod tests {
         let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
         let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
-        let handle = ConnectionHandle::new(outbox, SessionId::random(), Dialect::Json, keep_alive, 0);
+        let handle = ConnectionHandle::new(outbox, SessionId::random(), Protocol::default(), keep_alive, 0);
         handle.set_user(UserId::new(user).unwrap());
         Arc::new(handle)
     }

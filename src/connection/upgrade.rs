@@ -11,7 +11,10 @@ use axum::{
 use bytes::BytesMut;
 use hyper::{StatusCode, header, http::request::Parts, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tickgate_wire::{code::CloseCode, frame, websocket::Reader};
+use tickgate_wire::{
+    code::CloseCode,
+    websocket::{self, Reader},
+};
 use tokio::net::TcpStream;
 
 use super::{
@@ -23,7 +26,6 @@ use super::{
     wire::{self, Wire},
 };
 use crate::{
-    config::Dialect,
     hub::Socket,
     metrics::{self, Handshake as Outcome},
 };
@@ -97,13 +99,10 @@ fn accept(
         };
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
-        let is_greeted = endpoint.profile.dialect == Dialect::Json;
         let resumed = admitted.resumed.take();
         let mut connection = opening::open(endpoint, admitted, request, Socket::Tcp(stream));
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
-        if is_greeted {
-            Box::pin(opening::start(&mut connection, resumed)).await;
-        }
+        Box::pin(opening::start(&mut connection, resumed)).await;
         // A separate task, so that what the handshake needed is not kept for the life of the connection.
         tasks.spawn("connection", ConnectionTask::new(connection, wire, early));
     });
@@ -119,11 +118,12 @@ fn close_at_once(
     reason: &'static str,
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else { return cannot_upgrade() };
-    endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code.number())).inc();
+    let code = endpoint.profile.protocol.dialect.close_code(code);
+    endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
     endpoint.replica.tasks.spawn("refusal", async move {
         if let Some((stream, _)) = taken_over(on_upgrade).await {
             let mut close = BytesMut::with_capacity(reason.len() + 4);
-            frame::close(&mut close, code, reason);
+            websocket::close(&mut close, Some(code), reason);
             wire::refuse(stream, close.freeze()).await;
         }
     });

@@ -12,10 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tickgate_wire::{
-    frame,
-    websocket::{Event, Reader},
-};
+use tickgate_wire::websocket::{self, Event, Reader};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{
@@ -138,7 +135,7 @@ impl Wire {
         let mut feed = self.reader.feed(input);
         while let Some(event) = feed.next() {
             match event {
-                Ok(Event::Ping(payload)) => frame::pong(pongs, payload),
+                Ok(Event::Ping(payload)) => websocket::pong(pongs, payload),
                 Ok(Event::Close(code, _)) => {
                     return Some(Close { code: code.unwrap_or(0), reason: String::new(), cause: Disconnect::Client });
                 }
@@ -162,11 +159,7 @@ impl Wire {
     /// Sends the Close frame after what waits, and gives the client a moment to see it.
     pub async fn close(&self, close: &Close) {
         let mut out = BytesMut::with_capacity(close.reason.len() + 4);
-        if close.code == 0 {
-            frame::close_empty(&mut out);
-        } else {
-            frame::close_number(&mut out, close.code, &close.reason);
-        }
+        websocket::close(&mut out, Some(close.code).filter(|code| *code > 0), &close.reason);
         let outbox = &self.outbox;
         outbox.shared.metrics.close_frames_total.of(metrics::Code::of(close.code)).inc();
         // Only a planned end waits for what is queued; who broke the rules or does not read has no claim to it.
@@ -179,9 +172,7 @@ impl Wire {
 }
 
 fn send(outbox: &Outbox, frames: &mut BytesMut) {
-    if !frames.is_empty() {
-        outbox.send(frames.split().freeze());
-    }
+    outbox.send(frames.split().freeze());
 }
 
 /// Closes our side, and reads and throws away until the client has closed its own.

@@ -4,34 +4,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
-    frame,
     model::{Content, Message, StreamId},
-    push::{self, GapReason, Meta},
-    transport::Transport,
+    push::{GapReason, Meta},
 };
 
-use super::position::Step;
+use super::{form::Form, position::Step};
 use crate::{
     defect::{self, Defect},
     metrics,
 };
-
-/// How a publication looks on a socket: everyone with the same form gets the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Form {
-    pub kind: FormKind,
-    /// What the client calls the topic; `None` inside a user's stream, where each message names its channel.
-    pub channel: Option<Arc<str>>,
-}
-
-/// The outermost shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FormKind {
-    /// A WebSocket text frame with a JSON object.
-    WebSocket,
-    /// A Server-Sent Event with the same JSON object.
-    EventStream,
-}
 
 /// Neighbouring publications as bytes, shared by all who get them.
 #[derive(Debug)]
@@ -58,22 +39,17 @@ pub struct Mark {
 }
 
 impl Batch {
-    /// Encodes steps that follow the position `after`. A user's stream may be narrowed to some channels; what is
-    /// filtered out still moves the position.
+    /// Encodes steps that follow the position `after`. A message that is filtered out still moves the position.
     #[must_use]
-    pub fn encode(form: &Form, after: StreamId, steps: &[Step], filter: Option<&[Arc<str>]>, mark: Mark) -> Self {
+    pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: Mark) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
         let mut newest = None;
         for step in steps {
             match step {
-                Step::Message(message) => batch.add(&mut buf, message, (filter, mark), &mut newest),
-                Step::Gap { after, before, reason } => {
-                    for_each_channel(form, filter, |channel| {
-                        push_gap(&mut buf, form.kind, channel, Gap::new(*after, *before, *reason));
-                    });
-                }
+                Step::Message(message) => batch.add(&mut buf, message, mark, &mut newest),
+                Step::Gap { after, before, reason } => form.gap(&mut buf, Gap::new(*after, *before, *reason)),
             }
         }
         batch.newest = newest.cloned();
@@ -91,27 +67,20 @@ impl Batch {
         &mut self,
         buf: &mut BytesMut,
         message: &'a Arc<Message>,
-        look: (Option<&[Arc<str>]>, Mark),
+        mark: Mark,
         newest: &mut Option<&'a Arc<Message>>,
     ) {
-        let (filter, mark) = look;
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
             Content::Lost { after, before } => {
-                for_each_channel(&self.form, filter, |channel| {
-                    push_gap(buf, self.form.kind, channel, Gap::new(*after, *before, GapReason::Failover));
-                });
-                return;
+                return self.form.gap(buf, Gap::new(*after, *before, GapReason::Failover));
             }
         };
-        let Some(channel) = self.form.channel.as_ref().or(message.channel.as_ref()) else { return };
-        if filter.is_some_and(|wanted| !wanted.contains(channel)) {
-            return;
-        }
+        let Some(channel) = self.form.channel_of(message) else { return };
         let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
-        let meta = Meta { channel, id, replayed: mark.replayed, snapshot: mark.snapshot, conflated: 0 };
-        push_one(buf, self.form.kind, &meta, payload);
+        let meta = Meta { replayed: mark.replayed, snapshot: mark.snapshot, ..Meta::live(&**channel, id) };
+        self.form.push(buf, &meta, payload);
         self.count += 1;
         *newest = Some(message);
     }
@@ -135,10 +104,10 @@ impl Batch {
     pub fn encode_newest(&self, skipped: u32) -> Option<Bytes> {
         let message = self.newest.as_ref()?;
         let Content::Data(payload) = &message.content else { return None };
-        let channel = self.form.channel.as_ref().or(message.channel.as_ref())?;
+        let channel = self.form.channel_of(message)?;
         let mut buf = BytesMut::with_capacity(payload.len() + 160);
-        let meta = Meta { channel, id: message.id, replayed: false, snapshot: false, conflated: skipped.into() };
-        push_one(&mut buf, self.form.kind, &meta, payload);
+        let meta = Meta { conflated: skipped.into(), ..Meta::live(&**channel, message.id) };
+        self.form.push(&mut buf, &meta, payload);
         Some(buf.freeze())
     }
 }
@@ -163,37 +132,10 @@ impl Gap {
 
     /// The bytes of the gap for all channels of a subscription.
     #[must_use]
-    pub fn encode(&self, form: &Form, filter: Option<&[Arc<str>]>) -> Bytes {
+    pub fn encode(self, form: &Form) -> Bytes {
         let mut buf = BytesMut::with_capacity(192);
-        for_each_channel(form, filter, |channel| push_gap(&mut buf, form.kind, channel, *self));
+        form.gap(&mut buf, self);
         buf.freeze()
-    }
-}
-
-/// A user's stream carries several channels: each that is subscribed is told.
-fn for_each_channel(form: &Form, filter: Option<&[Arc<str>]>, mut tell: impl FnMut(&str)) {
-    match (&form.channel, filter) {
-        (Some(channel), _) => tell(channel),
-        (None, Some(channels)) => channels.iter().for_each(|channel| tell(channel)),
-        (None, None) => {}
-    }
-}
-
-fn push_one(buf: &mut BytesMut, kind: FormKind, meta: &Meta<'_>, payload: &[u8]) {
-    match kind {
-        FormKind::WebSocket => push::push(buf, Transport::WebSocket, meta, payload),
-        // Without an id of its own: a reader's cursors follow each piece of its stream.
-        FormKind::EventStream => push::push(buf, Transport::EventStream, meta, payload),
-    }
-}
-
-fn push_gap(buf: &mut BytesMut, kind: FormKind, channel: &str, gap: Gap) {
-    // Neither end is known where the topic has no ids.
-    let after = (gap.before.is_some() || gap.after != StreamId::ZERO).then_some(gap.after);
-    let gap = push::Gap { channel, after, before: gap.before, count: gap.count, reason: gap.reason };
-    match kind {
-        FormKind::WebSocket => frame::frame_text(buf, |buf| push::gap(buf, &gap)),
-        FormKind::EventStream => frame::sse_event(buf, None, |buf| push::gap(buf, &gap)),
     }
 }
 

@@ -4,7 +4,8 @@
 use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{
-    batch::{Batch, Form, Gap},
+    batch::{Batch, Gap},
+    form::Form,
     member::Member,
     position::Step,
 };
@@ -24,7 +25,7 @@ pub(super) enum Mail {
     /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
     Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
     /// A subscription wants other channels of the user's stream, or another pace.
-    Change { member: Member },
+    Change { member: Member, form: Form },
 }
 
 /// Neighbouring steps that there was no room for: those after `after`, up to `last`. Without ids only their number is
@@ -45,12 +46,12 @@ impl Missed {
     }
 
     /// Tells it, and takes the position behind it.
-    pub(super) fn batch(&self, form: &Form, member: &Member) -> Batch {
+    pub(super) fn batch(&self, form: &Form) -> Batch {
         let Self { after, last, count } = *self;
         let before = (last != StreamId::ZERO).then(|| last.next());
         let known = before.and_then(|before| StreamId::missing_between(after, before));
         let gap = Gap { after, before, count: known.or(Some(count)), reason: GapReason::Backplane };
-        let bytes = gap.encode(form, member.channels());
+        let bytes = gap.encode(form);
         Batch { bytes, count: 0, skipped: 0, after, last, newest: None, form: form.clone() }
     }
 }

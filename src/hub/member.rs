@@ -1,4 +1,4 @@
-//! One subscription as the fan-out sees it: where it is written to, and what narrows it. Never knows whose it is.
+//! One subscription as the fan-out sees it: its outbox and its maximum rate. Never knows whose it is.
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
@@ -10,11 +10,7 @@ use indexmap::{Equivalent, IndexSet};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{
-    batch::{Batch, Form},
-    outbox::Outbox,
-    queue::SlotId,
-};
+use super::{batch::Batch, form::Form, outbox::Outbox, queue::SlotId};
 
 /// Subscribers that share a wire form, hence bytes.
 #[derive(Debug)]
@@ -24,35 +20,35 @@ pub(super) struct Group {
     members: IndexSet<Member, BuildHasherDefault<DefaultHasher>>,
 }
 
+/// Adds a subscriber to the group of its form.
+pub(super) fn add(groups: &mut Vec<Group>, form: Form, member: Member) {
+    if let Some(group) = groups.iter_mut().find(|group| group.form == form) {
+        group.members.insert(member);
+        return;
+    }
+    if groups.is_empty() {
+        // Most topics have one form.
+        groups.reserve_exact(1);
+    }
+    // Room for one: few topics have many subscribers.
+    let mut members = IndexSet::with_capacity_and_hasher(1, BuildHasherDefault::default());
+    members.insert(member);
+    groups.push(Group { form, members });
+}
+
+/// Removes a subscriber; `None` if it is in no group.
+pub(super) fn take(groups: &mut Vec<Group>, seat: &Seat<'_>) -> Option<Member> {
+    let (at, member) =
+        groups.iter_mut().enumerate().find_map(|(at, group)| Some((at, group.members.swap_take(seat)?)))?;
+    if groups[at].members.is_empty() {
+        groups.remove(at);
+    }
+    Some(member)
+}
+
 impl Group {
-    /// A group that begins with one subscriber, and takes room for it alone: few topics have a crowd.
-    pub(super) fn of(form: Form, member: Member) -> Self {
-        let mut members = IndexSet::with_capacity_and_hasher(1, BuildHasherDefault::default());
-        members.insert(member);
-        Self { form, members }
-    }
-
-    pub(super) fn add(&mut self, member: Member) {
-        self.members.insert(member);
-    }
-
-    /// Takes the place of the same subscription, narrowed otherwise; `None` where it is not in this group.
-    pub(super) fn replace(&mut self, member: &Member) -> Option<Member> {
-        let here = self.members.contains(member);
-        if here { self.members.replace(member.clone()) } else { None }
-    }
-
-    /// False where it is not in this group.
-    pub(super) fn remove(&mut self, seat: &Seat<'_>) -> bool {
-        self.members.swap_remove(seat)
-    }
-
     pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.iter()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
     }
 }
 
@@ -61,8 +57,8 @@ impl Group {
 pub struct Member {
     pub outbox: Arc<Outbox>,
     pub slot: SlotId,
-    /// Only for those that want less than everything: kept apart, so that the plain ones cost nothing.
-    pub narrowed: Option<Arc<Narrowed>>,
+    /// Only for subscriptions with a maximum rate, so that the others cost nothing.
+    pub pacer: Option<Arc<Pacer>>,
 }
 
 /// What a subscription is found by.
@@ -97,13 +93,11 @@ impl PartialEq for Member {
 
 impl Eq for Member {}
 
-/// What narrows a subscription.
+/// Limits the values of a `state` topic to the rate that the client asked for.
 #[derive(Debug)]
-pub struct Narrowed {
-    /// Channels of a user's stream that are wanted; `None`: all.
-    pub channels: Option<Vec<Arc<str>>>,
-    /// Least time between two values of a `state` topic.
-    pub interval: Option<Duration>,
+pub struct Pacer {
+    /// Minimum time between two values.
+    interval: Duration,
     pace: Mutex<Pace>,
 }
 
@@ -115,36 +109,30 @@ struct Pace {
     skipped: u32,
 }
 
-impl Narrowed {
-    #[must_use]
-    pub fn new(channels: Option<Vec<Arc<str>>>, interval: Option<Duration>) -> Arc<Self> {
-        Arc::new(Self { channels, interval, pace: Mutex::default() })
-    }
-}
-
 impl Member {
-    fn seat(&self) -> Seat<'_> {
+    pub(super) fn seat(&self) -> Seat<'_> {
         Seat { outbox: &self.outbox, slot: self.slot }
     }
-
-    pub(super) fn channels(&self) -> Option<&[Arc<str>]> {
-        self.narrowed.as_ref()?.channels.as_deref()
-    }
 }
 
-impl Narrowed {
-    /// Lets a batch through now, or holds it back for its pace (conflating what was held before).
+impl Pacer {
+    /// Lets at most one value through per `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Arc<Self> {
+        Arc::new(Self { interval, pace: Mutex::default() })
+    }
+
+    /// Lets a batch through now, or holds it back (conflating what was held before).
     pub(super) fn admit(&self, batch: Arc<Batch>, now: Instant) -> Option<Arc<Batch>> {
-        let Some(interval) = self.interval else { return Some(batch) };
         let mut pace = self.pace.lock();
         let skipped = pace.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
         pace.held = Some(batch);
         pace.skipped = skipped;
-        pace.take(now, interval)
+        pace.take(now, self.interval)
     }
 
     pub(super) fn release(&self, now: Instant) -> Option<Arc<Batch>> {
-        self.pace.lock().take(now, self.interval?)
+        self.pace.lock().take(now, self.interval)
     }
 
     /// What is held back, when another pace takes over.

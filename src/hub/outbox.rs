@@ -78,8 +78,11 @@ impl Outbox {
         &self.socket
     }
 
-    /// Sends a reply or a control frame, ahead of what is public.
+    /// Sends a reply or a control frame, ahead of public messages. Does nothing for an empty one.
     pub fn send(&self, frame: Bytes) {
+        if frame.is_empty() {
+            return;
+        }
         let mut state = self.state.lock();
         if state.ending != Ending::Shut {
             state.queue.frame(frame);

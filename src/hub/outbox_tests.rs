@@ -1,12 +1,15 @@
 use std::{future::poll_fn, time::Duration};
 
-use tickgate_wire::model::{Publication, Topic};
+use tickgate_wire::{
+    model::{Publication, Topic},
+    protocol::Protocol,
+};
 
 use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::Config,
-    hub::{Form, FormKind, Hub, Interest, Member, MemorySocket, RingLimits, Settings},
+    hub::{Form, Hub, Interest, Member, MemorySocket, RingLimits, Settings},
     tasks::Tasks,
 };
 
@@ -39,11 +42,11 @@ impl Client {
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
         let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
-        let form = Form { kind: FormKind::WebSocket, channel: Some(topic.as_str().into()) };
+        let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let interest = hub.interest(&topic, &rule).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
-        let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+        let member = Member { outbox: outbox.clone(), slot, pacer: None };
         interest.catch_up(&member, &form, true).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, _interest: interest, _tasks: tasks }
     }

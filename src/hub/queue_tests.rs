@@ -1,12 +1,13 @@
 use proptest::prelude::*;
 use serde_json::Value;
-use tickgate_wire::model::{Content, Message};
+use tickgate_wire::{
+    model::{Content, Message},
+    protocol::Protocol,
+    websocket,
+};
 
 use super::{
-    super::{
-        batch::{Form, FormKind, Mark},
-        position::Step,
-    },
+    super::{batch::Mark, form::Form, position::Step},
     *,
 };
 
@@ -18,7 +19,7 @@ fn id(seq: u64) -> StreamId {
 }
 
 fn form(channel: &str) -> Form {
-    Form { kind: FormKind::WebSocket, channel: Some(channel.into()) }
+    Form::of_topic(Protocol::default(), channel.into())
 }
 
 fn step(id: Option<StreamId>, content: Content) -> Step {
@@ -32,17 +33,17 @@ fn data(id: Option<StreamId>) -> Step {
 /// Messages `from..=to` of a retained topic.
 fn batch(channel: &str, from: u64, to: u64) -> Arc<Batch> {
     let steps: Vec<_> = (from..=to).map(|seq| data(Some(id(seq)))).collect();
-    Arc::new(Batch::encode(&form(channel), id(from - 1), &steps, None, Mark::default()))
+    Arc::new(Batch::encode(&form(channel), id(from - 1), &steps, Mark::default()))
 }
 
 /// One message of a topic without retention.
 fn nameless(channel: &str) -> Arc<Batch> {
-    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &[data(None)], None, Mark::default()))
+    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &[data(None)], Mark::default()))
 }
 
 fn reply(text: &str) -> Bytes {
     let mut out = bytes::BytesMut::new();
-    tickgate_wire::frame::frame_text(&mut out, |out| out.extend_from_slice(format!("\"{text}\"").as_bytes()));
+    websocket::text(&mut out, text.len() + 2, |out| out.extend_from_slice(format!("\"{text}\"").as_bytes()));
     out.freeze()
 }
 
@@ -228,7 +229,7 @@ fn what_is_lost_replaces_no_value() {
     let (mut queue, a) = blocked(Class::State);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     let lost = step(Some(id(5)), Content::Lost { after: id(1), before: id(5) });
-    let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], None, Mark::default()));
+    let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], Mark::default()));
     assert_eq!(queue.offer(a, &marker, LIMITS), Offered::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a1", "a1..5(3)"]);
 }

@@ -16,9 +16,10 @@ use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    batch::{Batch, Form, Mark, gap_label},
+    batch::{Batch, Mark, gap_label},
+    form::Form,
     mail::{Mail, Missed},
-    member::{Group, Member},
+    member::{self, Group, Member},
     outbox::{Outbox, Written},
     position::Step,
     topic::{Followed, Lane},
@@ -189,10 +190,11 @@ impl Shard {
                     run.offer(&groups, topic, round);
                     join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
                 }
-                Mail::Change { member } => {
+                Mail::Change { member, form } => {
                     run.offer(&groups, topic, round);
-                    let before = groups.iter_mut().find_map(|group| group.replace(&member));
-                    if let Some(held) = before.and_then(|before| before.narrowed?.give_up()) {
+                    let Some(before) = member::take(&mut groups, &member.seat()) else { continue };
+                    member::add(&mut groups, form, member.clone());
+                    if let Some(held) = before.pacer.and_then(|pacer| pacer.give_up()) {
                         round.offer(&member, &held);
                     }
                 }
@@ -206,13 +208,16 @@ impl Shard {
     /// The shard had no room for what came: whoever may miss something is told, everyone else is caught up.
     fn miss(&self, groups: &[Group], topic: &Followed, missed: &Missed, round: &mut Round) {
         let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
-        for (group, member) in groups.iter().flat_map(|group| group.members().map(move |member| (group, member))) {
-            if told {
-                self.metrics.gaps_total.of(metrics::Gap::Backplane).inc();
-                round.offer(member, &Arc::new(missed.batch(&group.form, member)));
-            } else if member.outbox.pause(member.slot).is_some() {
-                self.metrics.lagged_total.inc();
-                member.outbox.wake();
+        for group in groups {
+            let batch = told.then(|| Arc::new(missed.batch(&group.form)));
+            for member in group.members() {
+                if let Some(batch) = &batch {
+                    self.metrics.gaps_total.of(metrics::Gap::Backplane).inc();
+                    round.offer(member, batch);
+                } else if member.outbox.pause(member.slot).is_some() {
+                    self.metrics.lagged_total.inc();
+                    member.outbox.wake();
+                }
             }
         }
     }
@@ -235,11 +240,11 @@ impl Shard {
             let groups = topic.lane(self.index).subscribers.lock();
             let mut waiting = false;
             for member in groups.iter().flat_map(Group::members) {
-                let Some(narrowed) = &member.narrowed else { continue };
-                if let Some(batch) = narrowed.release(round.began) {
+                let Some(pacer) = &member.pacer else { continue };
+                if let Some(batch) = pacer.release(round.began) {
                     round.offer(member, &batch);
                 }
-                waiting |= narrowed.is_holding();
+                waiting |= pacer.is_holding();
             }
             waiting
         });
@@ -287,24 +292,17 @@ impl Run {
             return;
         }
         for group in groups {
-            let encode =
-                |filter| Arc::new(Batch::encode(&group.form, self.after, &self.steps, filter, Mark::default()));
-            let mut shared = None;
+            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, Mark::default()));
             for member in group.members() {
-                let Some(narrowed) = &member.narrowed else {
-                    round.offer(member, shared.get_or_insert_with(|| encode(None)));
+                let Some(pacer) = &member.pacer else {
+                    round.offer(member, &batch);
                     continue;
-                };
-                // The slow path: a filter, a pace, or both.
-                let batch = match member.channels() {
-                    None => shared.get_or_insert_with(|| encode(None)).clone(),
-                    filter => encode(filter),
                 };
                 if batch.count == 0 {
                     // Nothing to hold back, and nothing to be overtaken by.
-                    narrowed.give_up().into_iter().for_each(|held| round.offer(member, &held));
+                    pacer.give_up().into_iter().for_each(|held| round.offer(member, &held));
                     round.offer(member, &batch);
-                } else if let Some(batch) = narrowed.admit(batch, round.began) {
+                } else if let Some(batch) = pacer.admit(batch.clone(), round.began) {
                     round.offer(member, &batch);
                 } else {
                     round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
@@ -327,7 +325,7 @@ fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &
     let Joined { member, form, ticket, fresh } = joined;
     let (after, steps) = rest;
     let mark = Mark::default();
-    let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, member.channels(), mark)));
+    let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, mark)));
     round.deliveries += batch.as_ref().map_or(0, |b| u64::from(b.count));
     let open = member.outbox.has(member.slot);
     if open && member.outbox.join(member.slot, ticket, batch) {
@@ -340,16 +338,7 @@ fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &
         lane.uncount();
         return;
     }
-    match groups.iter_mut().find(|group| group.form == form) {
-        Some(group) => group.add(member),
-        None => {
-            if groups.is_empty() {
-                // One form is the rule.
-                groups.reserve_exact(1);
-            }
-            groups.push(Group::of(form, member));
-        }
-    }
+    member::add(groups, form, member);
 }
 
 #[cfg(test)]

@@ -2,13 +2,16 @@ use std::task::{Context, Wake};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tickgate_wire::model::{Class, Content, Message, Pattern, TopicRule, UserId};
+use tickgate_wire::{
+    model::{Class, Content, Message, Pattern, TopicRule, UserId},
+    protocol::Protocol,
+};
 
 use super::*;
 use crate::{
     backplane::Page,
     hub::{
-        FormKind, MemorySocket, Narrowed, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
+        MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
         queue::Stage,
         topic::{Joining, Todo},
     },
@@ -23,6 +26,10 @@ fn id(seq: u64) -> StreamId {
 fn message(seq: u64, channel: Option<&str>) -> Message {
     let content = Content::Data(Bytes::from_static(b"{}"));
     Message { id: Some(id(seq)), prev: None, published_ms: 0, channel: channel.map(Into::into), content }
+}
+
+fn user_form(channels: &[&str]) -> Form {
+    Form::of_user(Protocol::default(), channels.iter().map(|channel| Arc::from(*channel)).collect())
 }
 
 /// One topic on one shard, without a backplane: what arrives is handed over by hand.
@@ -57,7 +64,8 @@ impl Scene {
         let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
         let shards = [Shard::new(0, bytes, metrics.clone())];
         assert_eq!(topic.compared(id(0), &shards), Todo::Nothing);
-        let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| "a".into()) };
+        let protocol = Protocol::default();
+        let form = if private { user_form(&["orders", "alerts"]) } else { Form::of_topic(protocol, "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
         Self { topic, shards, round: Round::new(), form, shared: Arc::new(Shared { limits, metrics }) }
     }
@@ -73,16 +81,16 @@ impl Scene {
         outbox.open(Slot { class, urgent: false, counted: true, stage, ticket: 0, queued, written })
     }
 
-    fn join(&self, member: &Member) {
-        let joining = Joining { member, form: &self.form, shard: 0, fresh: true };
-        assert!(self.topic.join(joining, id(0), false, &self.shards));
+    /// A client that is subscribed, and whose socket takes everything.
+    fn subscriber(&self, pacer: Option<Arc<Pacer>>) -> Member {
+        self.subscriber_of(&self.form, pacer)
     }
 
-    /// A client that is subscribed, and whose socket takes everything.
-    fn subscriber(&self, narrowed: Option<Arc<Narrowed>>) -> Member {
+    fn subscriber_of(&self, form: &Form, pacer: Option<Arc<Pacer>>) -> Member {
         let outbox = self.client(usize::MAX);
-        let member = Member { slot: self.open(&outbox), outbox, narrowed };
-        self.join(&member);
+        let member = Member { slot: self.open(&outbox), outbox, pacer };
+        let joining = Joining { member: &member, form, shard: 0, fresh: true };
+        assert!(self.topic.join(joining, id(0), false, &self.shards));
         member
     }
 
@@ -211,8 +219,8 @@ async fn who_leaves_before_joining_is_never_counted() {
 #[tokio::test]
 async fn a_user_gets_the_channels_that_are_wanted() {
     let mut stage = Scene::new(Class::Reliable);
-    let channels = |all: &[&str]| Some(Narrowed::new(Some(all.iter().map(|c| Arc::from(*c)).collect()), None));
-    let (orders, both) = (stage.subscriber(channels(&["orders"])), stage.subscriber(channels(&["orders", "alerts"])));
+    let orders = stage.subscriber_of(&user_form(&["orders"]), None);
+    let both = stage.subscriber_of(&user_form(&["orders", "alerts"]), None);
     stage.arrive(1, Some("orders"));
     stage.arrive(2, Some("alerts"));
     stage.arrive(3, Some("orders"));
@@ -222,38 +230,60 @@ async fn a_user_gets_the_channels_that_are_wanted() {
     assert_eq!(orders.outbox.queued(orders.slot), Some(id(3)), "what is filtered out moves the position too");
 }
 
+#[tokio::test]
+async fn equal_forms_are_encoded_once_and_a_change_moves_to_its_equals() {
+    let mut stage = Scene::new(Class::Reliable);
+    let (orders, both) = (user_form(&["orders"]), user_form(&["orders", "alerts"]));
+    let [one, other] = [&orders, &orders].map(|form| stage.subscriber_of(form, None));
+    let third = stage.subscriber_of(&both, None);
+    stage.fan_out().await;
+    let groups = |stage: &Scene| -> Vec<_> {
+        let groups = stage.topic.lane(0).subscribers.lock();
+        groups.iter().map(|group| (group.form.clone(), group.members().count())).collect()
+    };
+    assert_eq!(groups(&stage), [(orders.clone(), 2), (both.clone(), 1)]);
+    stage.topic.change(one.clone(), both.clone(), 0, &stage.shards);
+    stage.topic.change(other.clone(), both.clone(), 0, &stage.shards);
+    stage.arrive(1, Some("alerts"));
+    stage.fan_out().await;
+    assert_eq!(groups(&stage), [(both, 3)]);
+    for member in [one, other, third] {
+        assert_eq!(seen(&member.outbox), ["1"]);
+    }
+}
+
 #[test]
 fn a_pace_lets_one_value_through_and_holds_the_newest_of_the_rest() {
-    let form = Form { kind: FormKind::WebSocket, channel: Some("a".into()) };
+    let form = Form::of_topic(Protocol::default(), "a".into());
     let value = |seq: u64| {
         let step = Step::Message(Arc::new(message(seq, None)));
-        Arc::new(Batch::encode(&form, id(seq - 1), &[step], None, Mark::default()))
+        Arc::new(Batch::encode(&form, id(seq - 1), &[step], Mark::default()))
     };
-    let narrowed = Narrowed::new(None, Some(Duration::from_millis(100)));
+    let pacer = Pacer::new(Duration::from_millis(100));
     let begun = Instant::now();
     let at = |ms| begun + Duration::from_millis(ms);
-    assert_eq!(narrowed.admit(value(1), at(1_000)).map(|b| b.last), Some(id(1)));
-    assert!(narrowed.admit(value(2), at(1_001)).is_none());
-    assert!(narrowed.admit(value(3), at(1_099)).is_none());
-    assert!(narrowed.release(at(1_099)).is_none());
-    let released = narrowed.release(at(1_100)).unwrap();
+    assert_eq!(pacer.admit(value(1), at(1_000)).map(|b| b.last), Some(id(1)));
+    assert!(pacer.admit(value(2), at(1_001)).is_none());
+    assert!(pacer.admit(value(3), at(1_099)).is_none());
+    assert!(pacer.release(at(1_099)).is_none());
+    let released = pacer.release(at(1_100)).unwrap();
     assert_eq!((released.last, released.count, released.skipped), (id(3), 1, 1));
-    assert!(!narrowed.is_holding());
-    assert!(narrowed.release(at(9_999)).is_none());
-    assert_eq!(narrowed.admit(value(4), at(1_200)).map(|b| b.last), Some(id(4)));
+    assert!(!pacer.is_holding());
+    assert!(pacer.release(at(9_999)).is_none());
+    assert_eq!(pacer.admit(value(4), at(1_200)).map(|b| b.last), Some(id(4)));
 }
 
 #[tokio::test]
 async fn a_held_value_survives_a_change_of_pace() {
     let mut stage = Scene::new(Class::State);
-    let slow = |millis| Some(Narrowed::new(None, Some(Duration::from_millis(millis))));
+    let slow = |millis| Some(Pacer::new(Duration::from_millis(millis)));
     let member = stage.subscriber(slow(1 << 40));
     for seq in 1..=3 {
         stage.arrive(seq, None);
         stage.fan_out().await;
     }
     assert_eq!(seen(&member.outbox), ["1"]);
-    stage.topic.change(Member { narrowed: None, ..member.clone() }, 0, &stage.shards);
+    stage.topic.change(Member { pacer: None, ..member.clone() }, stage.form.clone(), 0, &stage.shards);
     stage.fan_out().await;
     assert_eq!(seen(&member.outbox), ["1", "3+1"]);
 }
@@ -261,7 +291,7 @@ async fn a_held_value_survives_a_change_of_pace() {
 #[tokio::test]
 async fn a_loss_is_told_behind_the_value_that_was_held() {
     let mut stage = Scene::new(Class::State);
-    let member = stage.subscriber(Some(Narrowed::new(None, Some(Duration::from_secs(1 << 40)))));
+    let member = stage.subscriber(Some(Pacer::new(Duration::from_secs(1 << 40))));
     stage.arrive(1, None);
     stage.arrive(2, None);
     stage.fan_out().await;
@@ -294,7 +324,7 @@ fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
     let waker = woken.clone().into();
     outbox.register(&Context::from_waker(&waker));
     let steps = [Step::Message(Arc::new(message(7, Some("orders"))))];
-    let hole = Arc::new(Batch::encode(&stage.form, id(6), &steps, None, Mark::default()));
+    let hole = Arc::new(Batch::encode(&stage.form, id(6), &steps, Mark::default()));
     assert!(!outbox.offer(slot, &hole));
     assert!(woken.0.load(Ordering::SeqCst));
     assert_eq!(outbox.lagging(), Some((slot, id(0))));

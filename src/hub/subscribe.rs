@@ -16,7 +16,8 @@ use tickgate_wire::{
 use super::{
     Hub,
     backlog::{Backlog, ReplayLimits},
-    batch::{Batch, Form, Gap, Mark, gap_label},
+    batch::{Batch, Gap, Mark, gap_label},
+    form::Form,
     member::Member,
     outbox::Outbox,
     position::{Step, reason_between},
@@ -227,7 +228,7 @@ impl Interest {
             let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
             rest = later;
             let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
-            let batch = Batch::encode(form, after, &steps, member.channels(), backlog.mark);
+            let batch = Batch::encode(form, after, &steps, backlog.mark);
             after = batch.last;
             member.outbox.catch_up(member.slot, Arc::new(batch));
             if may_stop && !member.outbox.has_room() {
@@ -245,11 +246,11 @@ impl Interest {
     pub fn push_beside(&self, member: &Member, form: &Form, backlog: &Backlog) {
         let tell = |gap: Gap| {
             self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
-            member.outbox.send(gap.encode(form, member.channels()));
+            member.outbox.send(gap.encode(form));
         };
         backlog.gap.into_iter().for_each(tell);
         let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
-        let batch = Batch::encode(form, backlog.from, &steps, member.channels(), backlog.mark);
+        let batch = Batch::encode(form, backlog.from, &steps, backlog.mark);
         member.outbox.send(batch.bytes);
         // What lies behind its position, the subscription brings itself.
         let end = member.outbox.queued(member.slot).unwrap_or_default().next();
@@ -260,7 +261,7 @@ impl Interest {
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
         self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
-        let bytes = gap.encode(form, member.channels());
+        let bytes = gap.encode(form);
         let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
     }
@@ -305,7 +306,7 @@ impl Interest {
             return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
         }
         let steps: Vec<_> = page.messages.into_iter().map(Step::Message).collect();
-        let batch = Batch::encode(form, at, &steps, member.channels(), Mark { replayed: true, snapshot: false });
+        let batch = Batch::encode(form, at, &steps, Mark { replayed: true, snapshot: false });
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
         member.outbox.catch_up(member.slot, Arc::new(batch));
         Ok(CaughtUp::More)
@@ -316,10 +317,10 @@ impl Interest {
         self.topic.join(Joining { member, form, shard, fresh }, at, proven, &self.hub.shards)
     }
 
-    /// Changes what narrows the subscription.
-    pub fn change(&self, member: Member) {
+    /// Changes the form or the maximum rate of the subscription.
+    pub fn change(&self, member: Member, form: Form) {
         let shard = self.hub.shard_of(&member.outbox);
-        self.topic.change(member, shard, &self.hub.shards);
+        self.topic.change(member, form, shard, &self.hub.shards);
     }
 
     /// Ends the subscription: after this returns nothing of it is written.
@@ -370,11 +371,14 @@ mod tests {
 
     use bytes::Bytes;
     use parking_lot::Mutex;
-    use tickgate_wire::model::{Publication, Topic};
+    use tickgate_wire::{
+        model::{Publication, Topic},
+        protocol::Protocol,
+    };
 
     use super::*;
     use crate::{
-        hub::{FormKind, MemorySocket, QueueLimits, Shared, Socket, linger::tests::hub},
+        hub::{MemorySocket, QueueLimits, Shared, Socket, linger::tests::hub},
         metrics::Metrics,
         tasks::Tasks,
     };
@@ -398,11 +402,11 @@ mod tests {
         let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
         let socket = Socket::Memory(Box::new(memory));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
-        let form = Form { kind: FormKind::WebSocket, channel: Some("trades:X".into()) };
+        let form = Form::of_topic(Protocol::default(), "trades:X".into());
         let mut backlog = interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20)).await.unwrap();
         assert_eq!((backlog.messages.len(), backlog.end()), (9, ids[9]));
         let slot = interest.open(&outbox, backlog.cursor, ids[0]);
-        let member = Member { outbox: outbox.clone(), slot, narrowed: None };
+        let member = Member { outbox: outbox.clone(), slot, pacer: None };
         let push = interest.push_backlog(&member, &form, &backlog, || poll_fn(|cx| outbox.poll_room(cx)));
         tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
         let queued = outbox.queued(slot).unwrap();

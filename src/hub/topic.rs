@@ -10,9 +10,9 @@ use tickgate_wire::model::{Class, Message, StreamId, Topic, TopicRule};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    batch::Form,
+    form::Form,
     mail::{self, Mail, Mailbox},
-    member::{Group, Member, Seat},
+    member::{self, Group, Member, Seat},
     outbox::Outbox,
     position::{Arrival, Asked, Next, Position, State, Step},
     queue::SlotId,
@@ -224,10 +224,10 @@ impl Followed {
         true
     }
 
-    /// Changes what narrows a subscription, in order with what is on its way.
-    pub(super) fn change(self: &Arc<Self>, member: Member, shard: usize, shards: &[Arc<Shard>]) {
+    /// Changes the form or the maximum rate of a subscription, in order with the messages that are on their way.
+    pub(super) fn change(self: &Arc<Self>, member: Member, form: Form, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
-        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member });
+        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member, form });
     }
 
     /// Takes a subscription out. Its slot is closed already, so nothing reaches it even where its joining is still
@@ -235,10 +235,9 @@ impl Followed {
     pub(super) fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId, shard: usize) {
         let lane = &self.lanes[shard];
         let mut groups = lane.subscribers.lock();
-        if groups.iter_mut().any(|group| group.remove(&Seat { outbox, slot })) {
+        if member::take(&mut groups, &Seat { outbox, slot }).is_some() {
             lane.count.fetch_sub(1, Ordering::Relaxed);
         }
-        groups.retain(|group| !group.is_empty());
     }
 
     /// Resolves at once when the topic has been compared with its stream, or else when it has.

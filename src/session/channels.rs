@@ -87,6 +87,9 @@ impl View<'_> {
     }
 
     fn not_offered(&self) -> String {
+        if self.profile.channels.is_empty() {
+            return "this endpoint offers no channels".into();
+        }
         let names: Vec<_> = self.profile.channels.iter().map(|c| c.pattern.as_str()).collect();
         format!("this endpoint offers: {}", names.join(", "))
     }

@@ -1,16 +1,21 @@
 //! Why a message is not acted on. Never decides that it is.
 
-use tickgate_wire::code::{CloseCode, ErrorCode};
+use tickgate_wire::{
+    code::{CloseCode, ErrorCode},
+    command::Json,
+};
 
 /// A refusal of one message, reported to the client. The connection stays open unless `close` says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The client's id of the message, as it was written.
-    pub id: Option<Box<str>>,
+    /// The client's id of the message.
+    pub id: Option<Json>,
     pub code: ErrorCode,
     pub message: String,
     pub field: Option<String>,
     pub retry_after_ms: Option<u64>,
+    /// For a failed publication that may be retried: `refused` (certainly not stored) or `unknown`.
+    pub outcome: Option<&'static str>,
     pub close: Option<CloseCode>,
 }
 
@@ -18,6 +23,6 @@ impl Fault {
     /// A fault that keeps the connection open.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { id: None, code, message: message.into(), field: None, retry_after_ms: None, close: None }
+        Self { id: None, code, message: message.into(), field: None, retry_after_ms: None, outcome: None, close: None }
     }
 }

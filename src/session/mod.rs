@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     code::ErrorCode,
-    command::{Command, Json, Since, Subscribe, Token},
+    command::{Command, Ingest, Json, Since, Subscribe, Token},
     model::{Class, SessionId, Start, StreamId, TopicRules},
 };
 
@@ -63,7 +63,7 @@ pub enum Action {
         channels: Vec<String>,
     },
     Pong {
-        timestamp: Option<Box<str>>,
+        timestamp: Option<Json>,
     },
     Authenticate {
         token: Token,
@@ -92,6 +92,8 @@ pub enum Action {
         max_rate: Option<u32>,
         heartbeat_s: Option<u32>,
     },
+    /// A producer's message.
+    Ingest(Ingest),
 }
 
 impl Session {
@@ -183,6 +185,7 @@ impl Session {
             Command::Configure { max_rate, heartbeat_interval } => {
                 Ok(Action::Configure { max_rate, heartbeat_s: heartbeat_interval })
             }
+            Command::Ingest(ingest) => self.ingest(ingest, rules),
         }
     }
 
@@ -297,6 +300,20 @@ impl Session {
             return Err(Fault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
         }
         Ok(Action::Publish { channel, user, data, msg_id })
+    }
+
+    fn ingest(&self, ingest: Ingest, rules: &Rules) -> Result<Action, Fault> {
+        let may_publish = |topic: &String| match &self.identity {
+            Some(identity) => identity.rights.may_publish(topic),
+            // A producer without an identity was admitted by an API key, or in development mode.
+            None => rules.development || self.profile.token == TokenRule::Publisher,
+        };
+        match ingest.topics.first() {
+            Some(topic) if !may_publish(topic) => {
+                Err(Fault::new(ErrorCode::Forbidden, format!("the token has no publish right for {topic}")))
+            }
+            _ => Ok(Action::Ingest(ingest)),
+        }
     }
 
     fn command(&self, command: String, args: Option<Json>, rules: &Rules) -> Result<Action, Fault> {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
+    redis::RedisServer,
     replica::{API_KEY, Replica, Token, token},
 };
 
@@ -130,7 +131,68 @@ async fn outside_of_development_a_producer_shows_its_right() {
     let mut connector = replica.connect(path).token(&right).open().await;
     acknowledged(&mut connector, event("m-1", "run-1")).await;
     connector.send(log("m-2", "INFO")).await;
-    assert_eq!(connector.next().await["msg_type"], "error", "the token has no right to `logs`");
+    let refusal = connector.next().await;
+    assert_eq!((&refusal["payload"]["code"], &refusal["payload"]["msg_id"]), (&json!("FORBIDDEN"), &json!("m-2")));
     let mut connector = replica.connect(path).header("x-api-key", API_KEY).open().await;
     acknowledged(&mut connector, log("m-3", "INFO")).await;
+}
+
+#[tokio::test]
+async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
+    let replica = Replica::alone_with(
+        "[server]\nmode = \"production\"\n[[profiles]]\nname = \"open\"\npath = \"/ws/open\"\n\
+         dialect = \"envelope\"\ntoken = \"optional\"",
+    )
+    .await;
+    let mut anonymous = replica.connect("/ws/open").open().await;
+    anonymous.send(event("m-1", "run-1")).await;
+    assert_eq!(anonymous.next().await["payload"]["code"], "FORBIDDEN");
+    let right = Token::of("connector").publish(&["ingest_events"]).sign();
+    let mut connector = replica.connect("/ws/open").token(&right).open().await;
+    acknowledged(&mut connector, event("m-1", "run-1")).await;
+}
+
+#[tokio::test]
+async fn a_run_id_that_is_too_long_is_refused_before_anything_is_published() {
+    let replica = Replica::alone().await;
+    let mut listener = listener(&replica).await;
+    let mut connector = connector(&replica).await;
+    connector.send(event("m-1", &"r".repeat(197))).await;
+    assert_eq!(connector.next().await["payload"]["code"], "INVALID_MESSAGE");
+    acknowledged(&mut connector, event("m-2", &"r".repeat(196))).await;
+    listener.expect(event("m-2", &"r".repeat(196))).await;
+}
+
+/// A producer that can also subscribe, connected to `/`.
+async fn both_ways(replica: &Replica, user: &str) -> Client {
+    let right = Token::of(user).publish(&["ingest_events", "logs"]).sign();
+    replica.connect("/").token(&right).name(user).open().await
+}
+
+async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
+    let payload = json!({"channels": ["ingest_events"], "since": since.map(|id| json!({"ingest_events": id}))});
+    client.send(json!({"msg_id": "s", "msg_type": "subscribe", "source": "c", "payload": payload})).await;
+    let ack = client.next().await;
+    assert_eq!((&ack["payload"]["acknowledged_msg_id"], &ack["payload"]["errors"]), (&json!("s"), &json!([])), "{ack}");
+    ack["payload"]["channels"][0].clone()
+}
+
+#[tokio::test]
+async fn a_producer_that_subscribes_misses_nothing_when_it_changes_replicas() {
+    const SETTINGS: &str = "[server]\nmode = \"production\"\n[[profiles]]\nname = \"connector\"\npath = \"/\"\n\
+                            dialect = \"envelope\"\ntoken = \"publisher\"\nchannels = [{ name = \"ingest_events\" }]";
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on_with(&server, SETTINGS).await, Replica::on_with(&server, SETTINGS).await);
+    let (mut dashboard, mut connector) = (both_ways(&one, "dashboard").await, both_ways(&one, "connector").await);
+    assert_eq!(subscribed(&mut dashboard, None).await["complete"], true);
+    acknowledged(&mut connector, event("m-1", "run-1")).await;
+    let last = dashboard.expect(event("m-1", "run-1")).await["id"].as_str().unwrap().to_owned();
+    drop(dashboard);
+    acknowledged(&mut connector, event("m-2", "run-1")).await;
+    let mut dashboard = both_ways(&other, "dashboard").await;
+    let channel = subscribed(&mut dashboard, Some(&last)).await;
+    assert_eq!((&channel["replayed"], &channel["complete"]), (&json!(1), &json!(true)));
+    assert_eq!(dashboard.expect(event("m-2", "run-1")).await["replayed"], true);
+    acknowledged(&mut connector, event("m-3", "run-1")).await;
+    dashboard.expect(event("m-3", "run-1")).await;
 }

@@ -32,6 +32,23 @@ async fn the_root_names_the_service_and_its_endpoints() {
 }
 
 #[tokio::test]
+async fn an_endpoint_at_the_root_does_not_change_plain_requests() {
+    let replica =
+        Replica::alone_with("[[profiles]]\nname = \"root\"\npath = \"/\"\ntoken = \"required\"\nrefusal_code = 1008")
+            .await;
+    let root = replica.get("/").await;
+    assert_eq!((root.status, &root.json()["service"]), (200, &json!("tickgate")));
+    assert!(root.json()["endpoints"].as_array().unwrap().contains(&json!("/")));
+    assert_eq!(replica.get("/nothing").await.status, 404);
+    let mut alice = replica.connect("/").token(&token("alice")).open().await;
+    alice.greeted().await;
+    replica.connect("/").expect_refused(401).await;
+    let reason = replica.connect("/").origin("https://app.example").expect_closed(1008).await;
+    assert_eq!(reason, "Authentication required");
+    replica.market().await;
+}
+
+#[tokio::test]
 async fn a_replica_without_redis_is_one_and_has_no_link_that_could_be_down() {
     let alone = Replica::alone().await;
     assert_eq!(alone.metric("tickgate_replicas").await, 1.0);

@@ -34,6 +34,11 @@ async fn ingest_messages() {
 }
 
 #[tokio::test]
+async fn two_way_connector() {
+    play("two_way_connector").await;
+}
+
+#[tokio::test]
 async fn trading_platform() {
     play("trading_platform").await;
 }

@@ -7,12 +7,14 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        CaughtUp, Form, FormKind, Hub, Interest, Member, MemorySocket, Narrowed, Outbox, QueueLimits, ReplayLimits,
-        Shared, SlotId, Socket,
+        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, QueueLimits, ReplayLimits, Shared, SlotId, Socket,
     },
     metrics::Metrics,
 };
-use tickgate_wire::model::{Class, Start, StreamId, Topic};
+use tickgate_wire::{
+    model::{Class, Start, StreamId, Topic},
+    protocol::Protocol,
+};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
@@ -218,16 +220,18 @@ impl Connection {
             story.cursor = Some(backlog.from).filter(|from| *from > StreamId::ZERO).or(Some(backlog.end()));
         }
         let private = subject.topic.owner().is_some();
-        let form = Form { kind: FormKind::WebSocket, channel: (!private).then(|| subject.channels[0].into()) };
-        let channels = private.then(|| subject.channels.iter().map(|channel| Arc::from(*channel)).collect());
+        let form = if private {
+            Form::of_user(Protocol::default(), subject.channels.iter().map(|channel| Arc::from(*channel)).collect())
+        } else {
+            Form::of_topic(Protocol::default(), subject.channels[0].into())
+        };
         let begins = match start {
             Start::Since(cursor) => cursor,
             Start::Snapshot { least } => backlog.cursor.max(least),
             _ => backlog.cursor,
         };
         let slot = interest.open(&self.outbox, backlog.cursor, begins);
-        let narrowed = private.then(|| Narrowed::new(channels, None));
-        let member = Member { outbox: self.outbox.clone(), slot, narrowed };
+        let member = Member { outbox: self.outbox.clone(), slot, pacer: None };
         self.subscriptions.push(Subscription { interest, member, form, fresh: true });
         let Some(Subscription { interest, member, form, .. }) = self.subscriptions.last() else { return false };
         let outbox = self.outbox.clone();

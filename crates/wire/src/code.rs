@@ -46,8 +46,8 @@ pub struct Code {
     pub reconnect: Reconnect,
 }
 
-/// Turns the table into its types. `close` and `error` say where a code is sent: such rows are variants of [`CloseCode`]
-/// and of [`ErrorCode`]. Rows with an HTTP status, and those that only HTTP has, are variants of [`ProblemKind`].
+/// Derives all types from the table. Rows marked `close` are variants of [`CloseCode`], rows marked `error` of
+/// [`ErrorCode`]; rows with an HTTP status, and those that exist in HTTP only, are variants of [`ProblemKind`].
 macro_rules! codes {
     (
         $($number:literal $variant:ident $name:literal $close:tt $error:tt $status:tt $reconnect:ident $meaning:literal;)+
@@ -130,15 +130,15 @@ macro_rules! codes {
 
     (@problem { $($variant:ident $name:literal $status:literal $number:literal)+ }
         { $($only:ident $only_name:literal $only_status:literal,)+ }) => {
-        /// What an HTTP answer of problem details (RFC 9457) can be about.
+        /// The kind of a problem document (RFC 9457) in an HTTP response.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ProblemKind { $($variant,)+ $($only),+ }
 
         impl ProblemKind {
-            /// All of them: those of the sockets by their codes, then those that only HTTP has.
+            /// All of them: first those that sockets have too, ascending by code, then those of HTTP only.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+ $(Self::$only),+];
 
-            /// The stable name, `error` of the document.
+            /// The stable name; `error` of the document.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ $(Self::$only => $only_name),+ }
@@ -156,7 +156,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $status,)+ $(Self::$only => $only_status),+ }
             }
 
-            /// The code of the same failure on a socket, where there is one.
+            /// The code of the same failure on a socket, if there is one.
             #[must_use]
             pub const fn code(self) -> Option<u16> {
                 match self { $(Self::$variant => Some($number),)+ $(Self::$only => None),+ }
@@ -172,7 +172,7 @@ macro_rules! codes {
 }
 
 codes! {
-    // Number, variant, name; whether it closes, whether it answers, its HTTP status; whether to reconnect, the meaning.
+    // Number, variant, name; in Close frames, in error messages, HTTP status; whether to reconnect, meaning.
     1000 Normal "normal" close - - No "The connection ended as one of the two sides wished.";
     1001 GoingAway "going_away" close - - Yes "The other side goes away.";
     1002 ProtocolError "protocol_error" close - - No "A frame broke the WebSocket protocol.";
@@ -214,7 +214,7 @@ codes! {
     }
 }
 
-/// The place of a number in the table, where it has one.
+/// The position of a number in the table, if it is there.
 #[must_use]
 pub fn index(number: u16) -> Option<usize> {
     CODES.binary_search_by_key(&number, |code| code.number).ok()
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_closes_or_says_that_it_never_does() {
+    fn codes_that_never_close_a_connection_say_so() {
         for code in CODES {
             let (close, error) = (CloseCode::from_number(code.number), ErrorCode::from_number(code.number));
             assert!(close.is_some() || error.is_some(), "{}", code.number);

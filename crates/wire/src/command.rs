@@ -1,22 +1,21 @@
-//! The JSON dialect, client to server (the wire contract, section 3). Never decides whether a command is allowed.
+//! What a client can ask for, in any dialect. Never decides whether a command is allowed.
 
 use std::ops::Deref;
 
-use serde_json::value::RawValue;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::{
+use crate::{
     code::ErrorCode,
-    fields::{self, Fields, Wrong, missing, wrong_kind},
-    json::scan_object,
-    payload::check_payload,
+    model::{MsgId, StreamId},
 };
-use crate::model::{MsgId, StreamId, UserId, check_name};
 
 /// A command with the client's own id of it, echoed in the reply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// JSON text of the `id` (a string or a number of at most 64 characters), as the client wrote it.
-    pub id: Option<Box<str>>,
+    /// A string or a number of at most 64 characters.
+    pub id: Option<Json>,
     pub command: Command,
 }
 
@@ -38,8 +37,8 @@ pub enum Command {
         symbols: Vec<String>,
     },
     Ping {
-        /// JSON text of the client's `timestamp`, echoed in the reply.
-        timestamp: Option<Box<str>>,
+        /// The client's own, a string or a number, echoed in the reply.
+        timestamp: Option<Json>,
     },
     Auth {
         token: Token,
@@ -70,6 +69,8 @@ pub enum Command {
         max_rate: Option<u32>,
         heartbeat_interval: Option<u32>,
     },
+    /// A message from a producer.
+    Ingest(Ingest),
 }
 
 /// Channels to subscribe, and where to begin.
@@ -85,6 +86,17 @@ pub struct Subscribe {
     pub snapshot: Option<bool>,
 }
 
+/// A producer's message. It is acknowledged once it is stored in each of its topics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ingest {
+    /// Empty if the message only needs an acknowledgement. The right to publish to the first topic covers all of them.
+    pub topics: Vec<String>,
+    /// Identifies a repeated message, which is published only to the topics that the first attempt did not reach.
+    pub msg_id: MsgId,
+    /// As the producer wrote it.
+    pub message: Bytes,
+}
+
 /// Cursors of a subscription.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Since {
@@ -97,13 +109,20 @@ pub enum Since {
 }
 
 /// JSON text kept as it was written.
-#[derive(Clone, Debug)]
-pub struct Json(pub Box<RawValue>);
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
 
 impl Json {
     /// Keeps a JSON text that was scanned before; `None` when it is none.
-    pub(super) fn keep(raw: &str) -> Option<Self> {
+    pub(crate) fn keep(raw: &str) -> Option<Self> {
         RawValue::from_string(raw.to_owned()).ok().map(Self)
+    }
+
+    /// The JSON text of a value; `null` if JSON cannot express it.
+    #[must_use]
+    pub fn of(value: &impl Serialize) -> Self {
+        Self(to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned()))
     }
 
     /// The text.
@@ -112,6 +131,8 @@ impl Json {
         self.0.get()
     }
 }
+
+impl Eq for Json {}
 
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
@@ -149,379 +170,12 @@ pub struct Limits {
 /// A message that is no command. The connection stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// JSON text of the message's `id`, where it could be read.
-    pub id: Option<Box<str>>,
+    /// The message's `id`, if it could be read.
+    pub id: Option<Json>,
     /// [`ErrorCode::InvalidMessage`], or [`ErrorCode::TooManySubscriptions`] for too many names in one message.
     pub code: ErrorCode,
     /// Which field is wrong, such as `channels[2]`.
     pub field: Option<String>,
     /// What is wrong and what would be right.
     pub message: String,
-}
-
-/// Reads one text frame.
-///
-/// # Errors
-/// [`Invalid`], to be answered with an error message.
-pub fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
-    let (fields, scanned) = Fields::read(text, limits.depth_max);
-    let id = fields.scalar("id");
-    let echo = id.as_ref().ok().copied().flatten().map(Box::from);
-    let command = scanned.map_err(Wrong::from).and(id).and_then(|_| decode_command(&fields, limits));
-    match command {
-        Ok(command) => Ok(Request { id: echo, command }),
-        Err(Wrong { code, field, message }) => Err(Invalid { id: echo, code, field, message }),
-    }
-}
-
-/// The types there are, for the answer to an unknown one.
-const TYPES: &str = "subscribe, unsubscribe, subscribe_<kind> and unsubscribe_<kind> with symbols (such as \
-                     subscribe_symbol), ping, auth, history, publish, command, presence, configure";
-const NAMES: &str = "an array of names";
-/// Longest `command`, in characters.
-const COMMAND_CHARS_MAX: usize = 64;
-
-fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
-    let kind = fields.needed_string("type", "a string, one of subscribe, ping and so on")?;
-    match &*kind {
-        "subscribe" => subscribe(fields, limits).map(Command::Subscribe),
-        "unsubscribe" => Ok(Command::Unsubscribe { channels: names(fields, "channels", limits)? }),
-        "ping" => Ok(Command::Ping { timestamp: fields.scalar("timestamp")?.map(Box::from) }),
-        "auth" => Ok(Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }),
-        "history" => Ok(Command::History {
-            channel: channel(fields)?,
-            since: fields.cursor("since")?,
-            last: fields.whole("last")?,
-            limit: fields.whole("limit")?,
-        }),
-        "publish" => publish(fields, limits),
-        "command" => run(fields),
-        "presence" => Ok(Command::Presence { channel: channel(fields)? }),
-        "configure" => Ok(Command::Configure {
-            max_rate: fields.whole("max_rate")?,
-            heartbeat_interval: fields.whole("heartbeat_interval")?,
-        }),
-        other => symbols(other, fields, limits),
-    }
-}
-
-fn subscribe(fields: &Fields<'_>, limits: &Limits) -> Result<Subscribe, Wrong> {
-    Ok(Subscribe {
-        channels: names(fields, "channels", limits)?,
-        since: since(fields, limits)?,
-        last: fields.whole("last")?,
-        max_rate: fields.whole("max_rate")?,
-        snapshot: fields.boolean("snapshot")?,
-    })
-}
-
-fn since(fields: &Fields<'_>, limits: &Limits) -> Result<Since, Wrong> {
-    let Some(raw) = fields.raw("since") else { return Ok(Since::Live) };
-    if raw.starts_with('"') {
-        return fields::cursor("since", raw).map(Since::Private);
-    }
-    if !raw.starts_with('{') {
-        return Err(wrong_kind("since", "a cursor in quotes, or an object of channel and cursor", raw));
-    }
-    let mut pairs = Vec::new();
-    let mut first_wrong = None;
-    scan_object(raw, limits.depth_max, |channel, cursor| {
-        if cursor == "null" || first_wrong.is_some() {
-            return;
-        }
-        match fields::cursor("since", cursor) {
-            Ok(cursor) => pairs.push((channel.into_owned(), cursor)),
-            Err(wrong) => first_wrong = Some(wrong),
-        }
-    })?;
-    match first_wrong {
-        Some(wrong) => Err(wrong),
-        None => Ok(Since::PerChannel(pairs)),
-    }
-}
-
-fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
-    let channel = channel(fields)?;
-    let raw = fields.needed("data", "the JSON object to publish")?;
-    if !raw.starts_with('{') {
-        return Err(wrong_kind("data", "a JSON object", raw));
-    }
-    check_payload(raw.as_bytes(), limits.depth_max).map_err(|error| Wrong::field("data", error.to_string()))?;
-    let msg_id = fields.string("msg_id", "a string")?;
-    if let Some(text) = &msg_id {
-        MsgId::new(text).map_err(|error| Wrong::field("msg_id", error.to_string()))?;
-    }
-    let user = fields.string("user", "a string")?;
-    if let Some(text) = &user {
-        UserId::new(text).map_err(|error| Wrong::field("user", error.to_string()))?;
-    }
-    let data = Json::keep(raw).ok_or_else(|| wrong_kind("data", "a JSON object", raw))?;
-    Ok(Command::Publish { channel, data, msg_id: msg_id.map(Into::into), user: user.map(Into::into) })
-}
-
-fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
-    let command = fields.needed_string("command", "a string, such as pause, resume or stop")?;
-    if command.is_empty() || command.chars().count() > COMMAND_CHARS_MAX || command.chars().any(char::is_control) {
-        let message = format!("`command` must be 1 to {COMMAND_CHARS_MAX} characters, without control characters");
-        return Err(Wrong::field("command", message));
-    }
-    Ok(Command::Run { command: command.into_owned(), args: fields.raw("args").and_then(Json::keep) })
-}
-
-/// `subscribe_<verb>` and `unsubscribe_<verb>`; which verbs there are is the endpoint's to say.
-fn symbols(kind: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
-    let verb_of = |prefix| kind.strip_prefix(prefix).filter(|verb| is_verb(verb)).map(str::to_owned);
-    if let Some(verb) = verb_of("subscribe_") {
-        return Ok(Command::SubscribeSymbols { verb, symbols: names(fields, "symbols", limits)? });
-    }
-    if let Some(verb) = verb_of("unsubscribe_") {
-        return Ok(Command::UnsubscribeSymbols { verb, symbols: names(fields, "symbols", limits)? });
-    }
-    let shown = if is_verb(kind) { format!(" `{kind}`") } else { String::new() };
-    Err(Wrong::field("type", format!("unknown type{shown}; known are {TYPES}")))
-}
-
-/// Short and plain, so that it can be echoed.
-fn is_verb(text: &str) -> bool {
-    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-}
-
-fn channel(fields: &Fields<'_>) -> Result<String, Wrong> {
-    let name = fields.needed_string("channel", "the name of a channel")?;
-    check_name(&name).map_err(|error| Wrong::field("channel", format!("`channel` is not a name: {error}")))?;
-    Ok(name.into_owned())
-}
-
-fn names(fields: &Fields<'_>, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
-    let raw = fields.raw(field).ok_or_else(|| missing(field, NAMES))?;
-    let names = fields::strings(field, NAMES, raw)?;
-    if names.len() > limits.channels_max {
-        let message = format!("`{field}` has {} names; one message can have {}", names.len(), limits.channels_max);
-        return Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) });
-    }
-    for (index, name) in names.iter().enumerate() {
-        if let Err(error) = check_name(name) {
-            let field = format!("{field}[{index}]");
-            let message = format!("`{field}` is not a name: {error}");
-            return Err(Wrong::field(field, message));
-        }
-    }
-    Ok(names)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
-
-    fn command(text: &str) -> Command {
-        decode(text, &LIMITS).unwrap().command
-    }
-
-    fn invalid(text: &str) -> Invalid {
-        decode(text, &LIMITS).unwrap_err()
-    }
-
-    fn owned(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn the_messages_of_the_endpoint_documents() {
-        let channels = owned(&["orders", "risk_alerts", "bot_status", "portfolio"]);
-        assert_eq!(
-            command(r#"{"type": "subscribe", "channels": ["orders", "risk_alerts", "bot_status", "portfolio"]}"#),
-            Command::Subscribe(Subscribe { channels, ..Subscribe::default() })
-        );
-        assert_eq!(
-            command(r#"{"type":"unsubscribe","channels":["orders"]}"#),
-            Command::Unsubscribe { channels: owned(&["orders"]) }
-        );
-        for verb in ["symbol", "ticker", "trades", "orderbook"] {
-            let symbols = owned(&["BTCUSDT", "ETHUSDT"]);
-            assert_eq!(
-                command(&format!(r#"{{"type":"subscribe_{verb}","symbols":["BTCUSDT","ETHUSDT"]}}"#)),
-                Command::SubscribeSymbols { verb: verb.to_owned(), symbols: symbols.clone() }
-            );
-            assert_eq!(
-                command(&format!(r#"{{"type":"unsubscribe_{verb}","symbols":["BTCUSDT","ETHUSDT"]}}"#)),
-                Command::UnsubscribeSymbols { verb: verb.to_owned(), symbols }
-            );
-        }
-        assert_eq!(
-            decode(r#"{"type":"ping"}"#, &LIMITS).unwrap(),
-            Request { id: None, command: Command::Ping { timestamp: None } }
-        );
-    }
-
-    #[test]
-    fn every_other_command_with_all_its_fields() {
-        let text = r#"{"type":"subscribe","id":"s-1","channels":["orders","logs"],"since":{"orders":"7-41","logs":null},
-            "last":10,"max_rate":2,"snapshot":false,"unknown":[1]}"#;
-        let request = decode(text, &LIMITS).unwrap();
-        assert_eq!(request.id.as_deref(), Some(r#""s-1""#));
-        assert_eq!(
-            request.command,
-            Command::Subscribe(Subscribe {
-                channels: owned(&["orders", "logs"]),
-                since: Since::PerChannel(vec![("orders".to_owned(), StreamId::new(7, 41))]),
-                last: Some(10),
-                max_rate: Some(2),
-                snapshot: Some(false),
-            })
-        );
-        let Command::Subscribe(private) = command(r#"{"type":"subscribe","channels":[],"since":"7-41"}"#) else {
-            panic!()
-        };
-        assert_eq!(private.since, Since::Private(StreamId::new(7, 41)));
-        assert_eq!(command(r#"{"type":"ping","timestamp":17.5}"#), Command::Ping { timestamp: Some("17.5".into()) });
-        assert_eq!(command(r#"{"type":"auth","token":"a.b.c"}"#), Command::Auth { token: Token("a.b.c".to_owned()) });
-        assert_eq!(
-            command(r#"{"type":"history","channel":"logs","since":"7-1","last":null,"limit":5}"#),
-            Command::History {
-                channel: "logs".to_owned(),
-                since: Some(StreamId::new(7, 1)),
-                last: None,
-                limit: Some(5)
-            }
-        );
-        let Command::Publish { channel, data, msg_id, user } =
-            command(r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50}}"#)
-        else {
-            panic!()
-        };
-        assert_eq!((&*channel, data.get()), ("orders", r#"{"price": 1.50}"#));
-        assert_eq!((msg_id.as_deref(), user.as_deref()), (Some("m1"), Some("alice")));
-        let Command::Run { command: name, args } = command(r#"{"type":"command","command":"pause","args":[1]}"#) else {
-            panic!()
-        };
-        assert_eq!((&*name, args.unwrap().get()), ("pause", "[1]"));
-        assert_eq!(
-            command(r#"{"type":"presence","channel":"logs"}"#),
-            Command::Presence { channel: "logs".to_owned() }
-        );
-        assert_eq!(
-            command(r#"{"type":"configure","max_rate":5,"heartbeat_interval":10}"#),
-            Command::Configure { max_rate: Some(5), heartbeat_interval: Some(10) }
-        );
-    }
-
-    #[test]
-    fn bad_input_is_told_what_is_wrong_and_what_would_be_right() {
-        let nested = format!(r#"{{"type":"ping","x":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
-        let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(65));
-        let cases = [
-            ("hello", "not JSON: a value expected at byte 0"),
-            ("", "not JSON: a value expected at byte 0"),
-            ("42", "a JSON object is expected, not a number"),
-            ("[]", "a JSON object is expected, not an array"),
-            (r#"{"type":"ping"} {}"#, "one JSON object is expected, but more follows at byte 16"),
-            (&nested, "JSON is nested deeper than 32 levels"),
-            (r#"{"type":"ping","type":"auth"}"#, "a key appears twice in one object, the second time at byte 15"),
-            (r#"{"type":"ping","n":1e400}"#, "the number at byte 19 is out of range"),
-            ("{}", "`type` is missing: a string, one of subscribe, ping and so on"),
-            (r#"{"type":7}"#, "`type` must be a string, one of subscribe, ping and so on, not a number"),
-            (r#"{"type":"subscribe"}"#, "`channels` is missing: an array of names"),
-            (r#"{"type":"subscribe","channels":"orders"}"#, "`channels` must be an array of names, not a string"),
-            (r#"{"type":"subscribe","channels":["a",7]}"#, "`channels[1]` must be a string, not a number"),
-            (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
-            (
-                r#"{"type":"subscribe","channels":["ok","a\u0000b"]}"#,
-                "`channels[1]` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[],"last":-1}"#,
-                "`last` must be a whole number from 0 to 4294967295, not another number",
-            ),
-            (r#"{"type":"subscribe","channels":[],"snapshot":"no"}"#, "`snapshot` must be true or false, not a string"),
-            (
-                r#"{"type":"subscribe","channels":[],"since":"yesterday"}"#,
-                "`since` is not a cursor: an id has the form <epoch>-<seq>, for example 1763700000000-42",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[],"since":[]}"#,
-                "`since` must be a cursor in quotes, or an object of channel and cursor, not an array",
-            ),
-            (r#"{"type":"auth","token":["x"]}"#, "`token` must be a string, not an array"),
-            (r#"{"type":"publish","channel":"x"}"#, "`data` is missing: the JSON object to publish"),
-            (r#"{"type":"publish","channel":"x","data":[]}"#, "`data` must be a JSON object, not an array"),
-            (
-                r#"{"type":"publish","channel":"x","data":{"_meta":1}}"#,
-                "the payload is refused: the key `_meta` is reserved for the gateway",
-            ),
-            (
-                r#"{"type":"publish","channel":"x","data":{},"msg_id":""}"#,
-                "a msg_id must be 1 to 128 bytes without control characters",
-            ),
-            (r#"{"type":"command","command":""}"#, "`command` must be 1 to 64 characters, without control characters"),
-            (
-                r#"{"type":"history","channel":"a b"}"#,
-                "`channel` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
-            (&long_id, "`id` has more than 64 characters"),
-            (r#"{"type":"ping","id":{}}"#, "`id` must be a string or a number, not an object"),
-        ];
-        for (text, message) in cases {
-            let invalid = invalid(text);
-            assert_eq!((invalid.code, &*invalid.message), (ErrorCode::InvalidMessage, message), "{text:.80}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_type_gets_the_known_ones_and_is_echoed_only_when_it_is_plain() {
-        let unknown = invalid(r#"{"type":"subscribe_all_of_it!","id":3}"#);
-        assert!(unknown.message.starts_with("unknown type; known are subscribe, unsubscribe,"), "{}", unknown.message);
-        assert_eq!((unknown.id.as_deref(), unknown.field.as_deref()), (Some("3"), Some("type")));
-        assert!(invalid(r#"{"type":"order"}"#).message.starts_with("unknown type `order`; known are "));
-        let token = invalid(r#"{"type":"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"}"#);
-        assert!(!token.message.contains("eyJ"));
-    }
-
-    #[test]
-    fn too_many_names_have_their_own_code() {
-        let text = format!(r#"{{"type":"subscribe","id":1,"channels":["x"{}]}}"#, r#","x""#.repeat(9_999));
-        let invalid = invalid(&text);
-        assert_eq!(invalid.code, ErrorCode::TooManySubscriptions);
-        assert_eq!(invalid.message, "`channels` has 10000 names; one message can have 200");
-    }
-
-    #[test]
-    fn the_id_comes_back_as_it_was_written_also_with_an_error() {
-        assert_eq!(invalid(r#"{"id":1.50,"type":"x"}"#).id.as_deref(), Some("1.50"));
-        assert_eq!(invalid(r#"{"id":"é\n","type":"ping","x":"#).id.as_deref(), Some(r#""é\n""#));
-        assert_eq!(invalid(r#"{"type":"x","id":null}"#).id, None);
-        assert_eq!(invalid(r#"{"type":"ping","id":[]}"#).id, None);
-    }
-
-    #[test]
-    fn a_token_does_not_show_itself() {
-        let request = decode(r#"{"type":"auth","token":"very-secret"}"#, &LIMITS).unwrap();
-        assert!(!format!("{request:?}").contains("secret"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_answered(text in ".*") {
-            let _ = decode(&text, &LIMITS);
-        }
-
-        #[test]
-        fn any_value_in_any_field_is_answered(
-            kind in prop::sample::select(vec!["subscribe", "unsubscribe_x", "ping", "auth", "history", "publish", "command", "configure"]),
-            fields in prop::collection::btree_map(
-                prop::sample::select(vec!["id", "channels", "channel", "since", "last", "symbols", "data", "token", "command", "args"]),
-                prop::sample::select(vec!["1", "-1", "null", r#""x""#, r#""7-1""#, "[]", r#"["a"]"#, "{}", r#"{"a":"1-1"}"#, "[1]", r#""\n""#, "true"]),
-                0..6,
-            ),
-        ) {
-            let fields: String = fields.iter().map(|(key, value)| format!(r#","{key}":{value}"#)).collect();
-            match decode(&format!(r#"{{"type":"{kind}"{fields}}}"#), &LIMITS) {
-                Ok(request) => prop_assert!(request.id.is_none_or(|id| serde_json::from_str::<serde_json::Value>(&id).is_ok())),
-                Err(invalid) => prop_assert!(!invalid.message.is_empty()),
-            }
-        }
-    }
 }

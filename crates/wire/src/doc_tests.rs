@@ -1,10 +1,19 @@
 //! Holds `docs/wire.md` and `docs/asyncapi.yaml` equal to the code: the tables, and every example in them.
 
+use bytes::BytesMut;
 use serde_json::Value;
+use uuid::Uuid;
 
-use super::{
+use crate::{
     code::{CODES, Code, ErrorCode, lookup, may_reconnect},
-    command, envelope,
+    command::{Json, Limits},
+    dialect::{
+        Dialect, Stamp,
+        json::{ServerMessage, read},
+    },
+    push::push_json,
+    reply::{Details, Failure, Ingested, Reply, Subscribed},
+    time::Timestamp,
 };
 
 const WIRE: &str = include_str!("../../../docs/wire.md");
@@ -48,18 +57,69 @@ fn the_lists_of_codes_are_the_codes() {
     assert!(WIRE.contains(&format!("![{exceptions}].includes(code)")), "{exceptions}");
 }
 
+const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+
 #[test]
 fn what_clients_send_is_understood() {
-    let limits = command::Limits { depth_max: 32, channels_max: 200 };
     for line in examples("client") {
-        assert!(command::decode(line, &limits).is_ok(), "{line}: {:?}", command::decode(line, &limits));
+        let request = Dialect::Json.decode(line, &LIMITS);
+        assert!(matches!(request, Ok(Some(_))), "{line}: {request:?}");
     }
 }
 
 #[test]
-fn envelopes_are_understood() {
+fn envelopes_are_decoded_and_encoded_as_documented() {
+    let mut answers = 0;
     for line in examples("envelope") {
-        assert!(envelope::decode(line, 32).is_ok(), "{line}: {:?}", envelope::decode(line, 32));
+        let request = Dialect::Envelope.decode(line, &LIMITS);
+        let message: Value = serde_json::from_str(line).unwrap();
+        let told = &message["payload"];
+        let reply = match message["msg_type"].as_str() {
+            Some("ack") if told["errors"].is_array() => {
+                let (channels, errors) = (told["channels"].clone(), told["errors"].clone());
+                Reply::Subscribed(Subscribed {
+                    id: Some(Json::of(&told["acknowledged_msg_id"])),
+                    channels: serde_json::from_value(channels).expect(line),
+                    errors: serde_json::from_value(errors).expect(line),
+                })
+            }
+            Some("ack") => Reply::Ingested(Ingested { id: Some(Json::of(&told["acknowledged_msg_id"])) }),
+            Some("error") => {
+                let named = |code: &&ErrorCode| told["code"] == code.name().to_ascii_uppercase();
+                let code = ErrorCode::ALL.iter().find(named).expect(line);
+                let details = Details { retry_after_ms: told["retry_after_ms"].as_u64(), ..Details::default() };
+                let id = told.get("msg_id").map(Json::of);
+                Reply::Error(Failure {
+                    details,
+                    ..Failure::new(*code, told["message"].as_str().unwrap().to_owned(), id, 0)
+                })
+            }
+            _ => {
+                assert!(matches!(request, Ok(Some(_))), "{line}: {request:?}");
+                continue;
+            }
+        };
+        let timestamp: Timestamp = serde_json::from_value(message["timestamp"].clone()).unwrap();
+        let msg_id: Uuid = message["msg_id"].as_str().unwrap().parse().unwrap();
+        let mut out = BytesMut::new();
+        Dialect::Envelope.encode(&mut out, &reply, || Stamp { now_ms: timestamp.ms(), msg_id });
+        assert_eq!(std::str::from_utf8(&out).unwrap(), line);
+        answers += 1;
+    }
+    assert!(answers > 1, "{answers}");
+}
+
+#[test]
+fn server_examples_equal_what_the_encoder_writes() {
+    for line in examples("server").into_iter().filter(|line| !line.contains('…')) {
+        let mut out = BytesMut::new();
+        match read(line).unwrap_or_else(|error| panic!("{line}: {error}")) {
+            ServerMessage::Push(meta, payload) => push_json(&mut out, &meta, &payload),
+            ServerMessage::Gap(gap) => Dialect::Json.gap(&mut out, &gap, || unreachable!("JSON has no stamp")),
+            ServerMessage::Reply(reply) => Dialect::Json.encode(&mut out, &reply, || unreachable!("JSON has no stamp")),
+            ServerMessage::Unknown => panic!("unknown: {line}"),
+        }
+        assert_eq!(std::str::from_utf8(&out).unwrap(), line);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Server-Sent Events: what wraps a text, and what says how far a reader has come. Never looks into the text, and never
-//! copies it: who writes it writes into the event itself.
+//! Server-Sent Events: messages, comments, and the ids that carry a reader's cursors. Never inspects or copies the text: it
+//! is written directly into the event.
 
 use std::fmt::Write;
 
@@ -7,8 +7,8 @@ use bytes::{BufMut, BytesMut};
 
 use crate::model::StreamId;
 
-/// Appends an event that holds what `write` appends. Line breaks in the text become further `data:` lines. A text of no
-/// bytes is no message: nothing is appended.
+/// Appends an event with the text that `write` appends. Each further line of the text becomes a `data:` line of its own. If
+/// `write` appends nothing, nothing is appended.
 pub fn event(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     const DATA: &[u8] = b"data: ";
     out.put_slice(DATA);
@@ -24,13 +24,13 @@ pub fn event(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     out.put_slice(b"\n\n");
 }
 
-/// Appends a comment, which keeps the stream alive and is seen by nobody.
+/// Appends a comment. It keeps the stream alive; readers ignore it.
 pub fn comment(out: &mut BytesMut) {
     out.put_slice(b":\n\n");
 }
 
-/// Appends an event without data whose id holds a reader's cursors. It sends the last id as `Last-Event-ID` when it
-/// comes again.
+/// Appends an event without data whose id is the reader's cursors. A reader that reconnects sends the last id as
+/// `Last-Event-ID`.
 pub fn cursors(out: &mut BytesMut, cursors: &[StreamId]) {
     for (at, cursor) in cursors.iter().enumerate() {
         // Writing into the buffer does not fail.

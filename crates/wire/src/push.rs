@@ -1,49 +1,60 @@
 //! What the server sends unasked about topics: publications, encoded once for all who share a wire form, and gaps. Never
-//! parses a payload and never changes its bytes: one key is spliced in before the last brace.
+//! changes a payload's bytes: one key is spliced in before the last brace.
+
+use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
+use serde::{Deserialize, Serialize};
 
-use super::json::Object;
-use crate::{model::StreamId, transport::Transport};
+use crate::{json::Object, model::StreamId};
 
 /// What the gateway says about a publication, in its `_meta` key. Only what applies is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta<'a> {
     /// What the client calls the topic.
-    pub channel: &'a str,
+    pub channel: Cow<'a, str>,
     /// `None` for topics without retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<StreamId>,
     /// It was sent before, or may have been.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub replayed: bool,
     /// How many older values the client does not get because this one replaced them.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub conflated: u64,
     /// It is the current value at the time of the subscription.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub snapshot: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl<'a> Meta<'a> {
     /// A publication on its way for the first time.
     #[must_use]
-    pub const fn live(channel: &'a str, id: Option<StreamId>) -> Self {
-        Self { channel, id, replayed: false, conflated: 0, snapshot: false }
+    pub fn live(channel: impl Into<Cow<'a, str>>, id: Option<StreamId>) -> Self {
+        Self { channel: channel.into(), id, replayed: false, conflated: 0, snapshot: false }
+    }
+
+    /// Approximate length of a push of `payload`, in bytes. It decides the size of the frame head that is reserved.
+    #[must_use]
+    pub fn len_hint(&self, payload: &[u8]) -> usize {
+        payload.len() + self.channel.len() + 64
     }
 }
 
-/// Appends a publication. `payload` is one JSON object, as [`super::payload`] checks it.
-pub fn push(out: &mut BytesMut, transport: Transport, meta: &Meta<'_>, payload: &[u8]) {
-    transport.message(out, len_guess(meta, payload), |out| push_json(out, meta, payload));
-}
-
-/// Appends the bare JSON text of a publication.
+/// Appends a publication's JSON text. `payload` is one JSON object, as [`super::payload`] checks it.
 pub fn push_json(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
     let payload = payload.trim_ascii_end();
     let body = payload.strip_suffix(b"}").unwrap_or(payload).trim_ascii_end();
-    out.reserve(len_guess(meta, payload));
+    out.reserve(meta.len_hint(payload));
     out.put_slice(body);
     // No value ends in an opening brace, so this one is the object's own: there is no field before ours.
     out.put_slice(if body.ends_with(b"{") { b"\"_meta\":" } else { b",\"_meta\":" });
     let mut object = Object::begin(out);
-    object.string("channel", meta.channel);
+    object.string("channel", &meta.channel);
     if let Some(id) = meta.id {
         object.id("id", id);
     }
@@ -58,11 +69,6 @@ pub fn push_json(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
     }
     object.end();
     out.put_u8(b'}');
-}
-
-/// About how long the text becomes: right in its order of magnitude, which decides the size of the frame's header.
-fn len_guess(meta: &Meta<'_>, payload: &[u8]) -> usize {
-    payload.len() + meta.channel.len() + 64
 }
 
 /// Why messages are missing.
@@ -92,31 +98,17 @@ impl GapReason {
 }
 
 /// Messages of a channel that the client will not get: those after `after` and before `before`, both excluded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap<'a> {
-    pub channel: &'a str,
+    pub channel: Cow<'a, str>,
     /// The last id before the missing ones; `None` where the topic has no ids.
     pub after: Option<StreamId>,
     /// The first id after the missing ones; `None` where it is not known yet, or the topic has no ids.
     pub before: Option<StreamId>,
     /// How many, where that can be known.
     pub count: Option<u64>,
-    pub reason: GapReason,
-}
-
-/// Appends the JSON text of a gap.
-pub fn gap(out: &mut BytesMut, gap: &Gap<'_>) {
-    let mut object = Object::begin(out);
-    object.string("type", "gap");
-    object.string("channel", gap.channel);
-    object.id_or_null("after", gap.after);
-    object.id_or_null("before", gap.before);
-    match gap.count {
-        Some(count) => object.number("count", count),
-        None => object.raw("count", "null"),
-    }
-    object.string("reason", gap.reason.as_str());
-    object.end();
+    /// The name of a [`GapReason`].
+    pub reason: Cow<'static, str>,
 }
 
 #[cfg(test)]
@@ -155,32 +147,10 @@ mod tests {
     fn only_the_keys_that_apply_are_there() {
         let none = Meta::live("ticker:BTCUSDT", None);
         assert_eq!(text(&none, "{}"), r#"{"_meta":{"channel":"ticker:BTCUSDT"}}"#);
-        let all = Meta { channel: "x", id: Some(ID), replayed: true, conflated: 3, snapshot: true };
+        let all = Meta { channel: "x".into(), id: Some(ID), replayed: true, conflated: 3, snapshot: true };
         let expected =
             r#"{"_meta":{"channel":"x","id":"1763700000000-42","replayed":true,"conflated":3,"snapshot":true}}"#;
         assert_eq!(text(&all, "{}"), expected);
-    }
-
-    #[test]
-    fn frames_and_events_hold_the_same_text() {
-        let (meta, payload) = (Meta::live("x", Some(ID)), r#"{"a":1}"#);
-        let json = text(&meta, payload);
-        let mut frame = BytesMut::new();
-        push(&mut frame, Transport::WebSocket, &meta, payload.as_bytes());
-        assert_eq!(&frame[..], [&[0x81, json.len() as u8][..], json.as_bytes()].concat());
-        let mut event = BytesMut::new();
-        push(&mut event, Transport::EventStream, &meta, b"{\n\"a\":1}");
-        let expected = "data: {\ndata: \"a\":1,\"_meta\":{\"channel\":\"x\",\"id\":\"1763700000000-42\"}}\n\n";
-        assert_eq!(std::str::from_utf8(&event).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_gap_says_what_is_missing() {
-        let mut out = BytesMut::new();
-        let lost = Gap { channel: "orders", after: Some(ID), before: None, count: None, reason: GapReason::Failover };
-        gap(&mut out, &lost);
-        let expected = r#"{"type":"gap","channel":"orders","after":"1763700000000-42","before":null,"count":null,"reason":"failover"}"#;
-        assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
     }
 
     proptest! {
@@ -192,14 +162,14 @@ mod tests {
             (replayed, snapshot) in any::<(bool, bool)>(),
         ) {
             let payload = if pretty { serde_json::to_string_pretty(&fields) } else { serde_json::to_string(&fields) };
-            let meta = Meta { channel: "a:b/c", id: Some(StreamId::new(epoch, seq)), replayed, conflated, snapshot };
-            let mut pushed: Value = serde_json::from_str(&text(&meta, &payload.unwrap())).unwrap();
-            let said = pushed.as_object_mut().unwrap().remove("_meta").unwrap();
-            prop_assert_eq!(pushed, json!(fields));
-            prop_assert_eq!(&said["id"], &json!(format!("{epoch}-{seq}")));
-            prop_assert_eq!(said.get("replayed").is_some(), replayed);
-            prop_assert_eq!(said.get("conflated").and_then(Value::as_u64).unwrap_or(0), conflated);
-            prop_assert_eq!(said.get("snapshot").is_some(), snapshot);
+            let meta = Meta { channel: "a:b/c".into(), id: Some(StreamId::new(epoch, seq)), replayed, conflated, snapshot };
+            let pushed = text(&meta, &payload.unwrap());
+            let mut read: Value = serde_json::from_str(&pushed).unwrap();
+            let said = read.as_object_mut().unwrap().remove("_meta").unwrap();
+            prop_assert_eq!(read, json!(fields));
+            let written = serde_json::to_string(&meta).unwrap();
+            prop_assert!(pushed.ends_with(&format!("\"_meta\":{written}}}")), "{}", pushed);
+            prop_assert_eq!(serde_json::from_value::<Meta<'_>>(said).unwrap(), meta);
         }
     }
 }

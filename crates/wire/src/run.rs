@@ -1,31 +1,32 @@
 //! What the gateway itself publishes for engines: a client's command to the run it watches. Never says who may.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 
-use super::json::Object;
+use crate::{command::Json, json::push_value, time::Timestamp};
 
-/// A command on its way to the engine that executes the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A command on its way to the engine that executes the run: the payload that engines read from the commands' topic.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(tag = "type", rename = "command")]
 pub struct RunCommand<'a> {
     /// The path's parameter.
     pub run_id: &'a str,
     pub command: &'a str,
-    /// JSON text, as the client wrote it.
-    pub args: Option<&'a str>,
+    /// As the client wrote it.
+    pub args: Option<&'a Json>,
     /// Who sent it; `None` where clients need no token.
     pub user: Option<&'a str>,
+    pub timestamp: Timestamp,
 }
 
-/// Appends the payload that engines read from the commands' topic.
-pub fn run_command(out: &mut BytesMut, command: &RunCommand<'_>, now_ms: u64) {
-    let mut object = Object::begin(out);
-    object.string("type", "command");
-    object.string("run_id", command.run_id);
-    object.string("command", command.command);
-    object.raw("args", command.args.unwrap_or("null"));
-    object.string_or_null("user", command.user);
-    object.time("timestamp", now_ms);
-    object.end();
+impl RunCommand<'_> {
+    /// The JSON text.
+    #[must_use]
+    pub fn payload(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256);
+        push_value(&mut out, self);
+        out.freeze()
+    }
 }
 
 #[cfg(test)]
@@ -35,17 +36,21 @@ mod tests {
 
     #[test]
     fn an_engine_learns_what_is_asked_by_whom_and_when() {
-        let mut out = BytesMut::new();
-        let command =
-            RunCommand { run_id: "r-1", command: "pause", args: Some(r#"{"after": 1.50}"#), user: Some("alice") };
-        run_command(&mut out, &command, 0);
+        let args = Json::keep(r#"{"after": 1.50}"#);
+        let command = RunCommand {
+            run_id: "r-1",
+            command: "pause",
+            args: args.as_ref(),
+            user: Some("alice"),
+            timestamp: Timestamp::from_ms(0),
+        };
+        let text = command.payload();
         assert_eq!(
-            std::str::from_utf8(&out).unwrap(),
+            text,
             r#"{"type":"command","run_id":"r-1","command":"pause","args":{"after": 1.50},"user":"alice","timestamp":"1970-01-01T00:00:00.000Z"}"#
         );
-        assert_eq!(check_payload(&out, 32), Ok(()));
-        out.clear();
-        run_command(&mut out, &RunCommand { args: None, user: None, ..command }, 0);
-        assert!(std::str::from_utf8(&out).unwrap().contains(r#""args":null,"user":null"#));
+        assert_eq!(check_payload(&text, 32), Ok(()));
+        let text = RunCommand { args: None, user: None, ..command }.payload();
+        assert!(std::str::from_utf8(&text).unwrap().contains(r#""args":null,"user":null"#));
     }
 }

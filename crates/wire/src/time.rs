@@ -18,6 +18,12 @@ impl Timestamp {
     pub const fn from_ms(ms: u64) -> Self {
         Self(if ms > MS_MAX { MS_MAX } else { ms })
     }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub const fn ms(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Timestamp {

@@ -1,20 +1,33 @@
-//! What carries a client's messages, whatever they say: the same text is a frame of a WebSocket or a Server-Sent Event.
+//! How messages are carried: the same text becomes a WebSocket frame or a Server-Sent Event. Never depends on the dialect.
 
 use bytes::BytesMut;
 
 use crate::{event_stream, websocket};
 
-/// How messages come to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How messages reach a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// A WebSocket, in both directions.
+    #[default]
     WebSocket,
     /// Server-Sent Events: to the client only.
     EventStream,
 }
 
 impl Transport {
-    /// Appends one message that holds what `write` appends, about `len` bytes; nothing where it appends nothing.
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::EventStream];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::EventStream => "event-stream",
+        }
+    }
+
+    /// Appends one message with the text that `write` appends, about `len` bytes. No text, no message.
     pub fn message(self, out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
         match self {
             Self::WebSocket => websocket::text(out, len, write),

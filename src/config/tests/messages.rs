@@ -110,6 +110,26 @@ fn settings_that_contradict_each_other_are_told() {
 }
 
 #[test]
+fn wrong_protocols_are_told() {
+    let cases = [
+        ("/x", "dialect = \"sse\"", "dialect: \"sse\" is not a dialect: write transport = \"event-stream\" instead"),
+        ("/x", "dialect = \"xml\"", "dialect: wants one of json, envelope, got \"xml\""),
+        ("/x", "transport = \"sse\"", "transport: wants one of websocket, event-stream, got \"sse\""),
+        ("/", "transport = \"event-stream\"", "path: must not be \"/\" for an event stream"),
+        (
+            "/x",
+            "dialect = \"envelope\"\ntransport = \"event-stream\"",
+            "dialect: \"envelope\" requires transport = \"websocket\"",
+        ),
+    ];
+    for (path, protocol, wanted) in cases {
+        let text = format!("[[profiles]]\nname = \"own\"\npath = \"{path}\"\ntoken = \"auto\"\n{protocol}");
+        let told = problems_of(&text);
+        assert!(told.len() == 1 && told[0].contains(&format!("profiles.own.{wanted}")), "{text}: {told:#?}");
+    }
+}
+
+#[test]
 fn wrong_topics_and_profiles_are_told() {
     let profile = |rest: &str| format!("[[profiles]]\nname = \"own\"\n{rest}");
     let topic = |rest: &str| format!("[[topics]]\npattern = \"x:*\"\n{rest}");

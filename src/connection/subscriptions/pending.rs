@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tickgate_wire::{
     code::ErrorCode,
     model::{Class, Message, Start, StreamId},
-    reply,
+    reply::SubscribedChannel,
 };
 
 use crate::{
@@ -79,13 +79,13 @@ impl PendingSubscription {
     }
 
     /// What the client is told about one of the channels.
-    pub(super) fn answer<'a>(&'a self, channel: &'a Arc<str>) -> reply::Subscribed<'a> {
+    pub(super) fn answer(&self, channel: &Arc<str>) -> SubscribedChannel {
         let own = |m: &&Arc<Message>| !self.in_user_stream || m.channel.as_ref() == Some(channel);
         let later = self.backlog.later.map_or(0, |(count, _)| count);
         let count = (self.backlog.messages.iter().filter(own).count() + later) as u64;
         let snapshot = self.backlog.mark.snapshot;
-        reply::Subscribed {
-            channel,
+        SubscribedChannel {
+            channel: channel.clone(),
             class: if self.in_user_stream { Class::Reliable } else { self.interest.class() },
             cursor: Some(self.paused.unwrap_or(self.backlog.end())).filter(|_| self.interest.is_retained()),
             replayed: if snapshot { 0 } else { count },

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tickgate_wire::model::Start;
+use tickgate_wire::{model::Start, protocol::Protocol};
 
-use crate::hub::{Form, FormKind, Interest, Narrowed};
+use crate::hub::{Form, Interest, Pacer};
 
 /// What is subscribed of a topic.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) enum Wants {
     /// All of it, by this name.
     Topic(Arc<str>),
     /// These channels of the user's stream.
-    OfUser(Vec<Arc<str>>),
+    OfUser(Arc<[Arc<str>]>),
 }
 
 impl Wants {
@@ -27,17 +27,17 @@ impl Wants {
         self.channels().iter().any(|channel| **channel == *name)
     }
 
-    pub(super) fn form(&self, kind: FormKind) -> Form {
-        let channel = if let Self::Topic(channel) = self { Some(channel.clone()) } else { None };
-        Form { kind, channel }
+    pub(super) fn form(&self, protocol: Protocol) -> Form {
+        match self {
+            Self::Topic(channel) => Form::of_topic(protocol, channel.clone()),
+            Self::OfUser(channels) => Form::of_user(protocol, channels.clone()),
+        }
     }
+}
 
-    /// The plain subscription is narrowed by nothing, and costs the fan-out nothing.
-    pub(super) fn narrowed(&self, max_rate: Option<u32>) -> Option<Arc<Narrowed>> {
-        let channels = if let Self::OfUser(channels) = self { Some(channels.clone()) } else { None };
-        let interval = max_rate.filter(|rate| *rate > 0).map(|rate| Duration::from_secs(1) / rate);
-        (channels.is_some() || interval.is_some()).then(|| Narrowed::new(channels, interval))
-    }
+/// Limits a subscription to `max_rate` values per second; without a limit it costs the fan-out nothing.
+pub(super) fn pacer(max_rate: Option<u32>) -> Option<Arc<Pacer>> {
+    max_rate.filter(|rate| *rate > 0).map(|rate| Pacer::new(Duration::from_secs(1) / rate))
 }
 
 /// The channel's name: the topic's own copy where both are called the same, so that a crowd shares one.

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{
-    super::batch::{Batch, Form, Gap},
+    super::{
+        batch::{Batch, Gap},
+        form::Form,
+    },
     SlotId,
 };
 

@@ -3,19 +3,20 @@
 use bytes::BytesMut;
 use serde_json::Value;
 use tickgate_wire::{
-    command::{self, Command, Since},
-    envelope::{self, Body},
+    command::{Command, Invalid, Limits, Since},
+    dialect::{Dialect, Stamp, json},
     json::JsonError,
     model::StreamId,
     payload::{META_KEY, PayloadError, check_payload},
     push::{Meta, push_json},
-    reply::{self, Failure},
+    reply::{Failure, Ingested, Reply, Unsubscribed},
 };
 
 use super::object;
 
 const DEPTH_MAX: usize = 32;
 const CHANNELS_MAX: usize = 200;
+const LIMITS: Limits = Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
 /// Sentences for people stay sentences, whatever is sent.
 const MESSAGE_BYTES_MAX: usize = 2_000;
 
@@ -36,21 +37,34 @@ pub(super) fn commands(data: &[u8]) {
         )) => assert!(tree.is_err(), "{passed:?}"),
         Err(error) => assert!(!matches!(error, PayloadError::Utf8 { .. }), "{error}"),
     }
-    let limits = command::Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
-    let mut out = BytesMut::new();
-    match command::decode(text, &limits) {
+    // Clients must not panic on anything either.
+    let _ = json::read(text);
+    match Dialect::Json.decode(text, &LIMITS) {
         Ok(request) => {
-            reply::pong(&mut out, request.id.as_deref(), None, 0);
+            let request = request.expect("every JSON message asks something");
             let tree = tree.expect("every reader takes it");
-            assert_eq!(object(&out).get("id"), tree.get("id").filter(|id| !id.is_null()));
+            let reply = Reply::Unsubscribed(Unsubscribed { id: request.id, channels: vec![] });
+            assert_eq!(encoded(Dialect::Json, &reply).get("id"), tree.get("id").filter(|id| !id.is_null()));
             means_what_it_says(&request.command, &tree);
         }
         Err(invalid) => {
-            assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
-            reply::error(&mut out, &Failure::from(&invalid), 0);
-            assert!([4004, 4503].map(Value::from).contains(&object(&out)["code"]), "{invalid:?}");
+            let code = invalid.code.number();
+            assert!([4004, 4503].contains(&code), "{invalid:?}");
+            assert_eq!(encoded(Dialect::Json, &refusal(invalid))["code"], code);
         }
     }
+}
+
+/// The reply to an invalid message.
+fn refusal(invalid: Invalid) -> Reply {
+    assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
+    Reply::Error(Failure::new(invalid.code, invalid.message, invalid.id, 0))
+}
+
+fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
+    let mut out = BytesMut::new();
+    dialect.encode(&mut out, reply, || Stamp { now_ms: 0, msg_id: uuid::Uuid::nil() });
+    object(&out)
 }
 
 /// What was decoded is what another reader finds in the same places, within the bounds.
@@ -103,6 +117,7 @@ fn means_what_it_says(command: &Command, tree: &Value) {
             assert_eq!(tree["max_rate"].as_u64(), max_rate.map(u64::from));
             assert_eq!(tree["heartbeat_interval"].as_u64(), heartbeat_interval.map(u64::from));
         }
+        Command::Ingest(_) => panic!("not in the JSON dialect"),
     }
 }
 
@@ -113,7 +128,7 @@ fn cursor(value: &Value) -> Option<StreamId> {
 /// The gateway adds its key to the payload, and changes nothing else of it.
 fn pushed_unchanged(payload: &[u8], tree: &Value) {
     let id = Some(StreamId::new(1_763_700_000_000, 42));
-    let meta = Meta { channel: "ticker:BTCUSDT", id, replayed: true, conflated: 3, snapshot: false };
+    let meta = Meta { channel: "ticker:BTCUSDT".into(), id, replayed: true, conflated: 3, snapshot: false };
     let mut out = BytesMut::new();
     push_json(&mut out, &meta, payload);
     let mut pushed = object(&out);
@@ -124,38 +139,37 @@ fn pushed_unchanged(payload: &[u8], tree: &Value) {
 /// Envelopes of producers: what is taken can be published as it is, and is answered with its own id.
 pub(super) fn envelopes(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let sender = envelope::Sender { source: "server", msg_id: uuid::Uuid::nil() };
-    let mut out = BytesMut::new();
-    match envelope::decode(text, DEPTH_MAX) {
-        Ok(taken) => {
+    match Dialect::Envelope.decode(text, &LIMITS) {
+        Ok(Some(request)) => {
             assert_eq!(check_payload(data, DEPTH_MAX), Ok(()));
             let sent = object(data);
-            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
-            assert_eq!(sent["source"], taken.source);
             let payload = sent.get("payload").unwrap_or(&Value::Null);
-            match &taken.body {
-                Body::Event(event) => {
-                    assert_eq!(payload["run_id"], *event.run_id);
-                    let kind = payload["event_type"].as_str().map(str::to_lowercase);
-                    assert_eq!(kind.as_deref(), Some(event.event_type.as_str()));
-                    assert_eq!(payload["payload_json"], Value::Object(object(event.payload_json.get().as_bytes())));
+            let told = Some(sent["msg_id"].clone());
+            assert_eq!(request.id.as_ref().map(|id| serde_json::from_str(id.get()).expect("JSON")), told);
+            let taken = match request.command {
+                Command::Ingest(taken) => taken,
+                Command::Subscribe(subscribe) => {
+                    return assert_eq!(payload["channels"], Value::from(subscribe.channels));
                 }
-                Body::Log(record) => assert_eq!(payload["message"], *record.message),
-                Body::Error { code, message } => {
-                    assert_eq!(
-                        (payload["code"].as_str(), payload["message"].as_str()),
-                        (code.as_deref(), message.as_deref())
-                    );
+                Command::Unsubscribe { channels } => return assert_eq!(payload["channels"], Value::from(channels)),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
+            match sent["msg_type"].as_str() {
+                Some("ingest_event") => {
+                    let run = format!("run:{}", payload["run_id"].as_str().expect("a run"));
+                    assert_eq!(taken.topics, ["ingest_events", &*run]);
                 }
-                Body::Heartbeat | Body::Ack => {}
+                Some("log_record") => assert!(taken.topics.is_empty() || taken.topics == ["logs"]),
+                _ => assert!(taken.topics.is_empty()),
             }
-            envelope::ack(&mut out, sender, &taken.msg_id, 0);
-            assert_eq!(object(&out)["payload"]["acknowledged_msg_id"], sent["msg_id"]);
+            assert_eq!(taken.message, if taken.topics.is_empty() { &[] } else { data });
+            let ack = encoded(Dialect::Envelope, &Reply::Ingested(Ingested { id: request.id }));
+            assert_eq!(ack["payload"]["acknowledged_msg_id"], sent["msg_id"]);
         }
+        Ok(None) => assert_eq!(object(data)["msg_type"], "ack"),
         Err(invalid) => {
-            assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
-            envelope::error(&mut out, sender, &envelope::EnvelopeFailure::from(&invalid), 0);
-            assert_eq!(object(&out)["payload"]["code"], "INVALID_MESSAGE");
+            assert_eq!(encoded(Dialect::Envelope, &refusal(invalid))["payload"]["code"], "INVALID_MESSAGE");
         }
     }
 }

@@ -7,4 +7,5 @@ mod scan;
 mod write;
 
 pub use scan::{JsonError, kind_of, scan_object};
-pub use write::{Object, push_string};
+pub(crate) use write::Object;
+pub use write::push_value;

@@ -1,31 +1,40 @@
-//! Appends JSON objects to a buffer, key by key. Never allocates besides the buffer.
+//! Appends JSON to a buffer: any value by its serde form, and objects key by key where speed matters.
 
 use bytes::{BufMut, BytesMut};
+use serde::Serialize;
 
-use crate::{model::StreamId, time::Timestamp};
+use crate::model::StreamId;
+
+/// Appends a value. Appends nothing if JSON cannot express it, which is true of no type in this crate.
+pub fn push_value(out: &mut BytesMut, value: &impl Serialize) {
+    let start = out.len();
+    if serde_json::to_writer(out.writer(), value).is_err() {
+        out.truncate(start);
+    }
+}
 
 /// An object being written; the closing brace comes with [`Object::end`].
 #[derive(Debug)]
 #[must_use = "the object is not closed before `end`"]
-pub struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut BytesMut,
     empty: bool,
 }
 
 impl<'a> Object<'a> {
     /// Writes the opening brace.
-    pub fn begin(out: &'a mut BytesMut) -> Self {
+    pub(crate) fn begin(out: &'a mut BytesMut) -> Self {
         out.put_u8(b'{');
         Self { out, empty: true }
     }
 
     /// Writes the closing brace.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.out.put_u8(b'}');
     }
 
     /// Writes a key and hands out the buffer for its value. Keys are ours: plain ASCII, not escaped.
-    pub fn key(&mut self, key: &'static str) -> &mut BytesMut {
+    pub(crate) fn key(&mut self, key: &'static str) -> &mut BytesMut {
         if !self.empty {
             self.out.put_u8(b',');
         }
@@ -37,99 +46,36 @@ impl<'a> Object<'a> {
     }
 
     /// A string, escaped as needed.
-    pub fn string(&mut self, key: &'static str, value: &str) {
+    pub(crate) fn string(&mut self, key: &'static str, value: &str) {
         push_string(self.key(key), value);
     }
 
-    /// A string, or `null`.
-    pub fn string_or_null(&mut self, key: &'static str, value: Option<&str>) {
-        match value {
-            Some(value) => self.string(key, value),
-            None => self.raw(key, "null"),
-        }
-    }
-
     /// JSON text as it is.
-    pub fn raw(&mut self, key: &'static str, json: &str) {
+    pub(crate) fn raw(&mut self, key: &'static str, json: &str) {
         self.key(key).put_slice(json.as_bytes());
     }
 
-    /// JSON text as it is, where there is one.
-    pub fn raw_if(&mut self, key: &'static str, json: Option<&str>) {
-        if let Some(json) = json {
-            self.raw(key, json);
-        }
-    }
-
     /// A whole number.
-    pub fn number(&mut self, key: &'static str, value: u64) {
+    pub(crate) fn number(&mut self, key: &'static str, value: u64) {
         push_number(self.key(key), value);
     }
 
     /// `true` or `false`.
-    pub fn boolean(&mut self, key: &'static str, value: bool) {
+    pub(crate) fn boolean(&mut self, key: &'static str, value: bool) {
         self.raw(key, if value { "true" } else { "false" });
     }
 
-    /// A time in milliseconds since 1970, as RFC 3339.
-    pub fn time(&mut self, key: &'static str, ms: u64) {
-        push_string(self.key(key), &Timestamp::from_ms(ms).to_string());
-    }
-
     /// A stream id.
-    pub fn id(&mut self, key: &'static str, id: StreamId) {
+    pub(crate) fn id(&mut self, key: &'static str, id: StreamId) {
         let out = self.key(key);
         out.put_u8(b'"');
         push_id(out, id);
         out.put_u8(b'"');
     }
-
-    /// A stream id, or `null`.
-    pub fn id_or_null(&mut self, key: &'static str, id: Option<StreamId>) {
-        match id {
-            Some(id) => self.id(key, id),
-            None => self.raw(key, "null"),
-        }
-    }
-
-    /// An object within.
-    pub fn object(&mut self, key: &'static str, write: impl FnOnce(&mut Object<'_>)) {
-        let mut object = Object::begin(self.key(key));
-        write(&mut object);
-        object.end();
-    }
-
-    /// An array with one object per item.
-    pub fn objects<T>(&mut self, key: &'static str, items: &[T], mut write: impl FnMut(&mut Object<'_>, &T)) {
-        let out = self.key(key);
-        out.put_u8(b'[');
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                out.put_u8(b',');
-            }
-            let mut object = Object::begin(out);
-            write(&mut object, item);
-            object.end();
-        }
-        out.put_u8(b']');
-    }
-
-    /// An array of strings.
-    pub fn strings<S: AsRef<str>>(&mut self, key: &'static str, items: &[S]) {
-        let out = self.key(key);
-        out.put_u8(b'[');
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                out.put_u8(b',');
-            }
-            push_string(out, item.as_ref());
-        }
-        out.put_u8(b']');
-    }
 }
 
 /// Appends a JSON string with its quotes. Quotes, backslashes and control characters are escaped, nothing else.
-pub fn push_string(out: &mut BytesMut, text: &str) {
+fn push_string(out: &mut BytesMut, text: &str) {
     out.put_u8(b'"');
     let mut plain_from = 0;
     for (index, byte) in text.bytes().enumerate() {
@@ -161,7 +107,7 @@ fn push_escape(out: &mut BytesMut, byte: u8) {
 }
 
 /// Appends a number in decimal digits.
-pub(crate) fn push_number(out: &mut BytesMut, mut value: u64) {
+fn push_number(out: &mut BytesMut, mut value: u64) {
     let mut digits = [0u8; 20];
     let mut from = digits.len();
     loop {
@@ -176,7 +122,7 @@ pub(crate) fn push_number(out: &mut BytesMut, mut value: u64) {
 }
 
 /// Appends `<epoch>-<seq>`.
-pub(crate) fn push_id(out: &mut BytesMut, id: StreamId) {
+fn push_id(out: &mut BytesMut, id: StreamId) {
     push_number(out, id.epoch);
     out.put_u8(b'-');
     push_number(out, id.seq);
@@ -209,14 +155,12 @@ mod tests {
         let mut out = BytesMut::new();
         let mut object = Object::begin(&mut out);
         object.string("type", "x\"y");
-        object.raw_if("none", None);
-        object.id_or_null("cursor", Some(StreamId::new(7, 0)));
-        object.id_or_null("before", None);
+        object.raw("echo", "1.50");
+        object.id("cursor", StreamId::new(7, 0));
         object.boolean("complete", true);
-        object.strings("names", &["a", "b"]);
-        object.objects("list", &[1u64, 2], |object, n| object.number("n", *n));
+        object.number("n", 2);
         object.end();
-        let expected = r#"{"type":"x\"y","cursor":"7-0","before":null,"complete":true,"names":["a","b"],"list":[{"n":1},{"n":2}]}"#;
+        let expected = r#"{"type":"x\"y","echo":1.50,"cursor":"7-0","complete":true,"n":2}"#;
         assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
     }
 }

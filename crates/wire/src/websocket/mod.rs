@@ -1,7 +1,7 @@
 //! WebSocket frames (RFC 6455) in both directions, without I/O.
 //!
-//! - `reader` makes events of the bytes that come in.
-//! - `writer` appends frames: a server's, and the masked ones of a client.
+//! - `reader` turns incoming bytes into events.
+//! - `writer` encodes frames: unmasked ones of a server, masked ones of a client.
 
 mod opcode;
 mod reader;

@@ -1,4 +1,4 @@
-//! Reads frames: bytes in, events out. Never answers any.
+//! Reads frames: bytes in, events out. Never replies.
 //!
 //! [`Reader`] is one connection's share: 16 bytes, and nothing else while no frame or fragmented message is incomplete.
 //! It never allocates by a declared length, only for bytes that have arrived, and never more than the message bound.

@@ -1,5 +1,5 @@
-//! Writes frames, none of them fragmented. A server's are not masked, so the same bytes serve every socket. Never looks
-//! into a payload, and never copies a text: who writes it writes into the frame itself.
+//! Encodes unfragmented frames. A server's frames are not masked, so the same bytes serve every socket. Never inspects a
+//! payload, and never copies a text: it is written directly into the frame.
 
 use bytes::{BufMut, BytesMut};
 
@@ -7,22 +7,22 @@ use super::{CONTROL_BYTES_MAX, Opcode, unmask};
 
 /// Appends the head of a server's frame. The payload of `len` bytes follows it.
 pub fn put_head(out: &mut impl BufMut, opcode: Opcode, len: usize) {
-    out.put_slice(Head::new(opcode, len, 0).bytes());
+    put_any_head(out, opcode, len, 0);
 }
 
 /// Appends a client's frame: masked.
 pub fn put_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
-    out.extend_from_slice(Head::new(opcode, payload.len(), 0x80).bytes());
+    put_any_head(out, opcode, payload.len(), 0x80);
     out.extend_from_slice(&mask);
     let start = out.len();
     out.extend_from_slice(payload);
     unmask(&mut out[start..], mask, 0);
 }
 
-/// Appends a server's text frame that holds what `write` appends, about `len` bytes: another length costs a move of the
-/// text where it changes the size of the head. A text of no bytes is no message: nothing is appended.
+/// Appends a server's text frame with the text that `write` appends. `len` is its expected length in bytes: a wrong guess
+/// moves the text if the head has another size. If `write` appends nothing, nothing is appended.
 pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
-    let room = Head::len(len);
+    let room = head_len(len);
     out.reserve(room + len);
     let start = out.len();
     out.put_bytes(0, room);
@@ -31,11 +31,11 @@ pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
     if len == 0 {
         return out.truncate(start);
     }
-    let head = Head::new(Opcode::Text, len, 0);
-    if head.len != room {
-        move_text(out, start, room, head.len);
+    let needed = head_len(len);
+    if needed != room {
+        move_text(out, start, room, needed);
     }
-    out[start..start + head.len].copy_from_slice(head.bytes());
+    fill_head(&mut out[start..start + needed], Opcode::Text, len, 0);
 }
 
 /// Appends a server's ping. Its answer carries the same payload; bytes over [`CONTROL_BYTES_MAX`] are cut.
@@ -48,8 +48,8 @@ pub fn pong(out: &mut impl BufMut, payload: &[u8]) {
     control(out, Opcode::Pong, payload);
 }
 
-/// Appends a server's Close frame. The reason is cut, between characters, to what a control frame holds. One without a
-/// code has no reason either: it answers a client's that had none.
+/// Appends a server's Close frame. The reason is cut at a character boundary to fit a control frame. Without a code there
+/// is no reason either: that answers a client's Close without a code.
 pub fn close(out: &mut impl BufMut, code: Option<u16>, reason: &str) {
     let Some(code) = code else { return put_head(out, Opcode::Close, 0) };
     let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];
@@ -73,41 +73,34 @@ fn move_text(out: &mut BytesMut, start: usize, room: usize, needed: usize) {
     out.truncate(end - room + needed);
 }
 
-/// What comes before a payload (and before a client's mask).
-struct Head {
-    bytes: [u8; 10],
-    len: usize,
+/// Length of the shortest head for a payload of `len` bytes, without a mask.
+const fn head_len(len: usize) -> usize {
+    match len {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    }
 }
 
-impl Head {
-    /// The shortest form that declares `len` bytes.
-    fn new(opcode: Opcode, len: usize, mask_bit: u8) -> Self {
-        let mut head = Self { bytes: [0; 10], len: Self::len(len) };
-        head.bytes[0] = 0x80 | opcode as u8;
-        match head.len {
-            2 => head.bytes[1] = mask_bit | len as u8,
-            4 => {
-                head.bytes[1] = mask_bit | 126;
-                head.bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            }
-            _ => {
-                head.bytes[1] = mask_bit | 127;
-                head.bytes[2..].copy_from_slice(&(len as u64).to_be_bytes());
-            }
+/// Fills in a head for a payload of `len` bytes, as long as [`head_len`] says.
+fn fill_head(head: &mut [u8], opcode: Opcode, len: usize, mask_bit: u8) {
+    head[0] = 0x80 | opcode as u8;
+    match head.len() {
+        2 => head[1] = mask_bit | len as u8,
+        4 => {
+            head[1] = mask_bit | 126;
+            head[2..].copy_from_slice(&(len as u16).to_be_bytes());
         }
-        head
-    }
-
-    /// Bytes of the head of a payload of `len` bytes.
-    const fn len(len: usize) -> usize {
-        match len {
-            0..126 => 2,
-            126..65_536 => 4,
-            _ => 10,
+        _ => {
+            head[1] = mask_bit | 127;
+            head[2..].copy_from_slice(&(len as u64).to_be_bytes());
         }
     }
+}
 
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
+fn put_any_head(out: &mut impl BufMut, opcode: Opcode, len: usize, mask_bit: u8) {
+    let mut head = [0; 10];
+    let head = &mut head[..head_len(len)];
+    fill_head(head, opcode, len, mask_bit);
+    out.put_slice(head);
 }

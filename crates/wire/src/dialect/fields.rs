@@ -1,12 +1,14 @@
-//! The fields of one incoming JSON object, read with their types. Never echoes a value: what was sent may be secret.
+//! Typed access to the fields of one incoming JSON object, for every dialect that uses JSON. Never echoes a value: it may
+//! be a secret.
 
 use std::borrow::Cow;
 
-use super::{
+use crate::{
     code::ErrorCode,
+    command::{Limits, Since, Subscribe},
     json::{JsonError, kind_of, scan_object},
+    model::{StreamId, check_name},
 };
-use crate::model::StreamId;
 
 /// What is wrong with a field, or with the whole message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,19 +101,75 @@ impl<'a> Fields<'a> {
     pub(super) fn cursor(&self, name: &str) -> Result<Option<StreamId>, Wrong> {
         self.raw(name).map(|raw| cursor(name, raw)).transpose()
     }
+
+    /// A list of names, such as channels or symbols, within the limit for one message.
+    pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
+        let raw = self.raw(field).ok_or_else(|| missing(field, NAMES))?;
+        let names = strings(field, NAMES, raw)?;
+        if names.len() > limits.channels_max {
+            let message = format!("`{field}` has {} names; one message can have {}", names.len(), limits.channels_max);
+            return Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) });
+        }
+        for (index, name) in names.iter().enumerate() {
+            if let Err(error) = check_name(name) {
+                let field = format!("{field}[{index}]");
+                let message = format!("`{field}` is not a name: {error}");
+                return Err(Wrong::field(field, message));
+            }
+        }
+        Ok(names)
+    }
+
+    /// The fields of a `subscribe`.
+    pub(super) fn subscribe(&self, limits: &Limits) -> Result<Subscribe, Wrong> {
+        Ok(Subscribe {
+            channels: self.names("channels", limits)?,
+            since: self.since(limits)?,
+            last: self.whole("last")?,
+            max_rate: self.whole("max_rate")?,
+            snapshot: self.boolean("snapshot")?,
+        })
+    }
+
+    fn since(&self, limits: &Limits) -> Result<Since, Wrong> {
+        let Some(raw) = self.raw("since") else { return Ok(Since::Live) };
+        if raw.starts_with('"') {
+            return cursor("since", raw).map(Since::Private);
+        }
+        if !raw.starts_with('{') {
+            return Err(wrong_kind("since", "a cursor in quotes, or an object of channel and cursor", raw));
+        }
+        let mut pairs = Vec::new();
+        let mut first_wrong = None;
+        scan_object(raw, limits.depth_max, |channel, value| {
+            if value == "null" || first_wrong.is_some() {
+                return;
+            }
+            match cursor("since", value) {
+                Ok(value) => pairs.push((channel.into_owned(), value)),
+                Err(wrong) => first_wrong = Some(wrong),
+            }
+        })?;
+        match first_wrong {
+            Some(wrong) => Err(wrong),
+            None => Ok(Since::PerChannel(pairs)),
+        }
+    }
 }
+
+const NAMES: &str = "an array of names";
 
 /// Longest `id` or `timestamp` that is echoed.
 const SCALAR_CHARS_MAX: usize = 64;
 
 /// Reads a cursor from its JSON text.
-pub(super) fn cursor(field: &str, raw: &str) -> Result<StreamId, Wrong> {
+fn cursor(field: &str, raw: &str) -> Result<StreamId, Wrong> {
     let text = unquote(raw).ok_or_else(|| wrong_kind(field, "a cursor in quotes", raw))?;
     text.parse().map_err(|error| Wrong::field(field, format!("`{field}` is not a cursor: {error}")))
 }
 
 /// Reads an array of strings from its JSON text.
-pub(super) fn strings(field: &str, what: &str, raw: &str) -> Result<Vec<String>, Wrong> {
+fn strings(field: &str, what: &str, raw: &str) -> Result<Vec<String>, Wrong> {
     if !raw.starts_with('[') {
         return Err(wrong_kind(field, what, raw));
     }

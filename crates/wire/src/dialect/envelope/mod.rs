@@ -1,0 +1,8 @@
+//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. On an endpoint that
+//! offers channels, producers can also subscribe; publications arrive as they were published. Never publishes anything.
+
+mod decode;
+mod encode;
+
+pub(crate) use decode::decode;
+pub(crate) use encode::{encode, gap};

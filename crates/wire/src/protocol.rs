@@ -1,0 +1,43 @@
+//! A dialect over a transport: together they determine how messages are encoded.
+
+use bytes::BytesMut;
+
+use crate::{
+    dialect::{Dialect, Stamp},
+    push::{Gap, Meta},
+    reply::Reply,
+    transport::Transport,
+};
+
+/// Typical length of a reply in bytes. It decides the size of the frame head that is reserved.
+const REPLY_BYTES: usize = 192;
+
+/// A dialect over a transport; JSON over WebSockets unless an endpoint says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Protocol {
+    pub transport: Transport,
+    pub dialect: Dialect,
+}
+
+impl Protocol {
+    /// Appends a reply; nothing if the dialect has no such message.
+    pub fn reply(self, out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
+        self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, stamp));
+    }
+
+    /// Whether clients can resume a session.
+    #[must_use]
+    pub const fn has_sessions(self) -> bool {
+        matches!(self.transport, Transport::WebSocket) && self.dialect.has_sessions()
+    }
+
+    /// Appends a publication.
+    pub fn push(self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+        self.transport.message(out, meta.len_hint(payload), |out| self.dialect.push(out, meta, payload));
+    }
+
+    /// Appends a gap.
+    pub fn gap(self, out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
+        self.transport.message(out, REPLY_BYTES, |out| self.dialect.gap(out, gap, stamp));
+    }
+}

@@ -1,0 +1,61 @@
+//! Everything that determines the bytes of a push. Equal forms are encoded once. Never knows who subscribes.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tickgate_wire::{
+    model::{Message, StreamId},
+    protocol::Protocol,
+    push::{self, Meta},
+};
+
+use super::batch::Gap;
+use crate::clock;
+
+/// The wire form of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    pub protocol: Protocol,
+    /// What the client calls the topic; `None` in a user's stream, where each message names its channel.
+    pub channel: Option<Arc<str>>,
+    /// The channels of a user's stream that are subscribed; `None`: all of the topic.
+    pub filter: Option<Arc<[Arc<str>]>>,
+}
+
+impl Form {
+    /// A whole topic, which the client calls `channel`.
+    #[must_use]
+    pub fn of_topic(protocol: Protocol, channel: Arc<str>) -> Self {
+        Self { protocol, channel: Some(channel), filter: None }
+    }
+
+    /// Some channels of a user's stream.
+    #[must_use]
+    pub fn of_user(protocol: Protocol, channels: Arc<[Arc<str>]>) -> Self {
+        Self { protocol, channel: None, filter: Some(channels) }
+    }
+
+    /// The channel of a message; `None` if the message is filtered out.
+    pub(super) fn channel_of<'a>(&'a self, message: &'a Message) -> Option<&'a Arc<str>> {
+        let channel = self.channel.as_ref().or(message.channel.as_ref())?;
+        self.filter.as_ref().is_none_or(|wanted| wanted.contains(channel)).then_some(channel)
+    }
+
+    /// Appends a publication.
+    pub(super) fn push(&self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+        self.protocol.push(out, meta, payload);
+    }
+
+    /// Appends a gap, once for each subscribed channel.
+    pub(super) fn gap(&self, out: &mut BytesMut, gap: Gap) {
+        let Gap { after, before, count, reason } = gap;
+        // Without ids, neither end is known.
+        let after = (before.is_some() || after != StreamId::ZERO).then_some(after);
+        let wanted = self.filter.as_deref().unwrap_or_default();
+        for channel in self.channel.as_ref().map_or(wanted, std::slice::from_ref) {
+            let reason = reason.as_str().into();
+            let gap = push::Gap { channel: (&**channel).into(), after, before, count, reason };
+            self.protocol.gap(out, &gap, clock::stamp);
+        }
+    }
+}
