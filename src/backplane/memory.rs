@@ -7,7 +7,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, Topic
 use tokio::time::Instant;
 
 use super::{Event, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
+use crate::clock;
 
 /// How long the result of a publication with `msg_id` is remembered.
 const DEDUPE_TTL: Duration = Duration::from_secs(300);
@@ -42,7 +43,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     streams: HashMap<Topic, Stream>,
-    wanted: HashSet<Topic>,
+    followed: HashSet<Topic>,
     results: Results,
     /// In the order of the streams; delivered by one caller at a time, outside the lock.
     events: VecDeque<Queued>,
@@ -106,17 +107,17 @@ impl Memory {
         Ticket::Ready(result)
     }
 
-    pub(super) fn want(&self, topic: &Topic) {
+    pub(super) fn follow(&self, topic: &Topic) {
         {
             let mut state = self.inner.state.lock();
-            state.wanted.insert(topic.clone());
+            state.followed.insert(topic.clone());
             state.events.push_back(Queued::Confirmed(topic.clone()));
         }
         self.inner.deliver();
     }
 
-    pub(super) fn unwant(&self, topic: &Topic) {
-        self.inner.state.lock().wanted.remove(topic);
+    pub(super) fn unfollow(&self, topic: &Topic) {
+        self.inner.state.lock().followed.remove(topic);
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
@@ -134,14 +135,14 @@ impl Memory {
     }
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
-    pub(super) const fn generation(&self) -> u64 {
+    pub(super) const fn generation(&self, _: &Topic) -> u64 {
         0
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let mut state = self.inner.state.lock();
-        Ok(topics.iter().map(|topic| state.live(topic).map_or(StreamId::ZERO, |stream| stream.head())).collect())
+        topics.iter().map(|topic| Ok(state.live(topic).map_or(StreamId::ZERO, |stream| stream.head()))).collect()
     }
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
@@ -190,12 +191,12 @@ impl State {
             return Err(PublishError::Refused(Refusal::Overloaded));
         }
         let mut message =
-            Message { id: None, prev: None, published_ms: wall_ms(), channel, content: Content::Data(payload) };
+            Message { id: None, prev: None, published_ms: clock::unix_ms(), channel, content: Content::Data(payload) };
         if rule.retain_max > 0 {
             self.retain(&topic, &rule, &mut message, now)?;
         }
         let id = message.id;
-        if self.wanted.contains(&topic) {
+        if self.followed.contains(&topic) {
             self.events.push_back(Queued::Arrived(topic, message));
         }
         if let Some(key) = result_key {
@@ -223,7 +224,7 @@ impl State {
         let last_epoch = &mut self.last_epoch;
         let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
             // A stream begins in an epoch above every one before it.
-            *last_epoch = wall_ms().max(*last_epoch + 1);
+            *last_epoch = clock::unix_ms().max(*last_epoch + 1);
             Stream::new(*last_epoch, now)
         });
         let id = StreamId::new(stream.epoch, stream.next_seq);
@@ -326,10 +327,4 @@ fn message_bytes(message: &Message) -> usize {
         Content::Data(payload) => payload.len() + size_of::<Message>(),
         Content::Lost { .. } => size_of::<Message>(),
     }
-}
-
-/// Milliseconds since 1970.
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
