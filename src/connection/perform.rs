@@ -198,7 +198,7 @@ impl Connection {
     async fn presence(&self, id: Option<&str>, resolved: &Resolved) {
         match self.replica.registry.presence(&resolved.topic).await {
             Ok(presence) => self.reply(|out| {
-                reply::presence(out, id, &resolved.channel, presence.connections, presence.users);
+                reply::presence(out, id, &resolved.channel, presence.connections, presence.users, presence.more);
             }),
             Err(_) => self.refuse(id, ErrorCode::TryAgainLater, "presence can't be read now"),
         }

@@ -192,12 +192,15 @@ fn acknowledged(out: &mut BytesMut, kind: &'static str, id: Option<&str>, stored
     object.end();
 }
 
-/// Appends `presence`: figures of all replicas.
-pub fn presence(out: &mut BytesMut, id: Option<&str>, channel: &str, connections: u64, users: u64) {
+/// Appends `presence`: figures of all replicas. `more`: there are more users than `users`.
+pub fn presence(out: &mut BytesMut, id: Option<&str>, channel: &str, connections: u64, users: u64, more: bool) {
     let mut object = begin(out, "presence", id);
     object.string("channel", channel);
     object.number("connections", connections);
     object.number("users", users);
+    if more {
+        object.boolean("more", true);
+    }
     object.end();
 }
 
@@ -412,8 +415,12 @@ mod tests {
             r#"{"type":"authenticated","id":1,"user":"al\"ice","expires_at":"2023-12-01T12:00:00.000Z"}"#
         );
         assert_eq!(
-            text(|out| presence(out, None, "logs", 3, 2)),
+            text(|out| presence(out, None, "logs", 3, 2, false)),
             r#"{"type":"presence","channel":"logs","connections":3,"users":2}"#
+        );
+        assert_eq!(
+            text(|out| presence(out, None, "logs", 1_500, 1_024, true)),
+            r#"{"type":"presence","channel":"logs","connections":1500,"users":1024,"more":true}"#
         );
         assert_eq!(
             text(|out| configured(out, None, None, 30)),
