@@ -18,12 +18,12 @@ use thiserror::Error;
 use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 mod memory;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 mod model;
 mod redis;
 
 pub use memory::Memory;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 pub use model::{Model, Reading, Road};
 pub use redis::Redis;
 
@@ -158,8 +158,8 @@ pub struct Health {
 pub enum Backplane {
     Memory(Memory),
     Redis(Redis),
-    /// A simulated server, in builds for tests only.
-    #[cfg(debug_assertions)]
+    /// A simulated server, with the feature `simulation` only.
+    #[cfg(feature = "simulation")]
     Model(Model),
 }
 
@@ -168,7 +168,7 @@ macro_rules! each {
         match $self {
             Backplane::Memory($backplane) => $call,
             Backplane::Redis($backplane) => $call,
-            #[cfg(debug_assertions)]
+            #[cfg(feature = "simulation")]
             Backplane::Model($backplane) => $call,
         }
     };

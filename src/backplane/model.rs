@@ -1,5 +1,5 @@
-//! A road that a test builds: a simulated server answers in place of Redis, with whatever faults it likes. Never part of
-//! a release build.
+//! A road that a test builds: a simulated server answers in place of Redis, with whatever faults it likes. Present with
+//! the feature `simulation` only, which tests enable and a shipped program never has.
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
