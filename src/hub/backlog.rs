@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{Message, StreamId};
 
-use super::{
-    batch::{Gap, Mark},
-    position::reason_between,
-};
+use super::{batch::Mark, gap::Gap, position::reason_between};
 
 /// What a subscription gets before it goes live.
 #[derive(Clone, Debug, Default)]

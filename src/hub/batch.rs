@@ -8,11 +8,8 @@ use tickgate_wire::{
     push::{GapReason, Meta},
 };
 
-use super::{form::Form, position::Step};
-use crate::{
-    defect::{self, Defect},
-    metrics,
-};
+use super::{form::Form, gap::Gap, position::Step};
+use crate::defect::{self, Defect};
 
 /// Neighbouring publications as bytes, shared by all who get them.
 #[derive(Debug)]
@@ -112,33 +109,6 @@ impl Batch {
     }
 }
 
-/// A range of publications a client does not get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    pub after: StreamId,
-    /// `None` when nothing is known of what comes next.
-    pub before: Option<StreamId>,
-    /// How many, where that is known.
-    pub count: Option<u64>,
-    pub reason: GapReason,
-}
-
-impl Gap {
-    /// A gap between two known ids.
-    #[must_use]
-    pub fn new(after: StreamId, before: StreamId, reason: GapReason) -> Self {
-        Self { after, before: Some(before), count: StreamId::missing_between(after, before), reason }
-    }
-
-    /// The bytes of the gap for all channels of a subscription.
-    #[must_use]
-    pub fn encode(self, form: &Form) -> Bytes {
-        let mut buf = BytesMut::with_capacity(192);
-        form.gap(&mut buf, self);
-        buf.freeze()
-    }
-}
-
 fn size_hint(step: &Step) -> usize {
     match step {
         Step::Message(message) => match &message.content {
@@ -146,15 +116,5 @@ fn size_hint(step: &Step) -> usize {
             Content::Lost { .. } => 192,
         },
         Step::Gap { .. } => 192,
-    }
-}
-
-/// The label of a gap in the metrics.
-pub(super) fn gap_label(reason: GapReason) -> metrics::Gap {
-    match reason {
-        GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
-        GapReason::Retention => metrics::Gap::Retention,
-        GapReason::Backplane => metrics::Gap::Backplane,
-        GapReason::Failover => metrics::Gap::Failover,
     }
 }

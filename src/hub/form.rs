@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
     model::{Message, StreamId},
     protocol::Protocol,
     push::{self, Meta},
 };
 
-use super::batch::Gap;
+use super::gap::Gap;
 use crate::clock;
 
 /// The wire form of a subscription.
@@ -44,6 +44,14 @@ impl Form {
     /// Appends a publication.
     pub(super) fn push(&self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
         self.protocol.push(out, meta, payload);
+    }
+
+    /// The bytes of a gap.
+    #[must_use]
+    pub fn encode_gap(&self, gap: Gap) -> Bytes {
+        let mut buf = BytesMut::with_capacity(192);
+        self.gap(&mut buf, gap);
+        buf.freeze()
     }
 
     /// Appends a gap, once for each subscribed channel.

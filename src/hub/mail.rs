@@ -3,12 +3,7 @@
 
 use tickgate_wire::{model::StreamId, push::GapReason};
 
-use super::{
-    batch::{Batch, Gap},
-    form::Form,
-    member::Member,
-    position::Step,
-};
+use super::{batch::Batch, form::Form, gap::Gap, member::Member, position::Step};
 
 /// Bytes of steps that wait for one shard; one post may go over it.
 pub(super) const BYTES_MAX: usize = 64 << 20;
@@ -51,7 +46,7 @@ impl Missed {
         let before = (last != StreamId::ZERO).then(|| last.next());
         let known = before.and_then(|before| StreamId::missing_between(after, before));
         let gap = Gap { after, before, count: known.or(Some(count)), reason: GapReason::Backplane };
-        let bytes = gap.encode(form);
+        let bytes = form.encode_gap(gap);
         Batch { bytes, count: 0, skipped: 0, after, last, newest: None, form: form.clone() }
     }
 }

@@ -23,6 +23,7 @@ mod backlog;
 mod batch;
 mod follow;
 mod form;
+mod gap;
 mod linger;
 mod mail;
 mod member;
@@ -38,8 +39,9 @@ mod topic;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
-pub use batch::{Batch, Gap, Mark};
+pub use batch::{Batch, Mark};
 pub use form::Form;
+pub use gap::Gap;
 pub use member::{Member, Pacer};
 pub use outbox::{Close, Outbox, Shared};
 pub use position::{Arrival, Asked, Next, Position, State, Step};

@@ -16,8 +16,9 @@ use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    batch::{Batch, Mark, gap_label},
+    batch::{Batch, Mark},
     form::Form,
+    gap::gap_label,
     mail::{Mail, Missed},
     member::{self, Group, Member},
     outbox::{Outbox, Written},

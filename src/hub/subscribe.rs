@@ -16,8 +16,9 @@ use tickgate_wire::{
 use super::{
     Hub,
     backlog::{Backlog, ReplayLimits},
-    batch::{Batch, Gap, Mark, gap_label},
+    batch::{Batch, Mark},
     form::Form,
+    gap::{Gap, gap_label},
     member::Member,
     outbox::Outbox,
     position::{Step, reason_between},
@@ -246,7 +247,7 @@ impl Interest {
     pub fn push_beside(&self, member: &Member, form: &Form, backlog: &Backlog) {
         let tell = |gap: Gap| {
             self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
-            member.outbox.send(gap.encode(form));
+            member.outbox.send(form.encode_gap(gap));
         };
         backlog.gap.into_iter().for_each(tell);
         let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
@@ -261,7 +262,7 @@ impl Interest {
 
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
         self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
-        let bytes = gap.encode(form);
+        let bytes = form.encode_gap(*gap);
         let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
     }

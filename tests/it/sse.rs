@@ -209,7 +209,7 @@ async fn private_channels_want_a_token_and_restricted_ones_a_claim() {
 
 #[tokio::test]
 async fn a_promised_token_is_no_token() {
-    let settings = "[[profiles]]\nname = \"sse\"\npath = \"/sse\"\ndialect = \"sse\"\ntoken = \"required\"\n\
+    let settings = "[[profiles]]\nname = \"sse\"\npath = \"/sse\"\ntransport = \"event-stream\"\ntoken = \"required\"\n\
                     channels = [{ name = \"trades:*\" }]";
     let replica = Replica::alone_with(settings).await;
     let path = "/sse?channels=trades:BTCUSDT";
@@ -222,7 +222,7 @@ async fn a_promised_token_is_no_token() {
 
 #[tokio::test]
 async fn the_paths_parameter_chooses_the_topic() {
-    let settings = "[[profiles]]\nname = \"runs\"\npath = \"/sse/runs/{run_id}\"\ndialect = \"sse\"\ntoken = \"optional\"\n\
+    let settings = "[[profiles]]\nname = \"runs\"\npath = \"/sse/runs/{run_id}\"\ntransport = \"event-stream\"\ntoken = \"optional\"\n\
                     channels = [{ name = \"events\", topic = \"run:{run_id}\" }]";
     let replica = Replica::alone_with(settings).await;
     let mut reader = EventStream::open(replica.address(), "/sse/runs/r7?channels=events", &[]).await.unwrap();

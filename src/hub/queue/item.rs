@@ -6,10 +6,7 @@ use bytes::Bytes;
 use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{
-    super::{
-        batch::{Batch, Gap},
-        form::Form,
-    },
+    super::{batch::Batch, form::Form, gap::Gap},
     SlotId,
 };
 

@@ -20,7 +20,7 @@ impl Queue {
                 Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
                     *bytes = batch.encode_newest(*skipped);
                 }
-                Item::Dropped { lost, bytes: bytes @ None, .. } => *bytes = Some(lost.gap.encode(&lost.form)),
+                Item::Dropped { lost, bytes: bytes @ None, .. } => *bytes = Some(lost.form.encode_gap(lost.gap)),
                 _ => {}
             }
         }
