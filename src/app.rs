@@ -32,7 +32,7 @@ use crate::{
     hub::{self, Hub, QueueLimits, RingLimits, Shared},
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
-    redis_link::RedisLink,
+    redis_link::{RedisLink, Topology},
     registry::{Local, Registry, ReplicaFigures},
     session::Rules,
     tasks::Tasks,
@@ -173,8 +173,9 @@ fn build_replica(
     let id = ReplicaId::random();
     let connections = Arc::new(ConnectionTable::default());
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
-    let backplane = match &link {
-        Some(link) => Backplane::Redis(backplane::Redis::start_on(link, &tasks)),
+    let topology = link.clone().map(Topology::one);
+    let backplane = match &topology {
+        Some(topology) => Backplane::Redis(backplane::Redis::start_on(topology, &tasks)),
         None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);

@@ -27,8 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
     ("redis_link", &["config", "defect", "metrics", "tasks"]),
-    // The road between replicas knows nobody who walks on it.
-    ("backplane", &["clock", "metrics", "redis_link", "tasks"]),
+    // The message path between replicas knows neither topics' subscribers nor sessions.
+    ("backplane", &["clock", "redis_link", "tasks"]),
     ("registry", &["config", "defect", "metrics", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
@@ -101,7 +101,20 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// The core: what decides without I/O and is told what time it is.
-const PURE: &[&str] = &["crates/wire/", "session/", "auth/policy.rs", "bucket.rs", "connection/keep_alive.rs"];
+const PURE: &[&str] = &[
+    "crates/wire/",
+    "session/",
+    "auth/policy.rs",
+    "backplane/redis/acknowledge.rs",
+    "backplane/redis/arrival.rs",
+    "backplane/redis/ledger.rs",
+    "backplane/redis/page.rs",
+    "backplane/redis/verify.rs",
+    "bucket.rs",
+    "connection/keep_alive.rs",
+    "redis_link/server.rs",
+    "redis_link/topology.rs",
+];
 /// What the core never names.
 const IMPURE: &[&str] = &[
     "tokio::",

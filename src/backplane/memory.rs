@@ -43,7 +43,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     streams: HashMap<Topic, Stream>,
-    wanted: HashSet<Topic>,
+    followed: HashSet<Topic>,
     results: Results,
     /// In the order of the streams; delivered by one caller at a time, outside the lock.
     events: VecDeque<Queued>,
@@ -107,17 +107,17 @@ impl Memory {
         Ticket::Ready(result)
     }
 
-    pub(super) fn want(&self, topic: &Topic) {
+    pub(super) fn follow(&self, topic: &Topic) {
         {
             let mut state = self.inner.state.lock();
-            state.wanted.insert(topic.clone());
+            state.followed.insert(topic.clone());
             state.events.push_back(Queued::Confirmed(topic.clone()));
         }
         self.inner.deliver();
     }
 
-    pub(super) fn unwant(&self, topic: &Topic) {
-        self.inner.state.lock().wanted.remove(topic);
+    pub(super) fn unfollow(&self, topic: &Topic) {
+        self.inner.state.lock().followed.remove(topic);
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
@@ -135,14 +135,14 @@ impl Memory {
     }
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
-    pub(super) const fn generation(&self) -> u64 {
+    pub(super) const fn generation(&self, _: &Topic) -> u64 {
         0
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let mut state = self.inner.state.lock();
-        Ok(topics.iter().map(|topic| state.live(topic).map_or(StreamId::ZERO, |stream| stream.head())).collect())
+        topics.iter().map(|topic| Ok(state.live(topic).map_or(StreamId::ZERO, |stream| stream.head()))).collect()
     }
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
@@ -196,7 +196,7 @@ impl State {
             self.retain(&topic, &rule, &mut message, now)?;
         }
         let id = message.id;
-        if self.wanted.contains(&topic) {
+        if self.followed.contains(&topic) {
             self.events.push_back(Queued::Arrived(topic, message));
         }
         if let Some(key) = result_key {

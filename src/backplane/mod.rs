@@ -1,13 +1,16 @@
-//! The road between replicas: publish, follow, read back. One contract over memory and Redis.
+//! The message path between replicas: publish, follow, read back. One contract for all back ends.
 //!
-//! - **One road.** Every publication, also of this replica's own clients, comes back through [`Event::Arrived`], so all
-//!   replicas see one order per topic.
+//! - **One path.** Every publication, those of this replica's own clients included, returns through [`Event::Arrived`], so
+//!   all replicas see the same order within a topic.
 //! - **Append and publish are one atomic step** for retained topics: the order of arrivals is the order of the stream.
-//! - Arrivals of a topic begin after [`Backplane::want`] and are complete only between two link losses: after
-//!   [`Event::Confirmed`] whoever follows must read the head of the stream, and compare. The follower (`hub`) does the
-//!   hole check; the backplane never reorders and never invents, but it may lose and (across links) repeat.
-//! - Who publishes straight into Redis may write anything. An entry whose payload no client could read keeps its place:
-//!   it arrives, and is read back, as [`Content::Lost`](tickgate_wire::model::Content::Lost) around itself.
+//! - Topics are independent: each may be on another server, with its own [generation](Backplane::generation) and its own
+//!   failures. Nothing orders the publications of two topics.
+//! - Arrivals of a topic begin after [`Backplane::follow`]. They are complete only from an [`Event::Confirmed`] to the next
+//!   [`Event::Lost`]: after each confirmation the follower must read the head of the stream and compare. The follower
+//!   (`hub`) checks for holes; the backplane never reorders and never invents messages, but it may lose them and, when a
+//!   link was replaced, repeat them.
+//! - Publishers that bypass the gateway may write anything. An entry whose payload no client could read keeps its place: it
+//!   arrives, and is read back, as a [`Content::Lost`](tickgate_wire::model::Content::Lost) that covers itself.
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown.
 //!
 //! Never knows subscribers, sessions or wire forms.
@@ -18,14 +21,14 @@ use thiserror::Error;
 use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 mod memory;
-#[cfg(debug_assertions)]
-mod model;
 mod redis;
+#[cfg(debug_assertions)]
+mod simulated;
 
 pub use memory::Memory;
-#[cfg(debug_assertions)]
-pub use model::{Model, Reading, Road};
 pub use redis::Redis;
+#[cfg(debug_assertions)]
+pub use simulated::{Answer, Simulated, SimulatedBackplane};
 
 /// A publication was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,31 +50,31 @@ pub enum PublishError {
     Unknown(Arc<str>),
 }
 
-/// Why a publication was certainly not stored.
+/// Why a publication was certainly not stored. The back end logs and counts its own, more specific cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    #[error("no connection to redis")]
+    #[error("no connection to the backplane")]
     Disconnected,
-    #[error("redis is loading its data set")]
+    #[error("the backplane is loading its data")]
     Loading,
-    #[error("redis is a read-only replica")]
+    #[error("the backplane is read-only")]
     ReadOnly,
-    #[error("redis is out of memory")]
+    #[error("the backplane is out of memory")]
     OutOfMemory,
-    #[error("redis is busy with a script")]
+    #[error("the backplane is busy")]
     Busy,
     #[error("too many publications are waiting")]
     Overloaded,
-    #[error("redis refused the command")]
+    #[error("the backplane rejected the publication")]
     Denied,
 }
 
-/// A read did not succeed; nothing is known of the stream.
+/// A read failed; nothing is known about the stream.
 #[derive(Clone, Debug, Error)]
 #[error("the stream can't be read now: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
-/// What a stream says after a cursor.
+/// The part of a stream that follows a cursor.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// In order. Contiguous among themselves: they are neighbours in the stream.
@@ -88,11 +91,11 @@ pub struct Page {
 pub struct Newest {
     /// Oldest first.
     pub messages: Vec<Arc<Message>>,
-    /// False: so many bytes were not to be read, and older ones were left out.
+    /// False: the limit in bytes was reached, and older ones were left out.
     pub whole: bool,
 }
 
-/// Bounds of one read. One message always comes, however large it is, so that whoever reads on gets on.
+/// Bounds of one read. One message is always returned, however large it is, so that reading on makes progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
     pub messages_max: usize,
@@ -109,7 +112,7 @@ impl ReadLimits {
         Self { messages_max, bytes_max }
     }
 
-    /// How many of these messages, in this order, may be added to so many that take so many bytes.
+    /// How many of these messages, in this order, may be added to `taken` messages of `bytes` bytes.
     pub(crate) fn room<'a>(
         self,
         taken: usize,
@@ -124,32 +127,33 @@ impl ReadLimits {
     }
 }
 
-/// What the backplane tells its follower.
+/// What the backplane reports to its follower.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A publication came in on the topic.
     Arrived { topic: &'a str, message: Message },
-    /// The subscription of the topic stands: what is published from now on arrives. Read the head now.
+    /// The subscription of the topic stands: everything published from now on arrives. Read the head now.
     Confirmed { topic: &'a str },
-    /// Something may have been missed on every topic; each will be confirmed anew.
-    LinkLost,
-    /// The server changed: streams may have lost their last entries.
+    /// Something may have been missed on the topic; it will be confirmed again.
+    Lost { topic: &'a str },
+    /// A server was replaced, restarted or emptied: its streams may have lost their last entries.
     GenerationChanged,
 }
 
-/// Called for each event, in order per topic, from the link's own task. Must not block.
+/// Called for each event, in order per topic, from a task of the back end. Must not block.
 pub type Receiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
 
-/// How the road is doing, for readiness and status.
+/// State of the backplane, for readiness and status. Over several servers: that of the best one, since the loss of one
+/// affects its own topics only.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// `memory` or `redis`.
+    /// Name of the back end.
     pub kind: &'static str,
-    /// The road has stood at least once since the start.
+    /// The backplane has worked at least once since the start.
     pub reached: bool,
     /// How long commands have been failing; zero when they work.
     pub commands_down: Duration,
-    /// How long the pub/sub link has been silent or gone; zero when it works.
+    /// How long arrivals have been impossible; zero when they work.
     pub pubsub_down: Duration,
 }
 
@@ -160,7 +164,7 @@ pub enum Backplane {
     Redis(Redis),
     /// A simulated server, in builds for tests only.
     #[cfg(debug_assertions)]
-    Model(Model),
+    Simulated(Simulated),
 }
 
 macro_rules! each {
@@ -169,19 +173,19 @@ macro_rules! each {
             Backplane::Memory($backplane) => $call,
             Backplane::Redis($backplane) => $call,
             #[cfg(debug_assertions)]
-            Backplane::Model($backplane) => $call,
+            Backplane::Simulated($backplane) => $call,
         }
     };
 }
 
 impl Backplane {
-    /// Gives the receiver of all events. Called once, before anything else.
+    /// Sets the receiver of all events. Call it once, before anything else.
     pub fn start(&self, receiver: Receiver) {
         each!(self, b => b.start(receiver));
     }
 
-    /// Appends and publishes in one atomic step. Publications are taken in the order of the calls: the returned
-    /// future only waits for the answer, so a caller may have many under way and still keep their order.
+    /// Appends and publishes in one atomic step. The publications of a topic keep the order of the calls: the returned
+    /// future only waits for the answer, so a caller may have many in flight.
     ///
     /// # Errors
     /// [`PublishError::Refused`] or [`PublishError::Unknown`], within a bounded time.
@@ -193,14 +197,15 @@ impl Backplane {
         async move { ticket.wait().await }
     }
 
-    /// Starts to follow the topic; [`Event::Confirmed`] comes when it stands. Not counted: call once per topic.
-    pub fn want(&self, topic: &Topic) {
-        each!(self, b => b.want(topic));
+    /// Starts to follow the topic; [`Event::Confirmed`] arrives when the subscription stands. Not counted: call it once
+    /// per topic.
+    pub fn follow(&self, topic: &Topic) {
+        each!(self, b => b.follow(topic));
     }
 
-    /// Stops to follow the topic.
-    pub fn unwant(&self, topic: &Topic) {
-        each!(self, b => b.unwant(topic));
+    /// Stops following the topic.
+    pub fn unfollow(&self, topic: &Topic) {
+        each!(self, b => b.unfollow(topic));
     }
 
     /// Reads forward from a cursor, excluding it, within the limits. [`StreamId::ZERO`] is the position before the
@@ -220,22 +225,20 @@ impl Backplane {
         each!(self, b => b.newest(topic, limits).await)
     }
 
-    /// The generation of the server: epochs below it were another server's, which may have lost their last entries. 0
-    /// where no server ever takes another's place.
+    /// The generation of the topic's server: epochs below it began on an earlier one, which may have lost their last
+    /// entries. 0 where no server ever replaces another.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        each!(self, b => b.generation())
+    pub fn generation(&self, topic: &Topic) -> u64 {
+        each!(self, b => b.generation(topic))
     }
 
-    /// The heads of many streams in pipelined reads, in the order asked; `ZERO` where there is no stream.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the back end does not answer in time.
-    pub async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+    /// The heads of many streams, read together, in the order of `topics`; `ZERO` where there is no stream. Each topic
+    /// has its own result: [`Unavailable`] where its server does not answer in time.
+    pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         each!(self, b => b.heads(topics).await)
     }
 
-    /// How the road is doing.
+    /// The state of the backplane.
     #[must_use]
     pub fn health(&self) -> Health {
         each!(self, b => b.health())
@@ -247,7 +250,7 @@ impl Backplane {
 pub enum Ticket {
     /// Known at once.
     Ready(Result<Published, PublishError>),
-    /// Told when Redis has answered, or in doubt.
+    /// Sent when the server has answered, or when it did not in time.
     Waiting(tokio::sync::oneshot::Receiver<Result<Published, PublishError>>),
 }
 

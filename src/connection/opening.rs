@@ -119,7 +119,8 @@ fn greet(connection: &Connection, resumed: bool) {
 async fn resume(connection: &mut Connection, mut wanted: Vec<Wanted>) {
     let resumed = |w: &&mut Wanted| matches!(w.start, Start::Resumed { .. });
     let topics: Vec<_> = wanted.iter_mut().filter(resumed).map(|w| w.resolved.topic.clone()).collect();
-    match connection.replica.backplane.heads(&topics).await {
+    let heads = connection.replica.backplane.heads(&topics).await;
+    match heads.into_iter().collect::<Result<Vec<_>, _>>() {
         Ok(heads) => {
             for (wanted, head) in wanted.iter_mut().filter(resumed).zip(heads) {
                 if let Start::Resumed { through, .. } = &mut wanted.start {

@@ -54,19 +54,20 @@ impl Hub {
         loop {
             let batch = self.queues.compare.take(priority, COMPARE_MAX).await;
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
-            match self.backplane.heads(&names).await {
-                Ok(heads) => {
-                    for (topic, head) in batch.topics().zip(heads) {
-                        if topic.compared(head, &self.shards) == Todo::Read {
-                            self.queues.read.push(topic);
-                        }
-                    }
+            let heads = self.backplane.heads(&names).await;
+            for (topic, head) in batch.topics().zip(&heads) {
+                if let Ok(head) = head
+                    && topic.compared(*head, &self.shards) == Todo::Read
+                {
+                    self.queues.read.push(topic);
                 }
-                Err(error) => {
-                    tracing::debug!(%error, topics = names.len(), "heads can't be compared now");
-                    batch.put_back();
-                    tokio::time::sleep(RETRY_AFTER).await;
-                }
+            }
+            if let Some(Err(error)) = heads.iter().find(|head| head.is_err()) {
+                let failed: Vec<_> = heads.iter().map(Result::is_err).collect();
+                let topics = failed.iter().filter(|failed| **failed).count();
+                tracing::debug!(%error, topics, "heads can't be compared now");
+                batch.put_back(&failed);
+                tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }

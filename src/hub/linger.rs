@@ -78,7 +78,7 @@ impl Hub {
                     drop(part);
                     gone.iter().for_each(|gone| self.queues.close(gone));
                     self.metrics.topics.dec();
-                    self.backplane.unwant(&topic);
+                    self.backplane.unfollow(&topic);
                 }
             }
         }

@@ -163,7 +163,11 @@ impl Hub {
                     self.begin(&topic);
                 }
             }
-            Event::LinkLost => self.topics.all().iter().for_each(|topic| topic.lost()),
+            Event::Lost { topic } => {
+                if let Some(topic) = self.topics.get(topic) {
+                    topic.lost();
+                }
+            }
             Event::GenerationChanged => self.metrics.generation_changes_total.inc(),
         }
     }
@@ -206,7 +210,7 @@ impl Hub {
         followed.add_interest();
         self.topics.part(topic.as_str()).write().insert(topic.clone(), followed.clone());
         self.metrics.topics.inc();
-        self.backplane.want(topic);
+        self.backplane.follow(topic);
         Some(followed)
     }
 

@@ -162,7 +162,8 @@ impl Interest {
     /// ahead of a server that lost its last entries, and those may still come, from a read or a link that was late. Of
     /// the epoch that goes on nobody can have what is not there: then it is a mistake, and must not hide what comes.
     fn believed(&self, cursor: StreamId, from: StreamId) -> StreamId {
-        if cursor > from && cursor.epoch >= self.hub.backplane.generation() { from } else { cursor.max(from) }
+        let generation = self.hub.backplane.generation(&self.topic.topic);
+        if cursor > from && cursor.epoch >= generation { from } else { cursor.max(from) }
     }
 
     /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.

@@ -204,11 +204,13 @@ impl Batch<'_> {
         std::mem::take(&mut self.entries).into_iter().map(|(_, entry)| entry.topic)
     }
 
-    /// Nothing could be done: the topics wait again, in their old places. Not those that were let go meanwhile.
-    pub(super) fn put_back(mut self) {
-        let queue = self.queue;
+    /// Nothing could be done for the topics that `failed`, in the order of [`Batch::topics`]: they wait again, in their old
+    /// places. Not those that were let go meanwhile.
+    pub(super) fn put_back(mut self, failed: &[bool]) {
+        let (queue, entries) = (self.queue, std::mem::take(&mut self.entries));
         let mut state = queue.state.lock();
-        for (ticket, entry) in std::mem::take(&mut self.entries) {
+        let failed = entries.into_iter().zip(failed).filter(|(_, failed)| **failed);
+        for ((ticket, entry), _) in failed {
             match entry.topic.tickets.get(queue.kind) {
                 Tickets::CLOSED => continue,
                 Tickets::NONE => {}

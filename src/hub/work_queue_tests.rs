@@ -132,12 +132,20 @@ async fn what_could_not_be_done_keeps_its_place_and_its_age() {
     // Meanwhile one is let go, and one is added again.
     queue.close(&topics[0]);
     queue.push(&topics[2]);
-    batch.put_back();
+    batch.put_back(&[true; 3]);
     tokio::time::advance(Duration::from_secs(1)).await;
     let status = queue.status(Instant::now());
     assert_eq!((status.depth, status.oldest), (3, Duration::from_secs(8)));
     assert_eq!(take(&queue, Priority::Awaited, 9), [1, 2, 3]);
     assert_eq!(queue.status(Instant::now()), QueueStatus { depth: 0, oldest: Duration::ZERO });
+}
+
+#[tokio::test]
+async fn what_was_done_does_not_wait_again_though_others_of_its_batch_do() {
+    let queue = queue();
+    (0..4).map(awaited).for_each(|topic| queue.push(&topic));
+    queue.take(Priority::Awaited, 4).await.put_back(&[false, true, false, true]);
+    assert_eq!(take(&queue, Priority::Awaited, 9), [1, 3]);
 }
 
 #[tokio::test]
@@ -205,7 +213,7 @@ proptest! {
                     if let Some(batch) = queue.try_take(priority, at + 1) {
                         queue.close(&topics[at]);
                         queue.push(&topics[next]);
-                        batch.put_back();
+                        batch.put_back(&[true; 12]);
                         closed.insert(at);
                         waiting.extend((!closed.contains(&next)).then_some(next));
                         waiting.remove(&at);

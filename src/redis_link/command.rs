@@ -8,11 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    Attached, Failure, Shared,
-    backoff::Backoff,
-    connect::{self, Server},
-};
+use super::{Attached, Failure, Shared, backoff::Backoff, connect, server::Server};
 use crate::{metrics::Link, tasks::Stop};
 
 /// How often a lasting outage is told again.

@@ -1,6 +1,6 @@
 //! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
@@ -9,14 +9,12 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{Failure, Keys};
+use super::{Failure, Keys, server::Server};
 use crate::{
     config,
     defect::{self, Defect},
 };
 
-/// Oldest servers that have all we use: `<epoch>-*` ids need Redis 7.0, which Valkey forked from at 7.2.
-const VERSION_MIN: (u32, u32) = (7, 0);
 /// Commands that may wait in a connection's own queue.
 const PIPELINE_BUFFER: usize = 1024;
 /// Bytes gathered before a write; more than one full pipeline of small publications.
@@ -27,16 +25,6 @@ pub(super) struct Established {
     pub(super) connection: MultiplexedConnection,
     pub(super) generation: u64,
     pub(super) server: Server,
-}
-
-/// What a server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
-    pub(super) run_id: String,
-    /// False: the id is made up for each connection.
-    pub(super) tells_run_id: bool,
-    pub(super) version: Arc<str>,
-    pub(super) supported: bool,
 }
 
 /// Where Redis is, with everything but the response time-out.
@@ -89,7 +77,7 @@ pub(super) async fn establish(
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
     check_role(&mut connection).await?;
     let server = ask_server(&mut connection).await?;
-    if !server.supported {
+    if !server.is_supported {
         return Err(Failure::TooOld(server.version));
     }
     let mut generation: u64 = redis::Script::new(include_str!("scripts/generation.lua"))
@@ -114,11 +102,10 @@ pub(super) async fn check_generation(
 ) -> Result<(), Failure> {
     let stored: Option<u64> =
         redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await?;
-    match stored {
-        Some(stored) if stored == generation || !server.tells_run_id => Ok(()),
-        _ if defect::is(Defect::NoGeneration) => Ok(()),
-        _ => Err(Failure::Other("redis was emptied".into())),
+    if server.keeps(generation, stored) || defect::is(Defect::NoGeneration) {
+        return Ok(());
     }
+    Err(Failure::Other("redis was emptied".into()))
 }
 
 /// Makes sure that the connection still leads to a master. Also the probe of a standing link: it finds a dead path by
@@ -140,31 +127,10 @@ async fn ask_server(connection: &mut MultiplexedConnection) -> Result<Server, Fa
             // Without INFO every link counts as a new server: safe, with more compares than needed.
             Failure::Denied(_) => {
                 tracing::warn!("redis denies INFO: every reconnect will count as a change of server");
-                let run_id = uuid::Uuid::new_v4().simple().to_string();
-                Ok(Server { run_id, tells_run_id: false, version: "unknown".into(), supported: true })
+                Ok(Server::anonymous(uuid::Uuid::new_v4().simple().to_string()))
             }
             failure => Err(failure),
         },
-    }
-}
-
-impl Server {
-    fn parse(info: &str) -> Self {
-        let field = |name: &str| {
-            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
-        };
-        let (name, version) = match field("valkey_version") {
-            "" => ("redis", field("redis_version")),
-            valkey => ("valkey", valkey),
-        };
-        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Self {
-            run_id: field("run_id").to_owned(),
-            tells_run_id: true,
-            version: format!("{name} {version}").into(),
-            supported: found >= VERSION_MIN,
-        }
     }
 }
 
@@ -211,19 +177,6 @@ fn pubsub_hard_limit(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_from_both_servers() {
-        let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
-        assert_eq!(
-            redis,
-            Server { run_id: "abc".into(), tells_run_id: true, version: "redis 7.0.15".into(), supported: true }
-        );
-        assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").supported);
-        let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
-        assert_eq!((&*valkey.version, valkey.supported), ("valkey 8.0.1", true));
-        assert!(!Server::parse("").supported);
-    }
 
     #[test]
     fn the_pubsub_limit_is_found_among_the_others() {

@@ -5,6 +5,7 @@
 //!   way round. Any surprise (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary) tears
 //!   the link down and makes a new one; everybody who relies on it is told and compares.
 //! - Every new link learns the server's *generation*: another server, or the same one restarted, gets a greater one.
+//! - A [`RedisLink`] leads to one server, a [`Topology`] to all of them, each with its share of the names.
 //! - The hot path shares one multiplexed command link. Reads with large answers, blocking and housekeeping commands
 //!   go through the pool, whose size is their admission limit. Commands never share a link with subscriptions.
 //!
@@ -17,7 +18,9 @@ mod failure;
 mod keys;
 mod pool;
 mod pubsub;
+mod server;
 mod subscriptions;
+mod topology;
 
 use std::{
     sync::{
@@ -38,15 +41,17 @@ use tokio::{
 pub use failure::Failure;
 pub use keys::Keys;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
+pub use topology::{Placement, Topology};
 
 use crate::{
     config,
     metrics::{Link, Metrics},
     tasks::Tasks,
 };
+use server::Adoption;
 use subscriptions::Subscriptions;
 
-/// The links of one replica. Cheap to clone.
+/// The links of one replica to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisLink {
     shared: Arc<Shared>,
@@ -68,9 +73,6 @@ pub struct LinkHealth {
     /// How long pub/sub has had no proven link; zero when it has.
     pub pubsub_down: Duration,
 }
-
-/// The year 2200, in milliseconds since 1970.
-const EPOCH_MAX: u64 = 7_258_118_400_000;
 
 struct Shared {
     config: config::Redis,
@@ -233,7 +235,7 @@ impl RedisLink {
     /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it. One that no clock can
     /// have given is not believed: it would push all others out.
     pub fn saw_epoch(&self, epoch: u64) {
-        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) && epoch < EPOCH_MAX {
+        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) && server::is_plausible(epoch) {
             self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
         }
     }
@@ -276,14 +278,13 @@ impl RedisLink {
 impl Shared {
     /// Takes over what a new link learned of its server.
     fn learn(&self, generation: u64) {
-        let mut before = 0;
         self.highest_epoch.fetch_max(generation, Ordering::Relaxed);
-        let changed = self.generation.send_if_modified(|known| {
-            before = *known;
-            *known = (*known).max(generation);
-            *known != before
+        let mut adoption = Adoption::Known;
+        self.generation.send_if_modified(|known| {
+            adoption = server::adopt(known, generation);
+            adoption != Adoption::Known
         });
-        if changed && before != 0 {
+        if let Adoption::Changed { before } = adoption {
             tracing::warn!(before, generation, "redis is another server than before, or was restarted");
             self.pool.renew();
             self.subscriptions.emit(Event::GenerationChanged);

@@ -61,7 +61,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
             backoff.reset();
         }
         if stood {
-            shared.subscriptions.emit(Event::Lost);
+            shared.subscriptions.emit_lost();
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}

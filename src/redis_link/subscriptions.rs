@@ -19,8 +19,8 @@ pub enum Event<'a> {
     Message { channel: &'a str, payload: Vec<u8> },
     /// The subscription stands: whatever is published from now on arrives.
     Confirmed { channel: &'a str },
-    /// The link was lost: something may have been missed on every channel; each will be confirmed anew.
-    Lost,
+    /// The link was lost: something may have been missed on the channel; it will be confirmed again.
+    Lost { channel: &'a str },
     /// Another server answers than before.
     GenerationChanged,
 }
@@ -197,6 +197,18 @@ impl Subscriptions {
     pub(super) fn emit(&self, event: Event<'_>) {
         if let Some(receiver) = self.receiver.get() {
             receiver(event);
+        }
+    }
+
+    /// The link was lost, and with it every channel that is followed.
+    pub(super) fn emit_lost(&self) {
+        let followed: Vec<Arc<str>> = {
+            let table = self.table.lock();
+            let wanted = table.channels.iter().filter(|(_, channel)| channel.wanted);
+            wanted.map(|(name, _)| Arc::clone(name)).collect()
+        };
+        for channel in followed.iter().filter(|name| !self.is_control(name)) {
+            self.emit(Event::Lost { channel });
         }
     }
 

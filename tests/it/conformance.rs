@@ -1,17 +1,17 @@
-//! What every backplane must do, run over memory and over Redis.
+//! What every backplane must do, run over memory, over one Redis server, and over two that share the topics.
 
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
     backplane::{Backplane, Memory, Newest, Page, ReadLimits, Redis},
     metrics::Metrics,
-    redis_link::RedisLink,
+    redis_link::{RedisLink, Topology},
     tasks::Tasks,
 };
 use tickgate_wire::model::{Message, Publication, StreamId, Topic, TopicRule, UserId};
 
 use crate::support::{
-    PATIENCE,
+    PATIENCE, eventually,
     follower::{Follower, Told, ids, named, number, redis_config, retain, text, topic},
     redis::RedisServer,
 };
@@ -20,31 +20,44 @@ use crate::support::{
 struct Subject {
     backplane: Backplane,
     follower: Follower,
-    _server: Option<RedisServer>,
+    servers: Vec<RedisServer>,
     _tasks: Tasks,
 }
 
 impl Subject {
     async fn memory() -> Self {
-        Self::over(Backplane::Memory(Memory::new()), None, Tasks::new())
+        Self::over(Backplane::Memory(Memory::new()), Vec::new(), Tasks::new())
     }
 
     async fn redis() -> Self {
-        let server = RedisServer::start();
+        Self::redis_over(1, |mut links| Topology::one(links.remove(0))).await
+    }
+
+    #[cfg(debug_assertions)]
+    async fn two_shards() -> Self {
+        Self::redis_over(2, Topology::fixed).await
+    }
+
+    async fn redis_over(count: usize, topology: impl FnOnce(Vec<RedisLink>) -> Topology) -> Self {
+        let servers: Vec<_> = (0..count).map(|_| RedisServer::start()).collect();
         let tasks = Tasks::new();
-        let link = RedisLink::start(&redis_config(&server.url()), &tasks, Metrics::new());
-        let subject = Self::over(Backplane::Redis(Redis::start_on(&link, &tasks)), Some(server), tasks);
-        let ready = topic("ready");
-        subject.follower.want(&subject.backplane, &ready).await;
-        while link.command().is_err() {
-            tokio::task::yield_now().await;
+        let link = |server: &RedisServer| RedisLink::start(&redis_config(&server.url()), &tasks, Metrics::new());
+        let links: Vec<_> = servers.iter().map(link).collect();
+        let backplane = Backplane::Redis(Redis::start_on(&topology(links.clone()), &tasks));
+        let subject = Self::over(backplane, servers, tasks);
+        for link in links {
+            eventually("both links work", async || {
+                let health = link.health();
+                (health.commands_down.is_zero() && health.pubsub_down.is_zero()).then_some(())
+            })
+            .await;
         }
         subject
     }
 
-    fn over(backplane: Backplane, server: Option<RedisServer>, tasks: Tasks) -> Self {
+    fn over(backplane: Backplane, servers: Vec<RedisServer>, tasks: Tasks) -> Self {
         let follower = Follower::follow(&backplane);
-        Self { backplane, follower, _server: server, _tasks: tasks }
+        Self { backplane, follower, servers, _tasks: tasks }
     }
 
     async fn publish(&self, publication: Publication) -> Option<StreamId> {
@@ -81,6 +94,10 @@ macro_rules! conformance {
         mod redis {
             $(#[tokio::test] async fn $case() { super::$case(super::Subject::redis().await).await; })+
         }
+        #[cfg(debug_assertions)]
+        mod two_shards {
+            $(#[tokio::test] async fn $case() { super::$case(super::Subject::two_shards().await).await; })+
+        }
     };
 }
 
@@ -98,8 +115,9 @@ conformance!(
     a_read_is_bounded_in_bytes_and_the_next_goes_on,
     one_message_always_comes_however_large,
     heads_come_in_the_order_asked,
-    only_wanted_topics_arrive,
-    wanting_again_is_confirmed_again,
+    only_followed_topics_arrive,
+    following_again_is_confirmed_again,
+    many_topics_at_once_keep_an_order_each,
     an_expired_stream_begins_a_new_epoch,
 );
 
@@ -113,7 +131,7 @@ fn ids_of(messages: &[Arc<Message>]) -> Vec<StreamId> {
 
 async fn ids_count_from_zero_without_a_hole(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
-    subject.follower.want(&subject.backplane, &orders).await;
+    subject.follower.begin(&subject.backplane, &orders).await;
     let published = subject.publish_numbers(&orders, &rule, 5).await;
     let epoch = published[0].epoch;
     assert!(epoch > 1_700_000_000_000, "an epoch is a time in milliseconds");
@@ -127,7 +145,7 @@ async fn ids_count_from_zero_without_a_hole(subject: Subject) {
 
 async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(2000));
-    subject.follower.want(&subject.backplane, &orders).await;
+    subject.follower.begin(&subject.backplane, &orders).await;
     let tickets: Vec<_> = (0..1000).map(|n| subject.backplane.publish(number(&orders, &rule, n))).collect();
     let arrived = subject.follower.has_arrived(&orders, 1000).await;
     for (n, message) in arrived.iter().enumerate() {
@@ -142,7 +160,7 @@ async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
 
 async fn what_is_not_retained_arrives_without_id(subject: Subject) {
     let (ticks, rule) = (topic("ticks"), retain(0));
-    subject.follower.want(&subject.backplane, &ticks).await;
+    subject.follower.begin(&subject.backplane, &ticks).await;
     assert_eq!(subject.publish(number(&ticks, &rule, 1)).await, None);
     let arrived = subject.follower.has_arrived(&ticks, 1).await;
     assert_eq!((arrived[0].id, arrived[0].prev, text(&arrived[0])), (None, None, r#"{"n":1}"#));
@@ -153,7 +171,7 @@ async fn what_is_not_retained_arrives_without_id(subject: Subject) {
 async fn a_repeated_msg_id_is_published_once(subject: Subject) {
     for rule in [retain(100), retain(0)] {
         let (orders, other) = (topic(&format!("orders{}", rule.retain_max)), topic(&format!("o{}", rule.retain_max)));
-        subject.follower.want(&subject.backplane, &orders).await;
+        subject.follower.begin(&subject.backplane, &orders).await;
         let publish = |topic: &Topic, n| subject.backplane.publish(named(topic, &rule, n, "a}:s"));
         let first = publish(&orders, 1).await.expect("accepted");
         let again = publish(&orders, 2).await.expect("accepted");
@@ -169,7 +187,7 @@ async fn a_repeated_msg_id_is_published_once(subject: Subject) {
 async fn a_private_channel_stays_with_its_message(subject: Subject) {
     let stream = Topic::user_stream(&UserId::new("alice").expect("a user"));
     let rule = retain(100);
-    subject.follower.want(&subject.backplane, &stream).await;
+    subject.follower.begin(&subject.backplane, &stream).await;
     let order = Publication { channel: Some("orders".into()), ..number(&stream, &rule, 1) };
     subject.publish(order).await;
     subject.publish(number(&stream, &rule, 2)).await;
@@ -186,7 +204,7 @@ async fn any_user_may_have_a_stream(subject: Subject) {
     let rule = retain(100);
     for (n, user) in ["a}b", "{", "x y", "100%", "}:c", "ü"].into_iter().enumerate() {
         let stream = Topic::user_stream(&UserId::new(user).expect("a user"));
-        subject.follower.want(&subject.backplane, &stream).await;
+        subject.follower.begin(&subject.backplane, &stream).await;
         subject.publish(number(&stream, &rule, n)).await;
         let arrived = subject.follower.has_arrived(&stream, 1).await;
         assert_eq!(text(&arrived[0]), format!("{{\"n\":{n}}}"));
@@ -291,27 +309,27 @@ async fn heads_come_in_the_order_asked(subject: Subject) {
     let (first, last) = (topics[0].clone(), topics[599].clone());
     let last_head = subject.publish_numbers(&last, &rule, 3).await[2];
     let first_head = subject.publish_numbers(&first, &rule, 1).await[0];
-    let heads = subject.backplane.heads(&topics).await.expect("heads");
+    let heads: Vec<_> = subject.backplane.heads(&topics).await.into_iter().map(|head| head.expect("a head")).collect();
     assert_eq!((heads.len(), heads[0], heads[599]), (600, first_head, last_head));
     assert!(heads[1..599].iter().all(|head| *head == StreamId::ZERO));
 }
 
-async fn only_wanted_topics_arrive(subject: Subject) {
-    let (wanted, other, rule) = (topic("wanted"), topic("other"), retain(100));
-    subject.follower.want(&subject.backplane, &wanted).await;
+async fn only_followed_topics_arrive(subject: Subject) {
+    let (followed, other, rule) = (topic("followed"), topic("other"), retain(100));
+    subject.follower.begin(&subject.backplane, &followed).await;
     subject.publish(number(&other, &rule, 1)).await;
-    subject.publish(number(&wanted, &rule, 2)).await;
-    subject.follower.has_arrived(&wanted, 1).await;
+    subject.publish(number(&followed, &rule, 2)).await;
+    subject.follower.has_arrived(&followed, 1).await;
     assert!(subject.follower.arrived(&other).is_empty());
 }
 
-async fn wanting_again_is_confirmed_again(subject: Subject) {
+async fn following_again_is_confirmed_again(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
     for _ in 0..20 {
-        subject.follower.want(&subject.backplane, &orders).await;
-        subject.backplane.unwant(&orders);
+        subject.follower.begin(&subject.backplane, &orders).await;
+        subject.backplane.unfollow(&orders);
     }
-    subject.follower.want(&subject.backplane, &orders).await;
+    subject.follower.begin(&subject.backplane, &orders).await;
     subject.publish(number(&orders, &rule, 1)).await;
     subject.follower.has_arrived(&orders, 1).await;
     let confirmed = Told::Confirmed("orders".to_owned());
@@ -321,7 +339,7 @@ async fn wanting_again_is_confirmed_again(subject: Subject) {
 async fn an_expired_stream_begins_a_new_epoch(subject: Subject) {
     let orders = topic("orders");
     let rule = Arc::new(TopicRule { retain_ttl: Duration::from_secs(1), ..(*retain(100)).clone() });
-    subject.follower.want(&subject.backplane, &orders).await;
+    subject.follower.begin(&subject.backplane, &orders).await;
     let before = subject.publish_numbers(&orders, &rule, 2).await;
     let expired = async {
         while !subject.newest(&orders, ReadLimits::ONE).await.messages.is_empty() {
@@ -333,4 +351,36 @@ async fn an_expired_stream_begins_a_new_epoch(subject: Subject) {
     assert!(after.epoch > before[1].epoch && after.seq == 0, "{after} after {}", before[1]);
     assert_eq!(subject.follower.has_arrived(&orders, 3).await[2].prev, Some(StreamId::ZERO));
     assert!(!subject.read(&orders, before[1], 10).await.contiguous);
+}
+
+async fn many_topics_at_once_keep_an_order_each(subject: Subject) {
+    const TOPICS: usize = 40;
+    let (rule, topics) = (retain(100), (0..TOPICS).map(|n| topic(&format!("many:{n}"))).collect::<Vec<_>>());
+    for topic in &topics {
+        subject.follower.begin(&subject.backplane, topic).await;
+    }
+    let publish = |n: usize| {
+        let topic = &topics[n % TOPICS];
+        // Some with a msg_id: those are sent otherwise.
+        let publication =
+            if n.is_multiple_of(7) { named(topic, &rule, n, &format!("m{n}")) } else { number(topic, &rule, n) };
+        subject.backplane.publish(publication)
+    };
+    let tickets: Vec<_> = (0..TOPICS * 25).map(publish).collect();
+    for ticket in tickets {
+        ticket.await.expect("accepted");
+    }
+    let heads = subject.backplane.heads(&topics).await;
+    for (at, (topic, head)) in topics.iter().zip(heads).enumerate() {
+        let arrived = subject.follower.has_arrived(topic, 25).await;
+        let expected: Vec<_> = (0..25).map(|round| format!("{{\"n\":{}}}", round * TOPICS + at)).collect();
+        assert_eq!(arrived.iter().map(text).collect::<Vec<_>>(), expected, "{topic}");
+        let first = arrived[0].id.expect("an id");
+        assert_eq!(ids(&arrived), (0..25).map(|seq| StreamId::new(first.epoch, seq)).collect::<Vec<_>>());
+        assert_eq!(head.expect("a head"), StreamId::new(first.epoch, 24));
+        assert_eq!(subject.backplane.generation(topic) > 0, !subject.servers.is_empty());
+    }
+    for server in &subject.servers {
+        assert!(server.run::<usize>(&["DBSIZE"]).await > TOPICS / 4, "each server has its share");
+    }
 }

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tickgate::{
     api::{Api, ApiState, Figures, Lifecycle},
     auth::Verifier,
-    backplane::{Backplane, Redis},
     config::Config,
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
@@ -23,7 +22,11 @@ use tickgate::{
 };
 use tickgate_wire::model::{ReplicaId, Topic};
 
-use crate::support::{eventually, follower::redis_config, redis::RedisServer};
+use crate::support::{
+    eventually,
+    follower::{backplane_over, redis_config},
+    redis::RedisServer,
+};
 
 /// A replica without clients.
 struct Nobody;
@@ -62,7 +65,7 @@ impl Replica {
         let mut config = Config::development();
         config.readiness.redis_grace = std::time::Duration::ZERO;
         let link = RedisLink::start(&redis_config(&server.url()), &tasks, Arc::clone(&metrics));
-        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        let backplane = backplane_over(&link, &tasks);
         backplane.start(Box::new(|_| {}));
         let local = Local {
             replica: replica.clone(),

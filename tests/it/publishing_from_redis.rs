@@ -7,17 +7,12 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tickgate::{
-    backplane::{Backplane, Redis},
-    metrics::Metrics,
-    redis_link::RedisLink,
-    tasks::Tasks,
-};
+use tickgate::{backplane::Backplane, metrics::Metrics, redis_link::RedisLink, tasks::Tasks};
 use tickgate_wire::model::{Message, Topic, UserId};
 
 use crate::support::{
     eventually,
-    follower::{Follower, ids, number, redis_config, retain, text, topic},
+    follower::{Follower, backplane_over, ids, number, redis_config, retain, text, topic},
     redis::{RedisServer, url_of},
 };
 
@@ -48,7 +43,7 @@ impl Stage {
         let tasks = Tasks::new();
         let url = url_of("tickgate", format!("127.0.0.1:{}", server.port()));
         let link = RedisLink::start(&redis_config(&url), &tasks, Metrics::new());
-        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        let backplane = backplane_over(&link, &tasks);
         let follower = Follower::follow(&backplane);
         let directory = TempDir::with_prefix("tickgate-example-").expect("a temporary directory");
         fs::write(directory.path().join("publish.lua"), PUBLISH).expect("written");
@@ -90,8 +85,8 @@ impl Stage {
 
     async fn follow_examples(&self) {
         let alice = Topic::user_stream(&UserId::new("alice").expect("a user"));
-        self.follower.want(&self.backplane, &topic("ticker:BTCUSDT")).await;
-        self.follower.want(&self.backplane, &alice).await;
+        self.follower.begin(&self.backplane, &topic("ticker:BTCUSDT")).await;
+        self.follower.begin(&self.backplane, &alice).await;
         eventually("commands work", async || self.link.command().ok()).await;
     }
 }
@@ -136,7 +131,7 @@ async fn the_documented_rights_suffice_for_a_replica() {
     let stage = Stage::set().await;
     stage.follow_examples().await;
     let (orders, rule) = (topic("orders"), retain(100));
-    stage.follower.want(&stage.backplane, &orders).await;
+    stage.follower.begin(&stage.backplane, &orders).await;
     let first = stage.backplane.publish(number(&orders, &rule, 1)).await.expect("accepted").id.expect("an id");
     let page = async || {
         stage
@@ -154,7 +149,7 @@ async fn the_documented_rights_suffice_for_a_replica() {
     let before = connections().await;
     for _ in 0..10 {
         page().await;
-        stage.backplane.heads(std::slice::from_ref(&orders)).await.expect("heads");
+        stage.backplane.heads(std::slice::from_ref(&orders)).await[0].as_ref().expect("a head");
     }
     assert_eq!(connections().await - before, 1, "the pool keeps its connections; one is the test's own");
     // After a change of server it may verify and mark, too.

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use tickgate::{
-    backplane::{Backplane, PublishError, Published, ReadLimits, Redis, Refusal},
+    backplane::{Backplane, PublishError, Published, ReadLimits, Refusal},
     metrics::Metrics,
     redis_link::RedisLink,
     tasks::Tasks,
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{
     PATIENCE, eventually,
-    follower::{Follower, Told, ids, named, number, redis_config, retain, text, topic},
+    follower::{Follower, Told, backplane_over, ids, named, number, redis_config, retain, text, topic},
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -37,14 +37,14 @@ impl Replica {
     fn start(url: &str) -> Self {
         let tasks = Tasks::new();
         let link = RedisLink::start(&redis_config(url), &tasks, Metrics::new());
-        let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+        let backplane = backplane_over(&link, &tasks);
         let follower = Follower::follow(&backplane);
         Self { link, backplane, follower, rule: retain(10_000), _tasks: tasks }
     }
 
     async fn following(url: &str, topic: &Topic) -> Self {
         let replica = Self::start(url);
-        replica.follower.want(&replica.backplane, topic).await;
+        replica.follower.begin(&replica.backplane, topic).await;
         replica.healthy().await;
         replica
     }
@@ -80,6 +80,11 @@ impl Replica {
     }
 }
 
+/// What a follower of `orders` is told when its link is lost.
+fn lost() -> Told {
+    Told::Lost("orders".to_owned())
+}
+
 fn refused(result: &Result<Published, PublishError>) -> Option<Refusal> {
     match result {
         Err(PublishError::Refused(refusal)) => Some(*refusal),
@@ -95,7 +100,7 @@ fn unknown(result: &Result<Published, PublishError>) -> bool {
 async fn a_replica_starts_without_redis_and_says_so() {
     let (mut server, orders) = (RedisServer::absent(), topic("orders"));
     let replica = Replica::start(&server.url());
-    replica.backplane.want(&orders);
+    replica.backplane.follow(&orders);
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
     assert!(replica.backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.is_err());
     let health = replica.backplane.health();
@@ -112,18 +117,18 @@ async fn a_killed_pubsub_link_is_made_anew_and_everything_confirmed() {
     let replica = Replica::following(&server.url(), &orders).await;
     let others: Vec<_> = (0..2500).map(|n| topic(&format!("other{n}"))).collect();
     for other in &others {
-        replica.backplane.want(other);
+        replica.backplane.follow(other);
     }
     for round in 0..5 {
         let before = replica.follower.count();
         server.client_kill("pubsub").await;
-        replica.follower.told_after(before, &Told::LinkLost).await;
+        replica.follower.told_after(before, &lost()).await;
         replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
         replica.accepted(&orders, round).await;
         replica.follower.has_arrived(&orders, round + 1).await;
     }
     let confirmed = |told: &[Told]| {
-        let lost = told.iter().rposition(|told| *told == Told::LinkLost).expect("a loss");
+        let lost = told.iter().rposition(|told| matches!(told, Told::Lost(_))).expect("a loss");
         told[lost..].iter().filter(|told| matches!(told, Told::Confirmed(_))).count()
     };
     replica.follower.until("all topics are confirmed anew", |told| confirmed(told) == others.len() + 1).await;
@@ -299,7 +304,7 @@ async fn a_half_open_way_is_noticed_and_replaced() {
     let before = replica.follower.count();
     proxy.change_old(Weather::BlackHole);
     let dead = Instant::now();
-    replica.follower.told_after(before, &Told::LinkLost).await;
+    replica.follower.told_after(before, &lost()).await;
     assert!(dead.elapsed() < Duration::from_secs(2), "noticed after {:?}", dead.elapsed());
     replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
     replica.insist(&orders, 1).await;
@@ -316,7 +321,7 @@ async fn a_late_way_is_no_fault() {
         replica.accepted(&orders, n).await;
     }
     replica.follower.has_arrived(&orders, 10).await;
-    assert!(!replica.follower.told().contains(&Told::LinkLost));
+    assert!(!replica.follower.told().contains(&lost()));
 }
 
 #[tokio::test]
@@ -360,7 +365,7 @@ async fn a_full_server_refuses_and_stores_nothing() {
     // Links can be made anew all the same: what is there can be read, and readiness tells.
     server.client_kill("pubsub").await;
     server.client_kill("normal").await;
-    replica.follower.told_after(1, &Told::LinkLost).await;
+    replica.follower.told_after(1, &lost()).await;
     replica.healthy().await;
     assert_eq!(replica.page(&orders, StreamId::ZERO).await.0.len(), 1);
     server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
@@ -527,7 +532,7 @@ async fn a_cut_follower_is_confirmed_anew_instead_of_missing_in_silence() {
         let publication = Publication { payload: big.clone(), ..number(&orders, &publisher.rule, 0) };
         publisher.backplane.publish(publication).await.expect("accepted");
     }
-    follower.follower.told_after(before, &Told::LinkLost).await;
+    follower.follower.told_after(before, &lost()).await;
     follower.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
     assert_eq!(follower.page(&orders, StreamId::ZERO).await.0.len(), 200);
 }
@@ -694,4 +699,58 @@ async fn control_messages_reach_their_callback_also_after_a_new_link() {
         server.client_kill("pubsub").await;
         timeout(PATIENCE, links.changed()).await.expect("a new link").expect("a live link");
     }
+}
+
+/// Two servers that share the topics; one of them is killed and comes back empty.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn a_dead_server_concerns_its_own_topics_only() {
+    use tickgate::{
+        backplane::Redis,
+        redis_link::{Placement, Topology},
+    };
+    let (kept, mut killed, tasks, rule) = (RedisServer::start(), RedisServer::start(), Tasks::new(), retain(1_000));
+    let links = [&kept, &killed].map(|server| RedisLink::start(&redis_config(&server.url()), &tasks, Metrics::new()));
+    let backplane = Backplane::Redis(Redis::start_on(&Topology::fixed(links.to_vec()), &tasks));
+    let follower = Follower::follow(&backplane);
+    let on = |shard| {
+        let mut names = (0..).map(|n| format!("topic:{n}"));
+        topic(&names.find(|name| Placement::over(2).shard(name) == shard).expect("a name"))
+    };
+    let (unharmed, harmed) = (on(0), on(1));
+    let publish = async |topic: &Topic, n| backplane.publish(number(topic, &rule, n)).await;
+    let insist = async |topic: &Topic, n| {
+        eventually("a publication is accepted", async || publish(topic, n).await.ok()).await.id.expect("an id")
+    };
+    for topic in [&unharmed, &harmed] {
+        follower.begin(&backplane, topic).await;
+        insist(topic, 1).await;
+    }
+    let generations = || [&unharmed, &harmed].map(|topic| backplane.generation(topic));
+    let before = (generations(), follower.count());
+
+    killed.kill();
+    follower.told_after(before.1, &Told::Lost(harmed.to_string())).await;
+    eventually("it is noticed", async || links[1].command().is_err().then_some(())).await;
+    assert_eq!(refused(&publish(&harmed, 2).await), Some(Refusal::Disconnected));
+    let id = publish(&unharmed, 2).await.expect("accepted").id;
+    assert_eq!(follower.has_arrived(&unharmed, 2).await[1].id, id);
+    let heads = backplane.heads(&[harmed.clone(), unharmed.clone()]).await;
+    assert!(heads[0].is_err() && heads[1].as_ref().ok() == id.as_ref(), "{heads:?}");
+    assert!(backplane.health().commands_down.is_zero(), "the other one serves");
+
+    killed.restart();
+    follower.told_after(before.1, &Told::Confirmed(harmed.to_string())).await;
+    let marker = async || {
+        let page = backplane.read(&harmed, StreamId::ZERO, ReadLimits::ONE).await.ok()?;
+        page.messages.first().is_some_and(|message| matches!(message.content, Content::Lost { .. })).then_some(())
+    };
+    eventually("the loss is reported", marker).await;
+    insist(&harmed, 3).await;
+    assert_eq!(generations()[0], before.0[0]);
+    assert!(generations()[1] > before.0[1]);
+    assert!(!follower.told()[before.1..].contains(&Told::Lost(unharmed.to_string())));
+    let page = backplane.read(&unharmed, StreamId::ZERO, ReadLimits::new(9, usize::MAX)).await.expect("a page");
+    assert_eq!(page.messages.iter().map(|message| text(message)).collect::<Vec<_>>(), [r#"{"n":1}"#, r#"{"n":2}"#]);
+    assert_eq!(links.map(|link| link.metrics().lost_publications_total.get()), [0, 1]);
 }

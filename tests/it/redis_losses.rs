@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, ReadLimits, Redis},
+    backplane::{Backplane, ReadLimits},
     metrics::Metrics,
     redis_link::RedisLink,
     tasks::Tasks,
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::support::{
     eventually,
-    follower::{Follower, named, number, redis_config, retain, topic},
+    follower::{Follower, backplane_over, named, number, redis_config, retain, topic},
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -41,10 +41,10 @@ struct Replica {
 impl Replica {
     fn start(url: &str, tasks: &Tasks) -> Self {
         let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
-        let backplane = Backplane::Redis(Redis::start_on(&link, tasks));
+        let backplane = backplane_over(&link, tasks);
         let follower = Follower::follow(&backplane);
         for topic in topics() {
-            backplane.want(&topic);
+            backplane.follow(&topic);
         }
         Self { link, backplane, follower }
     }

@@ -3,18 +3,12 @@
 use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
-use tickgate::{
-    backplane::{Backplane, ReadLimits, Redis},
-    config,
-    metrics::Metrics,
-    redis_link::RedisLink,
-    tasks::Tasks,
-};
+use tickgate::{backplane::ReadLimits, config, metrics::Metrics, redis_link::RedisLink, tasks::Tasks};
 use tickgate_wire::model::StreamId;
 
 use crate::support::{
     eventually,
-    follower::{Follower, number, redis_config, retain, topic},
+    follower::{Follower, backplane_over, number, redis_config, retain, topic},
     redis::{RedisServer, free_port},
 };
 
@@ -69,9 +63,9 @@ async fn an_own_authority_is_trusted_and_no_other() {
     let tasks = Tasks::new();
 
     let link = RedisLink::start(&settings(port, &certificates.path().join("ca.pem")), &tasks, Metrics::new());
-    let backplane = Backplane::Redis(Redis::start_on(&link, &tasks));
+    let backplane = backplane_over(&link, &tasks);
     let (follower, orders) = (Follower::follow(&backplane), topic("orders"));
-    follower.want(&backplane, &orders).await;
+    follower.begin(&backplane, &orders).await;
     eventually("commands work", async || link.command().ok()).await;
     backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
     follower.has_arrived(&orders, 1).await;

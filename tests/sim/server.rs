@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate::backplane::{Event, Newest, Page, ReadLimits, Reading, Receiver, Road, Unavailable};
+use tickgate::backplane::{Answer, Event, Newest, Page, ReadLimits, Receiver, SimulatedBackplane, Unavailable};
 use tickgate_wire::model::{Content, Message, StreamId, Topic};
 use tokio::{
     sync::Notify,
@@ -278,7 +278,7 @@ impl Server {
     }
 
     /// An answer that is made at some moment between the question and its arrival.
-    fn answer<T: Send + 'static>(self: &Arc<Self>, make: impl FnOnce(&mut State) -> T + Send + 'static) -> Reading<T> {
+    fn answer<T: Send + 'static>(self: &Arc<Self>, make: impl FnOnce(&mut State) -> T + Send + 'static) -> Answer<T> {
         let server = self.clone();
         let (there, back, refused) = {
             let state = &mut *self.state.lock();
@@ -308,7 +308,7 @@ pub struct Link {
 struct LinkState {
     up: bool,
     deaf_until: u64,
-    wanted: BTreeSet<Topic>,
+    followed: BTreeSet<Topic>,
     /// What the server knows of it.
     subscribed: BTreeSet<Topic>,
     on_its_way: BTreeMap<(u64, u64), Delivery>,
@@ -406,13 +406,16 @@ impl Link {
         match delivery {
             Delivery::Arrived(topic, message) => receiver(Event::Arrived { topic: topic.as_str(), message }),
             Delivery::Confirmed(topic) => receiver(Event::Confirmed { topic: topic.as_str() }),
-            Delivery::Lost => receiver(Event::LinkLost),
+            Delivery::Lost => {
+                let followed = self.inner.lock().followed.clone();
+                followed.iter().for_each(|topic| receiver(Event::Lost { topic: topic.as_str() }));
+            }
             Delivery::Up => {
                 let mut state = self.server.state.lock();
                 let now = self.server.now_ms();
                 let mut inner = self.inner.lock();
                 inner.up = true;
-                for topic in inner.wanted.clone() {
+                for topic in inner.followed.clone() {
                     inner.subscribe(&topic, now + state.dice.between(0, 20));
                 }
             }
@@ -420,30 +423,30 @@ impl Link {
     }
 }
 
-impl Road for Link {
+impl SimulatedBackplane for Link {
     fn start(&self, receiver: Receiver) {
         let _ = self.receiver.set(receiver);
     }
 
-    fn want(&self, topic: &Topic) {
+    fn follow(&self, topic: &Topic) {
         let mut state = self.server.state.lock();
         let now = self.server.now_ms();
         let mut inner = self.inner.lock();
-        inner.wanted.insert(topic.clone());
+        inner.followed.insert(topic.clone());
         if inner.up {
             inner.subscribe(topic, now + state.dice.between(0, 20));
             self.wake.notify_one();
         }
     }
 
-    fn unwant(&self, topic: &Topic) {
+    fn unfollow(&self, topic: &Topic) {
         let _order = self.server.state.lock();
         let mut inner = self.inner.lock();
-        inner.wanted.remove(topic);
+        inner.followed.remove(topic);
         inner.subscribed.remove(topic);
     }
 
-    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Reading<Page> {
+    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Answer<Page> {
         let topic = topic.clone();
         self.server.answer(move |state| {
             // Short pages, so that there are several.
@@ -455,7 +458,7 @@ impl Road for Link {
         })
     }
 
-    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Reading<Newest> {
+    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Answer<Newest> {
         let topic = topic.clone();
         self.server.answer(move |state| {
             let Some(stream) = &state.streams[&topic] else { return Newest { messages: Vec::new(), whole: true } };
@@ -464,11 +467,11 @@ impl Road for Link {
         })
     }
 
-    fn generation(&self) -> u64 {
+    fn generation(&self, _: &Topic) -> u64 {
         self.server.state.lock().generation
     }
 
-    fn heads(&self, topics: &[Topic]) -> Reading<Vec<StreamId>> {
+    fn heads(&self, topics: &[Topic]) -> Answer<Vec<StreamId>> {
         let topics = topics.to_vec();
         self.server.answer(move |state| {
             topics.iter().map(|topic| state.streams[topic].as_ref().map_or(StreamId::ZERO, Stream::head)).collect()

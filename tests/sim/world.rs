@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tickgate::{
-    backplane::{Backplane, Model},
+    backplane::{Backplane, Simulated},
     defect::{self, Defect},
     hub::{Hub, RingLimits, Settings},
     metrics::Metrics,
@@ -188,7 +188,7 @@ impl World {
                 compare_interval: Duration::from_millis(400),
                 queue_grace: Duration::from_secs(10),
             };
-            hubs.push(Hub::start(Backplane::Model(Model(link.clone())), settings, metrics.clone(), &tasks));
+            hubs.push(Hub::start(Backplane::Simulated(Simulated(link.clone())), settings, metrics.clone(), &tasks));
             links.push(link);
         }
         Self { server, links, hubs, _running: running, tasks }

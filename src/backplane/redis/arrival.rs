@@ -1,5 +1,5 @@
-//! Reads what comes out of Redis: messages of a channel, entries of a stream. Never trusts their bytes: an engine may
-//! have written them itself.
+//! Reads what comes out of Redis: messages of a channel, entries of a stream. Pure. Never trusts their bytes: an engine
+//! may have written them itself.
 //!
 //! A channel message is one header line without its end, then the payload:
 //! `<id|-> <prev|-> <published_ms>[!] <channel|-> <payload>`. The `!` says that a replica has checked the payload.
@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::Value;
 use tickgate_wire::{
     model::{Content, Message, StreamId},
     payload::check_payload,
@@ -53,18 +52,15 @@ pub(super) fn from_channel(bytes: &Bytes) -> Result<Message, Malformed> {
     Ok(Message { id, prev, published_ms, channel: private(channel), content })
 }
 
-/// Reads an entry of a stream, as XRANGE gives it. `None`: not an entry at all.
-pub(super) fn from_entry(entry: Value) -> Option<Message> {
-    let Value::Array(parts) = entry else { return None };
-    let mut parts = parts.into_iter();
-    let id: StreamId = std::str::from_utf8(&bulk(parts.next()?)?).ok()?.parse().ok()?;
-    let Value::Array(fields) = parts.next()? else { return None };
+/// Reads an entry of a stream: its id, and its fields as names and values in turn. `None`: not an entry at all.
+pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -> Option<Message> {
+    let id: StreamId = std::str::from_utf8(id).ok()?.parse().ok()?;
     let (mut payload, mut channel) = (Vec::new(), None);
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        match (bulk(name).as_deref(), bulk(value)) {
-            (Some(b"d"), Some(value)) => payload = value,
-            (Some(b"c"), Some(value)) => channel = String::from_utf8(value).ok(),
+        match &*name {
+            b"d" => payload = value,
+            b"c" => channel = String::from_utf8(value).ok(),
             _ => {}
         }
     }
@@ -115,13 +111,6 @@ fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
 
 fn private(channel: &str) -> Option<Arc<str>> {
     (channel != "-" && channel != LOST_MARK).then(|| channel.into())
-}
-
-fn bulk(value: Value) -> Option<Vec<u8>> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -178,11 +167,10 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_stream_is_read_like_a_message() {
-        let bulk = |text: &str| Value::BulkString(text.into());
-        let fields = Value::Array(vec![bulk("d"), bulk("{}"), bulk("c"), bulk("orders")]);
-        let message = from_entry(Value::Array(vec![bulk("7-8"), fields])).unwrap();
+        let fields = ["x", "y", "d", "{}", "c", "orders"].map(|text| text.as_bytes().to_vec());
+        let message = from_entry(b"7-8", fields).unwrap();
         assert_eq!((message.id, message.channel.as_deref()), (Some(StreamId::new(7, 8)), Some("orders")));
         assert_eq!(message.content, Content::Data(Bytes::from_static(b"{}")));
-        assert_eq!(from_entry(Value::Nil), None);
+        assert_eq!(from_entry(b"7", []), None);
     }
 }

@@ -9,13 +9,13 @@ use tickgate_wire::model::TopicRule;
 
 use crate::redis_link::{Attached, Failure, RedisLink};
 
-/// The connection, made when it is needed and made anew after any failure.
+/// The connection, opened when it is needed and replaced after any failure.
 #[derive(Default)]
-pub(super) struct Own {
+pub(super) struct Dedicated {
     attached: Option<Attached>,
 }
 
-impl Own {
+impl Dedicated {
     pub(super) async fn attached(&mut self, link: &RedisLink) -> Result<Attached, Failure> {
         if let Some(attached) = self.attached.as_ref().filter(|attached| attached.generation >= link.generation()) {
             return Ok(attached.clone());
@@ -31,7 +31,7 @@ impl Own {
     }
 }
 
-/// What the publications of one pipeline ask for, the most of each.
+/// What the publications of one pipeline ask for, the strictest of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Durability {
     replicas: u32,

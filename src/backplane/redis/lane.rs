@@ -1,6 +1,6 @@
-//! Takes publications in the order of the calls and brings them to Redis in pipelines: alone when idle, many at once
-//! under load, several pipelines under way. Never waits to fill a pipeline, never holds a publication without bound,
-//! and answers each one with what became of it.
+//! Takes publications in the order of the calls and sends them to one server in pipelines: alone when idle, many at once
+//! under load, several pipelines in flight. Never waits to fill a pipeline, never holds a publication without bound, and
+//! answers each one with its outcome.
 
 use std::{
     collections::VecDeque,
@@ -15,29 +15,28 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use parking_lot::Mutex;
 use redis::{RedisError, Script, Value};
-use tickgate_wire::model::{Publication, StreamId};
+use tickgate_wire::model::Publication;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    batch::{self, Encoder, Job, Outcome},
-    durable::{Durability, Own},
-    ledger::{Claim, Known, Ledger},
-    verify::{self, Claims},
+    acknowledge::{Outcome, Returned, Settled},
+    batch::{self, Encoder, Job},
+    durable::{Dedicated, Durability},
+    shard::Books,
 };
 use crate::{
-    backplane::{PublishError, Published, Refusal, Ticket},
+    backplane::{PublishError, Refusal, Ticket},
     clock,
-    redis_link::{Attached, Failure, RedisLink},
+    redis_link::{Attached, Failure, Placement, RedisLink},
     tasks::{Stop, Tasks},
 };
 
 /// Publications of one pipeline.
 const BATCH_MAX: usize = 256;
-/// Pipelines under way on the shared link.
+/// Pipelines in flight on the shared link.
 const FLYING_MAX: usize = 8;
-/// Publications that wait, in number and bytes.
+/// Publications that wait in all lanes of one kind, in number and bytes.
 const QUEUE_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// A publication that waited this many response time-outs for its turn is refused instead of sent.
@@ -48,14 +47,25 @@ const PATIENCE: u32 = 4;
 pub(super) struct Lane {
     queue: mpsc::Sender<Job>,
     bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
 }
 
 /// Which connection a lane sends on.
-pub(super) enum Road {
-    /// The replica's command link.
+pub(super) enum Route {
+    /// The shard's command link.
     Shared,
-    /// One of its own, because it waits for replicas or the disk.
-    Own(Own),
+    /// A connection of its own, because the lane waits for copies or the disk.
+    Dedicated(Dedicated),
+}
+
+/// What a lane works with.
+pub(super) struct LaneParts {
+    pub(super) link: RedisLink,
+    pub(super) placement: Placement,
+    pub(super) route: Route,
+    pub(super) books: Arc<Books>,
+    /// How many shards share the room for publications that wait.
+    pub(super) shards: usize,
 }
 
 type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
@@ -74,18 +84,15 @@ struct Landed {
 
 struct Drain {
     link: RedisLink,
-    road: Road,
+    placement: Placement,
+    route: Route,
     queue: mpsc::Receiver<Job>,
     bytes: Arc<AtomicUsize>,
     script: String,
-    ledger: Arc<Mutex<Ledger>>,
+    books: Arc<Books>,
     flying: FuturesUnordered<Flight>,
     /// Publications that met a server without the script, to be sent again before anything newer.
     again: Vec<Job>,
-    /// The generation that claims were last taken for.
-    generation: u64,
-    /// Ids acknowledged by a server that has since changed.
-    claims: Arc<Claims>,
     number: u64,
 }
 
@@ -94,33 +101,31 @@ pub(super) const SCRIPT: &str = include_str!("scripts/publish.lua");
 
 impl Lane {
     /// Starts the task that drains the lane.
-    pub(super) fn start(link: &RedisLink, road: Road, tasks: &Tasks) -> Self {
-        let (sender, queue) = mpsc::channel(QUEUE_MAX);
+    pub(super) fn start(parts: LaneParts, tasks: &Tasks) -> Self {
+        let LaneParts { link, placement, route, books, shards } = parts;
+        let (sender, queue) = mpsc::channel(QUEUE_MAX / shards);
         let bytes = Arc::new(AtomicUsize::new(0));
-        let (ledger, claims) = (Arc::<Mutex<Ledger>>::default(), Arc::<Claims>::default());
         let drain = Drain {
-            link: link.clone(),
-            road,
+            link,
+            placement,
+            route,
             queue,
             bytes: Arc::clone(&bytes),
             script: Script::new(SCRIPT).get_hash().to_owned(),
-            ledger: Arc::clone(&ledger),
+            books,
             flying: FuturesUnordered::new(),
             again: Vec::new(),
-            generation: 0,
-            claims: Arc::clone(&claims),
             number: 0,
         };
         tasks.spawn("redis publish", drain.run(tasks.stop()));
-        tasks.spawn("redis verification", verify::verify(link.clone(), claims, ledger, tasks.stop()));
-        Self { queue: sender, bytes }
+        Self { queue: sender, bytes, bytes_max: QUEUE_BYTES_MAX / shards }
     }
 
     /// Hands the publication over, in order, without waiting.
     pub(super) fn publish(&self, publication: Publication) -> Ticket {
         let size = publication.payload.len();
         let refused = |refusal| Ticket::Ready(Err(PublishError::Refused(refusal)));
-        if self.bytes.fetch_add(size, Ordering::Relaxed) > QUEUE_BYTES_MAX {
+        if self.bytes.fetch_add(size, Ordering::Relaxed) > self.bytes_max {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
             return refused(Refusal::Overloaded);
         }
@@ -144,7 +149,7 @@ impl Drain {
     async fn run(mut self, mut stop: Stop) {
         let mut generations = self.link.generations();
         let mut jobs = Vec::with_capacity(BATCH_MAX);
-        let flying_max = if matches!(self.road, Road::Shared) { FLYING_MAX } else { 1 };
+        let flying_max = if matches!(self.route, Route::Shared) { FLYING_MAX } else { 1 };
         loop {
             let open = self.again.is_empty() && self.flying.len() < flying_max;
             tokio::select! {
@@ -159,7 +164,7 @@ impl Drain {
                     self.number_all(&mut jobs);
                     self.send(std::mem::take(&mut jobs)).await;
                 }
-                Ok(()) = generations.changed() => self.meet(*generations.borrow_and_update()),
+                Ok(()) = generations.changed() => self.books.adopt(*generations.borrow_and_update()),
                 () = stop.wait() => break,
             }
             if !self.again.is_empty() && self.flying.is_empty() {
@@ -185,9 +190,9 @@ impl Drain {
         if jobs.is_empty() {
             return;
         }
-        let attached = match &mut self.road {
-            Road::Shared => self.link.attached(),
-            Road::Own(own) => own.attached(&self.link).await,
+        let attached = match &mut self.route {
+            Route::Shared => self.link.attached(),
+            Route::Dedicated(dedicated) => dedicated.attached(&self.link).await,
         };
         match attached {
             Ok(attached) => self.fly(attached, jobs).await,
@@ -195,11 +200,12 @@ impl Drain {
         }
     }
 
+    /// Sends a pipeline, and settles it at once where its outcome is known at once.
     async fn fly(&mut self, attached: Attached, jobs: Vec<Job>) {
-        // What its server acknowledges counts for that server's generation, whatever is known of a newer one.
+        // What its server acknowledges counts for that server's generation, even if a newer one is known.
         let Attached { mut connection, generation } = attached;
         let newest = self.link.generation();
-        self.meet(newest);
+        self.books.adopt(newest);
         let (mut pipe, counts, durability) = self.encode(&jobs, newest);
         durability.add_to(&mut pipe, self.link.config().response_timeout);
         let count = pipe.len();
@@ -224,13 +230,14 @@ impl Drain {
         let config = self.link.config();
         let encoder = Encoder {
             keys: self.link.keys(),
+            placement: self.placement,
             script: &self.script,
             generation,
             dedupe_ms: u64::try_from(config.dedupe_ttl.as_millis()).unwrap_or(u64::MAX).max(1),
         };
-        let (pipe, counts) = encoder.encode(jobs, &mut self.ledger.lock());
+        let (pipe, counts) = encoder.encode(jobs, &mut self.books.ledger.lock());
         let mut durability = Durability::default();
-        if matches!(self.road, Road::Own(_)) {
+        if matches!(self.route, Route::Dedicated(_)) {
             jobs.iter().for_each(|job| durability.require(&job.publication.rule));
         }
         (pipe, counts, durability)
@@ -255,60 +262,38 @@ impl Drain {
             self.link.metrics().redis_publish_duration_seconds.observe(waited.as_secs_f64());
         }
         let mut outcomes = batch::outcomes(values, counts);
-        let ledger = Arc::clone(&self.ledger);
-        let mut ledger = ledger.lock();
+        let mut ledger = self.books.ledger.lock();
         for job in jobs {
             // A missing answer is a broken connection's: nothing is known of the rest.
-            let outcome = outcomes.next().unwrap_or(Outcome::Failed(Failure::Closed));
-            let doubt = shortfall.as_ref().map(|text| PublishError::Unknown(Arc::clone(text)));
-            match outcome {
-                Outcome::Stored(id) => {
-                    self.answer_for(&mut ledger, &job, id, generation, |known| known.store(id, job.number, now));
-                    job.answer(doubt.map_or(Ok(Published { id: Some(id), duplicate: false }), Err));
-                }
-                Outcome::Sent => job.answer(Ok(Published { id: None, duplicate: false })),
-                Outcome::Duplicate(id) => {
-                    if let Some(id) = id {
-                        // Who stored it may be gone, or never have heard so: who acknowledges it answers for it.
-                        self.answer_for(&mut ledger, &job, id, generation, |known| known.acknowledge(id, now));
+            let outcome = outcomes.next().unwrap_or(Outcome::STRANGE);
+            if let Some(id) = outcome.id() {
+                self.link.saw_epoch(id.epoch);
+            }
+            let returned = Returned { shortfall: shortfall.as_ref(), ..returned(&job, generation, sent) };
+            match ledger.settle(&returned, &outcome, now) {
+                Settled::SendAgain => self.again.push(Job { again: true, ..job }),
+                Settled::Answer(result) => {
+                    if let Outcome::Failed(failure) = &outcome {
+                        self.link.report(failure);
+                        tracing::debug!(%failure, "redis did not take a publication");
                     }
-                    job.answer(doubt.map_or(Ok(Published { id, duplicate: true }), Err));
-                }
-                Outcome::Failed(Failure::NoScript) if !job.again => self.again.push(Job { again: true, ..job }),
-                Outcome::Failed(failure) => {
-                    self.link.report(&failure);
-                    if let Some(known) = ledger.get(&job.publication.topic) {
-                        known.fail();
-                    }
-                    job.answer(Err(batch::verdict(&failure, sent)));
+                    job.answer(result);
                 }
             }
         }
-    }
-
-    /// An id is about to be acknowledged: from now on it must not be lost without a word.
-    fn answer_for(&self, ledger: &mut Ledger, job: &Job, id: StreamId, generation: u64, note: impl FnOnce(&mut Known)) {
-        self.link.saw_epoch(id.epoch);
-        let publication = &job.publication;
-        if generation < self.generation {
-            // Acknowledged by a server that is no longer the one.
-            let (topic, rule) = (publication.topic.clone(), Arc::clone(&publication.rule));
-            self.claims.add([Claim { topic, id, marker: None, proven: id.epoch, rule }]);
-        } else if let Some(known) = ledger.get(&publication.topic) {
-            note(known);
-        }
+        drop(ledger);
+        self.books.notify_claims();
     }
 
     fn fail_all(&mut self, jobs: Vec<Job>, failure: &Failure, sent: bool) {
-        if let Road::Own(own) = &mut self.road {
-            own.forget();
+        if let Route::Dedicated(dedicated) = &mut self.route {
+            dedicated.forget();
         }
-        let mut ledger = self.ledger.lock();
+        tracing::debug!(%failure, publications = jobs.len(), "publications failed together");
+        let mut ledger = self.books.ledger.lock();
         for job in jobs {
-            if let Some(known) = ledger.get(&job.publication.topic) {
-                known.fail();
-            }
-            job.answer(Err(batch::verdict(failure, sent)));
+            let error = ledger.fail(&returned(&job, 0, sent), failure);
+            job.answer(Err(error));
         }
     }
 
@@ -329,25 +314,12 @@ impl Drain {
             self.fail_all(jobs, &failure, false);
             return;
         }
-        let ledger = Arc::clone(&self.ledger);
-        let overtaken =
-            |job: &mut Job| ledger.lock().get(&job.publication.topic).is_some_and(|known| known.stored > job.number);
+        let books = Arc::clone(&self.books);
+        let overtaken = |job: &mut Job| books.ledger.lock().is_overtaken(&job.publication.topic, job.number);
         for job in jobs.extract_if(.., overtaken) {
             job.refuse(Refusal::Busy);
         }
         self.send(jobs).await;
-    }
-
-    /// Another server: what the one before acknowledged may be gone. Claims are taken before anything is published in
-    /// the new generation, which would take their place.
-    fn meet(&mut self, generation: u64) {
-        if generation <= self.generation {
-            return;
-        }
-        if self.generation != 0 {
-            self.claims.add(self.ledger.lock().claims());
-        }
-        self.generation = generation;
     }
 
     /// The replica stops: what is under way gets its answer, what waits is refused.
@@ -363,4 +335,10 @@ impl Drain {
             job.refuse(Refusal::Disconnected);
         }
     }
+}
+
+/// A publication that came back, as far as its pipeline tells.
+fn returned(job: &Job, generation: u64, was_sent: bool) -> Returned<'_> {
+    let Job { publication, number, again, .. } = job;
+    Returned { publication, number: *number, is_repeat: *again, was_sent, generation, shortfall: None }
 }

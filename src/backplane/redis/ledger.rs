@@ -1,5 +1,5 @@
-//! What this replica knows of the topics it publishes to: names in Redis, epoch, last acknowledged id. Bounded; what
-//! falls out is learned again. Never asked for delivery: it serves publishing and its verification only.
+//! What this replica knows of the topics that it publishes to on one server: names, epoch, last acknowledged id; and,
+//! when the server changed, which acknowledged ids it must verify. Pure and bounded; what is dropped is learned again.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,25 +10,36 @@ use std::{
 
 use tickgate_wire::model::{StreamId, Topic, TopicRule};
 
+use super::verify::{Claim, Claims};
 use crate::redis_link::Keys;
 
-/// Topics remembered, at the most; those not published to for the longest time fall out in halves.
+/// Topics remembered. When half of that is reached, those not published to since the last time are dropped.
 const TOPICS_MAX: usize = 131_072;
-/// The stream's expiry is renewed when this part of it has passed.
-const RENEW_PART: u32 = 8;
-/// Told losses remembered of one topic; the oldest falls out.
+/// A stream's expiry is renewed when this fraction of it has passed.
+const RENEW_FRACTION: u32 = 8;
+/// Reported losses remembered of one topic; the oldest is dropped.
 const LOSSES_MAX: usize = 4;
 
-/// The expiry that is set, so that the stream stays for the whole `ttl` after its last publication although not every
+/// The expiry to set, so that the stream stays for the whole `ttl` after its last publication although not every
 /// publication renews it. In whole seconds; zero stays zero.
 pub(super) fn expiry(ttl: Duration) -> Duration {
-    let whole = ttl + ttl / RENEW_PART;
+    let whole = ttl + ttl / RENEW_FRACTION;
     Duration::from_secs(whole.as_secs() + u64::from(whole.subsec_nanos() > 0))
+}
+
+/// The accounts of the topics, in two halves: those used lately, and those not used since the halves last turned.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    young: HashMap<Topic, Account>,
+    old: HashMap<Topic, Account>,
+    /// Generation of the newest server known; 0 before the first.
+    generation: u64,
+    pub(super) claims: Claims,
 }
 
 /// What is known of one topic.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct Account {
     /// Name of its stream and its channel.
     pub(super) stream: Arc<str>,
     /// Epoch of the last id that came back; 0 when none did.
@@ -36,97 +47,96 @@ pub(super) struct Known {
     /// The last id that was acknowledged to a publisher, and when.
     acknowledged: Option<(StreamId, Instant)>,
     /// Generation of the last server that was found to have that id, or to have had it.
-    found: u64,
-    /// Losses that were told, the latest last.
+    verified: u64,
+    /// Losses that markers report, the latest last.
     losses: Vec<Loss>,
     /// Number of the last publication that was stored, in the order of the hand-over.
-    pub(super) stored: u64,
+    stored: u64,
     renewed: Option<Instant>,
     rule: Arc<TopicRule>,
 }
 
-/// An acknowledged id that a new server may have lost.
-#[derive(Clone, Debug)]
-pub(super) struct Claim {
-    pub(super) topic: Topic,
-    pub(super) id: StreamId,
-    /// What tells that it was lost, where that is known already: the server may have lost this as well.
-    pub(super) marker: Option<StreamId>,
-    /// Entries of this epoch, or of an earlier one, prove that what they follow was there.
-    pub(super) proven: u64,
-    pub(super) rule: Arc<TopicRule>,
-}
-
-/// An acknowledged id that was lost, with the marker that tells of it, and when that was told.
+/// An acknowledged id that was lost, with the marker that reports it.
 #[derive(Debug)]
 struct Loss {
     id: StreamId,
     marker: StreamId,
     /// Generation of the last server that was found to have the marker, or to have had it.
-    found: u64,
-    at: Instant,
-}
-
-/// The topics, in two halves: the young ones, and those not touched since the last turn.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    young: HashMap<Topic, Known>,
-    old: HashMap<Topic, Known>,
+    verified: u64,
+    reported: Instant,
 }
 
 impl Ledger {
-    /// What is known of the topic; begins to know it.
-    pub(super) fn know(&mut self, keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> &mut Known {
+    /// The account of the topic, opened if there is none.
+    pub(super) fn open(&mut self, keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> &mut Account {
         if self.young.len() >= TOPICS_MAX / 2 {
             self.old = mem::take(&mut self.young);
         }
         match self.young.entry(topic.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                entry.insert(self.old.remove(topic).unwrap_or_else(|| Known::new(keys, topic, rule)))
+                entry.insert(self.old.remove(topic).unwrap_or_else(|| Account::new(keys, topic, rule)))
             }
         }
     }
 
-    /// The topic, if it is still known.
-    pub(super) fn get(&mut self, topic: &Topic) -> Option<&mut Known> {
+    /// The account of the topic, if there still is one.
+    pub(super) fn get(&mut self, topic: &Topic) -> Option<&mut Account> {
         self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
     }
 
-    /// Every acknowledged id that should still be in its stream, or be told as lost.
-    pub(super) fn claims(&self) -> Vec<Claim> {
-        self.young.iter().chain(&self.old).flat_map(|(topic, known)| known.claims(topic)).collect()
+    /// Generation of the newest server known; 0 before the first.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
     }
 
-    /// The publication `id` was lost, and a marker tells of it: from now on one of the two must be there.
-    pub(super) fn told(&mut self, topic: &Topic, id: StreamId, marker: StreamId) {
-        let Some(known) = self.get(topic) else { return };
-        known.losses.retain(|loss| loss.id != id);
-        if known.losses.len() == LOSSES_MAX {
-            known.losses.remove(0);
+    /// The server changed: everything acknowledged so far has to be verified on the new one. Called before anything is
+    /// published in the new generation, which would replace what was acknowledged in the one before.
+    pub(super) fn adopt(&mut self, generation: u64, now: Instant) {
+        if generation <= self.generation {
+            return;
         }
-        known.losses.push(Loss { id, marker, found: 0, at: Instant::now() });
-        known.acknowledged.take_if(|(acknowledged, _)| *acknowledged <= id);
+        if self.generation != 0 {
+            let accounts = self.young.iter().chain(&self.old);
+            self.claims.add(accounts.flat_map(|(topic, account)| account.claims(topic, now)));
+        }
+        self.generation = generation;
+    }
+
+    /// The publication `id` was lost, and a marker reports it: from now on one of the two must be there.
+    pub(super) fn lost(&mut self, topic: &Topic, id: StreamId, marker: StreamId, now: Instant) {
+        let Some(account) = self.get(topic) else { return };
+        account.losses.retain(|loss| loss.id != id);
+        if account.losses.len() == LOSSES_MAX {
+            account.losses.remove(0);
+        }
+        account.losses.push(Loss { id, marker, verified: 0, reported: now });
+        account.acknowledged.take_if(|(acknowledged, _)| *acknowledged <= id);
     }
 
     /// The server of this generation has what was claimed, or had it.
-    pub(super) fn found(&mut self, claim: &Claim, generation: u64) {
-        let Some(known) = self.get(&claim.topic) else { return };
-        if let Some(loss) = known.losses.iter_mut().find(|loss| Some(loss.marker) == claim.marker) {
-            loss.found = generation;
-        } else if known.acknowledged.is_some_and(|(id, _)| id == claim.id) {
-            known.found = generation;
+    pub(super) fn verified(&mut self, claim: &Claim, generation: u64) {
+        let Some(account) = self.get(&claim.topic) else { return };
+        if let Some(loss) = account.losses.iter_mut().find(|loss| Some(loss.marker) == claim.marker) {
+            loss.verified = generation;
+        } else if account.acknowledged.is_some_and(|(id, _)| id == claim.id) {
+            account.verified = generation;
         }
+    }
+
+    /// Whether a publication that was handed over later is stored already.
+    pub(super) fn is_overtaken(&mut self, topic: &Topic, number: u64) -> bool {
+        self.get(topic).is_some_and(|account| account.stored > number)
     }
 }
 
-impl Known {
+impl Account {
     fn new(keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> Self {
         Self {
             stream: keys.stream(topic).into(),
             epoch: 0,
             acknowledged: None,
-            found: 0,
+            verified: 0,
             losses: Vec::new(),
             stored: 0,
             renewed: None,
@@ -134,42 +144,42 @@ impl Known {
         }
     }
 
-    fn claims(&self, topic: &Topic) -> impl Iterator<Item = Claim> {
-        let told =
-            self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.marker.epoch.max(loss.found), loss.at));
+    /// What must be in the stream, or be reported as lost. Not what its time to live has passed for.
+    fn claims(&self, topic: &Topic, now: Instant) -> impl Iterator<Item = Claim> {
+        let lost = self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.verified, loss.reported));
+        let acknowledged = self.acknowledged.map(|(id, at)| (id, None, self.verified, at));
         let ttl = self.rule.retain_ttl;
-        let stays = move |at: &Instant| ttl.is_zero() || at.elapsed() <= ttl;
-        let all = told.chain(self.acknowledged.map(|(id, at)| (id, None, id.epoch.max(self.found), at)));
-        all.filter(move |(.., at)| stays(at)).map(|(id, marker, proven, _)| Claim {
+        let stays = move |at: &Instant| ttl.is_zero() || now.saturating_duration_since(*at) <= ttl;
+        lost.chain(acknowledged).filter(move |(.., at)| stays(at)).map(|(id, marker, verified, _)| Claim {
             topic: topic.clone(),
             id,
             marker,
-            proven,
+            proven: marker.unwrap_or(id).epoch.max(verified),
             rule: Arc::clone(&self.rule),
         })
     }
 
     /// Whether the stream's expiry should be renewed by the publication that is sent now.
     pub(super) fn renew(&mut self, now: Instant, ttl: Duration) -> bool {
-        let due = self.renewed.is_none_or(|renewed| now.duration_since(renewed) >= ttl / RENEW_PART);
+        let due = self.renewed.is_none_or(|renewed| now.duration_since(renewed) >= ttl / RENEW_FRACTION);
         if due {
             self.renewed = Some(now);
         }
         due
     }
 
-    /// A publication was stored under the id.
+    /// A publication was stored by this replica under the id.
     pub(super) fn store(&mut self, id: StreamId, number: u64, now: Instant) {
         self.stored = self.stored.max(number);
         self.acknowledge(id, now);
     }
 
-    /// A publication is acknowledged under the id, whoever stored it.
+    /// A publication is acknowledged under the id, whichever replica stored it.
     pub(super) fn acknowledge(&mut self, id: StreamId, now: Instant) {
         self.epoch = self.epoch.max(id.epoch);
         if self.acknowledged.is_none_or(|(acknowledged, _)| acknowledged < id) {
             self.acknowledged = Some((id, now));
-            self.found = 0;
+            self.verified = 0;
         }
     }
 
@@ -181,60 +191,97 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use tickgate_wire::model::{Class, Pattern};
-
     use super::*;
+    use crate::backplane::redis::for_tests;
 
     fn rule(retain_ttl: Duration) -> Arc<TopicRule> {
-        Arc::new(TopicRule {
-            pattern: Pattern::new("*").unwrap(),
-            class: Class::Reliable,
-            retain_max: 100,
-            retain_ttl,
-            wait_replicas: 0,
-            wait_aof: false,
-        })
+        for_tests::rule(100, retain_ttl)
     }
 
     fn topic(number: usize) -> Topic {
         Topic::public(&format!("t{number}")).unwrap()
     }
 
+    /// What would have to be verified if the server changed now.
+    fn claims(ledger: &mut Ledger, now: Instant) -> Vec<(StreamId, Option<StreamId>, u64)> {
+        ledger.adopt(ledger.generation() + 1, now);
+        let mut claims: Vec<_> = ledger.claims.take().iter().map(|c| (c.id, c.marker, c.proven)).collect();
+        claims.sort_unstable();
+        claims
+    }
+
     #[test]
     fn it_stays_bounded_and_keeps_what_is_in_use() {
         let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
         for number in 0..TOPICS_MAX * 2 {
-            ledger.know(&keys, &topic(number), &rule);
-            ledger.know(&keys, &topic(0), &rule).epoch = 7;
+            ledger.open(&keys, &topic(number), &rule);
+            ledger.open(&keys, &topic(0), &rule).epoch = 7;
         }
         assert!(ledger.young.len() + ledger.old.len() <= TOPICS_MAX);
-        assert_eq!(ledger.know(&keys, &topic(0), &rule).epoch, 7);
+        assert_eq!(ledger.open(&keys, &topic(0), &rule).epoch, 7);
     }
 
     #[test]
-    fn what_was_lost_is_looked_after_together_with_its_marker_beside_what_came_later() {
-        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
-        let claims = |ledger: &Ledger| ledger.claims().iter().map(|c| (c.id, c.marker)).collect::<Vec<_>>();
+    fn only_another_server_makes_claims_of_what_was_acknowledged() {
+        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
+        ledger.adopt(5, now);
+        ledger.open(&keys, &topic(1), &rule).store(StreamId::new(5, 3), 1, now);
+        ledger.adopt(5, now);
+        ledger.adopt(4, now);
+        assert!(ledger.claims.take().is_empty());
+        ledger.adopt(6, now);
+        let claims = ledger.claims.take();
+        assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), [StreamId::new(5, 3)]);
+        assert_eq!(ledger.generation(), 6);
+    }
+
+    #[test]
+    fn what_was_lost_is_verified_together_with_its_marker_beside_what_came_later() {
+        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
+        ledger.adopt(1, now);
         let (lost, marker, later) = (StreamId::new(5, 9), StreamId::new(6, 1), StreamId::new(6, 0));
-        ledger.know(&keys, &topic(1), &rule).store(lost, 1, Instant::now());
-        ledger.told(&topic(1), lost, marker);
-        assert_eq!(claims(&ledger), [(lost, Some(marker))]);
-        ledger.know(&keys, &topic(1), &rule).store(later, 2, Instant::now());
-        assert_eq!(claims(&ledger), [(lost, Some(marker)), (later, None)]);
+        ledger.open(&keys, &topic(1), &rule).store(lost, 1, now);
+        ledger.lost(&topic(1), lost, marker, now);
+        assert_eq!(claims(&mut ledger, now), [(lost, Some(marker), 6)]);
+        ledger.open(&keys, &topic(1), &rule).store(later, 2, now);
+        assert_eq!(claims(&mut ledger, now), [(lost, Some(marker), 6), (later, None, 6)]);
         let again = StreamId::new(7, 0);
-        ledger.told(&topic(1), lost, again);
-        assert_eq!(claims(&ledger), [(lost, Some(again)), (later, None)]);
+        ledger.lost(&topic(1), lost, again, now);
+        assert_eq!(claims(&mut ledger, now), [(lost, Some(again), 7), (later, None, 6)]);
         for epoch in 8..20 {
-            ledger.told(&topic(1), StreamId::new(epoch, 0), StreamId::new(epoch + 1, 0));
+            ledger.lost(&topic(1), StreamId::new(epoch, 0), StreamId::new(epoch + 1, 0), now);
         }
-        assert_eq!(claims(&ledger).len(), LOSSES_MAX);
+        assert_eq!(claims(&mut ledger, now).len(), LOSSES_MAX);
+    }
+
+    #[test]
+    fn what_a_server_was_found_to_have_proves_more_to_the_next() {
+        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
+        ledger.adopt(1, now);
+        let (id, later) = (StreamId::new(5, 9), StreamId::new(5, 10));
+        ledger.open(&keys, &topic(1), &rule).store(id, 1, now);
+        ledger.adopt(8, now);
+        let claim = ledger.claims.take().pop().unwrap();
+        ledger.verified(&claim, 8);
+        assert_eq!(claims(&mut ledger, now), [(id, None, 8)]);
+        ledger.open(&keys, &topic(1), &rule).store(later, 2, now);
+        assert_eq!(claims(&mut ledger, now), [(later, None, 5)], "nobody has looked for this one yet");
+    }
+
+    #[test]
+    fn what_has_expired_is_not_claimed() {
+        let (keys, mut ledger, now) = (Keys::new("x:"), Ledger::default(), Instant::now());
+        ledger.adopt(1, now);
+        ledger.open(&keys, &topic(1), &rule(Duration::from_secs(80))).store(StreamId::new(5, 9), 1, now);
+        assert_eq!(claims(&mut ledger, now + Duration::from_secs(80)).len(), 1);
+        assert_eq!(claims(&mut ledger, now + Duration::from_secs(81)).len(), 0);
     }
 
     #[test]
     fn a_stream_outlives_its_last_publication_by_the_whole_ttl() {
         for seconds in [1, 7, 80, 86_400] {
             let ttl = Duration::from_secs(seconds);
-            assert!(expiry(ttl) - ttl / RENEW_PART >= ttl, "{seconds}");
+            assert!(expiry(ttl) - ttl / RENEW_FRACTION >= ttl, "{seconds}");
         }
         assert_eq!(
             (expiry(Duration::ZERO), expiry(Duration::from_millis(300))),
@@ -245,11 +292,11 @@ mod tests {
     #[test]
     fn an_expiry_is_renewed_when_a_part_of_it_has_passed_or_a_publication_failed() {
         let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::from_secs(80)), Ledger::default());
-        let (known, now) = (ledger.know(&keys, &topic(1), &rule), Instant::now());
-        assert!(known.renew(now, Duration::from_secs(80)));
-        assert!(!known.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
-        known.fail();
-        assert!(known.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
-        assert!(known.renew(now + Duration::from_secs(19), Duration::from_secs(80)));
+        let (account, now) = (ledger.open(&keys, &topic(1), &rule), Instant::now());
+        assert!(account.renew(now, Duration::from_secs(80)));
+        assert!(!account.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
+        account.fail();
+        assert!(account.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
+        assert!(account.renew(now + Duration::from_secs(19), Duration::from_secs(80)));
     }
 }

@@ -1,129 +1,171 @@
-//! The backplane of several replicas: a Redis stream per retained topic, with a pub/sub channel beside it.
+//! The backplane over Redis: a stream per retained topic, and a pub/sub channel of the same name.
 //!
-//! - `scripts/publish.lua` appends and publishes in one step; `lane` brings publications to it in order.
-//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams.
-//! - `ledger` remembers what was acknowledged; `verify` looks after it when the server has changed.
+//! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology says which topic is on which.
+//! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
+//!   `batch`; `acknowledge` says what the answers mean.
+//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, and `page` judges what was read.
+//! - `ledger` remembers what was acknowledged; `verify` decides what follows when the server has changed.
 //!
-//! Never delivers a publication by any way but its return through Redis.
+//! `acknowledge`, `arrival`, `ledger`, `page` and `verify` decide without I/O. Never delivers a publication by any other
+//! path than its return through Redis.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tickgate_wire::model::{Message, Publication, StreamId, Topic};
+use futures_util::future::join_all;
+use tickgate_wire::model::{Publication, StreamId, Topic};
 
 use super::{Event, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
 use crate::{
-    redis_link::{self, RedisLink},
+    redis_link::{self, LinkHealth, RedisLink, Topology},
     tasks::Tasks,
 };
 
+mod acknowledge;
 mod arrival;
 mod batch;
 mod durable;
+#[cfg(test)]
+mod for_tests;
 mod lane;
 mod ledger;
+mod page;
 mod read;
+mod shard;
 mod verify;
 
-use lane::{Lane, Road};
+use shard::Shard;
 
 /// Streams and channels in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    link: RedisLink,
-    lane: Lane,
-    /// For topics that are acknowledged only when replicas or the disk have them. No topic uses both.
-    durable: Lane,
+    topology: Topology,
+    shards: Arc<[Shard]>,
 }
 
 impl Redis {
-    /// Works over the link; starts the tasks that publish.
+    /// Works over the topology's links; starts the tasks that publish.
     #[must_use]
-    pub fn start_on(link: &RedisLink, tasks: &Tasks) -> Self {
-        link.preload(lane::SCRIPT);
-        link.preload(verify::SCRIPT);
-        Self {
-            link: link.clone(),
-            lane: Lane::start(link, Road::Shared, tasks),
-            durable: Lane::start(link, Road::Own(durable::Own::default()), tasks),
-        }
+    pub fn start_on(topology: &Topology, tasks: &Tasks) -> Self {
+        let (placement, links) = (topology.placement(), topology.links());
+        let shards = links.iter().map(|link| Shard::start(link, placement, links.len(), tasks)).collect();
+        Self { topology: topology.clone(), shards }
+    }
+
+    /// The link to the topic's server.
+    fn link(&self, topic: &Topic) -> &RedisLink {
+        self.topology.at(topic.as_str())
     }
 
     pub(super) fn start(&self, receiver: Receiver) {
-        let link = self.link.clone();
-        self.link.receive(Box::new(move |event| translate(&link, &receiver, event)));
+        let receiver = Arc::new(receiver);
+        for link in self.topology.links() {
+            let (own, receiver) = (link.clone(), Arc::clone(&receiver));
+            link.receive(Box::new(move |event| translate(&own, &receiver, event)));
+        }
     }
 
     pub(super) fn publish(&self, publication: Publication) -> Ticket {
-        let rule = &publication.rule;
-        let durable = rule.retain_max > 0 && (rule.wait_replicas > 0 || rule.wait_aof);
-        if durable { self.durable.publish(publication) } else { self.lane.publish(publication) }
+        self.shards[self.topology.placement().shard(publication.topic.as_str())].publish(publication)
     }
 
-    pub(super) fn want(&self, topic: &Topic) {
-        self.link.follow(&self.link.keys().stream(topic));
+    pub(super) fn follow(&self, topic: &Topic) {
+        let link = self.link(topic);
+        link.follow(&link.keys().stream(topic));
     }
 
-    pub(super) fn unwant(&self, topic: &Topic) {
-        self.link.unfollow(&self.link.keys().stream(topic));
+    pub(super) fn unfollow(&self, topic: &Topic) {
+        let link = self.link(topic);
+        link.unfollow(&link.keys().stream(topic));
     }
 
     pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
-        let page = read::page(&self.link, topic, after, limits).await?;
-        self.saw(page.messages.last());
+        let link = self.link(topic);
+        let page = read::page(link, topic, after, limits).await?;
+        saw(link, page.messages.last().and_then(|message| message.id));
         Ok(page)
     }
 
     pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
-        let newest = read::newest(&self.link, topic, limits).await?;
-        self.saw(newest.messages.last());
+        let link = self.link(topic);
+        let newest = read::newest(link, topic, limits).await?;
+        saw(link, newest.messages.last().and_then(|message| message.id));
         Ok(newest)
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.link.generation()
+    pub(super) fn generation(&self, topic: &Topic) -> u64 {
+        self.link(topic).generation()
     }
 
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
-        read::heads(&self.link, topics).await
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+        let placement = self.topology.placement();
+        let mut by_shard = vec![Vec::new(); self.shards.len()];
+        for topic in topics {
+            by_shard[placement.shard(topic.as_str())].push(topic);
+        }
+        let reads = self.topology.links().iter().zip(&by_shard).map(async |(link, topics)| match topics[..] {
+            [] => Ok(Vec::new()),
+            _ => read::heads(link, topics).await,
+        });
+        let mut found: Vec<_> = join_all(reads).await.into_iter().map(|heads| heads.map(Vec::into_iter)).collect();
+        let head = |topic: &Topic| match &mut found[placement.shard(topic.as_str())] {
+            Ok(heads) => heads.next().ok_or_else(|| Unavailable("an answer is missing".into())),
+            Err(error) => Err(error.clone()),
+        };
+        topics.iter().map(head).collect()
     }
 
     pub(super) fn health(&self) -> Health {
-        let redis_link::LinkHealth { reached, commands_down, pubsub_down } = self.link.health();
-        Health { kind: "redis", reached, commands_down, pubsub_down }
-    }
-
-    fn saw(&self, newest: Option<&Arc<Message>>) {
-        if let Some(id) = newest.and_then(|message| message.id) {
-            self.link.saw_epoch(id.epoch);
+        let all = || self.topology.links().iter().map(RedisLink::health);
+        let least = |down: fn(LinkHealth) -> Duration| all().map(down).min().unwrap_or_default();
+        Health {
+            kind: "redis",
+            reached: all().any(|health| health.reached),
+            commands_down: least(|health| health.commands_down),
+            pubsub_down: least(|health| health.pubsub_down),
         }
     }
 }
 
-/// Tells the follower what happened on the link. Runs in the link's own task.
+/// Notes an epoch that a server gave.
+fn saw(link: &RedisLink, id: Option<StreamId>) {
+    if let Some(id) = id {
+        link.saw_epoch(id.epoch);
+    }
+}
+
+/// Reports to the follower what happened on a link. Runs in the link's own task.
 fn translate(link: &RedisLink, receiver: &Receiver, event: redis_link::Event<'_>) {
+    let topic = |channel| link.keys().topic_of_channel(channel);
     match event {
         redis_link::Event::Message { channel, payload } => {
-            let Some(topic) = link.keys().topic_of_channel(channel) else { return };
-            match arrival::from_channel(&Bytes::from(payload)) {
-                Ok(message) => {
-                    if let Some(id) = message.id {
-                        link.saw_epoch(id.epoch);
-                    }
-                    receiver(Event::Arrived { topic: &topic, message });
-                }
-                Err(malformed) => {
-                    link.report_malformed();
-                    tracing::debug!(namespace = Topic::from_wire(&topic).namespace(), ?malformed, "not a publication");
-                }
+            if let Some(topic) = topic(channel) {
+                arrived(link, receiver, &topic, payload);
             }
         }
         redis_link::Event::Confirmed { channel } => {
-            if let Some(topic) = link.keys().topic_of_channel(channel) {
+            if let Some(topic) = topic(channel) {
                 receiver(Event::Confirmed { topic: &topic });
             }
         }
-        redis_link::Event::Lost => receiver(Event::LinkLost),
+        redis_link::Event::Lost { channel } => {
+            if let Some(topic) = topic(channel) {
+                receiver(Event::Lost { topic: &topic });
+            }
+        }
         redis_link::Event::GenerationChanged => receiver(Event::GenerationChanged),
+    }
+}
+
+fn arrived(link: &RedisLink, receiver: &Receiver, topic: &str, payload: Vec<u8>) {
+    match arrival::from_channel(&Bytes::from(payload)) {
+        Ok(message) => {
+            saw(link, message.id);
+            receiver(Event::Arrived { topic, message });
+        }
+        Err(malformed) => {
+            link.report_malformed();
+            tracing::debug!(namespace = Topic::from_wire(topic).namespace(), ?malformed, "not a publication");
+        }
     }
 }

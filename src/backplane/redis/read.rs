@@ -1,12 +1,15 @@
-//! Reads streams: pages after a cursor, the newest entries, heads. Always through the pool, whose size is the admission
-//! limit of a reconnect herd. Never guesses: what can't be proven contiguous is said not to be.
+//! Reads streams: pages after a cursor, the newest entries, heads. Always through the pool, whose size limits how many
+//! reads a mass reconnect causes at once. Never decides what the entries prove: `page` does.
 
 use std::sync::Arc;
 
 use redis::{Pipeline, Value};
 use tickgate_wire::model::{Message, StreamId, Topic};
 
-use super::arrival;
+use super::{
+    arrival,
+    page::{Backward, Forward},
+};
 use crate::{
     backplane::{Newest, Page, ReadLimits, Unavailable},
     redis_link::{Failure, RedisLink},
@@ -14,15 +17,8 @@ use crate::{
 
 /// Streams asked in one pipeline.
 const HEADS_CHUNK: usize = 256;
-/// Entries of the first part of a read, and of the others: what is fetched over a limit in bytes is no more.
-const PART_MIN: usize = 64;
-const PART_MAX: usize = 128;
 
-/// What follows `after`, within the limits. Read in parts over one connection, so that large messages are not all fetched
-/// to be thrown away.
-///
-/// Each part begins with the cursor itself: where its entry is still there, everything behind it is contiguous because
-/// it is its neighbour, also across epochs.
+/// What follows `after`, within the limits.
 pub(super) async fn page(
     link: &RedisLink,
     topic: &Topic,
@@ -31,81 +27,41 @@ pub(super) async fn page(
 ) -> Result<Page, Unavailable> {
     let key = link.keys().stream(topic);
     let mut reader = Reader::open(link).await?;
-    let (mut whole, mut bytes, mut cursor) = (Page { messages: Vec::new(), contiguous: true, more: false }, 0, after);
-    for part_max in part_sizes() {
-        let limit = part_max.min(limits.messages_max - whole.messages.len());
-        let part;
-        (reader, part) = reader.part(&key, cursor, limit).await?;
-        if whole.messages.is_empty() {
-            whole.contiguous = part.contiguous;
-        } else if !part.contiguous {
-            // Trimmed or lost meanwhile: for the next read to tell.
-            whole.more = true;
-            break;
+    let mut read = Forward::new(after, limits);
+    while let Some((cursor, count)) = read.next() {
+        let mut pipe = redis::pipe();
+        pipe.cmd("XRANGE").arg(&key).arg(cursor.to_string()).arg("+").arg("COUNT").arg(count.saturating_add(2));
+        if cursor == StreamId::ZERO {
+            // Fails where there is no stream.
+            pipe.cmd("XINFO").arg("STREAM").arg(&key);
         }
-        let fits = limits.room(whole.messages.len(), bytes, part.messages.iter());
-        whole.more = part.more || fits < part.messages.len();
-        let all = fits == part.messages.len();
-        bytes += part.messages[..fits].iter().map(|message| message.payload_bytes()).sum::<usize>();
-        whole.messages.extend(part.messages.into_iter().take(fits));
-        if !whole.more || !all || whole.messages.len() >= limits.messages_max {
-            break;
-        }
-        cursor = whole.messages.last().and_then(|message| message.id).unwrap_or(cursor);
+        let replies;
+        (reader, replies) = reader.ask(&pipe).await?;
+        let mut replies = replies.into_iter();
+        let entries = messages(replies.next())?;
+        read.add(entries, replies.next().is_some_and(|info| was_trimmed(&info)));
     }
-    Ok(whole)
-}
-
-/// How many entries the parts of one read have: few at first, since they may be large.
-fn part_sizes() -> impl Iterator<Item = usize> {
-    std::iter::once(PART_MIN).chain(std::iter::repeat(PART_MAX))
-}
-
-/// Decides contiguity. `trimmed`: something was ever removed from the stream (only asked for from the start).
-fn assemble(mut messages: Vec<Arc<Message>>, after: StreamId, limit: usize, trimmed: bool) -> Page {
-    let first = messages.first().and_then(|message| message.id);
-    let contiguous = match first {
-        Some(first) if first == after => {
-            messages.remove(0);
-            true
-        }
-        Some(first) if after == StreamId::ZERO => first.seq == 0 && !trimmed,
-        Some(first) => first.directly_after(after),
-        None => after == StreamId::ZERO && !trimmed,
-    };
-    let more = messages.len() > limit;
-    messages.truncate(limit);
-    Page { messages, contiguous, more }
+    Ok(read.finish())
 }
 
 /// The newest messages, within the limits.
 pub(super) async fn newest(link: &RedisLink, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
     let key = link.keys().stream(topic);
     let mut reader = Reader::open(link).await?;
-    let (mut newest, mut bytes, mut whole, mut end) = (Vec::new(), 0, true, "+".to_owned());
-    for part_max in part_sizes() {
-        let limit = part_max.min(limits.messages_max - newest.len());
+    let mut read = Backward::new(limits);
+    while let Some((before, count)) = read.next() {
+        let end = before.map_or("+".to_owned(), |before| format!("({before}"));
         let mut pipe = redis::pipe();
-        pipe.cmd("XREVRANGE").arg(&key).arg(&end).arg("-").arg("COUNT").arg(limit);
-        let entries;
-        (reader, entries) = reader.ask_one(&pipe, "XREVRANGE").await?;
-        let part = messages(entries)?;
-        let fits = limits.room(newest.len(), bytes, part.iter());
-        let (count, oldest) = (part.len(), part.last().and_then(|message| message.id));
-        bytes += part[..fits].iter().map(|message| message.payload_bytes()).sum::<usize>();
-        newest.extend(part.into_iter().take(fits));
-        whole = fits == count;
-        let Some(oldest) = oldest.filter(|_| whole && count == limit && newest.len() < limits.messages_max) else {
-            break;
-        };
-        end = format!("({oldest}");
+        pipe.cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(count);
+        let replies;
+        (reader, replies) = reader.ask(&pipe).await?;
+        read.add(messages(replies.into_iter().next())?);
     }
-    newest.reverse();
-    Ok(Newest { messages: newest, whole })
+    Ok(read.finish())
 }
 
-/// The heads of many streams, in the order asked.
-pub(super) async fn heads(link: &RedisLink, topics: &[Topic]) -> Result<Vec<StreamId>, Unavailable> {
+/// The heads of many streams of one server, in the order of `topics`.
+pub(super) async fn heads(link: &RedisLink, topics: &[&Topic]) -> Result<Vec<StreamId>, Unavailable> {
     let mut heads = Vec::with_capacity(topics.len());
     let mut reader = Reader::open(link).await?;
     for chunk in topics.chunks(HEADS_CHUNK) {
@@ -116,7 +72,7 @@ pub(super) async fn heads(link: &RedisLink, topics: &[Topic]) -> Result<Vec<Stre
         let replies;
         (reader, replies) = reader.ask(&pipe).await?;
         for entries in replies {
-            let newest = messages(entries)?;
+            let newest = messages(Some(entries))?;
             heads.push(newest.first().and_then(|message| message.id).unwrap_or_default());
         }
     }
@@ -135,33 +91,13 @@ impl<'a> Reader<'a> {
         Ok(Self { link, connection })
     }
 
-    /// What follows `after`, `limit` messages at the most.
-    async fn part(self, key: &str, after: StreamId, limit: usize) -> Result<(Self, Page), Unavailable> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("XRANGE").arg(key).arg(after.to_string()).arg("+").arg("COUNT").arg(limit.saturating_add(2));
-        if after == StreamId::ZERO {
-            // Fails where there is no stream.
-            pipe.cmd("XINFO").arg("STREAM").arg(key);
-        }
-        let (reader, replies) = self.ask(&pipe).await?;
-        let mut replies = replies.into_iter();
-        let entries = replies.next().ok_or_else(|| unexpected("XRANGE"))?;
-        let trimmed = replies.next().is_some_and(|info| was_trimmed(&info));
-        Ok((reader, assemble(messages(entries)?, after, limit, trimmed)))
-    }
-
-    async fn ask_one(self, pipe: &Pipeline, what: &str) -> Result<(Self, Value), Unavailable> {
-        let (reader, replies) = self.ask(pipe).await?;
-        Ok((reader, replies.into_iter().next().ok_or_else(|| unexpected(what))?))
-    }
-
     /// Runs a pipeline; errors of single commands stay in their place.
     async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
         let Self { link, mut connection } = self;
         match connection.send_packed_commands(pipe, 0, pipe.len()).await {
             Ok(replies) => Ok((Self { link, connection }, replies)),
             Err(error) => {
-                // A late answer must not meet the next reader: the connection is not given back.
+                // The next reader must not receive a late answer: the connection is not given back.
                 drop(deadpool_redis::Connection::take(connection));
                 Err(failed(link, &Failure::of(&error)))
             }
@@ -174,12 +110,25 @@ fn failed(link: &RedisLink, failure: &Failure) -> Unavailable {
     Unavailable(failure.to_string().into())
 }
 
-fn messages(entries: Value) -> Result<Vec<Arc<Message>>, Unavailable> {
+/// The answer to a range read.
+fn messages(entries: Option<Value>) -> Result<Vec<Arc<Message>>, Unavailable> {
     match entries {
-        Value::Array(entries) => Ok(entries.into_iter().filter_map(arrival::from_entry).map(Arc::new).collect()),
-        Value::ServerError(error) => Err(Unavailable(Failure::of(&error.into()).to_string().into())),
-        _ => Err(unexpected("a range")),
+        Some(Value::Array(entries)) => Ok(entries.into_iter().filter_map(message).map(Arc::new).collect()),
+        Some(Value::ServerError(error)) => Err(Unavailable(Failure::of(&error.into()).to_string().into())),
+        _ => Err(Unavailable("unexpected answer to a range read".into())),
     }
+}
+
+/// One entry of a range. `None`: not an entry at all.
+fn message(entry: Value) -> Option<Message> {
+    let Value::Array(parts) = entry else { return None };
+    let mut parts = parts.into_iter();
+    let (Value::BulkString(id), Value::Array(fields)) = (parts.next()?, parts.next()?) else { return None };
+    let fields = fields.into_iter().map(|field| match field {
+        Value::BulkString(bytes) => bytes,
+        _ => Vec::new(),
+    });
+    arrival::from_entry(&id, fields)
 }
 
 /// Whether entries were ever removed: more were added than there are.
@@ -198,57 +147,9 @@ fn was_trimmed(info: &Value) -> bool {
     matches!((number("entries-added"), number("length")), (Some(added), Some(length)) if added > length)
 }
 
-fn unexpected(what: &str) -> Unavailable {
-    Unavailable(format!("unexpected answer to {what}").into())
-}
-
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use tickgate_wire::model::Content;
-
     use super::*;
-
-    fn entries(ids: &[(u64, u64)]) -> Vec<Arc<Message>> {
-        let message = |&(epoch, seq): &(u64, u64)| Message {
-            id: Some(StreamId::new(epoch, seq)),
-            prev: None,
-            published_ms: 0,
-            channel: None,
-            content: Content::Data(Bytes::from_static(b"{}")),
-        };
-        ids.iter().map(message).map(Arc::new).collect()
-    }
-
-    fn page(ids: &[(u64, u64)], after: (u64, u64), trimmed: bool) -> (usize, bool, bool) {
-        let page = assemble(entries(ids), StreamId::new(after.0, after.1), 2, trimmed);
-        (page.messages.len(), page.contiguous, page.more)
-    }
-
-    #[test]
-    fn neighbours_of_the_cursor_are_contiguous_whatever_their_epoch() {
-        assert_eq!(page(&[(5, 3), (5, 4)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 3), (9, 0)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 3)], (5, 3), false), (0, true, false));
-        assert_eq!(page(&[(5, 3), (5, 4), (5, 5), (5, 6)], (5, 3), false), (2, true, true));
-    }
-
-    #[test]
-    fn without_the_cursors_entry_only_the_next_number_proves_anything() {
-        assert_eq!(page(&[(5, 4)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 5)], (5, 3), false), (1, false, false));
-        assert_eq!(page(&[(9, 0)], (5, 3), false), (1, false, false));
-        assert_eq!(page(&[], (5, 3), false), (0, false, false));
-    }
-
-    #[test]
-    fn from_the_start_nothing_may_have_been_removed() {
-        assert_eq!(page(&[(5, 0), (5, 1)], (0, 0), false), (2, true, false));
-        assert_eq!(page(&[(5, 0)], (0, 0), true), (1, false, false));
-        assert_eq!(page(&[(5, 7)], (0, 0), false), (1, false, false));
-        assert_eq!(page(&[], (0, 0), false), (0, true, false));
-        assert_eq!(page(&[], (0, 0), true), (0, false, false));
-    }
 
     #[test]
     fn trimming_shows_in_the_counters() {

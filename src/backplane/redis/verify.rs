@@ -1,45 +1,50 @@
-//! After the server changed: whether what was acknowledged is still there, and a marker where it is not. Never gives up
-//! before every claim is answered or the replica stops.
+//! After the server changed: which acknowledged ids wait to be verified, and what the answers mean. Pure: the shard asks,
+//! this decides.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
-    time::Duration,
+    time::Instant,
 };
 
-use parking_lot::Mutex;
-use redis::{Cmd, Value};
-use tickgate_wire::model::{Class, StreamId, Topic};
-use tokio::{sync::Notify, time::sleep};
+use tickgate_wire::model::{Class, StreamId, Topic, TopicRule};
 
-use super::ledger::{self, Claim, Ledger};
-use crate::{
-    clock,
-    redis_link::{Attached, Failure, RedisLink},
-    tasks::Stop,
-};
+use super::ledger::Ledger;
 
-/// Checks of one pipeline: about 2 ms of the server.
-const CHUNK: usize = 256;
-const PAUSE: Duration = Duration::from_millis(200);
 /// Greater than any epoch, and a whole number in Lua as well.
 const EPOCH_MAX: u64 = 1 << 53;
 
-pub(super) const SCRIPT: &str = include_str!("scripts/lost.lua");
+/// An acknowledged id that a new server may have lost.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) topic: Topic,
+    pub(super) id: StreamId,
+    /// The marker that reports its loss, where that is known already: the server may have lost this as well.
+    pub(super) marker: Option<StreamId>,
+    /// Entries of this epoch, or of an earlier one, prove that what they follow was there.
+    pub(super) proven: u64,
+    pub(super) rule: Arc<TopicRule>,
+}
 
-/// Claims that wait for their verification: the greatest id per topic and epoch, since a server loses its newest
-/// writes. An epoch that a later server began proves nothing of the one before it.
+impl Claim {
+    /// The epoch that the script is given as proof. Of a value only the newest is owed, and old ones are trimmed at once:
+    /// there, an entry of any epoch proves enough.
+    pub(super) fn proof(&self) -> u64 {
+        if self.rule.class == Class::State { EPOCH_MAX } else { self.proven }
+    }
+}
+
+/// Claims that wait: the greatest id per topic and epoch, since a server loses its newest writes. An epoch that a later
+/// server began proves nothing of the one before it.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    waiting: Mutex<HashMap<(Topic, u64), Claim>>,
-    added: Notify,
+    waiting: HashMap<(Topic, u64), Claim>,
 }
 
 impl Claims {
-    pub(super) fn add(&self, claims: impl IntoIterator<Item = Claim>) {
-        let mut waiting = self.waiting.lock();
+    pub(super) fn add(&mut self, claims: impl IntoIterator<Item = Claim>) {
         for claim in claims {
-            match waiting.entry((claim.topic.clone(), claim.id.epoch)) {
+            match self.waiting.entry((claim.topic.clone(), claim.id.epoch)) {
                 Entry::Vacant(entry) => drop(entry.insert(claim)),
                 Entry::Occupied(mut entry) if (entry.get().id, entry.get().marker) < (claim.id, claim.marker) => {
                     drop(entry.insert(claim));
@@ -47,97 +52,91 @@ impl Claims {
                 Entry::Occupied(_) => {}
             }
         }
-        drop(waiting);
-        self.added.notify_one();
     }
 
-    fn take(&self) -> Vec<Claim> {
-        self.waiting.lock().drain().map(|(_, claim)| claim).collect()
+    pub(super) fn take(&mut self) -> Vec<Claim> {
+        self.waiting.drain().map(|(_, claim)| claim).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 
-/// Verifies claims as they come, and tells every subscriber of what was lost.
-pub(super) async fn verify(link: RedisLink, claims: Arc<Claims>, ledger: Arc<Mutex<Ledger>>, mut stop: Stop) {
-    loop {
-        tokio::select! {
-            () = claims.added.notified() => {}
-            () = stop.wait() => return,
-        }
-        let claims = claims.take();
-        tokio::select! {
-            () = verify_all(&link, &claims, &ledger) => {}
-            () = stop.wait() => return,
-        }
-    }
-}
-
-async fn verify_all(link: &RedisLink, claims: &[Claim], ledger: &Mutex<Ledger>) {
-    let script = redis::Script::new(SCRIPT);
-    let (mut lost, mut doubted) = (0_u64, 0_u64);
-    for chunk in claims.chunks(CHUNK) {
-        let verdicts = loop {
-            match check(link, script.get_hash(), chunk).await {
-                Ok(verdicts) => break verdicts,
-                Err(failure) => {
-                    link.report(&failure);
-                    sleep(PAUSE).await;
-                }
-            }
-        };
-        let mut ledger = ledger.lock();
-        for (claim, verdict) in verdicts {
-            match verdict {
-                Verdict::Found(generation) => ledger.found(claim, generation),
-                Verdict::Lost { marker, after, how } => {
-                    match how {
-                        // A marker that was lost itself is no further loss.
-                        Told::Now if claim.marker.is_none() => lost += lost_count(after, claim.id),
-                        Told::InDoubt => doubted += 1,
-                        Told::Now | Told::Before => {}
-                    }
-                    ledger.told(&claim.topic, claim.id, marker);
-                }
-            }
-        }
-    }
-    link.metrics().lost_publications_total.inc_by(lost);
-    if doubted > 0 {
-        tracing::warn!(
-            topics = doubted,
-            "streams were trimmed before anybody could look for what was acknowledged; \
-            their subscribers are told"
-        );
-    }
-    match lost {
-        0 if claims.is_empty() => {}
-        0 => tracing::info!(topics = claims.len(), "everything acknowledged is still in redis"),
-        _ => tracing::error!(lost, "redis lost acknowledged publications; their subscribers are told"),
-    }
-}
-
-/// What became of a claim.
+/// What the server says of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The server of this generation has it, or had it before it was trimmed.
-    Found(u64),
-    /// The server could not honour it.
+pub(super) enum Finding {
+    /// It has it, or had it before it was trimmed.
+    Present,
+    /// It could not honour it.
     Lost {
-        /// What tells of it now.
+        /// The entry that reports the loss now.
         marker: StreamId,
         /// The last entry that was not lost.
         after: StreamId,
-        how: Told,
+        report: Report,
     },
 }
 
-/// Who told of a loss.
+/// Who reported a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Now,
-    /// Another replica had, and counts it.
-    Before,
-    /// It may be no loss: the stream was trimmed to behind it.
-    InDoubt,
+pub(super) enum Report {
+    /// This replica, now.
+    New,
+    /// Another replica, which counts it.
+    Earlier,
+    /// This replica, although it may be no loss: the stream was trimmed beyond the claim.
+    Doubtful,
+}
+
+impl Finding {
+    /// Reads the script's answer: `<marker> <after>`, with ` told` or ` doubted` or neither; or `-`. `None` for anything
+    /// else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let words: Vec<_> = text.split(' ').collect();
+        let (marker, after, report) = match words[..] {
+            ["-"] => return Some(Self::Present),
+            [marker, after] => (marker, after, Report::New),
+            [marker, after, "told"] => (marker, after, Report::Earlier),
+            [marker, after, "doubted"] => (marker, after, Report::Doubtful),
+            _ => return None,
+        };
+        Some(Self::Lost { marker: marker.parse().ok()?, after: after.parse().ok()?, report })
+    }
+}
+
+/// What a verification amounts to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Publications that were lost.
+    pub(super) lost: u64,
+    /// Topics of which nobody can say.
+    pub(super) doubtful: u64,
+}
+
+impl Ledger {
+    /// Takes what the server of this generation says of a claim.
+    pub(super) fn settle_claim(
+        &mut self,
+        claim: &Claim,
+        finding: Finding,
+        generation: u64,
+        tally: &mut Tally,
+        now: Instant,
+    ) {
+        match finding {
+            Finding::Present => self.verified(claim, generation),
+            Finding::Lost { marker, after, report } => {
+                match report {
+                    // A marker that was lost itself is no further loss.
+                    Report::New if claim.marker.is_none() => tally.lost += lost_count(after, claim.id),
+                    Report::Doubtful => tally.doubtful += 1,
+                    Report::New | Report::Earlier => {}
+                }
+                self.lost(&claim.topic, claim.id, marker, now);
+            }
+        }
+    }
 }
 
 /// How many publications were lost with the one that was claimed: of an epoch that began after what is left, all.
@@ -148,94 +147,28 @@ const fn lost_count(after: StreamId, claimed: StreamId) -> u64 {
     }
 }
 
-/// `<marker> <after>`, with ` told` or ` doubted` or neither; or `-`.
-fn answer(value: Value, generation: u64) -> Result<Verdict, Failure> {
-    let text = match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_default(),
-        Value::ServerError(error) => return Err(Failure::of(&error.into())),
-        _ => String::new(),
-    };
-    let words: Vec<_> = text.split(' ').collect();
-    let (marker, after, how) = match words[..] {
-        ["-"] => return Ok(Verdict::Found(generation)),
-        [marker, after] => (marker, after, Told::Now),
-        [marker, after, "told"] => (marker, after, Told::Before),
-        [marker, after, "doubted"] => (marker, after, Told::InDoubt),
-        _ => ("", "", Told::Now),
-    };
-    match (marker.parse(), after.parse()) {
-        (Ok(marker), Ok(after)) => Ok(Verdict::Lost { marker, after, how }),
-        _ => Err(Failure::Other("unexpected answer to a verification".into())),
-    }
-}
-
-/// One pipeline.
-async fn check<'a>(link: &RedisLink, script: &str, claims: &'a [Claim]) -> Result<Vec<(&'a Claim, Verdict)>, Failure> {
-    let Attached { mut connection, generation } = link.attached()?;
-    if generation < link.generation() {
-        // Still the server before: it has everything, and will be gone.
-        return Err(Failure::Disconnected);
-    }
-    let values = connection.send_packed_commands(&encode(link, script, generation, claims), 0, claims.len()).await?;
-    let mut verdicts = Vec::with_capacity(claims.len());
-    for (claim, value) in claims.iter().zip(values) {
-        match answer(value, generation) {
-            Ok(verdict) => verdicts.push((claim, verdict)),
-            Err(Failure::NoScript) => {
-                let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
-                load.query_async::<Value>(&mut connection).await?;
-                return Err(Failure::NoScript);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(verdicts)
-}
-
-fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> redis::Pipeline {
-    let mut pipe = redis::Pipeline::with_capacity(claims.len());
-    for claim in claims {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(script).arg(1_u8).arg(link.keys().stream(&claim.topic));
-        command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
-        command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", clock::unix_ms()));
-        command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));
-        // Of values only the newest is owed, and old ones are trimmed at once: that is no reason for doubt.
-        command.arg(if claim.rule.class == Class::State { EPOCH_MAX } else { claim.proven });
-        pipe.add_command(command);
-    }
-    pipe
-}
-
 #[cfg(test)]
 mod tests {
-    use tickgate_wire::model::{Pattern, TopicRule};
+    use std::time::Duration;
 
     use super::*;
+    use crate::{backplane::redis::for_tests::rule, redis_link::Keys};
+
+    fn claim(id: StreamId, marker: Option<StreamId>) -> Claim {
+        let topic = Topic::public("orders").unwrap();
+        Claim { topic, id, marker, proven: id.epoch, rule: rule(100, Duration::ZERO) }
+    }
 
     #[test]
     fn what_an_earlier_server_acknowledged_waits_beside_what_a_later_one_did() {
-        let rule = Arc::new(TopicRule {
-            pattern: Pattern::new("*").unwrap(),
-            class: Class::Reliable,
-            retain_max: 100,
-            retain_ttl: Duration::ZERO,
-            wait_replicas: 0,
-            wait_aof: false,
-        });
-        let claim = |epoch, seq| Claim {
-            topic: Topic::public("orders").unwrap(),
-            id: StreamId::new(epoch, seq),
-            marker: None,
-            proven: epoch,
-            rule: Arc::clone(&rule),
-        };
-        let claims = Claims::default();
-        claims.add([claim(5, 8), claim(6, 3)]);
-        claims.add([claim(5, 9), claim(6, 2)]);
+        let id = StreamId::new;
+        let mut claims = Claims::default();
+        claims.add([id(5, 8), id(6, 3)].map(|id| claim(id, None)));
+        claims.add([id(5, 9), id(6, 2)].map(|id| claim(id, None)));
         let mut waiting: Vec<_> = claims.take().iter().map(|claim| claim.id).collect();
         waiting.sort_unstable();
-        assert_eq!(waiting, [StreamId::new(5, 9), StreamId::new(6, 3)]);
+        assert_eq!(waiting, [id(5, 9), id(6, 3)]);
+        assert!(claims.is_empty());
     }
 
     #[test]
@@ -248,12 +181,33 @@ mod tests {
 
     #[test]
     fn only_the_scripts_own_answers_count() {
-        let read = |text: &str| answer(Value::BulkString(text.into()), 9);
-        let lost = |how| Ok(Verdict::Lost { marker: StreamId::new(7, 0), after: StreamId::new(5, 6), how });
-        assert_eq!(read("-"), Ok(Verdict::Found(9)));
-        assert_eq!(read("7-0 5-6"), lost(Told::Now));
-        assert_eq!(read("7-0 5-6 told"), lost(Told::Before));
-        assert_eq!(read("7-0 5-6 doubted"), lost(Told::InDoubt));
-        assert!(["7-0", "", "- -", "7-0 5-6 x", "7-0 5-6 told x"].iter().all(|text| read(text).is_err()));
+        let lost = |report| Some(Finding::Lost { marker: StreamId::new(7, 0), after: StreamId::new(5, 6), report });
+        assert_eq!(Finding::parse("-"), Some(Finding::Present));
+        assert_eq!(Finding::parse("7-0 5-6"), lost(Report::New));
+        assert_eq!(Finding::parse("7-0 5-6 told"), lost(Report::Earlier));
+        assert_eq!(Finding::parse("7-0 5-6 doubted"), lost(Report::Doubtful));
+        assert!(["7-0", "", "- -", "7-0 5-6 x", "7-0 5-6 told x"].iter().all(|text| Finding::parse(text).is_none()));
+    }
+
+    #[test]
+    fn a_loss_is_counted_once_and_verified_again_by_its_marker() {
+        let (keys, now, mut ledger) = (Keys::new("x:"), Instant::now(), Ledger::default());
+        let (id, marker) = (StreamId::new(5, 9), StreamId::new(6, 0));
+        let topic = claim(id, None).topic;
+        ledger.adopt(5, now);
+        ledger.open(&keys, &topic, &rule(100, Duration::ZERO)).store(id, 1, now);
+        let mut tally = Tally::default();
+        let mut settle = |ledger: &mut Ledger, claim: &Claim, marker, report| {
+            let finding = Finding::Lost { marker, after: StreamId::new(5, 6), report };
+            ledger.settle_claim(claim, finding, 6, &mut tally, now);
+            tally
+        };
+        assert_eq!(settle(&mut ledger, &claim(id, None), marker, Report::New), Tally { lost: 3, doubtful: 0 });
+        ledger.adopt(7, now);
+        let waiting = ledger.claims.take();
+        assert_eq!(waiting.iter().map(|claim| (claim.id, claim.marker)).collect::<Vec<_>>(), [(id, Some(marker))]);
+        let tally = settle(&mut ledger, &waiting[0], StreamId::new(7, 0), Report::New);
+        assert_eq!(tally, Tally { lost: 3, doubtful: 0 }, "the marker was lost, no further publication");
+        assert_eq!(settle(&mut ledger, &waiting[0], marker, Report::Doubtful), Tally { lost: 3, doubtful: 1 });
     }
 }

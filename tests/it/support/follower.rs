@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Event},
+    backplane::{Backplane, Event, Redis},
     config,
+    redis_link::{RedisLink, Topology},
+    tasks::Tasks,
 };
 use tickgate_wire::model::{Class, Content, Message, MsgId, Pattern, Publication, StreamId, Topic, TopicRule};
 use tokio::{sync::Notify, time::timeout};
@@ -18,7 +20,7 @@ use super::PATIENCE;
 pub enum Told {
     Arrived(String, Message),
     Confirmed(String),
-    LinkLost,
+    Lost(String),
     GenerationChanged,
 }
 
@@ -38,7 +40,7 @@ impl Follower {
             recorder.told.lock().push(match event {
                 Event::Arrived { topic, message } => Told::Arrived(topic.to_owned(), message),
                 Event::Confirmed { topic } => Told::Confirmed(topic.to_owned()),
-                Event::LinkLost => Told::LinkLost,
+                Event::Lost { topic } => Told::Lost(topic.to_owned()),
                 Event::GenerationChanged => Told::GenerationChanged,
             });
             recorder.news.notify_waiters();
@@ -96,12 +98,17 @@ impl Follower {
         self.arrived(topic)
     }
 
-    /// Wants the topic and waits until the subscription stands.
-    pub async fn want(&self, backplane: &Backplane, topic: &Topic) {
+    /// Follows the topic and waits until the subscription stands.
+    pub async fn begin(&self, backplane: &Backplane, topic: &Topic) {
         let before = self.count();
-        backplane.want(topic);
+        backplane.follow(topic);
         self.told_after(before, &Told::Confirmed(topic.as_str().to_owned())).await;
     }
+}
+
+/// The backplane over one server.
+pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
+    Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), tasks))
 }
 
 /// Settings of a Redis that is looked at often, so that faults are found soon.
