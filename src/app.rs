@@ -173,15 +173,15 @@ fn build_replica(
     let id = ReplicaId::random();
     let connections = Arc::new(ConnectionTable::default());
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
-    let topology = link.clone().map(Topology::one);
+    let topology = link.map(Topology::one);
     let backplane = match &topology {
         Some(topology) => Backplane::Redis(backplane::Redis::start_on(topology, &tasks)),
         None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
     let local = local(&config, &id, &connections, &hub, lifecycle);
-    let registry = match link {
-        Some(link) => Registry::redis(link, local, &tasks),
+    let registry = match &topology {
+        Some(topology) => Registry::redis(topology, local, &tasks),
         None => {
             metrics.replicas.set(1);
             Registry::memory(local)

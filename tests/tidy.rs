@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("redis_link", &["config", "defect", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
     ("backplane", &["clock", "redis_link", "tasks"]),
-    ("registry", &["config", "defect", "metrics", "redis_link", "tasks"]),
+    ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
     ("hub", &["backplane", "clock", "defect", "metrics", "tasks"]),
@@ -114,6 +114,11 @@ const PURE: &[&str] = &[
     "connection/keep_alive.rs",
     "redis_link/server.rs",
     "redis_link/topology.rs",
+    "registry/presence.rs",
+    "registry/redis/batch.rs",
+    "registry/redis/leases.rs",
+    "registry/redis/sweep.rs",
+    "registry/redis/times.rs",
 ];
 /// What the core never names.
 const IMPURE: &[&str] = &[

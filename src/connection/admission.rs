@@ -203,8 +203,7 @@ impl Endpoint {
 
     /// An admitted client left before its connection was opened.
     pub(super) fn withdraw(&self, admitted: &Admitted) {
-        let user = admitted.identity.as_ref().map(|identity| &identity.user);
-        self.replica.registry.closed(admitted.session, user);
+        self.replica.registry.closed(admitted.session);
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     handle.outbox.shut(None, false);
     if replica.connections.remove(&handle) {
         connection.record();
-        replica.registry.closed(handle.session, handle.user());
+        replica.registry.closed(handle.session);
     }
     connection.subscriptions.clear(&handle.outbox);
     if let (Some(user), Some(bucket)) = (handle.user(), connection.user_bucket.take()) {

@@ -189,8 +189,8 @@ impl Connection {
     async fn presence(&self, id: Option<Json>, resolved: Resolved) -> Result<Reply, Fault> {
         let presence = self.replica.registry.presence(&resolved.topic).await;
         let presence = presence.map_err(|_| Fault::new(ErrorCode::TryAgainLater, "presence can't be read now"))?;
-        let (connections, users) = (presence.connections, presence.users);
-        Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users }))
+        let (connections, users, more) = (presence.connections, presence.users, presence.more);
+        Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))
     }
 
     fn configure(&mut self, id: Option<Json>, max_rate: Option<u32>, heartbeat_s: Option<u32>) -> Reply {

@@ -1,11 +1,11 @@
-//! The registry of a single process: the same contract without leases, for what ends with the process needs none.
+//! The registry of a single process: the same contract without leases, since everything ends with the process.
 //!
 //! Never waits, and never fails.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -13,12 +13,13 @@ use tickgate_wire::model::{SessionId, Topic, UserId};
 use tokio::time::Instant;
 
 use super::{
-    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SUPERSEDED, SessionRecord, USER_INACTIVE,
-    Verdict,
-    audience::{Audience, follows},
+    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SessionRecord, Unavailable, Verdict,
+    presence::{Audience, follows},
+    superseded,
 };
+use crate::clock;
 
-/// Tickets kept at once; past that the oldest give way.
+/// Tickets kept at once; beyond that the oldest are dropped.
 const TICKETS_MAX: usize = 100_000;
 
 /// The registry of a single process. Cheap to clone.
@@ -79,17 +80,44 @@ impl Memory {
         Self(Arc::new(Inner { local, state: Mutex::default() }))
     }
 
-    pub(super) fn admit(&self, admission: &Admission) -> Verdict {
+    // Admission.
+
+    pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
         let (verdict, evicted) = self.0.state.lock().admit(admission, Instant::now());
-        for session in evicted {
-            self.deliver(Control::Close {
-                session: session.to_string(),
-                code: SUPERSEDED,
-                reason: "another connection took this one's place".into(),
-            });
-        }
-        verdict
+        evicted.into_iter().for_each(|session| (self.0.local.control)(superseded(session)));
+        Ok(verdict)
     }
+
+    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
+        let issued_max = clock::unix_s();
+        let now = Instant::now();
+        let mut state = self.0.state.lock();
+        state.revocations.retain(|_, revocation| revocation.ends > now);
+        // A later call never shortens an earlier one.
+        let ends = state.revocations.get(user).map_or(now + ttl, |earlier| earlier.ends.max(now + ttl));
+        state.revocations.insert(user.clone(), Revocation { issued_max, ends });
+        Ok(())
+    }
+
+    pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
+        let mut state = self.0.state.lock();
+        if state.tickets.insert(ticket.into(), Ticket { token: token.into(), ends: Instant::now() + ttl }).is_none() {
+            state.ticket_order.push_back(ticket.into());
+        }
+        if state.ticket_order.len() > TICKETS_MAX
+            && let Some(oldest) = state.ticket_order.pop_front()
+        {
+            state.tickets.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+        let taken = self.0.state.lock().tickets.remove(ticket);
+        Ok(taken.filter(|taken| taken.ends > Instant::now()).map(|taken| taken.token))
+    }
+
+    // Sessions.
 
     pub(super) fn opened(&self, info: ConnectionInfo) {
         let Some(session) = SessionId::parse(&info.session) else { return };
@@ -104,8 +132,8 @@ impl Memory {
     }
 
     pub(super) fn closed(&self, session: SessionId) {
-        let ends = Instant::now() + self.0.local.session.resume_ttl;
-        self.0.state.lock().closed(session, ends);
+        let now = Instant::now();
+        self.0.state.lock().closed(session, now + self.0.local.session.resume_ttl, now);
     }
 
     pub(super) fn record(&self, session: SessionId, record: SessionRecord) {
@@ -115,54 +143,31 @@ impl Memory {
         }
     }
 
-    pub(super) fn recall(&self, session: SessionId) -> Option<SessionRecord> {
+    pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
         let mut state = self.0.state.lock();
         state.forget_ended(Instant::now());
-        state.records.get(&session).map(|kept| kept.record.clone())
+        Ok(state.records.get(&session).map(|kept| kept.record.clone()))
     }
 
-    pub(super) fn deliver(&self, control: Control) {
+    pub(super) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+        let state = self.0.state.lock();
+        Ok(state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect())
+    }
+
+    pub(super) async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+        let state = self.0.state.lock();
+        let sessions = state.users.get(user).into_iter().flatten();
+        Ok(sessions.filter_map(|session| state.connections.get(session)?.info.clone()).take(limit).collect())
+    }
+
+    // Control and presence.
+
+    pub(super) async fn control(&self, control: Control) -> Result<(), Unavailable> {
         (self.0.local.control)(control);
+        Ok(())
     }
 
-    pub(super) fn revoke(&self, user: &UserId, ttl: Duration) {
-        let issued_max = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = Instant::now();
-        let mut state = self.0.state.lock();
-        state.revocations.retain(|_, revocation| revocation.ends > now);
-        // A later call never shortens an earlier one.
-        let ends = state.revocations.get(user).map_or(now + ttl, |earlier| earlier.ends.max(now + ttl));
-        state.revocations.insert(user.clone(), Revocation { issued_max, ends });
-        drop(state);
-        self.deliver(Control::CloseUser {
-            user: user.to_string(),
-            code: USER_INACTIVE,
-            reason: "the user's tokens were revoked".into(),
-        });
-    }
-
-    pub(super) fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) {
-        let mut state = self.0.state.lock();
-        if state.tickets.insert(ticket.into(), Ticket { token: token.into(), ends: Instant::now() + ttl }).is_none() {
-            state.ticket_order.push_back(ticket.into());
-        }
-        if state.ticket_order.len() > TICKETS_MAX
-            && let Some(oldest) = state.ticket_order.pop_front()
-        {
-            state.tickets.remove(&oldest);
-        }
-    }
-
-    pub(super) fn take_ticket(&self, ticket: &str) -> Option<String> {
-        let taken = self.0.state.lock().tickets.remove(ticket)?;
-        (taken.ends > Instant::now()).then_some(taken.token)
-    }
-
-    pub(super) fn cluster(&self) -> ClusterFigures {
-        ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] }
-    }
-
-    pub(super) fn presence(&self, topic: &Topic) -> Presence {
+    pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
         let state = self.0.state.lock();
         let mut audience = Audience::default();
         for (session, connection) in &state.connections {
@@ -170,18 +175,21 @@ impl Memory {
                 audience.add(connection.user.as_ref());
             }
         }
-        audience.presence()
+        Ok(audience.presence())
     }
 
-    pub(super) fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
-        let state = self.0.state.lock();
-        state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect()
+    // What leases are for elsewhere: there is one replica, for as long as the process lives.
+
+    pub(super) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
+        Ok(ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] })
     }
 
-    pub(super) fn connections_of(&self, user: &UserId, limit: usize) -> Vec<ConnectionInfo> {
-        let state = self.0.state.lock();
-        let sessions = state.users.get(user).into_iter().flatten();
-        sessions.filter_map(|session| state.connections.get(session)?.info.clone()).take(limit).collect()
+    pub(super) async fn hold(&self, _: &str, _: Duration) -> Result<bool, Unavailable> {
+        Ok(true)
+    }
+
+    pub(super) async fn leave(&self) -> Result<(), Unavailable> {
+        Ok(())
     }
 }
 
@@ -214,10 +222,10 @@ impl State {
         (Verdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
     }
 
-    fn closed(&mut self, session: SessionId, ends: Instant) {
+    fn closed(&mut self, session: SessionId, ends: Instant, now: Instant) {
         let Entry::Occupied(mut occupied) = self.connections.entry(session) else { return };
         let connection = occupied.get_mut();
-        // Whoever is left to come keeps the session: the open one goes first.
+        // A connection that is about to open keeps the session: the open one goes first.
         if connection.info.take().is_none() {
             connection.pending = connection.pending.saturating_sub(1);
         }
@@ -236,7 +244,7 @@ impl State {
             kept.ends = Some(ends);
             self.ends.push_back((ends, session));
         }
-        self.forget_ended(Instant::now());
+        self.forget_ended(now);
     }
 
     /// Drops the records whose sessions closed longer ago than the resume window and were not resumed since.

@@ -1,20 +1,22 @@
-//! Who is connected where, by leases: admission, session records, replica leases, control messages, tickets.
+//! Who is connected where, by leases: admission, session records, control messages, presence. One contract for all back
+//! ends.
 //!
-//! The contract, the same over memory and Redis:
-//! - A user's connections are counted over all replicas, exactly, in one atomic step ([`Registry::admit`]). The lease
-//!   of each ends by itself, so a killed replica's slots come back without anybody's help (`session_ttl`), and sooner
-//!   because another replica sweeps them when the replica's own lease ends (`replica_ttl`).
+//! - A user's connections are counted over all replicas, exactly, in one atomic step ([`Registry::admit`]). Each has a lease
+//!   that ends by itself, so the slots of a killed replica are freed without anybody's help (`session_ttl`), and sooner when
+//!   another replica sweeps them after the replica's own lease has ended (`replica_ttl`).
 //! - A session replaces its own ghost: a reconnect is never refused because of the connection it replaces.
-//! - A session lives at one place. When it is admitted (or, anonymous, recorded) elsewhere, or its slot went to another
-//!   connection, the replica that still serves it is told to close it (4501), now by a control message, and again when
-//!   it next renews or records the session: a replica that slept through its lease can't count twice.
-//! - Control messages ([`Control`]) reach the replica that owns a session within a second, also its own. A replica whose
-//!   link was down hears them when it is back (within ten minutes); they mean no connection that was opened later.
+//! - A session lives in one place. When it is admitted (or, anonymous, recorded) elsewhere, or when another connection took
+//!   its slot, the replica that still serves it is told to close it (4501): at once by a control message, and again when
+//!   that replica next renews or records the session. So a replica that slept through its lease can't count twice.
+//! - A [`Control`] message reaches the replica that owns a session within a second, also when that is this replica. A
+//!   replica whose link was down receives it when it is back (within ten minutes). It never concerns a connection that was
+//!   opened later.
+//! - Users and sessions are independent of each other and of topics: each may be on another server.
 //!
-//! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] as often as
-//! subscriptions or positions change, [`Registry::closed`] once. Who learns the user later calls `admit` then, and
+//! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] whenever
+//! subscriptions or positions change, [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
 //! `opened` again. A session has one connection on a replica: `opened` puts it in the place of an older one, for which
-//! `closed` is not called any more.
+//! `closed` must not be called any more.
 //!
 //! Never knows sockets, topics' contents or dialects.
 
@@ -27,39 +29,39 @@ use tickgate_wire::{
     model::{ReplicaId, SessionId, StreamId, Topic, UserId},
 };
 
-use crate::{config, redis_link::RedisLink, tasks::Tasks};
+use crate::{config, redis_link::Topology, tasks::Tasks};
 
-/// Connections that the per-user view looks at: a bound on the work of one request.
+/// Connections counted for the view by user: a bound on the work of one request.
 const VIEW_CONNECTIONS_MAX: usize = 100_000;
 
-/// Close code of a session that lives elsewhere now, or whose slot went to another connection.
+/// Close code of a session that continues elsewhere, or whose slot another connection took.
 const SUPERSEDED: u16 = CloseCode::Superseded.number();
 /// Close code of a user whose tokens were revoked.
 const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
 
-/// Redis did not answer in time, or not at all. Nothing is known of the effect.
+/// The back end did not answer in time. Nothing is known of the effect.
 #[derive(Clone, Debug, Error)]
 #[error("the registry is unavailable: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
-/// What [`Registry::admit`] is asked.
+/// A request for a slot among the user's connections.
 #[derive(Clone, Debug)]
 pub struct Admission {
     pub user: UserId,
     pub session: SessionId,
-    /// Greatest number of the user's connections; the new one included.
+    /// Greatest number of the user's connections, including the new one.
     pub connections_max: u32,
     /// Whether the oldest connection gives way when the limit is reached (otherwise the new one is refused).
     pub evict_oldest: bool,
-    /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation. A token that
-    /// does not say counts as older.
+    /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation. A token without
+    /// that claim counts as older.
     pub issued_at: Option<u64>,
 }
 
 /// What [`Registry::admit`] answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Let in; `connections` counts the new one. `evicted` was told to close 4501 by the registry itself.
+    /// `connections` counts the new one. The registry itself tells `evicted` to close (4501).
     Admitted { connections: u32, evicted: Option<SessionId> },
     /// Over the limit (4003); `connections` are open elsewhere.
     Refused { connections: u32 },
@@ -92,7 +94,7 @@ pub struct SubscriptionRecord {
     pub max_rate: Option<u32>,
 }
 
-/// What one replica tells another (or all).
+/// An instruction from one replica to another, or to all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Control {
@@ -122,26 +124,18 @@ pub struct ConnectionInfo {
     pub connected_ms: u64,
 }
 
-/// Who follows a topic, over all replicas.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presence {
-    pub connections: u64,
-    /// Distinct users; exact up to [`USERS_EXACT_MAX`], estimated within a few percent above.
-    pub users: u64,
-}
-
 /// Figures over all live replicas, right to within a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFigures {
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
-mod audience;
 mod memory;
+mod presence;
 mod redis;
 
-pub use audience::USERS_EXACT_MAX;
 pub use memory::Memory;
+pub use presence::{Presence, USERS_MAX};
 pub use redis::Redis;
 
 /// Called with each control message that reaches this replica. Must not block.
@@ -150,7 +144,7 @@ pub type ControlReceiver = Box<dyn Fn(Control) + Send + Sync>;
 /// Asked for this replica's figures whenever its lease is renewed. Must not block.
 pub type FiguresSource = Box<dyn Fn() -> ReplicaFigures + Send + Sync>;
 
-/// The replica that the registry works for: its name, its times, and the two ways back into it.
+/// The replica that the registry works for: its name, its times, and its two callbacks.
 pub struct Local {
     pub replica: ReplicaId,
     pub session: config::Session,
@@ -164,11 +158,20 @@ impl fmt::Debug for Local {
     }
 }
 
-/// The two back ends behind one contract.
+/// The back ends behind one contract.
 #[derive(Clone, Debug)]
 pub enum Registry {
     Memory(Memory),
     Redis(Redis),
+}
+
+macro_rules! each {
+    ($self:ident, $registry:ident => $call:expr) => {
+        match $self {
+            Registry::Memory($registry) => $call,
+            Registry::Redis($registry) => $call,
+        }
+    };
 }
 
 impl Registry {
@@ -178,50 +181,37 @@ impl Registry {
         Self::Memory(Memory::new(local))
     }
 
-    /// The registry of many replicas over one Redis. Its tasks begin at once, with or without an answer from Redis.
+    /// The registry of many replicas. Its tasks start at once, whether the servers answer or not.
     #[must_use]
-    pub fn redis(link: RedisLink, local: Local, tasks: &Tasks) -> Self {
-        Self::Redis(Redis::new(link, local, tasks))
+    pub fn redis(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
+        Self::Redis(Redis::new(topology, local, tasks))
     }
 
     /// Counts and adds the session to its user's set, or refuses, in one atomic step.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer; the caller decides whether to let the client in.
+    /// [`Unavailable`] when the back end does not answer; the caller decides whether to admit the client.
     pub async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.admit(admission)),
-            Self::Redis(r) => r.admit(admission).await,
-        }
+        each!(self, r => r.admit(admission).await)
     }
 
-    /// Notes a connection of this replica (anonymous ones too) for the operator's view. Never waits for Redis.
+    /// Notes a connection of this replica (anonymous ones too) for the operator's view. Never waits.
     pub fn opened(&self, info: ConnectionInfo) {
-        match self {
-            Self::Memory(m) => m.opened(info),
-            Self::Redis(r) => r.opened(&info),
-        }
+        each!(self, r => r.opened(info));
     }
 
-    /// Takes a closed connection, or one that was admitted and never opened, out of its user's set and of this
-    /// replica's index. Never waits for Redis: the work
-    /// is queued, bounded, and done in batches; what is lost from the queue heals with the lease.
-    pub fn closed(&self, session: SessionId, _user: Option<&UserId>) {
-        match self {
-            Self::Memory(m) => m.closed(session),
-            Self::Redis(r) => r.closed(session),
-        }
+    /// Removes a closed connection, or one that was admitted and never opened, from its user's set and from this replica's
+    /// index. Never waits: the work is queued, bounded, and done in batches; what the queue drops heals with the lease.
+    pub fn closed(&self, session: SessionId) {
+        each!(self, r => r.closed(session));
     }
 
-    /// Keeps (or replaces) what is needed to resume the session. Never waits: newest wins, written in batches, and an
-    /// unchanged record costs nothing. The record lives as long as the connection, and `resume_ttl` after that. The
-    /// first record after [`Registry::opened`] takes the session over from wherever it lived before; call it between
-    /// `opened` and `closed`, later ones are ignored.
+    /// Keeps (or replaces) what is needed to resume the session. Never waits: the newest record wins, records are written
+    /// in batches, and an unchanged one costs nothing. The record lives as long as the connection, and `resume_ttl` after
+    /// that. The first record after [`Registry::opened`] takes the session over from wherever it lived before; call it
+    /// between `opened` and `closed`, later ones are ignored.
     pub fn record(&self, session: SessionId, record: SessionRecord) {
-        match self {
-            Self::Memory(m) => m.record(session, record),
-            Self::Redis(r) => r.record(session, &record),
-        }
+        each!(self, r => r.record(session, record));
     }
 
     /// The record of a session that may be resumed.
@@ -229,10 +219,7 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.recall(session)),
-            Self::Redis(r) => r.recall(session).await,
-        }
+        each!(self, r => r.recall(session).await)
     }
 
     /// Sends a control message: to the replica that owns the session, or to all for a user.
@@ -240,13 +227,7 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn control(&self, control: Control) -> Result<(), Unavailable> {
-        match self {
-            Self::Memory(m) => {
-                m.deliver(control);
-                Ok(())
-            }
-            Self::Redis(r) => r.control(control).await,
-        }
+        each!(self, r => r.control(control).await)
     }
 
     /// Refuses the user's tokens issued until now for `ttl`, and closes the user's connections everywhere (4002).
@@ -254,13 +235,9 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        match self {
-            Self::Memory(m) => {
-                m.revoke(user, ttl);
-                Ok(())
-            }
-            Self::Redis(r) => r.revoke(user, ttl).await,
-        }
+        each!(self, r => r.revoke(user, ttl).await)?;
+        let reason = "the user's tokens were revoked".into();
+        self.control(Control::CloseUser { user: user.to_string(), code: USER_INACTIVE, reason }).await
     }
 
     /// Stores a single-use ticket's token (the JWT it stands for).
@@ -268,24 +245,15 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
-        match self {
-            Self::Memory(m) => {
-                m.put_ticket(ticket, token, ttl);
-                Ok(())
-            }
-            Self::Redis(r) => r.put_ticket(ticket, token, ttl).await,
-        }
+        each!(self, r => r.put_ticket(ticket, token, ttl).await)
     }
 
-    /// Takes a ticket's token out; a second call with the same ticket gets `None`.
+    /// Takes a ticket's token out; a second call with the same ticket returns `None`.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.take_ticket(ticket)),
-            Self::Redis(r) => r.take_ticket(ticket).await,
-        }
+        each!(self, r => r.take_ticket(ticket).await)
     }
 
     /// Figures of all live replicas.
@@ -293,47 +261,35 @@ impl Registry {
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.cluster()),
-            Self::Redis(r) => r.cluster().await,
-        }
+        each!(self, r => r.cluster().await)
     }
 
-    /// Live connections over all replicas, `limit` at the most.
+    /// Live connections over all replicas, at most `limit`.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.connections(limit)),
-            Self::Redis(r) => r.connections(limit).await,
-        }
+        each!(self, r => r.connections(limit).await)
     }
 
-    /// Live connections of one user over all replicas, `limit` at the most. Those that were let in while Redis did not
+    /// Live connections of one user over all replicas, at most `limit`. Those that were admitted while the back end did not
     /// answer are missing until they renew their leases.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
     pub async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.connections_of(user, limit)),
-            Self::Redis(r) => r.connections_of(user, limit).await,
-        }
+        each!(self, r => r.connections_of(user, limit).await)
     }
 
     /// Who follows a topic, by the sessions' records; up to a second old.
     ///
     /// # Errors
-    /// [`Unavailable`] when Redis, or one of the replicas, does not answer.
+    /// [`Unavailable`] when the back end, or one of the replicas, does not answer.
     pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
-        match self {
-            Self::Memory(m) => Ok(m.presence(topic)),
-            Self::Redis(r) => r.presence(topic).await,
-        }
+        each!(self, r => r.presence(topic).await)
     }
 
-    /// Connections per user over all replicas, `limit` users at the most.
+    /// Connections per user over all replicas, at most `limit` users.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
@@ -349,26 +305,26 @@ impl Registry {
         Ok(counts)
     }
 
-    /// Whether this replica now holds the named exclusive lease (feeds): takes or renews it.
+    /// Takes or renews the named exclusive lease (feeds). True while this replica holds it.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the caller then stops what the lease allows.
     pub async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
-        match self {
-            Self::Memory(_) => Ok(true),
-            Self::Redis(r) => r.hold(name, ttl).await,
-        }
+        each!(self, r => r.hold(name, ttl).await)
     }
 
-    /// Writes what is still queued and ends this replica's own leases (after the drain), so that nobody has to sweep it.
+    /// Writes what is still queued and ends this replica's own leases (after the drain), so that nobody has to sweep them.
     /// The last call: nothing is renewed afterwards.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the leases then end by themselves.
     pub async fn leave(&self) -> Result<(), Unavailable> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(r) => r.leave().await,
-        }
+        each!(self, r => r.leave().await)
     }
+}
+
+/// Tells a connection to close because another one took its place.
+fn superseded(session: SessionId) -> Control {
+    let reason = "another connection took this one's place".into();
+    Control::Close { session: session.to_string(), code: SUPERSEDED, reason }
 }

@@ -1,12 +1,12 @@
-//! The registry's contract: what one process can show runs over memory and Redis alike, the rest over several
-//! registries on one Redis.
+//! The registry's contract: what one process can show runs over memory, over one Redis server and over two that share the
+//! users and sessions; the rest over several registries on one server, or on two.
 
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
     config,
     metrics::Metrics,
-    redis_link::RedisLink,
+    redis_link::{RedisLink, Topology},
     registry::{
         Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
         SubscriptionRecord, Verdict,
@@ -91,32 +91,50 @@ impl Seat {
     }
 
     async fn redis_over(server: &RedisServer, url: &str, session: config::Session) -> Self {
-        let mut links = None;
-        let mut seat = Self::with_times(session, |local, tasks| {
+        let seat = Self::with_times(session, |local, tasks| {
             let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
-            links = Some(link.clone());
-            Registry::redis(link, local, tasks)
+            Registry::redis(&Topology::one(link), local, tasks)
         });
-        let registry = seat.registry.clone();
-        let replica = seat.replica.clone();
+        seat.ready(std::slice::from_ref(server)).await
+    }
+
+    /// A seat on several servers that share the users and sessions.
+    #[cfg(debug_assertions)]
+    async fn sharded(servers: &[RedisServer]) -> Self {
+        let seat = Self::new(|local, tasks| {
+            let link = |server: &RedisServer| RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
+            Registry::redis(&Topology::fixed(servers.iter().map(link).collect()), local, tasks)
+        });
+        seat.ready(servers).await
+    }
+
+    /// Waits until the replica is registered and its control channels are subscribed.
+    async fn ready(mut self, servers: &[RedisServer]) -> Self {
+        let (registry, replica) = (self.registry.clone(), self.replica.clone());
         eventually("the replica in the cluster", async || {
             let figures = registry.cluster().await.ok()?;
             figures.replicas.iter().any(|(other, _)| *other == replica).then_some(())
         })
         .await;
-        let mut commands = server.connect().await;
         eventually("the control channel", async || {
-            let channels: Vec<String> = redis::cmd("PUBSUB")
-                .arg("CHANNELS")
-                .arg(format!("*{replica}*"))
-                .query_async(&mut commands)
-                .await
-                .ok()?;
-            (!channels.is_empty()).then_some(())
+            for server in servers {
+                let channels: Vec<String> = server.run(&["PUBSUB", "CHANNELS", &format!("*{replica}*")]).await;
+                if !channels.is_empty() {
+                    return Some(());
+                }
+            }
+            None
         })
         .await;
-        while seat.controls.try_recv().is_ok() {}
-        seat
+        // Every server answers: a ticket can be put on each.
+        for n in 0..20 {
+            eventually("a ticket", async || {
+                registry.put_ticket(&format!("ready{n}"), "token", Duration::from_secs(1)).await.ok()
+            })
+            .await;
+        }
+        while self.controls.try_recv().is_ok() {}
+        self
     }
 
     async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
@@ -143,10 +161,6 @@ impl Seat {
             profile: "trading".into(),
             connected_ms: 1_763_700_000_000,
         });
-    }
-
-    fn closed(&self, user: &str, session: SessionId) {
-        self.registry.closed(session, Some(&UserId::new(user).unwrap()));
     }
 
     async fn told(&mut self) -> Control {
@@ -184,8 +198,8 @@ fn admitted(connections: u32) -> Verdict {
     Verdict::Admitted { connections, evicted: None }
 }
 
-/// Runs the same test over memory and over Redis.
-macro_rules! over_both {
+/// Runs the same test over memory, over one Redis server, and over two.
+macro_rules! over_all {
     ($($(#[$doc:meta])* $name:ident => $test:ident;)*) => {$(
         mod $name {
             use super::*;
@@ -200,16 +214,24 @@ macro_rules! over_both {
                 let server = RedisServer::start();
                 $test(Seat::redis(&server).await).await;
             }
+
+            #[cfg(debug_assertions)]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn two_shards() {
+                let servers = [RedisServer::start(), RedisServer::start()];
+                $test(Seat::sharded(&servers).await).await;
+            }
         }
     )*};
 }
 
-over_both! {
+over_all! {
     a_user_has_so_many_connections_and_no_more => limits;
     the_oldest_connection_gives_way_where_that_is_the_rule => evicts;
     a_session_replaces_its_own_ghost => ghosts;
     the_newest_connection_of_a_session_holds_it => overlaps;
     a_topic_knows_who_follows_it => presence;
+    users_of_a_topic_are_counted_up_to_a_bound => presence_of_many;
     a_record_outlives_its_connection_by_the_resume_window => records;
     a_ticket_is_good_once => tickets;
     revoked_tokens_stay_out => revokes;
@@ -224,7 +246,7 @@ async fn limits(seat: Seat) {
     assert_eq!(seat.connect("alice", sessions[2], 2).await, Verdict::Refused { connections: 2 });
     assert_eq!(seat.connect("bob", SessionId::random(), 2).await, admitted(1), "another user has slots of its own");
     assert_eq!(seat.connect("carol", SessionId::random(), 0).await, Verdict::Refused { connections: 0 });
-    seat.closed("alice", sessions[0]);
+    seat.registry.closed(sessions[0]);
     eventually("the closed connection's slot", async || {
         (seat.connect("alice", sessions[2], 2).await == admitted(2)).then_some(())
     })
@@ -255,14 +277,14 @@ async fn overlaps(seat: Seat) {
     let session = SessionId::random();
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     assert_eq!(seat.admit("alice", session, 1, false).await, admitted(1));
-    seat.closed("alice", session);
+    seat.registry.closed(session);
     seat.opened(Some("alice"), session);
     seat.registry.record(session, record("orders", 1));
     eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
     assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
     // Admitted and opened once more, in place of the connection before, and then closed: nothing is left.
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
-    seat.closed("alice", session);
+    seat.registry.closed(session);
     eventually("the slot", async || (seat.connect("alice", SessionId::random(), 1).await == admitted(1)).then_some(()))
         .await;
     eventually("only the new connection", async || {
@@ -290,9 +312,32 @@ async fn presence(seat: Seat) {
     seat.registry.record(other, record("run:70", 1));
     eventually("alice twice and somebody", async || {
         let seen = seat.registry.presence(&topic).await.unwrap();
-        (seen == Presence { connections: 3, users: 1 }).then_some(())
+        (seen == Presence { connections: 3, users: 1, more: false }).then_some(())
     })
     .await;
+}
+
+async fn presence_of_many(seat: Seat) {
+    let topic = Topic::public("ticker:BTCUSDT").unwrap();
+    let follow = async |users: std::ops::Range<u64>| {
+        for user in users {
+            let session = SessionId::random();
+            seat.opened(Some(&format!("user-{user}")), session);
+            seat.registry.record(session, record("ticker:BTCUSDT", 1));
+        }
+    };
+    let seen = async |expected: Presence| {
+        eventually(&format!("{expected:?}"), async || {
+            (seat.registry.presence(&topic).await.unwrap() == expected).then_some(())
+        })
+        .await;
+    };
+    follow(0..1_024).await;
+    seen(Presence { connections: 1_024, users: 1_024, more: false }).await;
+    follow(1_000..1_024).await;
+    seen(Presence { connections: 1_048, users: 1_024, more: false }).await;
+    follow(1_024..1_030).await;
+    seen(Presence { connections: 1_054, users: 1_024, more: true }).await;
 }
 
 async fn records(seat: Seat) {
@@ -304,7 +349,7 @@ async fn records(seat: Seat) {
     let newest = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 2)).then_some(());
     eventually("the newest record", newest).await;
     seat.registry.record(session, record("orders", 3));
-    seat.closed("alice", session);
+    seat.registry.closed(session);
     let last = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 3)).then_some(());
     eventually("the last record, although the connection closed at once", last).await;
     seat.registry.record(session, record("orders", 4));
@@ -392,7 +437,7 @@ async fn views(seat: Seat) {
     let cluster = seat.registry.cluster().await.unwrap();
     assert_eq!(cluster.replicas.len(), 1);
     assert_eq!(cluster.replicas[0].1.subscriptions, 7);
-    seat.registry.closed(anonymous, None);
+    seat.registry.closed(anonymous);
     eventually("two connections", async || (seat.registry.connections(10).await.unwrap().len() == 2).then_some(()))
         .await;
 }
@@ -419,7 +464,7 @@ async fn a_session_that_moves_is_closed_where_it_was() {
     assert_eq!(other.connect("alice", session, 1).await, admitted(1), "never refused because of itself");
     one.told_to_close(session, 4501).await;
     // The old replica's clean-up leaves the new connection alone.
-    one.closed("alice", session);
+    one.registry.closed(session);
     eventually("the old replica's index to be empty", async || {
         let seen = one.registry.connections(10).await.unwrap();
         (seen.len() == 1 && seen[0].replica == other.replica.as_str()).then_some(())
@@ -443,24 +488,44 @@ async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
     one.told_to_close(session, 4501).await;
     one.registry.record(session, record("ticker:BTCUSDT", 9));
     one.told_to_close(session, 4501).await;
-    one.registry.closed(session, None);
+    one.registry.closed(session);
     one.registry.leave().await.unwrap();
     let kept = other.registry.recall(session).await.unwrap();
     assert_eq!(kept, Some(record("ticker:BTCUSDT", 2)), "the old connection writes over nothing of the new one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_follows_a_topic_on_two_replicas_is_one_user() {
+async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
-    for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
+    let follow = async |seat: &Seat, user: &str| {
         let session = SessionId::random();
-        seat.connect(user, session, 5).await;
+        seat.opened(Some(user), session);
         seat.registry.record(session, record("ticker:BTCUSDT", 1));
+    };
+    for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
+        follow(seat, user).await;
     }
     let topic = Topic::public("ticker:BTCUSDT").unwrap();
-    let seen = one.registry.presence(&topic).await.unwrap();
-    assert_eq!(seen, Presence { connections: 3, users: 2 });
+    assert_eq!(one.registry.presence(&topic).await.unwrap(), Presence { connections: 3, users: 2, more: false });
+    // Exactly as many as are counted, half of them on both; then one more.
+    for n in 2..1_024 {
+        follow(&one, &format!("user-{n}")).await;
+        if n < 512 {
+            follow(&other, &format!("user-{n}")).await;
+        }
+    }
+    let seen = async |expected: Presence| {
+        for seat in [&one, &other] {
+            eventually(&format!("{expected:?}"), async || {
+                (seat.registry.presence(&topic).await.unwrap() == expected).then_some(())
+            })
+            .await;
+        }
+    };
+    seen(Presence { connections: 1_535, users: 1_024, more: false }).await;
+    follow(&other, "one too many").await;
+    seen(Presence { connections: 1_536, users: 1_024, more: true }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -660,7 +725,7 @@ async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
     let doubtful =
         Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
     assert!(one.registry.admit(&doubtful).await.is_err(), "unavailable, and said so");
-    one.closed("alice", session);
+    one.registry.closed(session);
     server.restart();
     eventually("the slot", async || match one.registry.admit(&doubtful).await.ok()? {
         Verdict::Admitted { connections: 1, .. } => Some(()),
@@ -770,4 +835,74 @@ async fn questions_about_many_topics_are_asked_in_a_measured_pace() {
     assert!((2..=45).contains(&answered), "{answered} were asked in two seconds");
     // Whoever comes later is answered.
     assert_eq!(one.registry.presence(&topics[0]).await.unwrap(), Presence::default());
+}
+
+/// A killed replica over two servers, with users and sessions on both; then one of the servers dies.
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has() {
+    use tickgate::redis_link::Placement;
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let (one, other) = (Seat::sharded(&servers).await, Seat::sharded(&servers).await);
+    let users: Vec<_> = (0..20).map(|n| format!("user-{n}")).collect();
+    for user in &users {
+        let session = SessionId::random();
+        assert_eq!(one.connect(user, session, 1).await, admitted(1));
+        one.registry.record(session, record("orders", 1));
+        assert_eq!(other.connect(user, SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+        eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
+    }
+    eventually("the index", async || (other.registry.connections(99).await.unwrap().len() == 20).then_some(())).await;
+    assert_eq!(other.registry.connections(7).await.unwrap().len(), 7);
+    for server in &servers {
+        let leases: Vec<String> = server.run(&["KEYS", "*{u:*"]).await;
+        assert!(leases.len() > 3, "each server has its share: {leases:?}");
+    }
+    let (replica, killed) = (one.replica.clone(), tokio::time::Instant::now());
+    one.die().await;
+    for user in &users {
+        eventually("the slot to come back", async || {
+            (other.connect(user, SessionId::random(), 1).await == admitted(1)).then_some(())
+        })
+        .await;
+    }
+    assert!(killed.elapsed() < session_times().session_ttl, "by the sweep, not by the end of the leases");
+    for server in &servers {
+        eventually("nothing to be left of the replica", async || {
+            let keys: Vec<String> = server.run(&["KEYS", &format!("*{replica}*")]).await;
+            keys.is_empty().then_some(())
+        })
+        .await;
+    }
+    // The server that has the leases of the replicas stays; the other one dies.
+    let placement = Placement::over(2);
+    let dead = 1 - placement.shard("replicas");
+    servers[dead].kill();
+    for user in &users {
+        let admission = Admission {
+            user: UserId::new(user).unwrap(),
+            session: SessionId::random(),
+            connections_max: 1,
+            evict_oldest: false,
+            issued_at: None,
+        };
+        let verdict = other.registry.admit(&admission).await.ok();
+        let expected = (placement.shard(user) != dead).then_some(Verdict::Refused { connections: 1 });
+        assert_eq!(verdict, expected, "{user}");
+    }
+    let standing = users.iter().filter(|user| placement.shard(user) != dead).count();
+    assert!((1..20).contains(&standing));
+    // Back, and empty: its share is registered again.
+    servers[dead].restart();
+    eventually("all slots to be taken again", async || {
+        (other.registry.connections(99).await.ok()?.len() == 20).then_some(())
+    })
+    .await;
+    for user in &users {
+        eventually("the slot", async || {
+            (other.admit(user, SessionId::random(), 1, false).await == Verdict::Refused { connections: 1 })
+                .then_some(())
+        })
+        .await;
+    }
 }

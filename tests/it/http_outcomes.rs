@@ -16,7 +16,7 @@ use tickgate::{
     config::Config,
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
-    redis_link::RedisLink,
+    redis_link::{RedisLink, Topology},
     registry::{Local, Registry, ReplicaFigures},
     tasks::Tasks,
 };
@@ -82,7 +82,7 @@ impl Replica {
         let key = config.auth.api_keys[0].expose().to_owned();
         let api = Api::new(ApiState {
             replica,
-            registry: Registry::redis(link, local, &tasks),
+            registry: Registry::redis(&Topology::one(link), local, &tasks),
             publisher: Publisher::new(backplane.clone(), config.topics.clone(), limits, Arc::clone(&metrics)),
             backplane,
             verifier: Arc::new(Verifier::new(&config.auth).expect("the generated secret")),

@@ -178,7 +178,11 @@ pub struct Presence {
     pub id: Option<Json>,
     pub channel: Arc<str>,
     pub connections: u64,
+    /// Exact up to a bound.
     pub users: u64,
+    /// There are more users than `users`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// The granted values.

@@ -1,294 +1,430 @@
-//! One pipeline towards Redis: what the registry's queue and its renewals turn into, and what the answers mean.
+//! What one shard is sent for queued changes, renewals and rewrites, and what its answers ask for. Pure: `writer` sends,
+//! this decides.
 //!
-//! Every command in a batch may run twice: after a time-out the whole batch is sent again. And any of its commands may
-//! be the last one that Redis gets, when this replica is killed: a session is put into the index before its lease is
-//! extended, and taken out of it after its lease has ended, so that a sweep by the index misses no lease.
+//! Every step may be done twice: after a time-out the whole batch is sent again. And any step may be the last one that
+//! arrives, when this replica is killed: a session is put into the index before its lease is extended, and taken out of it
+//! after its lease has ended, so that a sweep by the index misses no lease.
 
 use std::{
     collections::{HashMap, HashSet},
     num::NonZeroU64,
 };
 
-use redis::{Cmd, Pipeline, RedisResult, Value};
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use super::{
-    Inner, issued_text,
-    queue::Op,
-    scripts::call,
-    sessions::{Ended, Entry, Lease, Write},
-    wire::{Message, Owner, Slot, member},
-};
+use super::leases::{Ended, Entry, Leases, Owner, Renewal, Slot, Write};
+use crate::redis_link::Placement;
 
-/// Commands, and for each what to do with its answer.
-#[derive(Default)]
-pub(super) struct Batch {
-    commands: Vec<(Cmd, After)>,
-    /// Fields of this replica's index to set, in one command before the others.
-    index_set: HashMap<SessionId, String>,
-    /// Fields of this replica's index to remove, in one command after the others.
-    index_del: HashSet<SessionId>,
+/// A change that waits to be written.
+///
+/// A session's data stay in the table and are read when the change is written, so a session waits at most once for its
+/// opening and once for its record, however often they change.
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    /// Put the session into this replica's index where it belongs, and take it out where it no longer does.
+    Opened(SessionId),
+    /// Write the session's record.
+    Record(SessionId),
+    /// Take the session out of everything.
+    Closed(SessionId, Ended),
+    /// Take a member out whose admission ended in doubt.
+    Release { session: SessionId, user: UserId, stamp: u64 },
+    /// Send a message to one replica.
+    Tell(ReplicaId, String),
 }
 
-/// A batch that is ready to be sent, as often as it takes.
-pub(super) struct Sealed {
-    pub pipeline: Pipeline,
-    after: Vec<After>,
+/// One shard's part of the names. A session belongs where its user does, or by itself when it is anonymous; its record
+/// belongs where the session's own name does, since it is looked up by that alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    placement: Placement,
+    shard: usize,
 }
 
-/// What an answer is for.
-enum After {
-    Nothing,
-    /// Null: there is a record already, so whose the session is has to be settled.
-    First(Contested),
-    /// 0: the session lives elsewhere, so the connection of that stamp closes. An owner: it gave way, and is told to
-    /// close.
-    Fence(SessionId, u64),
-    /// 1: in; 0: the connection of that stamp gave way; -1: its token was revoked.
-    Readmit(SessionId, u64),
-    /// 0: the member is gone, and has to be admitted again.
-    Renew(SessionId),
+impl Part {
+    pub(super) const fn new(placement: Placement, shard: usize) -> Self {
+        Self { placement, shard }
+    }
+
+    pub(super) fn has_user(self, user: &UserId) -> bool {
+        self.placement.shard(user.as_str()) == self.shard
+    }
+
+    pub(super) fn has_record(self, session: SessionId) -> bool {
+        record_shard(self.placement, session) == self.shard
+    }
+
+    /// Whether the session's lease and its place in the index are here.
+    pub(super) fn has_session(self, session: SessionId, user: Option<&UserId>) -> bool {
+        session_shard(self.placement, session, user) == self.shard
+    }
 }
 
-/// A session's record that met another one.
-#[derive(Clone)]
-pub(super) struct Contested {
-    session: SessionId,
-    write: Write,
-    life_ms: u64,
+/// Where a session's lease and its place in the index are.
+pub(super) fn session_shard(placement: Placement, session: SessionId, user: Option<&UserId>) -> usize {
+    user.map_or_else(|| record_shard(placement, session), |user| placement.shard(user.as_str()))
+}
+
+/// Where a session's record is.
+pub(super) fn record_shard(placement: Placement, session: SessionId) -> usize {
+    if placement == Placement::ONE { 0 } else { placement.shard(&session.to_string()) }
+}
+
+/// Which of this replica's indexes on a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    Current,
+    /// The one that is being rewritten, until it takes the place of the current one.
+    Next,
+}
+
+/// One command.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Add sessions to an index.
+    Index(Index, Vec<(SessionId, String)>),
+    /// Have an index live on.
+    KeepIndex(Index),
+    /// Take sessions out of the current index.
+    Unindex(Vec<SessionId>),
+    /// Remove a whole index.
+    DropIndex(Index),
+    /// Put the next index in the place of the current one.
+    ReplaceIndex,
+    /// Take a lease out of its user's set.
+    Leave { user: UserId, session: SessionId, stamp: u64 },
+    /// Have a lease run for its full time from now on, if it still stands.
+    Extend { user: UserId, session: SessionId, stamp: u64 },
+    /// Have a user's set live on.
+    KeepMembers(UserId),
+    /// Add a lease to its user's set where it is missing.
+    Readmit { user: UserId, session: SessionId, stamp: u64, issued_at: Option<u64> },
+    /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third of
+    /// the script.
+    Claim(RecordWrite),
+    /// Write a record unless the session has a newer connection elsewhere.
+    Write(RecordWrite),
+    /// Have a record live on while its session is connected.
+    KeepRecord(SessionId),
+    /// Have a record live on for the resume window, unless the session has a newer connection elsewhere.
+    EndRecord { session: SessionId, stamp: u64 },
+    /// Send a message to a replica.
+    Tell(ReplicaId, String),
+}
+
+/// A session's record under way.
+#[derive(Clone, Debug)]
+pub(super) struct RecordWrite {
+    pub(super) session: SessionId,
+    pub(super) stamp: u64,
+    pub(super) record: Box<str>,
+    /// The session is closed: the record stays for the resume window only.
+    pub(super) is_last: bool,
+}
+
+/// What a shard answered to a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Nil,
+    Number(i64),
+    Text(String),
+    /// Anything else, or an error that sending again would not mend.
+    Other,
 }
 
 /// What the answers ask for.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Records that have to be written by stamp.
-    pub contested: Vec<Contested>,
-    /// Sessions whose members were gone.
-    pub missing: Vec<SessionId>,
-    /// Connections that live elsewhere now, or lost their slot.
-    pub superseded: Vec<(SessionId, u64)>,
+    /// Records of sessions that have one already: whose the session is has to be settled by stamp.
+    pub(super) contested: Vec<RecordWrite>,
+    /// Sessions whose leases were gone.
+    pub(super) missing: Vec<SessionId>,
+    /// Connections that continue elsewhere, or lost their slot.
+    pub(super) superseded: Vec<(SessionId, u64)>,
     /// Connections whose token was revoked, which they did not hear.
-    pub revoked: Vec<(SessionId, u64)>,
+    pub(super) revoked: Vec<(SessionId, u64)>,
     /// Former owners of sessions that were taken over here.
-    pub former: Vec<(SessionId, Owner)>,
+    pub(super) former: Vec<(SessionId, Owner)>,
+}
+
+/// Steps for one shard.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    steps: Vec<Step>,
+    /// To be indexed, before the other steps.
+    index: HashMap<SessionId, String>,
+    /// To be taken out of the index, after the other steps.
+    unindex: HashSet<SessionId>,
 }
 
 impl Batch {
-    fn push(&mut self, cmd: Cmd, after: After) {
-        self.commands.push((cmd, after));
+    /// A batch of steps that are in their order already.
+    pub(super) fn of(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
-    /// Adds one queued operation.
-    pub(super) fn op(&mut self, inner: &Inner, op: &Op) {
+    /// Adds one queued change, as far as it concerns the shard.
+    pub(super) fn op(&mut self, part: Part, leases: &Leases, op: &Op) {
         match op {
-            Op::Opened(session) => {
-                if let Some(entry) = inner.sessions.get(*session) {
-                    let indexed = self.index(inner, *session, &entry);
-                    if let Some(user) = entry.user.as_ref().filter(|_| indexed) {
-                        self.extend(inner, *session, user, entry.stamp);
-                    }
-                }
-            }
+            Op::Opened(session) => self.opened(part, leases, *session),
             Op::Record(session) => {
-                if let Some(write) = inner.sessions.take_record(*session) {
-                    self.record(inner, *session, &write, inner.record_ttl_ms());
+                if let Some(Write { stamp, record, first }) = leases.take_record(*session) {
+                    self.record(RecordWrite { session: *session, stamp, record, is_last: false }, first);
                 }
             }
-            Op::Closed(session, ended) => self.closed(inner, *session, ended),
+            Op::Closed(session, ended) => self.closed(part, *session, ended),
             Op::Release { session, user, stamp } => {
-                let key = inner.keys().user_sessions(user);
-                self.zrem(&key, &member(*stamp, &inner.local.replica, *session));
+                self.steps.push(Step::Leave { user: user.clone(), session: *session, stamp: *stamp });
             }
-            Op::Tell(replica, message) => self.tell(inner, replica, message),
-            Op::Flushed(_) => {}
+            Op::Tell(replica, message) => self.steps.push(Step::Tell(replica.clone(), message.clone())),
         }
     }
 
-    fn closed(&mut self, inner: &Inner, session: SessionId, ended: &Ended) {
-        self.index_set.remove(&session);
-        self.index_del.insert(session);
-        if let Some(user) = &ended.user {
-            let key = inner.keys().user_sessions(user);
-            self.zrem(&key, &member(ended.stamp, &inner.local.replica, session));
+    fn opened(&mut self, part: Part, leases: &Leases, session: SessionId) {
+        let entry = leases.get(session);
+        let Some(entry) = entry.filter(|entry| part.has_session(session, entry.user.as_ref())) else {
+            // Closed since, or the anonymous session has a user now, who is elsewhere.
+            return self.remove(session);
+        };
+        if self.index(leases, session, &entry)
+            && let Some(user) = entry.user
+        {
+            self.steps.push(Step::Extend { user, session, stamp: entry.stamp });
         }
-        let life = inner.resume_ttl_ms();
-        match &ended.unwritten {
-            Some(write) => self.record(inner, session, write, life),
-            None if ended.had_record => {
-                let owner = Owner::new(ended.stamp, &inner.local.replica).to_string();
-                let mut cmd = call(&inner.scripts.record, &[&inner.keys().session(session)]);
-                cmd.arg(owner).arg("").arg(life);
-                self.push(cmd, After::Nothing);
+    }
+
+    fn closed(&mut self, part: Part, session: SessionId, ended: &Ended) {
+        if part.has_session(session, ended.user.as_ref()) {
+            self.remove(session);
+            if let Some(user) = ended.user.clone() {
+                self.steps.push(Step::Leave { user, session, stamp: ended.stamp });
             }
-            None => {}
+        }
+        if part.has_record(session) {
+            match &ended.unwritten {
+                Some(Write { stamp, record, first }) => {
+                    let write = RecordWrite { session, stamp: *stamp, record: record.clone(), is_last: true };
+                    self.record(write, *first);
+                }
+                None if ended.had_record => self.steps.push(Step::EndRecord { session, stamp: ended.stamp }),
+                None => {}
+            }
         }
     }
 
-    fn zrem(&mut self, key: &str, member: &str) {
-        let mut cmd = redis::cmd("ZREM");
-        cmd.arg(key).arg(member);
-        self.push(cmd, After::Nothing);
+    fn remove(&mut self, session: SessionId) {
+        self.index.remove(&session);
+        self.unindex.insert(session);
     }
 
-    fn record(&mut self, inner: &Inner, session: SessionId, write: &Write, life_ms: u64) {
-        if !write.first {
-            return self.contest(inner, &Contested { session, write: write.clone(), life_ms });
-        }
-        // Nearly every session is new: a plain command costs Redis a third of the script.
-        let owner = Owner::new(write.stamp, &inner.local.replica);
-        let mut cmd = redis::cmd("SET");
-        cmd.arg(inner.keys().session(session)).arg(format!("{owner} {}", write.record));
-        cmd.arg("PX").arg(life_ms).arg("NX");
-        self.push(cmd, After::First(Contested { session, write: write.clone(), life_ms }));
-    }
-
-    /// Adds a record of a session that may live elsewhere.
-    pub(super) fn contest(&mut self, inner: &Inner, contested: &Contested) {
-        let Contested { session, write, life_ms } = contested;
-        let owner = Owner::new(write.stamp, &inner.local.replica).to_string();
-        let mut cmd = call(&inner.scripts.record, &[&inner.keys().session(*session)]);
-        cmd.arg(owner).arg(&*write.record).arg(*life_ms);
-        self.push(cmd, After::Fence(*session, write.stamp));
-    }
-
-    fn tell(&mut self, inner: &Inner, replica: &ReplicaId, message: &Message) {
-        let mut cmd = redis::cmd("PUBLISH");
-        cmd.arg(inner.keys().control(replica)).arg(message.encode());
-        self.push(cmd, After::Nothing);
+    fn record(&mut self, write: RecordWrite, first: bool) {
+        self.steps.push(if first { Step::Claim(write) } else { Step::Write(write) });
     }
 
     /// Adds the session to the index, when it is open.
-    pub(super) fn index(&mut self, inner: &Inner, session: SessionId, entry: &Entry) -> bool {
+    pub(super) fn index(&mut self, leases: &Leases, session: SessionId, entry: &Entry) -> bool {
         if let Some(profile) = entry.profile {
-            self.index_del.remove(&session);
-            self.index_set.insert(session, Slot::encode(entry, &inner.sessions.profile_name(profile)));
+            self.unindex.remove(&session);
+            self.index.insert(session, Slot::encode(entry, &leases.profile_name(profile)));
         }
         entry.profile.is_some()
     }
 
-    /// Adds what Redis should know of a session that is in the index.
-    pub(super) fn whole(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
-        self.readmit(inner, session, entry);
-        if let Some(record) = entry.record.clone().filter(|_| entry.claimed) {
-            let write = Write { stamp: entry.stamp, record, first: false };
-            self.record(inner, session, &write, inner.record_ttl_ms());
+    /// Renews the lease of a session and the life of its record, as far as they are here.
+    pub(super) fn renew(&mut self, part: Part, renewal: &Renewal) {
+        let Renewal { session, stamp, recorded, .. } = *renewal;
+        if let Some(user) = renewal.user.as_ref().filter(|user| part.has_user(user)) {
+            self.steps.push(Step::Extend { user: user.clone(), session, stamp });
+            self.steps.push(Step::KeepMembers(user.clone()));
+        }
+        if recorded && part.has_record(session) {
+            self.steps.push(Step::KeepRecord(session));
+        }
+    }
+
+    /// Adds what the shard should know of a session that is in its index, or that has its record here.
+    pub(super) fn restore(&mut self, part: Part, session: SessionId, entry: &Entry) {
+        self.readmit(part, session, entry);
+        if let Some(record) = entry.record.clone().filter(|_| entry.owns_record && part.has_record(session)) {
+            self.steps.push(Step::Write(RecordWrite { session, stamp: entry.stamp, record, is_last: false }));
         }
     }
 
     /// Adds the session to its user's set where it is missing.
-    pub(super) fn readmit(&mut self, inner: &Inner, session: SessionId, entry: &Entry) {
-        if let Some(user) = &entry.user {
-            let keys = inner.keys();
-            let mut cmd = call(&inner.scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
-            cmd.arg(member(entry.stamp, &inner.local.replica, session)).arg(inner.session_ttl_ms());
-            cmd.arg(inner.member_ttl_ms()).arg(inner.sessions.connections_max());
-            cmd.arg(issued_text(entry.issued_at.map(NonZeroU64::get)));
-            self.push(cmd, After::Readmit(session, entry.stamp));
+    pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &Entry) {
+        if let Some(user) = entry.user.clone().filter(|user| part.has_user(user)) {
+            let (stamp, issued_at) = (entry.stamp, entry.issued_at.map(NonZeroU64::get));
+            self.steps.push(Step::Readmit { user, session, stamp, issued_at });
         }
     }
 
-    /// Has the lease of a session in the index run for its full time from now on.
-    fn extend(&mut self, inner: &Inner, session: SessionId, user: &UserId, stamp: u64) {
-        let mut cmd = redis::cmd("ZADD");
-        cmd.arg(inner.keys().user_sessions(user)).arg("XX").arg("CH");
-        cmd.arg(inner.clock.now_ms() + inner.session_ttl_ms()).arg(member(stamp, &inner.local.replica, session));
-        self.push(cmd, After::Renew(session));
-    }
-
-    /// Renews the lease of a session and the life of its record.
-    pub(super) fn renew(&mut self, inner: &Inner, lease: &Lease) {
-        if let Some(user) = &lease.user {
-            self.extend(inner, lease.session, user, lease.stamp);
-            self.expire(&inner.keys().user_sessions(user), inner.member_ttl_ms());
+    /// The steps in their order. `index`: where sessions are added.
+    pub(super) fn seal(self, index: Index) -> Vec<Step> {
+        let Self { steps, index: indexed, unindex } = self;
+        let mut all = Vec::with_capacity(steps.len() + 3);
+        if !indexed.is_empty() {
+            all.push(Step::Index(index, indexed.into_iter().collect()));
+            all.push(Step::KeepIndex(index));
         }
-        if lease.recorded {
-            self.expire(&inner.keys().session(lease.session), inner.record_ttl_ms());
+        all.extend(steps);
+        if !unindex.is_empty() {
+            all.push(Step::Unindex(unindex.into_iter().collect()));
         }
-    }
-
-    /// Removes a whole key.
-    pub(super) fn remove(&mut self, key: &str) {
-        let mut cmd = redis::cmd("UNLINK");
-        cmd.arg(key);
-        self.push(cmd, After::Nothing);
-    }
-
-    /// Puts one key in the place of another.
-    pub(super) fn rename(&mut self, from: &str, to: &str) {
-        let mut cmd = redis::cmd("RENAME");
-        cmd.arg(from).arg(to);
-        self.push(cmd, After::Nothing);
-    }
-
-    fn expire(&mut self, key: &str, life_ms: u64) {
-        let mut cmd = redis::cmd("PEXPIRE");
-        cmd.arg(key).arg(life_ms);
-        self.push(cmd, After::Nothing);
-    }
-
-    /// Completes the batch with the commands on the index of that key. `None` when there is nothing to send.
-    pub(super) fn seal(mut self, inner: &Inner, key: &str) -> Option<Sealed> {
-        let mut first = Self::default();
-        if !self.index_set.is_empty() {
-            let mut cmd = redis::cmd("HSET");
-            cmd.arg(key);
-            for (session, slot) in self.index_set.drain() {
-                cmd.arg(session.to_string()).arg(slot);
-            }
-            first.push(cmd, After::Nothing);
-            first.expire(key, inner.index_ttl_ms());
-        }
-        if !self.index_del.is_empty() {
-            let mut cmd = redis::cmd("HDEL");
-            cmd.arg(key);
-            for session in self.index_del.drain() {
-                cmd.arg(session.to_string());
-            }
-            self.push(cmd, After::Nothing);
-        }
-        let (mut pipeline, mut after) = (Pipeline::new(), Vec::new());
-        for (cmd, what) in first.commands.into_iter().chain(self.commands) {
-            pipeline.add_command(cmd);
-            after.push(what);
-        }
-        pipeline.ignore_errors();
-        (!after.is_empty()).then_some(Sealed { pipeline, after })
+        all
     }
 }
 
-impl Sealed {
-    /// Reads the answers of a batch that ran.
-    pub(super) fn outcome(&self, answers: Vec<RedisResult<Value>>) -> Outcome {
-        let mut outcome = Outcome::default();
-        for (after, answer) in self.after.iter().zip(answers) {
-            let Ok(answer) = answer else { continue };
-            match after {
-                After::Nothing => {}
-                After::First(contested) => {
-                    if answer == Value::Nil {
-                        outcome.contested.push(contested.clone());
-                    }
+impl Outcome {
+    /// Reads the answers to the steps.
+    pub(super) fn of(steps: &[Step], answers: impl IntoIterator<Item = Answer>) -> Self {
+        let mut outcome = Self::default();
+        for (step, answer) in steps.iter().zip(answers) {
+            match (step, answer) {
+                (Step::Claim(write), Answer::Nil) => outcome.contested.push(write.clone()),
+                (Step::Write(write), Answer::Number(0)) => outcome.superseded.push((write.session, write.stamp)),
+                (Step::Write(write), Answer::Text(owner)) => {
+                    outcome.former.extend(Owner::parse(&owner).map(|owner| (write.session, owner)));
                 }
-                After::Fence(session, stamp) => match answer {
-                    Value::Int(0) => outcome.superseded.push((*session, *stamp)),
-                    Value::BulkString(owner) => {
-                        let owner = std::str::from_utf8(&owner).ok().and_then(Owner::parse);
-                        outcome.former.extend(owner.map(|owner| (*session, owner)));
-                    }
-                    _ => {}
-                },
-                After::Readmit(session, stamp) => match answer {
-                    Value::Int(0) => outcome.superseded.push((*session, *stamp)),
-                    Value::Int(-1) => outcome.revoked.push((*session, *stamp)),
-                    _ => {}
-                },
-                After::Renew(session) => {
-                    if answer == Value::Int(0) {
-                        outcome.missing.push(*session);
-                    }
+                (Step::Readmit { session, stamp, .. }, Answer::Number(0)) => {
+                    outcome.superseded.push((*session, *stamp));
                 }
+                (Step::Readmit { session, stamp, .. }, Answer::Number(-1)) => outcome.revoked.push((*session, *stamp)),
+                (Step::Extend { session, .. }, Answer::Number(0)) => outcome.missing.push(*session),
+                _ => {}
             }
         }
         outcome
+    }
+
+    /// What is to be sent next: contested records by stamp, and missing leases again.
+    pub(super) fn rest(&self, part: Part, leases: &Leases) -> Batch {
+        let mut rest = Batch::of(self.contested.iter().cloned().map(Step::Write));
+        for session in &self.missing {
+            if let Some(entry) = leases.get(*session) {
+                rest.readmit(part, *session, &entry);
+            }
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Admission, ConnectionInfo, redis::leases::BUCKETS};
+
+    const ONE: Part = Part::new(Placement::ONE, 0);
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn open(leases: &Leases, name: Option<&str>, session: SessionId) {
+        if let Some(name) = name {
+            let admission =
+                Admission { user: user(name), session, connections_max: 5, evict_oldest: false, issued_at: Some(3) };
+            leases.admitted(&admission, 10);
+        }
+        let info = ConnectionInfo {
+            session: session.to_string(),
+            replica: "r1".into(),
+            user: name.map(Into::into),
+            profile: "trading".into(),
+            connected_ms: 7,
+        };
+        leases.opened(session, &info, 10);
+    }
+
+    fn steps(part: Part, leases: &Leases, ops: &[Op]) -> Vec<Step> {
+        let mut batch = Batch::default();
+        ops.iter().for_each(|op| batch.op(part, leases, op));
+        batch.seal(Index::Current)
+    }
+
+    /// The kinds of the steps, in their order.
+    fn kinds(steps: &[Step]) -> Vec<String> {
+        let name = |step| format!("{step:?}").split(|char: char| !char.is_alphanumeric()).next().unwrap().to_owned();
+        steps.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_session_is_in_the_index_for_longer_than_its_lease_runs() {
+        let (leases, session) = (Leases::new(), SessionId::random());
+        open(&leases, Some("alice"), session);
+        leases.record(session, "{}".into());
+        let ops = [Op::Opened(session), Op::Record(session)];
+        assert_eq!(kinds(&steps(ONE, &leases, &ops)), ["Index", "KeepIndex", "Extend", "Claim"]);
+        leases.record(session, "{1}".into());
+        assert_eq!(kinds(&steps(ONE, &leases, &[Op::Record(session)])), ["Write"]);
+        let ended = leases.closed(session).unwrap();
+        let ops = [Op::Opened(session), Op::Closed(session, ended)];
+        assert_eq!(kinds(&steps(ONE, &leases, &ops)), ["Leave", "EndRecord", "Unindex"]);
+    }
+
+    #[test]
+    fn each_shard_gets_its_part_of_a_session() {
+        let (placement, leases) = (Placement::over(2), Leases::new());
+        let parts = [0, 1].map(|shard| Part::new(placement, shard));
+        let session = loop {
+            let session = SessionId::random();
+            if record_shard(placement, session) != placement.shard("alice") {
+                break session;
+            }
+        };
+        let (of_user, of_record) = (parts[placement.shard("alice")], parts[record_shard(placement, session)]);
+        // Anonymous first: the index is where the record is. Then the user is known.
+        open(&leases, None, session);
+        assert_eq!(kinds(&steps(of_record, &leases, &[Op::Opened(session)])), ["Index", "KeepIndex"]);
+        open(&leases, Some("alice"), session);
+        assert_eq!(kinds(&steps(of_user, &leases, &[Op::Opened(session)])), ["Index", "KeepIndex", "Extend"]);
+        assert_eq!(kinds(&steps(of_record, &leases, &[Op::Opened(session)])), ["Unindex"]);
+        leases.record(session, "{}".into());
+        assert_eq!(kinds(&steps(of_record, &leases, &[Op::Record(session)])), ["Claim"]);
+        let renewed = |part| {
+            let mut batch = Batch::default();
+            let renewals = (0..BUCKETS).flat_map(|bucket| leases.renewals(bucket));
+            renewals.for_each(|renewal| batch.renew(part, &renewal));
+            kinds(&batch.seal(Index::Current))
+        };
+        assert_eq!(renewed(of_user), ["Extend", "KeepMembers"]);
+        assert_eq!(renewed(of_record), ["KeepRecord"]);
+        let restored = |part| {
+            let mut batch = Batch::default();
+            batch.restore(part, session, &leases.get(session).unwrap());
+            kinds(&batch.seal(Index::Next))
+        };
+        assert_eq!(restored(of_user), ["Readmit"]);
+        assert_eq!(restored(of_record), ["Write"]);
+        let closed = [Op::Closed(session, leases.closed(session).unwrap())];
+        assert_eq!(kinds(&steps(of_user, &leases, &closed)), ["Leave", "Unindex"]);
+        assert_eq!(kinds(&steps(of_record, &leases, &closed)), ["EndRecord"]);
+    }
+
+    #[test]
+    fn the_answers_say_who_gave_way() {
+        let (leases, [kept, lost, revoked, moved, gone]) = (Leases::new(), [(); 5].map(|()| SessionId::random()));
+        let write = |session| RecordWrite { session, stamp: 10, record: "{}".into(), is_last: false };
+        let readmit = |session| Step::Readmit { user: user("alice"), session, stamp: 10, issued_at: None };
+        open(&leases, Some("bob"), gone);
+        let steps = [
+            (Step::Claim(write(kept)), Answer::Text("OK".into())),
+            (Step::Claim(write(moved)), Answer::Nil),
+            (Step::Write(write(moved)), Answer::Text("7:r2".into())),
+            (Step::Write(write(lost)), Answer::Number(0)),
+            (readmit(kept), Answer::Number(1)),
+            (readmit(lost), Answer::Number(0)),
+            (readmit(revoked), Answer::Number(-1)),
+            (Step::Extend { user: user("bob"), session: gone, stamp: 10 }, Answer::Number(0)),
+            (Step::Extend { user: user("bob"), session: kept, stamp: 10 }, Answer::Number(1)),
+            (Step::KeepMembers(user("bob")), Answer::Number(0)),
+            (Step::Write(write(kept)), Answer::Other),
+        ];
+        let (steps, answers): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+        let outcome = Outcome::of(&steps, answers);
+        assert_eq!(outcome.superseded, [(lost, 10), (lost, 10)]);
+        assert_eq!((outcome.revoked.clone(), outcome.missing.clone()), (vec![(revoked, 10)], vec![gone]));
+        assert_eq!(outcome.former, [(moved, Owner::new(7, &ReplicaId::new("r2").unwrap()))]);
+        let rest = outcome.rest(ONE, &leases).seal(Index::Current);
+        assert_eq!(kinds(&rest), ["Write", "Readmit"]);
     }
 }

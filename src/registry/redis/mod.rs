@@ -1,21 +1,24 @@
-//! The registry of many replicas over one Redis.
+//! The registry of many replicas over Redis.
 //!
-//! What waits for an answer (admission, recall, tickets, control) goes out at once over the command link, which
-//! pipelines it; what need not wait goes through the queue to the one writing task.
+//! - `leases` is the base: this replica's sessions, and what Redis should know of them; `times` its clock and lifetimes.
+//! - `admission`, `sessions`, `control` and `presence` are the parts of the contract over it.
+//! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
+//!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
-//! Never keeps a lease that nobody renews: every key ends by itself.
+//! A session's lease and its entry in the replica's index are on its user's shard, its record is on the session's own.
+//! `batch`, `leases`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
+//! itself.
 
+mod admission;
 mod batch;
-mod clock;
-mod controls;
-mod lease;
+mod commands;
+mod control;
+mod leases;
 mod presence;
-mod queue;
-mod scripts;
+mod replica;
 mod sessions;
-mod ttl;
-mod view;
-mod wire;
+mod sweep;
+mod times;
 mod writer;
 
 use std::{
@@ -28,45 +31,50 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Script, Value, aio::MultiplexedConnection};
-use tickgate_wire::model::{SessionId, Topic, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tickgate_wire::model::{SessionId, UserId};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
 
 use self::{
-    clock::Clock,
-    presence::Questions,
-    queue::{Op, Queue},
-    scripts::{Scripts, call},
-    sessions::Sessions,
-    wire::{Ask, Message, Owner, Told, member, split_member},
-    writer::Writer,
+    batch::Op,
+    commands::Scripts,
+    leases::Leases,
+    presence::{Ask, Questions},
+    times::{Clock, Lifetimes},
+    writer::{Queue, Queued, Writer},
 };
-use super::{
-    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SUPERSEDED, SessionRecord, USER_INACTIVE,
-    Unavailable, Verdict,
-};
+use super::{Local, Unavailable};
 use crate::{
-    redis_link::{Failure, Keys, RedisLink},
+    clock,
+    redis_link::{Failure, Keys, RedisLink, Topology},
     tasks::Tasks,
 };
 
 /// How long the last changes may take to be written when the replica leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The registry of many replicas over one Redis. Cheap to clone.
+/// What places the leases of the replicas, the one clock that gives stamps, and the control channels.
+const REPLICAS: &str = "replicas";
+
+/// The registry of many replicas over Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Redis(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    link: RedisLink,
+    topology: Topology,
     local: Local,
     scripts: Scripts,
-    sessions: Sessions,
-    queue: Queue,
+    lifetimes: Lifetimes,
+    leases: Leases,
+    /// What waits to be written, by shard.
+    queues: Vec<Queue>,
+    started: Instant,
     clock: Clock,
     questions: Questions,
-    /// What this replica is asked about its sessions.
+    /// Questions to this replica about its sessions.
     asked: mpsc::Sender<Ask>,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
@@ -80,294 +88,115 @@ impl From<Failure> for Unavailable {
 }
 
 impl Redis {
-    pub(super) fn new(link: RedisLink, local: Local, tasks: &Tasks) -> Self {
-        let (queue, ops) = Queue::new();
+    pub(super) fn new(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
+        let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| Queue::new()).unzip();
         let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
         let inner = Arc::new(Inner {
-            link,
+            lifetimes: Lifetimes::new(&local.session),
+            topology: topology.clone(),
             local,
             scripts: Scripts::new(),
-            sessions: Sessions::new(),
-            queue,
-            clock: Clock::new(),
+            leases: Leases::new(),
+            queues,
+            started: Instant::now(),
+            clock: Clock::new(clock::unix_ms() * 1_000),
             questions: Questions::default(),
             asked,
             held: Mutex::default(),
             left: AtomicBool::new(false),
         });
-        for script in Scripts::TEXTS {
-            inner.link.preload(script);
+        for link in topology.links() {
+            Scripts::TEXTS.iter().for_each(|script| link.preload(script));
         }
         inner.listen();
-        tasks.spawn("registry writer", Writer::new(Arc::clone(&inner), ops, tasks.stop()).run());
+        for (shard, queued) in queued.into_iter().enumerate() {
+            let writer = Writer::new(Arc::clone(&inner), shard, queued, tasks.stop());
+            tasks.spawn("registry writer", writer.run());
+        }
         tasks.spawn("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
-        tasks.spawn("registry lease", lease::keep(Arc::clone(&inner), tasks.stop()));
+        tasks.spawn("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
         Self(inner)
-    }
-
-    pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
-        let inner = &*self.0;
-        let stamp = inner.clock.stamp();
-        let keys = inner.keys();
-        let mut call =
-            call(&inner.scripts.admit, &[&keys.user_sessions(&admission.user), &keys.user_revoked(&admission.user)]);
-        call.arg(member(stamp, &inner.local.replica, admission.session));
-        call.arg(inner.admission_ttl_ms()).arg(inner.member_ttl_ms()).arg(admission.connections_max);
-        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
-        let mut doubt = Doubt { inner, admission, stamp, ended: false };
-        let answer: (i8, u32, Vec<String>, Vec<String>, u64) = inner.run(&inner.scripts.admit, &call).await?;
-        doubt.ended = true;
-        let (verdict, connections, evicted, replaced, stamp) = answer;
-        match verdict {
-            1 => inner.sessions.admitted(admission, inner.clock.saw(stamp)),
-            0 => return Ok(Verdict::Refused { connections }),
-            _ => return Ok(Verdict::Revoked),
-        }
-        for (owner, session) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
-            // Two connections of one session on one replica are told apart there.
-            if session != admission.session || owner.replica != inner.local.replica {
-                inner.supersede(session, &owner);
-            }
-        }
-        let evicted = evicted.last().and_then(|member| split_member(member)).map(|(_, session)| session);
-        Ok(Verdict::Admitted { connections, evicted })
-    }
-
-    pub(super) fn opened(&self, info: &ConnectionInfo) {
-        let Some(session) = SessionId::parse(&info.session) else { return };
-        self.0.sessions.opened(session, info, self.0.clock.stamp());
-        self.0.queue.push(Op::Opened(session));
-    }
-
-    pub(super) fn closed(&self, session: SessionId) {
-        if let Some(ended) = self.0.sessions.closed(session) {
-            self.0.queue.push(Op::Closed(session, ended));
-        }
-    }
-
-    pub(super) fn record(&self, session: SessionId, record: &SessionRecord) {
-        let Ok(json) = serde_json::to_string(record) else { return };
-        if self.0.sessions.record(session, json.into()) {
-            self.0.queue.push(Op::Record(session));
-        }
-    }
-
-    pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
-        let mut read = redis::pipe();
-        read.cmd("TIME").cmd("GET").arg(self.0.keys().session(session));
-        let ((seconds, micros), value): ((u64, u64), Option<String>) = self.0.ask_all(&read).await?;
-        // Whoever goes on with the session is newer than all that wrote to it, or are about to.
-        self.0.clock.saw(seconds * 1_000_000 + micros);
-        let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };
-        self.0.clock.saw(owner.stamp);
-        Ok(serde_json::from_str(json).ok())
-    }
-
-    pub(super) async fn control(&self, control: Control) -> Result<(), Unavailable> {
-        let keys = self.0.keys();
-        let mut channel = keys.control_all();
-        if let Control::Close { session, .. } = &control
-            && let Some(session) = SessionId::parse(session)
-        {
-            let value: Option<String> = self.0.ask(redis::cmd("GET").arg(keys.session(session))).await?;
-            if let Some((owner, _)) = value.as_deref().and_then(Owner::split) {
-                channel = keys.control(&owner.replica);
-            }
-        }
-        Ok(controls::tell(&self.0, &channel, control).await?)
-    }
-
-    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        let mut revoke = call(&self.0.scripts.revoke, &[&self.0.keys().user_revoked(user)]);
-        revoke.arg(millis(ttl));
-        let _: Value = self.0.run(&self.0.scripts.revoke, &revoke).await?;
-        let reason = "the user's tokens were revoked".into();
-        self.control(Control::CloseUser { user: user.to_string(), code: USER_INACTIVE, reason }).await
-    }
-
-    pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.0.keys().ticket(ticket)).arg(token).arg("PX").arg(millis(ttl));
-        Ok(self.0.ask(&set).await?)
-    }
-
-    pub(super) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
-        let key = self.0.keys().ticket(ticket);
-        Ok(self.0.ask(redis::cmd("GETDEL").arg(key)).await?)
-    }
-
-    pub(super) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
-        Ok(view::cluster(&self.0).await?)
-    }
-
-    pub(super) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        Ok(view::connections(&self.0, limit).await?)
-    }
-
-    pub(super) async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        Ok(view::connections_of(&self.0, user, limit).await?)
-    }
-
-    pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
-        Ok(presence::ask(&self.0, topic).await?)
     }
 
     pub(super) async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
         self.0.held.lock().insert(name.to_owned());
-        Ok(self.0.try_hold(name, ttl).await?)
+        Ok(replica::hold(&self.0, name, ttl).await?)
     }
 
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {
         let inner = &*self.0;
-        let (told, flushed) = oneshot::channel();
-        inner.queue.push(Op::Flushed(told));
-        let flushed = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
+        let flushed = timeout(FLUSH_TIMEOUT, inner.flush()).await;
         inner.left.store(true, Ordering::Release);
-        if flushed.is_err() {
-            return Err(Failure::TimedOut.into());
-        }
-        lease::end_all(inner).await?;
-        Ok(())
+        flushed.map_err(|_| Failure::TimedOut)?;
+        Ok(replica::end_all(inner).await?)
     }
 }
 
 impl Inner {
     fn keys(&self) -> &Keys {
-        self.link.keys()
+        self.topology.at(REPLICAS).keys()
     }
 
-    fn commands(&self) -> Result<MultiplexedConnection, Failure> {
-        self.link.command()
+    /// The link to the leases of the replicas, and to the clock that gives stamps.
+    fn replicas_link(&self) -> &RedisLink {
+        self.topology.at(REPLICAS)
     }
 
-    /// Runs one command on the command link.
-    async fn ask<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, Failure> {
-        let mut commands = self.commands()?;
-        cmd.query_async(&mut commands).await.map_err(|error| self.failed(&error))
+    /// The link of the control channels.
+    fn control_link(&self) -> &RedisLink {
+        self.topology.at(REPLICAS)
     }
 
-    /// Runs a pipeline on the command link.
-    async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Failure> {
-        let mut commands = self.commands()?;
-        pipeline.query_async(&mut commands).await.map_err(|error| self.failed(&error))
+    fn control_shard(&self) -> usize {
+        self.topology.placement().shard(REPLICAS)
     }
 
-    /// Runs one call of a script, and loads it first where Redis forgot it.
-    async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Failure> {
-        let mut commands = self.commands()?;
-        let mut answer = call.query_async(&mut commands).await;
-        if answer.as_ref().is_err_and(|error| Failure::of(error) == Failure::NoScript) {
-            script.load_async(&mut commands).await.map_err(|error| self.failed(&error))?;
-            answer = call.query_async(&mut commands).await;
+    fn session_shard(&self, session: SessionId, user: Option<&UserId>) -> usize {
+        batch::session_shard(self.topology.placement(), session, user)
+    }
+
+    fn record_shard(&self, session: SessionId) -> usize {
+        batch::record_shard(self.topology.placement(), session)
+    }
+
+    /// Hands a change to a shard's writer.
+    fn push(&self, shard: usize, op: Op) {
+        self.queues[shard].push(Queued::Op(op));
+    }
+
+    /// Hands a change to the writers of both shards, once where they are the same.
+    fn push_both(&self, shard: usize, other: usize, op: Op) {
+        if other != shard {
+            self.push(other, op.clone());
         }
-        answer.map_err(|error| self.failed(&error))
+        self.push(shard, op);
     }
 
-    /// Runs a pipeline whose answers do not matter.
-    async fn tell_all(&self, pipeline: &Pipeline) -> Result<(), Failure> {
-        if pipeline.is_empty() {
-            return Ok(());
-        }
-        self.ask_all(pipeline).await
-    }
-
-    /// Names a failure, and has the link told of it.
-    fn failed(&self, error: &RedisError) -> Failure {
-        let failure = Failure::of(error);
-        self.link.report(&failure);
-        failure
-    }
-
-    /// Takes this replica's control messages.
-    fn listen(self: &Arc<Self>) {
-        for channel in [self.keys().control(&self.local.replica), self.keys().control_all()] {
-            let inner = Arc::downgrade(self);
-            let callback = move |payload: &[u8]| {
-                if let (Some(inner), Ok(message)) = (inner.upgrade(), serde_json::from_slice(payload)) {
-                    inner.receive(message);
-                }
-            };
-            self.link.subscribe_control(&channel, Arc::new(callback));
-        }
+    /// Waits until everything that is queued now has been written.
+    async fn flush(&self) {
+        let wait = self.queues.iter().map(|queue| {
+            let (sender, flushed) = oneshot::channel();
+            queue.push(Queued::Flush(sender));
+            flushed
+        });
+        futures_util::future::join_all(wait).await;
     }
 
     fn has_left(&self) -> bool {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Takes a message of the control channels, in the link's own task.
-    fn receive(&self, message: Message) {
-        match message {
-            Message::Told(told) => self.deliver(told),
-            // A replica that is asked too much answers nothing.
-            Message::Ask(ask) => drop(self.asked.try_send(ask)),
-            Message::Answer(answer) => self.questions.answer(answer),
-        }
+    fn uptime_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Hands a control message to this replica, unless it means a connection that is gone.
-    fn deliver(&self, told: Told) {
-        if let (Control::Close { session, .. }, Some(stamp)) = (&told.control, told.stamp)
-            && !SessionId::parse(session).is_some_and(|session| self.sessions.is_newest(session, stamp))
-        {
-            return;
-        }
-        (self.local.control)(told.control);
+    /// Milliseconds since 1970 on Redis's clock.
+    fn now_ms(&self) -> u64 {
+        self.clock.now_us(self.uptime_us()) / 1_000
     }
 
-    /// Tells the owner of a connection that it gave way.
-    fn supersede(&self, session: SessionId, owner: &Owner) {
-        let control = Control::Close {
-            session: session.to_string(),
-            code: SUPERSEDED,
-            reason: "another connection took this one's place".into(),
-        };
-        let told = Told { control, stamp: Some(owner.stamp) };
-        if owner.replica == self.local.replica {
-            self.deliver(told);
-        } else {
-            self.queue.push(Op::Tell(owner.replica.clone(), Message::Told(told)));
-        }
+    /// The stamp of a new connection.
+    fn stamp(&self) -> u64 {
+        self.clock.stamp(self.uptime_us())
     }
-
-    async fn try_hold(&self, name: &str, ttl: Duration) -> Result<bool, Failure> {
-        let mut hold = call(&self.scripts.hold, &[&self.keys().lease(name)]);
-        hold.arg(self.local.replica.as_str()).arg(millis(ttl));
-        let held: u8 = self.run(&self.scripts.hold, &hold).await?;
-        Ok(held == 1)
-    }
-
-    async fn release(&self, name: &str) -> Result<(), Failure> {
-        let mut release = call(&self.scripts.release, &[&self.keys().lease(name)]);
-        release.arg(self.local.replica.as_str());
-        let _: Value = self.run(&self.scripts.release, &release).await?;
-        Ok(())
-    }
-}
-
-/// An admission under way. When it ends without an answer (time-out, or the client went away and nobody waits any
-/// more), its member may be in the user's set all the same: it is taken out.
-struct Doubt<'a> {
-    inner: &'a Inner,
-    admission: &'a Admission,
-    stamp: u64,
-    ended: bool,
-}
-
-impl Drop for Doubt<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            let Admission { session, user, .. } = self.admission;
-            self.inner.queue.push(Op::Release { session: *session, user: user.clone(), stamp: self.stamp });
-        }
-    }
-}
-
-/// The scripts' form of when a token was issued.
-fn issued_text(issued_at: Option<u64>) -> String {
-    issued_at.map(|seconds| seconds.to_string()).unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

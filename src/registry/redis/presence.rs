@@ -1,7 +1,8 @@
-//! Who follows a topic, asked of all replicas over the control channels: each counts its own, the asker adds up.
+//! Presence over Redis: a question to all replicas over the control channels; each counts its own followers, and the one
+//! that asked adds up.
 //!
-//! Counting looks at every session, so it has a task of its own, and a replica asks in a measured pace. Never asks twice
-//! within a second for the same topic, however many clients do.
+//! Counting looks at every session, so it has a task of its own, and a replica asks only so often. Never asks twice within
+//! a second for the same topic, however many clients do.
 
 use std::{
     collections::HashMap,
@@ -13,21 +14,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    Inner,
-    queue::Op,
-    wire::{Answer, Ask, Message},
-};
+use super::{Inner, Redis, batch::Op, commands, control::Message};
 use crate::{
     redis_link::Failure,
-    registry::{Presence, audience::Audience},
+    registry::{Presence, Unavailable, presence::Audience},
     tasks::Stop,
 };
 
-/// How long an answer is good for others who ask.
+/// How long an answer serves others who ask.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Topics whose answers are kept at once.
 const CACHE_MAX: usize = 1_024;
@@ -35,39 +33,55 @@ const CACHE_MAX: usize = 1_024;
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the replicas may take to answer, the wait for a question's turn included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Questions of others that wait to be answered; who asks more hears nothing, and tries again later.
+/// Questions of others that wait to be answered; beyond that they get no answer, and try again later.
 pub(super) const ASKED_MAX: usize = 64;
-/// Answers that may wait for one question: more replicas than anybody runs.
+/// Answers that may wait for one question: more replicas than anybody runs. Each is bounded by [`Audience`].
 const ANSWERS_MAX: usize = 1_024;
 
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
+/// A question to all replicas: who follows the topic?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ask {
+    number: u64,
+    /// Who asks.
+    replica: String,
+    topic: String,
+}
+
+/// One replica's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Reply {
+    number: u64,
+    audience: Audience,
+}
+
+type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
 
 /// Questions under way, and recent answers.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Audience>>>,
-    /// Whoever holds a topic's slot asks; the others wait for it and take its answer.
-    recent: Mutex<HashMap<Topic, Slot>>,
+    /// Whoever holds a topic's lock asks; the others wait for it and take its answer.
+    recent: Mutex<HashMap<Topic, Cached>>,
     /// When the next question may be asked.
     turn: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Questions {
     /// Takes one replica's answer.
-    pub(super) fn answer(&self, answer: Answer) {
-        if let Some(sender) = self.waiting.lock().get(&answer.number) {
+    pub(super) fn answer(&self, reply: Reply) {
+        if let Some(sender) = self.waiting.lock().get(&reply.number) {
             // Full only when nobody reads any more.
-            let _ = sender.try_send(answer.audience);
+            let _ = sender.try_send(reply.audience);
         }
     }
 
-    fn slot(&self, topic: &Topic) -> Slot {
+    fn cached(&self, topic: &Topic) -> Cached {
         let mut recent = self.recent.lock();
         if recent.len() >= CACHE_MAX {
             let now = Instant::now();
-            recent.retain(|_, slot| {
-                slot.try_lock().map_or(true, |kept| kept.is_some_and(|(at, _)| now - at < CACHE_TTL))
+            recent.retain(|_, cached| {
+                cached.try_lock().map_or(true, |kept| kept.is_some_and(|(at, _)| now - at < CACHE_TTL))
             });
         }
         Arc::clone(recent.entry(topic.clone()).or_default())
@@ -92,8 +106,9 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Ask>
         };
         let Some(ask) = ask else { return };
         let Ok(replica) = ReplicaId::new(&ask.replica) else { continue };
-        let audience = inner.sessions.audience(&Topic::from_wire(&ask.topic));
-        inner.queue.push(Op::Tell(replica, Message::Answer(Answer { number: ask.number, audience })));
+        let audience = inner.leases.audience(&Topic::from_wire(&ask.topic));
+        let answer = Message::Answer(Reply { number: ask.number, audience }).encode();
+        inner.push(inner.control_shard(), Op::Tell(replica, answer));
     }
 }
 
@@ -109,19 +124,22 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Who follows the topic; at most a second old.
-pub(super) async fn ask(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
-    let slot = inner.questions.slot(topic);
-    let mut kept = slot.lock().await;
-    if let Some((at, presence)) = *kept
-        && at.elapsed() < CACHE_TTL
-    {
-        return Ok(presence);
+impl Redis {
+    /// At most a second old.
+    pub(in crate::registry) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+        let inner = &*self.0;
+        let cached = inner.questions.cached(topic);
+        let mut kept = cached.lock().await;
+        if let Some((at, presence)) = *kept
+            && at.elapsed() < CACHE_TTL
+        {
+            return Ok(presence);
+        }
+        let answers = tokio::time::timeout(ANSWER_TIMEOUT, ask_all(inner, topic));
+        let presence = answers.await.map_err(|_| Failure::TimedOut)??;
+        *kept = Some((Instant::now(), presence));
+        Ok(presence)
     }
-    let presence =
-        tokio::time::timeout(ANSWER_TIMEOUT, ask_all(inner, topic)).await.map_err(|_| Failure::TimedOut)??;
-    *kept = Some((Instant::now(), presence));
-    Ok(presence)
 }
 
 async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
@@ -134,7 +152,7 @@ async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.keys().control_all()).arg(Message::Ask(ask).encode());
     // As many as listened when the question was asked; this replica is one of them.
-    let listeners: usize = inner.ask(&publish).await?;
+    let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
     let mut all = Audience::default();
     for _ in 0..listeners {
         match answers.recv().await {

@@ -1,70 +1,123 @@
-//! The one task that tells Redis about this replica's sessions: it writes the queue in batches, renews leases bucket by
-//! bucket, and writes everything anew after Redis or this replica lost it. One task, so that these never overtake each
-//! other.
+//! The task that keeps one shard up to date on this replica's sessions: it writes queued changes in batches, renews leases
+//! bucket by bucket, and writes everything again after Redis or this replica lost it. One task per shard, so that these
+//! never overtake each other there, and so that a dead shard delays no other.
 //!
-//! Never decides: who may stay is the scripts' answer.
+//! Never decides: `batch` does, and the scripts' answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{RedisResult, Value};
 use tickgate_wire::model::SessionId;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
-    Inner, Told,
-    batch::{Batch, Outcome, Sealed},
-    controls::{self, Kept},
-    queue::Op,
-    scripts::Scripts,
-    sessions::BUCKETS,
+    Inner,
+    batch::{Batch, Index, Op, Outcome, Part, Step},
+    commands::{self, Scripts},
+    control::{self, Kept},
+    leases::BUCKETS,
 };
 use crate::{
-    redis_link::Failure,
-    registry::{Control, SUPERSEDED, USER_INACTIVE},
+    redis_link::{Failure, RedisLink},
+    registry::{SUPERSEDED, USER_INACTIVE},
     tasks::Stop,
 };
 
-/// Operations, or renewals, of one batch.
+/// Changes that wait at once. Beyond it they are dropped, and everything is written again when Redis has caught up.
+const QUEUE_MAX: usize = 65_536;
+/// Changes, or renewals, of one batch.
 const BATCH_MAX: usize = 200;
-/// A lone operation waits so long for company: thousands of events per second become a few hundred batches.
+/// How long a single change waits for others: thousands of events per second become a few hundred batches.
 const GATHER: Duration = Duration::from_millis(4);
-/// Pause between two batches when everything is written anew, so that others get their turn.
+/// Pause between two batches when everything is written again, so that other work gets its turn.
 const REWRITE_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before a batch is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// Something in a shard's queue.
+#[derive(Debug)]
+pub(super) enum Queued {
+    Op(Op),
+    /// Answer when everything before is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The changes that wait for one shard. Bounded; handing over never waits.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: mpsc::Sender<Queued>,
+    /// Whether something was dropped or may have been lost, so that everything has to be written again.
+    stale: AtomicBool,
+    rewrite: Notify,
+}
+
+impl Queue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Queued>) {
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        (Self { sender, stale: AtomicBool::new(false), rewrite: Notify::new() }, receiver)
+    }
+
+    /// Hands something over.
+    pub(super) fn push(&self, queued: Queued) {
+        if self.sender.try_send(queued).is_err() {
+            self.mark_stale();
+        }
+    }
+
+    /// Asks for everything to be written again.
+    pub(super) fn mark_stale(&self) {
+        if !self.stale.swap(true, Ordering::AcqRel) {
+            self.rewrite.notify_one();
+        }
+    }
+
+    /// A rewrite begins; what happens from now on may ask for another.
+    fn begin_rewrite(&self) {
+        self.stale.store(false, Ordering::Release);
+    }
+}
+
 pub(super) struct Writer {
     inner: Arc<Inner>,
-    ops: mpsc::Receiver<Op>,
+    queued: mpsc::Receiver<Queued>,
     stop: Stop,
+    shard: usize,
+    part: Part,
+    link: RedisLink,
     /// The bucket whose leases are renewed next.
     bucket: usize,
-    /// Key of this replica's index.
-    index: String,
 }
 
 impl Writer {
-    pub(super) fn new(inner: Arc<Inner>, ops: mpsc::Receiver<Op>, stop: Stop) -> Self {
-        let index = inner.keys().replica_sessions(&inner.local.replica);
-        Self { inner, ops, stop, bucket: 0, index }
+    pub(super) fn new(inner: Arc<Inner>, shard: usize, queued: mpsc::Receiver<Queued>, stop: Stop) -> Self {
+        let part = Part::new(inner.topology.placement(), shard);
+        let link = inner.topology.links()[shard].clone();
+        Self { inner, queued, stop, shard, part, link, bucket: 0 }
     }
 
     /// Runs until the replica stops.
     pub(super) async fn run(mut self) {
         let inner = Arc::clone(&self.inner);
+        let queue = &inner.queues[self.shard];
         let mut stop = self.stop.clone();
         let round = inner.local.session.session_ttl / 3;
         let mut tick = interval((round / BUCKETS as u32).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut generations = inner.link.generations();
-        let mut pubsub_links = inner.link.pubsub_links();
+        let mut generations = self.link.generations();
+        let mut pubsub_links = inner.control_link().pubsub_links();
         while !stop.stopping() {
             tokio::select! {
-                count = self.ops.recv_many(&mut waiting, BATCH_MAX) => {
+                count = self.queued.recv_many(&mut waiting, BATCH_MAX) => {
                     if count == 0 {
                         return;
                     }
@@ -72,54 +125,56 @@ impl Writer {
                     self.write(&mut waiting).await;
                 }
                 _ = tick.tick() => self.renew().await,
-                () = inner.queue.stale() => self.rewrite().await,
+                () = queue.rewrite.notified() => self.rewrite().await,
                 // Another server may have lost anything.
-                Ok(()) = generations.changed() => inner.queue.mark_stale(),
-                // Control messages may have been missed: what was said is read, and the scripts tell who gave way.
-                Ok(()) = pubsub_links.changed() => inner.queue.mark_stale(),
+                Ok(()) = generations.changed() => queue.mark_stale(),
+                // Control messages may have been missed: they are read again, and the scripts say who gave way.
+                Ok(()) = pubsub_links.changed() => queue.mark_stale(),
                 () = stop.wait() => {}
             }
         }
     }
 
     /// Lets a small batch grow.
-    async fn gather(&mut self, waiting: &mut Vec<Op>) {
-        if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|op| matches!(op, Op::Flushed(_))) {
+    async fn gather(&mut self, waiting: &mut Vec<Queued>) {
+        if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|queued| matches!(queued, Queued::Flush(_))) {
             sleep(GATHER).await;
         }
         while waiting.len() < BATCH_MAX
-            && let Ok(op) = self.ops.try_recv()
+            && let Ok(queued) = self.queued.try_recv()
         {
-            waiting.push(op);
+            waiting.push(queued);
         }
     }
 
-    async fn write(&mut self, waiting: &mut Vec<Op>) {
+    async fn write(&mut self, waiting: &mut Vec<Queued>) {
         let mut batch = Batch::default();
-        for op in waiting.iter() {
-            batch.op(&self.inner, op);
+        for queued in waiting.iter() {
+            if let Queued::Op(op) = queued {
+                batch.op(self.part, &self.inner.leases, op);
+            }
         }
         self.settle(batch).await;
-        for op in waiting.drain(..) {
-            if let Op::Flushed(told) = op {
-                // Whoever asked may have given up.
-                let _ = told.send(());
+        for queued in waiting.drain(..) {
+            if let Queued::Flush(flushed) = queued {
+                // The caller may have given up.
+                let _ = flushed.send(());
             }
         }
     }
 
     /// Renews one bucket's leases.
     async fn renew(&mut self) {
-        let leases = self.inner.sessions.leases(self.bucket);
+        let renewals = self.inner.leases.renewals(self.bucket);
         self.bucket = (self.bucket + 1) % BUCKETS;
         if self.inner.has_left() {
             return;
         }
-        for chunk in leases.chunks(BATCH_MAX) {
+        for chunk in renewals.chunks(BATCH_MAX) {
             let mut batch = Batch::default();
             // The lease of a connection that is still opening gets its full time when it is in the index.
-            for lease in chunk.iter().filter(|lease| !lease.opening) {
-                batch.renew(&self.inner, lease);
+            for renewal in chunk.iter().filter(|renewal| !renewal.opening) {
+                batch.renew(self.part, renewal);
             }
             self.settle(batch).await;
         }
@@ -127,82 +182,64 @@ impl Writer {
 
     /// Sends a batch, and what its answers ask for.
     async fn settle(&self, batch: Batch) {
-        let outcome = self.send(batch).await;
-        let mut rest = Batch::default();
-        for contested in &outcome.contested {
-            rest.contest(&self.inner, contested);
-        }
-        for session in outcome.missing {
-            if let Some(entry) = self.inner.sessions.get(session) {
-                rest.readmit(&self.inner, session, &entry);
-            }
-        }
-        self.send(rest).await;
+        let outcome = self.send(batch, Index::Current).await;
+        self.send(outcome.rest(self.part, &self.inner.leases), Index::Current).await;
     }
 
-    /// Writes everything anew, a bit at a time. Not what comes in meanwhile: that has met this Redis already.
+    /// Writes everything again, a bit at a time. Not what comes in meanwhile: that is queued for this Redis already.
     async fn rewrite(&mut self) {
-        self.inner.queue.begin_rewrite();
-        let begun = self.inner.clock.stamp();
+        self.inner.queues[self.shard].begin_rewrite();
+        let begun = self.inner.stamp();
         if self.inner.has_left() {
             return;
         }
-        let kept = self.kept().await;
-        let indexed = self.rewrite_index(begun).await;
-        for chunk in indexed.chunks(BATCH_MAX) {
+        if self.shard == self.inner.control_shard() {
+            self.kept().await.deliver(&self.inner, begun);
+        }
+        self.rewrite_index(begun).await;
+        let mut restored = 0;
+        for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
             let mut batch = Batch::default();
             for session in chunk {
-                let entry = self.inner.sessions.get(*session).filter(|entry| entry.stamp <= begun);
-                let Some(entry) = entry else { continue };
-                if let Some(told) = kept.of(*session, &entry) {
-                    self.inner.deliver(told);
+                if let Some(entry) = self.inner.leases.get(*session).filter(|entry| entry.stamp <= begun) {
+                    batch.restore(self.part, *session, &entry);
                 }
-                batch.whole(&self.inner, *session, &entry);
             }
-            self.send(batch).await;
+            self.send(batch, Index::Current).await;
+            restored += chunk.len();
             sleep(REWRITE_PAUSE).await;
         }
-        if !indexed.is_empty() {
-            tracing::info!(sessions = indexed.len(), "told redis about all sessions again");
+        if restored > 0 {
+            tracing::info!(sessions = restored, "re-registered all sessions in redis");
         }
     }
 
-    /// Writes the index anew, and tells whom it names. A new index takes the place of the old one when it is whole: what
-    /// is no longer connected goes, and at no moment would a sweep find less than all sessions.
-    async fn rewrite_index(&self, begun: u64) -> Vec<SessionId> {
-        let next = self.inner.keys().replica_sessions_next(&self.inner.local.replica);
-        let mut clean = Batch::default();
-        clean.remove(&next);
-        self.send(clean).await;
-        let mut indexed = Vec::new();
-        for chunk in self.inner.sessions.open(begun).chunks(BATCH_MAX) {
+    /// Writes the index again. The new one takes the place of the old one when it is complete: what is no longer connected
+    /// goes, and at no moment would a sweep find less than all sessions.
+    async fn rewrite_index(&self, begun: u64) {
+        self.send(Batch::of([Step::DropIndex(Index::Next)]), Index::Next).await;
+        let mut indexed = false;
+        for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
             let mut batch = Batch::default();
             for session in chunk {
-                let entry = self.inner.sessions.get(*session);
-                if entry.is_some_and(|entry| batch.index(&self.inner, *session, &entry)) {
-                    indexed.push(*session);
-                }
+                let entry = self.inner.leases.get(*session);
+                let entry = entry.filter(|entry| self.part.has_session(*session, entry.user.as_ref()));
+                indexed |= entry.is_some_and(|entry| batch.index(&self.inner.leases, *session, &entry));
             }
-            self.send_indexing(batch, &next).await;
+            self.send(batch, Index::Next).await;
             sleep(REWRITE_PAUSE).await;
         }
-        let mut swap = Batch::default();
-        if indexed.is_empty() {
-            swap.remove(&self.index);
-        } else {
-            swap.rename(&next, &self.index);
-        }
-        self.send(swap).await;
-        indexed
+        let swap = if indexed { Step::ReplaceIndex } else { Step::DropIndex(Index::Current) };
+        self.send(Batch::of([swap]), Index::Current).await;
     }
 
-    /// What operators said lately, once Redis tells it; nothing when the replica stops.
+    /// The control messages of the last minutes, once Redis answers; none when the replica stops.
     async fn kept(&self) -> Kept {
         let mut stop = self.stop.clone();
         loop {
-            match controls::kept(&self.inner).await {
+            match control::kept(&self.inner).await {
                 Ok(kept) => return kept,
-                Err(failure) => tracing::debug!(%failure, "what operators said waits for redis"),
+                Err(failure) => tracing::debug!(%failure, "reading the last control messages waits for redis"),
             }
             tokio::select! {
                 () = sleep(RETRY_PAUSE) => {}
@@ -211,19 +248,19 @@ impl Writer {
         }
     }
 
-    async fn send(&self, batch: Batch) -> Outcome {
-        self.send_indexing(batch, &self.index).await
-    }
-
-    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index` is the key that
-    /// its index entries go to.
-    async fn send_indexing(&self, batch: Batch, index: &str) -> Outcome {
-        let Some(batch) = batch.seal(&self.inner, index) else { return Outcome::default() };
+    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index`: where sessions are
+    /// added.
+    async fn send(&self, batch: Batch, index: Index) -> Outcome {
+        let steps = batch.seal(index);
+        if steps.is_empty() {
+            return Outcome::default();
+        }
+        let pipeline = commands::pipeline(&self.inner, &steps);
         let mut stop = self.stop.clone();
         loop {
-            match self.attempt(&batch).await {
+            match self.attempt(&pipeline).await {
                 Ok(answers) => {
-                    let outcome = batch.outcome(answers);
+                    let outcome = Outcome::of(&steps, answers.into_iter().map(commands::answer));
                     self.act(&outcome);
                     return outcome;
                 }
@@ -237,15 +274,16 @@ impl Writer {
     }
 
     /// One attempt; fails when the batch has to be sent again.
-    async fn attempt(&self, batch: &Sealed) -> Result<Vec<RedisResult<Value>>, Failure> {
-        let mut commands = self.inner.commands()?;
-        let answers: RedisResult<Vec<RedisResult<Value>>> = batch.pipeline.query_async(&mut commands).await;
-        let answers = answers.map_err(|error| self.inner.failed(&error))?;
+    async fn attempt(&self, pipeline: &redis::Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let link = &self.link;
+        let answers: RedisResult<Vec<RedisResult<Value>>> = pipeline.query_async(&mut link.command()?).await;
+        let answers = answers.map_err(|error| commands::failed(link, &error))?;
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            match self.inner.failed(error) {
+            match commands::failed(link, error) {
                 Failure::NoScript => {
                     for script in Scripts::TEXTS {
-                        let _: Value = self.inner.ask(redis::cmd("SCRIPT").arg("LOAD").arg(*script)).await?;
+                        let load = redis::cmd("SCRIPT").arg("LOAD").arg(*script).to_owned();
+                        let _: Value = commands::ask(link, &load).await?;
                     }
                     return Err(Failure::NoScript);
                 }
@@ -259,10 +297,9 @@ impl Writer {
     }
 
     fn act(&self, outcome: &Outcome) {
-        let close = |ended: &[(SessionId, u64)], code: u16, reason: &str| {
+        let close = |ended: &[(SessionId, u64)], code, reason| {
             for (session, stamp) in ended {
-                let control = Control::Close { session: session.to_string(), code, reason: reason.to_owned() };
-                self.inner.deliver(Told { control, stamp: Some(*stamp) });
+                self.inner.close(*session, *stamp, code, reason);
             }
         };
         close(&outcome.superseded, SUPERSEDED, "the session continues elsewhere");

@@ -172,7 +172,8 @@ mod tests {
     fn short_replies() {
         let pong = Pong { id: id("1"), timestamp: Json::keep("17.5").unwrap(), server_time: NOW };
         let authenticated = Authenticated { id: id("1"), user: user("al\"ice"), expires_at: NOW };
-        let presence = Presence { id: None, channel: "logs".into(), connections: 3, users: 2 };
+        let presence = Presence { id: None, channel: "logs".into(), connections: 3, users: 2, more: false };
+        let many = Presence { connections: 1_500, users: 1_024, more: true, ..presence.clone() };
         let configured = Configured { id: None, max_rate: None, heartbeat_interval: 30 };
         let heartbeat = Heartbeat { timestamp: NOW, server_time: NOW, cursor: Some(ID) };
         let cases = [
@@ -189,6 +190,10 @@ mod tests {
                 r#"{"type":"authenticated","id":1,"user":"al\"ice","expires_at":"2023-12-01T12:00:00.000Z"}"#,
             ),
             (Reply::Presence(presence), r#"{"type":"presence","channel":"logs","connections":3,"users":2}"#),
+            (
+                Reply::Presence(many),
+                r#"{"type":"presence","channel":"logs","connections":1500,"users":1024,"more":true}"#,
+            ),
             (Reply::Configured(configured), r#"{"type":"configured","max_rate":null,"heartbeat_interval":30}"#),
             (
                 Reply::Heartbeat(heartbeat.clone()),

@@ -1,0 +1,103 @@
+//! Admission over Redis: a user's slots, revoked tokens, single-use tickets. What is waited for goes out at once over the
+//! command link, which pipelines it.
+//!
+//! Never leaves a slot taken by an admission whose answer nobody received.
+
+use std::time::Duration;
+
+use redis::Value;
+use tickgate_wire::model::UserId;
+
+use super::{
+    Inner, Redis,
+    batch::Op,
+    commands::{ask, call, issued_text, run},
+    leases::{member, split_member},
+    times::millis,
+};
+use crate::registry::{Admission, Unavailable, Verdict};
+
+impl Redis {
+    pub(in crate::registry) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+        let inner = &*self.0;
+        let Admission { user, session, .. } = admission;
+        let (keys, times, stamp) = (inner.keys(), &inner.lifetimes, inner.stamp());
+        let mut call = call(&inner.scripts.admit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+        call.arg(member(stamp, &inner.local.replica, *session));
+        call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
+        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
+        let mut doubt = Doubt { inner, admission, stamp, ended: false };
+        let answer: (i8, u32, Vec<String>, Vec<String>, u64) =
+            run(inner.topology.at(user.as_str()), &inner.scripts.admit, &call).await?;
+        doubt.ended = true;
+        let (verdict, connections, evicted, replaced, stamp) = answer;
+        match verdict {
+            1 => inner.admitted(admission, inner.clock.saw(stamp)),
+            0 => return Ok(Verdict::Refused { connections }),
+            _ => return Ok(Verdict::Revoked),
+        }
+        for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
+            // Two connections of one session on one replica are told apart there.
+            if other != *session || owner.replica != inner.local.replica {
+                inner.supersede(other, &owner);
+            }
+        }
+        let evicted = evicted.last().and_then(|member| split_member(member)).map(|(_, session)| session);
+        Ok(Verdict::Admitted { connections, evicted })
+    }
+
+    pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
+        let inner = &*self.0;
+        let mut revoke = call(&inner.scripts.revoke, &[&inner.keys().user_revoked(user)]);
+        revoke.arg(millis(ttl));
+        let _: Value = run(inner.topology.at(user.as_str()), &inner.scripts.revoke, &revoke).await?;
+        Ok(())
+    }
+
+    pub(in crate::registry) async fn put_ticket(
+        &self,
+        ticket: &str,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<(), Unavailable> {
+        let mut set = redis::cmd("SET");
+        set.arg(self.0.keys().ticket(ticket)).arg(token).arg("PX").arg(millis(ttl));
+        Ok(ask(self.0.topology.at(ticket), &set).await?)
+    }
+
+    pub(in crate::registry) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+        let key = self.0.keys().ticket(ticket);
+        Ok(ask(self.0.topology.at(ticket), redis::cmd("GETDEL").arg(key)).await?)
+    }
+}
+
+impl Inner {
+    /// The session has a slot.
+    fn admitted(&self, admission: &Admission, stamp: u64) {
+        let (session, user) = (admission.session, Some(&admission.user));
+        let was_anonymous = self.leases.admitted(admission, stamp);
+        if was_anonymous && self.session_shard(session, user) != self.record_shard(session) {
+            // Where it was indexed until now.
+            self.push(self.record_shard(session), Op::Opened(session));
+        }
+    }
+}
+
+/// An admission under way. When it ends without an answer (time-out, or the client left and nobody waits any more), its
+/// member may be in the user's set all the same: it is taken out.
+struct Doubt<'a> {
+    inner: &'a Inner,
+    admission: &'a Admission,
+    stamp: u64,
+    ended: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let Admission { session, user, .. } = self.admission;
+            let op = Op::Release { session: *session, user: user.clone(), stamp: self.stamp };
+            self.inner.push(self.inner.session_shard(*session, Some(user)), op);
+        }
+    }
+}

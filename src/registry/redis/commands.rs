@@ -1,0 +1,177 @@
+//! How the registry speaks to a Redis server: its scripts, the commands of a batch's steps, and the answers.
+//!
+//! Never calls a script in a form that only one server knows: EVALSHA, and loaded again where a server forgot.
+
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Value};
+
+use super::{
+    Inner,
+    batch::{Answer, Index, RecordWrite, Step},
+    leases::{Owner, member},
+};
+use crate::redis_link::{Failure, RedisLink};
+
+macro_rules! scripts {
+    ($($name:ident),*) => {
+        /// All scripts, hashed once.
+        #[derive(Debug)]
+        pub(super) struct Scripts {
+            $(pub $name: Script),*
+        }
+
+        impl Scripts {
+            /// Their texts, to be loaded into every server.
+            pub(super) const TEXTS: &[&str] = &[$(include_str!(concat!("scripts/", stringify!($name), ".lua"))),*];
+
+            pub(super) fn new() -> Self {
+                Self { $($name: Script::new(include_str!(concat!("scripts/", stringify!($name), ".lua")))),* }
+            }
+        }
+    };
+}
+scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke);
+
+/// A call of the script, without its arguments.
+pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
+    let mut cmd = redis::cmd("EVALSHA");
+    cmd.arg(script.get_hash()).arg(keys.len()).arg(keys);
+    cmd
+}
+
+/// Runs one command on the link's command connection.
+pub(super) async fn ask<T: FromRedisValue>(link: &RedisLink, cmd: &Cmd) -> Result<T, Failure> {
+    cmd.query_async(&mut link.command()?).await.map_err(|error| failed(link, &error))
+}
+
+/// Runs a pipeline on the link's command connection.
+pub(super) async fn ask_all<T: FromRedisValue>(link: &RedisLink, pipeline: &Pipeline) -> Result<T, Failure> {
+    pipeline.query_async(&mut link.command()?).await.map_err(|error| failed(link, &error))
+}
+
+/// Runs a pipeline whose answers do not matter.
+pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<(), Failure> {
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    ask_all(link, pipeline).await
+}
+
+/// Runs one call of a script, and loads it first where Redis forgot it.
+pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, Failure> {
+    let mut commands = link.command()?;
+    let mut answer = call.query_async(&mut commands).await;
+    if answer.as_ref().is_err_and(|error| Failure::of(error) == Failure::NoScript) {
+        script.load_async(&mut commands).await.map_err(|error| failed(link, &error))?;
+        answer = call.query_async(&mut commands).await;
+    }
+    answer.map_err(|error| failed(link, &error))
+}
+
+/// Names a failure and reports it to the link.
+pub(super) fn failed(link: &RedisLink, error: &RedisError) -> Failure {
+    let failure = Failure::of(error);
+    link.report(&failure);
+    failure
+}
+
+/// The scripts' form of when a token was issued.
+pub(super) fn issued_text(issued_at: Option<u64>) -> String {
+    issued_at.map(|seconds| seconds.to_string()).unwrap_or_default()
+}
+
+/// A command of these words.
+fn command(words: &[&str]) -> Cmd {
+    let mut cmd = redis::cmd(words[0]);
+    cmd.arg(&words[1..]);
+    cmd
+}
+
+/// The commands of the steps.
+pub(super) fn pipeline(inner: &Inner, steps: &[Step]) -> Pipeline {
+    let mut pipeline = Pipeline::new();
+    for step in steps {
+        pipeline.add_command(encode(inner, step));
+    }
+    pipeline.ignore_errors();
+    pipeline
+}
+
+fn encode(inner: &Inner, step: &Step) -> Cmd {
+    let (keys, times, scripts) = (inner.keys(), &inner.lifetimes, &inner.scripts);
+    let own = &inner.local.replica;
+    let index = |index: &Index| match index {
+        Index::Current => keys.replica_sessions(own),
+        Index::Next => keys.replica_sessions_next(own),
+    };
+    match step {
+        Step::Index(which, slots) => {
+            let mut cmd = redis::cmd("HSET");
+            cmd.arg(index(which));
+            for (session, slot) in slots {
+                cmd.arg(session.to_string()).arg(slot);
+            }
+            cmd
+        }
+        Step::KeepIndex(which) => expire(&index(which), times.index()),
+        Step::Unindex(sessions) => {
+            let mut cmd = redis::cmd("HDEL");
+            cmd.arg(index(&Index::Current));
+            for session in sessions {
+                cmd.arg(session.to_string());
+            }
+            cmd
+        }
+        Step::DropIndex(which) => command(&["UNLINK", &index(which)]),
+        Step::ReplaceIndex => command(&["RENAME", &index(&Index::Next), &index(&Index::Current)]),
+        Step::Leave { user, session, stamp } => {
+            command(&["ZREM", &keys.user_sessions(user), &member(*stamp, own, *session)])
+        }
+        Step::Extend { user, session, stamp } => {
+            let ends = (inner.now_ms() + times.session).to_string();
+            command(&["ZADD", &keys.user_sessions(user), "XX", "CH", &ends, &member(*stamp, own, *session)])
+        }
+        Step::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
+        Step::Readmit { user, session, stamp, issued_at } => {
+            let mut cmd = call(&scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+            cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
+            cmd.arg(inner.leases.connections_max()).arg(issued_text(*issued_at));
+            cmd
+        }
+        Step::Claim(write) => {
+            let value = format!("{} {}", Owner::new(write.stamp, own), write.record);
+            let life = record_life(inner, write).to_string();
+            command(&["SET", &keys.session(write.session), &value, "PX", &life, "NX"])
+        }
+        Step::Write(write) => {
+            let mut cmd = call(&scripts.record, &[&keys.session(write.session)]);
+            cmd.arg(Owner::new(write.stamp, own).to_string()).arg(&*write.record).arg(record_life(inner, write));
+            cmd
+        }
+        Step::KeepRecord(session) => expire(&keys.session(*session), times.record()),
+        Step::EndRecord { session, stamp } => {
+            let mut cmd = call(&scripts.record, &[&keys.session(*session)]);
+            cmd.arg(Owner::new(*stamp, own).to_string()).arg("").arg(times.resume);
+            cmd
+        }
+        Step::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
+    }
+}
+
+fn expire(key: &str, life_ms: u64) -> Cmd {
+    command(&["PEXPIRE", key, &life_ms.to_string()])
+}
+
+fn record_life(inner: &Inner, write: &RecordWrite) -> u64 {
+    if write.is_last { inner.lifetimes.resume } else { inner.lifetimes.record() }
+}
+
+/// What an answer to a step says.
+pub(super) fn answer(value: RedisResult<Value>) -> Answer {
+    match value {
+        Ok(Value::Nil) => Answer::Nil,
+        Ok(Value::Int(number)) => Answer::Number(number),
+        Ok(Value::BulkString(bytes)) => String::from_utf8(bytes).map_or(Answer::Other, Answer::Text),
+        Ok(Value::SimpleString(text)) => Answer::Text(text),
+        _ => Answer::Other,
+    }
+}

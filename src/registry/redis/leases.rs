@@ -1,0 +1,468 @@
+//! The lease base: this replica's sessions, with what to renew and what to write again after Redis lost it, and the forms
+//! in which leases are stored. Pure, and compact, since it holds an entry per connection.
+//!
+//! The buckets are locks and the slots of a wheel at once: one bucket is renewed per tick, and because sessions fall into
+//! buckets by a random hash, the renewals of all replicas spread evenly over time by themselves.
+//!
+//! Never spells a key.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
+
+use crate::registry::{
+    Admission, ConnectionInfo,
+    presence::{Audience, follows},
+};
+
+/// Buckets of the table: ticks in one round of renewals.
+pub(super) const BUCKETS: usize = 64;
+
+/// The sessions that this replica holds leases for.
+#[derive(Debug)]
+pub(super) struct Leases {
+    /// The entries are on the heap: a table has up to twice the places that it uses.
+    buckets: [Mutex<HashMap<SessionId, Box<Entry>>>; BUCKETS],
+    hasher: RandomState,
+    /// One copy of each profile's name.
+    profiles: Mutex<Vec<Arc<str>>>,
+    /// The limit of the last admission: the replica has one for all users.
+    connections_max: AtomicU32,
+}
+
+/// One session of this replica.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub user: Option<UserId>,
+    /// `None` until a connection is opened.
+    pub profile: Option<ProfileIndex>,
+    /// As the operator sees it, milliseconds since 1970.
+    pub connected_ms: u64,
+    /// Tells the connections of one session apart; microseconds by Redis's clock as far as it is known.
+    pub stamp: u64,
+    /// When the token was issued, in seconds since 1970, as far as it is known.
+    pub issued_at: Option<NonZeroU64>,
+    /// Connections that were admitted and not yet opened.
+    pending: u16,
+    /// Whether the record in Redis was taken over for this connection.
+    pub owns_record: bool,
+    /// Whether the record waits to be written.
+    pub record_queued: bool,
+    /// The last record, as JSON.
+    pub record: Option<Box<str>>,
+}
+
+/// Which of the replica's profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProfileIndex(u16);
+
+/// A session that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub user: Option<UserId>,
+    /// The session had an anonymous connection here until now.
+    pub was_anonymous: bool,
+}
+
+/// What is left to do when the last connection of a session closed.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub user: Option<UserId>,
+    pub stamp: u64,
+    pub had_record: bool,
+    /// The record that had not been written yet.
+    pub unwritten: Option<Write>,
+}
+
+/// A session's record on its way to Redis.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    pub stamp: u64,
+    pub record: Box<str>,
+    /// Nothing of this connection's was written yet.
+    pub first: bool,
+}
+
+impl Leases {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            profiles: Mutex::default(),
+            connections_max: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Box<Entry>>> {
+        // The low bits choose the place inside of the bucket's map, under another key; any bits serve here.
+        let index = usize::try_from(self.hasher.hash_one(session) % BUCKETS as u64).unwrap_or_default();
+        &self.buckets[index]
+    }
+
+    /// An admission was granted under `stamp`. True when the session had an anonymous connection here until now.
+    pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
+        self.connections_max.store(admission.connections_max, Ordering::Relaxed);
+        let mut bucket = self.bucket(admission.session).lock();
+        let entry = bucket.entry(admission.session).or_insert_with(|| Entry::new(stamp));
+        let was_anonymous = entry.is_anonymous();
+        entry.user = Some(admission.user.clone());
+        entry.stamp = stamp;
+        entry.issued_at = admission.issued_at.and_then(NonZeroU64::new);
+        entry.owns_record = false;
+        entry.pending += 1;
+        was_anonymous
+    }
+
+    /// A connection was opened. `stamp` is used when it was not admitted before.
+    pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> Opened {
+        let profile = self.profile(&info.profile);
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
+        let was_anonymous = entry.is_anonymous();
+        if entry.pending > 0 {
+            entry.pending -= 1;
+        } else {
+            entry.stamp = stamp;
+            entry.issued_at = None;
+            entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
+            entry.owns_record = false;
+        }
+        entry.profile = Some(profile);
+        entry.connected_ms = info.connected_ms;
+        Opened { user: entry.user.clone(), was_anonymous }
+    }
+
+    /// A connection closed. `None` while another one of the session is about to open here.
+    pub(super) fn closed(&self, session: SessionId) -> Option<Ended> {
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.get_mut(&session)?;
+        // A connection that is about to open keeps the session: the open one goes first.
+        if entry.profile.take().is_none() {
+            entry.pending = entry.pending.saturating_sub(1);
+        }
+        if entry.pending > 0 {
+            return None;
+        }
+        let entry = bucket.remove(&session)?;
+        if bucket.len() * 4 < bucket.capacity() {
+            bucket.shrink_to_fit();
+        }
+        let had_record = entry.record.is_some();
+        let (stamp, first) = (entry.stamp, !entry.owns_record);
+        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record, first });
+        Some(Ended { user: entry.user, stamp, had_record, unwritten })
+    }
+
+    /// Keeps a session's record. True when it has to be queued for writing.
+    pub(super) fn record(&self, session: SessionId, record: Box<str>) -> bool {
+        let mut bucket = self.bucket(session).lock();
+        let Some(entry) = bucket.get_mut(&session) else { return false };
+        if entry.owns_record && entry.record.as_ref() == Some(&record) {
+            return false;
+        }
+        entry.record = Some(record);
+        !std::mem::replace(&mut entry.record_queued, true)
+    }
+
+    /// The session's record for writing; it is no longer queued.
+    pub(super) fn take_record(&self, session: SessionId) -> Option<Write> {
+        let mut bucket = self.bucket(session).lock();
+        let entry = bucket.get_mut(&session)?;
+        entry.record_queued = false;
+        let first = !std::mem::replace(&mut entry.owns_record, true);
+        Some(Write { stamp: entry.stamp, record: entry.record.clone()?, first })
+    }
+
+    pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
+        self.bucket(session).lock().get(&session).map(|entry| Entry::clone(entry))
+    }
+
+    /// Greatest number of a user's connections.
+    pub(super) fn connections_max(&self) -> u32 {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection of that stamp is the session's newest here.
+    pub(super) fn is_newest(&self, session: SessionId, stamp: u64) -> bool {
+        self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)
+    }
+
+    /// The sessions that are open, as far as they are no newer than that stamp.
+    pub(super) fn open(&self, newest: u64) -> Vec<SessionId> {
+        let mut open = Vec::new();
+        for bucket in &self.buckets {
+            let bucket = bucket.lock();
+            let old = bucket.iter().filter(|(_, entry)| entry.profile.is_some() && entry.stamp <= newest);
+            open.extend(old.map(|(session, _)| *session));
+        }
+        open
+    }
+
+    /// What a round of renewals needs of one bucket, without copying records.
+    pub(super) fn renewals(&self, index: usize) -> Vec<Renewal> {
+        let bucket = self.buckets[index].lock();
+        let renewal = |(session, entry): (&SessionId, &Entry)| {
+            let recorded = entry.owns_record && entry.record.is_some();
+            let user = entry.user.clone();
+            let renewal = Renewal { session: *session, user, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
+            (renewal.user.is_some() || recorded).then_some(renewal)
+        };
+        bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(renewal).collect()
+    }
+
+    /// The followers of a topic here, by their records.
+    pub(super) fn audience(&self, topic: &Topic) -> Audience {
+        let mut audience = Audience::default();
+        // Most records do not name the topic at all, and are not parsed.
+        let quoted = serde_json::to_string(topic.as_str()).unwrap_or_default();
+        for bucket in &self.buckets {
+            for entry in bucket.lock().values() {
+                let record = entry.record.as_deref().filter(|record| record.contains(&quoted));
+                if let Some(record) = record
+                    && serde_json::from_str(record).is_ok_and(|record| follows(&record, topic))
+                {
+                    audience.add(entry.user.as_ref());
+                }
+            }
+        }
+        audience
+    }
+
+    fn profile(&self, name: &str) -> ProfileIndex {
+        let mut profiles = self.profiles.lock();
+        let known = profiles.iter().position(|known| **known == *name);
+        let index = known.unwrap_or_else(|| {
+            profiles.push(name.into());
+            profiles.len() - 1
+        });
+        // A configuration has some tens of profiles.
+        ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    /// The name of a profile.
+    pub(super) fn profile_name(&self, profile: ProfileIndex) -> Arc<str> {
+        self.profiles.lock().get(usize::from(profile.0)).cloned().unwrap_or_default()
+    }
+}
+
+/// One session's part in a round of renewals.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    pub session: SessionId,
+    pub user: Option<UserId>,
+    pub stamp: u64,
+    /// Whether a record of it is kept in Redis.
+    pub recorded: bool,
+    /// Whether its newest connection was admitted and not yet opened.
+    pub opening: bool,
+}
+
+impl Entry {
+    const fn is_anonymous(&self) -> bool {
+        self.profile.is_some() && self.user.is_none()
+    }
+
+    fn new(stamp: u64) -> Box<Self> {
+        Box::new(Self {
+            user: None,
+            profile: None,
+            connected_ms: 0,
+            stamp,
+            issued_at: None,
+            pending: 0,
+            owns_record: false,
+            record_queued: false,
+            record: None,
+        })
+    }
+}
+
+/// A lease, as a member of its user's set. At most 64 bytes, which Redis stores in its compact form.
+pub(super) fn member(stamp: u64, replica: &ReplicaId, session: SessionId) -> String {
+    format!("{stamp}:{replica}:{}", session.compact())
+}
+
+/// Takes a member apart.
+pub(super) fn split_member(member: &str) -> Option<(Owner, SessionId)> {
+    let (owner, session) = member.rsplit_once(':')?;
+    Some((Owner::parse(owner)?, SessionId::parse(session)?))
+}
+
+/// One connection of a session: where it is, and which of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub stamp: u64,
+    pub replica: ReplicaId,
+}
+
+impl Owner {
+    pub(super) fn new(stamp: u64, replica: &ReplicaId) -> Self {
+        Self { stamp, replica: replica.clone() }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (stamp, replica) = text.split_once(':')?;
+        Some(Self { stamp: stamp.parse().ok()?, replica: ReplicaId::new(replica).ok()? })
+    }
+
+    /// Takes a record's value apart into its owner and its JSON.
+    pub(super) fn split(value: &str) -> Option<(Self, &str)> {
+        let (owner, json) = value.split_once(' ')?;
+        Some((Self::parse(owner)?, json))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.stamp, self.replica)
+    }
+}
+
+/// A session in its replica's index: what sweeping and the operator's view need.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Slot {
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(rename = "p")]
+    pub profile: String,
+    #[serde(rename = "c")]
+    pub connected_ms: u64,
+    #[serde(rename = "s")]
+    pub stamp: u64,
+}
+
+impl Slot {
+    pub(super) fn encode(entry: &Entry, profile: &str) -> String {
+        let slot = Self {
+            user: entry.user.as_ref().map(ToString::to_string),
+            profile: profile.to_owned(),
+            connected_ms: entry.connected_ms,
+            stamp: entry.stamp,
+        };
+        serde_json::to_string(&slot).unwrap_or_default()
+    }
+
+    pub(super) fn user(&self) -> Option<UserId> {
+        self.user.as_deref().and_then(|user| UserId::new(user).ok())
+    }
+
+    pub(super) fn into_info(self, session: String, replica: &ReplicaId) -> ConnectionInfo {
+        ConnectionInfo {
+            session,
+            replica: replica.to_string(),
+            user: self.user,
+            profile: self.profile,
+            connected_ms: self.connected_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: &str = "6f1e0e5e-7f1c-4a43-9f5f-0b8a4ab5a0f1";
+
+    fn session() -> SessionId {
+        SessionId::parse(SESSION).unwrap()
+    }
+
+    fn info(user: Option<&str>) -> ConnectionInfo {
+        ConnectionInfo {
+            session: SESSION.into(),
+            replica: "r1".into(),
+            user: user.map(Into::into),
+            profile: "trading".into(),
+            connected_ms: 7,
+        }
+    }
+
+    fn admission(user: &str) -> Admission {
+        let user = UserId::new(user).unwrap();
+        Admission { user, session: session(), connections_max: 5, evict_oldest: false, issued_at: Some(3) }
+    }
+
+    fn renewals(leases: &Leases) -> Vec<Renewal> {
+        (0..BUCKETS).flat_map(|bucket| leases.renewals(bucket)).collect()
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        // A size class of the allocator.
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn a_lease_is_renewed_from_its_opening_to_its_end() {
+        let leases = Leases::new();
+        leases.admitted(&admission("alice"), 10);
+        assert!(renewals(&leases)[0].opening, "admitted, and not in the index yet");
+        leases.opened(session(), &info(Some("alice")), 99);
+        let renewal = &renewals(&leases)[0];
+        assert_eq!((renewal.stamp, renewal.opening, renewal.recorded), (10, false, false));
+        assert!(leases.record(session(), "{}".into()));
+        assert!(!renewals(&leases)[0].recorded, "not written yet");
+        let write = leases.take_record(session()).unwrap();
+        assert!((write.stamp, write.first) == (10, true) && renewals(&leases)[0].recorded);
+        assert!(!leases.record(session(), "{}".into()), "unchanged");
+        assert!(leases.record(session(), "{1}".into()) && !leases.record(session(), "{2}".into()), "queued once");
+        let ended = leases.closed(session()).unwrap();
+        assert!(ended.had_record && ended.unwritten.is_some_and(|write| &*write.record == "{2}" && !write.first));
+        assert!(renewals(&leases).is_empty() && leases.closed(session()).is_none());
+    }
+
+    #[test]
+    fn the_newest_connection_of_a_session_keeps_it() {
+        let leases = Leases::new();
+        leases.admitted(&admission("alice"), 10);
+        leases.opened(session(), &info(Some("alice")), 99);
+        leases.admitted(&admission("alice"), 20);
+        assert!(leases.closed(session()).is_none(), "the old connection ends while the new one is about to open");
+        assert!(leases.is_newest(session(), 20) && !leases.is_newest(session(), 10));
+        leases.opened(session(), &info(Some("alice")), 99);
+        assert_eq!(leases.open(20), [session()]);
+        assert!(leases.open(19).is_empty(), "opened since");
+        assert_eq!(leases.closed(session()).unwrap().stamp, 20);
+    }
+
+    #[test]
+    fn an_anonymous_session_says_so_when_it_gets_a_user() {
+        let leases = Leases::new();
+        let opened = |user, stamp| leases.opened(session(), &info(user), stamp).was_anonymous;
+        assert!(!opened(None, 10));
+        assert!(leases.admitted(&admission("alice"), 20), "counted");
+        assert!(!opened(Some("alice"), 99));
+        leases.closed(session()).unwrap();
+        assert!(!opened(None, 30));
+        assert!(opened(Some("alice"), 40), "let in without being counted");
+        assert!(!opened(Some("alice"), 50));
+    }
+
+    #[test]
+    fn a_member_comes_apart_as_it_was_put_together_and_fits_the_compact_form() {
+        let (replica, session) = (ReplicaId::random(), SessionId::random());
+        let text = member(1_763_700_000_000_000, &replica, session);
+        assert!(text.len() <= 64, "{} bytes", text.len());
+        assert_eq!(split_member(&text), Some((Owner::new(1_763_700_000_000_000, &replica), session)));
+        assert_eq!(split_member("1763700000000000:nobody"), None);
+    }
+
+    #[test]
+    fn a_record_names_its_owner_before_its_json() {
+        let owner = Owner::new(7, &ReplicaId::new("r1").unwrap());
+        let value = format!("{owner} {{\"profile\":\"a b\"}}");
+        assert_eq!(Owner::split(&value), Some((owner, "{\"profile\":\"a b\"}")));
+        assert_eq!(Owner::split("{}"), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! The replica's own lease to its end, the figures renewed with it, named leases, and sweeping after replicas whose lease
+//! has ended.
+//!
+//! Never touches the sessions of another replica that renews its lease.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use redis::{Pipeline, Value};
+use tickgate_wire::model::{ReplicaId, UserId};
+use tokio::time::sleep;
+
+use super::{
+    Inner,
+    batch::Part,
+    commands::{ask, call, run, tell_all},
+    leases::{BUCKETS, member},
+    sweep::{OwnLease, Step, Sweep},
+    times::millis,
+};
+use crate::{
+    defect::{self, Defect},
+    redis_link::{Failure, RedisLink},
+    registry::ClusterFigures,
+    tasks::Stop,
+};
+
+/// How long one replica may sweep before another one takes over.
+const SWEEP_TTL: Duration = Duration::from_secs(10);
+/// Index entries read per step of a sweep.
+const SWEEP_PAGE: usize = 500;
+
+/// Renews until the replica stops or leaves.
+pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
+    let mut lease = OwnLease::new(inner.local.session.replica_ttl);
+    let mut generations = inner.replicas_link().generations();
+    while !stop.stopping() && !inner.has_left() {
+        let renewed = match renew(&inner).await {
+            Ok(renewal) => {
+                let renewed = lease.renewed(renewal.was_running);
+                if renewed.rewrite {
+                    tracing::warn!("this replica's lease had ended; re-registering all sessions in redis");
+                    inner.queues.iter().for_each(super::writer::Queue::mark_stale);
+                }
+                for replica in renewal.ended {
+                    sweep_logged(&inner, &replica).await;
+                }
+                renewed
+            }
+            Err(failure) => {
+                tracing::debug!(%failure, "the replica's lease was not renewed");
+                lease.failed()
+            }
+        };
+        tokio::select! {
+            () = sleep(renewed.pause) => {}
+            // A new server does not know this replica.
+            Ok(()) = generations.changed() => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+/// The replicas whose lease runs, with their figures.
+pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
+    let call = call(&inner.scripts.cluster, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+    let found: Vec<(String, String)> = run(inner.replicas_link(), &inner.scripts.cluster, &call).await?;
+    let parse = |(replica, figures): &(String, String)| {
+        Some((ReplicaId::new(replica).ok()?, serde_json::from_str(figures).ok()?))
+    };
+    Ok(ClusterFigures { replicas: found.iter().filter_map(parse).collect() })
+}
+
+/// Takes or renews a named lease.
+pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration) -> Result<bool, Failure> {
+    let mut hold = call(&inner.scripts.hold, &[&inner.keys().lease(name)]);
+    hold.arg(inner.local.replica.as_str()).arg(millis(ttl));
+    let held: u8 = run(inner.topology.at(name), &inner.scripts.hold, &hold).await?;
+    Ok(held == 1)
+}
+
+async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {
+    let mut release = call(&inner.scripts.release, &[&inner.keys().lease(name)]);
+    release.arg(inner.local.replica.as_str());
+    let _: Value = run(inner.topology.at(name), &inner.scripts.release, &release).await?;
+    Ok(())
+}
+
+/// Takes everything of this replica out of Redis, except the records of its sessions.
+pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
+    let own = &inner.local.replica;
+    for (shard, link) in inner.topology.links().iter().enumerate() {
+        let part = Part::new(inner.topology.placement(), shard);
+        for bucket in 0..BUCKETS {
+            let renewals = inner.leases.renewals(bucket).into_iter();
+            let leases = renewals.filter_map(|renewal| {
+                Some((renewal.user.filter(|user| part.has_user(user))?, member(renewal.stamp, own, renewal.session)))
+            });
+            remove(inner, link, &leases.collect::<Vec<_>>()).await?;
+        }
+        let index = inner.keys().replica_sessions(own);
+        let _: Value = ask(link, redis::cmd("UNLINK").arg(index)).await?;
+    }
+    bury(inner, own, "now").await?;
+    let held: Vec<String> = inner.held.lock().drain().collect();
+    for name in held {
+        release(inner, &name).await?;
+    }
+    Ok(())
+}
+
+/// Forgets a replica; `how`: "now" to forget it although its lease runs.
+async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), Failure> {
+    let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+    bury.arg(replica.as_str()).arg(how);
+    let _: Value = run(inner.replicas_link(), &inner.scripts.bury, &bury).await?;
+    Ok(())
+}
+
+struct Renewal {
+    was_running: bool,
+    /// Other replicas whose lease has ended.
+    ended: Vec<ReplicaId>,
+}
+
+async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
+    let figures = serde_json::to_string(&(inner.local.figures)()).unwrap_or_default();
+    let times = &inner.lifetimes;
+    let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
+    renewal.arg(inner.local.replica.as_str()).arg(figures).arg(times.replica).arg(times.index());
+    let link = inner.replicas_link();
+    let (now_us, running, ended, alive): (u64, u8, Vec<String>, i64) =
+        run(link, &inner.scripts.replica, &renewal).await?;
+    inner.clock.set(now_us, inner.uptime_us());
+    link.metrics().replicas.set(alive);
+    for link in inner.topology.links() {
+        let mut expire = redis::cmd("PEXPIRE");
+        expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(times.index());
+        // A dead shard keeps no index anyway; its writer makes a new one.
+        let _ = ask::<Value>(link, &expire).await;
+    }
+    let ended = ended.iter().filter_map(|name| ReplicaId::new(name).ok());
+    let ended = ended.filter(|_| !defect::is(Defect::NoSweep));
+    Ok(Renewal { was_running: running == 1, ended: ended.filter(|other| *other != inner.local.replica).collect() })
+}
+
+async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
+    match sweep(inner, replica).await {
+        Ok(None) => {}
+        Ok(Some(sessions)) => {
+            inner.replicas_link().metrics().sessions_swept_total.inc_by(sessions as u64);
+            tracing::info!(%replica, sessions, "removed the sessions of a replica that is gone");
+        }
+        Err(failure) => tracing::debug!(%replica, %failure, "a sweep was interrupted"),
+    }
+}
+
+/// Takes the sessions of a replica that is gone out of their users' sets. `None` while another replica does.
+async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Failure> {
+    let name = format!("sweep:{replica}");
+    if !hold(inner, &name, SWEEP_TTL).await? {
+        return Ok(None);
+    }
+    let (mut sessions, mut is_clean, mut failed) = (0, true, None);
+    for link in inner.topology.links() {
+        match sweep_shard(inner, link, replica).await {
+            Ok((swept, clean)) => (sessions, is_clean) = (sessions + swept, is_clean && clean),
+            // A dead shard does not keep the slots on the others.
+            Err(failure) => failed = Some(failure),
+        }
+    }
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    if is_clean {
+        bury(inner, replica, "").await?;
+    }
+    release(inner, &name).await?;
+    Ok(Some(sessions))
+}
+
+/// Sweeps one shard: how many sessions, and whether nothing is left there.
+async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Result<(usize, bool), Failure> {
+    let (index, swept) = (inner.keys().replica_sessions(replica), inner.keys().replica_swept(replica));
+    let mut sweep = Sweep::new(replica.clone());
+    loop {
+        match sweep.next() {
+            // Fails where there is no index.
+            Step::MoveAside => sweep.moved(ask(link, redis::cmd("RENAMENX").arg(&index).arg(&swept)).await.ok()),
+            Step::Scan { cursor } => {
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(&swept).arg(cursor).arg("COUNT").arg(SWEEP_PAGE);
+                let (next, page): (u64, HashMap<String, String>) = ask(link, &scan).await?;
+                sweep.scanned(next, &page);
+            }
+            Step::Remove { leases, cursor } => {
+                remove(inner, link, &leases).await?;
+                sweep.removed(cursor);
+            }
+            Step::Drop => {
+                let _: Value = ask(link, redis::cmd("UNLINK").arg(&swept)).await?;
+                sweep.dropped();
+            }
+            Step::Done { sessions, is_clean } => return Ok((sessions, is_clean)),
+        }
+    }
+}
+
+/// Takes leases out of the sets of their users, who are on that shard.
+async fn remove(inner: &Inner, link: &RedisLink, leases: &[(UserId, String)]) -> Result<(), Failure> {
+    let mut pipeline = Pipeline::new();
+    for (user, member) in leases {
+        pipeline.cmd("ZREM").arg(inner.keys().user_sessions(user)).arg(member).ignore();
+    }
+    tell_all(link, &pipeline).await
+}

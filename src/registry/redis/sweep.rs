@@ -1,0 +1,167 @@
+//! The lease of a replica: what follows when it was renewed, and how a replica sweeps after another one whose lease has
+//! ended. Pure: `replica` asks Redis, this decides.
+
+use std::{collections::HashMap, time::Duration};
+
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+
+use super::leases::{Slot, member};
+
+/// Pause after a failed renewal: short, because until the lease stands nobody would sweep after this replica.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// This replica's own lease.
+#[derive(Debug)]
+pub(super) struct OwnLease {
+    ttl: Duration,
+    /// It has stood since the start.
+    stood: bool,
+}
+
+/// What follows an attempt to renew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Renewed {
+    pub(super) pause: Duration,
+    /// The lease had ended, and other replicas may have swept: all sessions have to be registered again.
+    pub(super) rewrite: bool,
+}
+
+impl OwnLease {
+    pub(super) const fn new(ttl: Duration) -> Self {
+        Self { ttl, stood: false }
+    }
+
+    /// It was renewed. `was_running`: it had not ended before.
+    pub(super) fn renewed(&mut self, was_running: bool) -> Renewed {
+        let rewrite = self.stood && !was_running;
+        self.stood = true;
+        Renewed { pause: self.ttl / 3, rewrite }
+    }
+
+    /// Redis did not answer.
+    pub(super) fn failed(&self) -> Renewed {
+        Renewed { pause: (self.ttl / 3).min(RETRY_PAUSE), rewrite: false }
+    }
+}
+
+/// A sweep of one shard after a replica that is gone. Whatever step is the last, another sweep may start over.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    replica: ReplicaId,
+    next: Step,
+    /// An earlier sweep was interrupted, so the index itself is still there.
+    left_over: bool,
+    sessions: usize,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Move the index aside, unless an interrupted sweep left one there. First, because a replica that only slept and wakes
+    /// up writes a new index, which stays.
+    MoveAside,
+    /// Read a page of it.
+    Scan { cursor: u64 },
+    /// Take these leases out of their users' sets, and go on there.
+    Remove { leases: Vec<(UserId, String)>, cursor: u64 },
+    /// Remove what was moved aside.
+    Drop,
+    /// Done: how many sessions were swept, and whether nothing is left.
+    Done { sessions: usize, is_clean: bool },
+}
+
+impl Sweep {
+    pub(super) const fn new(replica: ReplicaId) -> Self {
+        Self { replica, next: Step::MoveAside, left_over: false, sessions: 0 }
+    }
+
+    pub(super) fn next(&self) -> Step {
+        self.next.clone()
+    }
+
+    /// Whether the index could be moved; `None` where there is none.
+    pub(super) fn moved(&mut self, moved: Option<bool>) {
+        self.left_over = moved == Some(false);
+        self.next = Step::Scan { cursor: 0 };
+    }
+
+    /// A page of the index was read.
+    pub(super) fn scanned(&mut self, cursor: u64, page: &HashMap<String, String>) {
+        self.sessions += page.len();
+        let lease = |(session, slot): (&String, &String)| {
+            let (session, slot) = (SessionId::parse(session)?, serde_json::from_str::<Slot>(slot).ok()?);
+            Some((slot.user()?, member(slot.stamp, &self.replica, session)))
+        };
+        self.next = Step::Remove { leases: page.iter().filter_map(lease).collect(), cursor };
+    }
+
+    /// The leases of a page are out. Reading ends where it began.
+    pub(super) fn removed(&mut self, cursor: u64) {
+        self.next = if cursor == 0 { Step::Drop } else { Step::Scan { cursor } };
+    }
+
+    /// What was moved aside is gone.
+    pub(super) fn dropped(&mut self) {
+        self.next = Step::Done { sessions: self.sessions, is_clean: !self.left_over };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_ended_means_that_all_is_written_again() {
+        let mut lease = OwnLease::new(Duration::from_secs(9));
+        let renewed = |rewrite| Renewed { pause: Duration::from_secs(3), rewrite };
+        assert_eq!(lease.renewed(false), renewed(false), "the first one");
+        assert_eq!(lease.renewed(true), renewed(false));
+        assert_eq!(lease.failed(), Renewed { pause: RETRY_PAUSE, rewrite: false });
+        assert_eq!(lease.renewed(false), renewed(true), "slept through it");
+    }
+
+    fn sweep(moved: Option<bool>) -> (Vec<Step>, Step) {
+        let replica = ReplicaId::new("gone").unwrap();
+        let session = SessionId::parse("6f1e0e5e-7f1c-4a43-9f5f-0b8a4ab5a0f1").unwrap();
+        let page = |slot: &str| HashMap::from([(session.to_string(), slot.to_owned())]);
+        let (mut sweep, mut steps) = (Sweep::new(replica), Vec::new());
+        for _ in 0..9 {
+            let step = sweep.next();
+            match &step {
+                Step::MoveAside => sweep.moved(moved),
+                Step::Scan { cursor: 0 } => sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","c":1,"s":10}"#)),
+                Step::Scan { .. } => sweep.scanned(0, &page(r#"{"p":"market","c":1,"s":11}"#)),
+                Step::Remove { cursor, .. } => sweep.removed(*cursor),
+                Step::Drop => sweep.dropped(),
+                Step::Done { .. } => return (steps, step),
+            }
+            steps.push(step);
+        }
+        panic!("no end: {steps:?}");
+    }
+
+    #[test]
+    fn a_sweep_removes_every_lease_of_the_index_page_by_page() {
+        let (steps, done) = sweep(Some(true));
+        let lease = (UserId::new("alice").unwrap(), "10:gone:6f1e0e5e7f1c4a439f5f0b8a4ab5a0f1".to_owned());
+        let expected = [
+            Step::MoveAside,
+            Step::Scan { cursor: 0 },
+            Step::Remove { leases: vec![lease], cursor: 7 },
+            Step::Scan { cursor: 7 },
+            Step::Remove { leases: vec![], cursor: 0 },
+            Step::Drop,
+        ];
+        assert_eq!((steps.as_slice(), done), (&expected[..], Step::Done { sessions: 2, is_clean: true }));
+    }
+
+    #[test]
+    fn what_an_interrupted_sweep_left_is_not_all() {
+        assert_eq!(sweep(Some(false)).1, Step::Done { sessions: 2, is_clean: false });
+        assert_eq!(
+            sweep(None).1,
+            Step::Done { sessions: 2, is_clean: true },
+            "no index, or one that was swept already"
+        );
+    }
+}

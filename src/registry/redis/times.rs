@@ -1,0 +1,128 @@
+//! The registry's times: how long its keys live, and what time it is on Redis's clock, without asking. Pure: it is told how
+//! long this process has been running.
+//!
+//! Never a key without an end, and never this machine's wall clock, except before Redis first answered.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::config;
+
+/// How long each key lives, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lifetimes {
+    /// Lease of a connection that is in its replica's index.
+    pub(super) session: u64,
+    /// Lease of a replica.
+    pub(super) replica: u64,
+    /// Record of a session after its connection closed.
+    pub(super) resume: u64,
+}
+
+impl Lifetimes {
+    pub(super) fn new(session: &config::Session) -> Self {
+        Self {
+            session: millis(session.session_ttl),
+            replica: millis(session.replica_ttl),
+            resume: millis(session.resume_ttl),
+        }
+    }
+
+    /// Lease of a connection until it is in the index: no replica could sweep it, so it ends when a sweep would come.
+    pub(super) fn admission(self) -> u64 {
+        self.replica.min(self.session)
+    }
+
+    /// A user's set after its last renewal: it outlives the leases in it.
+    pub(super) const fn members(self) -> u64 {
+        self.session + 5_000
+    }
+
+    /// Record of a connected session: it outlives the lease by the resume window.
+    pub(super) const fn record(self) -> u64 {
+        self.session + self.resume
+    }
+
+    /// A replica's index after its last renewal: long enough for another replica to sweep by it, and no longer than the
+    /// sessions' own leases make that useful.
+    pub(super) const fn index(self) -> u64 {
+        self.session + self.replica * 3
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Follows the clock of one Redis server from its last reading, and gives connections their stamps. All times are in
+/// microseconds; `uptime_us` is for how long this process has been running.
+///
+/// What is read here never runs ahead of Redis: an answer was under way for a while. So a stamp that Redis's clock gives
+/// later (`recall`, the admission) is above every one that was given before.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Redis's time at uptime zero, since 1970.
+    start_us: AtomicU64,
+    /// The greatest stamp that was given or seen.
+    stamp: AtomicU64,
+}
+
+impl Clock {
+    /// `start_us`: this machine's time at uptime zero, until Redis first answers.
+    pub(super) const fn new(start_us: u64) -> Self {
+        Self { start_us: AtomicU64::new(start_us), stamp: AtomicU64::new(0) }
+    }
+
+    /// Microseconds since 1970.
+    pub(super) fn now_us(&self, uptime_us: u64) -> u64 {
+        self.start_us.load(Ordering::Relaxed) + uptime_us
+    }
+
+    /// Takes over a reading that has just come from Redis.
+    pub(super) fn set(&self, now_us: u64, uptime_us: u64) {
+        self.start_us.store(now_us.saturating_sub(uptime_us), Ordering::Relaxed);
+    }
+
+    /// The stamp of a new connection: now, and above every stamp that was given or seen here. So the newest connection of
+    /// a session has the greatest one, wherever the older ones were.
+    pub(super) fn stamp(&self, uptime_us: u64) -> u64 {
+        let now_us = self.now_us(uptime_us);
+        let next = |stamp: u64| now_us.max(stamp + 1);
+        self.stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stamp| Some(next(stamp))).map_or(now_us, next)
+    }
+
+    /// A stamp was seen, or Redis's clock itself: all stamps given from now on are above it.
+    pub(super) fn saw(&self, stamp: u64) -> u64 {
+        self.stamp.fetch_max(stamp, Ordering::Relaxed);
+        stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_only_grow_and_follow_redis() {
+        let clock = Clock::new(1_000);
+        assert_eq!((clock.stamp(5), clock.stamp(5)), (1_005, 1_006));
+        // Redis's clock is behind this machine's, then ahead of it.
+        clock.set(100, 10);
+        assert_eq!((clock.now_us(20), clock.stamp(20)), (110, 1_007));
+        clock.set(9_000, 30);
+        assert_eq!((clock.now_us(30), clock.stamp(40)), (9_000, 9_010));
+        clock.saw(20_000);
+        assert_eq!(clock.stamp(50), 20_001, "above what another replica gave");
+    }
+
+    #[test]
+    fn every_key_outlives_what_depends_on_it() {
+        let times = Lifetimes { session: 300_000, replica: 10_000, resume: 60_000 };
+        assert!(times.members() > times.session && times.record() >= times.session + times.resume);
+        assert!(times.index() > times.session + times.replica);
+        assert_eq!(times.admission(), times.replica);
+        assert_eq!(Lifetimes { session: 5_000, ..times }.admission(), 5_000);
+    }
+}
