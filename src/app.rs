@@ -33,7 +33,7 @@ use crate::{
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{RedisLink, Topology},
-    registry::{Local, Registry, ReplicaFigures},
+    registry::{self, Local, Registry, ReplicaFigures},
     session::Rules,
     tasks::Tasks,
 };
@@ -181,10 +181,10 @@ fn build_replica(
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
     let local = local(&config, &id, &connections, &hub, lifecycle);
     let registry = match &topology {
-        Some(topology) => Registry::redis(topology, local, &tasks),
+        Some(topology) => Registry::Redis(registry::Redis::start_on(topology, local, &tasks)),
         None => {
             metrics.replicas.set(1);
-            Registry::memory(local)
+            Registry::Memory(registry::Memory::new(local))
         }
     };
     let limits = &config.limits;

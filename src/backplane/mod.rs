@@ -28,7 +28,7 @@ mod simulated;
 pub use memory::Memory;
 pub use redis::Redis;
 #[cfg(debug_assertions)]
-pub use simulated::{Answer, Simulated, SimulatedBackplane};
+pub use simulated::{Simulated, SimulatedAnswer, SimulatedBackplane};
 
 /// A publication was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

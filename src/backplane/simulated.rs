@@ -8,18 +8,18 @@ use tickgate_wire::model::{Publication, StreamId, Topic};
 use super::{Health, Newest, Page, PublishError, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
 
 /// An answer under way.
-pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
+pub type SimulatedAnswer<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
 
 /// What a simulated server does for one replica. Each function means what it means on [`super::Backplane`].
 pub trait SimulatedBackplane: fmt::Debug + Send + Sync {
     fn start(&self, receiver: Receiver);
     fn follow(&self, topic: &Topic);
     fn unfollow(&self, topic: &Topic);
-    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Answer<Page>;
-    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Answer<Newest>;
+    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> SimulatedAnswer<Page>;
+    fn newest(&self, topic: &Topic, limits: ReadLimits) -> SimulatedAnswer<Newest>;
     fn generation(&self, topic: &Topic) -> u64;
     /// An error is that of each topic.
-    fn heads(&self, topics: &[Topic]) -> Answer<Vec<StreamId>>;
+    fn heads(&self, topics: &[Topic]) -> SimulatedAnswer<Vec<StreamId>>;
 }
 
 /// The back end. The simulation publishes by itself.

@@ -92,8 +92,7 @@ pub(super) async fn establish(
     Ok(Established { connection, generation, server })
 }
 
-/// Makes sure that the server still has the generation that the connection learned: whoever threw its data away
-/// (`FLUSHALL`) did not restart it, and to us it is another server all the same.
+/// Makes sure that the server still has the generation that the connection learned.
 pub(super) async fn check_generation(
     connection: &mut MultiplexedConnection,
     keys: &Keys,

@@ -26,7 +26,7 @@ impl Keys {
         Self { prefix: prefix.into(), topic_start: format!("{prefix}{TOPIC_TAG}").into() }
     }
 
-    /// The stream of a topic, and the pub/sub channel beside it: one name, so that a publication looks up one key less.
+    /// The stream of a topic, and its pub/sub channel: one name, so that a publication looks up one key less.
     #[must_use]
     pub fn stream(&self, topic: &Topic) -> String {
         format!("{}{}{STREAM_END}", self.topic_start, escaped(topic.as_str()))
@@ -93,7 +93,7 @@ impl Keys {
         format!("{}{{r:{replica}}}:x", self.prefix)
     }
 
-    /// The index of a replica that is being written anew, until it takes the place of the old one.
+    /// The index of a replica that is being rewritten, until it takes the place of the old one.
     #[must_use]
     pub fn replica_sessions_next(&self, replica: &ReplicaId) -> String {
         format!("{}{{r:{replica}}}:next", self.prefix)

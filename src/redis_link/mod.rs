@@ -1,9 +1,9 @@
-//! The links to Redis: one for commands, one for pub/sub, both under our own supervision, and a pool beside them.
+//! The links to Redis: one for commands and one for pub/sub, both under our own supervision, and a pool.
 //!
-//! - Nothing here ever gives up, blocks a start, or ends the process: without Redis the links are down, and say so.
-//! - **A link is never trusted.** Each is probed every second, the pub/sub link also by a canary that goes the whole
-//!   way round. Any surprise (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary) tears
-//!   the link down and makes a new one; everybody who relies on it is told and compares.
+//! - Nothing here ever gives up, blocks a start, or ends the process: without Redis the links are down, and report it.
+//! - **A link is never trusted.** Each is probed every second, the pub/sub link also by a canary that makes the whole
+//!   round trip. Any unexpected event (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary)
+//!   tears the link down, and a new one replaces it; everything that relies on it is notified and compares.
 //! - Every new link learns the server's *generation*: another server, or the same one restarted, gets a greater one.
 //! - A [`RedisLink`] leads to one server, a [`Topology`] to all of them, each with its share of the names.
 //! - The hot path shares one multiplexed command link. Reads with large answers, blocking and housekeeping commands
@@ -245,7 +245,7 @@ impl RedisLink {
         self.shared.subscriptions.set_receiver(receiver);
     }
 
-    /// Subscribes a channel and tells its messages to the receiver, with [`Event::Confirmed`] when it stands. Not
+    /// Subscribes a channel and passes its messages to the receiver, with [`Event::Confirmed`] when it stands. Not
     /// counted. Survives the loss of the link.
     pub fn follow(&self, channel: &str) {
         self.shared.subscriptions.follow(channel);

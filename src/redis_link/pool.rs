@@ -28,7 +28,7 @@ impl Reads {
         }
     }
 
-    /// Waits for a free connection, for the configured time at the most.
+    /// Waits for a free connection, at most for the configured time.
     pub(super) async fn get(&self) -> Result<Connection, Failure> {
         let pool = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();

@@ -29,7 +29,7 @@ const CHUNK: usize = 1000;
 /// A link on which messages flow has this many times the time-out for its canary: the replica is busy, not deaf.
 const BUSY_PATIENCE: u32 = 5;
 
-/// What the link's socket task tells the supervisor.
+/// What the link's socket task reports to the supervisor.
 struct Watch {
     /// False once the link is given up: what its task still delivers is dropped.
     alive: AtomicBool,

@@ -50,7 +50,7 @@ impl Server {
     }
 }
 
-/// What a connection's generation means beside the newest one known.
+/// What a connection's generation means, compared with the newest one known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Adoption {
     /// The first server of this process.

@@ -1,7 +1,7 @@
 //! What the pub/sub link should be subscribed to, what it is, and where its messages go. Never any I/O.
 //!
 //! Wanted and subscribed are two things: callers change the first at once, the link's task brings the second after it
-//! in large steps, and the server's confirmations are told only when nothing that would undo them is under way.
+//! in large steps, and the server's confirmations are reported only when nothing that would undo them is in flight.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -83,7 +83,7 @@ enum Lane {
 pub(super) struct Step {
     pub(super) subscribe: Vec<Arc<str>>,
     pub(super) unsubscribe: Vec<Arc<str>>,
-    /// Wanted anew while the subscription stood all along.
+    /// Wanted again while the subscription stood all along.
     pub(super) confirmed: Vec<Arc<str>>,
     /// Channels wait for another step. That there is nothing to send in this one says nothing about the next: many
     /// channels may have been wanted and given up before their turn came.

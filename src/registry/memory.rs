@@ -76,7 +76,9 @@ struct Ticket {
 }
 
 impl Memory {
-    pub(super) fn new(local: Local) -> Self {
+    /// An empty one.
+    #[must_use]
+    pub fn new(local: Local) -> Self {
         Self(Arc::new(Inner { local, state: Mutex::default() }))
     }
 

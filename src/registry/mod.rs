@@ -6,7 +6,7 @@
 //!   another replica sweeps them after the replica's own lease has ended (`replica_ttl`).
 //! - A session replaces its own ghost: a reconnect is never refused because of the connection it replaces.
 //! - A session lives in one place. When it is admitted (or, anonymous, recorded) elsewhere, or when another connection took
-//!   its slot, the replica that still serves it is told to close it (4501): at once by a control message, and again when
+//!   its slot, the replica that still serves it has to close it (4501): at once by a control message, and again when
 //!   that replica next renews or records the session. So a replica that slept through its lease can't count twice.
 //! - A [`Control`] message reaches the replica that owns a session within a second, also when that is this replica. A
 //!   replica whose link was down receives it when it is back (within ten minutes). It never concerns a connection that was
@@ -29,7 +29,7 @@ use tickgate_wire::{
     model::{ReplicaId, SessionId, StreamId, Topic, UserId},
 };
 
-use crate::{config, redis_link::Topology, tasks::Tasks};
+use crate::config;
 
 /// Connections counted for the view by user: a bound on the work of one request.
 const VIEW_CONNECTIONS_MAX: usize = 100_000;
@@ -51,7 +51,7 @@ pub struct Admission {
     pub session: SessionId,
     /// Greatest number of the user's connections, including the new one.
     pub connections_max: u32,
-    /// Whether the oldest connection gives way when the limit is reached (otherwise the new one is refused).
+    /// Whether the oldest connection is closed when the limit is reached (otherwise the new one is refused).
     pub evict_oldest: bool,
     /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation. A token without
     /// that claim counts as older.
@@ -175,18 +175,6 @@ macro_rules! each {
 }
 
 impl Registry {
-    /// The registry of a single process.
-    #[must_use]
-    pub fn memory(local: Local) -> Self {
-        Self::Memory(Memory::new(local))
-    }
-
-    /// The registry of many replicas. Its tasks start at once, whether the servers answer or not.
-    #[must_use]
-    pub fn redis(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
-        Self::Redis(Redis::new(topology, local, tasks))
-    }
-
     /// Counts and adds the session to its user's set, or refuses, in one atomic step.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     registry::{
-        Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
+        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
         SubscriptionRecord, Verdict,
     },
     tasks::Tasks,
@@ -78,7 +78,7 @@ impl Seat {
     }
 
     fn memory() -> Self {
-        Self::new(|local, _| Registry::memory(local))
+        Self::new(|local, _| Registry::Memory(registry::Memory::new(local)))
     }
 
     /// A seat on the server, when its link stands and its control channels are subscribed.
@@ -93,7 +93,7 @@ impl Seat {
     async fn redis_over(server: &RedisServer, url: &str, session: config::Session) -> Self {
         let seat = Self::with_times(session, |local, tasks| {
             let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
-            Registry::redis(&Topology::one(link), local, tasks)
+            Registry::Redis(registry::Redis::start_on(&Topology::one(link), local, tasks))
         });
         seat.ready(std::slice::from_ref(server)).await
     }
@@ -103,7 +103,8 @@ impl Seat {
     async fn sharded(servers: &[RedisServer]) -> Self {
         let seat = Self::new(|local, tasks| {
             let link = |server: &RedisServer| RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
-            Registry::redis(&Topology::fixed(servers.iter().map(link).collect()), local, tasks)
+            let topology = Topology::fixed(servers.iter().map(link).collect());
+            Registry::Redis(registry::Redis::start_on(&topology, local, tasks))
         });
         seat.ready(servers).await
     }

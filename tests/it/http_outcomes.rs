@@ -17,7 +17,7 @@ use tickgate::{
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
     redis_link::{RedisLink, Topology},
-    registry::{Local, Registry, ReplicaFigures},
+    registry::{self, Local, Registry, ReplicaFigures},
     tasks::Tasks,
 };
 use tickgate_wire::model::{ReplicaId, Topic};
@@ -82,7 +82,7 @@ impl Replica {
         let key = config.auth.api_keys[0].expose().to_owned();
         let api = Api::new(ApiState {
             replica,
-            registry: Registry::redis(&Topology::one(link), local, &tasks),
+            registry: Registry::Redis(registry::Redis::start_on(&Topology::one(link), local, &tasks)),
             publisher: Publisher::new(backplane.clone(), config.topics.clone(), limits, Arc::clone(&metrics)),
             backplane,
             verifier: Arc::new(Verifier::new(&config.auth).expect("the generated secret")),

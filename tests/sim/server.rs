@@ -8,7 +8,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate::backplane::{Answer, Event, Newest, Page, ReadLimits, Receiver, SimulatedBackplane, Unavailable};
+use tickgate::backplane::{
+    Event, Newest, Page, ReadLimits, Receiver, SimulatedAnswer, SimulatedBackplane, Unavailable,
+};
 use tickgate_wire::model::{Content, Message, StreamId, Topic};
 use tokio::{
     sync::Notify,
@@ -278,7 +280,10 @@ impl Server {
     }
 
     /// An answer that is made at some moment between the question and its arrival.
-    fn answer<T: Send + 'static>(self: &Arc<Self>, make: impl FnOnce(&mut State) -> T + Send + 'static) -> Answer<T> {
+    fn answer<T: Send + 'static>(
+        self: &Arc<Self>,
+        make: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> SimulatedAnswer<T> {
         let server = self.clone();
         let (there, back, refused) = {
             let state = &mut *self.state.lock();
@@ -446,7 +451,7 @@ impl SimulatedBackplane for Link {
         inner.subscribed.remove(topic);
     }
 
-    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Answer<Page> {
+    fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> SimulatedAnswer<Page> {
         let topic = topic.clone();
         self.server.answer(move |state| {
             // Short pages, so that there are several.
@@ -458,7 +463,7 @@ impl SimulatedBackplane for Link {
         })
     }
 
-    fn newest(&self, topic: &Topic, limits: ReadLimits) -> Answer<Newest> {
+    fn newest(&self, topic: &Topic, limits: ReadLimits) -> SimulatedAnswer<Newest> {
         let topic = topic.clone();
         self.server.answer(move |state| {
             let Some(stream) = &state.streams[&topic] else { return Newest { messages: Vec::new(), whole: true } };
@@ -471,7 +476,7 @@ impl SimulatedBackplane for Link {
         self.server.state.lock().generation
     }
 
-    fn heads(&self, topics: &[Topic]) -> Answer<Vec<StreamId>> {
+    fn heads(&self, topics: &[Topic]) -> SimulatedAnswer<Vec<StreamId>> {
         let topics = topics.to_vec();
         self.server.answer(move |state| {
             topics.iter().map(|topic| state.streams[topic].as_ref().map_or(StreamId::ZERO, Stream::head)).collect()

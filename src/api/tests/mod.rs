@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
-    registry::{Control, Local, Registry, ReplicaFigures},
+    registry::{self, Control, Local, Registry, ReplicaFigures},
 };
 
 mod description;
@@ -97,12 +97,12 @@ impl Replica {
         let (replica, metrics) = (ReplicaId::random(), Metrics::new());
         let controls = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&controls);
-        let registry = Registry::memory(Local {
+        let registry = Registry::Memory(registry::Memory::new(Local {
             replica: replica.clone(),
             session: config.session.clone(),
             control: Box::new(move |control| heard.lock().push(control)),
             figures: Box::new(ReplicaFigures::default),
-        });
+        }));
         let backplane = Backplane::Memory(Memory::new());
         backplane.start(Box::new(|_| {}));
         let limits = PublishLimits {

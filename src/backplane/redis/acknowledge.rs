@@ -16,7 +16,7 @@ use crate::{
 
 /// What an answer says of one publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum PublishOutcome {
     Stored(StreamId),
     /// Published without a stream.
     Sent,
@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Failed(Failure),
 }
 
-impl Outcome {
+impl PublishOutcome {
     /// An answer that no script of ours gives: whatever ran, its effect is unknown.
     pub(super) const STRANGE: Self = Self::Failed(Failure::Closed);
 
@@ -78,30 +78,30 @@ pub(super) enum Settled {
 
 impl Ledger {
     /// Settles one publication. An id that is acknowledged here must not be lost without a report from now on.
-    pub(super) fn settle(&mut self, returned: &Returned<'_>, outcome: &Outcome, now: Instant) -> Settled {
+    pub(super) fn settle(&mut self, returned: &Returned<'_>, outcome: &PublishOutcome, now: Instant) -> Settled {
         let accepted = |id, duplicate| {
             let unknown = returned.shortfall.map(|text| PublishError::Unknown(Arc::clone(text)));
             Settled::Answer(unknown.map_or(Ok(Published { id, duplicate }), Err))
         };
         match outcome {
-            Outcome::Stored(id) => {
+            PublishOutcome::Stored(id) => {
                 self.answer_for(returned, *id, |account| account.store(*id, returned.number, now));
                 accepted(Some(*id), false)
             }
-            Outcome::Sent => Settled::Answer(Ok(Published { id: None, duplicate: false })),
-            Outcome::Duplicate(id) => {
+            PublishOutcome::Sent => Settled::Answer(Ok(Published { id: None, duplicate: false })),
+            PublishOutcome::Duplicate(id) => {
                 if let Some(id) = *id {
                     // The replica that stored it may be gone, or may never have received the answer.
                     self.answer_for(returned, id, |account| account.acknowledge(id, now));
                 }
                 accepted(*id, true)
             }
-            Outcome::Failed(Failure::NoScript) if !returned.is_repeat => Settled::SendAgain,
-            Outcome::Failed(failure) => Settled::Answer(Err(self.fail(returned, failure))),
+            PublishOutcome::Failed(Failure::NoScript) if !returned.is_repeat => Settled::SendAgain,
+            PublishOutcome::Failed(failure) => Settled::Answer(Err(self.fail(returned, failure))),
         }
     }
 
-    /// A publication failed: what its publisher is told.
+    /// A publication failed: the error for its publisher.
     pub(super) fn fail(&mut self, returned: &Returned<'_>, failure: &Failure) -> PublishError {
         if let Some(account) = self.get(&returned.publication.topic) {
             account.fail();
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn each_answer_has_one_meaning() {
-        assert_eq!(Outcome::parse("5-6"), Outcome::Stored(StreamId::new(5, 6)));
-        assert_eq!(Outcome::parse("5-6 duplicate"), Outcome::Duplicate(Some(StreamId::new(5, 6))));
-        assert_eq!(Outcome::parse("-"), Outcome::Sent);
-        assert_eq!(Outcome::parse("- duplicate"), Outcome::Duplicate(None));
+        assert_eq!(PublishOutcome::parse("5-6"), PublishOutcome::Stored(StreamId::new(5, 6)));
+        assert_eq!(PublishOutcome::parse("5-6 duplicate"), PublishOutcome::Duplicate(Some(StreamId::new(5, 6))));
+        assert_eq!(PublishOutcome::parse("-"), PublishOutcome::Sent);
+        assert_eq!(PublishOutcome::parse("- duplicate"), PublishOutcome::Duplicate(None));
         for strange in ["", "hello", "5", " duplicate"] {
-            assert_eq!(Outcome::parse(strange), Outcome::STRANGE, "{strange}");
+            assert_eq!(PublishOutcome::parse(strange), PublishOutcome::STRANGE, "{strange}");
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
     fn what_is_acknowledged_is_answered_for_whoever_stored_it() {
         let (publication, now) = (publication(), Instant::now());
         let id = StreamId::new(5, 6);
-        for (outcome, duplicate) in [(Outcome::Stored(id), false), (Outcome::Duplicate(Some(id)), true)] {
+        for (outcome, duplicate) in [(PublishOutcome::Stored(id), false), (PublishOutcome::Duplicate(Some(id)), true)] {
             let mut ledger = ledger(&publication, now);
             let settled = ledger.settle(&returned(&publication), &outcome, now);
             assert!(
@@ -198,7 +198,7 @@ mod tests {
         let mut ledger = ledger(&publication, now);
         ledger.adopt(6, now);
         assert!(claimed(&mut ledger).is_empty());
-        ledger.settle(&returned(&publication), &Outcome::Stored(StreamId::new(5, 6)), now);
+        ledger.settle(&returned(&publication), &PublishOutcome::Stored(StreamId::new(5, 6)), now);
         assert_eq!(claimed(&mut ledger), [StreamId::new(5, 6)]);
     }
 
@@ -207,7 +207,7 @@ mod tests {
         let (publication, now, text) = (publication(), Instant::now(), Arc::from("not on the disk"));
         let mut ledger = ledger(&publication, now);
         let returned = Returned { shortfall: Some(&text), ..returned(&publication) };
-        let settled = ledger.settle(&returned, &Outcome::Stored(StreamId::new(5, 6)), now);
+        let settled = ledger.settle(&returned, &PublishOutcome::Stored(StreamId::new(5, 6)), now);
         assert!(matches!(settled, Settled::Answer(Err(PublishError::Unknown(why))) if why == text));
         ledger.adopt(6, now);
         assert_eq!(claimed(&mut ledger), [StreamId::new(5, 6)]);
@@ -217,7 +217,7 @@ mod tests {
     fn a_forgotten_script_is_a_reason_to_send_once_more() {
         let (publication, now) = (publication(), Instant::now());
         let mut ledger = ledger(&publication, now);
-        let no_script = Outcome::Failed(Failure::NoScript);
+        let no_script = PublishOutcome::Failed(Failure::NoScript);
         assert!(matches!(ledger.settle(&returned(&publication), &no_script, now), Settled::SendAgain));
         let again = Returned { is_repeat: true, ..returned(&publication) };
         let settled = ledger.settle(&again, &no_script, now);

@@ -29,7 +29,7 @@ pub(super) enum Malformed {
 /// Reads a message of a topic's channel. The payload is a slice of `bytes`.
 ///
 /// An entry whose payload no client could read still has its id: it arrives as a [`Content::Lost`] around itself, so
-/// that the position advances and everyone is told the same of it.
+/// that the position advances and every subscriber receives the same notice.
 pub(super) fn from_channel(bytes: &Bytes) -> Result<Message, Malformed> {
     let mut fields = [""; 4];
     let mut at = 0;

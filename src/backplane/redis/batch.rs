@@ -8,7 +8,7 @@ use tickgate_wire::model::Publication;
 use tokio::sync::oneshot;
 
 use super::{
-    acknowledge::Outcome,
+    acknowledge::PublishOutcome,
     ledger::{self, Ledger},
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(super) struct Encoder<'a> {
     pub(super) dedupe_ms: u64,
 }
 
-/// What a call says of one publication beside what its job has.
+/// What a call says of one publication, apart from what its job has.
 struct Named {
     epoch: u64,
     renew: bool,
@@ -156,27 +156,27 @@ fn is_plain(job: &Job) -> bool {
 
 /// The outcomes of a pipeline's publications, in their order, as far as there are answers. `counts`: how many each
 /// command had.
-pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iterator<Item = Outcome> {
+pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iterator<Item = PublishOutcome> {
     values.into_iter().zip(counts).flat_map(|(value, count)| match value {
         value if count == 1 => vec![outcome(value)],
         Value::Array(answers) if answers.len() == count => answers.into_iter().map(outcome).collect(),
         // Refused before it ran, unless the script itself broke off: then the first ones may be stored.
         Value::ServerError(error) => match Failure::of(&error.into()) {
-            Failure::Other(_) => vec![Outcome::STRANGE; count],
-            refused => vec![Outcome::Failed(refused); count],
+            Failure::Other(_) => vec![PublishOutcome::STRANGE; count],
+            refused => vec![PublishOutcome::Failed(refused); count],
         },
-        _ => vec![Outcome::STRANGE; count],
+        _ => vec![PublishOutcome::STRANGE; count],
     })
 }
 
 /// Reads the answer to one publication.
-fn outcome(value: Value) -> Outcome {
+fn outcome(value: Value) -> PublishOutcome {
     match value {
-        Value::BulkString(bytes) => Outcome::parse(&String::from_utf8_lossy(&bytes)),
-        Value::SimpleString(text) => Outcome::parse(&text),
-        Value::Int(_) => Outcome::Sent,
-        Value::ServerError(error) => Outcome::Failed(Failure::of(&error.into())),
-        _ => Outcome::STRANGE,
+        Value::BulkString(bytes) => PublishOutcome::parse(&String::from_utf8_lossy(&bytes)),
+        Value::SimpleString(text) => PublishOutcome::parse(&text),
+        Value::Int(_) => PublishOutcome::Sent,
+        Value::ServerError(error) => PublishOutcome::Failed(Failure::of(&error.into())),
+        _ => PublishOutcome::STRANGE,
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
             || Value::BulkString("5-6".into()),
             |text: &[u8]| redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).unwrap(),
         );
-        let (stored, oom) = (format!("{:?}", Outcome::Stored(StreamId::new(5, 6))), "Failed(OutOfMemory)");
+        let (stored, oom) = (format!("{:?}", PublishOutcome::Stored(StreamId::new(5, 6))), "Failed(OutOfMemory)");
         assert_eq!(read(vec![Value::Array(vec![id(), error(b"OOM full")]), id()], &[2, 1]), [&stored, oom, &stored]);
         assert_eq!(read(vec![error(b"OOM full"), id()], &[2, 1]), [oom, oom, &stored]);
         // The script broke off: nobody knows after which of them.

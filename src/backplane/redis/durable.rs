@@ -54,7 +54,7 @@ impl Durability {
         }
     }
 
-    /// Takes the answer of the waiting command off the end; tells what is missing.
+    /// Takes the answer of the waiting command off the end; returns what is missing.
     pub(super) fn shortfall(self, values: &mut VecDeque<Value>) -> Option<Arc<str>> {
         if self == Self::default() {
             return None;

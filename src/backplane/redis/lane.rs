@@ -20,7 +20,7 @@ use tickgate_wire::model::Publication;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    acknowledge::{Outcome, Returned, Settled},
+    acknowledge::{PublishOutcome, Returned, Settled},
     batch::{self, Encoder, Job},
     durable::{Dedicated, Durability},
     shard::Books,
@@ -265,7 +265,7 @@ impl Drain {
         let mut ledger = self.books.ledger.lock();
         for job in jobs {
             // A missing answer is a broken connection's: nothing is known of the rest.
-            let outcome = outcomes.next().unwrap_or(Outcome::STRANGE);
+            let outcome = outcomes.next().unwrap_or(PublishOutcome::STRANGE);
             if let Some(id) = outcome.id() {
                 self.link.saw_epoch(id.epoch);
             }
@@ -273,7 +273,7 @@ impl Drain {
             match ledger.settle(&returned, &outcome, now) {
                 Settled::SendAgain => self.again.push(Job { again: true, ..job }),
                 Settled::Answer(result) => {
-                    if let Outcome::Failed(failure) = &outcome {
+                    if let PublishOutcome::Failed(failure) = &outcome {
                         self.link.report(failure);
                         tracing::debug!(%failure, "redis did not take a publication");
                     }
@@ -337,7 +337,7 @@ impl Drain {
     }
 }
 
-/// A publication that came back, as far as its pipeline tells.
+/// A publication that came back, as far as its pipeline is known.
 fn returned(job: &Job, generation: u64, was_sent: bool) -> Returned<'_> {
     let Job { publication, number, again, .. } = job;
     Returned { publication, number: *number, is_repeat: *again, was_sent, generation, shortfall: None }

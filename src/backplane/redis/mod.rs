@@ -34,13 +34,13 @@ mod read;
 mod shard;
 mod verify;
 
-use shard::Shard;
+use shard::BackplaneShard;
 
 /// Streams and channels in Redis. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Redis {
     topology: Topology,
-    shards: Arc<[Shard]>,
+    shards: Arc<[BackplaneShard]>,
 }
 
 impl Redis {
@@ -48,7 +48,7 @@ impl Redis {
     #[must_use]
     pub fn start_on(topology: &Topology, tasks: &Tasks) -> Self {
         let (placement, links) = (topology.placement(), topology.links());
-        let shards = links.iter().map(|link| Shard::start(link, placement, links.len(), tasks)).collect();
+        let shards = links.iter().map(|link| BackplaneShard::start(link, placement, links.len(), tasks)).collect();
         Self { topology: topology.clone(), shards }
     }
 

@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(page(&[], (0, 0), true), (0, false, false));
     }
 
-    /// Reads a stream of so many entries after its first one; the sizes of the parts, and the page.
+    /// Reads a stream of `count` entries after its first one; the sizes of the parts, and the page.
     fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {

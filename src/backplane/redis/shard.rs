@@ -33,7 +33,7 @@ const SCRIPT: &str = include_str!("scripts/lost.lua");
 
 /// The server of a part of the topics, as publishers see it.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct BackplaneShard {
     lane: Lane,
     /// For topics that are acknowledged only when copies or the disk have them. No topic uses both lanes.
     durable: Lane,
@@ -61,7 +61,7 @@ impl Books {
     }
 }
 
-impl Shard {
+impl BackplaneShard {
     /// Starts the tasks of one of `shards` shards.
     pub(super) fn start(link: &RedisLink, placement: Placement, shards: usize, tasks: &Tasks) -> Self {
         link.preload(lane::SCRIPT);

@@ -37,7 +37,7 @@ impl Redis {
             _ => return Ok(Verdict::Revoked),
         }
         for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
-            // Two connections of one session on one replica are told apart there.
+            // Two connections of one session on one replica are distinguished there.
             if other != *session || owner.replica != inner.local.replica {
                 inner.supersede(other, &owner);
             }

@@ -12,7 +12,7 @@ use std::{
 
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use super::leases::{Ended, Entry, Leases, Owner, Renewal, Slot, Write};
+use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal};
 use crate::redis_link::Placement;
 
 /// A change that waits to be written.
@@ -80,7 +80,7 @@ pub(super) enum Index {
 
 /// One command.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum RegistryCommand {
     /// Add sessions to an index.
     Index(Index, Vec<(SessionId, String)>),
     /// Have an index live on.
@@ -124,7 +124,7 @@ pub(super) struct RecordWrite {
 
 /// What a shard answered to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CommandAnswer {
     Nil,
     Number(i64),
     Text(String),
@@ -134,7 +134,7 @@ pub(super) enum Answer {
 
 /// What the answers ask for.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct BatchOutcome {
     /// Records of sessions that have one already: whose the session is has to be settled by stamp.
     pub(super) contested: Vec<RecordWrite>,
     /// Sessions whose leases were gone.
@@ -149,38 +149,38 @@ pub(super) struct Outcome {
 
 /// Steps for one shard.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    steps: Vec<Step>,
+pub(super) struct ShardBatch {
+    steps: Vec<RegistryCommand>,
     /// To be indexed, before the other steps.
     index: HashMap<SessionId, String>,
     /// To be taken out of the index, after the other steps.
     unindex: HashSet<SessionId>,
 }
 
-impl Batch {
+impl ShardBatch {
     /// A batch of steps that are in their order already.
-    pub(super) fn of(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub(super) fn of(steps: impl IntoIterator<Item = RegistryCommand>) -> Self {
         Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
     /// Adds one queued change, as far as it concerns the shard.
-    pub(super) fn op(&mut self, part: Part, leases: &Leases, op: &Op) {
+    pub(super) fn op(&mut self, part: Part, leases: &LeaseTable, op: &Op) {
         match op {
             Op::Opened(session) => self.opened(part, leases, *session),
             Op::Record(session) => {
-                if let Some(Write { stamp, record, first }) = leases.take_record(*session) {
+                if let Some(PendingRecord { stamp, record, first }) = leases.take_record(*session) {
                     self.record(RecordWrite { session: *session, stamp, record, is_last: false }, first);
                 }
             }
             Op::Closed(session, ended) => self.closed(part, *session, ended),
             Op::Release { session, user, stamp } => {
-                self.steps.push(Step::Leave { user: user.clone(), session: *session, stamp: *stamp });
+                self.steps.push(RegistryCommand::Leave { user: user.clone(), session: *session, stamp: *stamp });
             }
-            Op::Tell(replica, message) => self.steps.push(Step::Tell(replica.clone(), message.clone())),
+            Op::Tell(replica, message) => self.steps.push(RegistryCommand::Tell(replica.clone(), message.clone())),
         }
     }
 
-    fn opened(&mut self, part: Part, leases: &Leases, session: SessionId) {
+    fn opened(&mut self, part: Part, leases: &LeaseTable, session: SessionId) {
         let entry = leases.get(session);
         let Some(entry) = entry.filter(|entry| part.has_session(session, entry.user.as_ref())) else {
             // Closed since, or the anonymous session has a user now, who is elsewhere.
@@ -189,7 +189,7 @@ impl Batch {
         if self.index(leases, session, &entry)
             && let Some(user) = entry.user
         {
-            self.steps.push(Step::Extend { user, session, stamp: entry.stamp });
+            self.steps.push(RegistryCommand::Extend { user, session, stamp: entry.stamp });
         }
     }
 
@@ -197,16 +197,16 @@ impl Batch {
         if part.has_session(session, ended.user.as_ref()) {
             self.remove(session);
             if let Some(user) = ended.user.clone() {
-                self.steps.push(Step::Leave { user, session, stamp: ended.stamp });
+                self.steps.push(RegistryCommand::Leave { user, session, stamp: ended.stamp });
             }
         }
         if part.has_record(session) {
             match &ended.unwritten {
-                Some(Write { stamp, record, first }) => {
+                Some(PendingRecord { stamp, record, first }) => {
                     let write = RecordWrite { session, stamp: *stamp, record: record.clone(), is_last: true };
                     self.record(write, *first);
                 }
-                None if ended.had_record => self.steps.push(Step::EndRecord { session, stamp: ended.stamp }),
+                None if ended.had_record => self.steps.push(RegistryCommand::EndRecord { session, stamp: ended.stamp }),
                 None => {}
             }
         }
@@ -218,14 +218,14 @@ impl Batch {
     }
 
     fn record(&mut self, write: RecordWrite, first: bool) {
-        self.steps.push(if first { Step::Claim(write) } else { Step::Write(write) });
+        self.steps.push(if first { RegistryCommand::Claim(write) } else { RegistryCommand::Write(write) });
     }
 
     /// Adds the session to the index, when it is open.
-    pub(super) fn index(&mut self, leases: &Leases, session: SessionId, entry: &Entry) -> bool {
+    pub(super) fn index(&mut self, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) -> bool {
         if let Some(profile) = entry.profile {
             self.unindex.remove(&session);
-            self.index.insert(session, Slot::encode(entry, &leases.profile_name(profile)));
+            self.index.insert(session, IndexEntry::encode(entry, &leases.profile_name(profile)));
         }
         entry.profile.is_some()
     }
@@ -234,62 +234,71 @@ impl Batch {
     pub(super) fn renew(&mut self, part: Part, renewal: &Renewal) {
         let Renewal { session, stamp, recorded, .. } = *renewal;
         if let Some(user) = renewal.user.as_ref().filter(|user| part.has_user(user)) {
-            self.steps.push(Step::Extend { user: user.clone(), session, stamp });
-            self.steps.push(Step::KeepMembers(user.clone()));
+            self.steps.push(RegistryCommand::Extend { user: user.clone(), session, stamp });
+            self.steps.push(RegistryCommand::KeepMembers(user.clone()));
         }
         if recorded && part.has_record(session) {
-            self.steps.push(Step::KeepRecord(session));
+            self.steps.push(RegistryCommand::KeepRecord(session));
         }
     }
 
     /// Adds what the shard should know of a session that is in its index, or that has its record here.
-    pub(super) fn restore(&mut self, part: Part, session: SessionId, entry: &Entry) {
+    pub(super) fn restore(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
         self.readmit(part, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.owns_record && part.has_record(session)) {
-            self.steps.push(Step::Write(RecordWrite { session, stamp: entry.stamp, record, is_last: false }));
+            self.steps.push(RegistryCommand::Write(RecordWrite {
+                session,
+                stamp: entry.stamp,
+                record,
+                is_last: false,
+            }));
         }
     }
 
     /// Adds the session to its user's set where it is missing.
-    pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &Entry) {
+    pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
         if let Some(user) = entry.user.clone().filter(|user| part.has_user(user)) {
             let (stamp, issued_at) = (entry.stamp, entry.issued_at.map(NonZeroU64::get));
-            self.steps.push(Step::Readmit { user, session, stamp, issued_at });
+            self.steps.push(RegistryCommand::Readmit { user, session, stamp, issued_at });
         }
     }
 
     /// The steps in their order. `index`: where sessions are added.
-    pub(super) fn seal(self, index: Index) -> Vec<Step> {
+    pub(super) fn seal(self, index: Index) -> Vec<RegistryCommand> {
         let Self { steps, index: indexed, unindex } = self;
         let mut all = Vec::with_capacity(steps.len() + 3);
         if !indexed.is_empty() {
-            all.push(Step::Index(index, indexed.into_iter().collect()));
-            all.push(Step::KeepIndex(index));
+            all.push(RegistryCommand::Index(index, indexed.into_iter().collect()));
+            all.push(RegistryCommand::KeepIndex(index));
         }
         all.extend(steps);
         if !unindex.is_empty() {
-            all.push(Step::Unindex(unindex.into_iter().collect()));
+            all.push(RegistryCommand::Unindex(unindex.into_iter().collect()));
         }
         all
     }
 }
 
-impl Outcome {
+impl BatchOutcome {
     /// Reads the answers to the steps.
-    pub(super) fn of(steps: &[Step], answers: impl IntoIterator<Item = Answer>) -> Self {
+    pub(super) fn of(steps: &[RegistryCommand], answers: impl IntoIterator<Item = CommandAnswer>) -> Self {
         let mut outcome = Self::default();
         for (step, answer) in steps.iter().zip(answers) {
             match (step, answer) {
-                (Step::Claim(write), Answer::Nil) => outcome.contested.push(write.clone()),
-                (Step::Write(write), Answer::Number(0)) => outcome.superseded.push((write.session, write.stamp)),
-                (Step::Write(write), Answer::Text(owner)) => {
+                (RegistryCommand::Claim(write), CommandAnswer::Nil) => outcome.contested.push(write.clone()),
+                (RegistryCommand::Write(write), CommandAnswer::Number(0)) => {
+                    outcome.superseded.push((write.session, write.stamp));
+                }
+                (RegistryCommand::Write(write), CommandAnswer::Text(owner)) => {
                     outcome.former.extend(Owner::parse(&owner).map(|owner| (write.session, owner)));
                 }
-                (Step::Readmit { session, stamp, .. }, Answer::Number(0)) => {
+                (RegistryCommand::Readmit { session, stamp, .. }, CommandAnswer::Number(0)) => {
                     outcome.superseded.push((*session, *stamp));
                 }
-                (Step::Readmit { session, stamp, .. }, Answer::Number(-1)) => outcome.revoked.push((*session, *stamp)),
-                (Step::Extend { session, .. }, Answer::Number(0)) => outcome.missing.push(*session),
+                (RegistryCommand::Readmit { session, stamp, .. }, CommandAnswer::Number(-1)) => {
+                    outcome.revoked.push((*session, *stamp));
+                }
+                (RegistryCommand::Extend { session, .. }, CommandAnswer::Number(0)) => outcome.missing.push(*session),
                 _ => {}
             }
         }
@@ -297,8 +306,8 @@ impl Outcome {
     }
 
     /// What is to be sent next: contested records by stamp, and missing leases again.
-    pub(super) fn rest(&self, part: Part, leases: &Leases) -> Batch {
-        let mut rest = Batch::of(self.contested.iter().cloned().map(Step::Write));
+    pub(super) fn rest(&self, part: Part, leases: &LeaseTable) -> ShardBatch {
+        let mut rest = ShardBatch::of(self.contested.iter().cloned().map(RegistryCommand::Write));
         for session in &self.missing {
             if let Some(entry) = leases.get(*session) {
                 rest.readmit(part, *session, &entry);
@@ -319,7 +328,7 @@ mod tests {
         UserId::new(name).unwrap()
     }
 
-    fn open(leases: &Leases, name: Option<&str>, session: SessionId) {
+    fn open(leases: &LeaseTable, name: Option<&str>, session: SessionId) {
         if let Some(name) = name {
             let admission =
                 Admission { user: user(name), session, connections_max: 5, evict_oldest: false, issued_at: Some(3) };
@@ -335,21 +344,21 @@ mod tests {
         leases.opened(session, &info, 10);
     }
 
-    fn steps(part: Part, leases: &Leases, ops: &[Op]) -> Vec<Step> {
-        let mut batch = Batch::default();
+    fn steps(part: Part, leases: &LeaseTable, ops: &[Op]) -> Vec<RegistryCommand> {
+        let mut batch = ShardBatch::default();
         ops.iter().for_each(|op| batch.op(part, leases, op));
         batch.seal(Index::Current)
     }
 
     /// The kinds of the steps, in their order.
-    fn kinds(steps: &[Step]) -> Vec<String> {
+    fn kinds(steps: &[RegistryCommand]) -> Vec<String> {
         let name = |step| format!("{step:?}").split(|char: char| !char.is_alphanumeric()).next().unwrap().to_owned();
         steps.iter().map(name).collect()
     }
 
     #[test]
     fn a_session_is_in_the_index_for_longer_than_its_lease_runs() {
-        let (leases, session) = (Leases::new(), SessionId::random());
+        let (leases, session) = (LeaseTable::new(), SessionId::random());
         open(&leases, Some("alice"), session);
         leases.record(session, "{}".into());
         let ops = [Op::Opened(session), Op::Record(session)];
@@ -363,7 +372,7 @@ mod tests {
 
     #[test]
     fn each_shard_gets_its_part_of_a_session() {
-        let (placement, leases) = (Placement::over(2), Leases::new());
+        let (placement, leases) = (Placement::over(2), LeaseTable::new());
         let parts = [0, 1].map(|shard| Part::new(placement, shard));
         let session = loop {
             let session = SessionId::random();
@@ -381,7 +390,7 @@ mod tests {
         leases.record(session, "{}".into());
         assert_eq!(kinds(&steps(of_record, &leases, &[Op::Record(session)])), ["Claim"]);
         let renewed = |part| {
-            let mut batch = Batch::default();
+            let mut batch = ShardBatch::default();
             let renewals = (0..BUCKETS).flat_map(|bucket| leases.renewals(bucket));
             renewals.for_each(|renewal| batch.renew(part, &renewal));
             kinds(&batch.seal(Index::Current))
@@ -389,7 +398,7 @@ mod tests {
         assert_eq!(renewed(of_user), ["Extend", "KeepMembers"]);
         assert_eq!(renewed(of_record), ["KeepRecord"]);
         let restored = |part| {
-            let mut batch = Batch::default();
+            let mut batch = ShardBatch::default();
             batch.restore(part, session, &leases.get(session).unwrap());
             kinds(&batch.seal(Index::Next))
         };
@@ -402,25 +411,25 @@ mod tests {
 
     #[test]
     fn the_answers_say_who_gave_way() {
-        let (leases, [kept, lost, revoked, moved, gone]) = (Leases::new(), [(); 5].map(|()| SessionId::random()));
+        let (leases, [kept, lost, revoked, moved, gone]) = (LeaseTable::new(), [(); 5].map(|()| SessionId::random()));
         let write = |session| RecordWrite { session, stamp: 10, record: "{}".into(), is_last: false };
-        let readmit = |session| Step::Readmit { user: user("alice"), session, stamp: 10, issued_at: None };
+        let readmit = |session| RegistryCommand::Readmit { user: user("alice"), session, stamp: 10, issued_at: None };
         open(&leases, Some("bob"), gone);
         let steps = [
-            (Step::Claim(write(kept)), Answer::Text("OK".into())),
-            (Step::Claim(write(moved)), Answer::Nil),
-            (Step::Write(write(moved)), Answer::Text("7:r2".into())),
-            (Step::Write(write(lost)), Answer::Number(0)),
-            (readmit(kept), Answer::Number(1)),
-            (readmit(lost), Answer::Number(0)),
-            (readmit(revoked), Answer::Number(-1)),
-            (Step::Extend { user: user("bob"), session: gone, stamp: 10 }, Answer::Number(0)),
-            (Step::Extend { user: user("bob"), session: kept, stamp: 10 }, Answer::Number(1)),
-            (Step::KeepMembers(user("bob")), Answer::Number(0)),
-            (Step::Write(write(kept)), Answer::Other),
+            (RegistryCommand::Claim(write(kept)), CommandAnswer::Text("OK".into())),
+            (RegistryCommand::Claim(write(moved)), CommandAnswer::Nil),
+            (RegistryCommand::Write(write(moved)), CommandAnswer::Text("7:r2".into())),
+            (RegistryCommand::Write(write(lost)), CommandAnswer::Number(0)),
+            (readmit(kept), CommandAnswer::Number(1)),
+            (readmit(lost), CommandAnswer::Number(0)),
+            (readmit(revoked), CommandAnswer::Number(-1)),
+            (RegistryCommand::Extend { user: user("bob"), session: gone, stamp: 10 }, CommandAnswer::Number(0)),
+            (RegistryCommand::Extend { user: user("bob"), session: kept, stamp: 10 }, CommandAnswer::Number(1)),
+            (RegistryCommand::KeepMembers(user("bob")), CommandAnswer::Number(0)),
+            (RegistryCommand::Write(write(kept)), CommandAnswer::Other),
         ];
         let (steps, answers): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-        let outcome = Outcome::of(&steps, answers);
+        let outcome = BatchOutcome::of(&steps, answers);
         assert_eq!(outcome.superseded, [(lost, 10), (lost, 10)]);
         assert_eq!((outcome.revoked.clone(), outcome.missing.clone()), (vec![(revoked, 10)], vec![gone]));
         assert_eq!(outcome.former, [(moved, Owner::new(7, &ReplicaId::new("r2").unwrap()))]);

@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Valu
 
 use super::{
     Inner,
-    batch::{Answer, Index, RecordWrite, Step},
+    batch::{CommandAnswer, Index, RecordWrite, RegistryCommand},
     leases::{Owner, member},
 };
 use crate::redis_link::{Failure, RedisLink};
@@ -87,7 +87,7 @@ fn command(words: &[&str]) -> Cmd {
 }
 
 /// The commands of the steps.
-pub(super) fn pipeline(inner: &Inner, steps: &[Step]) -> Pipeline {
+pub(super) fn pipeline(inner: &Inner, steps: &[RegistryCommand]) -> Pipeline {
     let mut pipeline = Pipeline::new();
     for step in steps {
         pipeline.add_command(encode(inner, step));
@@ -96,7 +96,7 @@ pub(super) fn pipeline(inner: &Inner, steps: &[Step]) -> Pipeline {
     pipeline
 }
 
-fn encode(inner: &Inner, step: &Step) -> Cmd {
+fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
     let (keys, times, scripts) = (inner.keys(), &inner.lifetimes, &inner.scripts);
     let own = &inner.local.replica;
     let index = |index: &Index| match index {
@@ -104,7 +104,7 @@ fn encode(inner: &Inner, step: &Step) -> Cmd {
         Index::Next => keys.replica_sessions_next(own),
     };
     match step {
-        Step::Index(which, slots) => {
+        RegistryCommand::Index(which, slots) => {
             let mut cmd = redis::cmd("HSET");
             cmd.arg(index(which));
             for (session, slot) in slots {
@@ -112,8 +112,8 @@ fn encode(inner: &Inner, step: &Step) -> Cmd {
             }
             cmd
         }
-        Step::KeepIndex(which) => expire(&index(which), times.index()),
-        Step::Unindex(sessions) => {
+        RegistryCommand::KeepIndex(which) => expire(&index(which), times.index()),
+        RegistryCommand::Unindex(sessions) => {
             let mut cmd = redis::cmd("HDEL");
             cmd.arg(index(&Index::Current));
             for session in sessions {
@@ -121,39 +121,39 @@ fn encode(inner: &Inner, step: &Step) -> Cmd {
             }
             cmd
         }
-        Step::DropIndex(which) => command(&["UNLINK", &index(which)]),
-        Step::ReplaceIndex => command(&["RENAME", &index(&Index::Next), &index(&Index::Current)]),
-        Step::Leave { user, session, stamp } => {
+        RegistryCommand::DropIndex(which) => command(&["UNLINK", &index(which)]),
+        RegistryCommand::ReplaceIndex => command(&["RENAME", &index(&Index::Next), &index(&Index::Current)]),
+        RegistryCommand::Leave { user, session, stamp } => {
             command(&["ZREM", &keys.user_sessions(user), &member(*stamp, own, *session)])
         }
-        Step::Extend { user, session, stamp } => {
+        RegistryCommand::Extend { user, session, stamp } => {
             let ends = (inner.now_ms() + times.session).to_string();
             command(&["ZADD", &keys.user_sessions(user), "XX", "CH", &ends, &member(*stamp, own, *session)])
         }
-        Step::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
-        Step::Readmit { user, session, stamp, issued_at } => {
+        RegistryCommand::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
+        RegistryCommand::Readmit { user, session, stamp, issued_at } => {
             let mut cmd = call(&scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
             cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
             cmd.arg(inner.leases.connections_max()).arg(issued_text(*issued_at));
             cmd
         }
-        Step::Claim(write) => {
+        RegistryCommand::Claim(write) => {
             let value = format!("{} {}", Owner::new(write.stamp, own), write.record);
             let life = record_life(inner, write).to_string();
             command(&["SET", &keys.session(write.session), &value, "PX", &life, "NX"])
         }
-        Step::Write(write) => {
+        RegistryCommand::Write(write) => {
             let mut cmd = call(&scripts.record, &[&keys.session(write.session)]);
             cmd.arg(Owner::new(write.stamp, own).to_string()).arg(&*write.record).arg(record_life(inner, write));
             cmd
         }
-        Step::KeepRecord(session) => expire(&keys.session(*session), times.record()),
-        Step::EndRecord { session, stamp } => {
+        RegistryCommand::KeepRecord(session) => expire(&keys.session(*session), times.record()),
+        RegistryCommand::EndRecord { session, stamp } => {
             let mut cmd = call(&scripts.record, &[&keys.session(*session)]);
             cmd.arg(Owner::new(*stamp, own).to_string()).arg("").arg(times.resume);
             cmd
         }
-        Step::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
+        RegistryCommand::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
     }
 }
 
@@ -166,12 +166,12 @@ fn record_life(inner: &Inner, write: &RecordWrite) -> u64 {
 }
 
 /// What an answer to a step says.
-pub(super) fn answer(value: RedisResult<Value>) -> Answer {
+pub(super) fn answer(value: RedisResult<Value>) -> CommandAnswer {
     match value {
-        Ok(Value::Nil) => Answer::Nil,
-        Ok(Value::Int(number)) => Answer::Number(number),
-        Ok(Value::BulkString(bytes)) => String::from_utf8(bytes).map_or(Answer::Other, Answer::Text),
-        Ok(Value::SimpleString(text)) => Answer::Text(text),
-        _ => Answer::Other,
+        Ok(Value::Nil) => CommandAnswer::Nil,
+        Ok(Value::Int(number)) => CommandAnswer::Number(number),
+        Ok(Value::BulkString(bytes)) => String::from_utf8(bytes).map_or(CommandAnswer::Other, CommandAnswer::Text),
+        Ok(Value::SimpleString(text)) => CommandAnswer::Text(text),
+        _ => CommandAnswer::Other,
     }
 }

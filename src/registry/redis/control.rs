@@ -10,8 +10,8 @@ use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, tell_all},
-    leases::{Entry, Owner},
-    presence::{Ask, Reply},
+    leases::{LeaseEntry, Owner},
+    presence::{PresenceAnswer, PresenceQuestion},
     times::millis,
 };
 use crate::{
@@ -26,13 +26,14 @@ const KEPT_MIN: usize = 10_000;
 /// What goes over the control channels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Message {
-    Told(Told),
-    Ask(Ask),
-    Answer(Reply),
+pub(super) enum ChannelMessage {
+    #[serde(rename = "told")]
+    Control(ControlMessage),
+    Ask(PresenceQuestion),
+    Answer(PresenceAnswer),
 }
 
-impl Message {
+impl ChannelMessage {
     pub(super) fn encode(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -40,7 +41,7 @@ impl Message {
 
 /// A control message under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct ControlMessage {
     control: Control,
     /// Only the connection of this stamp is meant, not a newer one of the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,8 +68,8 @@ impl Redis {
         let json = serde_json::to_string(&control).unwrap_or_default();
         pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(KEPT_MIN).arg("*").arg("c").arg(json).ignore();
         pipeline.cmd("PEXPIRE").arg(&key).arg(millis(KEPT)).ignore();
-        let told = Message::Told(Told { control, stamp: None }).encode();
-        pipeline.cmd("PUBLISH").arg(channel).arg(told).ignore();
+        let message = ChannelMessage::Control(ControlMessage { control, stamp: None }).encode();
+        pipeline.cmd("PUBLISH").arg(channel).arg(message).ignore();
         Ok(tell_all(inner.control_link(), &pipeline).await?)
     }
 }
@@ -88,38 +89,38 @@ impl Inner {
     }
 
     /// Takes a message of the control channels, in the link's own task.
-    fn receive(&self, message: Message) {
+    fn receive(&self, message: ChannelMessage) {
         match message {
-            Message::Told(told) => self.deliver(told),
+            ChannelMessage::Control(message) => self.deliver(message),
             // A replica that is asked too much answers nothing.
-            Message::Ask(ask) => drop(self.asked.try_send(ask)),
-            Message::Answer(reply) => self.questions.answer(reply),
+            ChannelMessage::Ask(ask) => drop(self.asked.try_send(ask)),
+            ChannelMessage::Answer(reply) => self.questions.answer(reply),
         }
     }
 
     /// Hands a control message to this replica, unless it means a connection that is gone.
-    fn deliver(&self, told: Told) {
-        if let (Control::Close { session, .. }, Some(stamp)) = (&told.control, told.stamp)
+    fn deliver(&self, message: ControlMessage) {
+        if let (Control::Close { session, .. }, Some(stamp)) = (&message.control, message.stamp)
             && !SessionId::parse(session).is_some_and(|session| self.leases.is_newest(session, stamp))
         {
             return;
         }
-        (self.local.control)(told.control);
+        (self.local.control)(message.control);
     }
 
     /// Closes a connection of this replica, if it is still the session's newest here.
     pub(super) fn close(&self, session: SessionId, stamp: u64, code: u16, reason: &str) {
         let control = Control::Close { session: session.to_string(), code, reason: reason.to_owned() };
-        self.deliver(Told { control, stamp: Some(stamp) });
+        self.deliver(ControlMessage { control, stamp: Some(stamp) });
     }
 
     /// Tells the owner of a connection that another one took its place.
     pub(super) fn supersede(&self, session: SessionId, owner: &Owner) {
-        let told = Told { control: superseded(session), stamp: Some(owner.stamp) };
+        let message = ControlMessage { control: superseded(session), stamp: Some(owner.stamp) };
         if owner.replica == self.local.replica {
-            self.deliver(told);
+            self.deliver(message);
         } else {
-            self.push(self.control_shard(), Op::Tell(owner.replica.clone(), Message::Told(told).encode()));
+            self.push(self.control_shard(), Op::Tell(owner.replica.clone(), ChannelMessage::Control(message).encode()));
         }
     }
 }
@@ -158,13 +159,13 @@ impl Kept {
     }
 
     /// The message that concerns the connection, sent since it was opened.
-    fn of(&self, session: SessionId, entry: &Entry) -> Option<Told> {
+    fn of(&self, session: SessionId, entry: &LeaseEntry) -> Option<ControlMessage> {
         let name = session.to_string();
         let of_user = entry.user.as_ref().and_then(|user| self.users.get(user.as_str()));
         let sent = [self.sessions.get(&name), of_user].into_iter().flatten();
         let (_, control) = sent.into_iter().find(|(sent_us, _)| entry.stamp < *sent_us)?;
         let (Control::Close { code, reason, .. } | Control::CloseUser { code, reason, .. }) = control.clone();
-        Some(Told { control: Control::Close { session: name, code, reason }, stamp: Some(entry.stamp) })
+        Some(ControlMessage { control: Control::Close { session: name, code, reason }, stamp: Some(entry.stamp) })
     }
 
     /// Hands them to the connections that were open at that stamp.
@@ -174,8 +175,8 @@ impl Kept {
         }
         for session in inner.leases.open(begun) {
             let entry = inner.leases.get(session).filter(|entry| entry.stamp <= begun);
-            if let Some(told) = entry.and_then(|entry| self.of(session, &entry)) {
-                inner.deliver(told);
+            if let Some(message) = entry.and_then(|entry| self.of(session, &entry)) {
+                inner.deliver(message);
             }
         }
     }
@@ -184,11 +185,11 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{ConnectionInfo, redis::leases::Leases};
+    use crate::registry::{ConnectionInfo, redis::leases::LeaseTable};
 
     #[test]
     fn a_kept_message_concerns_the_connections_that_were_open_when_it_was_sent() {
-        let (leases, session) = (Leases::new(), SessionId::random());
+        let (leases, session) = (LeaseTable::new(), SessionId::random());
         let open = |stamp| {
             let info = ConnectionInfo {
                 session: session.to_string(),
@@ -203,9 +204,9 @@ mod tests {
         let mut kept = Kept::default();
         assert!(kept.of(session, &open(10)).is_none());
         kept.add(20, Control::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() });
-        let told = kept.of(session, &open(10)).unwrap();
+        let message = kept.of(session, &open(10)).unwrap();
         let close = Control::Close { session: session.to_string(), code: 4500, reason: "maintenance".into() };
-        assert_eq!((told.control, told.stamp), (close, Some(10)));
+        assert_eq!((message.control, message.stamp), (close, Some(10)));
         assert!(kept.of(session, &open(20)).is_none(), "opened later");
         kept.add(30, Control::Close { session: session.to_string(), code: 4501, reason: "moved".into() });
         assert!(kept.of(session, &open(20)).is_some());

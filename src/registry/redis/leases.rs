@@ -31,9 +31,9 @@ pub(super) const BUCKETS: usize = 64;
 
 /// The sessions that this replica holds leases for.
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(super) struct LeaseTable {
     /// The entries are on the heap: a table has up to twice the places that it uses.
-    buckets: [Mutex<HashMap<SessionId, Box<Entry>>>; BUCKETS],
+    buckets: [Mutex<HashMap<SessionId, Box<LeaseEntry>>>; BUCKETS],
     hasher: RandomState,
     /// One copy of each profile's name.
     profiles: Mutex<Vec<Arc<str>>>,
@@ -43,7 +43,7 @@ pub(super) struct Leases {
 
 /// One session of this replica.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct LeaseEntry {
     pub user: Option<UserId>,
     /// `None` until a connection is opened.
     pub profile: Option<ProfileIndex>,
@@ -82,19 +82,19 @@ pub(super) struct Ended {
     pub stamp: u64,
     pub had_record: bool,
     /// The record that had not been written yet.
-    pub unwritten: Option<Write>,
+    pub unwritten: Option<PendingRecord>,
 }
 
 /// A session's record on its way to Redis.
 #[derive(Clone, Debug)]
-pub(super) struct Write {
+pub(super) struct PendingRecord {
     pub stamp: u64,
     pub record: Box<str>,
     /// Nothing of this connection's was written yet.
     pub first: bool,
 }
 
-impl Leases {
+impl LeaseTable {
     pub(super) fn new() -> Self {
         Self {
             buckets: std::array::from_fn(|_| Mutex::default()),
@@ -104,7 +104,7 @@ impl Leases {
         }
     }
 
-    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Box<Entry>>> {
+    fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Box<LeaseEntry>>> {
         // The low bits choose the place inside of the bucket's map, under another key; any bits serve here.
         let index = usize::try_from(self.hasher.hash_one(session) % BUCKETS as u64).unwrap_or_default();
         &self.buckets[index]
@@ -114,7 +114,7 @@ impl Leases {
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
         self.connections_max.store(admission.connections_max, Ordering::Relaxed);
         let mut bucket = self.bucket(admission.session).lock();
-        let entry = bucket.entry(admission.session).or_insert_with(|| Entry::new(stamp));
+        let entry = bucket.entry(admission.session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
         entry.user = Some(admission.user.clone());
         entry.stamp = stamp;
@@ -128,7 +128,7 @@ impl Leases {
     pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> Opened {
         let profile = self.profile(&info.profile);
         let mut bucket = self.bucket(session).lock();
-        let entry = bucket.entry(session).or_insert_with(|| Entry::new(stamp));
+        let entry = bucket.entry(session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
         if entry.pending > 0 {
             entry.pending -= 1;
@@ -160,7 +160,8 @@ impl Leases {
         }
         let had_record = entry.record.is_some();
         let (stamp, first) = (entry.stamp, !entry.owns_record);
-        let unwritten = entry.record.filter(|_| entry.record_queued).map(|record| Write { stamp, record, first });
+        let unwritten =
+            entry.record.filter(|_| entry.record_queued).map(|record| PendingRecord { stamp, record, first });
         Some(Ended { user: entry.user, stamp, had_record, unwritten })
     }
 
@@ -176,16 +177,16 @@ impl Leases {
     }
 
     /// The session's record for writing; it is no longer queued.
-    pub(super) fn take_record(&self, session: SessionId) -> Option<Write> {
+    pub(super) fn take_record(&self, session: SessionId) -> Option<PendingRecord> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
         entry.record_queued = false;
         let first = !std::mem::replace(&mut entry.owns_record, true);
-        Some(Write { stamp: entry.stamp, record: entry.record.clone()?, first })
+        Some(PendingRecord { stamp: entry.stamp, record: entry.record.clone()?, first })
     }
 
-    pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
-        self.bucket(session).lock().get(&session).map(|entry| Entry::clone(entry))
+    pub(super) fn get(&self, session: SessionId) -> Option<LeaseEntry> {
+        self.bucket(session).lock().get(&session).map(|entry| LeaseEntry::clone(entry))
     }
 
     /// Greatest number of a user's connections.
@@ -212,7 +213,7 @@ impl Leases {
     /// What a round of renewals needs of one bucket, without copying records.
     pub(super) fn renewals(&self, index: usize) -> Vec<Renewal> {
         let bucket = self.buckets[index].lock();
-        let renewal = |(session, entry): (&SessionId, &Entry)| {
+        let renewal = |(session, entry): (&SessionId, &LeaseEntry)| {
             let recorded = entry.owns_record && entry.record.is_some();
             let user = entry.user.clone();
             let renewal = Renewal { session: *session, user, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
@@ -268,7 +269,7 @@ pub(super) struct Renewal {
     pub opening: bool,
 }
 
-impl Entry {
+impl LeaseEntry {
     const fn is_anonymous(&self) -> bool {
         self.profile.is_some() && self.user.is_none()
     }
@@ -331,7 +332,7 @@ impl fmt::Display for Owner {
 
 /// A session in its replica's index: what sweeping and the operator's view need.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Slot {
+pub(super) struct IndexEntry {
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     #[serde(rename = "p")]
@@ -342,8 +343,8 @@ pub(super) struct Slot {
     pub stamp: u64,
 }
 
-impl Slot {
-    pub(super) fn encode(entry: &Entry, profile: &str) -> String {
+impl IndexEntry {
+    pub(super) fn encode(entry: &LeaseEntry, profile: &str) -> String {
         let slot = Self {
             user: entry.user.as_ref().map(ToString::to_string),
             profile: profile.to_owned(),
@@ -393,19 +394,19 @@ mod tests {
         Admission { user, session: session(), connections_max: 5, evict_oldest: false, issued_at: Some(3) }
     }
 
-    fn renewals(leases: &Leases) -> Vec<Renewal> {
+    fn renewals(leases: &LeaseTable) -> Vec<Renewal> {
         (0..BUCKETS).flat_map(|bucket| leases.renewals(bucket)).collect()
     }
 
     #[test]
     fn an_entry_is_small() {
         // A size class of the allocator.
-        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+        assert!(size_of::<LeaseEntry>() <= 64, "{}", size_of::<LeaseEntry>());
     }
 
     #[test]
     fn a_lease_is_renewed_from_its_opening_to_its_end() {
-        let leases = Leases::new();
+        let leases = LeaseTable::new();
         leases.admitted(&admission("alice"), 10);
         assert!(renewals(&leases)[0].opening, "admitted, and not in the index yet");
         leases.opened(session(), &info(Some("alice")), 99);
@@ -424,7 +425,7 @@ mod tests {
 
     #[test]
     fn the_newest_connection_of_a_session_keeps_it() {
-        let leases = Leases::new();
+        let leases = LeaseTable::new();
         leases.admitted(&admission("alice"), 10);
         leases.opened(session(), &info(Some("alice")), 99);
         leases.admitted(&admission("alice"), 20);
@@ -438,7 +439,7 @@ mod tests {
 
     #[test]
     fn an_anonymous_session_says_so_when_it_gets_a_user() {
-        let leases = Leases::new();
+        let leases = LeaseTable::new();
         let opened = |user, stamp| leases.opened(session(), &info(user), stamp).was_anonymous;
         assert!(!opened(None, 10));
         assert!(leases.admitted(&admission("alice"), 20), "counted");

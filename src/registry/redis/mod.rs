@@ -40,10 +40,10 @@ use tokio::{
 use self::{
     batch::Op,
     commands::Scripts,
-    leases::Leases,
-    presence::{Ask, Questions},
-    times::{Clock, Lifetimes},
-    writer::{Queue, Queued, Writer},
+    leases::LeaseTable,
+    presence::{PresenceQuestion, Questions},
+    times::{Lifetimes, StampClock},
+    writer::{Queued, ShardQueue, Writer},
 };
 use super::{Local, Unavailable};
 use crate::{
@@ -68,14 +68,14 @@ struct Inner {
     local: Local,
     scripts: Scripts,
     lifetimes: Lifetimes,
-    leases: Leases,
+    leases: LeaseTable,
     /// What waits to be written, by shard.
-    queues: Vec<Queue>,
+    queues: Vec<ShardQueue>,
     started: Instant,
-    clock: Clock,
+    clock: StampClock,
     questions: Questions,
     /// Questions to this replica about its sessions.
-    asked: mpsc::Sender<Ask>,
+    asked: mpsc::Sender<PresenceQuestion>,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
     left: AtomicBool,
@@ -88,18 +88,20 @@ impl From<Failure> for Unavailable {
 }
 
 impl Redis {
-    pub(super) fn new(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
-        let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| Queue::new()).unzip();
+    /// Works over the topology's links; its tasks start at once, whether the servers answer or not.
+    #[must_use]
+    pub fn start_on(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
+        let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| ShardQueue::new()).unzip();
         let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
         let inner = Arc::new(Inner {
             lifetimes: Lifetimes::new(&local.session),
             topology: topology.clone(),
             local,
             scripts: Scripts::new(),
-            leases: Leases::new(),
+            leases: LeaseTable::new(),
             queues,
             started: Instant::now(),
-            clock: Clock::new(clock::unix_ms() * 1_000),
+            clock: StampClock::new(clock::unix_ms() * 1_000),
             questions: Questions::default(),
             asked,
             held: Mutex::default(),

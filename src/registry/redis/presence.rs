@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Inner, Redis, batch::Op, commands, control::Message};
+use super::{Inner, Redis, batch::Op, commands, control::ChannelMessage};
 use crate::{
     redis_link::Failure,
     registry::{Presence, Unavailable, presence::Audience},
@@ -40,7 +40,7 @@ const ANSWERS_MAX: usize = 1_024;
 
 /// A question to all replicas: who follows the topic?
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Ask {
+pub(super) struct PresenceQuestion {
     number: u64,
     /// Who asks.
     replica: String,
@@ -49,7 +49,7 @@ pub(super) struct Ask {
 
 /// One replica's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Reply {
+pub(super) struct PresenceAnswer {
     number: u64,
     audience: Audience,
 }
@@ -61,7 +61,7 @@ type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
 pub(super) struct Questions {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Audience>>>,
-    /// Whoever holds a topic's lock asks; the others wait for it and take its answer.
+    /// The call that holds a topic's lock asks; the others wait for it and take its answer.
     recent: Mutex<HashMap<Topic, Cached>>,
     /// When the next question may be asked.
     turn: tokio::sync::Mutex<Option<Instant>>,
@@ -69,7 +69,7 @@ pub(super) struct Questions {
 
 impl Questions {
     /// Takes one replica's answer.
-    pub(super) fn answer(&self, reply: Reply) {
+    pub(super) fn answer(&self, reply: PresenceAnswer) {
         if let Some(sender) = self.waiting.lock().get(&reply.number) {
             // Full only when nobody reads any more.
             let _ = sender.try_send(reply.audience);
@@ -98,7 +98,7 @@ impl Questions {
 }
 
 /// Answers what other replicas ask, and this one, until the replica stops.
-pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Ask>, mut stop: Stop) {
+pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<PresenceQuestion>, mut stop: Stop) {
     loop {
         let ask = tokio::select! {
             ask = asked.recv() => ask,
@@ -107,7 +107,7 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Ask>
         let Some(ask) = ask else { return };
         let Ok(replica) = ReplicaId::new(&ask.replica) else { continue };
         let audience = inner.leases.audience(&Topic::from_wire(&ask.topic));
-        let answer = Message::Answer(Reply { number: ask.number, audience }).encode();
+        let answer = ChannelMessage::Answer(PresenceAnswer { number: ask.number, audience }).encode();
         inner.push(inner.control_shard(), Op::Tell(replica, answer));
     }
 }
@@ -148,9 +148,9 @@ async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     inner.questions.waiting.lock().insert(number, sender);
     let _open = Open { questions: &inner.questions, number };
-    let ask = Ask { number, replica: inner.local.replica.to_string(), topic: topic.to_string() };
+    let ask = PresenceQuestion { number, replica: inner.local.replica.to_string(), topic: topic.to_string() };
     let mut publish = redis::cmd("PUBLISH");
-    publish.arg(inner.keys().control_all()).arg(Message::Ask(ask).encode());
+    publish.arg(inner.keys().control_all()).arg(ChannelMessage::Ask(ask).encode());
     // As many as listened when the question was asked; this replica is one of them.
     let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
     let mut all = Audience::default();

@@ -14,7 +14,7 @@ use super::{
     batch::Part,
     commands::{ask, call, run, tell_all},
     leases::{BUCKETS, member},
-    sweep::{OwnLease, Step, Sweep},
+    sweep::{OwnLease, Sweep, SweepStep},
     times::millis,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
                 let renewed = lease.renewed(renewal.was_running);
                 if renewed.rewrite {
                     tracing::warn!("this replica's lease had ended; re-registering all sessions in redis");
-                    inner.queues.iter().for_each(super::writer::Queue::mark_stale);
+                    inner.queues.iter().for_each(super::writer::ShardQueue::mark_stale);
                 }
                 for replica in renewal.ended {
                     sweep_logged(&inner, &replica).await;
@@ -185,22 +185,22 @@ async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Re
     loop {
         match sweep.next() {
             // Fails where there is no index.
-            Step::MoveAside => sweep.moved(ask(link, redis::cmd("RENAMENX").arg(&index).arg(&swept)).await.ok()),
-            Step::Scan { cursor } => {
+            SweepStep::MoveAside => sweep.moved(ask(link, redis::cmd("RENAMENX").arg(&index).arg(&swept)).await.ok()),
+            SweepStep::Scan { cursor } => {
                 let mut scan = redis::cmd("HSCAN");
                 scan.arg(&swept).arg(cursor).arg("COUNT").arg(SWEEP_PAGE);
                 let (next, page): (u64, HashMap<String, String>) = ask(link, &scan).await?;
                 sweep.scanned(next, &page);
             }
-            Step::Remove { leases, cursor } => {
+            SweepStep::Remove { leases, cursor } => {
                 remove(inner, link, &leases).await?;
                 sweep.removed(cursor);
             }
-            Step::Drop => {
+            SweepStep::Drop => {
                 let _: Value = ask(link, redis::cmd("UNLINK").arg(&swept)).await?;
                 sweep.dropped();
             }
-            Step::Done { sessions, is_clean } => return Ok((sessions, is_clean)),
+            SweepStep::Done { sessions, is_clean } => return Ok((sessions, is_clean)),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, ask_all, failed},
-    leases::{Owner, Slot, split_member},
+    leases::{IndexEntry, Owner, split_member},
     replica::cluster,
 };
 use crate::{
@@ -54,7 +54,7 @@ impl Redis {
     pub(in crate::registry) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
         let inner = &*self.0;
         let ((seconds, micros), value) = inner.time_and_record(session).await?;
-        // Whoever goes on with the session is newer than all who wrote to it, or are about to.
+        // A connection that continues the session is newer than all that wrote its record, or are about to.
         inner.clock.saw(seconds * 1_000_000 + micros);
         let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };
         inner.clock.saw(owner.stamp);
@@ -106,7 +106,7 @@ impl Redis {
         }
         let slots: Vec<Option<String>> = ask_all(link, &lookups).await?;
         let found = members.into_iter().zip(slots).filter_map(|((owner, session), slot)| {
-            let slot: Slot = serde_json::from_str(&slot?).ok()?;
+            let slot: IndexEntry = serde_json::from_str(&slot?).ok()?;
             // Another stamp: the session has a newer connection there, which has a lease of its own.
             (slot.stamp == owner.stamp).then(|| slot.into_info(session.to_string(), &owner.replica))
         });
@@ -134,9 +134,9 @@ async fn index_of(
     pooled: &mut deadpool_redis::Connection,
     replica: &ReplicaId,
     limit: usize,
-) -> Result<Vec<(String, Slot)>, Failure> {
+) -> Result<Vec<(String, IndexEntry)>, Failure> {
     // A map, because a scan may return an entry twice.
-    let mut slots: HashMap<String, Slot> = HashMap::new();
+    let mut slots: HashMap<String, IndexEntry> = HashMap::new();
     let mut cursor = 0_u64;
     loop {
         let mut scan = redis::cmd("HSCAN");

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use super::leases::{Slot, member};
+use super::leases::{IndexEntry, member};
 
 /// Pause after a failed renewal: short, because until the lease stands nobody would sweep after this replica.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ impl OwnLease {
 #[derive(Debug)]
 pub(super) struct Sweep {
     replica: ReplicaId,
-    next: Step,
+    next: SweepStep,
     /// An earlier sweep was interrupted, so the index itself is still there.
     left_over: bool,
     sessions: usize,
@@ -56,7 +56,7 @@ pub(super) struct Sweep {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SweepStep {
     /// Move the index aside, unless an interrupted sweep left one there. First, because a replica that only slept and wakes
     /// up writes a new index, which stays.
     MoveAside,
@@ -72,37 +72,37 @@ pub(super) enum Step {
 
 impl Sweep {
     pub(super) const fn new(replica: ReplicaId) -> Self {
-        Self { replica, next: Step::MoveAside, left_over: false, sessions: 0 }
+        Self { replica, next: SweepStep::MoveAside, left_over: false, sessions: 0 }
     }
 
-    pub(super) fn next(&self) -> Step {
+    pub(super) fn next(&self) -> SweepStep {
         self.next.clone()
     }
 
     /// Whether the index could be moved; `None` where there is none.
     pub(super) fn moved(&mut self, moved: Option<bool>) {
         self.left_over = moved == Some(false);
-        self.next = Step::Scan { cursor: 0 };
+        self.next = SweepStep::Scan { cursor: 0 };
     }
 
     /// A page of the index was read.
     pub(super) fn scanned(&mut self, cursor: u64, page: &HashMap<String, String>) {
         self.sessions += page.len();
         let lease = |(session, slot): (&String, &String)| {
-            let (session, slot) = (SessionId::parse(session)?, serde_json::from_str::<Slot>(slot).ok()?);
+            let (session, slot) = (SessionId::parse(session)?, serde_json::from_str::<IndexEntry>(slot).ok()?);
             Some((slot.user()?, member(slot.stamp, &self.replica, session)))
         };
-        self.next = Step::Remove { leases: page.iter().filter_map(lease).collect(), cursor };
+        self.next = SweepStep::Remove { leases: page.iter().filter_map(lease).collect(), cursor };
     }
 
     /// The leases of a page are out. Reading ends where it began.
     pub(super) fn removed(&mut self, cursor: u64) {
-        self.next = if cursor == 0 { Step::Drop } else { Step::Scan { cursor } };
+        self.next = if cursor == 0 { SweepStep::Drop } else { SweepStep::Scan { cursor } };
     }
 
     /// What was moved aside is gone.
     pub(super) fn dropped(&mut self) {
-        self.next = Step::Done { sessions: self.sessions, is_clean: !self.left_over };
+        self.next = SweepStep::Done { sessions: self.sessions, is_clean: !self.left_over };
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(lease.renewed(false), renewed(true), "slept through it");
     }
 
-    fn sweep(moved: Option<bool>) -> (Vec<Step>, Step) {
+    fn sweep(moved: Option<bool>) -> (Vec<SweepStep>, SweepStep) {
         let replica = ReplicaId::new("gone").unwrap();
         let session = SessionId::parse("6f1e0e5e-7f1c-4a43-9f5f-0b8a4ab5a0f1").unwrap();
         let page = |slot: &str| HashMap::from([(session.to_string(), slot.to_owned())]);
@@ -128,12 +128,12 @@ mod tests {
         for _ in 0..9 {
             let step = sweep.next();
             match &step {
-                Step::MoveAside => sweep.moved(moved),
-                Step::Scan { cursor: 0 } => sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","c":1,"s":10}"#)),
-                Step::Scan { .. } => sweep.scanned(0, &page(r#"{"p":"market","c":1,"s":11}"#)),
-                Step::Remove { cursor, .. } => sweep.removed(*cursor),
-                Step::Drop => sweep.dropped(),
-                Step::Done { .. } => return (steps, step),
+                SweepStep::MoveAside => sweep.moved(moved),
+                SweepStep::Scan { cursor: 0 } => sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","c":1,"s":10}"#)),
+                SweepStep::Scan { .. } => sweep.scanned(0, &page(r#"{"p":"market","c":1,"s":11}"#)),
+                SweepStep::Remove { cursor, .. } => sweep.removed(*cursor),
+                SweepStep::Drop => sweep.dropped(),
+                SweepStep::Done { .. } => return (steps, step),
             }
             steps.push(step);
         }
@@ -145,22 +145,22 @@ mod tests {
         let (steps, done) = sweep(Some(true));
         let lease = (UserId::new("alice").unwrap(), "10:gone:6f1e0e5e7f1c4a439f5f0b8a4ab5a0f1".to_owned());
         let expected = [
-            Step::MoveAside,
-            Step::Scan { cursor: 0 },
-            Step::Remove { leases: vec![lease], cursor: 7 },
-            Step::Scan { cursor: 7 },
-            Step::Remove { leases: vec![], cursor: 0 },
-            Step::Drop,
+            SweepStep::MoveAside,
+            SweepStep::Scan { cursor: 0 },
+            SweepStep::Remove { leases: vec![lease], cursor: 7 },
+            SweepStep::Scan { cursor: 7 },
+            SweepStep::Remove { leases: vec![], cursor: 0 },
+            SweepStep::Drop,
         ];
-        assert_eq!((steps.as_slice(), done), (&expected[..], Step::Done { sessions: 2, is_clean: true }));
+        assert_eq!((steps.as_slice(), done), (&expected[..], SweepStep::Done { sessions: 2, is_clean: true }));
     }
 
     #[test]
     fn what_an_interrupted_sweep_left_is_not_all() {
-        assert_eq!(sweep(Some(false)).1, Step::Done { sessions: 2, is_clean: false });
+        assert_eq!(sweep(Some(false)).1, SweepStep::Done { sessions: 2, is_clean: false });
         assert_eq!(
             sweep(None).1,
-            Step::Done { sessions: 2, is_clean: true },
+            SweepStep::Done { sessions: 2, is_clean: true },
             "no index, or one that was swept already"
         );
     }

@@ -1,5 +1,5 @@
-//! The registry's times: how long its keys live, and what time it is on Redis's clock, without asking. Pure: it is told how
-//! long this process has been running.
+//! The registry's times: how long its keys live, and what time it is on Redis's clock, without asking. Pure: it takes as
+//! an argument how long this process has been running.
 //!
 //! Never a key without an end, and never this machine's wall clock, except before Redis first answered.
 
@@ -62,14 +62,14 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// What is read here never runs ahead of Redis: an answer was under way for a while. So a stamp that Redis's clock gives
 /// later (`recall`, the admission) is above every one that was given before.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct StampClock {
     /// Redis's time at uptime zero, since 1970.
     start_us: AtomicU64,
     /// The greatest stamp that was given or seen.
     stamp: AtomicU64,
 }
 
-impl Clock {
+impl StampClock {
     /// `start_us`: this machine's time at uptime zero, until Redis first answers.
     pub(super) const fn new(start_us: u64) -> Self {
         Self { start_us: AtomicU64::new(start_us), stamp: AtomicU64::new(0) }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn stamps_only_grow_and_follow_redis() {
-        let clock = Clock::new(1_000);
+        let clock = StampClock::new(1_000);
         assert_eq!((clock.stamp(5), clock.stamp(5)), (1_005, 1_006));
         // Redis's clock is behind this machine's, then ahead of it.
         clock.set(100, 10);

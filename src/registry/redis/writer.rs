@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Inner,
-    batch::{Batch, Index, Op, Outcome, Part, Step},
+    batch::{BatchOutcome, Index, Op, Part, RegistryCommand, ShardBatch},
     commands::{self, Scripts},
     control::{self, Kept},
     leases::BUCKETS,
@@ -47,20 +47,20 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) enum Queued {
     Op(Op),
-    /// Answer when everything before is written.
+    /// CommandAnswer when everything before is written.
     Flush(oneshot::Sender<()>),
 }
 
 /// The changes that wait for one shard. Bounded; handing over never waits.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct ShardQueue {
     sender: mpsc::Sender<Queued>,
     /// Whether something was dropped or may have been lost, so that everything has to be written again.
     stale: AtomicBool,
     rewrite: Notify,
 }
 
-impl Queue {
+impl ShardQueue {
     pub(super) fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         (Self { sender, stale: AtomicBool::new(false), rewrite: Notify::new() }, receiver)
@@ -148,7 +148,7 @@ impl Writer {
     }
 
     async fn write(&mut self, waiting: &mut Vec<Queued>) {
-        let mut batch = Batch::default();
+        let mut batch = ShardBatch::default();
         for queued in waiting.iter() {
             if let Queued::Op(op) = queued {
                 batch.op(self.part, &self.inner.leases, op);
@@ -171,7 +171,7 @@ impl Writer {
             return;
         }
         for chunk in renewals.chunks(BATCH_MAX) {
-            let mut batch = Batch::default();
+            let mut batch = ShardBatch::default();
             // The lease of a connection that is still opening gets its full time when it is in the index.
             for renewal in chunk.iter().filter(|renewal| !renewal.opening) {
                 batch.renew(self.part, renewal);
@@ -181,7 +181,7 @@ impl Writer {
     }
 
     /// Sends a batch, and what its answers ask for.
-    async fn settle(&self, batch: Batch) {
+    async fn settle(&self, batch: ShardBatch) {
         let outcome = self.send(batch, Index::Current).await;
         self.send(outcome.rest(self.part, &self.inner.leases), Index::Current).await;
     }
@@ -199,7 +199,7 @@ impl Writer {
         self.rewrite_index(begun).await;
         let mut restored = 0;
         for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
-            let mut batch = Batch::default();
+            let mut batch = ShardBatch::default();
             for session in chunk {
                 if let Some(entry) = self.inner.leases.get(*session).filter(|entry| entry.stamp <= begun) {
                     batch.restore(self.part, *session, &entry);
@@ -217,10 +217,10 @@ impl Writer {
     /// Writes the index again. The new one takes the place of the old one when it is complete: what is no longer connected
     /// goes, and at no moment would a sweep find less than all sessions.
     async fn rewrite_index(&self, begun: u64) {
-        self.send(Batch::of([Step::DropIndex(Index::Next)]), Index::Next).await;
+        self.send(ShardBatch::of([RegistryCommand::DropIndex(Index::Next)]), Index::Next).await;
         let mut indexed = false;
         for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
-            let mut batch = Batch::default();
+            let mut batch = ShardBatch::default();
             for session in chunk {
                 let entry = self.inner.leases.get(*session);
                 let entry = entry.filter(|entry| self.part.has_session(*session, entry.user.as_ref()));
@@ -229,8 +229,8 @@ impl Writer {
             self.send(batch, Index::Next).await;
             sleep(REWRITE_PAUSE).await;
         }
-        let swap = if indexed { Step::ReplaceIndex } else { Step::DropIndex(Index::Current) };
-        self.send(Batch::of([swap]), Index::Current).await;
+        let swap = if indexed { RegistryCommand::ReplaceIndex } else { RegistryCommand::DropIndex(Index::Current) };
+        self.send(ShardBatch::of([swap]), Index::Current).await;
     }
 
     /// The control messages of the last minutes, once Redis answers; none when the replica stops.
@@ -250,17 +250,17 @@ impl Writer {
 
     /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index`: where sessions are
     /// added.
-    async fn send(&self, batch: Batch, index: Index) -> Outcome {
+    async fn send(&self, batch: ShardBatch, index: Index) -> BatchOutcome {
         let steps = batch.seal(index);
         if steps.is_empty() {
-            return Outcome::default();
+            return BatchOutcome::default();
         }
         let pipeline = commands::pipeline(&self.inner, &steps);
         let mut stop = self.stop.clone();
         loop {
             match self.attempt(&pipeline).await {
                 Ok(answers) => {
-                    let outcome = Outcome::of(&steps, answers.into_iter().map(commands::answer));
+                    let outcome = BatchOutcome::of(&steps, answers.into_iter().map(commands::answer));
                     self.act(&outcome);
                     return outcome;
                 }
@@ -268,7 +268,7 @@ impl Writer {
             }
             tokio::select! {
                 () = sleep(RETRY_PAUSE) => {}
-                () = stop.wait() => return Outcome::default(),
+                () = stop.wait() => return BatchOutcome::default(),
             }
         }
     }
@@ -296,7 +296,7 @@ impl Writer {
         Ok(answers)
     }
 
-    fn act(&self, outcome: &Outcome) {
+    fn act(&self, outcome: &BatchOutcome) {
         let close = |ended: &[(SessionId, u64)], code, reason| {
             for (session, stamp) in ended {
                 self.inner.close(*session, *stamp, code, reason);
