@@ -109,6 +109,7 @@ const PURE: &[&str] = &[
     "backplane/redis/arrival.rs",
     "backplane/redis/ledger.rs",
     "backplane/redis/page.rs",
+    "backplane/redis/claims.rs",
     "backplane/redis/verify.rs",
     "bucket.rs",
     "connection/keep_alive.rs",

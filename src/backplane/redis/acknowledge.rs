@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Instant};
 use tickgate_wire::model::{Publication, StreamId};
 
 use super::{
+    claims::Claim,
     ledger::{Account, Ledger},
-    verify::Claim,
 };
 use crate::{
     backplane::{PublishError, Published, Refusal},

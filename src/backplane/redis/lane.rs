@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     acknowledge::{PublishOutcome, Returned, Settled},
     batch::{self, Encoder, Job},
+    books::Books,
     durable::{Dedicated, Durability},
-    shard::Books,
 };
 use crate::{
     backplane::{PublishError, Refusal, Ticket},

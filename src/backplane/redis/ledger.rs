@@ -10,7 +10,7 @@ use std::{
 
 use tickgate_wire::model::{StreamId, Topic, TopicRule};
 
-use super::verify::{Claim, Claims};
+use super::claims::{Claim, Claims};
 use crate::redis_link::Keys;
 
 /// Topics remembered. When half of that is reached, those not published to since the last time are dropped.

@@ -24,6 +24,8 @@ use crate::{
 mod acknowledge;
 mod arrival;
 mod batch;
+mod books;
+mod claims;
 mod durable;
 #[cfg(test)]
 mod for_tests;

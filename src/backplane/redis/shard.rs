@@ -7,16 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Value};
 use tickgate_wire::model::Publication;
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 
 use super::{
+    books::Books,
+    claims::Claim,
     durable::Dedicated,
     lane::{self, Lane, LaneParts, Route},
-    ledger::{self, Ledger},
-    verify::{Claim, Finding, Tally},
+    ledger,
+    verify::{Finding, Tally},
 };
 use crate::{
     backplane::Ticket,
@@ -37,28 +38,6 @@ pub(super) struct BackplaneShard {
     lane: Lane,
     /// For topics that are acknowledged only when copies or the disk have them. No topic uses both lanes.
     durable: Lane,
-}
-
-/// What the lanes of a shard and its verification share.
-#[derive(Debug, Default)]
-pub(super) struct Books {
-    pub(super) ledger: Mutex<Ledger>,
-    claimed: Notify,
-}
-
-impl Books {
-    /// The server changed: what the one before acknowledged may be gone.
-    pub(super) fn adopt(&self, generation: u64) {
-        self.ledger.lock().adopt(generation, Instant::now());
-        self.notify_claims();
-    }
-
-    /// Wakes the verification if something waits for it.
-    pub(super) fn notify_claims(&self) {
-        if !self.ledger.lock().claims.is_empty() {
-            self.claimed.notify_one();
-        }
-    }
 }
 
 impl BackplaneShard {

@@ -3,7 +3,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use tickgate_wire::model::SessionId;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
     batch::Op,
     commands::{ask, tell_all},
     leases::{LeaseEntry, Owner},
-    presence::{PresenceAnswer, PresenceQuestion},
+    message::{ChannelMessage, ControlMessage},
     times::millis,
 };
 use crate::{
@@ -22,31 +21,6 @@ use crate::{
 /// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
 const KEPT: Duration = Duration::from_secs(600);
 const KEPT_MIN: usize = 10_000;
-
-/// What goes over the control channels.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ChannelMessage {
-    #[serde(rename = "told")]
-    Control(ControlMessage),
-    Ask(PresenceQuestion),
-    Answer(PresenceAnswer),
-}
-
-impl ChannelMessage {
-    pub(super) fn encode(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// A control message under way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ControlMessage {
-    control: Control,
-    /// Only the connection of this stamp is meant, not a newer one of the same session.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stamp: Option<u64>,
-}
 
 impl Redis {
     pub(in crate::registry) async fn control(&self, control: Control) -> Result<(), Unavailable> {

@@ -14,6 +14,7 @@ mod batch;
 mod commands;
 mod control;
 mod leases;
+mod message;
 mod presence;
 mod replica;
 mod sessions;
@@ -41,7 +42,8 @@ use self::{
     batch::Op,
     commands::Scripts,
     leases::LeaseTable,
-    presence::{PresenceQuestion, Questions},
+    message::PresenceQuestion,
+    presence::Questions,
     times::{Lifetimes, StampClock},
     writer::{Queued, ShardQueue, Writer},
 };

@@ -14,11 +14,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{ReplicaId, Topic};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Inner, Redis, batch::Op, commands, control::ChannelMessage};
+use super::{
+    Inner, Redis,
+    batch::Op,
+    commands,
+    message::{ChannelMessage, PresenceAnswer, PresenceQuestion},
+};
 use crate::{
     redis_link::Failure,
     registry::{Presence, Unavailable, presence::Audience},
@@ -37,22 +41,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const ASKED_MAX: usize = 64;
 /// Answers that may wait for one question: more replicas than anybody runs. Each is bounded by [`Audience`].
 const ANSWERS_MAX: usize = 1_024;
-
-/// A question to all replicas: who follows the topic?
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct PresenceQuestion {
-    number: u64,
-    /// Who asks.
-    replica: String,
-    topic: String,
-}
-
-/// One replica's answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct PresenceAnswer {
-    number: u64,
-    audience: Audience,
-}
 
 type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
 
