@@ -16,7 +16,7 @@ use tickgate_wire::{
     transport::Transport,
     websocket::{Event, Opcode, Reader, put_masked},
 };
-use tokio_tungstenite::tungstenite::{WebSocket, protocol::Role};
+use tungstenite::{WebSocket, protocol::Role};
 
 const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
 const NOW: u64 = 1_763_700_000_000;

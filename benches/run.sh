@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v redis-server taskset >/dev/null || { echo "needs redis-server and taskset (util-linux)" >&2; exit 1; }
 
-cargo build --release --locked
+cargo build --profile dist --locked -p tickgate -p tickgate-bench
 # 18,000 connections need as many descriptors on both sides.
 ulimit -n "$(ulimit -Hn)"
 
@@ -22,7 +22,7 @@ if [[ $(nice -n -10 nice 2>/dev/null) == -10 ]]; then first=(nice -n -10); fi
 
 out=${OUT:-target/bench}
 mkdir -p "$out"
-"${first[@]}" target/release/tickgate bench "${pins[@]}" --runs "${RUNS:-3}" --seconds "${SECONDS_EACH:-8}" \
+"${first[@]}" target/dist/tickgate-bench "${pins[@]}" --runs "${RUNS:-3}" --seconds "${SECONDS_EACH:-8}" \
   --json "$out/figures.json" "$@" | tee "$out/figures.md"
 
 if [[ ${UPDATE_DOCS:-} == 1 ]]; then

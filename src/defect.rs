@@ -1,4 +1,5 @@
-//! Deliberate defects, by which the suites show that they can fail. Never present in a release build.
+//! Deliberate defects, by which the suites show that they can fail. Present with the feature `simulation` only, which
+//! tests enable and a shipped program never has.
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Defect {
     NoReplayIds,
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 impl Defect {
     /// By its name.
     #[must_use]
@@ -31,18 +32,18 @@ impl Defect {
 }
 
 /// Whether the calling thread, or the whole process, works with this defect.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "simulation"))]
 #[inline]
 pub(crate) const fn is(_: Defect) -> bool {
     false
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 pub(crate) use switch::is;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 pub use switch::{everywhere, with};
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 mod switch {
     use std::{cell::Cell, sync::OnceLock};
 

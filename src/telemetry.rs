@@ -4,7 +4,14 @@ use std::io::IsTerminal;
 
 use thiserror::Error;
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::Targets,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
 use crate::config::Log;
 
@@ -31,13 +38,14 @@ fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Box<dyn Subscrib
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|_| TelemetryError::Filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(if log.json {
-        Box::new(builder.json().flatten_event(true).with_span_list(false).finish())
+    let filter: Targets = log.filter.parse().map_err(|_| TelemetryError::Filter)?;
+    let lines = fmt::layer().with_writer(writer);
+    let lines = if log.json {
+        lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {
-        Box::new(builder.with_ansi(colours).finish())
-    })
+        lines.with_ansi(colours).boxed()
+    };
+    Ok(Box::new(registry().with(filter).with(lines)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod source;
 
 use std::collections::BTreeSet;
 
-use source::{Source, sources};
+use source::{Source, manifests, sources, suite};
 
 /// Modules, in the order in which they build on each other, and all they may import. Whoever wants to add a row's
 /// entry: does the dependency point the way a message goes, and would a value handed over do instead?
@@ -73,6 +73,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["app", "auth", "config", "connection", "defect", "tasks", "telemetry"]),
 ];
 
+/// What the members of the workspace may depend on: the crates of this repository, in their order. What tests alone need
+/// is not listed.
+const MAY_DEPEND: &[(&str, &[&str])] = &[
+    // The vocabulary of the wire; without tokio, so that the compiler keeps it free of I/O.
+    ("crates/wire", &[]),
+    ("crates/process", &[]),
+    ("crates/client", &["tickgate-wire"]),
+    // Neither the client nor the gateway: they would be what is measured.
+    ("crates/bench", &["tickgate-process", "tickgate-wire"]),
+    ("", &["tickgate-client", "tickgate-process", "tickgate-wire"]),
+    ("benches", &[]),
+    ("tests/kit", &["tickgate", "tickgate-client", "tickgate-wire"]),
+];
+
 /// Crates that stay where they are at home, so that another one can take their place.
 const CRATE_HOMES: &[(&str, &[&str])] = &[
     (
@@ -90,13 +104,17 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ),
     ("redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
     ("deadpool_redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
-    ("jsonwebtoken", &["auth/"]),
+    ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
     ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/state.rs"]),
-    ("clap", &["cli/"]),
-    ("tokio_tungstenite", &["cli/socket.rs", "cli/tail/"]),
-    ("mio", &["cli/bench/"]),
-    ("toml", &["config/", "cli/bench/"]),
+    ("clap", &["cli/", "crates/bench/main.rs"]),
+    ("hdrhistogram", &["crates/bench/latency.rs"]),
+    ("hyper_rustls", &["crates/client/http.rs"]),
+    ("tokio_tungstenite", &["crates/client/socket.rs"]),
+    ("tickgate_client", &["cli/", "auth/jwks.rs"]),
+    ("tickgate_process", &["cli/demo/", "crates/bench/"]),
+    ("mio", &["crates/bench/"]),
+    ("toml", &["config/", "crates/bench/target.rs"]),
     ("tracing_subscriber", &["telemetry.rs", "config/feeds.rs"]),
 ];
 
@@ -193,12 +211,44 @@ fn the_table_of_imports_has_no_cycle() {
 #[test]
 fn crates_stay_at_home() {
     holds(|source| {
-        if source.module() == "crates" {
-            return vec![];
-        }
         let away = CRATE_HOMES.iter().filter(|(name, homes)| source.names_crate(name) && !is_at(source, homes));
         away.map(|(name, homes)| format!("`{name}` is at home in {}", homes.join(", "))).collect()
     });
+}
+
+#[test]
+fn members_depend_only_on_what_lies_below_them() {
+    let listed: BTreeSet<_> = MAY_DEPEND.iter().map(|(member, _)| *member).collect();
+    for manifest in manifests() {
+        let path = &*manifest.member;
+        assert!(listed.contains(path), "the member {path:?} has no row here");
+        let allowed = MAY_DEPEND.iter().find(|(member, _)| *member == path).map(|(_, allowed)| *allowed);
+        assert_eq!(manifest.dependencies_of_this_repository(), allowed.unwrap_or_default(), "{path:?}");
+    }
+}
+
+/// A program that is built to be run never has the simulated back end or a defect: nothing that it depends on enables
+/// them, and neither does a default.
+#[test]
+fn the_test_kit_alone_enables_the_simulation() {
+    for manifest in manifests() {
+        let default = manifest.text.lines().any(|line| line.starts_with("default ="));
+        assert!(!default, "{:?} has default features", manifest.member);
+        let enables = manifest.text.lines().any(|line| line.contains("\"simulation\""));
+        assert_eq!(enables, manifest.member == "tests/kit", "{:?}", manifest.member);
+    }
+}
+
+/// The suite that judges the gateway under faults must not be right for the reason for which the client is.
+#[test]
+fn the_fault_suite_shares_no_rule_with_the_client() {
+    let rules = ["Client,", "Client}", "Client;", "Cursors", "Backoff", "is_final", "retry_after"];
+    nothing(suite("tests/chaos").iter().flat_map(|(path, text)| {
+        let imports = text.split("use tickgate_client::").skip(1).filter_map(|rest| rest.split(';').next());
+        let shared: Vec<_> = imports.map(|import| format!("{import};")).collect();
+        let found = rules.iter().filter(|rule| shared.iter().any(|import| import.contains(**rule)));
+        found.map(|rule| format!("{path}: `{rule}` of the client")).collect::<Vec<_>>()
+    }));
 }
 
 #[test]

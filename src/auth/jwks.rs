@@ -13,18 +13,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, Uri, header};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper::{StatusCode, Uri, header};
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use tickgate_client::http::Request;
 use tokio::sync::watch;
 
 use super::keys::Key;
@@ -41,8 +35,6 @@ const UNKNOWN_KEY_INTERVAL_SECONDS: u64 = 30;
 /// After a failed fetch, the next follows after this time, doubled each time.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// Keys by address, with the last good ones kept whatever happens.
 #[derive(Debug)]
@@ -68,18 +60,15 @@ struct Progress {
 
 #[derive(Debug)]
 struct Source {
-    uri: Uri,
-    client: HttpClient,
+    url: String,
     fetch_timeout: Duration,
 }
 
 /// Why a fetch failed.
 #[derive(Debug, Error)]
 enum FetchError {
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    #[error("can't connect or read: {0}")]
-    Transport(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Transport(#[from] tickgate_client::Error),
     #[error("status {0}")]
     Status(StatusCode),
     #[error("not a key set")]
@@ -224,49 +213,34 @@ impl KeySet {
 impl Source {
     fn new(url: &str, fetch_timeout: Duration) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|_| format!("auth: the key set's address is not a URL: {url}"))?;
-        let plain = match (uri.scheme_str(), uri.host()) {
-            (Some("https"), Some(_)) => false,
-            (Some("http"), Some(host)) if is_loopback(host) => true,
+        match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => {}
+            (Some("http"), Some(host)) if is_loopback(host) => {}
             _ => return Err(format!("auth: a key set is fetched by https (or http from loopback), not {url}")),
-        };
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(|error| format!("auth: TLS can't be set up: {error}"))?;
-        let connector = if plain { connector.https_or_http() } else { connector.https_only() };
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.enable_http1().build());
-        Ok(Self { uri, client, fetch_timeout })
+        }
+        Ok(Self { url: url.to_owned(), fetch_timeout })
     }
 
     /// The body of a plain 200. Redirections are not followed: the address is fixed.
-    async fn get(&self) -> Result<Bytes, FetchError> {
-        let exchange = async {
-            let request = Request::get(self.uri.clone())
-                .header(header::ACCEPT, "application/jwk-set+json, application/json")
-                .header(header::USER_AGENT, concat!("tickgate/", env!("CARGO_PKG_VERSION")))
-                .body(Empty::new())
-                .map_err(|error| FetchError::Transport(error.into()))?;
-            let response = self.client.request(request).await.map_err(|error| FetchError::Transport(error.into()))?;
-            if response.status() != StatusCode::OK {
-                return Err(FetchError::Status(response.status()));
-            }
-            let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-            Ok(body.map_err(FetchError::Transport)?.to_bytes())
-        };
-        let timed_out = |_| FetchError::Timeout(self.fetch_timeout);
-        tokio::time::timeout(self.fetch_timeout, exchange).await.map_err(timed_out)?
+    async fn get(&self) -> Result<String, FetchError> {
+        let request = Request::get(&self.url)
+            .header(header::ACCEPT.as_str(), "application/jwk-set+json, application/json")
+            .header(header::USER_AGENT.as_str(), concat!("tickgate/", env!("CARGO_PKG_VERSION")))
+            .timeout(self.fetch_timeout)
+            .body_bytes_max(BODY_BYTES_MAX);
+        let answer = request.send().await?;
+        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(FetchError::Status(answer.status)) }
     }
 }
 
 /// The usable keys of a set. What is not understood is skipped, as RFC 7517 asks.
-fn parse(body: &[u8]) -> Result<Vec<Key>, FetchError> {
+fn parse(body: &str) -> Result<Vec<Key>, FetchError> {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
         keys: Vec<&'a RawValue>,
     }
-    let set: Set = serde_json::from_slice(body).map_err(|_| FetchError::Malformed)?;
+    let set: Set = serde_json::from_str(body).map_err(|_| FetchError::Malformed)?;
     let jwks = set.keys.iter().take(KEYS_MAX).filter_map(|raw| serde_json::from_str::<Jwk>(raw.get()).ok());
     let keys: Vec<Key> = jwks.filter_map(|jwk| Key::from_jwk(&jwk)).collect();
     if keys.is_empty() { Err(FetchError::NoUsableKey(set.keys.len())) } else { Ok(keys) }
@@ -279,6 +253,8 @@ fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_client::Error;
+
     use super::*;
 
     #[tokio::test]
@@ -287,7 +263,7 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let source = Source::new(&url, Duration::from_millis(50)).unwrap();
         let (fetched, accepted) = tokio::join!(source.get(), listener.accept());
-        assert!(matches!(fetched, Err(FetchError::Timeout(_))), "{fetched:?}");
+        assert!(matches!(fetched, Err(FetchError::Transport(Error::Timeout { .. }))), "{fetched:?}");
         drop(accepted);
     }
 }

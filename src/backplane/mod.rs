@@ -22,12 +22,12 @@ use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 mod memory;
 mod redis;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 mod simulated;
 
 pub use memory::Memory;
 pub use redis::Redis;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 pub use simulated::{Simulated, SimulatedAnswer, SimulatedBackplane};
 
 /// A publication was stored (or, for topics without retention, sent).
@@ -162,8 +162,8 @@ pub struct Health {
 pub enum Backplane {
     Memory(Memory),
     Redis(Redis),
-    /// A simulated server, in builds for tests only.
-    #[cfg(debug_assertions)]
+    /// A simulated server, with the feature `simulation` only.
+    #[cfg(feature = "simulation")]
     Simulated(Simulated),
 }
 
@@ -172,7 +172,7 @@ macro_rules! each {
         match $self {
             Backplane::Memory($backplane) => $call,
             Backplane::Redis($backplane) => $call,
-            #[cfg(debug_assertions)]
+            #[cfg(feature = "simulation")]
             Backplane::Simulated($backplane) => $call,
         }
     };

@@ -1,5 +1,5 @@
-//! A back end for tests: a simulated server answers, with whatever faults the simulation plays. Never part of a release
-//! build.
+//! A back end for tests: a simulated server answers, with whatever faults the simulation plays. Present with
+//! the feature `simulation` only, which tests enable and a shipped program never has.
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 

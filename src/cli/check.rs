@@ -7,9 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json, value::RawValue};
-use tickgate_wire::model::{Pattern, UserId};
+use tickgate_client::{Opening, Publication, Socket};
+use tickgate_wire::model::{Pattern, StreamId, UserId};
 
-use super::{Failure, print, publish::Entry, settings::Settings, socket::Socket, token::Signer};
+use super::{Failure, print, settings::Settings, token::Signer};
 use crate::{
     auth::Rights,
     config::{Config, parse_duration},
@@ -115,7 +116,7 @@ impl Gateway {
     }
 
     async fn connect(&self) -> Result<(String, Client), Failure> {
-        let socket = Socket::open(&self.endpoint, Some(&self.token)).await?;
+        let socket = Opening::to(&self.endpoint).token(&self.token).open().await?;
         let mut client = Client { socket, user: String::new() };
         let welcome = client.expect("connection_established").await?;
         let Some(user) = welcome["user"].as_str() else {
@@ -125,16 +126,15 @@ impl Gateway {
         Ok((format!("{} as {user}", self.endpoint), client))
     }
 
-    async fn publish(&self, user: &str, number: u32) -> Result<(String, Published), Failure> {
+    async fn publish(&self, user: &str, number: u32) -> Result<(String, Sent), Failure> {
         let data = json!({ "type": "check", "mark": self.mark, "number": number });
         let raw = RawValue::from_string(data.to_string()).map_err(|error| Failure::new(error.to_string()))?;
-        let entry = Entry { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
-        let answer = entry.publish(&self.operations, Some(&self.api_key)).await?;
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-        let Some(id) = answer["id"].as_str() else {
-            return Err(Failure::new(format!("`{CHANNEL}` is not retained: what was missed can't be got")));
+        let publication = Publication { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
+        let published = publication.publish(&self.operations, Some(&self.api_key)).await?;
+        let Some(id) = published.id else {
+            return Err(Failure::new(format!("`{CHANNEL}` is not retained: what was missed can't be replayed")));
         };
-        Ok((id.to_owned(), Published { id: id.to_owned(), data }))
+        Ok((id.to_string(), Sent { id, data }))
     }
 }
 
@@ -148,8 +148,8 @@ fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
 }
 
 /// What was published, and under which id.
-struct Published {
-    id: String,
+struct Sent {
+    id: StreamId,
     data: Value,
 }
 
@@ -166,14 +166,14 @@ impl Client {
         Ok((CHANNEL.to_owned(), ()))
     }
 
-    async fn receive(&mut self, published: &Published) -> Result<(String, ()), Failure> {
+    async fn receive(&mut self, sent: &Sent) -> Result<(String, ()), Failure> {
         let push = self.next().await?;
-        is_publication(&push, published)?;
-        Ok((published.id.clone(), ()))
+        is_publication(&push, sent)?;
+        Ok((sent.id.to_string(), ()))
     }
 
     /// What came after the first: the second, and nothing else.
-    async fn resume(&mut self, first: &Published, second: &Published) -> Result<(String, ()), Failure> {
+    async fn resume(&mut self, first: &Sent, second: &Sent) -> Result<(String, ()), Failure> {
         let request = json!({ "type": "subscribe", "channels": [CHANNEL], "since": { CHANNEL: first.id } });
         let subscribed = self.ask(request, "subscribed").await?;
         let channel = accepted(&subscribed)?;
@@ -224,13 +224,13 @@ fn accepted(subscribed: &Value) -> Result<&Value, Failure> {
 }
 
 /// A push is what was published, under the same id, to the last character.
-fn is_publication(push: &Value, published: &Published) -> Result<(), Failure> {
+fn is_publication(push: &Value, sent: &Sent) -> Result<(), Failure> {
     let mut data = push.clone();
     let meta = data.as_object_mut().and_then(|fields| fields.remove("_meta")).unwrap_or_default();
-    if data == published.data && meta["id"] == *published.id && meta["channel"] == CHANNEL {
+    if data == sent.data && meta["id"] == json!(sent.id) && meta["channel"] == CHANNEL {
         return Ok(());
     }
-    Err(Failure::new(format!("not {} but {push}", published.id)))
+    Err(Failure::new(format!("not {} but {push}", sent.id)))
 }
 
 /// A line a step.

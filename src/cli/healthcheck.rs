@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Failure, http::Call, print, settings::Settings};
+use tickgate_client::http::Request;
+
+use super::{Failure, print, settings::Settings};
 use crate::config::{Config, parse_duration};
 
 const EXAMPLES: &str = r#"Examples:
@@ -42,11 +44,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             format!("http://{}{path}", reachable(config.server.listen))
         }
     };
-    let call = Call { method: "GET", url: &url, api_key: None, body: String::new(), timeout: args.timeout };
-    let (status, body) = call.send().await?;
-    let body = body.trim();
-    if !status.is_success() {
-        return Err(Failure::new(format!("{url}: {status} {body}").trim_end()));
+    let failed = |error: tickgate_client::Error| Failure::new(format!("{url}: {error}"));
+    let answer = Request::get(&url).timeout(args.timeout).send().await.map_err(failed)?;
+    let body = answer.body.trim();
+    if !answer.status.is_success() {
+        return Err(Failure::new(format!("{url}: {} {body}", answer.status).trim_end()));
     }
     print(if body.is_empty() { "ok" } else { body })
 }

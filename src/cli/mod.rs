@@ -1,17 +1,13 @@
 //! The command line: one file a verb. Never anything that a replica does while it runs.
 
-pub mod bench;
 mod check;
 mod check_config;
 mod demo;
 mod greeting;
 mod healthcheck;
-mod http;
 mod publish;
 mod serve;
 mod settings;
-mod socket;
-mod started;
 mod tail;
 mod token;
 
@@ -34,11 +30,6 @@ Settings come from the shipped defaults, a file, the environment
 (TICKGATE__SERVER__LISTEN), and flags; the later one counts. Every key:
 docs/configuration.md, or `tickgate check-config`.";
 
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  tickgate bench --list                 what can be measured
-  tickgate bench --runs 1 --seconds 2   a quick look at this machine";
-
 /// The real-time gateway for trading platforms: WebSocket replicas over Redis that are never silently wrong.
 #[derive(Debug, Parser)]
 #[command(name = "tickgate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -59,8 +50,6 @@ enum Verb {
     Check(check::Args),
     Healthcheck(healthcheck::Args),
     Demo(demo::Args),
-    #[command(after_help = BENCH_EXAMPLES)]
-    Bench(bench::Args),
 }
 
 impl Verb {
@@ -74,7 +63,6 @@ impl Verb {
             Self::Check(args) => block_on(check::run(args)),
             Self::Healthcheck(args) => block_on(healthcheck::run(args)),
             Self::Demo(args) => block_on(demo::run(args)),
-            Self::Bench(args) => bench::run(&args).map_err(|failure| Failure::new(failure.to_string())),
         }
     }
 }
@@ -95,6 +83,16 @@ impl Failure {
     /// What was asked for can't be: exit code 2, as for flags that are not understood.
     fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 2 }
+    }
+}
+
+/// What the gateway can't be asked is a mistake of whoever asks; anything else failed while it was done.
+impl From<tickgate_client::Error> for Failure {
+    fn from(error: tickgate_client::Error) -> Self {
+        match error {
+            tickgate_client::Error::Invalid(text) => Self::usage(text),
+            error => Self::new(error.to_string()),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! `tickgate publish`: one publication over the HTTP API.
 
-use std::{io::Read, time::Duration};
+use std::io::Read;
 
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
+use tickgate_client::{Publication, Published};
 
-use super::{Failure, http::Call, print};
+use super::{Failure, print};
 
 const EXAMPLES: &str = r#"Examples:
   tickgate publish ticker:BTCUSDT '{"type":"ticker","price":"50000.00"}'
@@ -39,31 +40,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// The body of `POST /api/v1/publish`.
-#[derive(serde::Serialize)]
-pub(super) struct Entry<'a> {
-    pub channel: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<&'a str>,
-    pub data: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub msg_id: Option<&'a str>,
-}
-
-impl Entry<'_> {
-    /// Publishes it over the operations listener at `url`; the gateway's answer.
-    pub(super) async fn publish(&self, url: &str, api_key: Option<&str>) -> Result<String, Failure> {
-        let body = serde_json::to_string(self).map_err(|error| Failure::new(error.to_string()))?;
-        let url = format!("{}/api/v1/publish", url.trim_end_matches('/'));
-        let call = Call { method: "POST", url: &url, api_key, body, timeout: Duration::from_secs(15) };
-        let (status, answer) = call.send().await?;
-        if !status.is_success() {
-            return Err(Failure::new(format!("not published: {}", explain(status.as_u16(), &answer))));
-        }
-        Ok(answer)
-    }
-}
-
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut data = args.data.clone();
     if data == "-" {
@@ -71,14 +47,17 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let read = std::io::stdin().read_to_string(&mut data);
         read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?;
     }
-    let entry = Entry {
+    let publication = Publication {
         channel: &args.channel,
         user: args.user.as_deref(),
         data: object(&data)?,
         msg_id: args.msg_id.as_deref(),
     };
-    let answer = entry.publish(&args.url, args.api_key.as_deref()).await?;
-    print(&if args.json { answer.trim().to_owned() } else { outcome(&answer) })
+    let published = publication.publish(&args.url, args.api_key.as_deref()).await.map_err(|error| {
+        let failure = Failure::from(error);
+        Failure { text: format!("not published: {}: {}", args.url, failure.text), ..failure }
+    })?;
+    print(&if args.json { json!(published).to_string() } else { outcome(&published) })
 }
 
 /// The data exactly as it was written.
@@ -92,44 +71,31 @@ fn object(data: &str) -> Result<&RawValue, Failure> {
 }
 
 /// What became of it, for people.
-fn outcome(answer: &str) -> String {
-    let answer: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
-    let id = answer["id"].as_str().unwrap_or("without an id (the topic is not retained)");
-    let again = if answer["duplicate"] == true { ", published before" } else { "" };
+fn outcome(published: &Published) -> String {
+    let id = published.id.map_or_else(|| "without an id (the topic is not retained)".into(), |id| id.to_string());
+    let again = if published.duplicate { ", published before" } else { "" };
     format!("published {id}{again}")
-}
-
-/// Problem details say best what was wrong.
-fn explain(status: u16, answer: &str) -> String {
-    let problem: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
-    let text = problem["detail"].as_str().or_else(|| problem["title"].as_str()).unwrap_or(answer.trim());
-    format!("{text} ({status})")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tickgate_wire::model::StreamId;
 
-    #[test]
-    fn data_goes_out_as_it_was_written() {
-        let data = object(" {\"price\": 1.10, \"a\":1e400}\n").unwrap();
-        let entry = Entry { channel: "orders", user: Some("alice"), data, msg_id: None };
-        let body = serde_json::to_string(&entry).unwrap();
-        assert_eq!(body, r#"{"channel":"orders","user":"alice","data":{"price": 1.10, "a":1e400}}"#);
-    }
+    use super::*;
 
     #[test]
     fn what_is_no_object_is_not_sent() {
         for data in ["", "[1]", "5", "{", "null"] {
             assert_eq!(object(data).unwrap_err().code, 2, "{data}");
         }
+        assert_eq!(object(" {\"price\": 1.10}\n").unwrap().get(), r#"{"price": 1.10}"#);
     }
 
     #[test]
-    fn answers_are_sentences() {
-        assert_eq!(outcome(r#"{"id":"17-3","duplicate":true}"#), "published 17-3, published before");
-        assert_eq!(outcome(r#"{"id":null}"#), "published without an id (the topic is not retained)");
-        assert_eq!(explain(401, r#"{"title":"Unauthorized","detail":"no key"}"#), "no key (401)");
-        assert_eq!(explain(502, "bad gateway\n"), "bad gateway (502)");
+    fn outcomes_are_sentences() {
+        let again = Published { id: Some(StreamId::new(17, 3)), duplicate: true };
+        assert_eq!(outcome(&again), "published 17-3, published before");
+        let plain = Published { id: None, duplicate: false };
+        assert_eq!(outcome(&plain), "published without an id (the topic is not retained)");
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = Config::load(&args.settings.sources())?;
     telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "simulation")]
     work_with_deliberate_defect()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.server.workers > 0 {
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// For the suite that shows that it can fail.
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 fn work_with_deliberate_defect() -> Result<(), Failure> {
     use crate::defect::{Defect, everywhere};
     if let Some(name) = crate::config::deliberate_defect() {

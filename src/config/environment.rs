@@ -3,12 +3,12 @@
 /// Names a configuration file.
 pub(super) const FILE: &str = "TICKGATE_CONFIG";
 
-/// Names a deliberate defect, for the suite that shows that it can fail. Not read in a release build.
-#[cfg(debug_assertions)]
+/// Names a deliberate defect, for the suite that shows that it can fail. Read with the feature `simulation` only.
+#[cfg(feature = "simulation")]
 const DEFECT: &str = "TICKGATE_TEST_DEFECT";
 
 /// The deliberate defect that this process is to work with.
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 #[must_use]
 pub fn deliberate_defect() -> Option<String> {
     std::env::var_os(DEFECT)?.into_string().ok()

@@ -25,7 +25,7 @@ pub struct Synthetic {
 
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// `tracing` filter, such as `info` or `tickgate=debug`.
+    /// Levels by target, such as `info` or `info,tickgate::hub=debug`.
     pub filter: String,
     pub json: bool,
 }
@@ -56,7 +56,9 @@ fn symbol(text: &str) -> Result<String, String> {
 impl Log {
     pub(super) fn check(raw: &raw::Log, problems: &mut Problems) -> Self {
         let mut section = Section::new("log", problems);
-        if tracing_subscriber::EnvFilter::try_new(&raw.filter).is_err() {
+        // Without a name, a level would count for everything.
+        let blank = |part: &str| part.is_empty() || part.contains(char::is_whitespace);
+        if raw.filter.split(',').any(blank) || raw.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
             let wants = "wants levels such as \"info\" or \"info,tickgate::hub=debug\"";
             section.tell("filter", format!("{wants}, got {}", quoted(&raw.filter)));
         }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use auth::{Algorithm, Auth, Jwks, PublicKey};
 pub use effective::Effective;
 pub use environment::SHORT_NAMES;
-#[cfg(debug_assertions)]
+#[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};

@@ -10,6 +10,7 @@ mod family;
 mod held;
 mod labels;
 mod process;
+mod resources;
 
 pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;

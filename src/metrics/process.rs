@@ -7,9 +7,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
+use prometheus::{IntGauge, Opts, Registry};
 
-use super::Metrics;
+use super::{Metrics, resources::Resources};
 use crate::tasks::Stop;
 
 /// The lines of the documentation for what is registered here under the gateway's own prefix.
@@ -30,7 +30,7 @@ pub(super) fn register(registry: &Registry) {
     let registered = IntGauge::with_opts(build).and_then(|gauge| {
         gauge.set(1);
         registry.register(Box::new(gauge))?;
-        registry.register(Box::new(ProcessCollector::for_self()))
+        registry.register(Box::new(Resources::new()?))
     });
     if let Err(error) = registered {
         tracing::warn!(%error, "process metrics are not exported");

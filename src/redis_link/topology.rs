@@ -21,7 +21,7 @@ impl Placement {
     pub const ONE: Self = Self { shards: 1 };
 
     /// Spread over several.
-    #[cfg(any(debug_assertions, test))]
+    #[cfg(feature = "simulation")]
     #[must_use]
     pub const fn over(shards: usize) -> Self {
         assert!(shards > 0, "at least one server");
@@ -63,9 +63,9 @@ impl Topology {
         Self { placement: Placement::ONE, links: [link].into() }
     }
 
-    /// Several servers, each with its part of the names, in builds for tests only: replicas that were given another list
+    /// Several servers, each with its part of the names, with the feature `simulation` only: replicas that were given another list
     /// would write and listen elsewhere without an error.
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "simulation")]
     #[must_use]
     pub fn fixed(links: Vec<RedisLink>) -> Self {
         Self { placement: Placement::over(links.len()), links: links.into() }

@@ -112,7 +112,7 @@ pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Inject
     match fault.target() {
         Target::Redis => inject_into_redis(stage, fault, dice).await,
         Target::Link => {
-            let place = &stage.places[dice.below(stage::REPLICAS)];
+            let place = &stage.places[dice.index(stage::REPLICAS)];
             let began = Instant::now();
             blow(&place.to_redis, fault, dice).await;
             Injected { began, over: Instant::now() }
@@ -124,7 +124,7 @@ pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Inject
                 Fault::ClientKilled | Fault::ClientLeaves | Fault::ClientAway | Fault::ClientSleeps => {
                     order_a_client(stage, fault, dice).await;
                 }
-                _ => blow(&stage.places[dice.below(stage::REPLICAS)].to_clients, fault, dice).await,
+                _ => blow(&stage.places[dice.index(stage::REPLICAS)].to_clients, fault, dice).await,
             }
             Injected { began, over: Instant::now() }
         }
@@ -169,7 +169,7 @@ async fn order_a_client(stage: &Stage, fault: Fault, dice: &mut Dice) {
     {
         let clients = stage.clients.lock();
         let here: Vec<_> = clients.iter().filter(|client| !client.dismissed).collect();
-        here[dice.below(here.len())].orders.send_replace(order);
+        here[dice.index(here.len())].orders.send_replace(order);
     }
     if matches!(fault, Fault::ClientAway | Fault::ClientSleeps) {
         sleep(pause).await;
@@ -177,7 +177,7 @@ async fn order_a_client(stage: &Stage, fault: Fault, dice: &mut Dice) {
 }
 
 async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> Injected {
-    let number = dice.below(stage::REPLICAS);
+    let number = dice.index(stage::REPLICAS);
     if fault == Fault::ReplicaDrained {
         let began = Instant::now();
         drain(stage, number).await;

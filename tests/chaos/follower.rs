@@ -1,20 +1,17 @@
 //! A client that never gives up: it follows its channels, comes back on any replica by the rule of the close codes, and
-//! writes down what it hears. Never more clever than the documents ask of a client.
+//! writes down what it hears. Never more clever than the documents ask of a client; shares the connection with the client
+//! library, and none of its rules: what is judged here must not be right for the same reason as what is shipped.
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
 use tickgate::tasks::Stop;
+use tickgate_client::{Error, Opening, Socket};
 use tickgate_wire::model::StreamId;
 use tokio::{
     net::TcpSocket,
     sync::watch,
     time::{sleep, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Error, protocol::Message},
 };
 
 use crate::{
@@ -23,8 +20,6 @@ use crate::{
     record::{Channel, Ended, Heard, SharedDiary, Stream},
     support::replica::token,
 };
-
-type Socket = WebSocketStream<tokio::net::TcpStream>;
 
 /// Heartbeats come after three seconds of silence: a connection that is silent for longer is dead.
 const SILENCE_MAX: Duration = Duration::from_millis(4_500);
@@ -78,6 +73,15 @@ enum Outcome {
     Ordered(Order),
 }
 
+impl Outcome {
+    fn of(error: Error) -> Self {
+        match error {
+            Error::Closed(closed) => Self::Closed { code: closed.code.unwrap_or(1005), reason: closed.reason },
+            _ => Self::Gone,
+        }
+    }
+}
+
 impl Follower {
     /// Follows until the end is ordered.
     pub async fn run(mut self, mut stop: Stop) {
@@ -121,7 +125,7 @@ impl Follower {
             Outcome::Closed { code, reason } => (*code, reason.clone()),
             Outcome::Gone => (1006, String::new()),
             Outcome::Ordered(Order::Leave(_) | Order::End) => {
-                let _ = timeout(Duration::from_millis(300), socket.close(None)).await;
+                let _ = timeout(Duration::from_millis(300), socket.close()).await;
                 return outcome;
             }
             Outcome::Ordered(_) => return outcome,
@@ -131,12 +135,13 @@ impl Follower {
     }
 
     async fn connect(&mut self) -> Option<Socket> {
-        let number = self.prefers.take().unwrap_or_else(|| self.dice.below(self.replicas.len()));
+        let number = self.prefers.take().unwrap_or_else(|| self.dice.index(self.replicas.len()));
         let address = self.replicas[number];
         let mut path = format!("ws://{address}/ws/chaos?token={}", token(&self.user));
         if let (Mode::Session, Some(session)) = (self.mode, &self.session) {
             path = format!("{path}&session={session}");
         }
+        let opening = Opening::to(path).silence_max(SILENCE_MAX);
         let small_buffers = self.small_buffers;
         let connecting = async move {
             let socket = TcpSocket::new_v4().ok()?;
@@ -145,12 +150,12 @@ impl Follower {
             }
             let stream = socket.connect(address).await.ok()?;
             let _ = stream.set_nodelay(true);
-            Some(client_async(path, stream).await)
+            Some(opening.open_over(stream).await)
         };
         match timeout(ANSWER_TIMEOUT, connecting).await.ok()?? {
-            Ok((socket, _)) => Some(socket),
-            Err(Error::Http(response)) => {
-                *self.diary.lock().refused.entry(response.status().as_u16()).or_default() += 1;
+            Ok(socket) => Some(socket),
+            Err(Error::Refused(refusal)) => {
+                *self.diary.lock().refused.entry(refusal.status.as_u16()).or_default() += 1;
                 None
             }
             Err(_) => None,
@@ -193,24 +198,15 @@ impl Follower {
                 request["since"] = Value::Object(since);
             }
         }
-        socket.send(Message::text(request.to_string())).await.map_err(|_| Outcome::Gone)
+        socket.send(request.to_string()).await.map_err(|_| Outcome::Gone)
     }
 
     /// The next message, within the time of an answer.
     async fn expect(&mut self, socket: &mut Socket) -> Result<Value, Outcome> {
-        loop {
-            match timeout(ANSWER_TIMEOUT, socket.next()).await {
-                Ok(Some(Ok(Message::Text(text)))) => {
-                    return serde_json::from_str(&text).map_err(|_| Outcome::Gone);
-                }
-                Ok(Some(Ok(Message::Close(frame)))) => {
-                    let closed = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
-                    let (code, reason) = closed.unwrap_or((1005, String::new()));
-                    return Err(Outcome::Closed { code, reason });
-                }
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(_)) | None) | Err(_) => return Err(Outcome::Gone),
-            }
+        match timeout(ANSWER_TIMEOUT, socket.next()).await {
+            Ok(Ok(text)) => serde_json::from_str(&text).map_err(|_| Outcome::Gone),
+            Ok(Err(error)) => Err(Outcome::of(error)),
+            Err(_) => Err(Outcome::Gone),
         }
     }
 
@@ -233,17 +229,11 @@ impl Follower {
                         (Ok(()), order) => return Outcome::Ordered(order),
                     }
                 }
-                next = timeout(SILENCE_MAX, socket.next()) => next,
+                next = socket.next() => next,
             };
             let text = match next {
-                Ok(Some(Ok(Message::Text(text)))) => text,
-                Ok(Some(Ok(Message::Close(frame)))) => {
-                    let closed = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
-                    let (code, reason) = closed.unwrap_or((1005, String::new()));
-                    return Outcome::Closed { code, reason };
-                }
-                Ok(Some(Ok(_))) => continue,
-                Ok(Some(Err(_)) | None) | Err(_) => return Outcome::Gone,
+                Ok(text) => text,
+                Err(error) => return Outcome::of(error),
             };
             match serde_json::from_str::<Value>(&text) {
                 Ok(message) => {

@@ -10,12 +10,15 @@ use std::{
 };
 
 use serde_json::Value;
-
-use crate::{
-    http::{self, Request},
-    support::replica::{API_KEY, SECRET},
+use tickgate_client::{
+    Error,
+    http::{Request, Response},
 };
 
+use crate::support::replica::{API_KEY, SECRET};
+
+/// A publisher's patience with one request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a replica may take to say where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -126,14 +129,20 @@ impl Drop for Gateway {
 
 /// Scrapes the replica behind an operations address.
 pub async fn metrics_of(operations: SocketAddr) -> Option<Metrics> {
-    let answer = http::send(operations, &Request::get("/metrics")).await.ok()?;
+    let answer = exchange(Request::get(format!("http://{operations}/metrics"))).await.ok()?;
     (answer.status == 200).then_some(Metrics(answer.body))
 }
 
 /// Asks for JSON with the API key.
 pub async fn ask(address: SocketAddr, path: &str) -> Option<Value> {
-    let answer = http::send(address, &Request::get(path)).await.ok()?;
+    let answer = exchange(Request::get(format!("http://{address}{path}"))).await.ok()?;
     (answer.status == 200).then(|| serde_json::from_str(&answer.body).ok()).flatten()
+}
+
+/// Sends a request with the API key to a server that may be dead, frozen or half gone. Never waits for longer than a
+/// publisher would.
+pub async fn exchange(request: Request) -> Result<Response, Error> {
+    request.header("x-api-key", API_KEY).timeout(ANSWER_TIMEOUT).send().await
 }
 
 impl Metrics {

@@ -8,12 +8,10 @@
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
 mod cast;
-mod dice;
 mod faults;
 mod figures;
 mod follower;
 mod gateway;
-mod http;
 mod judge;
 mod ordeal;
 mod publisher;
@@ -25,7 +23,6 @@ mod sight;
 mod specials;
 mod stage;
 mod standby;
-
-#[path = "../it/support/mod.rs"]
-mod support;
 mod verdict;
+
+use tickgate_kit::{self as support, dice};

@@ -120,7 +120,7 @@ impl Run {
     async fn each_alone(&mut self, strictly: bool) {
         let mut order = self.kinds.clone();
         for at in (1..order.len()).rev() {
-            order.swap(at, self.dice.below(at + 1));
+            order.swap(at, self.dice.index(at + 1));
         }
         let (mut of_clients, others): (Vec<_>, Vec<_>) =
             order.into_iter().partition(|fault| fault.target() == Target::Client);
@@ -217,7 +217,7 @@ impl Run {
         }
         let enough = if self.kinds.len() == Fault::ALL.len() { FAULTS_MIN } else { 0 };
         while Instant::now() < until || self.figures.injected() + injected.lock().len() < enough {
-            let fault = self.kinds[self.dice.below(self.kinds.len())];
+            let fault = self.kinds[self.dice.index(self.kinds.len())];
             let permit = Arc::clone(&room).acquire_owned().await.expect("open");
             let (stage, injected, mut dice) = (Arc::clone(&self.stage), Arc::clone(&injected), self.dice.fork());
             faults.spawn("fault", async move {
@@ -271,7 +271,7 @@ impl Run {
         if let Err(told) = counts_are(&self.stage, clients, COUNTS_MAX).await {
             self.violations.push(format!("before the kill: {told}"));
         }
-        let killed = self.dice.below(stage::REPLICAS);
+        let killed = self.dice.index(stage::REPLICAS);
         self.stage.places[killed].process.lock().await.kill();
         let began = Instant::now();
         // Until they are all back, those of the dead replica can't be told from those of the living.

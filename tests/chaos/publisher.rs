@@ -13,11 +13,15 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use tickgate::tasks::Stop;
+use tickgate_client::{
+    Error,
+    http::{Request, Response},
+};
 use tokio::time::sleep;
 
 use crate::{
     dice::Dice,
-    http::{self, Request},
+    gateway::exchange,
     record::{Channel, SharedLedger},
 };
 
@@ -44,7 +48,7 @@ impl Traffic {
     /// Publishes at random until the end.
     pub async fn run(self: Arc<Self>, mut dice: Dice, mut stop: Stop) {
         while !stop.stopping() {
-            let channel = self.channels[dice.below(self.channels.len())].clone();
+            let channel = self.channels[dice.index(self.channels.len())].clone();
             self.publish(&channel, 120, &mut dice).await;
             let pause = *self.pause.lock();
             tokio::select! {
@@ -67,10 +71,9 @@ impl Traffic {
             let replica = {
                 let all = self.replicas.read();
                 let replicas = if named.is_empty() { &**all } else { named };
-                replicas[dice.below(replicas.len())]
+                replicas[dice.index(replicas.len())]
             };
-            let request = Request { method: "POST", path: "/api/v1/publish", body: body.clone() };
-            if self.take_answer(channel, number, http::send(replica, &request).await) {
+            if self.take_answer(channel, number, post(replica, &body).await) {
                 return true;
             }
             sleep(Duration::from_millis(dice.between(20, 80))).await;
@@ -84,10 +87,9 @@ impl Traffic {
         let (number, body) = self.next(channel, padding);
         let replica = {
             let replicas = self.replicas.read();
-            replicas[dice.below(replicas.len())]
+            replicas[dice.index(replicas.len())]
         };
-        let request = Request { method: "POST", path: "/api/v1/publish", body };
-        self.take_answer(channel, number, http::send(replica, &request).await);
+        self.take_answer(channel, number, post(replica, &body).await);
     }
 
     /// The next publication: its number, and how it is sent.
@@ -111,14 +113,14 @@ impl Traffic {
         (number, body.to_string())
     }
 
-    fn take_answer(&self, channel: &Channel, number: u64, answer: Result<http::Answer, String>) -> bool {
+    fn take_answer(&self, channel: &Channel, number: u64, answer: Result<Response, Error>) -> bool {
         let mut ledger = self.ledger.lock();
         let Ok(answer) = answer else {
             ledger.unanswered += 1;
             return false;
         };
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        match answer.status {
+        match answer.status.as_u16() {
             200 => match body["id"].as_str().and_then(|id| id.parse().ok()) {
                 Some(id) => {
                     ledger.duplicates += u64::from(body["duplicate"] == true);
@@ -134,4 +136,8 @@ impl Traffic {
         }
         false
     }
+}
+
+async fn post(replica: SocketAddr, publication: &str) -> Result<Response, Error> {
+    exchange(Request::post(format!("http://{replica}/api/v1/publish"), publication.to_owned())).await
 }

@@ -1,7 +1,7 @@
 //! One small scenario for each safeguard, and the proof that it fails without: a suite that can't fail proves nothing.
 //!
-//! `cargo test --test chaos -- --ignored` runs them, and so does the whole gate; the replicas' deliberate defects exist in
-//! debug builds only.
+//! `cargo test --test chaos -- --ignored` runs them, and so does the whole gate; the replicas' deliberate defects exist
+//! with the feature `simulation` only.
 
 use std::{
     sync::Arc,

@@ -101,7 +101,7 @@ pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
 
 /// A replica sleeps for longer than its lease, and wakes up.
 pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
-    let process = stage.places[dice.below(stage::REPLICAS)].process.lock().await;
+    let process = stage.places[dice.index(stage::REPLICAS)].process.lock().await;
     process.signal("-STOP");
     sleep(Duration::from_secs(13)).await;
     process.signal("-CONT");

@@ -76,7 +76,7 @@ impl Stage {
     pub async fn set(redis: RedisServer, defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables: Vec<_> = variables.iter().map(owned).collect();
-        // Only debug builds look for it.
+        // Only builds with the feature `simulation` look for it.
         variables.extend(defect.map(|defect| ("TICKGATE_TEST_DEFECT".to_owned(), defect.to_owned())));
         let dir = TempDir::with_prefix("tickgate-chaos-").expect("a temporary directory");
         let settings = dir.path().join("tickgate.toml");

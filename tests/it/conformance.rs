@@ -33,7 +33,6 @@ impl Subject {
         Self::redis_over(1, |mut links| Topology::one(links.remove(0))).await
     }
 
-    #[cfg(debug_assertions)]
     async fn two_shards() -> Self {
         Self::redis_over(2, Topology::fixed).await
     }
@@ -94,7 +93,6 @@ macro_rules! conformance {
         mod redis {
             $(#[tokio::test] async fn $case() { super::$case(super::Subject::redis().await).await; })+
         }
-        #[cfg(debug_assertions)]
         mod two_shards {
             $(#[tokio::test] async fn $case() { super::$case(super::Subject::two_shards().await).await; })+
         }

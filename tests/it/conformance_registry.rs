@@ -99,7 +99,6 @@ impl Seat {
     }
 
     /// A seat on several servers that share the users and sessions.
-    #[cfg(debug_assertions)]
     async fn sharded(servers: &[RedisServer]) -> Self {
         let seat = Self::new(|local, tasks| {
             let link = |server: &RedisServer| RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
@@ -216,7 +215,6 @@ macro_rules! over_all {
                 $test(Seat::redis(&server).await).await;
             }
 
-            #[cfg(debug_assertions)]
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn two_shards() {
                 let servers = [RedisServer::start(), RedisServer::start()];
@@ -839,7 +837,6 @@ async fn questions_about_many_topics_are_asked_in_a_measured_pace() {
 }
 
 /// A killed replica over two servers, with users and sessions on both; then one of the servers dies.
-#[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has() {
     use tickgate::redis_link::Placement;

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
 mod bad_input;
-mod bench;
 mod check;
 mod conformance;
 mod conformance_registry;
@@ -26,6 +25,7 @@ mod runs;
 mod sse;
 mod status;
 mod strangers;
-mod support;
 mod trading;
 mod transcripts;
+
+use tickgate_kit as support;

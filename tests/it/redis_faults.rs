@@ -702,7 +702,6 @@ async fn control_messages_reach_their_callback_also_after_a_new_link() {
 }
 
 /// Two servers that share the topics; one of them is killed and comes back empty.
-#[cfg(debug_assertions)]
 #[tokio::test]
 async fn a_dead_server_concerns_its_own_topics_only() {
     use tickgate::{

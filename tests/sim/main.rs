@@ -3,11 +3,9 @@
 //!
 //! A failing seed is printed. `TICKGATE_SIM_SEED=<seed> cargo test --test sim` plays it again, `TICKGATE_SIM_RUNS=<n>`
 //! plays more of them.
-#![cfg(debug_assertions)]
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
 mod client;
-mod dice;
 mod oracle;
 mod server;
 mod stream;
@@ -17,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tickgate::defect::Defect;
+use tickgate_kit::dice;
 use world::{Figures, Weather, play};
 
 /// Seeds that once failed.

@@ -41,6 +41,47 @@ pub fn sources() -> Vec<Source> {
     found
 }
 
+/// The manifest of a member of the workspace.
+pub struct Manifest {
+    /// Its folder; empty for the gateway.
+    pub member: String,
+    pub text: String,
+}
+
+impl Manifest {
+    /// Dependencies that are no tests' alone and belong to this repository, sorted.
+    pub fn dependencies_of_this_repository(&self) -> Vec<&str> {
+        let section = self.text.split("\n[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next());
+        let names = section.unwrap_or_default().lines().filter_map(|line| line.split(['.', ' ']).next());
+        names.filter(|name| *name == "tickgate" || name.starts_with("tickgate-")).collect()
+    }
+}
+
+/// The manifests of all members.
+pub fn manifests() -> Vec<Manifest> {
+    let mut folders = vec![String::new(), "benches".into(), "tests/kit".into()];
+    for member in fs::read_dir(root().join("crates")).expect("a folder") {
+        let name = member.expect("an entry").file_name();
+        folders.push(format!("crates/{}", name.to_str().expect("a plain name")));
+    }
+    let read = |member: String| {
+        let path = root().join(&member).join("Cargo.toml");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Manifest { member, text }
+    };
+    folders.into_iter().map(read).collect()
+}
+
+/// The files of a suite, by their path.
+pub fn suite(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    walk(&root().join(folder), "rs", &mut |path| {
+        found.push((path.display().to_string(), fs::read_to_string(path).expect("text")));
+    });
+    assert!(found.len() > 5, "only {} files in {folder}", found.len());
+    found
+}
+
 /// The text of all scripts that Redis runs.
 pub fn scripts() -> Vec<String> {
     let mut found = Vec::new();

@@ -3,25 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::StatusCode;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::json;
-use tickgate_wire::model::StreamId;
+use serde_json::{json, value::to_raw_value};
+use tickgate_client::{Client, Error, Event, Message, Publication, Published};
 use tokio::time::{Instant, sleep};
 
 use super::tally::{Diary, Told};
-use crate::{
-    cli::{
-        Failure,
-        http::Call,
-        socket::{End, Socket},
-    },
-    tasks::Stop,
-};
+use crate::tasks::Stop;
 
-const CHANNEL: &str = "orders";
-/// Before the next attempt, of clients and publishers alike.
+pub(super) const CHANNEL: &str = "orders";
+/// Before a publisher's next attempt.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A publisher's patience with one attempt.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,77 +27,52 @@ pub(super) fn user(number: usize) -> String {
 
 /// One client.
 pub(super) struct Follower {
-    pub token: String,
-    pub replicas: Arc<[String]>,
-    /// The replica that it tries next.
-    pub next: usize,
+    pub client: Client,
+    /// The replica behind each of the client's endpoints.
+    pub replicas: Vec<usize>,
     pub diary: SharedDiary,
 }
 
 impl Follower {
-    /// Follows until the end.
+    /// Follows until the end, or until it may not come back.
     pub(super) async fn run(mut self, mut stop: Stop) {
-        while !stop.stopping() {
-            let at = self.next;
-            tokio::select! {
-                // However it ended: any other replica does.
-                _ = self.follow(at) => self.diary.lock().replica = None,
-                () = stop.wait() => return,
-            }
-            self.next = (at + 1) % self.replicas.len();
-            sleep(PAUSE).await;
-        }
-    }
-
-    async fn follow(&self, at: usize) -> Result<(), End> {
-        let mut socket = Socket::open(&self.replicas[at], Some(&self.token)).await?;
-        let mut subscribe = json!({ "type": "subscribe", "channels": [CHANNEL] });
-        if let Some(cursor) = self.diary.lock().cursor() {
-            subscribe["since"] = json!({ CHANNEL: cursor });
-        }
-        socket.send(subscribe.to_string()).await?;
         loop {
-            let text = socket.next().await?;
-            self.hear(&text, at)?;
+            let event = tokio::select! {
+                event = self.client.next() => event,
+                () = stop.wait() => return,
+            };
+            match event {
+                Ok(Event::Message { text, message }) => self.take(&text, &message),
+                Ok(Event::Lost { .. }) => self.diary.lock().replica = None,
+                Err(_) => {
+                    self.diary.lock().replica = None;
+                    return;
+                }
+            }
         }
     }
 
-    fn hear(&self, text: &str, at: usize) -> Result<(), End> {
-        let frame: Frame<'_> = serde_json::from_str(text).unwrap_or_default();
+    fn take(&self, text: &str, message: &Message) {
         let mut diary = self.diary.lock();
-        match (frame.meta, frame.number, frame.kind) {
-            (Some(meta), Some(number), _) => diary.heard.push((meta.id, number)),
-            (_, _, "gap") => diary.gaps += 1,
-            (_, _, "subscribed") if frame.errors > 0 => return Err(End::refused("not subscribed")),
-            (_, _, "subscribed") => {
-                diary.replica = Some(at);
+        match message {
+            Message::Publication(meta) => {
+                let order: Order = serde_json::from_str(text).unwrap_or_default();
+                diary.heard.extend(meta.id.map(|id| (id, order.number)));
+            }
+            Message::Gap(_) => diary.gaps += 1,
+            Message::Subscribed(_) => {
+                diary.replica = Some(self.replicas[self.client.endpoint()]);
                 diary.connections += 1;
             }
             _ => {}
         }
-        Ok(())
     }
 }
 
-/// What a client looks at.
+/// What a client looks at in an order.
 #[derive(Default, Deserialize)]
-struct Frame<'a> {
-    #[serde(rename = "type", default)]
-    kind: &'a str,
-    #[serde(rename = "_meta")]
-    meta: Option<Meta>,
-    number: Option<u64>,
-    #[serde(default, deserialize_with = "length")]
-    errors: usize,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    id: StreamId,
-}
-
-fn length<'de, D: serde::Deserializer<'de>>(errors: D) -> Result<usize, D::Error> {
-    Vec::<serde::de::IgnoredAny>::deserialize(errors).map(|errors| errors.len())
+struct Order {
+    number: u64,
 }
 
 /// All publishers.
@@ -137,18 +104,14 @@ impl Publishers {
     /// Publishes one order with as many attempts as it takes, by the replica that took the last one or the next that does.
     async fn publish(&self, number: u64, at: &mut usize) {
         let user_number = (number % self.users as u64) as usize;
-        let body = json!({
-            "channel": CHANNEL,
-            "user": user(user_number),
-            "msg_id": format!("order-{number}"),
-            "data": { "type": "order_update", "number": number, "status": "filled" },
-        });
-        let body = body.to_string();
+        let (user, msg_id) = (user(user_number), format!("order-{number}"));
+        let data = json!({ "type": "order_update", "number": number, "status": "filled" });
+        let data = to_raw_value(&data).expect("a JSON value is JSON");
+        let publication = Publication { channel: CHANNEL, user: Some(&user), data: &data, msg_id: Some(&msg_id) };
         loop {
-            let url = format!("{}/api/v1/publish", self.operations[*at % self.operations.len()]);
-            let (body, api_key) = (body.clone(), Some(self.api_key.as_str()));
-            let answer = Call { method: "POST", url: &url, api_key, body, timeout: ANSWER_TIMEOUT }.send().await;
-            if self.take(user_number, number, answer) {
+            let operations = &self.operations[*at % self.operations.len()];
+            let outcome = publication.publish_within(ANSWER_TIMEOUT, operations, Some(&self.api_key)).await;
+            if self.take(user_number, number, outcome) {
                 return;
             }
             *at += 1;
@@ -157,26 +120,18 @@ impl Publishers {
     }
 
     /// Notes what came of an attempt. True when nothing is left to do.
-    fn take(&self, user_number: usize, number: u64, answer: Result<(StatusCode, String), Failure>) -> bool {
+    fn take(&self, user_number: usize, number: u64, outcome: Result<Published, Error>) -> bool {
         let mut told = self.told.lock();
-        match answer.map(|(status, text)| (status.as_u16(), text)) {
-            Ok((200, text)) => {
-                let accepted: Accepted = serde_json::from_str(&text).unwrap_or_default();
-                told.repeated += u64::from(accepted.duplicate);
-                told.accepted[user_number].extend(accepted.id.map(|id| (id, number)));
+        match outcome {
+            Ok(published) => {
+                told.repeated += u64::from(published.duplicate);
+                told.accepted[user_number].extend(published.id.map(|id| (id, number)));
                 return true;
             }
-            Ok((503 | 429, _)) => told.refused += 1,
+            Err(Error::Refused(refusal)) if matches!(refusal.status.as_u16(), 429 | 503) => told.refused += 1,
             // The outcome is open, or the replica is gone.
             _ => told.unknown += 1,
         }
         false
     }
-}
-
-#[derive(Default, Deserialize)]
-struct Accepted {
-    id: Option<StreamId>,
-    #[serde(default)]
-    duplicate: bool,
 }

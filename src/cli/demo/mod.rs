@@ -9,6 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tickgate_client::{Client, Cursors, Opening};
 use tickgate_wire::model::UserId;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,7 +17,7 @@ use tokio::{
 };
 
 use self::{
-    cast::{Follower, Publishers, SharedDiary},
+    cast::{CHANNEL, Follower, Publishers, SharedDiary},
     stage::Stage,
     tally::{Diary, Tally, Told},
 };
@@ -137,15 +138,18 @@ impl Performance {
 
     fn seat(&mut self, count: usize) -> Result<(), Failure> {
         let signer = Signer::of_secret(&self.stage.secret);
-        let replicas: Arc<[String]> = self.stage.listeners.iter().map(|at| format!("ws://{at}/ws/trading")).collect();
         for number in 0..count {
             let user_number = number % USERS;
             let user =
                 UserId::new(&cast::user(user_number)).map_err(|error| Failure::new(format!("a user: {error}")))?;
             let (token, _) = signer.sign(&user, &Rights::default(), TOKEN_TTL, std::time::SystemTime::now())?;
             let diary = SharedDiary::new(Mutex::new(Diary { user: user_number, ..Diary::default() }));
-            let (replicas, next) = (Arc::clone(&replicas), number / USERS % replicas.len());
-            let follower = Follower { token, replicas, next, diary: Arc::clone(&diary) };
+            let mut replicas: Vec<_> = (0..self.stage.listeners.len()).collect();
+            replicas.rotate_left(number / USERS % self.stage.listeners.len());
+            let endpoint =
+                |at: &usize| Opening::to(format!("ws://{}/ws/trading", self.stage.listeners[*at])).token(&token);
+            let client = Client::new(replicas.iter().map(endpoint), Cursors::new([CHANNEL], None));
+            let follower = Follower { client, replicas, diary: Arc::clone(&diary) };
             self.tasks.spawn("client", follower.run(self.tasks.stop()));
             self.clients.push(diary);
         }

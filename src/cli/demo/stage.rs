@@ -6,13 +6,12 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
+use tickgate_client::http::Request;
+use tickgate_process::{Spec, Started, free_port};
 use uuid::Uuid;
 
-use crate::cli::{
-    Failure,
-    http::Call,
-    started::{Folder, Spec, Started, free_port},
-};
+use crate::cli::Failure;
 
 pub(super) const REPLICAS: usize = 3;
 /// How long a replica may take until it is ready.
@@ -32,13 +31,13 @@ pub(super) struct Stage {
     pub secret: String,
     pub api_key: String,
     // Dropped last: the processes write into it.
-    dir: Folder,
+    dir: TempDir,
 }
 
 impl Stage {
     /// Starts everything, and waits until each replica is ready.
     pub(super) async fn set(redis_server: &Path) -> Result<Self, Failure> {
-        let dir = Folder::new("demo").map_err(|error| failed("a folder can't be made", &error))?;
+        let dir = TempDir::with_prefix("tickgate-demo-").map_err(|error| failed("a folder can't be made", &error))?;
         let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut stage = Self {
             redis_server: redis_server.to_owned(),
@@ -128,8 +127,7 @@ async fn ready(listener: &str) -> Result<(), Failure> {
     let url = format!("http://{listener}/readyz");
     let asked = async {
         loop {
-            let call = Call { method: "GET", url: &url, api_key: None, body: String::new(), timeout: READY_TIMEOUT };
-            if call.send().await.is_ok_and(|(status, _)| status.is_success()) {
+            if Request::get(&url).send().await.is_ok_and(|answer| answer.status.is_success()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

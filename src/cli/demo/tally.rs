@@ -32,7 +32,7 @@ pub(super) struct Diary {
 }
 
 impl Diary {
-    /// The last id: where it goes on.
+    /// The last id that it has.
     pub(super) fn cursor(&self) -> Option<StreamId> {
         self.heard.last().map(|(id, _)| *id)
     }

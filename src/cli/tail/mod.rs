@@ -1,20 +1,12 @@
-//! `tickgate tail`: subscribes and prints, and after a broken connection gets what it missed. Also the shortest example
-//! of a client that follows the contract: cursors, the reconnect rule, jittered back-off.
+//! `tickgate tail`: subscribes and prints, and after a broken connection gets what it missed.
 
-mod backoff;
-mod cursors;
-mod frame;
 mod show;
-#[cfg(test)]
-mod tests;
 
+use tickgate_client::{Client, Cursors, Event, Opening};
 use tickgate_wire::model::StreamId;
 
-use self::{backoff::Backoff, cursors::Cursors, frame::Frame, show::Show};
-use super::{
-    Failure,
-    socket::{End, Socket},
-};
+use self::show::Show;
+use super::Failure;
 
 const EXAMPLES: &str = r#"Examples:
   tickgate tail ticker:BTCUSDT trades:BTCUSDT
@@ -56,68 +48,22 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let mut tail = Tail::new(args);
+    let opening = Opening::to(args.url);
+    let opening = args.token.iter().fold(opening, |opening, token| opening.token(token));
+    let mut client = Client::new([opening], Cursors::new(args.channels, args.since));
+    if let Some(last) = args.last {
+        client = client.last(last);
+    }
+    let mut show = Show::new(args.json, args.count);
     loop {
-        let (why, hint) = match tail.follow().await {
-            Ok(()) => return Ok(()),
-            Err(End::Lost { why, hint }) if !tail.args.once => (why, hint),
-            Err(end) => return Err(end.into()),
-        };
-        let wait = tail.backoff.next(hint, uuid::Uuid::new_v4().as_u128());
-        eprintln!("{why}; again in {:.1} s", wait.as_secs_f64());
-        tokio::time::sleep(wait).await;
-    }
-}
-
-/// What outlives a connection.
-struct Tail {
-    args: Args,
-    cursors: Cursors,
-    show: Show,
-    backoff: Backoff,
-}
-
-impl Tail {
-    fn new(args: Args) -> Self {
-        let cursors = Cursors::new(&args.channels, args.since);
-        let show = Show::new(args.json, args.count);
-        Self { args, cursors, show, backoff: Backoff::default() }
-    }
-
-    /// One connection: to its end, or to as many messages as were asked for.
-    async fn follow(&mut self) -> Result<(), End> {
-        let mut socket = Socket::open(&self.args.url, self.args.token.as_deref()).await?;
-        let mut hinted = None;
-        loop {
-            let text = match socket.next().await {
-                Ok(text) => text,
-                Err(End::Lost { why, hint }) => return Err(End::Lost { why, hint: hint.or(hinted) }),
-                Err(refused) => return Err(refused),
-            };
-            let frame = Frame::read(&text);
-            hinted = frame.reconnect_after().or(hinted);
-            self.heard(&mut socket, &frame).await?;
-            if self.show.message(&text, &frame)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Acts on one message of the gateway.
-    async fn heard(&mut self, socket: &mut Socket, frame: &Frame<'_>) -> Result<(), End> {
-        match frame.kind() {
-            "connection_established" => {
-                self.backoff = Backoff::default();
-                if let Some(subscribe) = self.cursors.subscribe(self.args.last) {
-                    socket.send(subscribe).await?;
+        match client.next().await? {
+            Event::Message { text, message } => {
+                if show.message(&text, &message)? {
+                    return Ok(());
                 }
             }
-            "subscribed" if frame.nothing_subscribed() => {
-                return Err(End::refused(format!("nothing subscribed: {}", frame.refusals())));
-            }
-            "subscribed" => self.cursors.subscribed(frame),
-            _ => self.cursors.heard(frame),
+            Event::Lost { error, .. } if args.once => return Err(error.into()),
+            Event::Lost { error, wait } => eprintln!("{error}; again in {:.1} s", wait.as_secs_f64()),
         }
-        Ok(())
     }
 }

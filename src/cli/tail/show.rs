@@ -1,6 +1,7 @@
 //! What is printed: messages on standard output, notices on standard error.
 
-use super::frame::Frame;
+use tickgate_client::{Message, Meta};
+
 use crate::cli::{Failure, print};
 
 /// Prints messages, and counts them.
@@ -17,15 +18,13 @@ impl Show {
     }
 
     /// Prints one; whether it was the last one asked for.
-    pub(super) fn message(&mut self, text: &str, frame: &Frame<'_>) -> Result<bool, Failure> {
-        if self.json {
-            print(text)?;
-        } else if let Some(line) = line(text, frame) {
-            print(&line)?;
-        } else if let Some(notice) = notice(text, frame) {
-            eprintln!("{notice}");
+    pub(super) fn message(&mut self, text: &str, message: &Message) -> Result<bool, Failure> {
+        match message {
+            _ if self.json => print(text)?,
+            Message::Publication(meta) => print(&line(text, meta))?,
+            message => notice(text, message).iter().for_each(|notice| eprintln!("{notice}")),
         }
-        if frame.meta.is_some() {
+        if matches!(message, Message::Publication(_)) {
             self.left = self.left.map(|left| left.saturating_sub(1));
         }
         Ok(self.left == Some(0))
@@ -33,8 +32,7 @@ impl Show {
 }
 
 /// A publication, for people: channel, id, what applies, and the publisher's object.
-fn line(text: &str, frame: &Frame<'_>) -> Option<String> {
-    let meta = frame.meta.as_ref()?;
+fn line(text: &str, meta: &Meta) -> String {
     let mut line = meta.channel.clone();
     if let Some(id) = meta.id {
         line.push_str(&format!(" {id}"));
@@ -48,7 +46,7 @@ fn line(text: &str, frame: &Frame<'_>) -> Option<String> {
     if meta.conflated > 0 {
         line.push_str(&format!(" conflated={}", meta.conflated));
     }
-    Some(format!("{line} {}", without_meta(text)))
+    format!("{line} {}", without_meta(text))
 }
 
 /// The publisher's object. The gateway puts its key last, so the text before it is the publisher's own.
@@ -60,13 +58,13 @@ fn without_meta(text: &str) -> String {
 }
 
 /// Everything else that people should know.
-fn notice(text: &str, frame: &Frame<'_>) -> Option<String> {
-    match frame.kind() {
-        "heartbeat" | "pong" => None,
-        "connection_established" => Some("connected".into()),
-        "subscribed" => {
-            let names: Vec<_> = frame.subscribed().iter().map(|channel| channel.channel.as_str()).collect();
-            let refused = frame.refusals();
+fn notice(text: &str, message: &Message) -> Option<String> {
+    match message {
+        Message::Heartbeat | Message::Pong => None,
+        Message::Welcome => Some("connected".into()),
+        Message::Subscribed(subscribed) => {
+            let names: Vec<_> = subscribed.channels.iter().map(|channel| channel.channel.as_str()).collect();
+            let refused = subscribed.refusals();
             let refused = if refused.is_empty() { refused } else { format!(", refused {refused}") };
             Some(format!("subscribed {}{refused}", names.join(" ")))
         }
@@ -79,28 +77,34 @@ fn notice(text: &str, frame: &Frame<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// How it is shown to people, where it is.
+    fn shown(text: &str) -> Option<String> {
+        match Message::read(text) {
+            Message::Publication(meta) => Some(line(text, &meta)),
+            message => notice(text, &message),
+        }
+    }
+
     #[test]
     fn people_see_the_publishers_object_as_it_was_written() {
         let text = r#"{"price": "1.10","_meta":{"channel":"ticker:A","id":"1-2","conflated":3,"snapshot":true}}"#;
-        let shown = line(text, &Frame::read(text)).unwrap();
-        assert_eq!(shown, r#"ticker:A 1-2 snapshot conflated=3 {"price": "1.10"}"#);
-        let empty = r#"{"_meta":{"channel":"a"}}"#;
-        assert_eq!(line(empty, &Frame::read(empty)).unwrap(), "a {}");
+        assert_eq!(shown(text).unwrap(), r#"ticker:A 1-2 snapshot conflated=3 {"price": "1.10"}"#);
+        assert_eq!(shown(r#"{"_meta":{"channel":"a"}}"#).unwrap(), "a {}");
     }
 
     #[test]
     fn only_publications_are_counted() {
         let mut show = Show::new(true, Some(1));
         let heartbeat = r#"{"type":"heartbeat"}"#;
-        assert_eq!(show.message(heartbeat, &Frame::read(heartbeat)), Ok(false));
+        assert_eq!(show.message(heartbeat, &Message::read(heartbeat)), Ok(false));
         let push = r#"{"_meta":{"channel":"a"}}"#;
-        assert_eq!(show.message(push, &Frame::read(push)), Ok(true));
+        assert_eq!(show.message(push, &Message::read(push)), Ok(true));
     }
 
     #[test]
     fn gaps_are_told_to_people() {
         let gap = r#"{"type":"gap","channel":"a","after":"1-1","before":"1-4","count":2,"reason":"retention"}"#;
-        assert_eq!(notice(gap, &Frame::read(gap)).as_deref(), Some(gap));
-        assert_eq!(notice("", &Frame::read(r#"{"type":"heartbeat"}"#)), None);
+        assert_eq!(shown(gap).as_deref(), Some(gap));
+        assert_eq!(shown(r#"{"type":"heartbeat"}"#), None);
     }
 }

@@ -42,6 +42,8 @@ fn values_that_mean_nothing_are_told() {
         ("session.heartbeat_interval = \"10ms\"", "session.heartbeat_interval: wants 1s to 10m, got 10ms"),
         ("limits.subscriptions_max = -1", "limits.subscriptions_max: wants a whole number from 0, such as 200"),
         ("limits.over_limit = \"evict\"", "limits.over_limit: wants one of refuse, evict-oldest, got \"evict\""),
+        ("log.filter = \"info, tickgate=debug\"", "log.filter: wants levels such as \"info\""),
+        ("log.filter = \"\"", "log.filter: wants levels such as \"info\""),
         ("limits.messages_per_user = 5", "limits.messages_per_user: is a section"),
         ("limits.messages_per_user.burst = 0", "limits.messages_per_user.burst: wants 1 to 10000000, got 0"),
         ("server.allowed_origins = \"*\"", "server.allowed_origins: wants a list of texts, such as [\"a\", \"b\"]"),

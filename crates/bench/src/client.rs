@@ -1,0 +1,296 @@
+//! One subscribing connection: handshake, opening messages, then frames that are counted and dropped.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+use socket2::{Domain, Socket, Type};
+use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
+
+use crate::{
+    Failure,
+    clock::Clock,
+    stamp::{Finder, find},
+    tally::Tally,
+    target::Target,
+};
+
+/// Connections of one source address: below the ephemeral ports there are.
+const CONNECTIONS_PER_ADDRESS: usize = 24_000;
+const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// What all connections of a thread share.
+#[derive(Debug)]
+pub(crate) struct Shared<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) clock: Clock,
+    pub(crate) tally: Tally,
+    pub(crate) finder: Finder,
+    /// Whether streams may be conflated, by number.
+    pub(crate) conflated: Vec<bool>,
+    /// Whether cursors are looked for.
+    pub(crate) keep_cursor: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Upgrading,
+    Opening,
+    Ready,
+    Closed,
+}
+
+/// A connection and what it has heard.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: TcpStream,
+    phase: Phase,
+    reader: Reader,
+    /// Bytes to write: the upgrade, then the opening messages.
+    out: Vec<u8>,
+    /// Opening messages until the upgrade is through; the response's head meanwhile.
+    opening: Vec<String>,
+    head: Vec<u8>,
+    answers_left: usize,
+    /// Stream and last sequence seen of it.
+    seen: Box<[(u32, u32)]>,
+    pub(crate) received: u32,
+    /// The last cursor heard.
+    pub(crate) cursor: Option<String>,
+    slow: bool,
+}
+
+/// What a connection begins with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) upgrade: String,
+    pub(crate) opening: Vec<String>,
+    pub(crate) answers: usize,
+    pub(crate) streams: Vec<u32>,
+    pub(crate) slow: bool,
+}
+
+impl Client {
+    /// Begins to connect; `number` chooses the source address.
+    pub(crate) fn connect(address: SocketAddr, number: usize, start: Start) -> Result<Self, Failure> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if start.slow {
+            socket.set_recv_buffer_size(4096)?;
+        }
+        // The kernel takes its time to find a port for an address that was bound, so only the many bind one.
+        if number >= CONNECTIONS_PER_ADDRESS && address.ip().is_loopback() && address.is_ipv4() {
+            let source = Ipv4Addr::new(127, 0, 0, 1 + (number / CONNECTIONS_PER_ADDRESS) as u8);
+            // Ports of earlier runs may still be in TIME_WAIT.
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self {
+            socket: TcpStream::from_std(socket.into()),
+            phase: Phase::Connecting,
+            reader: Reader::new(Peer::Server, true, MESSAGE_BYTES_MAX),
+            out: start.upgrade.into_bytes(),
+            opening: start.opening,
+            head: Vec::new(),
+            answers_left: start.answers,
+            seen: start.streams.into_iter().map(|stream| (stream, 0)).collect(),
+            received: 0,
+            cursor: None,
+            slow: start.slow,
+        })
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Handles what the poll told about the socket.
+    pub(crate) fn wake(&mut self, event: &mio::event::Event, buffer: &mut [u8], shared: &mut Shared<'_>) {
+        let result = self.try_wake(event, buffer, shared);
+        if let Err(error) = result {
+            self.close(shared, &error.to_string());
+        }
+    }
+
+    fn try_wake(
+        &mut self,
+        event: &mio::event::Event,
+        buffer: &mut [u8],
+        shared: &mut Shared<'_>,
+    ) -> Result<(), Failure> {
+        if event.is_writable() && self.phase != Phase::Closed {
+            if self.phase == Phase::Connecting {
+                if let Some(error) = self.socket.take_error()? {
+                    return Err(error.into());
+                }
+                self.phase = Phase::Upgrading;
+            }
+            self.flush()?;
+        }
+        if !event.is_readable() || (self.slow && self.phase == Phase::Ready) {
+            return Ok(());
+        }
+        while self.phase != Phase::Closed {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(Failure::Said("the server closed the connection".into())),
+                Ok(len) => {
+                    self.take(&mut buffer[..len], shared)?;
+                    // A short read has emptied the socket; more makes a new event.
+                    if len < buffer.len() && !event.is_read_closed() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &mut [u8], shared: &mut Shared<'_>) -> Result<(), Failure> {
+        if self.phase != Phase::Upgrading {
+            return self.take_frames(bytes, shared);
+        }
+        self.head.extend_from_slice(bytes);
+        let Some(end) = find(&self.head, b"\r\n\r\n") else {
+            return if self.head.len() < HEAD_BYTES_MAX {
+                Ok(())
+            } else {
+                Err(Failure::Said("the upgrade has no end".into()))
+            };
+        };
+        let mut rest = self.head.split_off(end + 4);
+        let head = std::mem::take(&mut self.head);
+        if !head.starts_with(b"HTTP/1.1 101") {
+            return Err(Failure::Said(format!(
+                "the upgrade was refused: {}",
+                String::from_utf8_lossy(&[head, rest].concat())
+            )));
+        }
+        for message in std::mem::take(&mut self.opening) {
+            websocket::put_masked(&mut self.out, Opcode::Text, message.as_bytes(), [0x5a; 4]);
+        }
+        self.flush()?;
+        self.phase = Phase::Opening;
+        self.answered(shared);
+        self.take_frames(&mut rest, shared)
+    }
+
+    /// Counts the connection as ready when all its subscriptions stand.
+    fn answered(&mut self, shared: &mut Shared<'_>) {
+        if self.phase == Phase::Opening && self.answers_left == 0 {
+            self.phase = Phase::Ready;
+            shared.tally.ready += 1;
+        }
+    }
+
+    fn take_frames(&mut self, bytes: &mut [u8], shared: &mut Shared<'_>) -> Result<(), Failure> {
+        let now_ns = shared.clock.now_ns();
+        let mut pongs = Vec::new();
+        let mut answers = 0;
+        let mut feed = self.reader.feed(bytes);
+        while let Some(event) = feed.next() {
+            match event.map_err(|violation| Failure::Said(format!("the server broke the protocol: {violation}")))? {
+                Event::Text(text) => {
+                    let text = text.as_bytes();
+                    let Some(stamp) = shared.finder.find(text) else {
+                        answers += shared.hear(text);
+                        continue;
+                    };
+                    self.received += 1;
+                    let conflated = shared.conflated.get(stamp.stream as usize).copied().unwrap_or(false);
+                    shared.tally.delivered(now_ns, &stamp, conflated, &mut self.seen);
+                    if shared.keep_cursor {
+                        self.cursor = shared.target.cursor.as_deref().and_then(|before| quoted(text, before));
+                    }
+                }
+                Event::Binary(_) | Event::Pong(_) => {}
+                Event::Ping(payload) => websocket::put_masked(&mut pongs, Opcode::Pong, payload, [0x5a; 4]),
+                Event::Close(code, reason) => {
+                    return Err(Failure::Said(format!("the server closed with {code:?} {reason}")));
+                }
+            }
+        }
+        if !pongs.is_empty() {
+            self.out.append(&mut pongs);
+            self.flush()?;
+        }
+        if answers > 0 {
+            self.answers_left = self.answers_left.saturating_sub(answers);
+            self.answered(shared);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        while !self.out.is_empty() {
+            match self.socket.write(&self.out) {
+                Ok(len) => drop(self.out.drain(..len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.out = Vec::new();
+        Ok(())
+    }
+
+    /// Says goodbye; the server closes.
+    pub(crate) fn leave(&mut self) {
+        if self.phase != Phase::Closed {
+            websocket::put_masked(&mut self.out, Opcode::Close, &1000_u16.to_be_bytes(), [0x5a; 4]);
+            // An error means that the server was faster.
+            let _ = self.flush();
+        }
+    }
+
+    fn close(&mut self, shared: &mut Shared<'_>, why: &str) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closed;
+            shared.tally.closed += 1;
+            shared.tally.trouble.get_or_insert_with(|| why.into());
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+/// `connect` on a socket that does not block.
+const EINPROGRESS: i32 = 115;
+
+impl Shared<'_> {
+    /// Looks at a message that is no delivery; returns how many subscriptions it answers.
+    fn hear(&mut self, text: &[u8]) -> usize {
+        let holds =
+            |needle: &Option<String>| needle.as_ref().is_some_and(|needle| find(text, needle.as_bytes()).is_some());
+        if holds(&self.target.gap) {
+            self.tally.gaps += 1;
+        }
+        if find(text, b"\"error\":").is_some() || find(text, b"\"errors\":[{").is_some() {
+            self.tally.refusal.get_or_insert_with(|| String::from_utf8_lossy(text).into_owned());
+        }
+        let Some(ready) = &self.target.ready else { return 0 };
+        text.windows(ready.len()).filter(|window| *window == ready.as_bytes()).count()
+    }
+}
+
+/// The text between `before` and the next quotation mark.
+fn quoted(text: &[u8], before: &str) -> Option<String> {
+    let rest = &text[find(text, before.as_bytes())? + before.len()..];
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+}

@@ -1,0 +1,419 @@
+//! The load: one thread that drives all connections and publishers over one poll. Never more than one clock call per
+//! read, and no JSON.
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
+
+use mio::{Events, Poll, Token};
+
+use crate::{
+    Failure,
+    client::{Client, Shared, Start},
+    clock::Clock,
+    plan::{Pace, Pacer, Plan},
+    publish::{Publisher, upgrade_request},
+    stamp::{Finder, Stamp},
+    tally::Tally,
+    target::{Call, Target, Words},
+};
+
+/// Bytes taken from a socket at once. One buffer for all.
+const READ_BYTES: usize = 256 * 1024;
+/// Connections between their first packet and their subscription.
+const OPENING_MAX: usize = 256;
+/// Publisher tokens lie above all clients'.
+const PUBLISHERS: usize = 1 << 32;
+/// Deliveries that do not come for so long are written off.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Connections that are to end have all ended by then.
+const ENDING_MAX_NS: u64 = 30_000_000_000;
+const TURN: Duration = Duration::from_millis(20);
+
+/// Addresses and credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// `host:port` of the sockets.
+    pub(crate) sockets: String,
+    /// `host:port` of the publish call.
+    pub(crate) publish: String,
+    pub(crate) key: String,
+    pub(crate) payload_bytes: usize,
+    /// Publishing connections.
+    pub(crate) publishers: usize,
+}
+
+/// Connections, publishers, and what they have counted.
+pub(crate) struct Load<'a> {
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    pub(crate) shared: Shared<'a>,
+    access: &'a Access,
+    plan: &'a Plan,
+    calls: Vec<Call>,
+    sequences: Vec<u32>,
+    pub(crate) clients: Vec<Client>,
+    publishers: Vec<Publisher>,
+    pub(crate) published: u64,
+    /// Deliveries that must come for what was published.
+    pub(crate) expected: u64,
+    /// Deliveries that may be conflated.
+    pub(crate) expected_conflated: u64,
+    written_off: u64,
+    progress_ns: u64,
+}
+
+impl<'a> Load<'a> {
+    pub(crate) fn new(target: &'a Target, plan: &'a Plan, access: &'a Access) -> Result<Self, Failure> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            buffer: vec![0; READ_BYTES],
+            shared: Shared {
+                target,
+                clock: Clock::start(),
+                tally: Tally::new(),
+                finder: Finder::default(),
+                conflated: plan.streams.iter().map(|stream| stream.conflated).collect(),
+                keep_cursor: false,
+            },
+            access,
+            plan,
+            calls: plan.streams.iter().map(|stream| target.publication(stream, &access.key)).collect(),
+            sequences: vec![0; plan.streams.len()],
+            clients: Vec::new(),
+            publishers: Vec::new(),
+            published: 0,
+            expected: 0,
+            expected_conflated: 0,
+            written_off: 0,
+            progress_ns: 0,
+        })
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.shared.clock.now_ns()
+    }
+
+    /// Opens connections for subscribers `numbers` of the plan and waits until all are subscribed. `tokens` and `since`
+    /// are by subscriber. Returns how long it took.
+    pub(crate) fn connect(
+        &mut self,
+        numbers: std::ops::Range<usize>,
+        tokens: &[String],
+        since: &[Vec<String>],
+    ) -> Result<Duration, Failure> {
+        let address = resolve(&self.access.sockets)?;
+        let (start_ns, ready_before) = (self.now_ns(), self.shared.tally.ready);
+        let (mut opened, wanted) = (0, numbers.len());
+        let mut progress = (0, start_ns);
+        while self.shared.tally.ready - ready_before < wanted {
+            while opened < wanted && opened < self.shared.tally.ready - ready_before + OPENING_MAX {
+                self.open(address, numbers.start + opened, tokens, since)?;
+                opened += 1;
+            }
+            self.turn(TURN)?;
+            self.check_closed()?;
+            let ready = self.shared.tally.ready;
+            if ready != progress.0 {
+                progress = (ready, self.now_ns());
+            } else if self.now_ns() - progress.1 > 10_000_000_000 {
+                let refusal = self.shared.tally.refusal.as_deref().unwrap_or("nothing");
+                return Err(Failure::Said(format!(
+                    "{ready} of {wanted} connections subscribed; the server said {refusal}"
+                )));
+            }
+        }
+        Ok(Duration::from_nanos(self.now_ns() - start_ns))
+    }
+
+    fn open(
+        &mut self,
+        address: SocketAddr,
+        number: usize,
+        tokens: &[String],
+        since: &[Vec<String>],
+    ) -> Result<(), Failure> {
+        let subscriber = &self.plan.subscribers[number];
+        let channels: Vec<&str> =
+            subscriber.streams.iter().map(|stream| self.plan.streams[*stream as usize].channel.as_str()).collect();
+        let words = Words {
+            channels: &channels,
+            user: subscriber.user.as_deref().unwrap_or_default(),
+            token: tokens.get(number).map_or("", String::as_str),
+            since: since.get(number).map_or(&[], Vec::as_slice),
+        };
+        let target = self.shared.target;
+        let token_headers = if words.token.is_empty() { &[][..] } else { &target.token_headers };
+        let headers: String =
+            target.headers.iter().chain(token_headers).map(|line| format!("{}\r\n", words.fill(line))).collect();
+        let (opening, answers) = target.opening(&words);
+        let start = Start {
+            upgrade: upgrade_request(&self.access.sockets, &words.fill(&target.path), &headers),
+            opening,
+            answers,
+            streams: subscriber.streams.clone(),
+            slow: subscriber.slow,
+        };
+        let mut client = Client::connect(address, number, start)?;
+        client.register(self.poll.registry(), Token(self.clients.len()))?;
+        self.clients.push(client);
+        Ok(())
+    }
+
+    fn check_closed(&self) -> Result<(), Failure> {
+        let tally = &self.shared.tally;
+        match &tally.trouble {
+            Some(trouble) if tally.closed > 0 => {
+                Err(Failure::Said(format!("{} connections were lost, the first: {trouble}", tally.closed)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the publishing connections.
+    pub(crate) fn open_publishers(&mut self) -> Result<(), Failure> {
+        for number in 0..self.access.publishers {
+            let (target, access) = (self.shared.target, self.access);
+            let mut publisher = Publisher::open(&access.publish, target, &access.key, access.payload_bytes)?;
+            publisher.register(self.poll.registry(), Token(PUBLISHERS + number))?;
+            self.publishers.push(publisher);
+        }
+        Ok(())
+    }
+
+    /// Ends publishing; everything published has been taken by the server afterwards.
+    pub(crate) fn close_publishers(&mut self) -> Result<(), Failure> {
+        // A server that answers each line stops reading when nobody reads its answers.
+        self.drain_publishers(Publisher::is_behind)?;
+        self.publishers.drain(..).try_for_each(Publisher::finish)
+    }
+
+    /// Publishes one message to a stream. A stream always goes through the same connection, which keeps its order.
+    pub(crate) fn publish(&mut self, stream: u32) {
+        let at = stream as usize;
+        self.sequences[at] += 1;
+        let stamp = Stamp { sent_ns: self.shared.clock.now_ns(), stream, seq: self.sequences[at] };
+        let publisher = at % self.publishers.len();
+        self.publishers[publisher].publish(&self.calls[at], &stamp);
+        let stream = &self.plan.streams[at];
+        let subscribers = u64::from(stream.subscribers);
+        self.published += 1;
+        *(if stream.conflated { &mut self.expected_conflated } else { &mut self.expected }) += subscribers;
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.publishers.iter_mut().try_for_each(Publisher::flush)
+    }
+
+    /// Deliveries that were caused and have not come.
+    pub(crate) fn under_way(&self) -> u64 {
+        let caused = self.expected + self.expected_conflated;
+        caused.saturating_sub(self.shared.tally.deliveries() + self.written_off)
+    }
+
+    /// Publishes at the pacer's times for so long.
+    pub(crate) fn run(&mut self, pacer: &mut Pacer, duration: Duration) -> Result<(), Failure> {
+        let end_ns = self.now_ns() + duration.as_nanos() as u64;
+        self.progress_ns = self.now_ns();
+        loop {
+            let now_ns = self.now_ns();
+            if now_ns >= end_ns {
+                return Ok(());
+            }
+            while !self.publishers.iter().any(Publisher::is_full) {
+                let Some(stream) = pacer.due(now_ns, self.under_way()) else { break };
+                self.publish(stream);
+            }
+            self.flush()?;
+            let wait_ns = pacer.next_ns().map_or(u64::MAX, |due_ns| due_ns.saturating_sub(now_ns)).min(end_ns - now_ns);
+            let before = self.shared.tally.deliveries();
+            self.turn(Duration::from_nanos(wait_ns).min(TURN))?;
+            self.write_off(before);
+        }
+    }
+
+    /// Publishes at the pace until so many connections have ended, and keeps the latencies from the first of them on.
+    /// Returns how long they took to end.
+    pub(crate) fn run_until_closed(&mut self, pace: &Pace, count: usize) -> Result<Duration, Failure> {
+        const SLICE: Duration = Duration::from_millis(20);
+        let mut pacer = self.pacer(pace);
+        let begun_ns = self.now_ns();
+        let mut first_ns = None;
+        while self.shared.tally.closed < count {
+            if self.shared.tally.closed == 0 {
+                self.shared.tally.latency.clear();
+                first_ns = Some(self.now_ns());
+            }
+            self.run(&mut pacer, SLICE)?;
+            if self.now_ns() - begun_ns > ENDING_MAX_NS {
+                return Err(Failure::Said(format!("{} of {count} connections ended", self.shared.tally.closed)));
+            }
+        }
+        self.forget_closed();
+        Ok(Duration::from_nanos(self.now_ns() - first_ns.unwrap_or(begun_ns)))
+    }
+
+    /// Sends what waits as long as a publisher is, for one, full.
+    pub(crate) fn drain_publishers(&mut self, too_much: fn(&Publisher) -> bool) -> Result<(), Failure> {
+        self.flush()?;
+        while self.publishers.iter().any(too_much) {
+            self.turn(TURN)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything under way has come, or nothing comes any more.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        self.progress_ns = self.now_ns();
+        while self.under_way() > 0 {
+            self.flush()?;
+            let before = self.shared.tally.deliveries();
+            self.turn(TURN)?;
+            self.write_off(before);
+        }
+        Ok(())
+    }
+
+    /// Gives up what is under way when nothing has come for long, so that a window does not stay shut.
+    fn write_off(&mut self, deliveries_before: u64) {
+        if self.shared.tally.deliveries() != deliveries_before {
+            self.progress_ns = self.now_ns();
+        } else if self.now_ns() - self.progress_ns > PATIENCE_NS {
+            self.written_off += self.under_way();
+        }
+    }
+
+    /// Waits for events, `timeout` at the most, and handles them.
+    pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), Failure> {
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &self.events {
+            let token = event.token().0;
+            if let Some(number) = token.checked_sub(PUBLISHERS) {
+                let Some(publisher) = self.publishers.get_mut(number) else { continue };
+                if event.is_readable() {
+                    publisher.read(&mut self.buffer)?;
+                }
+                if event.is_writable() {
+                    publisher.flush()?;
+                }
+            } else if let Some(client) = self.clients.get_mut(token) {
+                client.wake(event, &mut self.buffer, &mut self.shared);
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles events for so long without publishing.
+    pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), Failure> {
+        let end_ns = self.now_ns() + duration.as_nanos() as u64;
+        while self.now_ns() < end_ns {
+            self.turn(TURN)?;
+        }
+        Ok(())
+    }
+
+    /// Connections take leave with a Close frame; nobody waits for the server's side.
+    pub(crate) fn begin_to_leave(&mut self, numbers: std::ops::Range<usize>) {
+        self.clients[numbers].iter_mut().for_each(Client::leave);
+    }
+
+    fn forget_closed(&mut self) {
+        self.shared.tally.closed = 0;
+        self.shared.tally.trouble = None;
+    }
+
+    /// The first `count` connections take leave with a Close frame; waits, some seconds at the most, for the server's
+    /// side.
+    pub(crate) fn leave(&mut self, count: usize) -> Result<(), Failure> {
+        self.begin_to_leave(0..count);
+        let end_ns = self.now_ns() + 5_000_000_000;
+        while self.clients[..count].iter().any(|client| !client.is_closed()) && self.now_ns() < end_ns {
+            self.turn(TURN)?;
+        }
+        self.forget_closed();
+        Ok(())
+    }
+
+    /// All connections take leave.
+    pub(crate) fn close_clients(&mut self) -> Result<(), Failure> {
+        self.leave(self.clients.len())?;
+        self.clients.clear();
+        Ok(())
+    }
+
+    pub(crate) fn pacer(&self, pace: &Pace) -> Pacer {
+        Pacer::new(pace, self.plan.streams.len(), self.now_ns())
+    }
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, Failure> {
+    let none = || Failure::Said(format!("{address} has no address"));
+    address.to_socket_addrs()?.find(SocketAddr::is_ipv4).ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use tickgate_process::free_port;
+
+    use super::*;
+    use crate::{limit, plan::Rate, target::Kind};
+
+    const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
+
+    /// The server of the bare-send line as the other side; it lives as long as the test process.
+    fn limit_server() -> Access {
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let listen = address.parse().unwrap();
+        std::thread::spawn(move || limit::serve(listen));
+        while std::net::TcpStream::connect(&address).is_err() {
+            std::thread::yield_now();
+        }
+        Access { sockets: address.clone(), publish: address, key: String::new(), payload_bytes: 120, publishers: 1 }
+    }
+
+    #[test]
+    fn everything_published_is_counted_once_by_everybody() {
+        let (target, access) = (Target::parse(LIMIT).unwrap(), limit_server());
+        let plan = Plan::fan_out(&target.channels, Kind::Event, 20);
+        let mut load = Load::new(&target, &plan, &access).unwrap();
+        load.connect(0..20, &[], &[]).unwrap();
+        load.open_publishers().unwrap();
+        for pace in [Pace::Window(100), Pace::Rates(vec![Rate { streams: 0..1, per_second: 500.0 }])] {
+            let mut pacer = load.pacer(&pace);
+            load.run(&mut pacer, Duration::from_millis(100)).unwrap();
+        }
+        load.settle().unwrap();
+        let tally = &load.shared.tally;
+        assert!(load.published > 50, "{}", load.published);
+        assert_eq!((tally.received, tally.skipped, tally.disordered), (load.published * 20, 0, 0));
+        assert!(load.clients.iter().all(|client| u64::from(client.received) == load.published));
+        load.close_publishers().unwrap();
+        load.close_clients().unwrap();
+        assert_eq!(load.shared.tally.closed, 0);
+    }
+
+    #[test]
+    fn a_refused_upgrade_is_told_with_its_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+        });
+        let target = Target::parse(LIMIT).unwrap();
+        let access = Access { sockets, publish: String::new(), key: String::new(), payload_bytes: 120, publishers: 1 };
+        let plan = Plan::fan_out(&target.channels, Kind::Event, 1);
+        let mut load = Load::new(&target, &plan, &access).unwrap();
+        let failure = load.connect(0..1, &[], &[]).unwrap_err().to_string();
+        assert!(failure.contains("403 Forbidden"), "{failure}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `tickgate-bench`: how fast this machine's gateway is, measured by a load that costs little itself.
+//!
+//! Without further flags it starts everything it measures (a fresh gateway and Redis for every run, the bare-send
+//! line) and stops it again. With `--target` it measures any WebSocket server that is described to it. Never uses the
+//! gateway's own client: the load has a poll loop of its own, so that a client is never what is measured.
+
+mod client;
+mod clock;
+mod figures;
+mod latency;
+mod limit;
+mod load;
+mod measure;
+mod observe;
+mod plan;
+mod publish;
+mod redis_publish;
+mod stage;
+mod stamp;
+mod tally;
+mod target;
+mod token;
+mod workloads;
+
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use serde_json::json;
+use thiserror::Error;
+
+use figures::{Figures, Outcome};
+use stage::Stage;
+use target::Target;
+use workloads::{WORKLOADS, Workload};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate-bench --list                 what can be measured
+  tickgate-bench --runs 1 --seconds 2   a quick look at this machine";
+
+/// Measure this machine's gateway, or another WebSocket server.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tickgate-bench", version, after_help = EXAMPLES)]
+struct Args {
+    /// Workloads to run; all of them when none is named.
+    workloads: Vec<String>,
+    /// Print the workloads and end.
+    #[arg(long)]
+    list: bool,
+    /// Times that each workload is run; the median is quoted.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Seconds that a workload is measured for, after it has warmed up.
+    #[arg(long, default_value_t = 8.0)]
+    seconds: f64,
+    /// Bytes of a published JSON object.
+    #[arg(long, default_value_t = 200)]
+    payload_bytes: usize,
+    /// Core that the gateway runs on.
+    #[arg(long)]
+    server_cpu: Option<usize>,
+    /// Core that the load runs on.
+    #[arg(long)]
+    load_cpu: Option<usize>,
+    /// Core that Redis runs on; the load's when not given.
+    #[arg(long)]
+    redis_cpu: Option<usize>,
+    /// The gateway to measure; `tickgate` beside this program when not given.
+    #[arg(long, value_name = "PROGRAM")]
+    gateway: Option<PathBuf>,
+    /// Measure the gateway without Redis.
+    #[arg(long)]
+    memory: bool,
+    /// Also write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Description of another server, which runs already.
+    #[arg(long, value_name = "FILE", requires_all = ["sockets", "publish"])]
+    target: Option<PathBuf>,
+    /// Where its sockets are.
+    #[arg(long, value_name = "HOST:PORT")]
+    sockets: Option<String>,
+    /// Where its publish call is.
+    #[arg(long, value_name = "HOST:PORT")]
+    publish: Option<String>,
+    /// Key of its publish call.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    key: String,
+    /// Its process, for CPU and memory; may be given more than once.
+    #[arg(long, value_name = "PID")]
+    pid: Vec<u32>,
+    /// Be the server of the bare-send line.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    limit_listen: Option<SocketAddr>,
+}
+
+impl Args {
+    /// The program of the gateway.
+    fn gateway(&self) -> io::Result<PathBuf> {
+        match &self.gateway {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe()?.with_file_name("tickgate")),
+        }
+    }
+}
+
+/// Why a benchmark ended early.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Said(String),
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tickgate-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the workloads and prints their figures. Fails when a server can't be started or reached, refuses what the
+/// workload needs, or breaks the protocol. Lost and disordered messages are figures, not errors.
+#[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
+fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(address) = args.limit_listen {
+        return limit::serve(address);
+    }
+    if args.list {
+        WORKLOADS.iter().for_each(|workload| println!("{:<16} {}", workload.name, workload.about));
+        return Ok(());
+    }
+    let unknown = |name: &&String| WORKLOADS.iter().all(|workload| workload.name != **name);
+    if let Some(name) = args.workloads.iter().find(unknown) {
+        return Err(Failure::Said(format!("there is no workload {name}; --list prints them")));
+    }
+    if let Some(cpu) = args.load_cpu {
+        tickgate_process::pin_self(cpu)?;
+    }
+    let target = match &args.target {
+        Some(path) => Target::parse(&std::fs::read_to_string(path)?)?,
+        None => Target::parse(target::TICKGATE)?,
+    };
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
+    for workload in WORKLOADS {
+        let named = args.workloads.iter().any(|name| name == workload.name);
+        if !(named || args.workloads.is_empty()) || (args.target.is_some() && workload.own_only) {
+            continue;
+        }
+        let (runs, failure) = run_workload(args, &target, workload);
+        failures.extend(failure.map(|failure| format!("{}: {failure}", workload.name)));
+        outcomes.push(Outcome { workload: workload.name, runs });
+        eprint!("{}", figures::table(&outcomes[outcomes.len() - 1..]));
+    }
+    println!("{}", figures::table(&outcomes));
+    if let Some(path) = &args.json {
+        let outcomes: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+        let all = json!({
+            "target": target.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "machine": stage::machine(),
+            "payload_bytes": args.payload_bytes,
+            "seconds": args.seconds,
+            "workloads": outcomes,
+        });
+        std::fs::write(path, format!("{all:#}\n"))?;
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Said(failures.join("\n"))) }
+}
+
+/// All runs of one workload, each against fresh servers. The first failure ends them; what was measured stays.
+fn run_workload(args: &Args, target: &Target, workload: &Workload) -> (Vec<Figures>, Option<Failure>) {
+    let mut runs = Vec::new();
+    for number in 1..=args.runs.max(1) {
+        eprintln!("{} ({number} of {})", workload.name, args.runs.max(1));
+        let stage = Stage::set(args, target, workload.needs, workload.publishers);
+        let figures = stage.and_then(|stage| (workload.run)(&stage));
+        match figures {
+            Ok(figures) => runs.push(figures),
+            Err(failure) => return (runs, Some(failure)),
+        }
+    }
+    (runs, None)
+}

@@ -1,0 +1,133 @@
+//! What the measured processes use: CPU time, memory, system calls, and their own counters. Never writes to them.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Processes whose use is added up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Processes(pub(crate) Vec<u32>);
+
+impl Processes {
+    /// CPU time of all threads so far, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.0.iter().map(|pid| cpu_ns(*pid).unwrap_or(0)).sum()
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.0.iter().map(|pid| resident_bytes(*pid).unwrap_or(0)).sum()
+    }
+}
+
+/// `schedstat` counts nanoseconds where `stat` counts hundredths of a second.
+fn cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        sum += text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0) * 1024)
+}
+
+/// A count of the processes' system calls that is under way. `perf` takes it, at next to no cost to the calls; `strace`
+/// would make it another workload.
+pub(crate) struct SystemCalls(Child);
+
+impl SystemCalls {
+    /// How long the calls are counted.
+    const WINDOW: Duration = Duration::from_secs(1);
+    /// How long it may take from the start to the end of the window.
+    pub(crate) const TAKES: Duration = Duration::from_millis(1_300);
+
+    /// Begins to count; `None` where `perf` is missing.
+    pub(crate) fn count(processes: &Processes) -> Option<Self> {
+        let pids: Vec<String> = processes.0.iter().map(ToString::to_string).collect();
+        let mut perf = Command::new("perf");
+        perf.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p"]).arg(pids.join(","));
+        perf.args(["--", "sleep"]).arg(Self::WINDOW.as_secs().to_string());
+        perf.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        perf.spawn().ok().map(Self)
+    }
+
+    /// Calls per second; `None` where `perf` may not trace.
+    pub(crate) fn per_second(self) -> Option<f64> {
+        let told = self.0.wait_with_output().ok()?;
+        let line = std::str::from_utf8(&told.stderr).ok()?.lines().find(|line| line.contains("sys_enter"))?;
+        let calls: f64 = line.split(',').next()?.parse().ok()?;
+        Some(calls / Self::WINDOW.as_secs_f64())
+    }
+}
+
+/// The gateway's own counters, where it has them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters(String);
+
+impl Counters {
+    /// Reads `http://<address>/metrics`; empty when there is nothing to read.
+    pub(crate) fn read(address: Option<&str>) -> Self {
+        Self(address.and_then(|address| get(address, "/metrics").ok()).unwrap_or_default())
+    }
+
+    /// The sum over all label values of a metric; `None` when it is not there.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        let values = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with([' ', '{']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+}
+
+/// Whether the gateway would be sent clients: it has reached Redis.
+pub(crate) fn is_ready(address: &str) -> bool {
+    get(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+fn get(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let this = Processes(vec![std::process::id()]);
+        let before = this.cpu_ns();
+        let mut sum = 0_u64;
+        while this.cpu_ns() - before < 1_000_000 {
+            sum = sum.wrapping_add((0..10_000).map(std::hint::black_box).sum());
+        }
+        assert!(this.resident_bytes() > 100_000, "{sum}");
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels_and_not_confused_with_longer_names() {
+        let counters =
+            Counters("# HELP a_total x\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 50\nb 1.5\n".into());
+        assert_eq!(counters.get("a_total"), Some(5.0));
+        assert_eq!(counters.get("b"), Some(1.5));
+        assert_eq!(counters.get("c"), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! What a workload is: streams, who hears them, and how fast they are published. Never a socket.
+
+use std::ops::Range;
+
+use crate::target::{Channels, Kind, Stream};
+
+/// One subscribing connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subscriber {
+    /// What it hears.
+    pub(crate) streams: Vec<u32>,
+    /// Whose token it carries.
+    pub(crate) user: Option<String>,
+    /// It never reads after it has subscribed.
+    pub(crate) slow: bool,
+}
+
+/// How fast messages are published.
+#[derive(Clone, Debug)]
+pub(crate) enum Pace {
+    /// As fast as they are delivered: so many deliveries may be under way.
+    Window(u64),
+    /// At fixed times, whatever is delivered.
+    Rates(Vec<Rate>),
+}
+
+/// Streams published in turn, so many messages a second over all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Rate {
+    pub(crate) streams: Range<u32>,
+    pub(crate) per_second: f64,
+}
+
+/// A workload's streams and connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) subscribers: Vec<Subscriber>,
+}
+
+impl Plan {
+    /// Adds `count` channels of a kind; returns the numbers of their streams.
+    pub(crate) fn add_streams(&mut self, channels: &Channels, kind: Kind, count: usize) -> Range<u32> {
+        let start = self.streams.len() as u32;
+        self.streams.extend((0..count).map(|number| Stream {
+            channel: channels.name(kind, number),
+            user: (kind == Kind::Private).then(|| user(number)),
+            subscribers: 0,
+            conflated: kind == Kind::State,
+        }));
+        start..self.streams.len() as u32
+    }
+
+    /// Adds a connection that hears `streams`.
+    pub(crate) fn subscribe(&mut self, streams: impl IntoIterator<Item = u32>) {
+        let streams: Vec<u32> = streams.into_iter().collect();
+        let user = streams.iter().find_map(|stream| self.streams[*stream as usize].user.clone());
+        for stream in &streams {
+            self.streams[*stream as usize].subscribers += 1;
+        }
+        self.subscribers.push(Subscriber { streams, user, slow: false });
+    }
+
+    /// Adds a connection that asks for a stream and never reads; nothing is expected to reach it.
+    pub(crate) fn subscribe_slow(&mut self, stream: u32) {
+        self.subscribers.push(Subscriber { streams: vec![stream], user: None, slow: true });
+    }
+
+    /// One topic and all who hear it.
+    pub(crate) fn fan_out(channels: &Channels, kind: Kind, subscribers: usize) -> Self {
+        let mut plan = Self::default();
+        let stream = plan.add_streams(channels, kind, 1).start;
+        (0..subscribers).for_each(|_| plan.subscribe([stream]));
+        plan
+    }
+
+    /// As many topics as connections, one each.
+    pub(crate) fn one_each(channels: &Channels, kind: Kind, count: usize) -> Self {
+        let mut plan = Self::default();
+        for stream in plan.add_streams(channels, kind, count) {
+            plan.subscribe([stream]);
+        }
+        plan
+    }
+}
+
+/// The user of a numbered connection.
+pub(crate) fn user(number: usize) -> String {
+    format!("bench-{number}")
+}
+
+/// Decides which streams are due.
+#[derive(Debug)]
+pub(crate) enum Pacer {
+    Window { deliveries: u64, next: u32, streams: u32 },
+    Rates(Vec<Ticker>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    streams: Range<u32>,
+    next: u32,
+    interval_ns: u64,
+    due_ns: u64,
+}
+
+impl Pacer {
+    pub(crate) fn new(pace: &Pace, streams: usize, now_ns: u64) -> Self {
+        match pace {
+            Pace::Window(deliveries) => Self::Window { deliveries: *deliveries, next: 0, streams: streams as u32 },
+            Pace::Rates(rates) => Self::Rates(
+                rates
+                    .iter()
+                    .map(|rate| Ticker {
+                        streams: rate.streams.clone(),
+                        next: rate.streams.start,
+                        interval_ns: (1e9 / rate.per_second) as u64,
+                        due_ns: now_ns,
+                    })
+                    .collect(),
+            ),
+        }
+    }
+
+    /// A stream to publish to now, if one is due with `under_way` deliveries outstanding.
+    pub(crate) fn due(&mut self, now_ns: u64, under_way: u64) -> Option<u32> {
+        let (streams, next) = match self {
+            Self::Window { deliveries, .. } if under_way >= *deliveries => return None,
+            Self::Window { next, streams, .. } => (0..*streams, next),
+            Self::Rates(tickers) => {
+                let ticker = tickers.iter_mut().find(|ticker| ticker.due_ns <= now_ns)?;
+                ticker.due_ns += ticker.interval_ns;
+                (ticker.streams.clone(), &mut ticker.next)
+            }
+        };
+        let stream = *next;
+        *next = if stream + 1 >= streams.end { streams.start } else { stream + 1 };
+        Some(stream)
+    }
+
+    /// When the next stream is due at the latest; `None` when only a delivery makes one due.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        match self {
+            Self::Window { .. } => None,
+            Self::Rates(tickers) => tickers.iter().map(|ticker| ticker.due_ns).min(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_go_round_their_streams_at_their_own_times() {
+        let pace =
+            Pace::Rates(vec![Rate { streams: 0..2, per_second: 1000.0 }, Rate { streams: 2..3, per_second: 500.0 }]);
+        let mut pacer = Pacer::new(&pace, 3, 0);
+        let mut due = |now_ms: u64| std::iter::from_fn(|| pacer.due(now_ms * 1_000_000, 0)).collect::<Vec<_>>();
+        assert_eq!(due(0), [0, 2]);
+        assert!(due(0).is_empty());
+        assert_eq!(due(1), [1]);
+        assert_eq!(due(4), [0, 1, 0, 2, 2]);
+        assert_eq!(pacer.next_ns(), Some(5_000_000));
+    }
+
+    #[test]
+    fn a_window_is_filled_and_waits_for_deliveries() {
+        let mut pacer = Pacer::new(&Pace::Window(10), 2, 0);
+        assert_eq!(
+            [pacer.due(0, 0), pacer.due(0, 9), pacer.due(0, 9), pacer.due(0, 10)],
+            [Some(0), Some(1), Some(0), None]
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! The publish script straight into Redis, as an engine would that skips the gateway. Speaks RESP by hand, since a
+//! client library would be what is measured.
+
+use std::{
+    fmt::Write as _,
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    Failure,
+    figures::Figures,
+    stage::Stage,
+    stamp::{Stamp, find},
+};
+
+const SCRIPT: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
+/// Publications written at once.
+const WRITTEN: u64 = 256;
+/// Publications under way: so many that Redis never waits for the load.
+const UNDER_WAY: u64 = 8 * WRITTEN;
+
+/// Publishes to one of so many topics after the other, without a gateway, so many in each call of the script.
+pub(crate) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, Failure> {
+    let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("there is no Redis".into()))?;
+    let mut pipeline = Pipeline::connect(address, topics)?;
+    let digest = pipeline.load_script()?;
+    let mut payload = Vec::new();
+    Stamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
+    let payload = String::from_utf8_lossy(&payload).into_owned();
+
+    let (mut written, mut answered) = (0, 0);
+    let mut measured: Option<(Instant, u64, u64)> = None;
+    let start = Instant::now();
+    let (warm_up, seconds) = (Duration::from_secs(1), Duration::from_secs_f64(stage.seconds));
+    loop {
+        while written + WRITTEN <= answered + UNDER_WAY {
+            pipeline.publish(&digest, written, per_call, &payload)?;
+            written += WRITTEN;
+        }
+        answered += pipeline.answers()?;
+        match measured {
+            None if start.elapsed() >= warm_up => {
+                measured = Some((Instant::now(), answered, stage.redis.cpu_ns()));
+            }
+            Some((since, before, cpu_ns)) if since.elapsed() >= seconds => {
+                let (published, span) = ((answered - before) as f64, since.elapsed().as_secs_f64());
+                let mut figures = Figures::default();
+                figures.set("publishes_per_s", published / span);
+                let redis_ns = (stage.redis.cpu_ns() - cpu_ns) as f64;
+                figures.set("redis_us_per_publish", redis_ns / 1e3 / published);
+                figures.set("redis_cores", redis_ns / 1e9 / span);
+                return Ok(figures);
+            }
+            _ => {}
+        }
+    }
+}
+
+struct Pipeline {
+    stream: TcpStream,
+    out: String,
+    buffer: Vec<u8>,
+    /// Above the server's clock, so that every topic begins with the same one.
+    epoch: u64,
+    topics: u64,
+}
+
+impl Pipeline {
+    fn connect(address: &str, topics: u64) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + Duration::from_secs(3600);
+        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], epoch: since.as_millis() as u64, topics })
+    }
+
+    fn put(&mut self, words: &[&str]) {
+        let _ = write!(self.out, "*{}\r\n", words.len());
+        self.words(words);
+    }
+
+    fn words(&mut self, words: &[&str]) {
+        for word in words {
+            let _ = write!(self.out, "${}\r\n{word}\r\n", word.len());
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.stream.write_all(self.out.as_bytes())?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Gives Redis the script; returns its digest.
+    fn load_script(&mut self) -> Result<String, Failure> {
+        self.put(&["SCRIPT", "LOAD", SCRIPT]);
+        self.flush()?;
+        let len = self.stream.read(&mut self.buffer)?;
+        let answer = String::from_utf8_lossy(&self.buffer[..len]);
+        let digest = answer.lines().nth(1).filter(|digest| digest.len() == 40);
+        digest.map(str::to_owned).ok_or_else(|| Failure::Said(format!("Redis refused the script: {answer}")))
+    }
+
+    /// Writes the next publications, one topic after the other.
+    fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), Failure> {
+        for first in (from..from + WRITTEN).step_by(per_call as usize) {
+            let numbers = first..first + per_call;
+            let _ = write!(self.out, "*{}\r\n", 3 + per_call + 6 * per_call);
+            self.words(&["EVALSHA", digest, &per_call.to_string()]);
+            for number in numbers.clone() {
+                self.words(&[&format!("tg1:{{t:bench:{}}}:s", number % self.topics)]);
+            }
+            for number in numbers {
+                // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
+                let epoch = (self.epoch + u64::from(number >= self.topics)).to_string();
+                self.words(&[payload, "1000", &epoch, "0", "-", "-3600"]);
+            }
+        }
+        self.flush()
+    }
+
+    /// Reads what has been answered; returns how many publications that were. An answer is an id, which holds no `$`.
+    fn answers(&mut self) -> Result<u64, Failure> {
+        let len = self.stream.read(&mut self.buffer)?;
+        let bytes = &self.buffer[..len];
+        if len == 0 || bytes[0] == b'-' || find(bytes, b"\r\n-").is_some() {
+            return Err(Failure::Said(format!("Redis refused a call: {}", String::from_utf8_lossy(bytes))));
+        }
+        Ok(bytes.iter().filter(|byte| **byte == b'$').count() as u64)
+    }
+}

@@ -1,0 +1,239 @@
+//! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tickgate_process::{Spec, Started, free_port};
+use uuid::Uuid;
+
+use crate::{
+    Args, Failure,
+    load::Access,
+    observe::{self, Processes},
+    target::Target,
+    token,
+};
+
+const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
+const CONFIG: &str = include_str!("../../../benches/tickgate.toml");
+
+/// How long a fresh gateway may take until it has reached Redis.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What has to run for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Gateway,
+    TwoGateways,
+    /// The server of the bare-send line.
+    Limit,
+    /// Redis alone.
+    Redis,
+}
+
+/// The servers of one run. Everything started is stopped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) target: Target,
+    pub(crate) access: Access,
+    /// Sockets of a second replica, where the workload needs one.
+    pub(crate) second: Option<String>,
+    pub(crate) seconds: f64,
+    pub(crate) servers: Processes,
+    pub(crate) redis: Processes,
+    pub(crate) redis_address: Option<String>,
+    /// Where the gateway's own counters are.
+    pub(crate) metrics: Option<String>,
+    secret: String,
+    _started: Vec<Started>,
+    // Dropped last: the processes write into it.
+    dir: TempDir,
+}
+
+impl Stage {
+    /// Starts what a workload needs, or points at the server that was named. `publishers`: its publishing connections.
+    pub(crate) fn set(args: &Args, target: &Target, needs: Needs, publishers: usize) -> Result<Self, Failure> {
+        let dir = TempDir::with_prefix("tickgate-bench-")?;
+        let mut stage = Self {
+            target: target.clone(),
+            access: Access {
+                sockets: args.sockets.clone().unwrap_or_default(),
+                publish: args.publish.clone().unwrap_or_default(),
+                key: args.key.clone(),
+                payload_bytes: args.payload_bytes,
+                publishers,
+            },
+            second: None,
+            seconds: args.seconds,
+            servers: Processes(args.pid.clone()),
+            redis: Processes::default(),
+            redis_address: None,
+            metrics: None,
+            secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+            _started: Vec::new(),
+            dir,
+        };
+        match needs {
+            Needs::Limit => stage.start_limit(args)?,
+            _ if args.target.is_some() => {}
+            // Redis is what is measured, so it has the server's core.
+            Needs::Redis => stage.start_redis(args.server_cpu)?,
+            Needs::Gateway | Needs::TwoGateways => {
+                if !args.memory {
+                    stage.start_redis(args.redis_cpu.or(args.load_cpu))?;
+                }
+                let (sockets, operations) = stage.start_gateway(args, "gateway")?;
+                if needs == Needs::TwoGateways {
+                    // Publishing stays with the first.
+                    stage.second = Some(stage.start_gateway(args, "second")?.0);
+                }
+                stage.access.sockets = sockets;
+                stage.access.publish = operations.clone();
+                stage.metrics = Some(operations);
+            }
+        }
+        Ok(stage)
+    }
+
+    fn start_limit(&mut self, args: &Args) -> Result<(), Failure> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        self.target = Target::parse(LIMIT)?;
+        let started = Started::start(&Spec {
+            name: "limit",
+            program: &std::env::current_exe()?,
+            arguments: vec!["--limit-listen".into(), address.clone()],
+            environment: Vec::new(),
+            cpu: args.server_cpu,
+            dir: self.dir.path(),
+            address: address.clone(),
+        })?;
+        self.servers = Processes(vec![started.pid()]);
+        self._started.push(started);
+        self.access.sockets.clone_from(&address);
+        self.access.publish = address;
+        Ok(())
+    }
+
+    fn start_redis(&mut self, cpu: Option<usize>) -> Result<(), Failure> {
+        let port = free_port()?.to_string();
+        let dir = self.dir.path().display().to_string();
+        let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--appendonly", "no"];
+        let tuned = ["--stream-node-max-bytes", "1024", "--client-output-buffer-limit", "pubsub 256mb 64mb 60"];
+        let started = Started::start(&Spec {
+            name: "redis",
+            program: Path::new("redis-server"),
+            arguments: words.iter().chain(&tuned).map(|word| (*word).to_owned()).collect(),
+            environment: Vec::new(),
+            cpu,
+            dir: self.dir.path(),
+            address: format!("127.0.0.1:{port}"),
+        })?;
+        self.redis = Processes(vec![started.pid()]);
+        self.redis_address = Some(format!("127.0.0.1:{port}"));
+        self._started.push(started);
+        Ok(())
+    }
+
+    /// Starts a replica; returns the addresses of its sockets and of its operations.
+    fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), Failure> {
+        let (sockets, operations) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let config = self.dir.path().join("tickgate.toml");
+        std::fs::write(&config, CONFIG)?;
+        self.access.key = format!("bench-{}", self.secret);
+        let mut environment = vec![
+            ("TICKGATE__SERVER__LISTEN".into(), sockets.clone()),
+            ("TICKGATE__SERVER__OPS_LISTEN".into(), operations.clone()),
+            ("TICKGATE__AUTH__HS256_SECRETS".into(), self.secret.clone()),
+            ("TICKGATE__AUTH__API_KEYS".into(), self.access.key.clone()),
+        ];
+        if let Some(redis) = &self.redis_address {
+            environment.push(("TICKGATE__REDIS__URL".into(), format!("redis://{redis}")));
+        }
+        let started = Started::start(&Spec {
+            name,
+            program: &args.gateway()?,
+            arguments: vec!["serve".into(), "--config".into(), config.display().to_string()],
+            environment,
+            cpu: args.server_cpu,
+            dir: self.dir.path(),
+            address: sockets.clone(),
+        })?;
+        self.servers.0.push(started.pid());
+        self._started.push(started);
+        let end = Instant::now() + READY_TIMEOUT;
+        while !observe::is_ready(&sockets) {
+            if Instant::now() > end {
+                return Err(Failure::Said(format!("the {name} does not become ready")));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Ok((sockets, operations))
+    }
+
+    /// A token for a user, good for an hour.
+    pub(crate) fn token(&self, user: &str) -> Result<String, Failure> {
+        self.token_for(user, Duration::from_secs(3600))
+    }
+
+    /// A token that ends after so long, in whole seconds.
+    pub(crate) fn token_for(&self, user: &str, life: Duration) -> Result<String, Failure> {
+        token::sign(&self.secret, user, life)
+    }
+
+    /// Whether the target is the gateway itself.
+    pub(crate) fn is_tickgate(&self) -> bool {
+        self.target.name == "tickgate"
+    }
+}
+
+/// What the figures were measured on.
+pub(crate) fn machine() -> Value {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    json!({
+        "cpu": model.map_or("unknown", |(_, name)| name.trim()),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": kernel.trim(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tickgate::config::{Config, Sources, TokenRule};
+    use tickgate_wire::model::{Class, Topic};
+
+    use super::*;
+    use crate::target::{Kind, TICKGATE};
+
+    #[test]
+    fn the_gateways_settings_offer_the_channels_of_every_workload() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tickgate.toml");
+        std::fs::write(&path, CONFIG).unwrap();
+        let secrets = [("TICKGATE__AUTH__HS256_SECRETS", "s"), ("TICKGATE__AUTH__API_KEYS", "k")];
+        let environment = secrets.map(|(name, letter)| (name.to_owned(), letter.repeat(40)));
+        let sources = Sources { file: Some(path), environment: environment.into(), ..Sources::default() };
+        let (config, _) = Config::load(&sources).unwrap();
+        let profile = config.profiles.iter().find(|profile| profile.name == "bench").unwrap();
+        assert_eq!((profile.path.as_str(), profile.token), ("/ws/bench", TokenRule::Optional));
+
+        let channels = Target::parse(TICKGATE).unwrap().channels;
+        let expected = [
+            (Kind::Plain, Class::Event, false),
+            (Kind::Event, Class::Event, true),
+            (Kind::State, Class::State, true),
+            (Kind::Reliable, Class::Reliable, true),
+        ];
+        for (kind, class, retained) in expected {
+            let name = channels.name(kind, 7);
+            let rule = config.topics.of_topic(&Topic::public(&name).unwrap());
+            assert_eq!((rule.class, rule.retain_max > 0), (class, retained), "{name}");
+            assert!(profile.channels.iter().any(|channel| channel.pattern.matches(&name)), "{name}");
+        }
+    }
+}

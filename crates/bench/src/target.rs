@@ -1,0 +1,230 @@
+//! How a server under test is spoken to: its opening messages and its publish call, from a small TOML file.
+//! Never any server's name outside those files.
+
+use serde::Deserialize;
+
+use crate::Failure;
+
+/// Tickgate itself, with the endpoint and topics of `benches/tickgate.toml`.
+pub(crate) const TICKGATE: &str = include_str!("../../../benches/targets/tickgate.toml");
+
+/// A server's description. Placeholders: `{channel}` and `{channels}` (a JSON list) of a connection, `{user}`,
+/// `{token}`, `{key}`, `{since}` (a JSON object from channel to cursor), `{data}` (the payload), `{n}` (a number).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    /// Path of the WebSocket endpoint.
+    pub(crate) path: String,
+    /// Header lines of the upgrade.
+    #[serde(default)]
+    pub(crate) headers: Vec<String>,
+    /// Header lines that are added when the connection has a token.
+    #[serde(default)]
+    pub(crate) token_headers: Vec<String>,
+    /// Messages sent after the upgrade.
+    #[serde(default)]
+    opening: Vec<String>,
+    /// Messages sent for each channel after those.
+    #[serde(default)]
+    opening_per_channel: Vec<String>,
+    /// The same as `opening` when the client has a cursor to go on from.
+    #[serde(default)]
+    resume: Vec<String>,
+    /// Text that an answer to a subscription holds. Without it, a connection counts as subscribed when it is open.
+    #[serde(default)]
+    pub(crate) ready: Option<String>,
+    /// Text of a message that tells of missing messages.
+    #[serde(default)]
+    pub(crate) gap: Option<String>,
+    /// Text before the cursor of a message.
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+    pub(crate) publish: Publish,
+    pub(crate) channels: Channels,
+}
+
+/// The publish call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Publish {
+    pub(crate) kind: PublishKind,
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: String,
+    /// For a user's private channel.
+    #[serde(default)]
+    private_body: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PublishKind {
+    /// One endless request, a line for each publication.
+    Lines,
+    /// A request for each publication, on kept connections, without waiting for answers.
+    Http,
+    /// A message for each publication.
+    Websocket,
+}
+
+/// Published messages of one channel, counted in one sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) channel: String,
+    /// The user whose private channel it is.
+    pub(crate) user: Option<String>,
+    /// Connections that hear it.
+    pub(crate) subscribers: u32,
+    /// Whether older messages may be replaced by newer ones on the way.
+    pub(crate) conflated: bool,
+}
+
+/// Names of the channels by what the workload needs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Channels {
+    /// Nothing retained.
+    plain: String,
+    /// Retained; may give way for slow clients.
+    event: String,
+    /// Only the newest counts.
+    state: String,
+    /// Retained; never given up.
+    reliable: String,
+    /// A user's own. Servers without such channels name one for each user.
+    private: String,
+}
+
+/// What a workload asks of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    Event,
+    State,
+    Reliable,
+    Private,
+}
+
+impl Channels {
+    /// The name of channel `number` of a kind.
+    pub(crate) fn name(&self, kind: Kind, number: usize) -> String {
+        let pattern = match kind {
+            Kind::Plain => &self.plain,
+            Kind::Event => &self.event,
+            Kind::State => &self.state,
+            Kind::Reliable => &self.reliable,
+            Kind::Private => &self.private,
+        };
+        pattern.replace("{n}", &number.to_string())
+    }
+}
+
+/// What one connection fills into the templates.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words<'a> {
+    pub(crate) channels: &'a [&'a str],
+    pub(crate) user: &'a str,
+    pub(crate) token: &'a str,
+    /// Cursors beside `channels`; empty for a fresh subscription.
+    pub(crate) since: &'a [String],
+}
+
+impl Words<'_> {
+    pub(crate) fn fill(&self, template: &str) -> String {
+        let mut text = template
+            .replace("{channel}", self.channels.first().copied().unwrap_or_default())
+            .replace("{user}", self.user)
+            .replace("{token}", self.token);
+        if text.contains("{channels}") {
+            text = text.replace("{channels}", &serde_json::json!(self.channels).to_string());
+        }
+        if text.contains("{since}") {
+            let since: serde_json::Map<_, _> =
+                self.channels.iter().zip(self.since).map(|(name, id)| ((*name).into(), id.as_str().into())).collect();
+            text = text.replace("{since}", &serde_json::Value::Object(since).to_string());
+        }
+        text
+    }
+}
+
+impl Target {
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| Failure::Said(format!("target description: {error}")))
+    }
+
+    /// The messages that a connection opens with, and how many of them are answered by `ready`.
+    pub(crate) fn opening(&self, words: &Words<'_>) -> (Vec<String>, usize) {
+        if words.channels.is_empty() {
+            return (Vec::new(), 0);
+        }
+        let first = if words.since.is_empty() || self.resume.is_empty() { &self.opening } else { &self.resume };
+        let mut messages: Vec<String> = first.iter().map(|template| words.fill(template)).collect();
+        for channel in words.channels {
+            let words = Words { channels: &[channel], ..words.clone() };
+            messages.extend(self.opening_per_channel.iter().map(|template| words.fill(template)));
+        }
+        let answers = match (&self.ready, self.opening_per_channel.is_empty()) {
+            (None, _) => 0,
+            (Some(_), true) => 1,
+            (Some(_), false) => words.channels.len(),
+        };
+        (messages, answers)
+    }
+
+    /// What is published to a stream: the text before and after the payload, and the path.
+    pub(crate) fn publication(&self, stream: &Stream, key: &str) -> Call {
+        let user = stream.user.as_deref().unwrap_or_default();
+        let words = Words { channels: &[&stream.channel], user, ..Words::default() };
+        let body = stream.user.as_ref().and(self.publish.private_body.as_ref()).unwrap_or(&self.publish.body);
+        let body = words.fill(body).replace("{key}", key);
+        let (before, after) = body.split_once("{data}").unwrap_or((&body, ""));
+        Call { path: words.fill(&self.publish.path), before: before.into(), after: after.into() }
+    }
+}
+
+/// A publish call without its payload.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) path: String,
+    pub(crate) before: Vec<u8>,
+    pub(crate) after: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_description_is_understood() {
+        for (file, text) in [
+            ("tickgate", TICKGATE),
+            ("centrifugo", include_str!("../../../benches/targets/centrifugo.toml")),
+            ("nchan", include_str!("../../../benches/targets/nchan.toml")),
+            ("limit", include_str!("../../../benches/targets/limit.toml")),
+        ] {
+            let target = Target::parse(text).unwrap();
+            assert_eq!(target.name, file);
+            assert!(target.publish.body.contains("{data}"), "{file}");
+        }
+    }
+
+    #[test]
+    fn openings_and_calls_are_filled_in() {
+        let target = Target::parse(TICKGATE).unwrap();
+        let words = Words { channels: &["a", "b"], ..Words::default() };
+        let (opening, answers) = target.opening(&words);
+        let opening: serde_json::Value = serde_json::from_str(&opening[0]).unwrap();
+        assert_eq!((opening["channels"].clone(), answers), (serde_json::json!(["a", "b"]), 1));
+        let resumed = Words { since: &["1-1".into(), "1-2".into()], ..words };
+        let resume: serde_json::Value = serde_json::from_str(&target.opening(&resumed).0[0]).unwrap();
+        assert_eq!(resume["since"], serde_json::json!({"a": "1-1", "b": "1-2"}));
+
+        let stream = Stream { channel: "orders".into(), user: Some("u7".into()), subscribers: 1, conflated: false };
+        let call = target.publication(&stream, "key");
+        let line = [&call.before[..], b"{}", &call.after].concat();
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line, serde_json::json!({"channel": "orders", "user": "u7", "data": {}}));
+    }
+}

@@ -1,0 +1,23 @@
+//! Tokens of the benchmark's users, as an application's login would sign them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
+
+use crate::Failure;
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+}
+
+/// A token (HS256) for a user, valid from now on for `life`, in whole seconds.
+pub(crate) fn sign(secret: &str, user: &str, life: Duration) -> Result<String, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let claims = Claims { sub: user, iat: now, exp: now + life.as_secs() };
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
+        .map_err(|error| Failure::Said(format!("can't sign a token for {user}: {error}")))
+}

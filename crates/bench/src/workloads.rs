@@ -1,0 +1,368 @@
+//! The workloads, one function each.
+
+use std::time::Duration;
+
+use crate::{
+    Failure,
+    figures::Figures,
+    load::{Access, Load},
+    measure::{add_latency, add_losses, measured, paced, tokens},
+    plan::{Pace, Plan, Rate, user},
+    publish::Publisher,
+    redis_publish,
+    stage::{Needs, Stage},
+    target::Kind,
+};
+
+/// Subscribers of a fan-out, topics of many topics, users of private channels.
+const THOUSAND: usize = 1000;
+/// A token's life that no run outlasts.
+const LONG: Duration = Duration::from_secs(3600);
+/// Messages under way in a saturated fan-out: fewer than an outbox holds.
+const WINDOW: u64 = 64;
+
+/// One workload.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) needs: Needs,
+    /// Publishing connections.
+    pub(crate) publishers: usize,
+    /// It makes no sense for other servers.
+    pub(crate) own_only: bool,
+    pub(crate) run: fn(&Stage) -> Result<Figures, Failure>,
+}
+
+const fn workload(
+    name: &'static str,
+    about: &'static str,
+    needs: Needs,
+    run: fn(&Stage) -> Result<Figures, Failure>,
+) -> Workload {
+    let own_only = matches!(needs, Needs::TwoGateways | Needs::Redis);
+    Workload { name, about, needs, publishers: 1, own_only, run }
+}
+
+/// All workloads, in the order they are run.
+pub(crate) const WORKLOADS: &[Workload] = &[
+    workload("limit-50", "bare send of a ready frame: 50 messages/s to 1,000 connections", Needs::Limit, fan_out_50),
+    workload("limit", "bare send of a ready frame, as fast as it goes", Needs::Limit, fan_out_one),
+    workload("fan-out-50", "1 topic, 1,000 subscribers, 50 messages/s: nothing to merge", Needs::Gateway, fan_out_50),
+    workload("fan-out", "1 topic, 1,000 subscribers, saturated", Needs::Gateway, fan_out),
+    Workload {
+        publishers: 1,
+        ..workload("topics", "1,000 retained topics, 1 subscriber each, saturated", Needs::Gateway, topics)
+    },
+    Workload { publishers: 1, ..workload("topics-plain", "the same without retention", Needs::Gateway, topics_plain) },
+    workload("topics-4000", "1,000 retained topics, 4,000 messages/s", Needs::Gateway, topics_4000),
+    workload("private", "1,000 users, a reliable message to each in turn, saturated", Needs::Gateway, private),
+    workload("trading-day", "2,000 users: 50 tickers, 20 trade tapes, private orders", Needs::Gateway, trading_day),
+    workload("idle", "10,000 quiet sessions: memory and CPU", Needs::Gateway, idle_10k),
+    workload("idle-18k", "18,000 quiet sessions", Needs::Gateway, idle_18k),
+    workload("storm", "10,000 connections with tokens, as fast as they are taken", Needs::Gateway, storm),
+    Workload {
+        own_only: true,
+        ..workload("replay", "1,000 clients come back to one topic, 100 missed each", Needs::Gateway, replay)
+    },
+    Workload {
+        own_only: true,
+        ..workload(
+            "replay-private",
+            "1,000 users come back, 100 private messages missed each",
+            Needs::Gateway,
+            replay_private,
+        )
+    },
+    workload(
+        "replicas",
+        "published on one replica, 1,000 subscribers on another, saturated",
+        Needs::TwoGateways,
+        replicas,
+    ),
+    workload("slow", "100 messages/s to 900 subscribers, then 100 more that never read", Needs::Gateway, slow),
+    Workload {
+        own_only: true,
+        ..workload(
+            "mass",
+            "100 messages/s to 100 subscribers beside 10,000 sessions that end at once: by their tokens, by leaving",
+            Needs::Gateway,
+            mass,
+        )
+    },
+    Workload {
+        publishers: 4,
+        ..workload("publish", "publications to 10,000 retained topics that nobody hears", Needs::Gateway, publish)
+    },
+    workload(
+        "redis",
+        "the publish script straight into Redis, 10,000 topics, pipelined, 16 in a call",
+        Needs::Redis,
+        |stage| redis_publish::run(stage, 10_000, 16),
+    ),
+    workload("redis-100", "the same with 100 topics", Needs::Redis, |stage| redis_publish::run(stage, 100, 16)),
+    workload("redis-single", "to 10,000 topics with one publication in a call", Needs::Redis, |stage| {
+        redis_publish::run(stage, 10_000, 1)
+    }),
+];
+
+fn fixed(plan: &Plan, per_second: f64) -> Pace {
+    Pace::Rates(vec![Rate { streams: 0..plan.streams.len() as u32, per_second }])
+}
+
+fn fan_out_50(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+    paced(stage, &plan, &fixed(&plan, 50.0))
+}
+
+fn fan_out(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+    paced(stage, &plan, &Pace::Window(WINDOW * THOUSAND as u64))
+}
+
+/// One message is a call for everyone, so few have to be under way.
+fn fan_out_one(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+    paced(stage, &plan, &Pace::Window(8 * THOUSAND as u64))
+}
+
+fn topics(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::one_each(&stage.target.channels, Kind::Reliable, THOUSAND);
+    paced(stage, &plan, &Pace::Window(4096))
+}
+
+fn topics_plain(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::one_each(&stage.target.channels, Kind::Plain, THOUSAND);
+    paced(stage, &plan, &Pace::Window(4096))
+}
+
+fn topics_4000(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::one_each(&stage.target.channels, Kind::Reliable, THOUSAND);
+    paced(stage, &plan, &fixed(&plan, 4000.0))
+}
+
+fn private(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::one_each(&stage.target.channels, Kind::Private, THOUSAND);
+    paced(stage, &plan, &Pace::Window(2048))
+}
+
+/// Each of 2,000 users watches five tickers (20/s each), two trade tapes (10/s each) and gets an order in two seconds.
+fn trading_day(stage: &Stage) -> Result<Figures, Failure> {
+    const USERS: u32 = 2000;
+    let channels = &stage.target.channels;
+    let mut plan = Plan::default();
+    let tickers = plan.add_streams(channels, Kind::State, 50);
+    let tapes = plan.add_streams(channels, Kind::Event, 20);
+    let orders = plan.add_streams(channels, Kind::Private, USERS as usize);
+    for number in 0..USERS {
+        let own_tickers = (0..5).map(|at| tickers.start + (number + 11 * at) % 50);
+        let own_tapes = (0..2).map(|at| tapes.start + (number + 7 * at) % 20);
+        plan.subscribe(own_tickers.chain(own_tapes).chain([orders.start + number]));
+    }
+    let pace = Pace::Rates(vec![
+        Rate { streams: tickers, per_second: 1000.0 },
+        Rate { streams: tapes, per_second: 200.0 },
+        Rate { streams: orders, per_second: f64::from(USERS) / 2.0 },
+    ]);
+    paced(stage, &plan, &pace)
+}
+
+fn idle_10k(stage: &Stage) -> Result<Figures, Failure> {
+    idle(stage, 10_000)
+}
+
+fn idle_18k(stage: &Stage) -> Result<Figures, Failure> {
+    idle(stage, 18_000)
+}
+
+/// Everyone with a session of their own and a subscription.
+fn quiet(stage: &Stage, count: usize) -> Plan {
+    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, count);
+    plan.subscribers.iter_mut().enumerate().for_each(|(number, subscriber)| subscriber.user = Some(user(number)));
+    plan
+}
+
+fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
+    let plan = quiet(stage, count);
+    let tokens = tokens(stage, &plan)?;
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    // The first connections pay for what all share.
+    load.connect(0..100, &tokens, &[])?;
+    load.idle(Duration::from_millis(500))?;
+    let before = stage.servers.resident_bytes();
+    load.connect(100..count, &tokens, &[])?;
+    // A server's housekeeping may have its rhythm.
+    load.idle(Duration::from_secs(8))?;
+    let after = stage.servers.resident_bytes();
+    let (cpu_ns, redis_ns, start_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns(), load.now_ns());
+    load.idle(Duration::from_secs_f64(stage.seconds))?;
+    let span_ns = (load.now_ns() - start_ns) as f64;
+    let mut figures = Figures::default();
+    figures.set("kib_per_connection", (after.saturating_sub(before)) as f64 / 1024.0 / (count - 100) as f64);
+    figures.set("server_mib", after as f64 / f64::from(1 << 20));
+    figures.set("server_cores", (stage.servers.cpu_ns() - cpu_ns) as f64 / span_ns);
+    figures.set("redis_cores", (stage.redis.cpu_ns() - redis_ns) as f64 / span_ns);
+    add_losses(&mut figures, &load);
+    load.close_clients()?;
+    Ok(figures)
+}
+
+fn storm(stage: &Stage) -> Result<Figures, Failure> {
+    const COUNT: usize = 10_000;
+    let plan = quiet(stage, COUNT);
+    let tokens = tokens(stage, &plan)?;
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    let (cpu_ns, redis_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns());
+    let took = load.connect(0..COUNT, &tokens, &[])?.as_secs_f64();
+    let mut figures = Figures::default();
+    figures.set("connections_per_s", COUNT as f64 / took);
+    let each = |after: u64, before: u64| (after - before) as f64 / 1e3 / COUNT as f64;
+    figures.set("server_us_per_connection", each(stage.servers.cpu_ns(), cpu_ns));
+    figures.set("redis_us_per_connection", each(stage.redis.cpu_ns(), redis_ns));
+    load.close_clients()?;
+    Ok(figures)
+}
+
+fn replay(stage: &Stage) -> Result<Figures, Failure> {
+    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Reliable, THOUSAND);
+    // The witness stays, so that it is known when everything missed has been published.
+    plan.subscribe([0]);
+    come_back(stage, &plan, THOUSAND)
+}
+
+fn replay_private(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::one_each(&stage.target.channels, Kind::Private, THOUSAND);
+    come_back(stage, &plan, THOUSAND)
+}
+
+/// Everybody hears a message, the first `leavers` go away, miss 100 messages of each stream, and come back at once.
+fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Failure> {
+    const MISSED: u32 = 100;
+    let tokens = tokens(stage, plan)?;
+    let streams = plan.streams.len() as u32;
+    let mut load = Load::new(&stage.target, plan, &stage.access)?;
+    load.shared.keep_cursor = true;
+    load.connect(0..plan.subscribers.len(), &tokens, &[])?;
+    load.open_publishers()?;
+    (0..streams).for_each(|stream| load.publish(stream));
+    load.settle()?;
+    let cursors: Vec<Vec<String>> = load.clients.iter().map(|client| client.cursor.iter().cloned().collect()).collect();
+    if load.under_way() > 0 || cursors.iter().any(Vec::is_empty) {
+        return Err(Failure::Said("the first messages brought no cursor".into()));
+    }
+    load.shared.keep_cursor = false;
+    load.leave(leavers)?;
+    for _ in 0..MISSED {
+        (0..streams).for_each(|stream| load.publish(stream));
+        load.drain_publishers(Publisher::is_full)?;
+    }
+    // The answer to the request comes when all of it has been taken.
+    load.close_publishers()?;
+    load.idle(Duration::from_millis(500))?;
+    load.shared.tally.latency.clear();
+    let (start_ns, cpu_ns, redis_ns) = (load.now_ns(), stage.servers.cpu_ns(), stage.redis.cpu_ns());
+    load.connect(0..leavers, &tokens, &cursors)?;
+    load.settle()?;
+    let mut figures = Figures::default();
+    figures.set("all_back_s", (load.shared.tally.last_ns.saturating_sub(start_ns)) as f64 / 1e9);
+    let messages = leavers as f64 * f64::from(MISSED);
+    figures.set("server_us_per_delivery", (stage.servers.cpu_ns() - cpu_ns) as f64 / 1e3 / messages);
+    figures.set("redis_us_per_delivery", (stage.redis.cpu_ns() - redis_ns) as f64 / 1e3 / messages);
+    add_losses(&mut figures, &load);
+    load.close_clients()?;
+    Ok(figures)
+}
+
+fn replicas(stage: &Stage) -> Result<Figures, Failure> {
+    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+    let sockets = stage.second.clone().unwrap_or_default();
+    let access = Access { sockets, ..stage.access.clone() };
+    let mut load = Load::new(&stage.target, &plan, &access)?;
+    load.connect(0..THOUSAND, &[], &[])?;
+    load.open_publishers()?;
+    let figures = measured(stage, &mut load, &Pace::Window(WINDOW * THOUSAND as u64))?;
+    load.close_clients()?;
+    Ok(figures)
+}
+
+/// First without the slow ones, then with them; the figures of the others are compared.
+fn slow(stage: &Stage) -> Result<Figures, Failure> {
+    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, 900);
+    (0..100).for_each(|_| plan.subscribe_slow(0));
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    load.connect(0..900, &[], &[])?;
+    load.open_publishers()?;
+    let pace = fixed(&plan, 100.0);
+    let alone = measured(stage, &mut load, &pace)?;
+    load.connect(900..1000, &[], &[])?;
+    let before = stage.servers.resident_bytes();
+    let mut figures = measured(stage, &mut load, &pace)?;
+    let grown = stage.servers.resident_bytes().saturating_sub(before);
+    for (name, alone_name) in [("p50_ms", "p50_alone_ms"), ("p99_ms", "p99_alone_ms")] {
+        figures.set(alone_name, alone.get(name).unwrap_or(f64::NAN));
+    }
+    figures.set("grown_kib_per_slow", grown as f64 / 1024.0 / 100.0);
+    load.close_publishers()?;
+    load.close_clients()?;
+    Ok(figures)
+}
+
+/// What those who stay feel when the tokens of 10,000 others end in the same second, and when 10,000 leave together.
+fn mass(stage: &Stage) -> Result<Figures, Failure> {
+    const STAY: usize = 100;
+    const CROWD: usize = 10_000;
+    /// Enough for all of them to connect.
+    const LIFE: Duration = Duration::from_secs(5);
+    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, STAY);
+    let quiet = plan.add_streams(&stage.target.channels, Kind::State, 1).start;
+    (0..CROWD).for_each(|_| plan.subscribe([quiet]));
+    let crowd = STAY..STAY + CROWD;
+    let tokens =
+        |life| (0..STAY + CROWD).map(|number| stage.token_for(&user(number), life)).collect::<Result<Vec<_>, _>>();
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    load.connect(0..STAY, &tokens(LONG)?, &[])?;
+    load.open_publishers()?;
+    let pace = Pace::Rates(vec![Rate { streams: 0..1, per_second: 100.0 }]);
+    let mut figures = measured(stage, &mut load, &pace)?;
+
+    load.connect(crowd.clone(), &tokens(LIFE)?, &[])?;
+    let expiring = load.run_until_closed(&pace, CROWD)?;
+    figures.set("p99_expiring_ms", load.shared.tally.latency.quantile_ms(0.99));
+    figures.set("expiring_s", expiring.as_secs_f64());
+
+    load.clients.truncate(STAY);
+    load.connect(crowd.clone(), &tokens(LONG)?, &[])?;
+    load.begin_to_leave(crowd);
+    let leaving = load.run_until_closed(&pace, CROWD)?;
+    figures.set("p99_leaving_ms", load.shared.tally.latency.quantile_ms(0.99));
+    figures.set("leaving_s", leaving.as_secs_f64());
+    load.settle()?;
+    add_losses(&mut figures, &load);
+    load.close_publishers()?;
+    load.close_clients()?;
+    Ok(figures)
+}
+
+fn publish(stage: &Stage) -> Result<Figures, Failure> {
+    const MESSAGES: u32 = 400_000;
+    let mut plan = Plan::default();
+    let streams = plan.add_streams(&stage.target.channels, Kind::Reliable, 10_000);
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    load.open_publishers()?;
+    let (start_ns, cpu_ns, redis_ns) = (load.now_ns(), stage.servers.cpu_ns(), stage.redis.cpu_ns());
+    for message in 0..MESSAGES {
+        load.publish(message % streams.end);
+        if message % 256 == 0 {
+            load.drain_publishers(Publisher::is_full)?;
+        }
+    }
+    load.close_publishers()?;
+    let span_ns = (load.now_ns() - start_ns) as f64;
+    let mut figures = Figures::default();
+    figures.set("publishes_per_s", f64::from(MESSAGES) * 1e9 / span_ns);
+    let each = |after: u64, before: u64| (after - before) as f64 / 1e3 / f64::from(MESSAGES);
+    figures.set("server_us_per_publish", each(stage.servers.cpu_ns(), cpu_ns));
+    figures.set("redis_us_per_publish", each(stage.redis.cpu_ns(), redis_ns));
+    add_latency(&mut figures, &load);
+    Ok(figures)
+}

@@ -1,0 +1,290 @@
+//! HTTP requests to a gateway: one connection each, bounded in time and size, no redirections.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+pub use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{Uri, body::Incoming, header::CONTENT_TYPE};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::{
+    client::legacy::{Builder, Client, Error as ClientError, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::time::timeout;
+
+use crate::{
+    error::{Error, Refusal},
+    headers::Headers,
+};
+
+/// An answer that is read as a whole is no larger, unless [`Request::body_bytes_max`] says otherwise: 4 MiB.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// How long an exchange may take unless [`Request::timeout`] says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: Method,
+    url: String,
+    headers: Headers,
+    body: Bytes,
+    timeout: Duration,
+    body_bytes_max: usize,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Any status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body, as text; what is not UTF-8 is replaced.
+    pub body: String,
+}
+
+impl Response {
+    /// This answer if its status is a success (200 to 299).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with any other status.
+    pub fn success(self) -> Result<Self, Error> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        Err(Error::Refused(Box::new(Refusal { status: self.status, headers: self.headers, body: self.body })))
+    }
+}
+
+impl Request {
+    /// A request without a body.
+    #[must_use]
+    pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self {
+            method,
+            url: url.into(),
+            headers: Headers::default(),
+            body: Bytes::new(),
+            timeout: TIMEOUT,
+            body_bytes_max: BODY_BYTES_MAX,
+        }
+    }
+
+    /// A `GET`.
+    #[must_use]
+    pub fn get(url: impl Into<String>) -> Self {
+        Self::new(Method::GET, url)
+    }
+
+    /// A `POST` of JSON.
+    #[must_use]
+    pub fn post(url: impl Into<String>, json: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, url).header(CONTENT_TYPE.as_str(), "application/json").body(json)
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push(name, value);
+        self
+    }
+
+    /// Adds an API key or a token, as `Authorization: Bearer <key>`.
+    #[must_use]
+    pub fn bearer(mut self, key: &str) -> Self {
+        self.headers.push_bearer(key);
+        self
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets how long the exchange may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how large the answer's body may be.
+    #[must_use]
+    pub fn body_bytes_max(mut self, body_bytes_max: usize) -> Self {
+        self.body_bytes_max = body_bytes_max;
+        self
+    }
+
+    /// Sends it and reads the whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is no request; [`Error::Unreachable`] when no connection was made; [`Error::Lost`] or
+    /// [`Error::Timeout`] when the answer did not come, did not come whole, or was too large: then the
+    /// request may have been acted on.
+    pub async fn send(self) -> Result<Response, Error> {
+        let (limit, bytes_max) = (self.timeout, self.body_bytes_max);
+        let exchange = async {
+            let (parts, body) = self.exchange().await?.into_parts();
+            let body = Limited::new(body, bytes_max).collect().await;
+            let body = body.map_err(|error| Error::Lost(error.to_string()))?.to_bytes();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Ok(Response { status: parts.status, headers: parts.headers, body })
+        };
+        timeout(limit, exchange).await.unwrap_or(Err(Error::Timeout { what: "no answer", limit }))
+    }
+
+    /// Sends it and returns the answer as soon as its head is there, for bodies without an end.
+    ///
+    /// # Errors
+    /// As [`Request::send`]; the timeout covers the head only.
+    pub async fn stream(self) -> Result<Streaming, Error> {
+        let limit = self.timeout;
+        let response = timeout(limit, self.exchange()).await;
+        let (parts, body) = response.unwrap_or(Err(Error::Timeout { what: "no answer", limit }))?.into_parts();
+        Ok(Streaming { status: parts.status, headers: parts.headers, body })
+    }
+
+    async fn exchange(self) -> Result<hyper::Response<Incoming>, Error> {
+        let url: Uri = self.url.parse().map_err(|_| no_address(&self.url))?;
+        let secure = match (url.scheme_str(), url.host()) {
+            (Some("http"), Some(_)) => false,
+            (Some("https"), Some(_)) => true,
+            _ => return Err(no_address(&self.url)),
+        };
+        let mut request = hyper::Request::new(Full::<Bytes>::from(self.body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = url;
+        self.headers.put(request.headers_mut())?;
+        let response = if secure {
+            let provider = rustls::crypto::aws_lc_rs::default_provider();
+            let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
+            let connector =
+                connector.map_err(|error| Error::Unreachable(format!("no trusted certificates: {error}")))?;
+            client().build(connector.https_only().enable_http1().build()).request(request).await
+        } else {
+            client().build(HttpConnector::new()).request(request).await
+        };
+        response.map_err(|error| failed(&error))
+    }
+}
+
+/// An answer whose body is still coming. Dropped, its connection is closed.
+#[derive(Debug)]
+pub struct Streaming {
+    /// Any status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Streaming {
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the connection ended before the body.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| Error::Lost(innermost(&error)))?;
+            // Trailers say nothing here.
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+/// A client that keeps no connection.
+fn client() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_max_idle_per_host(0).retry_canceled_requests(false);
+    builder
+}
+
+fn no_address(url: &str) -> Error {
+    Error::Invalid(format!("{url:?} is not an address such as http://127.0.0.1:8001"))
+}
+
+fn failed(error: &ClientError) -> Error {
+    let why = innermost(error);
+    if error.is_connect() { Error::Unreachable(why) } else { Error::Lost(why) }
+}
+
+/// The innermost reason: "connection refused" says more than "client error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers one request with these bytes, and returns the request.
+    async fn exchanged(answer: &str, request: impl FnOnce(String) -> Request) -> (String, Result<Response, Error>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/path", listener.local_addr().unwrap());
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            let len = socket.read(&mut asked).await.unwrap();
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&asked[..len]).into_owned()
+        };
+        tokio::join!(server, request(url).send())
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_as_it_was_made() {
+        let answer = "HTTP/1.1 201 Created\r\nX-Marked: yes\r\nContent-Length: 2\r\n\r\nok";
+        let (asked, response) = exchanged(answer, |url| Request::post(url, "{}").bearer("key")).await;
+        let response = response.unwrap();
+        assert_eq!((response.status.as_u16(), &*response.body), (201, "ok"));
+        assert_eq!(response.headers["x-marked"], "yes");
+        let asked = asked.to_lowercase();
+        for line in ["post /path http/1.1\r\n", "content-type: application/json\r\n", "authorization: bearer key\r\n"] {
+            assert!(asked.contains(line), "{line:?} in {asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_success_is_an_error_for_those_who_ask() {
+        let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 18\r\n\r\n{\"detail\":\"no one\"}";
+        let (_, response) = exchanged(answer, Request::get).await;
+        let error = response.unwrap().success().unwrap_err();
+        assert!(matches!(error, Error::Refused(_)) && error.is_final(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn half_an_answer_is_lost_and_no_answer_is_waited_for_in_vain() {
+        let half = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
+        let (_, response) = exchanged(half, Request::get).await;
+        assert!(matches!(response, Err(Error::Lost(_))), "{response:?}");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let response = Request::get(url).timeout(Duration::from_millis(20)).send().await;
+        assert!(matches!(response, Err(Error::Timeout { .. })), "{response:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_not_sent() {
+        for url in ["", "localhost:1", "ftp://host/", "http://"] {
+            assert!(matches!(Request::get(url).send().await, Err(Error::Invalid(_))), "{url:?}");
+        }
+        let request = Request::get("http://127.0.0.1:9/").header("x", "a\nb");
+        assert!(matches!(request.send().await, Err(Error::Invalid(_))));
+    }
+}

@@ -1,0 +1,337 @@
+//! A WebSocket client that reads as prose: it says what it expects, and shows what came instead.
+
+use std::{collections::VecDeque, fmt, net::SocketAddr};
+
+use serde_json::{Value, json};
+use tickgate_client::{Error, Opening, Socket, SocketSender, http::HeaderMap};
+use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+
+use crate::PATIENCE;
+
+/// Messages that may wait to be looked at before the client stops to read.
+const SEEN_MAX: usize = 65_536;
+
+/// A connection that is yet to be opened.
+pub struct Request {
+    address: SocketAddr,
+    path: String,
+    name: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// An upgrade that was refused.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: u16,
+    pub body: String,
+    pub retry_after: Option<String>,
+}
+
+impl Request {
+    pub fn new(address: SocketAddr, path: &str) -> Self {
+        Self { address, path: path.into(), name: format!("the client at {path}"), headers: Vec::new() }
+    }
+
+    /// What the client is called where a test fails.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// A parameter of the URL.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        let mark = if self.path.contains('?') { '&' } else { '?' };
+        self.path = format!("{}{mark}{name}={value}", self.path);
+        self
+    }
+
+    /// A token in the URL, as the oldest clients send it.
+    pub fn token(self, token: &str) -> Self {
+        self.query("token", token)
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Comes from a browser's page.
+    pub fn origin(self, origin: &str) -> Self {
+        self.header("origin", origin)
+    }
+
+    fn opening(&self) -> Opening {
+        let opening = Opening::to(format!("ws://{}{}", self.address, self.path));
+        self.headers.iter().fold(opening, |opening, (name, value)| opening.header(*name, value))
+    }
+
+    /// Connects; the server has to agree.
+    pub async fn open(self) -> Client {
+        let name = self.name.clone();
+        match self.try_open().await {
+            Ok(client) => client,
+            Err(refusal) => panic!("{name} was refused: {refusal:?}"),
+        }
+    }
+
+    /// Connects, or is refused.
+    pub async fn try_open(self) -> Result<Client, Refusal> {
+        match self.opening().open().await {
+            Ok(socket) => Ok(Client::new(self.name, socket)),
+            Err(Error::Refused(refusal)) => {
+                let retry_after = refusal.headers.get("retry-after").and_then(|v| Some(v.to_str().ok()?.to_owned()));
+                Err(Refusal { status: refusal.status.as_u16(), body: refusal.body, retry_after })
+            }
+            Err(error) => panic!("{} could not connect: {error}", self.name),
+        }
+    }
+
+    /// Connects; the server has to refuse by this HTTP status.
+    pub async fn expect_refused(self, status: u16) -> Refusal {
+        let name = self.name.clone();
+        match self.try_open().await {
+            Ok(_) => panic!("{name} was let in; expected {status}"),
+            Err(refusal) => {
+                assert_eq!(refusal.status, status, "{name}: {refusal:?}");
+                refusal
+            }
+        }
+    }
+
+    /// Connects; the server has to upgrade and close with this code. Its reason is returned.
+    pub async fn expect_closed(self, code: u16) -> String {
+        self.open().await.expect_close(code).await
+    }
+}
+
+/// What a client sees.
+#[derive(Debug)]
+enum Seen {
+    Text(String),
+    /// A Close frame; 1005 where it had no code.
+    Closed(u16, String),
+    /// The connection ended without a Close frame.
+    Gone,
+}
+
+pub struct Client {
+    name: String,
+    sender: SocketSender,
+    seen: mpsc::Receiver<Seen>,
+    reader: AbortHandle,
+    /// What came while something else was waited for.
+    kept: VecDeque<Value>,
+    /// The first message, after [`Client::greeted`].
+    pub welcome: Value,
+    /// The headers of the upgrade's answer.
+    pub headers: HeaderMap,
+}
+
+/// A client that is dropped is gone, as when its process is.
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Client {
+    fn new(name: String, socket: Socket) -> Self {
+        let headers = socket.headers().clone();
+        let (sender, mut receiver) = socket.split();
+        let (seeing, seen) = mpsc::channel(SEEN_MAX);
+        // Reads all the time, as a browser does: pings are answered whether or not the test waits for a message.
+        #[expect(clippy::disallowed_methods, reason = "a task of the test's own")]
+        let reader = tokio::spawn(async move {
+            loop {
+                let seen = match receiver.next().await {
+                    Ok(text) => Seen::Text(text),
+                    Err(Error::Closed(closed)) => Seen::Closed(closed.code.unwrap_or(1005), closed.reason),
+                    Err(_) => Seen::Gone,
+                };
+                let ended = matches!(seen, Seen::Gone);
+                if seeing.send(seen).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        let reader = reader.abort_handle();
+        Self { name, sender, seen, reader, kept: VecDeque::new(), welcome: Value::Null, headers }
+    }
+
+    /// Reads the welcome.
+    pub async fn greeted(&mut self) {
+        self.welcome = self.expect_type("connection_established").await;
+    }
+
+    /// By which the session can be resumed.
+    pub fn session(&self) -> String {
+        self.welcome["session"].as_str().expect("a session in the welcome").to_owned()
+    }
+
+    pub async fn send(&mut self, message: Value) {
+        self.send_text(&message.to_string()).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        // A server that closed first is seen by whoever expects it.
+        let _ = self.sender.send(text).await;
+    }
+
+    /// Sends a request and waits for its answer; what else comes is kept.
+    pub async fn ask(&mut self, mut request: Value) -> Value {
+        let id = format!("ask-{}", request["type"].as_str().unwrap_or_default());
+        request["id"] = json!(id);
+        self.send(request).await;
+        let mut others = VecDeque::new();
+        loop {
+            let message = self.next().await;
+            if message["id"] == json!(id) {
+                others.append(&mut self.kept);
+                self.kept = others;
+                return message;
+            }
+            others.push_back(message);
+        }
+    }
+
+    /// Subscribes to channels, all of which have to be granted; the answer.
+    pub async fn subscribe(&mut self, channels: &[&str]) -> Value {
+        self.subscribe_with(json!({ "type": "subscribe", "channels": channels })).await
+    }
+
+    /// Subscribes to channels from a position on; the answer.
+    pub async fn subscribe_since(&mut self, channels: &[&str], cursor: &Value) -> Value {
+        let since: serde_json::Map<_, _> = channels.iter().map(|name| ((*name).to_owned(), cursor.clone())).collect();
+        self.subscribe_with(json!({ "type": "subscribe", "channels": channels, "since": since })).await
+    }
+
+    /// Subscribes by a request of any form; the answer.
+    pub async fn subscribe_with(&mut self, request: Value) -> Value {
+        let answer = self.ask(request).await;
+        assert_eq!(answer["type"], "subscribed", "{self:?} was answered {answer}");
+        assert_eq!(answer["errors"], json!([]), "{self:?} was refused a channel: {answer}");
+        answer
+    }
+
+    /// The next message that is no heartbeat.
+    pub async fn next(&mut self) -> Value {
+        match self.next_or_close().await {
+            Ok(message) => message,
+            Err((code, reason)) => panic!("{self:?} was closed with {code} ({reason}); expected a message"),
+        }
+    }
+
+    /// The text of the next message that is no heartbeat, as it was sent; or how the connection was closed.
+    pub async fn next_text(&mut self) -> Result<String, (u16, String)> {
+        loop {
+            let text = self.next_frame().await?;
+            if !is_heartbeat(&text) {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// The next message's text, where asked for also a heartbeat's; or how the connection was closed.
+    pub async fn say(&mut self, heartbeat: bool) -> Result<String, (u16, String)> {
+        if heartbeat { self.next_frame().await } else { self.next_text().await }
+    }
+
+    /// A message that has come and that nobody asked for.
+    pub fn unread(&mut self) -> Option<String> {
+        loop {
+            match self.seen.try_recv() {
+                Ok(Seen::Text(text)) if !is_heartbeat(&text) => return Some(text),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next heartbeat; everything before it is passed over.
+    pub async fn next_heartbeat(&mut self) -> Value {
+        loop {
+            match self.next_frame().await {
+                Ok(text) if is_heartbeat(&text) => return serde_json::from_str(&text).expect("json"),
+                Ok(_) => {}
+                Err((code, reason)) => panic!("{self:?} was closed with {code} ({reason})"),
+            }
+        }
+    }
+
+    async fn next_frame(&mut self) -> Result<String, (u16, String)> {
+        let seen = timeout(PATIENCE, self.seen.recv()).await;
+        match seen.unwrap_or_else(|_| panic!("{self:?} heard nothing for {PATIENCE:?}")) {
+            Some(Seen::Text(text)) => Ok(text),
+            Some(Seen::Closed(code, reason)) => Err((code, reason)),
+            Some(Seen::Gone) | None => Err((1006, String::new())),
+        }
+    }
+
+    async fn next_or_close(&mut self) -> Result<Value, (u16, String)> {
+        if let Some(kept) = self.kept.pop_front() {
+            return Ok(kept);
+        }
+        let text = self.next_text().await?;
+        Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{self:?} got {text:?}: {error}")))
+    }
+
+    /// The next message has this `type`.
+    pub async fn expect_type(&mut self, kind: &str) -> Value {
+        let message = self.next().await;
+        assert_eq!(message["type"], kind, "{self:?} got {message}");
+        message
+    }
+
+    /// The next message is this publication; what the gateway says of it is returned.
+    pub async fn expect(&mut self, payload: Value) -> Value {
+        let mut message = self.next().await;
+        let meta = message.as_object_mut().and_then(|fields| fields.remove("_meta"));
+        assert_eq!(message, payload, "{self:?}");
+        meta.unwrap_or_else(|| panic!("{self:?} got {message} without _meta"))
+    }
+
+    /// The next message is an error with this code.
+    pub async fn expect_error(&mut self, code: u16) -> Value {
+        let message = self.expect_type("error").await;
+        assert_eq!(message["code"], code, "{self:?} got {message}");
+        message
+    }
+
+    /// The server closes with this code, whatever it says before. The reason is returned.
+    pub async fn expect_close(&mut self, code: u16) -> String {
+        loop {
+            if let Err((with, reason)) = self.next_or_close().await {
+                assert_eq!(with, code, "{self:?} was closed with {with} ({reason})");
+                return reason;
+            }
+        }
+    }
+
+    /// Nothing has come, or comes before the answer to a ping.
+    pub async fn expect_nothing(&mut self) {
+        let pong = self.ask(json!({ "type": "ping" })).await;
+        assert_eq!(pong["type"], "pong", "{self:?}");
+        assert!(self.kept.is_empty(), "{self:?} got {:?}", self.kept);
+    }
+
+    /// Closes from this side, and waits for the server to agree.
+    pub async fn close(mut self) {
+        let _ = self.sender.close().await;
+        while let Ok(Ok(_)) = timeout(PATIENCE, self.next_or_close()).await {}
+    }
+
+    /// Leaves without a word.
+    pub fn vanish(self) {
+        drop(self);
+    }
+}
+
+fn is_heartbeat(text: &str) -> bool {
+    text.starts_with(r#"{"type":"heartbeat""#)
+}

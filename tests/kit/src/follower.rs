@@ -1,0 +1,168 @@
+//! A follower that records what a backplane tells, and waits for what should come. Never judges.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tickgate::{
+    backplane::{Backplane, Event, Redis},
+    config,
+    redis_link::{RedisLink, Topology},
+    tasks::Tasks,
+};
+use tickgate_wire::model::{Class, Content, Message, MsgId, Pattern, Publication, StreamId, Topic, TopicRule};
+use tokio::{sync::Notify, time::timeout};
+
+use crate::PATIENCE;
+
+/// One event, owned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Arrived(String, Message),
+    Confirmed(String),
+    Lost(String),
+    GenerationChanged,
+}
+
+/// Records events in their order. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Follower {
+    told: Arc<Mutex<Vec<Told>>>,
+    news: Arc<Notify>,
+}
+
+impl Follower {
+    /// Becomes the receiver of the backplane.
+    pub fn follow(backplane: &Backplane) -> Self {
+        let follower = Self::default();
+        let recorder = follower.clone();
+        backplane.start(Box::new(move |event| {
+            recorder.told.lock().push(match event {
+                Event::Arrived { topic, message } => Told::Arrived(topic.to_owned(), message),
+                Event::Confirmed { topic } => Told::Confirmed(topic.to_owned()),
+                Event::Lost { topic } => Told::Lost(topic.to_owned()),
+                Event::GenerationChanged => Told::GenerationChanged,
+            });
+            recorder.news.notify_waiters();
+        }));
+        follower
+    }
+
+    pub fn told(&self) -> Vec<Told> {
+        self.told.lock().clone()
+    }
+
+    /// How many events were told.
+    pub fn count(&self) -> usize {
+        self.told.lock().len()
+    }
+
+    /// Messages of a topic, in the order of their arrival.
+    pub fn arrived(&self, topic: &Topic) -> Vec<Message> {
+        let of_topic = |told: &Told| match told {
+            Told::Arrived(name, message) if name == topic.as_str() => Some(message.clone()),
+            _ => None,
+        };
+        self.told.lock().iter().filter_map(of_topic).collect()
+    }
+
+    /// Waits until what was told satisfies the condition.
+    pub async fn until(&self, what: &str, mut condition: impl FnMut(&[Told]) -> bool) {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                tokio::pin!(news);
+                news.as_mut().enable();
+                if condition(&self.told.lock()) {
+                    return;
+                }
+                news.await;
+            }
+        };
+        if timeout(PATIENCE, wait).await.is_err() {
+            panic!("never told: {what}; told so far: {:#?}", self.told());
+        }
+    }
+
+    /// Waits for an event after the first `from` ones.
+    pub async fn told_after(&self, from: usize, event: &Told) {
+        self.until(&format!("{event:?}"), |told| told[from.min(told.len())..].contains(event)).await;
+    }
+
+    /// Waits for the topic's `count`th message.
+    pub async fn has_arrived(&self, topic: &Topic, count: usize) -> Vec<Message> {
+        let arrived = |told: &[Told]| {
+            told.iter().filter(|told| matches!(told, Told::Arrived(name, _) if name == topic.as_str())).count()
+        };
+        self.until(&format!("{count} messages of {topic}"), |told| arrived(told) >= count).await;
+        self.arrived(topic)
+    }
+
+    /// Follows the topic and waits until the subscription stands.
+    pub async fn begin(&self, backplane: &Backplane, topic: &Topic) {
+        let before = self.count();
+        backplane.follow(topic);
+        self.told_after(before, &Told::Confirmed(topic.as_str().to_owned())).await;
+    }
+}
+
+/// The backplane over one server.
+pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
+    Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), tasks))
+}
+
+/// Settings of a Redis that is looked at often, so that faults are found soon.
+pub fn redis_config(url: &str) -> config::Redis {
+    config::Redis {
+        url: config::Secret::new(url),
+        prefix: "tg1:".to_owned(),
+        pool_size: 4,
+        pool_wait_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_millis(500),
+        response_timeout: Duration::from_millis(500),
+        canary_interval: Duration::from_millis(200),
+        canary_timeout: Duration::from_millis(600),
+        compare_interval: Duration::from_secs(5),
+        dedupe_ttl: Duration::from_secs(60),
+        ca_file: None,
+    }
+}
+
+pub fn topic(name: &str) -> Topic {
+    Topic::public(name).expect("a topic's name")
+}
+
+/// A rule that keeps so many entries; 0: not retained.
+pub fn retain(retain_max: u32) -> Arc<TopicRule> {
+    Arc::new(TopicRule {
+        pattern: Pattern::new("*").expect("a pattern"),
+        class: Class::Reliable,
+        retain_max,
+        retain_ttl: Duration::from_secs(3600),
+        wait_replicas: 0,
+        wait_aof: false,
+    })
+}
+
+/// A publication of `{"n":…}`.
+pub fn number(topic: &Topic, rule: &Arc<TopicRule>, n: usize) -> Publication {
+    let payload = Bytes::from(format!("{{\"n\":{n}}}"));
+    Publication { topic: topic.clone(), channel: None, payload, msg_id: None, rule: Arc::clone(rule) }
+}
+
+/// The same with a `msg_id`.
+pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, msg_id: &str) -> Publication {
+    let msg_id = Some(MsgId::new(msg_id).expect("a msg_id"));
+    Publication { msg_id, ..number(topic, rule, n) }
+}
+
+pub fn text(message: &Message) -> &str {
+    match &message.content {
+        Content::Data(payload) => std::str::from_utf8(payload).expect("utf-8"),
+        Content::Lost { .. } => panic!("a marker: {message:?}"),
+    }
+}
+
+pub fn ids(messages: &[Message]) -> Vec<StreamId> {
+    messages.iter().map(|message| message.id.expect("an id")).collect()
+}

@@ -1,0 +1,45 @@
+//! What the suites stand on: real servers, started and stopped by the test that needs them, and clients that read as
+//! prose. Fails the test when something is missing; never skips it.
+//!
+//! The gateway is linked with its feature `simulation`, so every test binary has the simulated back end and the deliberate
+//! defects, and so has the program that `cargo test` builds.
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+
+pub mod bystander;
+pub mod client;
+pub mod dice;
+pub mod follower;
+pub mod http;
+pub mod log;
+pub mod proxy;
+pub mod redis;
+pub mod replica;
+pub mod sse;
+pub mod wire;
+
+use std::{path::PathBuf, time::Duration};
+
+/// How long a test waits for something that must happen. Long, because it is only spent when the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The gateway's program, as `cargo test` built it.
+pub fn program() -> PathBuf {
+    let path = std::env::var_os("CARGO_BIN_EXE_tickgate").expect("tests are run by cargo, which names the program");
+    path.into()
+}
+
+/// Asks again until the answer is there, for what has no event to wait for: the state of another process.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asked = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+    }
+}

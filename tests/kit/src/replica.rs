@@ -1,0 +1,439 @@
+//! A whole replica: real listeners on free ports of loopback, inside of the test's process with a runtime of its own (so
+//! that it can also be killed), or as a process like in production.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::SystemTime,
+};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+use tickgate::{
+    app::App,
+    auth::{NewToken, Rights, mint},
+    config::{Config, Secret, Sources},
+};
+use tickgate_wire::model::{Pattern, UserId};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+    time::timeout,
+};
+
+use crate::{
+    PATIENCE,
+    client::{Client, Request},
+    eventually,
+    http::{self, Answer},
+    redis::RedisServer,
+};
+
+/// Signs all tokens of the tests.
+pub const SECRET: &str = "a-secret-that-only-the-tests-know-of-1234567890";
+/// The API key of all replicas of the tests.
+pub const API_KEY: &str = "an-api-key-that-only-the-tests-know-of-123456789";
+
+/// Name of the threads that replicas run on.
+pub const REPLICA_THREAD: &str = "replica";
+
+pub struct Replica {
+    host: Host,
+    public: SocketAddr,
+    operations: SocketAddr,
+}
+
+/// Where a replica runs.
+enum Host {
+    Inside { runtime: Option<Runtime>, shutdown: Option<oneshot::Sender<()>>, ended: Option<oneshot::Receiver<()>> },
+    Process(Process),
+}
+
+impl Replica {
+    /// A replica over memory, in development mode.
+    pub async fn alone() -> Self {
+        Self::alone_with("").await
+    }
+
+    /// The same with settings, written as in a configuration file.
+    pub async fn alone_with(settings: &str) -> Self {
+        Self::start(None, settings).await
+    }
+
+    /// One of several replicas on a Redis.
+    pub async fn on(redis: &RedisServer) -> Self {
+        Self::on_with(redis, "").await
+    }
+
+    /// The same with settings, written as in a configuration file.
+    pub async fn on_with(redis: &RedisServer, settings: &str) -> Self {
+        Self::start(Some(redis.url()), settings).await
+    }
+
+    /// One of several replicas on a Redis, as a process of its own.
+    pub async fn process(redis: &RedisServer, settings: &str) -> Self {
+        let (process, public, operations) = Process::start(redis, settings).await;
+        Self { host: Host::Process(process), public, operations }.ready(true).await
+    }
+
+    async fn start(redis: Option<String>, settings: &str) -> Self {
+        crate::log::capture();
+        let config = config(redis.as_deref(), settings);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(REPLICA_THREAD)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (built, addresses) = oneshot::channel();
+        let (shutdown, asked) = oneshot::channel();
+        let (over, ended) = oneshot::channel();
+        runtime.handle().spawn(async move {
+            let app = App::build(config).await.expect("a replica");
+            let _ = built.send((app.public_address().unwrap(), app.operations_address().unwrap()));
+            app.run(async {
+                let _ = asked.await;
+            })
+            .await;
+            let _ = over.send(());
+        });
+        let (public, operations) = addresses.await.expect("the replica to be built");
+        let host = Host::Inside { runtime: Some(runtime), shutdown: Some(shutdown), ended: Some(ended) };
+        Self { host, public, operations }.ready(redis.is_some()).await
+    }
+
+    async fn ready(self, over_redis: bool) -> Self {
+        eventually("the replica to be ready", async || {
+            let ready = self.get("/readyz").await.status == 200;
+            let linked = !over_redis || self.metric("tickgate_redis_up").await >= 2.0;
+            let counted = !over_redis || self.metric("tickgate_replicas").await >= 1.0;
+            (ready && linked && counted).then_some(())
+        })
+        .await;
+        self
+    }
+
+    /// Asks the replica to end, by SIGTERM where it is a process.
+    pub fn drain(&mut self) {
+        match &mut self.host {
+            Host::Inside { shutdown, .. } => {
+                if let Some(shutdown) = shutdown.take() {
+                    let _ = shutdown.send(());
+                }
+            }
+            Host::Process(process) => process.signal("TERM"),
+        }
+    }
+
+    /// Waits for the end of a drain; a process has to end with success.
+    pub async fn ended(mut self) {
+        match &mut self.host {
+            Host::Inside { ended, .. } => {
+                let ended = ended.take().expect("to be awaited once");
+                timeout(PATIENCE, ended).await.expect("the drain to end").expect("no panic");
+            }
+            Host::Process(process) => {
+                let status = eventually("the process to end", async || process.child.try_wait().unwrap()).await;
+                assert!(status.success(), "{status}\n{}", process.log());
+            }
+        }
+    }
+
+    /// Ends the replica at once and without a word, by SIGKILL where it is a process.
+    pub fn kill(mut self) {
+        match &mut self.host {
+            Host::Inside { runtime, .. } => runtime.take().expect("a living replica").shutdown_background(),
+            Host::Process(process) => process.child.kill().expect("a living process"),
+        }
+    }
+
+    /// Stops the process where it is, by SIGSTOP.
+    pub fn freeze(&self) {
+        self.of_process().signal("STOP");
+    }
+
+    /// Lets the process go on, by SIGCONT.
+    pub fn thaw(&self) {
+        self.of_process().signal("CONT");
+    }
+
+    fn of_process(&self) -> &Process {
+        match &self.host {
+            Host::Process(process) => process,
+            Host::Inside { .. } => panic!("only a process can be stopped"),
+        }
+    }
+
+    /// Where metrics and the API are.
+    pub const fn operations(&self) -> SocketAddr {
+        self.operations
+    }
+
+    pub const fn address(&self) -> SocketAddr {
+        self.public
+    }
+
+    pub const fn operations_address(&self) -> SocketAddr {
+        self.operations
+    }
+
+    /// A connection to be opened at the path.
+    pub fn connect(&self, path: &str) -> Request {
+        Request::new(self.public, path)
+    }
+
+    /// The user at `/ws/trading`, greeted.
+    pub async fn trading(&self, user: &str) -> Client {
+        let mut client = self.connect("/ws/trading").token(&token(user)).name(user).open().await;
+        client.greeted().await;
+        client
+    }
+
+    /// Somebody at `/ws/market`, greeted.
+    pub async fn market(&self) -> Client {
+        let mut client = self.connect("/ws/market").open().await;
+        client.greeted().await;
+        client
+    }
+
+    /// Somebody at `/ws`, greeted and subscribed.
+    pub async fn events(&self) -> Client {
+        self.subscribed_at("/ws").await
+    }
+
+    /// Somebody who watches a run, greeted and subscribed.
+    pub async fn run(&self, path: &str) -> Client {
+        self.subscribed_at(path).await
+    }
+
+    async fn subscribed_at(&self, path: &str) -> Client {
+        let mut client = self.connect(path).open().await;
+        client.greeted().await;
+        client.expect_type("subscribed").await;
+        client
+    }
+
+    /// A single-use ticket for a token.
+    pub async fn ticket(&self, token: &str) -> String {
+        let bearer = format!("Bearer {token}");
+        let answer = self.api("POST", "/api/v1/tickets", &[("authorization", &bearer)], None).await;
+        answer.json()["ticket"].as_str().unwrap_or_else(|| panic!("no ticket: {answer:?}")).to_owned()
+    }
+
+    /// Publishes by the API; the id of the publication.
+    pub async fn publish(&self, channel: &str, data: Value) -> Value {
+        self.publish_as(json!({ "channel": channel, "data": data })).await
+    }
+
+    /// Publishes to a user's private channel by the API; the id of the publication.
+    pub async fn publish_to(&self, user: &str, channel: &str, data: Value) -> Value {
+        self.publish_as(json!({ "channel": channel, "user": user, "data": data })).await
+    }
+
+    async fn publish_as(&self, publication: Value) -> Value {
+        let answer = self.api_post("/api/v1/publish", publication).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["id"].clone()
+    }
+
+    /// `GET` on the public listener.
+    pub async fn get(&self, path: &str) -> Answer {
+        http::send(self.public, "GET", path, &[], None).await
+    }
+
+    /// `GET` on the operations listener, with the API key.
+    pub async fn api_get(&self, path: &str) -> Answer {
+        http::send(self.operations, "GET", path, &[("x-api-key", API_KEY)], None).await
+    }
+
+    /// `POST` of JSON on the operations listener, with the API key.
+    pub async fn api_post(&self, path: &str, body: Value) -> Answer {
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+        http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
+    }
+
+    /// Any request on the operations listener.
+    pub async fn api(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+        http::send(self.operations, method, path, headers, body).await
+    }
+
+    /// The value of a metric, written with its labels; without them the sum over all.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.api_get("/metrics").await;
+        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Host::Inside { runtime, .. } = &mut self.host
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+        if let Some(line) = crate::log::leaked()
+            && !std::thread::panicking()
+        {
+            panic!("a secret is in the log: {line}");
+        }
+    }
+}
+
+/// What all replicas of the tests have in common.
+const SETTINGS: [(&str, &str); 7] = [
+    ("server.listen", "127.0.0.1:0"),
+    ("server.ops_listen", "127.0.0.1:0"),
+    ("auth.hs256_secrets", SECRET),
+    ("auth.api_keys", API_KEY),
+    ("feeds.synthetic.enabled", "off"),
+    ("drain.delay", "50ms"),
+    ("drain.spread", "200ms"),
+];
+
+/// Those that the test's own do not name.
+fn defaults(settings: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let named = |key: &str| {
+        let (section, name) = key.rsplit_once('.').expect("a section");
+        settings.contains(&format!("[{section}]")) && settings.contains(&format!("\n{name} = "))
+    };
+    SETTINGS.into_iter().filter(move |(key, _)| !named(key))
+}
+
+fn file_of(settings: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::with_suffix(".toml").expect("a temporary file");
+    file.write_all(settings.as_bytes()).expect("the settings to be written");
+    file
+}
+
+fn config(redis: Option<&str>, settings: &str) -> Config {
+    let file = file_of(settings);
+    let mut sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    for (key, value) in defaults(settings) {
+        sources = sources.flag("", key, value);
+    }
+    if !settings.contains("mode =") {
+        sources = sources.flag("", "server.mode", "development");
+    }
+    if let Some(redis) = redis {
+        sources = sources.flag("", "redis.url", redis);
+    }
+    match Config::load(&sources) {
+        Ok((config, _)) => config,
+        Err(problems) => panic!("the test's settings are wrong: {problems}"),
+    }
+}
+
+/// The program itself, as it is shipped.
+struct Process {
+    child: Child,
+    /// What it logs; also keeps the settings for as long as it runs.
+    log: NamedTempFile,
+    _settings: NamedTempFile,
+}
+
+impl Process {
+    /// Starts it, and reads from its greeting where it listens.
+    async fn start(redis: &RedisServer, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+        let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
+        let mut command = Command::new(crate::program());
+        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", &redis.url()]);
+        for (key, value) in defaults(settings) {
+            command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);
+        }
+        let output = log.reopen().expect("the log");
+        command.stdin(Stdio::null()).stdout(output.try_clone().expect("the log")).stderr(output);
+        let child = command.spawn().expect("the program to start");
+        let process = Self { child, log, _settings: file };
+        let address = |log: &str, mark: &str| {
+            let (_, rest) = log.split_once(mark)?;
+            rest.split([' ', '\n']).next()?.parse::<SocketAddr>().ok()
+        };
+        let (public, operations) = eventually("the greeting", async || {
+            let log = process.log();
+            Some((address(&log, " ws://")?, address(&log, " http://")?))
+        })
+        .await;
+        (process, public, operations)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str) {
+        // The shell's own `kill`: the program of this name is not on every machine.
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the replica said:\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A token of the user that allows what every user may.
+pub fn token(user: &str) -> String {
+    Token::of(user).sign()
+}
+
+/// A token in the making.
+pub struct Token<'a> {
+    user: &'a str,
+    rights: Rights,
+    /// Seconds from now; may lie in the past.
+    expires_in: i64,
+}
+
+impl<'a> Token<'a> {
+    pub fn of(user: &'a str) -> Self {
+        Self { user, rights: Rights::default(), expires_in: 3_600 }
+    }
+
+    /// Only these channels may be subscribed.
+    pub fn channels(mut self, patterns: &[&str]) -> Self {
+        self.rights.channels = Some(self::patterns(patterns));
+        self
+    }
+
+    /// These topics may be published to.
+    pub fn publish(mut self, patterns: &[&str]) -> Self {
+        self.rights.publish = self::patterns(patterns);
+        self
+    }
+
+    /// Commands may be sent to runs.
+    pub fn commands(mut self) -> Self {
+        self.rights.commands = true;
+        self
+    }
+
+    pub fn expires_in(mut self, seconds: i64) -> Self {
+        self.expires_in = seconds;
+        self
+    }
+
+    pub fn sign(self) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let token = NewToken {
+            user: &UserId::new(self.user).unwrap(),
+            issued_at: now.saturating_sub(1),
+            expires_at: now.saturating_add_signed(self.expires_in),
+            issuer: None,
+            audience: None,
+            rights: &self.rights,
+        };
+        mint(&Secret::new(SECRET), &token).expect("a token")
+    }
+}
+
+fn patterns(texts: &[&str]) -> Vec<Pattern> {
+    texts.iter().map(|text| Pattern::new(text).expect("a pattern")).collect()
+}

@@ -1,0 +1,223 @@
+//! A TCP connection that can break every rule a proper client keeps: bytes as they are given, frames bit by bit. Has its
+//! own few lines of framing, so that a mistake of the gateway's encoder can't hide behind itself.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::PATIENCE;
+
+/// A mask like any other.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// Opcodes with the final bit set.
+pub const TEXT: u8 = 0x81;
+pub const BINARY: u8 = 0x82;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8a;
+
+/// A client's frame: its first byte is given, the payload is masked, the length is written in its shortest form.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = head(first, payload.len() as u64);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+/// The head alone of a client's frame that promises so many bytes.
+pub fn head(first: u8, len: u64) -> Vec<u8> {
+    let mut out = vec![first];
+    match len {
+        0..126 => out.push(0x80 | len as u8),
+        126..0x1_0000 => {
+            out.push(0x80 | 126);
+            out.extend((len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(0x80 | 127);
+            out.extend(len.to_be_bytes());
+        }
+    }
+    out.extend(MASK);
+    out
+}
+
+/// A frame that forgot its mask.
+pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first, u8::try_from(payload.len()).expect("a short payload")];
+    out.extend(payload);
+    out
+}
+
+/// The head of a request that becomes a WebSocket, with more header lines (each with its line's end).
+pub fn upgrade_request(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
+    )
+}
+
+/// What the server sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// First byte and payload of a data frame, a ping or a pong.
+    Frame(u8, Vec<u8>),
+    /// A Close frame; 1005 where it had no code.
+    Close(u16, String),
+    /// The server ended the connection in an orderly way.
+    End,
+    /// The server reset the connection.
+    Reset,
+}
+
+pub struct Wire {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Wire {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server to accept");
+        stream.set_nodelay(true).expect("a live socket");
+        Self { stream, unread: Vec::new() }
+    }
+
+    /// Connects and becomes a WebSocket.
+    pub async fn upgraded(address: SocketAddr, path: &str) -> Self {
+        Self::upgraded_with(address, path, &[]).await
+    }
+
+    /// The same, with bytes that go out together with the request, before its answer can be there.
+    pub async fn upgraded_with(address: SocketAddr, path: &str, early: &[u8]) -> Self {
+        let mut wire = Self::connect(address).await;
+        let mut bytes = upgrade_request(path, "").into_bytes();
+        bytes.extend(early);
+        wire.send(&bytes).await;
+        let (status, head) = wire.answer_head().await.expect("an answer to the upgrade");
+        assert_eq!(status, 101, "{head}");
+        wire
+    }
+
+    /// Sends bytes. A server that closed first is seen by whoever listens.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the server to read");
+    }
+
+    /// Sends as much as the server and the kernel take without waiting.
+    pub fn send_some(&mut self, bytes: &[u8]) -> usize {
+        self.stream.try_write(bytes).unwrap_or(0)
+    }
+
+    /// Status and head of an HTTP answer; `None` when the connection ended before.
+    pub async fn answer_head(&mut self) -> Option<(u16, String)> {
+        loop {
+            if let Some(at) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..at + 4).collect();
+                let head = String::from_utf8(head).expect("a head of text");
+                let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+                return Some((status, head));
+            }
+            if !matches!(self.read().await, Ok(count) if count > 0) {
+                return None;
+            }
+        }
+    }
+
+    /// Reads once more; 0 at the end.
+    async fn read(&mut self) -> std::io::Result<usize> {
+        let reading = self.stream.read_buf(&mut self.unread);
+        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("the server said nothing for {PATIENCE:?}"))
+    }
+
+    /// The next frame, or the end.
+    pub async fn hear(&mut self) -> Heard {
+        loop {
+            if let Some(heard) = self.take_frame() {
+                return heard;
+            }
+            match self.read().await {
+                Ok(0) => {
+                    assert!(self.unread.is_empty(), "the connection ended inside of a frame: {:?}", self.unread);
+                    return Heard::End;
+                }
+                Ok(_) => {}
+                Err(_) => return Heard::Reset,
+            }
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<Heard> {
+        let (first, second) = (*self.unread.first()?, *self.unread.get(1)?);
+        assert_eq!(second & 0x80, 0, "a server masks nothing");
+        let (start, len) = match second {
+            126 => (4, u16::from_be_bytes(self.unread.get(2..4)?.try_into().ok()?).into()),
+            127 => (10, u64::from_be_bytes(self.unread.get(2..10)?.try_into().ok()?) as usize),
+            len => (2, usize::from(len)),
+        };
+        let payload = self.unread.get(start..start + len)?.to_vec();
+        self.unread.drain(..start + len);
+        Some(match (first, payload.as_slice()) {
+            (CLOSE, []) => Heard::Close(1005, String::new()),
+            (CLOSE, [a, b, reason @ ..]) => {
+                let reason = String::from_utf8(reason.to_vec()).expect("a reason of text");
+                Heard::Close(u16::from_be_bytes([*a, *b]), reason)
+            }
+            _ => Heard::Frame(first, payload),
+        })
+    }
+
+    /// The next text message, as JSON.
+    pub async fn hear_json(&mut self) -> serde_json::Value {
+        match self.hear().await {
+            Heard::Frame(TEXT, payload) => serde_json::from_slice(&payload).expect("json"),
+            other => panic!("{other:?}; expected a text"),
+        }
+    }
+
+    /// The server says something or nothing, closes with this code as its last word, and ends the connection in an
+    /// orderly way: a reset could have destroyed the code. The texts before it are returned.
+    pub async fn expect_close(&mut self, code: u16, what: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match self.hear().await {
+                Heard::Frame(TEXT, payload) => said.push(String::from_utf8(payload).expect("text")),
+                Heard::Frame(..) => {}
+                Heard::Close(with, reason) => {
+                    assert_eq!(with, code, "{what}: closed with {with} ({reason})");
+                    assert_eq!(self.hear().await, Heard::End, "{what}: after the close");
+                    return said;
+                }
+                ended => panic!("{what}: {ended:?} instead of a close with {code}"),
+            }
+        }
+    }
+
+    /// The server ends the connection, answer or not, before so much time is over.
+    pub async fn expect_end_within(&mut self, time: Duration, what: &str) {
+        let ended = async {
+            let mut buffer = [0; 4_096];
+            while matches!(self.stream.read(&mut buffer).await, Ok(count) if count > 0) {}
+        };
+        assert!(timeout(time, ended).await.is_ok(), "{what}: still open after {time:?}");
+    }
+
+    /// Nothing more is said by this side; the server may still speak.
+    pub async fn finish(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Ends without a farewell, by a reset.
+    pub fn reset(self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Makes the kernel hold as little as it can for this side.
+    pub fn set_receive_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(bytes).expect("a smaller buffer");
+    }
+}
