@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a release and measures it: benches/run.sh [workload ...] (all of them when none is named; --list prints them).
+# Builds what is shipped and measures it: benches/run.sh [workload ...] (all of them when none is named; --list prints them).
 # The gateway and the load get a core each; Redis shares the load's, or has a third. Everything started is stopped.
 # RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench) can be set;
 # UPDATE_DOCS=1 puts the table into docs/benchmarks.md.

@@ -33,7 +33,7 @@ def gateway_binary() -> Path:
     """The gateway: TICKGATE_BIN, or what cargo built last."""
     if given := os.environ.get("TICKGATE_BIN"):
         return Path(given)
-    built = [path for path in (ROOT / "target" / profile / "tickgate" for profile in ("release", "debug")) if path.exists()]
+    built = [path for path in (ROOT / "target" / profile / "tickgate" for profile in ("dist", "release", "debug")) if path.exists()]
     if not built:
         raise Missing("no gateway: cargo build --release, or set TICKGATE_BIN")
     return max(built, key=lambda path: path.stat().st_mtime)

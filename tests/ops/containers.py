@@ -27,8 +27,8 @@ def dockerfile_promises() -> None:
     for line in ["USER 65532:65532", 'ENTRYPOINT ["/usr/bin/tickgate"]', 'CMD ["/usr/bin/tickgate", "healthcheck", "--live"]', "org.opencontainers.image."]:
         if line not in runtime:
             raise Failed(f"the runtime stage lacks {line}")
-    if text.count("cargo build") != text.count("--release --locked --bin"):
-        raise Failed("a build without --locked")
+    if text.count("cargo build") != text.count("--profile dist --locked --bin"):
+        raise Failed("a build that is not of the profile `dist` or without --locked")
 
 
 @check("dockerfile gets all that the build reads")
@@ -39,8 +39,9 @@ def build_context() -> str:
     needed = [ROOT / name for name in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "deploy/image/rootfs.sh"]]
     needed += [ROOT / "build.rs"] if (ROOT / "build.rs").exists() else []
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
-    # A target that the manifest names must be there, or cargo reads no further.
-    needed += [ROOT / "benches" for _ in manifest.get("bench", [])[:1]] + [ROOT / "tests" for _ in manifest.get("test", [])[:1]]
+    # Members and targets that the manifest names must be there, or cargo reads no further.
+    needed += [ROOT / member.removesuffix("/*") for member in manifest["workspace"]["members"]]
+    needed += [ROOT / "tests" for _ in manifest.get("test", [])[:1]]
     for source in (ROOT / "src").rglob("*.rs"):
         # Tests are not built into the image.
         if source.stem.endswith("tests") or "tests" in source.relative_to(ROOT).parts:
