@@ -48,9 +48,9 @@ lint:
     cargo fmt --all
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# Licences, advisories, sources of dependencies (wants cargo-deny)
+# Dependencies: bans, duplicates, licences, sources
 deny:
-    cargo deny check
+    tests/deny/run.sh
 
 # How fast it is on this machine
 bench *arguments:

@@ -2,18 +2,18 @@
 # Builds, lints and runs every test: the whole gate, as continuous integration does.
 #
 #   tests/run.sh                  everything
-#   tests/run.sh clients          only these steps (format, lint, test, websocket, clients, operations)
+#   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, operations)
 #
 # Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
-# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients and tests/websocket need,
-# into target/.
+# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and tests/websocket
+# need, into target/.
 # Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
 # step leaves running is killed and counts as a failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format lint test websocket clients operations)
+[ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients operations)
 mark="TICKGATE_TEST_RUN=$$-$RANDOM"
 export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
 # Built once and thrown away: what makes the next build faster is not worth its time.
@@ -58,6 +58,7 @@ run_step() {
     case $1 in
     tools) tools ;;
     format) cargo fmt --all --check ;;
+    deny) tests/deny/run.sh ;;
     lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
     test) with_libraries cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
