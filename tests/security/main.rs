@@ -17,5 +17,4 @@ mod scene;
 
 mod s00_work_queue;
 
-#[path = "../it/support/mod.rs"]
-mod support;
+use tickgate_kit as support;

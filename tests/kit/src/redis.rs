@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
 
 /// What operators are given.
-const SHIPPED_SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/redis.conf");
+const SHIPPED_SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis/redis.conf");
 const SHIPPED_USERS: &str = include_str!("../../../deploy/redis/users.acl");
 
 /// The tests' own user, who may do everything. Redis accepts no users on the command line beside an ACL file, and none of
