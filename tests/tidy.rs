@@ -9,9 +9,9 @@ mod documents;
 #[path = "tidy/source.rs"]
 mod source;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command};
 
-use source::{Source, manifests, sources, suite};
+use source::{Source, manifests, root, sources, suite};
 
 /// Modules, in the order in which they build on each other, and all they may import. Whoever wants to add a row's
 /// entry: does the dependency point the way a message goes, and would a value handed over do instead?
@@ -237,6 +237,25 @@ fn the_test_kit_alone_enables_the_simulation() {
         let enables = manifest.text.lines().any(|line| line.contains("\"simulation\""));
         assert_eq!(enables, manifest.member == "tests/kit", "{:?}", manifest.member);
     }
+}
+
+/// `cargo test --test it` and `cargo build --example echo` build nothing anew after `cargo test --workspace`: the other
+/// members enable no feature of a dependency that the gateway's tests do not.
+#[test]
+fn the_gateways_tests_are_built_as_the_workspace_is() {
+    let built = |of: &str| {
+        let arguments = ["tree", of, "-e", "normal,build,dev", "-f", "{p} {f}", "--prefix", "none", "--no-dedupe"];
+        let mut command = Command::new(env!("CARGO"));
+        let output = command.args(arguments).arg("--locked").current_dir(root()).output().expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (gateway, workspace) = (built("--package=tickgate"), built("--workspace"));
+    assert!(gateway.len() > 100, "{gateway:?}");
+    nothing(
+        gateway.difference(&workspace).map(|package| format!("built with other features in the workspace: {package}")),
+    );
 }
 
 /// The suite that judges the gateway under faults must not be right for the reason for which the client is.
