@@ -5,8 +5,8 @@
 #   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, operations)
 #
 # Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
-# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and tests/websocket
-# need, into target/.
+# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and
+# tests/websocket need, into target/.
 # Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
 # step leaves running is killed and counts as a failure.
 set -uo pipefail
@@ -60,7 +60,9 @@ run_step() {
     format) cargo fmt --all --check ;;
     deny) tests/deny/run.sh ;;
     lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
-    test) with_libraries cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
+    # Most tests wait for something most of the time.
+    test) RUST_TEST_THREADS=$((2 * $(nproc))) with_libraries \
+        cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
     clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;

@@ -5,7 +5,8 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, LazyLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
 use tickgate::tasks::Tasks;
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch},
     time::sleep,
 };
 
@@ -32,6 +33,12 @@ use crate::{
 };
 
 pub const REPLICAS: usize = 3;
+
+/// As many stages at once as there are cores, however many tests run: what they show is judged by time.
+static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    Arc::new(Semaphore::new(cores))
+});
 
 /// One place for a replica: the processes in it come and go, its addresses stay.
 pub struct Place {
@@ -58,6 +65,7 @@ pub struct Stage {
     pub tasks: Tasks,
     publishing: Mutex<Option<Tasks>>,
     orders: Mutex<u64>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// A client as the stage knows it.
@@ -74,6 +82,7 @@ pub struct Client {
 impl Stage {
     /// A Redis and three replicas, without clients or traffic.
     pub async fn set(redis: RedisServer, defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
+        let place = Arc::clone(&PLACES).acquire_owned().await.expect("never closed");
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables: Vec<_> = variables.iter().map(owned).collect();
         // Only builds with the feature `simulation` look for it.
@@ -108,6 +117,7 @@ impl Stage {
             tasks: Tasks::new(),
             publishing: Mutex::default(),
             orders: Mutex::new(0),
+            _place: place,
             dir,
         });
         for number in 0..REPLICAS {

@@ -171,11 +171,14 @@ impl Wire {
         })
     }
 
-    /// The next text message, as JSON.
+    /// The next text message, as JSON. Pings, which may come at any time, are answered.
     pub async fn hear_json(&mut self) -> serde_json::Value {
-        match self.hear().await {
-            Heard::Frame(TEXT, payload) => serde_json::from_slice(&payload).expect("json"),
-            other => panic!("{other:?}; expected a text"),
+        loop {
+            match self.hear().await {
+                Heard::Frame(TEXT, payload) => return serde_json::from_slice(&payload).expect("json"),
+                Heard::Frame(PING, payload) => self.send(&frame(PONG, &payload)).await,
+                other => panic!("{other:?}; expected a text"),
+            }
         }
     }
 
