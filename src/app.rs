@@ -23,6 +23,7 @@ use crate::{
         address::AddressLimits,
         drain,
         keep_alive::KeepAliveConfig,
+        refusal_log::RefusalLog,
         replica::{Replica, UserBuckets},
         routes,
         table::ConnectionTable,
@@ -215,6 +216,7 @@ fn build_replica(
         wheel: Wheel::default(),
         uptime: Uptime::default(),
         users: UserBuckets::default(),
+        refusals: RefusalLog::default(),
         closing: AtomicBool::new(false),
         config,
     })

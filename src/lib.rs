@@ -28,6 +28,7 @@ pub mod connection;
 pub mod defect;
 pub mod feeds;
 pub mod hub;
+pub mod log_limit;
 pub mod metrics;
 pub mod publisher;
 pub mod redis_link;

@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("bucket", &["config"]),
     ("telemetry", &["config"]),
+    ("log_limit", &[]),
     ("metrics", &["tasks"]),
     ("auth", &["clock", "config", "metrics", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
@@ -43,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "hub",
+            "log_limit",
             "metrics",
             "publisher",
             "registry",
@@ -50,7 +52,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
-    ("api", &["auth", "backplane", "bucket", "config", "hub", "metrics", "publisher", "registry", "tasks"]),
+    (
+        "api",
+        &["auth", "backplane", "bucket", "config", "hub", "log_limit", "metrics", "publisher", "registry", "tasks"],
+    ),
     (
         "app",
         &[
@@ -130,6 +135,7 @@ const PURE: &[&str] = &[
     "backplane/redis/claims.rs",
     "backplane/redis/verify.rs",
     "bucket.rs",
+    "log_limit.rs",
     "connection/keep_alive.rs",
     "redis_link/server.rs",
     "redis_link/topology.rs",

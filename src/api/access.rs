@@ -1,31 +1,56 @@
 //! Who may use the API, and how many at once. Never compares a key other than in constant time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, header},
+    extract::{ConnectInfo, Request, State},
+    http::{Extensions, HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+
+use tower_http::request_id::RequestId;
 
 use super::{Problem, ProblemKind, Shared};
 use crate::metrics::AuthFailure;
 
 /// Lets requests with an API key through.
 pub(super) async fn require_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let detail = match api_key(request.headers()) {
+    let (reason, detail) = match api_key(request.headers()) {
         Some(key) if shared.verifier.is_api_key(key) => return next.run(request).await,
-        Some(_) => {
-            shared.metrics.auth_failures_total.of(AuthFailure::ApiKey).inc();
-            "the api key is not one of this gateway's"
-        }
+        Some(_) => (AuthFailure::ApiKey, "the api key is not one of this gateway's"),
         None => {
-            shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
-            "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+            let needed = "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
+            (AuthFailure::Missing, needed)
         }
     };
+    shared.metrics.auth_failures_total.of(reason).inc();
+    if let Some(left_out) = shared.refusals.admit(Instant::now()) {
+        let left_out = Some(left_out).filter(|count| *count > 0);
+        let Caller { address, request_id } = Caller::of(request.extensions());
+        tracing::info!(address, request_id, reason = reason.as_str(), left_out, "api request refused");
+    }
     Problem::new(ProblemKind::AuthRequired, detail).into_response()
+}
+
+/// Who sent a request, for the log.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// The peer's address; none where the request did not come by TCP.
+    pub(super) address: Option<String>,
+    pub(super) request_id: Option<String>,
+}
+
+impl Caller {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+        let id = extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+        Self { address: peer.map(|peer| peer.0.ip().to_canonical().to_string()), request_id: id.map(str::to_owned) }
+    }
 }
 
 /// Whether the request carries a valid API key; nothing is counted when it does not.

@@ -33,6 +33,7 @@ use crate::{
     auth::Verifier,
     backplane::Backplane,
     config::{Config, Rate},
+    log_limit::LogLimit,
     metrics::{Metrics, Route},
     publisher::Publisher,
     registry::Registry,
@@ -66,6 +67,9 @@ const REQUESTS_MAX: usize = 256;
 const STREAMS_MAX: usize = 64;
 /// Tickets that one user may ask for.
 const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
+
+/// Requests without a valid key are logged once in this time.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What this replica knows of itself without asking anyone.
 pub trait Figures: Send + Sync {
@@ -114,6 +118,8 @@ struct Shared {
     cluster: status::ClusterCache,
     tickets: Mutex<Throttle>,
     patience: Patience,
+    /// For the log line of a request without a valid key.
+    refusals: LogLimit,
 }
 
 /// How long a sender may keep us waiting.
@@ -153,6 +159,7 @@ impl Api {
             cluster: status::ClusterCache::default(),
             tickets: Mutex::new(Throttle::new(TICKETS_PER_USER, Instant::now())),
             patience,
+            refusals: LogLimit::new(REFUSAL_LOG_INTERVAL),
         }))
     }
 

@@ -16,7 +16,7 @@ use tickgate_wire::{
     time::Timestamp,
 };
 
-use super::{Problem, Shared, body};
+use super::{Problem, Shared, access::Caller, body};
 use crate::registry::{ConnectionInfo, Control};
 
 /// Connections listed unless asked otherwise, and at the most.
@@ -95,9 +95,29 @@ struct Disconnect {
     revoke_seconds: Option<u64>,
 }
 
+/// Whom an operator acted on.
+#[derive(Clone, Copy, Default)]
+struct Target<'a> {
+    user: Option<&'a UserId>,
+    session: Option<SessionId>,
+    seconds: Option<u64>,
+}
+
+impl Caller {
+    /// Logs what an operator did. The one line that names a user at `info`: without it nobody could say who did it to whom.
+    fn did(&self, action: &str, target: Target<'_>) {
+        let Self { address, request_id } = self;
+        let user = target.user.map(UserId::as_str);
+        let connection_id = target.session.map(SessionId::connection_id);
+        let seconds = target.seconds;
+        tracing::info!(action, user, connection_id, seconds, address, request_id, "operator action");
+    }
+}
+
 /// Closes a session, or all connections of a user, wherever they are; with `revoke_seconds` the user can't come back
 /// with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let caller = Caller::of(request.extensions());
     let asked: Disconnect = body::json(&shared, request).await?;
     let reason = asked.reason.unwrap_or_else(|| CloseCode::Disconnected.name().to_owned());
     if reason.len() > REASON_BYTES_MAX {
@@ -113,13 +133,17 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
                     return Err(Problem::invalid("`revoke_seconds` is 1 to 2592000 (30 days)"));
                 }
                 shared.registry.revoke(&user, ttl).await?;
+                caller
+                    .did("revoked a user's tokens", Target { user: Some(&user), seconds: revoke, ..Target::default() });
             } else {
                 shared.registry.control(Control::CloseUser { user: user.to_string(), code, reason }).await?;
+                caller.did("disconnected a user", Target { user: Some(&user), ..Target::default() });
             }
         }
         (None, Some(session), None) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` is a UUID"))?;
             shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await?;
+            caller.did("disconnected a session", Target { session: Some(session), ..Target::default() });
         }
         (None, Some(_), Some(_)) => return Err(Problem::invalid("tokens are revoked by `user`, not by `session`")),
         _ => return Err(Problem::invalid("name either a `user` or a `session`")),

@@ -2,6 +2,7 @@
 //! Never answers: `upgrade` and `event_stream` do that, each in its own way.
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
@@ -18,6 +19,7 @@ use super::{
     address::{Permit, RefusedBy},
     handshake::Credential,
     problem::Problem,
+    refusal_log::Attempt,
     replica::Replica,
 };
 use crate::{
@@ -46,6 +48,8 @@ pub(super) struct Admitted {
     /// The token comes in the first message.
     pub(super) deferred: bool,
     pub(super) permit: Permit,
+    /// Where it comes from, behind trusted proxies.
+    pub(super) address: IpAddr,
 }
 
 /// A client that is refused.
@@ -55,15 +59,21 @@ pub(super) struct Refused {
     pub(super) reason: &'static str,
     pub(super) outcome: Outcome,
     pub(super) retry_after_s: Option<u64>,
+    /// What is wrong with the token: for the log, the client is not told.
+    detail: Option<AuthFailure>,
 }
 
 impl Refused {
     const fn new(status: StatusCode, code: CloseCode, reason: &'static str, outcome: Outcome) -> Self {
-        Self { status, code, reason, outcome, retry_after_s: None }
+        Self { status, code, reason, outcome, retry_after_s: None, detail: None }
     }
 
     const fn after(self, seconds: u64) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    const fn for_log(self, detail: AuthFailure) -> Self {
+        Self { detail: Some(detail), ..self }
     }
 
     /// The refusal as plain HTTP.
@@ -74,7 +84,21 @@ impl Refused {
     }
 }
 
+/// As it is logged.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)?;
+        self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))
+    }
+}
+
 impl Endpoint {
+    /// Counts a client that is refused, and logs why.
+    pub(super) fn note_refusal(&self, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
+        self.replica.metrics.handshakes_total.of(outcome).inc();
+        self.replica.refusals.write(&self.profile.name, attempt, outcome, reason);
+    }
+
     /// The value of the path's one parameter, which becomes part of a topic's name.
     pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, ()> {
         let Some(open) = self.profile.path.find('{') else { return Ok(None) };
@@ -88,9 +112,9 @@ impl Endpoint {
         &self,
         credential: &Credential,
         session: Option<SessionId>,
-        address: IpAddr,
+        attempt: Attempt,
     ) -> Result<Admitted, Refused> {
-        let replica = &self.replica;
+        let (replica, address) = (&self.replica, attempt.address);
         let since = Instant::now();
         let permit = replica.addresses.admit(address, since).map_err(|refused| {
             replica.metrics.rate_limited_total.of(RateScope::Address).inc();
@@ -114,11 +138,11 @@ impl Endpoint {
             );
         }
         let (identity, deferred) = self.identify(credential).await?;
-        let (session, resumed) = self.resume(session, identity.as_ref()).await?;
+        let (session, resumed) = self.resume(session, attempt.session, identity.as_ref()).await?;
         if let Some(identity) = &identity {
             admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
         }
-        Ok(Admitted { since, identity, session, resumed, deferred, permit })
+        Ok(Admitted { since, identity, session, resumed, deferred, permit, address })
     }
 
     /// The client's identity, and whether its token is yet to come in a message.
@@ -155,7 +179,7 @@ impl Endpoint {
 
     fn missing(&self) -> Refused {
         self.replica.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
-        self.unauthorized("Authentication required")
+        self.unauthorized("Authentication required").for_log(AuthFailure::Missing)
     }
 
     async fn verify(&self, token: &str) -> Result<Identity, Refused> {
@@ -167,7 +191,9 @@ impl Endpoint {
         };
         let identity = verified.map_err(|error: TokenError| {
             self.replica.metrics.auth_failures_total.of(error.reason()).inc();
-            if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") }
+            let refused =
+                if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") };
+            refused.for_log(error.reason())
         })?;
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
             let reason = "The token has no publish right";
@@ -181,13 +207,14 @@ impl Endpoint {
         Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
     }
 
-    /// The session to continue: the wanted one if it may be resumed, otherwise a new one.
+    /// The session to continue: the wanted one if it may be resumed, otherwise the new one.
     async fn resume(
         &self,
         wanted: Option<SessionId>,
+        new: SessionId,
         identity: Option<&Identity>,
     ) -> Result<(SessionId, Option<SessionRecord>), Refused> {
-        let Some(session) = wanted else { return Ok((SessionId::random(), None)) };
+        let Some(session) = wanted else { return Ok((new, None)) };
         let recalled = self.replica.registry.recall(session).await.map_err(|error| {
             // A new session in its place would lose what the old one is still owed.
             tracing::debug!(%error, "can't read a session's record now");
@@ -197,7 +224,7 @@ impl Endpoint {
         let own = |record: &SessionRecord| record.profile == self.profile.name && record.user.as_deref() == user;
         match recalled.filter(own) {
             Some(record) => Ok((session, Some(record))),
-            None => Ok((SessionId::random(), None)),
+            None => Ok((new, None)),
         }
     }
 

@@ -20,6 +20,6 @@ pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     }
     replica.metrics.disconnects_total.of(cause).inc();
     connection.gauge.dec();
-    tracing::debug!(session = ?handle.session, cause = cause.as_str(), "closed");
+    tracing::debug!(connection_id = %handle.session.connection_id(), cause = cause.as_str(), "connection closed");
     drop(connection.permit);
 }

@@ -31,7 +31,7 @@ use hyper::{
 use tickgate_wire::{
     code::CloseCode,
     event_stream,
-    model::{Class, Start, StreamId},
+    model::{Class, SessionId, Start, StreamId},
 };
 use tokio::sync::oneshot;
 
@@ -44,6 +44,7 @@ use super::{
     opening,
     problem::Problem,
     query,
+    refusal_log::{self, Attempt},
     state::Connection,
 };
 use crate::{
@@ -64,25 +65,26 @@ pub(super) async fn open(
     request: Request,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    let metrics = endpoint.replica.metrics.clone();
+    let address = endpoint.replica.address(peer.ip(), &parts.headers);
+    let attempt = Attempt { session: SessionId::random(), address };
     let asked = match Asked::read(&parts, &endpoint) {
         Ok(asked) => asked,
         Err((status, detail)) => {
-            if status == StatusCode::FORBIDDEN {
-                metrics.handshakes_total.of(Outcome::Origin).inc();
-            }
+            let foreign = status == StatusCode::FORBIDDEN;
+            let outcome = if foreign { Outcome::Origin } else { Outcome::BadRequest };
+            let reason = if foreign { refusal_log::foreign_origin(&parts.headers) } else { detail.clone() };
+            endpoint.note_refusal(attempt, outcome, reason);
             return Problem::new(status, &detail).into_response();
         }
     };
-    let address = endpoint.replica.address(peer.ip(), &parts.headers);
-    match endpoint.admit(&asked.credential, None, address).await {
+    match endpoint.admit(&asked.credential, None, attempt).await {
         Ok(admitted) => {
-            metrics.handshakes_total.of(Outcome::Accepted).inc();
+            endpoint.replica.metrics.handshakes_total.of(Outcome::Accepted).inc();
             let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
             stream(endpoint, admitted, asked, hang_up)
         }
         Err(refused) => {
-            metrics.handshakes_total.of(refused.outcome).inc();
+            endpoint.note_refusal(attempt, refused.outcome, &refused);
             refused.into_response()
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - On the way in: `accept` takes TCP connections and serves HTTP on them; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
-//!   `admission` decides who is admitted, `opening` makes the connection.
+//!   `admission` decides who is admitted, `refusal_log` logs who is not, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
 //!   `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
@@ -27,6 +27,7 @@ mod opening;
 mod perform;
 mod problem;
 mod query;
+pub mod refusal_log;
 pub mod replica;
 pub mod routes;
 mod state;

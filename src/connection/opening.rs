@@ -2,7 +2,7 @@
 
 use tickgate_wire::{
     code::CloseCode,
-    model::{Start, StreamId},
+    model::{Start, StreamId, UserId},
     reply::{Reply, Welcome, WelcomeLimits},
     time::Timestamp,
 };
@@ -33,7 +33,7 @@ pub(super) struct Request {
 
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
-    let Admitted { since, identity, session: id, deferred, permit, .. } = admitted;
+    let Admitted { since, identity, session: id, deferred, permit, address, .. } = admitted;
     let Endpoint { replica, profile, gauge } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
@@ -71,6 +71,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         let superseded = CloseCode::Superseded;
         old.close(superseded, Disconnect::Superseded, superseded.meaning());
     }
+    let (connection_id, endpoint) = (id.connection_id(), &*connection.session.profile.name);
+    let user = connection.handle.user().map(UserId::as_str);
+    tracing::debug!(%connection_id, endpoint, %address, user, "connection opened");
     connection.announce();
     connection.replica.wheel.add(&connection.handle, 1_000 + u64::from(phase) * 4_000 / 256);
     connection
@@ -97,7 +100,7 @@ fn greet(connection: &Connection, resumed: bool) {
     let welcome = Welcome {
         timestamp: now,
         message: connection.session.profile.welcome.clone(),
-        connection_id: session.to_string()[..8].to_owned(),
+        connection_id: session.connection_id(),
         session: Some(session),
         user: connection.handle.user().cloned(),
         server_time: now,

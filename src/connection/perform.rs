@@ -2,6 +2,7 @@
 //! message and never decides what is allowed.
 
 use std::{
+    fmt,
     future::poll_fn,
     task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
@@ -20,13 +21,13 @@ use tickgate_wire::{
     time::Timestamp,
 };
 
-use super::{admission, history, inbound::Inbound, ingest, state::Connection};
+use super::{admission, history, inbound::Inbound, ingest, refusal_log::Attempt, state::Connection};
 use crate::{
     auth::TokenError,
     backplane::ReadLimits,
     clock,
     hub::Outbox,
-    metrics::{self, Disconnect, Door},
+    metrics::{self, Disconnect, Door, Handshake as Outcome},
     publisher::{PublishFailure, PublishRequest},
     session::{Action, Fault, Resolved},
 };
@@ -122,10 +123,17 @@ impl Connection {
 
     fn refuse_token(&self, id: Option<Json>, error: &TokenError) {
         self.replica.metrics.auth_failures_total.of(error.reason()).inc();
+        self.log_refusal(Outcome::Unauthorized, error.reason().as_str());
         self.report(Fault { id, ..Fault::new(ErrorCode::AuthRequired, error.to_string()) });
         if self.session.identity().is_none() {
             self.handle.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
         }
+    }
+
+    /// Logs a refusal after the handshake.
+    fn log_refusal(&self, outcome: Outcome, reason: impl fmt::Display) {
+        let attempt = Attempt { session: self.session.id, address: self.permit.address() };
+        self.replica.refusals.write(&self.session.profile.name, attempt, outcome, reason);
     }
 
     /// Counts a connection that authenticated by message among its user's. False when it has to end.
@@ -133,10 +141,13 @@ impl Connection {
         let since = Instant::now();
         if let Err(refusal) = admission::admit_user(&self.replica, user, issued_at, self.session.id).await {
             let code = refusal.code();
+            let refused = admission::Refused::from(refusal);
+            self.log_refusal(refused.outcome, &refused);
             self.handle.close(code, refusal.cause(), code.meaning());
             return false;
         }
         self.handle.set_user(user.clone());
+        tracing::debug!(connection_id = %self.session.id.connection_id(), %user, "connection authenticated");
         self.replica.connections.end_with_user(&self.handle, since);
         self.user_bucket = Some(self.replica.users.share(user));
         self.announce();

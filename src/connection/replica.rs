@@ -15,6 +15,7 @@ use tickgate_wire::model::{ReplicaId, UserId};
 use super::{
     address::{self, AddressLimits},
     keep_alive::KeepAliveConfig,
+    refusal_log::RefusalLog,
     table::ConnectionTable,
     wheel::Wheel,
 };
@@ -52,6 +53,7 @@ pub struct Replica {
     pub keep_alive: KeepAliveConfig,
     pub uptime: Uptime,
     pub users: UserBuckets,
+    pub refusals: RefusalLog,
     /// New connections are refused: the replica is about to stop.
     pub closing: AtomicBool,
 }

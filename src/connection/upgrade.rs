@@ -13,6 +13,7 @@ use hyper::{StatusCode, header, http::request::Parts, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tickgate_wire::{
     code::CloseCode,
+    model::SessionId,
     websocket::{self, Reader},
 };
 use tokio::net::TcpStream;
@@ -22,6 +23,7 @@ use super::{
     handshake::{self, Refusal, Upgrade},
     opening,
     problem::Problem,
+    refusal_log::{self, Attempt},
     task::ConnectionTask,
     wire::{self, Wire},
 };
@@ -39,25 +41,27 @@ pub(super) async fn open(
     let started = Instant::now();
     let (mut parts, _) = request.into_parts();
     let metrics = endpoint.replica.metrics.clone();
+    let address = endpoint.replica.address(peer.ip(), &parts.headers);
+    let attempt = Attempt { session: SessionId::random(), address };
     let handshake = match handshake::check(&parts, &endpoint.replica.config.server.allowed_origins) {
         Ok(handshake) => handshake,
         Err(Refusal::Malformed(malformed)) => {
-            metrics.handshakes_total.of(Outcome::BadRequest).inc();
+            endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
             let detail = malformed.to_string();
             let problem = Problem { headers: malformed.headers(), ..Problem::new(malformed.status(), &detail) };
             return problem.into_response();
         }
         Err(Refusal::ForeignOrigin(upgrade)) => {
-            metrics.handshakes_total.of(Outcome::Origin).inc();
+            endpoint.note_refusal(attempt, Outcome::Origin, refusal_log::foreign_origin(&parts.headers));
             return close_at_once(&endpoint, &mut parts, &upgrade, CloseCode::Policy, "Origin not allowed");
         }
     };
     let Ok(param) = endpoint.param(parts.uri.path()) else {
-        metrics.handshakes_total.of(Outcome::BadRequest).inc();
-        return Problem::new(StatusCode::NOT_FOUND, "the path's parameter is not a valid name").into_response();
+        let detail = "the path's parameter is not a valid name";
+        endpoint.note_refusal(attempt, Outcome::BadRequest, detail);
+        return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
     };
-    let address = endpoint.replica.address(peer.ip(), &parts.headers);
-    match endpoint.admit(&handshake.credential, handshake.session, address).await {
+    match endpoint.admit(&handshake.credential, handshake.session, attempt).await {
         Ok(admitted) => {
             metrics.handshakes_total.of(Outcome::Accepted).inc();
             metrics.handshake_duration_seconds.observe(started.elapsed().as_secs_f64());
@@ -70,7 +74,7 @@ pub(super) async fn open(
             )
         }
         Err(refused) => {
-            metrics.handshakes_total.of(refused.outcome).inc();
+            endpoint.note_refusal(attempt, refused.outcome, &refused);
             if handshake.browser {
                 return close_at_once(&endpoint, &mut parts, &handshake.upgrade, refused.code, refused.reason);
             }

@@ -12,6 +12,7 @@ mod feeds;
 mod http_outcomes;
 mod ingest;
 mod limits;
+mod log_lines;
 mod market;
 mod processes;
 mod publish_script;

@@ -74,6 +74,14 @@ pub struct Permit {
     address: IpAddr,
 }
 
+impl Permit {
+    /// The address that is counted: of IPv6 its /64.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl AddressLimits {
     /// `connections_max` at once and `handshakes` a second, each 0 for no limit; for `entries_max` addresses, which
     /// should be well above the connections that the replica takes in all.

@@ -158,6 +158,11 @@ impl Replica {
         self.of_process().signal("CONT");
     }
 
+    /// What the process wrote so far: its greeting and its log.
+    pub fn log(&self) -> String {
+        self.of_process().log()
+    }
+
     fn of_process(&self) -> &Process {
         match &self.host {
             Host::Process(process) => process,

@@ -1,0 +1,139 @@
+//! What the log answers: why a client was refused, who was connected, and what an operator did. Never with a secret.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tickgate_kit::log::holds_secret;
+
+use crate::support::{
+    eventually,
+    redis::RedisServer,
+    replica::{Replica, Token, token},
+};
+
+const SETTINGS: &str = "[log]\nfilter = \"debug\"\nformat = \"json\"\n[limits]\nconnections_per_user_max = 1\n";
+
+/// Lines with this message, in order.
+fn lines(replica: &Replica, message: &str) -> Vec<Value> {
+    let all = replica.log();
+    let parsed = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    parsed.filter(|line| line["message"] == message).collect()
+}
+
+async fn line_where(replica: &Replica, message: &str, has: impl Fn(&Value) -> bool) -> Value {
+    let found = || lines(replica, message).into_iter().find(&has);
+    eventually(&format!("a line {message:?}"), async || found()).await
+}
+
+#[tokio::test]
+async fn a_connection_can_be_followed_by_its_id_and_nothing_secret_is_logged() {
+    let (server, mut ids) = (RedisServer::start(), Vec::new());
+    let replica = Replica::process(&server, SETTINGS).await;
+    let mut alice = replica.trading("alice").await;
+    ids.push(alice.welcome["connection_id"].clone());
+    let opened = line_where(&replica, "connection opened", |line| line["connection_id"] == ids[0]).await;
+    assert_eq!((&opened["user"], &opened["address"]), (&json!("alice"), &json!("127.0.0.1")));
+    assert_eq!((&opened["endpoint"], &opened["level"]), (&json!("trading"), &json!("DEBUG")));
+
+    let mut bob = replica.connect("/ws/trading").query("auth", "message").open().await;
+    bob.greeted().await;
+    ids.push(bob.welcome["connection_id"].clone());
+    bob.send(json!({"type": "auth", "token": token("bob")})).await;
+    line_where(&replica, "connection authenticated", |line| line["connection_id"] == ids[1] && line["user"] == "bob")
+        .await;
+
+    let mut late = replica.connect("/ws/trading").query("auth", "message").open().await;
+    late.greeted().await;
+    late.send(json!({"type": "auth", "token": Token::of("eve").expires_in(-60).sign()})).await;
+    let refused = line_where(&replica, "client refused", |line| line["reason"] == "expired").await;
+    assert_eq!(refused["connection_id"], late.welcome["connection_id"], "{refused}");
+
+    alice.subscribe(&["orders"]).await;
+    replica.publish_to("alice", "orders", json!({"secret_payload": 1})).await;
+    alice.next().await;
+    drop((alice, bob));
+    for id in &ids {
+        line_where(&replica, "connection closed", |line| line["connection_id"] == *id).await;
+    }
+    let log = replica.log();
+    assert!(!holds_secret(after_greeting(&log).as_bytes()), "a token or key is in the log:\n{log}");
+    assert!(!log.contains("secret_payload"), "a payload is in the log");
+}
+
+/// The greeting shows the token and the key of development mode on purpose.
+fn after_greeting(log: &str) -> &str {
+    &log[log.find("\"serving\"").expect("a line that it serves")..]
+}
+
+#[tokio::test]
+async fn a_refused_client_is_logged_with_reason_and_address() {
+    let server = RedisServer::start();
+    let settings = format!("[server]\nallowed_origins = [\"https://desk.example\"]\n{SETTINGS}");
+    let replica = Replica::process(&server, &settings).await;
+    let of = |result: &'static str| line_where(&replica, "client refused", move |line| line["result"] == result);
+
+    let expired = Token::of("alice").expires_in(-60).sign();
+    replica.connect("/ws/trading").token(&expired).expect_refused(401).await;
+    let line = of("unauthorized").await;
+    assert_eq!((&line["reason"], &line["address"]), (&json!("Invalid token (expired)"), &json!("127.0.0.1")));
+    assert_eq!((&line["endpoint"], &line["level"]), (&json!("trading"), &json!("INFO")));
+    assert_eq!(line["connection_id"].as_str().map(str::len), Some(8), "{line}");
+
+    replica.connect("/ws/trading").token(&token("alice")).origin("https://evil.example\"x").expect_closed(1008).await;
+    assert_eq!(of("origin").await["reason"], r#"Origin not allowed: "https://evil.example\"x""#);
+
+    let _first = replica.trading("carol").await;
+    replica.connect("/ws/trading").token(&token("carol")).expect_refused(429).await;
+    assert_eq!(of("user_limit").await["reason"], "Maximum connections exceeded");
+
+    let answer = replica.get("/ws/trading").await;
+    assert_eq!(answer.status, 400);
+    assert!(of("bad_request").await["reason"].as_str().unwrap().contains("WebSocket endpoint"));
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_clients_is_sampled() {
+    let (server, began) = (RedisServer::start(), Instant::now());
+    let replica = Replica::process(&server, SETTINGS).await;
+    for _ in 0..40 {
+        replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
+    }
+    let flooded = lines(&replica, "client refused").len() as u64;
+    assert!((1..=began.elapsed().as_secs() + 1).contains(&flooded), "{flooded} lines in {:?}", began.elapsed());
+    let counted = eventually("a line that says how many were left out", async || {
+        replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
+        let lines = lines(&replica, "client refused");
+        let left_out: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
+        (left_out > 0).then_some(lines.len() as u64 + left_out)
+    })
+    .await;
+    assert!(counted >= 40, "{counted} of at least 40");
+}
+
+#[tokio::test]
+async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
+    let server = RedisServer::start();
+    let replica = Replica::process(&server, SETTINGS).await;
+    let mut alice = replica.trading("alice").await;
+    let session = alice.welcome["session"].as_str().unwrap().to_owned();
+    let answer = replica.api_post("/api/v1/disconnect", json!({"session": session})).await;
+    assert_eq!(answer.status, 202);
+    let line = line_where(&replica, "operator action", |line| line["action"] == "disconnected a session").await;
+    assert_eq!((&line["connection_id"], &line["address"]), (&alice.welcome["connection_id"], &json!("127.0.0.1")));
+    assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"));
+    assert!(!line.to_string().contains(&session), "a whole session id resumes the session: {line}");
+    alice.expect_close(4500).await;
+
+    replica.api_post("/api/v1/disconnect", json!({"user": "bob"})).await;
+    line_where(&replica, "operator action", |line| line["action"] == "disconnected a user" && line["user"] == "bob")
+        .await;
+    replica.api_post("/api/v1/disconnect", json!({"user": "carol", "revoke_seconds": 60})).await;
+    let line = line_where(&replica, "operator action", |line| line["user"] == "carol").await;
+    assert_eq!((&line["action"], &line["seconds"]), (&json!("revoked a user's tokens"), &json!(60)));
+
+    let headers = [("x-api-key", "guessed-key")];
+    assert_eq!(replica.api("GET", "/api/v1/topics", &headers, None).await.status, 401);
+    let line = line_where(&replica, "api request refused", |line| line["reason"] == "api_key").await;
+    assert_eq!(line["address"], "127.0.0.1");
+    assert!(!replica.log().contains("guessed-key"));
+}
