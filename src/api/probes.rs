@@ -21,6 +21,7 @@ impl Shared {
             phase: self.lifecycle.phase(),
             connections: self.figures.connections(),
             connections_max: self.config.limits.connections_max,
+            awaits_keys: self.verifier.awaits_keys(),
             backplane: self.backplane.health(),
             queue_wait: self.figures.queue_wait(),
         };

@@ -83,6 +83,8 @@ pub struct Facts {
     /// Open connections, and how many are let in.
     pub connections: usize,
     pub connections_max: usize,
+    /// No token can be verified yet: the first key set has not arrived, and there is no other key.
+    pub awaits_keys: bool,
     pub backplane: Health,
     /// How long the oldest topic has waited to be compared with its stream, or to be read.
     pub queue_wait: Duration,
@@ -93,6 +95,8 @@ pub struct Facts {
 pub enum NotReady {
     Starting,
     Draining,
+    /// The first key set has not arrived.
+    KeysMissing,
     /// As many connections as are let in.
     Overloaded,
     /// Commands have been failing for longer than the grace.
@@ -110,6 +114,7 @@ impl NotReady {
         match self {
             Self::Starting => "starting",
             Self::Draining => "draining",
+            Self::KeysMissing => "keys_missing",
             Self::Overloaded => "overloaded",
             Self::CommandsDown(_) => "redis_down",
             Self::PubSubDown(_) => "redis_pubsub_down",
@@ -123,6 +128,7 @@ impl fmt::Display for NotReady {
         match self {
             Self::Starting => f.write_str("the replica is starting"),
             Self::Draining => f.write_str("the replica is draining"),
+            Self::KeysMissing => f.write_str("no key set has arrived yet, so no token can be verified"),
             Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
             Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
             Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
@@ -143,7 +149,7 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// In order of weight: the first failed one is the reason told.
-    pub checks: [Check; 5],
+    pub checks: [Check; 6],
 }
 
 impl Readiness {
@@ -166,6 +172,7 @@ impl Readiness {
         Self {
             checks: [
                 Check { name: "lifecycle", failed: lifecycle },
+                Check { name: "keys", failed: facts.awaits_keys.then_some(NotReady::KeysMissing) },
                 Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands)) },
                 Check { name: "redis_pubsub", failed: outlasted(pubsub).then_some(NotReady::PubSubDown(pubsub)) },
                 Check { name: "work_queue", failed: stalled.then_some(NotReady::QueueStalled(facts.queue_wait)) },
@@ -194,7 +201,8 @@ mod tests {
     fn running() -> Facts {
         let backplane =
             Health { kind: "redis", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
-        Facts { phase: Phase::Running, connections: 3, connections_max: 10, backplane, queue_wait: Duration::ZERO }
+        let (connections, connections_max, queue_wait) = (3, 10, Duration::ZERO);
+        Facts { phase: Phase::Running, connections, connections_max, awaits_keys: false, backplane, queue_wait }
     }
 
     fn reason(facts: &Facts) -> Option<NotReady> {

@@ -81,6 +81,12 @@ impl Verifier {
         }
     }
 
+    /// Whether no token can be verified yet: all keys come from the key set, which was never fetched.
+    #[must_use]
+    pub fn awaits_keys(&self) -> bool {
+        self.keys.is_empty() && self.key_set.as_ref().is_some_and(|set| !set.is_loaded())
+    }
+
     /// Whether the text is one of the API keys, in constant time.
     #[must_use]
     pub fn is_api_key(&self, key: &str) -> bool {

@@ -12,6 +12,7 @@ use tickgate_wire::time::Timestamp;
 use super::{Replica, call, read};
 use crate::{
     api::Lifecycle,
+    config::Jwks,
     metrics::{AuthFailure, Route, StatusClass},
     registry::ConnectionInfo,
 };
@@ -55,8 +56,14 @@ async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked(
     let verdict = verbose.json();
     assert_eq!((&verdict["ready"], &verdict["reason"]), (&json!(false), &json!("starting")));
     let checks: Vec<_> = verdict["checks"].as_array().unwrap().iter().map(|c| (&c["name"], &c["ok"])).collect();
-    let all =
-        [("lifecycle", false), ("redis", true), ("redis_pubsub", true), ("work_queue", true), ("connections", true)];
+    let all = [
+        ("lifecycle", false),
+        ("keys", true),
+        ("redis", true),
+        ("redis_pubsub", true),
+        ("work_queue", true),
+        ("connections", true),
+    ];
     assert_eq!(checks, all.map(|(name, ok)| (json!(name), json!(ok))).iter().map(|(n, o)| (n, o)).collect::<Vec<_>>());
     replica.state.lifecycle.started();
     assert_eq!(replica.get("/readyz?verbose").await.status, 200);
@@ -73,6 +80,22 @@ async fn a_replica_whose_topics_wait_too_long_says_so_and_is_still_alive() {
     assert_eq!(ready.text, "not ready: topics have waited to be read for 12 s\n");
     assert_eq!(replica.get("/health").await.json()["reason"], "work_queue_stalled");
     assert_eq!(replica.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_replica_without_any_key_for_tokens_is_not_ready() {
+    let jwks = Jwks { url: "http://127.0.0.1:9/keys.json".into(), refresh_interval: Duration::from_secs(600) };
+    let only = Replica::with(|config| {
+        (config.auth.jwks, config.auth.hs256_secrets) = (Some(jwks.clone()), Vec::new());
+    });
+    let ready = only.get("/readyz").await;
+    let text = "not ready: no key set has arrived yet, so no token can be verified\n";
+    assert_eq!((ready.status.as_u16(), ready.text.as_str()), (503, text));
+    assert_eq!(only.get("/health").await.json()["reason"], "keys_missing");
+    assert_eq!(only.get("/livez").await.status, 200);
+
+    let one_of_two = Replica::with(|config| config.auth.jwks = Some(jwks));
+    assert_eq!(one_of_two.get("/readyz").await.status, 200, "other tokens can be verified");
 }
 
 #[tokio::test]

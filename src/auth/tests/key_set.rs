@@ -165,8 +165,12 @@ async fn a_set_that_never_came_is_our_fault_and_heals() {
     let server = Server::start(("200 OK", over_the_limit.to_string())).await;
     let verifier = server.verifier().await;
     assert_eq!(verified(&verifier, &token(&key, Some("k1")), 0).await, Err(TokenError::KeysUnavailable));
+    assert!(verifier.awaits_keys());
     server.now_answers(set(&[public(&key, "k1")]));
     assert_eq!(verified(&verifier, &token(&key, Some("k1")), 60).await.as_deref(), Ok("alice"));
+    server.now_answers(("500 Internal Server Error", "{}".into()));
+    assert_eq!(verified(&verifier, &token(&key, Some("k2")), 120).await, Err(TokenError::UnknownKey));
+    assert!(!verifier.awaits_keys(), "the last good keys stay in use");
 }
 
 #[tokio::test]
