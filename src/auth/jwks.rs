@@ -181,7 +181,10 @@ impl KeySet {
         let fetched = self.fetch().await;
         match &fetched {
             Ok(keys) => tracing::debug!(keys, "key set loaded"),
-            Err(error) => tracing::warn!(%error, kept = self.is_loaded(), "key set can't be loaded"),
+            Err(error) => {
+                let (url, kept) = (self.source.shown(), self.is_loaded());
+                tracing::warn!(url, %error, kept, "key set can't be loaded");
+            }
         }
         self.progress.send_modify(|progress| *progress = Progress { running: false, finished: progress.finished + 1 });
         fetched.is_ok()
@@ -219,6 +222,11 @@ impl Source {
             _ => return Err(format!("auth: a key set is fetched by https (or http from loopback), not {url}")),
         }
         Ok(Self { url: url.to_owned(), fetch_timeout })
+    }
+
+    /// The address without its query, which may hold a secret.
+    fn shown(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
     }
 
     /// The body of a plain 200. Redirections are not followed: the address is fixed.

@@ -5,10 +5,13 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tickgate_kit::log::holds_secret;
 
-use crate::support::{
-    eventually,
-    redis::RedisServer,
-    replica::{Replica, Token, token},
+use crate::{
+    redis_tls,
+    support::{
+        eventually,
+        redis::{RedisServer, free_port},
+        replica::{Replica, Token, token},
+    },
 };
 
 const SETTINGS: &str = "[log]\nfilter = \"debug\"\nformat = \"json\"\n[limits]\nconnections_per_user_max = 1\n";
@@ -136,4 +139,23 @@ async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
     let line = line_where(&replica, "api request refused", |line| line["reason"] == "api_key").await;
     assert_eq!(line["address"], "127.0.0.1");
     assert!(!replica.log().contains("guessed-key"));
+}
+
+#[tokio::test]
+async fn a_key_set_that_cant_be_fetched_is_logged_with_its_address_and_the_cause() {
+    let (server, certificates, port) = (RedisServer::start(), redis_tls::certificates(), free_port());
+    let _untrusted = redis_tls::server(certificates.path(), port);
+    let closed = free_port();
+    for (url, cause) in [
+        (format!("http://127.0.0.1:{closed}/keys"), "refused"),
+        (format!("https://127.0.0.1:{port}/keys"), "certificate"),
+        ("https://keys.invalid/keys".to_owned(), "lookup"),
+    ] {
+        let settings = format!("{SETTINGS}[auth]\njwks_url = \"{url}?api_key=hidden\"\n");
+        let replica = Replica::process(&server, &settings).await;
+        let line = line_where(&replica, "key set can't be loaded", |_| true).await;
+        assert_eq!(line["url"], url.as_str(), "{line}");
+        assert!(line["error"].as_str().is_some_and(|error| error.contains(cause)), "{cause} in {line}");
+        assert!(!replica.log().contains("hidden"));
+    }
 }

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// An authority and a server certificate for 127.0.0.1, made for this test.
-fn certificates() -> TempDir {
+pub fn certificates() -> TempDir {
     let directory = TempDir::with_prefix("tickgate-tls-").expect("a temporary directory");
     let openssl = |arguments: &str| {
         let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory.path()).output();
@@ -34,7 +34,7 @@ fn certificates() -> TempDir {
     directory
 }
 
-fn server(certificates: &Path, port: u16) -> RedisServer {
+pub fn server(certificates: &Path, port: u16) -> RedisServer {
     let file = |name: &str| certificates.join(name).to_str().expect("a plain path").to_owned();
     RedisServer::start_with(&[
         "--tls-port",
