@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["clock", "config", "metrics", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
-    ("redis_link", &["config", "defect", "metrics", "tasks"]),
+    ("redis_link", &["config", "defect", "log_limit", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
     ("backplane", &["clock", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
@@ -137,6 +137,7 @@ const PURE: &[&str] = &[
     "bucket.rs",
     "log_limit.rs",
     "connection/keep_alive.rs",
+    "redis_link/refusal.rs",
     "redis_link/server.rs",
     "redis_link/topology.rs",
     "registry/presence.rs",

@@ -51,12 +51,12 @@ impl Problem {
 }
 
 /// How long each refusal usually lasts, in seconds: a full queue drains at once, a data set loads for a while, a full
-/// memory needs a person.
+/// memory or disk needs a person.
 const fn refusal_wait_secs(refusal: Refusal) -> u64 {
     match refusal {
-        Refusal::Overloaded | Refusal::Busy | Refusal::Disconnected => 1,
+        Refusal::Overloaded | Refusal::Busy | Refusal::Disconnected | Refusal::NoReplicas => 1,
         Refusal::Loading | Refusal::ReadOnly => 5,
-        Refusal::OutOfMemory | Refusal::Denied => 30,
+        Refusal::OutOfMemory | Refusal::Disk | Refusal::Denied => 30,
     }
 }
 

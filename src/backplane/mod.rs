@@ -61,6 +61,10 @@ pub enum Refusal {
     ReadOnly,
     #[error("the backplane is out of memory")]
     OutOfMemory,
+    #[error("the backplane can't write to its disk")]
+    Disk,
+    #[error("the backplane has too few replicas to accept writes")]
+    NoReplicas,
     #[error("the backplane is busy")]
     Busy,
     #[error("too many publications are waiting")]

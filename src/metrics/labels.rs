@@ -142,15 +142,24 @@ label!(
 );
 
 label!(
-    /// A failure of Redis, by its name.
+    /// A failure of Redis. What Redis refuses with an error has the error's code as its name.
     RedisError as "kind" {
         Loading = "loading",
-        ReadOnly = "read_only",
-        OutOfMemory = "out_of_memory",
+        ReadOnly = "readonly",
+        MasterDown = "masterdown",
+        Oom = "oom",
+        Misconf = "misconf",
+        NoReplicas = "noreplicas",
         Busy = "busy",
+        NoScript = "noscript",
         Moved = "moved",
-        NoScript = "no_script",
-        Denied = "denied",
+        Ask = "ask",
+        TryAgain = "tryagain",
+        ClusterDown = "clusterdown",
+        CrossSlot = "crossslot",
+        NoPerm = "noperm",
+        NoAuth = "noauth",
+        WrongPass = "wrongpass",
         Timeout = "timeout",
         Closed = "closed",
         PoolWait = "pool_wait",

@@ -63,7 +63,12 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<(Attached, Serv
     }
     let known = *shared.generation.borrow();
     if established.generation > known {
-        tracing::info!(server = &*established.server.version, generation = established.generation, "redis is there");
+        tracing::info!(
+            address = &*shared.address,
+            server = &*established.server.version,
+            generation = established.generation,
+            "redis is there"
+        );
         connect::warn_of_settings(&mut established.connection).await;
     }
     shared.learn(established.generation);
@@ -131,7 +136,8 @@ impl Outage {
         let due = |(told, at): &(Failure, Instant)| told != failure || now - *at >= REMINDER;
         if self.told.as_ref().is_none_or(due) {
             let down = (now - began).as_secs();
-            tracing::warn!(link = self.link, down_seconds = down, %failure, "the link to redis is down");
+            let (link, address) = (self.link, &*shared.address);
+            tracing::warn!(link, address, down_seconds = down, %failure, "the link to redis is down");
             self.told = Some((failure.clone(), now));
         }
         fresh

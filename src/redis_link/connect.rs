@@ -9,7 +9,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{Failure, Keys, server::Server};
+use super::{Failure, Keys, RefusalKind, server::Server};
 use crate::{
     config,
     defect::{self, Defect},
@@ -28,7 +28,20 @@ pub(super) struct Established {
 }
 
 /// Where Redis is, with everything but the response time-out.
-pub(super) fn connection_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
+///
+/// # Errors
+/// [`Failure::Unreachable`] when address or certificates can't be used.
+pub(super) fn connection_info(config: &config::Redis) -> Result<ConnectionInfo, Failure> {
+    read_info(config).map_err(|error| Failure::of_connecting(&error, false))
+}
+
+/// The address for the log: without user and password.
+pub(super) fn shown_address(config: &config::Redis) -> String {
+    let info = config.url.expose().into_connection_info();
+    info.map_or_else(|_| "unknown".to_owned(), |info| info.addr().to_string())
+}
+
+fn read_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
     let mut info = config.url.expose().into_connection_info()?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails when one is installed already, which is as good.
@@ -71,12 +84,14 @@ pub(super) async fn establish(
         push(info);
         Ok::<(), ()>(())
     });
-    let client = Client::open(connection_info(config)?)?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+    let info = connection_info(config)?;
+    let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    let connecting = Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await;
+    let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
     // For the operator's eyes in CLIENT LIST; not worth a failure where the rights are missing.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
     check_role(&mut connection).await?;
-    let server = ask_server(&mut connection).await?;
+    let mut server = ask_server(&mut connection).await?;
     if !server.is_supported {
         return Err(Failure::TooOld(server.version));
     }
@@ -86,6 +101,7 @@ pub(super) async fn establish(
         .arg(highest_epoch)
         .invoke_async(&mut connection)
         .await?;
+    server.has_stored = stored_generation(&mut connection, keys).await? == Some(generation);
     if defect::is(Defect::NoGeneration) {
         generation = 1;
     }
@@ -99,12 +115,15 @@ pub(super) async fn check_generation(
     server: &Server,
     generation: u64,
 ) -> Result<(), Failure> {
-    let stored: Option<u64> =
-        redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await?;
+    let stored = stored_generation(connection, keys).await?;
     if server.keeps(generation, stored) || defect::is(Defect::NoGeneration) {
         return Ok(());
     }
     Err(Failure::Other("redis was emptied".into()))
+}
+
+async fn stored_generation(connection: &mut MultiplexedConnection, keys: &Keys) -> RedisResult<Option<u64>> {
+    redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await
 }
 
 /// Makes sure that the connection still leads to a master. Also the probe of a standing link: it finds a dead path by
@@ -115,7 +134,7 @@ pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result
     match parts.first() {
         Some(Value::BulkString(role)) if role == b"master" => Ok(()),
         Some(Value::SimpleString(role)) if role == "master" => Ok(()),
-        _ => Err(Failure::ReadOnly),
+        _ => Err(Failure::Refused { kind: RefusalKind::ReadOnly, text: "its ROLE is not master".into() }),
     }
 }
 
@@ -124,7 +143,7 @@ async fn ask_server(connection: &mut MultiplexedConnection) -> Result<Server, Fa
         Ok(info) => Ok(Server::parse(&info)),
         Err(error) => match Failure::of(&error) {
             // Without INFO every link counts as a new server: safe, with more compares than needed.
-            Failure::Denied(_) => {
+            Failure::Refused { kind, .. } if kind.is_denial() => {
                 tracing::warn!("redis denies INFO: every reconnect will count as a change of server");
                 Ok(Server::anonymous(uuid::Uuid::new_v4().simple().to_string()))
             }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use deadpool_redis::PoolError;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
+use super::RefusalKind;
 use crate::metrics;
 
 /// Why Redis did not do what it was asked.
@@ -14,28 +15,22 @@ pub enum Failure {
     /// There is no link now; nothing was sent.
     #[error("no connection to redis")]
     Disconnected,
+    /// A connection could not be made; nothing was sent.
+    #[error("can't connect to redis: {0}")]
+    Unreachable(Arc<str>),
     /// The connection ended before the answer: the command may have run.
     #[error("the connection to redis was closed")]
     Closed,
     /// No answer in time: the command may have run.
     #[error("redis did not answer in time")]
     TimedOut,
-    #[error("redis is loading its data set")]
-    Loading,
-    #[error("redis is a read-only replica")]
-    ReadOnly,
-    #[error("redis is out of memory")]
-    OutOfMemory,
-    #[error("redis is busy with a script")]
-    Busy,
-    /// The script is not loaded; load it and try again.
-    #[error("redis does not know the script")]
-    NoScript,
-    #[error("redis moved the key to another server")]
-    Moved,
-    /// Authentication or access rights.
-    #[error("redis denied access: {0}")]
-    Denied(Arc<str>),
+    /// Redis answered with an error: the command did not run.
+    #[error("{}: {text}", .kind.meaning())]
+    Refused {
+        kind: RefusalKind,
+        /// Redis's own text.
+        text: Arc<str>,
+    },
     /// All connections of the pool stayed busy for the whole wait.
     #[error("too many reads wait for redis")]
     PoolWait,
@@ -60,23 +55,45 @@ impl Failure {
         if error.is_io_error() || error.is_connection_dropped() {
             return Self::Closed;
         }
-        match error.kind() {
-            ErrorKind::Server(ServerErrorKind::BusyLoading) => Self::Loading,
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Self::ReadOnly,
-            ErrorKind::Server(ServerErrorKind::NoScript) => Self::NoScript,
-            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Self::Moved,
-            ErrorKind::Server(ServerErrorKind::NoPerm) | ErrorKind::AuthenticationFailed => Self::denied(error),
-            _ => match error.code() {
-                Some("OOM") => Self::OutOfMemory,
-                Some("BUSY") => Self::Busy,
-                Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Self::denied(error),
-                _ => Self::Other(error.to_string().into()),
-            },
+        let kind = match error.kind() {
+            ErrorKind::AuthenticationFailed => Some(RefusalKind::WrongPass),
+            _ => error.code().and_then(RefusalKind::of),
+        };
+        match kind {
+            Some(kind) => Self::Refused { kind, text: text_of(error).into() },
+            None => Self::Other(text_of(error).into()),
         }
     }
 
-    fn denied(error: &RedisError) -> Self {
-        Self::Denied(error.detail().unwrap_or_default().into())
+    /// Names the error with which the making of a connection failed, with its cause. `tls`: whether it was to be
+    /// encrypted.
+    #[must_use]
+    pub(super) fn of_connecting(error: &RedisError, tls: bool) -> Self {
+        let why = match Self::of(error) {
+            Self::TimedOut if tls => "no answer in time; does the port expect TLS?".to_owned(),
+            Self::TimedOut => "no answer in time".to_owned(),
+            Self::Closed if error.is_connection_dropped() && !tls => {
+                format!("the server closed the connection at once ({error}); a port with TLS needs rediss://")
+            }
+            Self::Closed | Self::Disconnected | Self::Other(_) => error.to_string(),
+            failure => return failure,
+        };
+        Self::Unreachable(why.into())
+    }
+
+    /// With which error Redis refused, if it did.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Refused { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    /// Whether the script has to be loaded; then the same command works.
+    #[must_use]
+    pub fn is_no_script(&self) -> bool {
+        self.refusal() == Some(RefusalKind::NoScript)
     }
 
     /// Whether the command may have run all the same.
@@ -85,10 +102,21 @@ impl Failure {
         matches!(self, Self::Closed | Self::TimedOut)
     }
 
+    /// Whether the same command may succeed later without a change of rights or of the gateway.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { kind, .. } => kind.is_passing(),
+            Self::TooOld(_) | Self::Other(_) => false,
+            Self::Disconnected | Self::Unreachable(_) | Self::Closed | Self::TimedOut | Self::PoolWait => true,
+        }
+    }
+
     /// Whether the link should be looked at now rather than at its next probe.
     #[must_use]
-    pub const fn accuses_link(&self) -> bool {
-        matches!(self, Self::Closed | Self::TimedOut | Self::ReadOnly | Self::Moved)
+    pub fn accuses_link(&self) -> bool {
+        use RefusalKind::{MasterDown, Moved, ReadOnly};
+        matches!(self, Self::Closed | Self::TimedOut) || matches!(self.refusal(), Some(ReadOnly | Moved | MasterDown))
     }
 
     /// The label it is counted under.
@@ -96,18 +124,24 @@ impl Failure {
     pub const fn label(&self) -> metrics::RedisError {
         use metrics::RedisError as Label;
         match self {
-            Self::Disconnected | Self::Closed => Label::Closed,
+            Self::Disconnected | Self::Unreachable(_) | Self::Closed => Label::Closed,
             Self::TimedOut => Label::Timeout,
-            Self::Loading => Label::Loading,
-            Self::ReadOnly => Label::ReadOnly,
-            Self::OutOfMemory => Label::OutOfMemory,
-            Self::Busy => Label::Busy,
-            Self::NoScript => Label::NoScript,
-            Self::Moved => Label::Moved,
-            Self::Denied(_) => Label::Denied,
+            Self::Refused { kind, .. } => kind.label(),
             Self::PoolWait => Label::PoolWait,
             Self::TooOld(_) | Self::Other(_) => Label::Other,
         }
+    }
+}
+
+/// Redis's own text. What it quotes of an unknown command is left out: it may hold a payload.
+fn text_of(error: &RedisError) -> String {
+    let text = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    };
+    match text.split_once(", with args beginning with") {
+        Some((kept, _)) => kept.to_owned(),
+        None => text,
     }
 }
 
@@ -139,14 +173,21 @@ mod tests {
 
     #[test]
     fn each_server_error_has_its_name() {
-        assert_eq!(named("LOADING Redis is loading the dataset in memory"), Failure::Loading);
-        assert_eq!(named("READONLY You can't write against a read only replica."), Failure::ReadOnly);
-        assert_eq!(named("OOM command not allowed when used memory > 'maxmemory'."), Failure::OutOfMemory);
-        assert_eq!(named("BUSY Redis is busy running a script."), Failure::Busy);
-        assert_eq!(named("NOSCRIPT No matching script."), Failure::NoScript);
-        assert!(matches!(named("NOPERM this user has no permissions"), Failure::Denied(_)));
-        assert!(matches!(named("WRONGPASS invalid username-password pair"), Failure::Denied(_)));
+        for kind in RefusalKind::ALL {
+            let reply = format!("{} something else than usual", kind.code());
+            assert_eq!(named(&reply), Failure::Refused { kind: *kind, text: reply.into() });
+        }
+        let full = named("MISCONF Errors writing to the AOF file: No space left on device");
+        let text = "redis can't write to its disk: MISCONF Errors writing to the AOF file: No space left on device";
+        assert_eq!((full.to_string().as_str(), full.label().as_str()), (text, "misconf"));
         assert!(matches!(named("ERR something else"), Failure::Other(_)));
+    }
+
+    #[test]
+    fn what_redis_quotes_of_a_command_is_left_out() {
+        let unknown =
+            named("ERR unknown command 'XADD', with args beginning with: 'tg1:{t:user:alice}:s' '{\"qty\":1}' ");
+        assert_eq!(unknown, Failure::Other("ERR unknown command 'XADD'".into()));
     }
 
     #[test]
@@ -157,5 +198,6 @@ mod tests {
         assert!(Failure::of(&reset).in_doubt());
         assert!(!named("OOM command not allowed").in_doubt());
         assert!(!Failure::Disconnected.in_doubt());
+        assert!(!Failure::of_connecting(&timeout, true).in_doubt(), "nothing was sent");
     }
 }

@@ -18,6 +18,8 @@ mod failure;
 mod keys;
 mod pool;
 mod pubsub;
+mod refusal;
+mod refusal_log;
 mod server;
 mod subscriptions;
 mod topology;
@@ -40,6 +42,7 @@ use tokio::{
 
 pub use failure::Failure;
 pub use keys::Keys;
+pub use refusal::RefusalKind;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
 pub use topology::{Placement, Topology};
 
@@ -76,6 +79,8 @@ pub struct LinkHealth {
 
 struct Shared {
     config: config::Redis,
+    /// For logs: without user and password.
+    address: String,
     keys: Keys,
     metrics: Arc<Metrics>,
     pool: pool::Reads,
@@ -92,6 +97,7 @@ struct Shared {
     pubsub_links: watch::Sender<u64>,
     highest_epoch: AtomicU64,
     subscriptions: Subscriptions,
+    refusals: refusal_log::RefusalLog,
     /// Loaded into every server that a command link stands to.
     scripts: Mutex<Vec<&'static str>>,
 }
@@ -116,6 +122,7 @@ impl RedisLink {
         let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
         let shared = Arc::new(Shared {
             config: config.clone(),
+            address: connect::shown_address(config),
             subscriptions: Subscriptions::new(canary),
             keys,
             pool: pool::Reads::new(config, Arc::clone(&metrics)),
@@ -128,6 +135,7 @@ impl RedisLink {
             generation: watch::Sender::new(0),
             pubsub_links: watch::Sender::new(0),
             highest_epoch: AtomicU64::new(0),
+            refusals: refusal_log::RefusalLog::default(),
             scripts: Mutex::new(Vec::new()),
         });
         tasks.spawn("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
@@ -176,9 +184,11 @@ impl RedisLink {
         Ok(Attached { connection, generation })
     }
 
-    /// Counts a failure, and has the command link probed at once when the failure accuses it.
+    /// Counts a failure, logs its kind at most once a minute, and has the command link probed at once when the failure
+    /// accuses it.
     pub fn report(&self, failure: &Failure) {
         self.shared.metrics.redis_errors_total.of(failure.label()).inc();
+        self.shared.refusals.write(failure);
         if failure.accuses_link() {
             self.shared.suspicion.notify_one();
         }

@@ -16,6 +16,8 @@ pub(super) struct Server {
     pub(super) has_run_id: bool,
     pub(super) version: Arc<str>,
     pub(super) is_supported: bool,
+    /// False: the server took no writes (full, disk, replicas) when the link was made, so it did not store the generation.
+    pub(super) has_stored: bool,
 }
 
 impl Server {
@@ -35,17 +37,22 @@ impl Server {
             has_run_id: true,
             version: format!("{name} {version}").into(),
             is_supported: found >= VERSION_MIN,
+            has_stored: true,
         }
     }
 
     /// A server that denies INFO. Every connection counts as one to a new server: safe, with more comparisons than needed.
     pub(super) fn anonymous(run_id: String) -> Self {
-        Self { run_id, has_run_id: false, version: "unknown".into(), is_supported: true }
+        Self { run_id, has_run_id: false, version: "unknown".into(), is_supported: true, has_stored: true }
     }
 
     /// Whether the server still has the generation that a connection learned. One that was emptied (`FLUSHALL`) was not
     /// restarted, and is a new server all the same.
     pub(super) fn keeps(&self, generation: u64, stored: Option<u64>) -> bool {
+        if !self.has_stored {
+            // A later link stored a greater one as soon as the server took writes.
+            return stored.is_none_or(|stored| stored <= generation);
+        }
         stored.is_some_and(|stored| stored == generation || !self.has_run_id)
     }
 }
@@ -86,7 +93,13 @@ mod tests {
         let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
         assert_eq!(
             redis,
-            Server { run_id: "abc".into(), has_run_id: true, version: "redis 7.0.15".into(), is_supported: true }
+            Server {
+                run_id: "abc".into(),
+                has_run_id: true,
+                version: "redis 7.0.15".into(),
+                is_supported: true,
+                has_stored: true
+            }
         );
         assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").is_supported);
         let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
@@ -113,6 +126,9 @@ mod tests {
         let anonymous = Server::anonymous("x".into());
         assert!(anonymous.keeps(7, Some(8)), "each connection to it has a generation of its own");
         assert!(!anonymous.keeps(7, None));
+        let full = Server { has_stored: false, ..server };
+        assert!(full.keeps(7, None) && full.keeps(7, Some(3)), "it could not be stored");
+        assert!(!full.keeps(7, Some(8)), "another link stored a greater one since");
     }
 
     #[test]

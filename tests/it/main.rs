@@ -19,6 +19,7 @@ mod publish_script;
 mod publishing_from_redis;
 mod redis_faults;
 mod redis_losses;
+mod redis_refusals;
 mod redis_tls;
 mod replicas;
 mod resume;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backplane::{PublishError, Published, Refusal},
-    redis_link::Failure,
+    redis_link::{Failure, RefusalKind},
 };
 
 /// What an answer says of one publication.
@@ -96,7 +96,7 @@ impl Ledger {
                 }
                 accepted(*id, true)
             }
-            PublishOutcome::Failed(Failure::NoScript) if !returned.is_repeat => Settled::SendAgain,
+            PublishOutcome::Failed(failure) if failure.is_no_script() && !returned.is_repeat => Settled::SendAgain,
             PublishOutcome::Failed(failure) => Settled::Answer(Err(self.fail(returned, failure))),
         }
     }
@@ -128,14 +128,25 @@ fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
             return PublishError::Unknown("the connection was lost before the answer".into());
         }
         Failure::TimedOut if was_sent => return PublishError::Unknown("no answer in time".into()),
-        Failure::Disconnected | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
-        Failure::Loading => Refusal::Loading,
-        Failure::ReadOnly | Failure::Moved => Refusal::ReadOnly,
-        Failure::OutOfMemory => Refusal::OutOfMemory,
-        Failure::Busy => Refusal::Busy,
+        Failure::Disconnected | Failure::Unreachable(_) | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
+        Failure::Refused { kind, .. } => refusal(*kind),
         Failure::PoolWait => Refusal::Overloaded,
-        Failure::NoScript | Failure::Denied(_) | Failure::TooOld(_) | Failure::Other(_) => Refusal::Denied,
+        Failure::TooOld(_) | Failure::Other(_) => Refusal::Denied,
     })
+}
+
+/// What the publisher is told of an error of Redis.
+const fn refusal(kind: RefusalKind) -> Refusal {
+    match kind {
+        RefusalKind::Loading => Refusal::Loading,
+        RefusalKind::ReadOnly | RefusalKind::MasterDown | RefusalKind::Moved | RefusalKind::Ask => Refusal::ReadOnly,
+        RefusalKind::Oom => Refusal::OutOfMemory,
+        RefusalKind::Misconf => Refusal::Disk,
+        RefusalKind::NoReplicas => Refusal::NoReplicas,
+        RefusalKind::Busy | RefusalKind::TryAgain | RefusalKind::ClusterDown => Refusal::Busy,
+        RefusalKind::NoScript | RefusalKind::CrossSlot => Refusal::Denied,
+        RefusalKind::NoPerm | RefusalKind::NoAuth | RefusalKind::WrongPass => Refusal::Denied,
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +155,10 @@ mod tests {
 
     use super::*;
     use crate::{backplane::redis::for_tests, redis_link::Keys};
+
+    fn answered(kind: RefusalKind) -> Failure {
+        Failure::Refused { kind, text: kind.code().into() }
+    }
 
     fn publication() -> Publication {
         for_tests::publication("orders", for_tests::rule(100, Duration::ZERO))
@@ -217,7 +232,7 @@ mod tests {
     fn a_forgotten_script_is_a_reason_to_send_once_more() {
         let (publication, now) = (publication(), Instant::now());
         let mut ledger = ledger(&publication, now);
-        let no_script = PublishOutcome::Failed(Failure::NoScript);
+        let no_script = PublishOutcome::Failed(answered(RefusalKind::NoScript));
         assert!(matches!(ledger.settle(&returned(&publication), &no_script, now), Settled::SendAgain));
         let again = Returned { is_repeat: true, ..returned(&publication) };
         let settled = ledger.settle(&again, &no_script, now);
@@ -230,6 +245,8 @@ mod tests {
             assert!(silent.in_doubt() && matches!(verdict(&silent, true), PublishError::Unknown(_)));
             assert!(matches!(verdict(&silent, false), PublishError::Refused(Refusal::Disconnected)));
         }
-        assert!(matches!(verdict(&Failure::OutOfMemory, true), PublishError::Refused(Refusal::OutOfMemory)));
+        for kind in RefusalKind::ALL {
+            assert!(matches!(verdict(&answered(*kind), true), PublishError::Refused(_)), "{kind:?}");
+        }
     }
 }

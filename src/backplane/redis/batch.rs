@@ -244,7 +244,10 @@ mod tests {
             || Value::BulkString("5-6".into()),
             |text: &[u8]| redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).unwrap(),
         );
-        let (stored, oom) = (format!("{:?}", PublishOutcome::Stored(StreamId::new(5, 6))), "Failed(OutOfMemory)");
+        let (stored, oom) = (
+            format!("{:?}", PublishOutcome::Stored(StreamId::new(5, 6))),
+            "Failed(Refused { kind: Oom, text: \"OOM full\" })",
+        );
         assert_eq!(read(vec![Value::Array(vec![id(), error(b"OOM full")]), id()], &[2, 1]), [&stored, oom, &stored]);
         assert_eq!(read(vec![error(b"OOM full"), id()], &[2, 1]), [oom, oom, &stored]);
         // The script broke off: nobody knows after which of them.

@@ -123,10 +123,10 @@ async fn check(link: &RedisLink, script: &str, claims: &[Claim]) -> Result<(u64,
     for value in values {
         match answer(value) {
             Ok(finding) => findings.push(finding),
-            Err(Failure::NoScript) => {
+            Err(failure) if failure.is_no_script() => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
                 load.query_async::<Value>(&mut connection).await?;
-                return Err(Failure::NoScript);
+                return Err(failure);
             }
             Err(failure) => return Err(failure),
         }

@@ -15,8 +15,12 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local generation = math.max(tonumber(stored[2] or '0') + 1, tonumber(ARGV[2]) + 1, now)
 generation = string.format('%.0f', generation)
 local kept = redis.pcall('HSET', KEYS[1], 'run_id', ARGV[1], 'generation', generation)
-if type(kept) == 'table' and kept.err and not string.find(kept.err, 'OOM', 1, true) then
-  return kept
+if type(kept) == 'table' and kept.err then
+  local code = string.match(kept.err, '^-?(%u+)')
+  if code ~= 'OOM' and code ~= 'MISCONF' and code ~= 'NOREPLICAS' then
+    return kept
+  end
 end
--- A full server can't keep it: then each new link counts as a change of server, which is safe.
+-- A server that takes no writes now (full, disk, replicas) can't keep it: then each new link counts as a change of
+-- server, which is safe.
 return generation

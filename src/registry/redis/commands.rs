@@ -60,7 +60,7 @@ pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<()
 pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, Failure> {
     let mut commands = link.command()?;
     let mut answer = call.query_async(&mut commands).await;
-    if answer.as_ref().is_err_and(|error| Failure::of(error) == Failure::NoScript) {
+    if answer.as_ref().is_err_and(|error| Failure::of(error).is_no_script()) {
         script.load_async(&mut commands).await.map_err(|error| failed(link, &error))?;
         answer = call.query_async(&mut commands).await;
     }

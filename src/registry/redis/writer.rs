@@ -280,14 +280,14 @@ impl Writer {
         let answers = answers.map_err(|error| commands::failed(link, &error))?;
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
             match commands::failed(link, error) {
-                Failure::NoScript => {
+                failure if failure.is_no_script() => {
                     for script in Scripts::TEXTS {
                         let load = redis::cmd("SCRIPT").arg("LOAD").arg(*script).to_owned();
                         let _: Value = commands::ask(link, &load).await?;
                     }
-                    return Err(Failure::NoScript);
+                    return Err(failure);
                 }
-                failure @ (Failure::Denied(_) | Failure::Other(_) | Failure::TooOld(_)) => {
+                failure if !failure.is_passing() => {
                     tracing::warn!(%failure, "redis refused a session change");
                 }
                 passing => return Err(passing),

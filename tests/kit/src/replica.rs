@@ -73,8 +73,13 @@ impl Replica {
 
     /// One of several replicas on a Redis, as a process of its own.
     pub async fn process(redis: &RedisServer, settings: &str) -> Self {
-        let (process, public, operations) = Process::start(redis, settings).await;
-        Self { host: Host::Process(process), public, operations }.ready(true).await
+        Self::unready_process(&redis.url(), settings).await.ready(true).await
+    }
+
+    /// A process over whatever is at this address, as soon as it listens.
+    pub async fn unready_process(redis_url: &str, settings: &str) -> Self {
+        let (process, public, operations) = Process::start(redis_url, settings).await;
+        Self { host: Host::Process(process), public, operations }
     }
 
     async fn start(redis: Option<String>, settings: &str) -> Self {
@@ -340,10 +345,10 @@ struct Process {
 
 impl Process {
     /// Starts it, and reads from its greeting where it listens.
-    async fn start(redis: &RedisServer, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+    async fn start(redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
         let mut command = Command::new(crate::program());
-        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", &redis.url()]);
+        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", redis_url]);
         for (key, value) in defaults(settings) {
             command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);
         }

@@ -1,0 +1,96 @@
+//! The errors by which Redis refuses a command, in one table: from it come the metric's label, the log's text, and what the
+//! rest of the gateway decides by. Pure.
+
+use crate::metrics;
+
+/// Rows: the kind (also the metric's label), Redis's own code, whether it may pass by itself, and what it means.
+macro_rules! refusals {
+    ($($kind:ident $code:literal $fate:ident $meaning:literal;)+) => {
+        /// Why Redis refused a command. Nothing was executed, unless a script broke off.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum RefusalKind {
+            $(#[doc = concat!("`", $code, "`: ", $meaning, ".")] $kind),+
+        }
+
+        impl RefusalKind {
+            /// All kinds, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            /// The word that Redis's error begins with.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code),+ }
+            }
+
+            /// What it means, in words.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$kind => $meaning),+ }
+            }
+
+            /// Whether the same command may succeed later without a change of rights or of the gateway.
+            #[must_use]
+            pub const fn is_passing(self) -> bool {
+                match self { $(Self::$kind => refusals!(@$fate)),+ }
+            }
+
+            /// The label it is counted under.
+            #[must_use]
+            pub const fn label(self) -> metrics::RedisError {
+                match self { $(Self::$kind => metrics::RedisError::$kind),+ }
+            }
+        }
+    };
+    (@passes) => { true };
+    (@stays) => { false };
+}
+
+refusals! {
+    Loading "LOADING" passes "redis is loading its data set";
+    ReadOnly "READONLY" passes "redis is a read-only replica";
+    MasterDown "MASTERDOWN" passes "redis is a replica that lost its primary";
+    Oom "OOM" passes "redis is out of memory";
+    Misconf "MISCONF" passes "redis can't write to its disk";
+    NoReplicas "NOREPLICAS" passes "redis has fewer replicas than it requires for writes";
+    Busy "BUSY" passes "redis is busy with a script";
+    NoScript "NOSCRIPT" passes "redis does not know the script";
+    Moved "MOVED" passes "redis moved the key to another server";
+    Ask "ASK" passes "redis is moving the key to another server";
+    TryAgain "TRYAGAIN" passes "redis is moving some of the keys";
+    ClusterDown "CLUSTERDOWN" passes "the redis cluster is down";
+    CrossSlot "CROSSSLOT" stays "redis wants the keys in one slot";
+    NoPerm "NOPERM" stays "the redis user lacks a right";
+    NoAuth "NOAUTH" stays "redis requires a password";
+    WrongPass "WRONGPASS" stays "redis does not accept user and password";
+}
+
+impl RefusalKind {
+    /// The kind of an error with this code; `None` for one that is not in the table.
+    #[must_use]
+    pub fn of(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.code() == code)
+    }
+
+    /// Authentication or access rights: for an operator to mend.
+    #[must_use]
+    pub const fn is_denial(self) -> bool {
+        matches!(self, Self::NoPerm | Self::NoAuth | Self::WrongPass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_label_is_rediss_own_code_in_lower_case_and_documented() {
+        let runbook = include_str!("../../docs/operations.md");
+        for kind in RefusalKind::ALL {
+            assert_eq!(kind.label().as_str(), kind.code().to_lowercase());
+            assert_eq!(RefusalKind::of(kind.code()), Some(*kind));
+            let row = format!("| `{}` |", kind.label().as_str());
+            assert!(runbook.contains(&row), "docs/operations.md explains `{}`", kind.label().as_str());
+        }
+        assert_eq!(RefusalKind::of("ERR"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! A Redis that refuses: what publishers are told, what is counted and logged, by the name of the refusal. And links that
+//! can't be made: the log says to which address and why.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::{
+    redis_tls,
+    support::{
+        eventually,
+        redis::{RedisServer, free_port},
+        replica::Replica,
+    },
+};
+
+const SETTINGS: &str = "[log]\nformat = \"json\"\n";
+
+fn lines(replica: &Replica, message: &str) -> Vec<Value> {
+    let all = replica.log();
+    let parsed = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    parsed.filter(|line| line["message"] == message).collect()
+}
+
+async fn publish(replica: &Replica) -> (u16, Value) {
+    let answer = replica.api_post("/api/v1/publish", json!({"channel": "logs", "data": {"n": 1}})).await;
+    (answer.status, answer.json())
+}
+
+/// Publishes until Redis has refused by this kind thrice; the last answer's detail.
+async fn refused(replica: &Replica, kind: &str) -> String {
+    let counter = format!("tickgate_redis_errors_total{{kind=\"{kind}\"}}");
+    eventually(&format!("three refusals by {kind}"), async || {
+        let (status, problem) = publish(replica).await;
+        let counted = replica.metric(&counter).await;
+        (status == 503 && counted >= 3.0).then(|| problem["detail"].as_str().unwrap_or_default().to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_refusal_is_told_counted_and_logged_once_with_rediss_own_text() {
+    let server = RedisServer::start_with(&["--dbfilename", "blocked"]);
+    let replica = Replica::process(&server, SETTINGS).await;
+    assert_eq!(publish(&replica).await.0, 200);
+    // A dump that can't be put in its place is a disk that can't be written to, for root as well.
+    let directory: Vec<String> = server.run(&["CONFIG", "GET", "dir"]).await;
+    fs::create_dir_all(format!("{}/blocked/full", directory[1])).unwrap();
+    let set = async |words: &[&str]| server.run::<()>(words).await;
+    for (kind, text, told) in [
+        ("oom", "OOM command not allowed", "out of memory"),
+        ("noreplicas", "NOREPLICAS Not enough good replicas", "too few replicas"),
+        ("misconf", "MISCONF ", "can't write to its disk"),
+        ("noperm", "NOPERM ", "rejected"),
+    ] {
+        match kind {
+            "oom" => set(&["CONFIG", "SET", "maxmemory", "1"]).await,
+            "noreplicas" => set(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await,
+            "misconf" => {
+                set(&["CONFIG", "SET", "save", "3600 1000"]).await;
+                set(&["BGSAVE"]).await;
+            }
+            _ => set(&["ACL", "SETUSER", "default", "-evalsha", "-eval"]).await,
+        }
+        let detail = refused(&replica, kind).await;
+        assert!(detail.contains(told), "{kind}: {detail}");
+        let mut lines = lines(&replica, "redis did not carry out a command");
+        lines.retain(|line| line["kind"] == kind);
+        assert_eq!(lines.len(), 1, "once a minute: {lines:?}");
+        let failure = lines[0]["failure"].as_str().unwrap();
+        assert!(failure.contains(text), "{kind}: {failure}");
+        match kind {
+            "oom" => set(&["CONFIG", "SET", "maxmemory", "0"]).await,
+            "noreplicas" => set(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await,
+            "misconf" => set(&["CONFIG", "SET", "save", "", "stop-writes-on-bgsave-error", "no"]).await,
+            _ => set(&["ACL", "SETUSER", "default", "+@all"]).await,
+        }
+        eventually("a publication", async || (publish(&replica).await.0 == 200).then_some(())).await;
+    }
+    assert_eq!(replica.metric("tickgate_redis_reconnects_total{link=\"command\"}").await, 1.0, "the link stands");
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_has_a_link_that_stays() {
+    let server = RedisServer::start_with(&["--min-replicas-to-write", "1"]);
+    let replica = Replica::unready_process(&server.url(), SETTINGS).await;
+    let detail = refused(&replica, "noreplicas").await;
+    assert!(detail.contains("too few replicas"), "{detail}");
+    let canaries = async || replica.metric("tickgate_redis_canary_seconds_count").await;
+    eventually("several probes of the link", async || (canaries().await >= 4.0).then_some(())).await;
+    let links = replica.metric("tickgate_redis_reconnects_total").await;
+    assert_eq!(links, 2.0, "one command link, one pub/sub link");
+    server.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    eventually("a publication", async || (publish(&replica).await.0 == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_link_that_cant_be_made_is_logged_with_address_and_cause() {
+    let (certificates, tls, closed) = (redis_tls::certificates(), free_port(), free_port());
+    let server = redis_tls::server(certificates.path(), tls);
+    let other = certificates.path().join("other.pem");
+    let other = format!("ca_file = \"{}\"\n", other.display());
+    for (url, ca_file, cause) in [
+        (format!("redis://127.0.0.1:{closed}/"), "", "refused"),
+        ("redis://:hidden@redis.invalid:6379/".to_owned(), "", "lookup"),
+        (format!("rediss://:hidden@127.0.0.1:{tls}/"), other.as_str(), "certificate"),
+        (format!("redis://:hidden@127.0.0.1:{tls}/"), "", "rediss://"),
+        (format!("rediss://:hidden@127.0.0.1:{}/", server.port()), "", "TLS"),
+        (format!("redis://nobody:hidden@127.0.0.1:{}/", server.port()), "", "WRONGPASS"),
+    ] {
+        let settings = format!("{SETTINGS}[redis]\nconnect_timeout = \"200ms\"\n{ca_file}");
+        let replica = Replica::unready_process(&url, &settings).await;
+        let line = eventually("a line about the link", async || {
+            let lines = lines(&replica, "the link to redis is down");
+            lines.into_iter().find(|line| line["failure"].as_str().is_some_and(|text| text.contains(cause)))
+        })
+        .await;
+        let address = url.rsplit(['@', '/']).find(|part| part.contains(':')).unwrap();
+        assert_eq!(line["address"], address, "{line}");
+        assert!(!replica.log().contains("hidden"), "{}", replica.log());
+    }
+}
