@@ -20,9 +20,11 @@ const STEADY: Duration = Duration::from_secs(5);
 pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     let mut backoff = Backoff::default();
     let mut outage = Outage::new("command");
+    // The pub/sub link may have met the server first: what was logged is this link's own.
+    let mut logged = 0;
     while !stop.stopping() {
         let ended = Arc::new(Notify::new());
-        match connect(&shared, &ended).await {
+        match connect(&shared, &ended, &mut logged).await {
             Ok((attached, server)) => {
                 outage.over();
                 shared.install(&attached);
@@ -45,7 +47,8 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<(Attached, Server), Failure> {
+/// `logged`: the generation of the last server that was logged.
+async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut u64) -> Result<(Attached, Server), Failure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
@@ -61,8 +64,8 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>) -> Result<(Attached, Serv
         let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
         load.query_async::<redis::Value>(&mut established.connection).await?;
     }
-    let known = *shared.generation.borrow();
-    if established.generation > known {
+    if established.generation > *logged {
+        *logged = established.generation;
         tracing::info!(
             address = &*shared.address,
             server = &*established.server.version,

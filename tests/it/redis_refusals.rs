@@ -95,6 +95,19 @@ async fn a_redis_that_takes_no_writes_has_a_link_that_stays() {
 }
 
 #[tokio::test]
+async fn every_start_warns_of_settings_that_lose_data() {
+    let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    for start in 1..=6 {
+        let replica = Replica::process(&server, SETTINGS).await;
+        let reached = lines(&replica, "redis is there");
+        assert_eq!(reached.len(), 1, "start {start}: {reached:?}");
+        assert_eq!(reached[0]["address"], format!("127.0.0.1:{}", server.port()));
+        let warning = "redis may evict streams and leases: set maxmemory-policy noeviction";
+        eventually(&format!("the warning of start {start}"), async || lines(&replica, warning).pop()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_link_that_cant_be_made_is_logged_with_address_and_cause() {
     let (certificates, tls, closed) = (redis_tls::certificates(), free_port(), free_port());
     let server = redis_tls::server(certificates.path(), tls);
