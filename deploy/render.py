@@ -111,9 +111,13 @@ def alerts_schema(alerts: list[str]) -> dict:
 
 
 def thresholds_schema() -> dict:
-    """The thresholds that values.yaml has."""
-    number = {"type": "number", "minimum": 0}
-    return {"description": "Written by deploy/render.py.", **type_of({}), "properties": dict.fromkeys(thresholds(), number)}
+    """The thresholds that values.yaml has. A share above 1, such as a percentage, would never be reached."""
+    described = {path.rpartition(".")[2]: words for path, _, words in value_rows((CHART / "values.yaml").read_text())}
+
+    def number(alert: str) -> dict:
+        return {"type": "number", "minimum": 0, **({"maximum": 1} if described[alert].startswith("Share ") else {})}
+
+    return {"description": "Written by deploy/render.py.", **type_of({}), "properties": {alert: number(alert) for alert in thresholds()}}
 
 
 def thresholds() -> dict[str, float]:

@@ -16,6 +16,10 @@ from tools import debian, module, run
 RUNBOOKS = "https://github.com/tickgate/tickgate/blob/main/docs/operations.md"
 
 
+# Alerts of a state, which holds or does not: they compare with no amount.
+STATES = {"TickgateDown", "TickgateAllDown", "TickgateDrainStuck", "TickgateReplicasDisagree", "TickgateRedisLost", "TickgatePubSubSilent"}
+
+
 def rendered_rules(values: dict) -> list[dict]:
     """The rules of the trial's PrometheusRule."""
     groups = one(trial({"metrics": {"prometheusRule": {"enabled": True, **values}}}), "PrometheusRule")["spec"]["groups"]
@@ -74,6 +78,8 @@ def changed_rules() -> str:
         expect(name, _plain(changed[name]["expr"]) == wanted != _plain(tested[name]["expr"]), f"{changed[name]['expr']}")
     quiet = rendered_rules({"alerts": {rule["alert"]: {"enabled": False} for rule in tested_rules() if "alert" in rule}})
     expect("alerts", quiet and all("record" in rule for rule in quiet), "some can't be switched off")
+    alerts = {name for name, rule in tested.items() if "alert" in rule}
+    expect("thresholds", set(defaults) | STATES == alerts and not set(defaults) & STATES, f"{alerts ^ (set(defaults) | STATES)}")
     return f"{len(values['thresholds'])} thresholds"
 
 

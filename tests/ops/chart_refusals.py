@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 
-from checks import Failed, check
+from checks import ROOT, Failed, check
 from rendering import CHART, NAMESPACE, TRIAL, over, refusal, render_alone
 from tools import module
 
@@ -53,6 +54,8 @@ WRONG = [
     (nested("metrics.prometheusRule.runbookUrl", "docs/operations.md"), ["/metrics/prometheusRule/runbookUrl"]),
     (nested("metrics.prometheusRule.alerts", {"TickgateMemroy": {"enabled": False}}), ["/metrics/prometheusRule/alerts", "TickgateMemroy"]),
     (nested("metrics.prometheusRule.thresholds", {"TickgateDown": 1}), ["/metrics/prometheusRule/thresholds", "TickgateDown"]),
+    (nested("metrics.prometheusRule.thresholds", {"TickgateMemory": 90}), ["/metrics/prometheusRule/thresholds/TickgateMemory", "1"]),
+    (nested("listenAddress", "127.0.0.1"), ["/listenAddress"]),
     (nested("metrics.podMonitor.enabled", True), ["/metrics", "podMonitor"]),
     (nested("scalingBehavior.scaleDown.policies", [{"type": "Pods", "value": 1}]), ["/scalingBehavior/scaleDown/policies", "periodSeconds"]),
     (nested("keda.authenticationRef", {"secret": "x"}), ["/keda/authenticationRef", "secret"]),
@@ -96,9 +99,20 @@ CONTRADICTIONS = [
     ({"ipFamilies": ["IPv4", "IPv6"]}, ["ipFamilies", "ipFamilyPolicy"]),
     ({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"}, ["ipFamilies", "SingleStack"]),
     ({"ipFamilies": ["IPv6"], "listenAddress": "0.0.0.0"}, ["ipFamilies has IPv6", "listenAddress is 0.0.0.0"]),
+    ({"ipFamilyPolicy": "PreferDualStack", "listenAddress": "0.0.0.0"}, ["ipFamilyPolicy is PreferDualStack", "listenAddress is 0.0.0.0"]),
+    (nested("redis.embedded.maxmemory", "513mb"), ["redis.embedded.maxmemory is 513mb", "limits.memory 768Mi"]),
+    (nested("redis.embedded", {"maxmemory": "1gb", "resources": {"limits": {"memory": "1.5G"}}}), ["maxmemory is 1gb", "limits.memory 1.5G"]),
+    (over(AUTOSCALED, nested("autoscaling.targetConnections", 50_000)), ["autoscaling.targetConnections is 50000", "config.limits.connections_max"]),
+    (over(SCALED, nested("config.limits.connections_max", 20_000)), ["keda.targetConnections is 20000", "no more than 20000"]),
+    (nested("extraVolumeMounts", [{"name": "keys", "mountPath": "/keys"}]), ["extraVolumeMounts", "keys", "extraVolumes"]),
+    (nested("config.auth.public_keys", [{"algorithm": "ES256", "path": "/keys/a.pem"}]), ["config.auth.public_keys[0].path is /keys/a.pem", "extraVolumeMounts"]),
+    (nested("config.redis.ca_file", "/etc/redis/ca.crt"), ["config.redis.ca_file is /etc/redis/ca.crt", "extraVolumeMounts"]),
+    (nested("extraEnv", [{"name": "TICKGATE__REDIS__URL_FILE", "value": "/vault/url"}]), ["extraEnv TICKGATE__REDIS__URL_FILE is /vault/url"]),
     (nested("extraToml", "[drain]\ndelay = '1s'\n"), ["extraToml", "[drain]", "config.drain"]),
     (nested("extraEnv", [{"name": "TICKGATE__SERVER__LISTEN", "value": "x"}]), ["extraEnv", "TICKGATE__SERVER__LISTEN", "listenAddress"]),
     (nested("extraEnv", [{"name": "TICKGATE__DRAIN__SPREAD", "value": "90s"}]), ["extraEnv", "TICKGATE__DRAIN__SPREAD", "drain."]),
+    (nested("extraEnv", [{"name": "TICKGATE__SERVER__MODE", "value": "development"}]), ["extraEnv", "TICKGATE__SERVER__MODE"]),
+    (nested("extraEnv", [{"name": "TICKGATE__AUTH__API_KEYS", "value": "x"}]), ["extraEnv", "TICKGATE__AUTH__API_KEYS", "auth.existingSecret"]),
     (nested("extraVolumes", [{"name": "redis"}]), ["extraVolumes", "redis"]),
     (nested("extraContainers", [{"name": "tickgate"}]), ["extraContainers", "tickgate"]),
     (
@@ -130,6 +144,34 @@ def refusals() -> str:
         if missing := [name for name in names if name not in said]:
             raise Failed(f"{json.dumps(values)} is refused without naming {missing}: {said}")
     return f"{len(cases)} sets of values"
+
+
+# Values that look like those, and are right.
+TAKEN = [
+    nested("redis.embedded", {"maxmemory": "2gb", "resources": {"limits": {"memory": "3Gi"}}}),
+    nested("redis.embedded", {"maxmemory": "2gb", "resources": {"limits": {"memory": None}}}),
+    nested("redis.embedded", {"maxmemory": "64mb", "resources": {"limits": {"memory": 134_217_728}}}),
+    over(AUTOSCALED, nested("autoscaling.targetConnections", 49_999)),
+    {
+        "config": {"redis": {"ca_file": "/etc/ssl/certs/ca-certificates.crt"}, "auth": {"public_keys": [{"algorithm": "ES256", "path": "/keys/a.pem"}]}},
+        "extraVolumes": [{"name": "{{ .Release.Name }}-keys", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "{{ .Release.Name }}-keys", "mountPath": "/keys/"}],
+        "extraEnv": [{"name": "TICKGATE__REDIS__URL_FILE", "value": "/keys/url"}],
+    },
+    {"extraVolumes": [{"name": "ca", "emptyDir": {}}], "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca.crt", "subPath": "ca.crt"}],
+     "config": {"redis": {"ca_file": "/ca.crt"}}},
+]  # fmt: skip
+
+
+@check("helm takes values that only look contradictory")
+def taken() -> str:
+    for values in TAKEN:
+        if (said := refusal(over(TRIAL, values))) is not None:
+            raise Failed(f"{json.dumps(values)} is refused: {said}")
+    limits = tomllib.loads((ROOT / "config/default.toml").read_text())["limits"]
+    if limits["connections_max"] != 50_000:
+        raise Failed(f"_checks.tpl takes connections_max for 50000, config/default.toml for {limits['connections_max']}")
+    return f"{len(TAKEN)} sets of values"
 
 
 @check("helm refuses unknown keys on every level")

@@ -8,6 +8,7 @@
 {{- include "tickgate.checkNetwork" . -}}
 {{- include "tickgate.checkRoutes" . -}}
 {{- include "tickgate.checkPod" . -}}
+{{- include "tickgate.checkFiles" . -}}
 {{- include "tickgate.checkMetrics" . -}}
 {{- end -}}
 
@@ -26,6 +27,12 @@
 {{- end -}}
 {{- if and .Values.redis.embedded.enabled (has .Values.redis.secretKey (list "password" "auth.conf")) -}}
 {{- fail (printf "redis.secretKey is %q, which the embedded Redis keeps for itself: choose another." .Values.redis.secretKey) -}}
+{{- end -}}
+{{- with .Values.redis.embedded -}}
+{{- $limit := (.resources.limits).memory -}}
+{{- if and .enabled $limit (gt (mul 3 (include "tickgate.bytes" .maxmemory | int64)) (mul 2 (include "tickgate.bytes" $limit | int64))) -}}
+{{- fail (printf "redis.embedded.maxmemory is %s, more than two thirds of redis.embedded.resources.limits.memory %s: while Redis writes its file it takes more, and the cluster would kill it." .maxmemory (toString $limit)) -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.redis.tls.existingSecret -}}
 {{- if .Values.redis.embedded.enabled -}}
@@ -77,6 +84,14 @@
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (not .targetCPUUtilizationPercentage) (not .targetMemoryUtilizationPercentage) (not .targetConnections) (not .metrics) -}}
 {{- fail "autoscaling.enabled without a target: set autoscaling.targetCPUUtilizationPercentage, autoscaling.targetMemoryUtilizationPercentage, autoscaling.targetConnections or autoscaling.metrics." -}}
+{{- end -}}
+{{- end -}}
+{{- /* 50000 is that of config/default.toml. */ -}}
+{{- $connections := ((.Values.config).limits).connections_max | default 50000 | int64 -}}
+{{- range $name := list "autoscaling" "keda" -}}
+{{- $scaler := get $.Values $name -}}
+{{- if and $scaler.enabled (ge (int64 $scaler.targetConnections) $connections) -}}
+{{- fail (printf "%s.targetConnections is %d, but a replica accepts no more than %d (config.limits.connections_max): the autoscaler would never add one. Leave room for what arrives until a new replica is ready." $name (int64 $scaler.targetConnections) $connections) -}}
 {{- end -}}
 {{- end -}}
 {{- range $resource, $wanted := dict "cpu" (or (and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage) (and .Values.keda.enabled .Values.keda.targetCPUUtilizationPercentage)) "memory" (and .Values.autoscaling.enabled .Values.autoscaling.targetMemoryUtilizationPercentage) -}}
@@ -139,8 +154,8 @@
 {{- if and (gt (len .Values.ipFamilies) 1) (not .Values.ipFamilyPolicy) -}}
 {{- fail (printf "ipFamilies is %s without ipFamilyPolicy: two families require PreferDualStack or RequireDualStack." (join ", " .Values.ipFamilies)) -}}
 {{- end -}}
-{{- if and (has "IPv6" .Values.ipFamilies) .Values.listenAddress (not (contains ":" .Values.listenAddress)) -}}
-{{- fail (printf "ipFamilies has IPv6, but listenAddress is %s, which IPv6 does not reach: set it to \"::\", or leave it empty." .Values.listenAddress) -}}
+{{- if and (eq .Values.listenAddress "0.0.0.0") (or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" .Values.ipFamilyPolicy)) -}}
+{{- fail (printf "listenAddress is 0.0.0.0, which IPv6 does not reach, but %s: set it to \"::\", or leave it empty." (ternary "ipFamilies has IPv6" (printf "ipFamilyPolicy is %s" .Values.ipFamilyPolicy) (has "IPv6" .Values.ipFamilies))) -}}
 {{- end -}}
 {{- end -}}
 
@@ -164,9 +179,14 @@
 {{- end -}}
 
 {{- define "tickgate.checkPod" -}}
+{{- $ours := list "TICKGATE_CONFIG" "TICKGATE__SERVER__LISTEN" "TICKGATE__SERVER__OPS_LISTEN" "TICKGATE__SERVER__MODE" -}}
+{{- $secrets := list "TICKGATE__AUTH__HS256_SECRETS" "TICKGATE__AUTH__API_KEYS" "TICKGATE__REDIS__URL" -}}
 {{- range .Values.extraEnv -}}
-{{- if or (hasPrefix "TICKGATE__DRAIN__" .name) (has .name (list "TICKGATE__SERVER__LISTEN" "TICKGATE__SERVER__OPS_LISTEN" "TICKGATE_CONFIG")) -}}
+{{- if or (hasPrefix "TICKGATE__DRAIN__" .name) (has .name $ours) -}}
 {{- fail (printf "extraEnv has %s: it would part from the ports, the probes or the grace period of the pod. Use drain.* or listenAddress." .name) -}}
+{{- end -}}
+{{- if has .name $secrets -}}
+{{- fail (printf "extraEnv has %s, which the chart takes from a Secret: use auth.existingSecret, redis.existingSecret or redis.url, or name another file with %s_FILE." .name .name) -}}
 {{- end -}}
 {{- end -}}
 {{- $taken := include "tickgate.secrets" . | fromYaml | keys | concat (list "config") -}}
@@ -187,6 +207,40 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Files that the values name must be in the container, and what is mounted must be a volume. */}}
+{{- define "tickgate.checkFiles" -}}
+{{- $volumes := include "tickgate.volumes" . | fromYamlArray -}}
+{{- $folders := list "/etc/ssl" -}}
+{{- range include "tickgate.volumeMounts" . | fromYamlArray -}}
+{{- $folders = append $folders (trimSuffix "/" .mountPath) -}}
+{{- $mount := .name -}}
+{{- $found := false -}}
+{{- range $volumes }}{{ if eq .name $mount }}{{ $found = true }}{{ end }}{{ end -}}
+{{- if not $found -}}
+{{- fail (printf "extraVolumeMounts mounts %q, which is no volume of the pod: add it to extraVolumes." $mount) -}}
+{{- end -}}
+{{- end -}}
+{{- $named := dict -}}
+{{- range $section, $keys := .Values.config -}}
+{{- range $key, $value := $keys -}}
+{{- if and $value (hasSuffix "_file" $key) }}{{ $_ := set $named (printf "config.%s.%s" $section $key) $value }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- range $index, $key := (.Values.config.auth).public_keys -}}
+{{- $_ := set $named (printf "config.auth.public_keys[%d].path" $index) $key.path -}}
+{{- end -}}
+{{- range tpl (toYaml .Values.extraEnv) $ | fromYamlArray -}}
+{{- if and .value (regexMatch "^TICKGATE__.*_FILE$" .name) }}{{ $_ := set $named (printf "extraEnv %s" .name) .value }}{{ end -}}
+{{- end -}}
+{{- range $value, $path := $named -}}
+{{- $found := false -}}
+{{- range $folders }}{{ if or (eq . $path) (hasPrefix (printf "%s/" .) (toString $path)) }}{{ $found = true }}{{ end }}{{ end -}}
+{{- if not $found -}}
+{{- fail (printf "%s is %v, but nothing is mounted there: add a volume to extraVolumes and its place to extraVolumeMounts." $value $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tickgate.checkMetrics" -}}
 {{- with .Values.metrics.monitor -}}
 {{- if gt (include "tickgate.milliseconds" .scrapeTimeout | int64) (include "tickgate.milliseconds" .interval | int64) -}}
@@ -199,4 +253,17 @@
 {{- define "tickgate.milliseconds" -}}
 {{- $unit := regexFind "[a-z]+$" . -}}
 {{- mul (trimSuffix $unit . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit) -}}
+{{- end -}}
+
+{{/* A size in bytes: as Kubernetes writes it (768Mi, 1G), or as Redis does (512mb, by 1024). */}}
+{{- define "tickgate.bytes" -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]+$" $text -}}
+{{- $power := dict "k" 1 "m" 2 "g" 3 "t" 4 -}}
+{{- $size := trimSuffix $unit $text | float64 -}}
+{{- with $unit -}}
+{{- $base := ternary 1024 1000 (or (hasSuffix "i" .) (hasSuffix "b" .)) -}}
+{{- range until (get $power (lower . | trunc 1) | int) }}{{ $size = mulf $size $base }}{{ end -}}
+{{- end -}}
+{{- int64 $size -}}
 {{- end -}}
