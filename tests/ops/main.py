@@ -22,6 +22,7 @@ import live_redis  # noqa: F401
 import live_rollout  # noqa: F401
 import monitoring  # noqa: F401
 import policy  # noqa: F401
+import runbooks  # noqa: F401
 from checks import REGISTRY
 
 

@@ -18,8 +18,9 @@ const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
 const SHIPPED_SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis/redis.conf");
 const SHIPPED_USERS: &str = include_str!("../../../deploy/redis/users.acl");
 
-/// The tests' own user, who may do everything. Redis accepts no users on the command line beside an ACL file, and none of
-/// the shipped users may create another one, so the harness's line follows the shipped file, which is complete before it.
+/// The tests' own user, who may do everything. Redis accepts no users on the command line beside an ACL file, and no
+/// shipped user that is on may create another one, so the harness's line follows the shipped file, which is complete
+/// before it.
 const HARNESS_USER: &str = "user harness on nopass ~* &* +@all\n";
 
 /// Logs the harness in. A server without the shipped users refuses it and runs what follows as its default user.
