@@ -80,11 +80,15 @@ class Watch:
         self.thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
+    def check(self) -> None:
         """Raises what went wrong in the meantime."""
-        self.stopping = True
         if self.failure:
             raise self.failure
+
+    def stop(self) -> None:
+        """Ends it, and raises what went wrong in the meantime."""
+        self.stopping = True
+        self.check()
 
     def _list(self) -> str:
         found = self.api.get(self.path)
@@ -96,7 +100,7 @@ class Watch:
         try:
             while not self.stopping:
                 self._follow()
-        except Exception as error:  # told by stop(), in the thread that can act on it
+        except Exception as error:  # raised by check(), in the thread that can act on it
             self.failure = error
 
     def _follow(self) -> None:

@@ -53,7 +53,7 @@ class ControlPlane:
         return self
 
     def __exit__(self, kind, value, trace) -> None:
-        # Pods first would be kinder, but they end with this process namespace anyway.
+        # The pods end with this process namespace.
         for process in reversed(self.processes.values()):
             process.kill()
         for process in self.processes.values():

@@ -1,4 +1,4 @@
-"""A year in the life of a release, with clients that are connected from the first day to the last.
+"""One release, with clients that are connected from the first stage to the last.
 
 Upgrade, rollback, a faulty upgrade, scaling, a node drained, an autoscaler turned on and off, secrets rotated: after each
 of them the clients must have everything that was published.
@@ -7,15 +7,16 @@ of them the clients must have everything that was published.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 
 from api import Watch
-from checks import CHART, Failed, step, wait_until
-from control_plane import ControlPlane
+from checks import CHART, LOGS, Failed, step, wait_until
+from control_plane import ControlPlane, tail
 from crowd import Crowd, Login
+from documents import blocks, type_in
 from release import Release
 from surroundings import make_namespace, secret
 from verdict import describe, histogram, judge_absences, judge_messages
@@ -28,6 +29,7 @@ CLIENTS = 200
 CLIENTS_LATER = 100
 SETTLE_SECONDS_MAX = 60
 DRAIN_SECONDS_MAX = 300
+START_REFUSED_SECONDS_MAX = 5
 
 
 def run(control_plane: ControlPlane) -> str:
@@ -47,6 +49,9 @@ class Journey:
         self.token_secret, self.api_key = token_secret, api_key
         self.crowd = Crowd(release.addresses()[0], release.addresses("-ops")[0], Login(token_secret), api_key)
         self.replicas = release.deployment()["spec"]["replicas"]
+        # How the gateway ended in each pod, by the pod's name; after a restart, how it ended first.
+        self.ends: dict[str, dict] = {}
+        self.watch = Watch(release.api, f"/api/v1/namespaces/{NAMESPACE}/pods", self._note_ends)
 
     async def run(self) -> str:
         crowd = self.crowd
@@ -82,10 +87,22 @@ class Journey:
             await asyncio.wait([task], timeout=0.5)
         await task
         self.control_plane.check_alive()
+        self._judge_ends()
         await self._settle()
         absences = [absence for client in self.crowd.clients for absence in client.absences[before.get(client.name, 0) :]]
         print(f"  {time.monotonic() - began:6.1f} s  {name}: {describe(absences)}", flush=True)
         judge_absences(absences)
+
+    def _note_ends(self, pods: dict[str, dict]) -> None:
+        for name, pod in pods.items():
+            if ended := _ended(pod):
+                self.ends.setdefault(name, ended)
+
+    def _judge_ends(self) -> None:
+        """Each replica has drained and ended by itself, within its grace period."""
+        self.watch.check()
+        if strange := {name: ended["exitCode"] for name, ended in self.ends.items() if ended["exitCode"] != 0}:
+            raise Failed(f"replicas did not end with 0: {strange}; their output is in {LOGS / 'pods'}")
 
     async def _settle(self) -> None:
         """Everybody is connected and has what was published before."""
@@ -111,21 +128,26 @@ class Journey:
     def _faulty_upgrade(self) -> None:
         """A Secret without the expected key: the first new pod does not start, so no old one is stopped."""
         self.control_plane.apply(secret(NAMESPACE, "faulty", {"another-key": "redis://redis.data.svc:6379"}))
-        before = {pod["metadata"]["name"] for pod in self.release.pods()}
+        before, ended = {pod["metadata"]["name"] for pod in self.release.pods()}, set(self.ends)
         self.release.upgrade_without_waiting("redis.existingSecret=faulty")
-
-        def new_pods_fail() -> bool:
-            new = [pod for pod in self.release.pods() if pod["metadata"]["name"] not in before]
-            return len(new) == 1 and _has_failed(new[0])
-
-        wait_until(new_pods_fail, 60, "the pod with the faulty Secret to fail")
+        (name,) = wait_until(lambda: self.ends.keys() - ended, 60, "the pod with the faulty Secret to fail")
+        self._judge_faulty(name, self.ends.pop(name))
         running = {pod["metadata"]["name"] for pod in self.release.pods() if _is_ready(pod)}
         if running != before:
             raise Failed(f"the ready replicas were {before} and are {running}")
         self.release.rollback()
         self.release.complete_rollout()
+        # It was restarted meanwhile, and ended in the same way.
+        self.ends.pop(name, None)
         if (after := {pod["metadata"]["name"] for pod in self.release.pods()}) != before:
             raise Failed(f"the replicas were {before} and are {after}")
+
+    def _judge_faulty(self, name: str, ended: dict) -> None:
+        """Within 5 s, with code 2, and with a message that names the file."""
+        seconds = (_time(ended["finishedAt"]) - _time(ended["startedAt"])).total_seconds()
+        said = tail(LOGS / "pods" / f"{NAMESPACE}_{name}/tickgate-0.log")
+        if ended["exitCode"] != 2 or seconds > START_REFUSED_SECONDS_MAX or "/redis/redis-url" not in said:
+            raise Failed(f"without the key redis-url the gateway ended with {ended['exitCode']} after {seconds:g} s: {said}")
 
     def _scale_up(self) -> None:
         self.release.upgrade(f"replicaCount={self.replicas + 2}")
@@ -175,20 +197,23 @@ class Journey:
         self.release.complete_rollout()
 
     def _rotate_first(self) -> None:
-        """docs/operations.md, "Secrets": the new value first, the old one second; then the services change over."""
-        old = (self.token_secret, self.api_key)
-        self.token_secret, self.api_key = secrets.token_hex(24), secrets.token_hex(24)
-        lines = {"token-secrets": f"{self.token_secret}\n{old[0]}\n", "api-keys": f"{self.api_key}\n{old[1]}\n"}
-        self._write_secret(lines)
+        """docs/operations.md, "Secrets": the new values first, the old ones second; then the services change over."""
+        self._rotate(0)
+        self.token_secret, self.api_key = (self.release.secret("tickgate-auth", key) for key in ("token-secrets", "api-keys"))
 
     def _rotate_second(self) -> None:
         self.crowd.login.secret = self.token_secret
         self.crowd.set_key(self.api_key)
-        self._write_secret({"token-secrets": f"{self.token_secret}\n", "api-keys": f"{self.api_key}\n"})
+        self._rotate(1)
 
-    def _write_secret(self, lines: dict[str, str]) -> None:
-        self.control_plane.apply(secret(NAMESPACE, "tickgate-auth", lines))
-        self.release.restart()
+    def _rotate(self, step: int) -> None:
+        """A documented step, for the API key and then for the token secret; one restart serves both."""
+        commands = [block for block in blocks("docs/operations.md") if "patch secret tickgate-auth" in block][step]
+        patch, restart, _ = commands.partition("kubectl -n tickgate rollout restart")
+        if not restart:
+            raise Failed(f"docs/operations.md: this step restarts nothing: {commands}")
+        type_in(self.control_plane, patch.replace("token-secrets", "api-keys"), **{"-n tickgate": f"-n {NAMESPACE}"})
+        type_in(self.control_plane, commands, **{"-n tickgate": f"-n {NAMESPACE}"})
         self.release.complete_rollout()
 
 
@@ -196,6 +221,13 @@ def _is_ready(pod: dict) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod["status"].get("conditions", []))
 
 
-def _has_failed(pod: dict) -> bool:
-    statuses = pod["status"].get("containerStatuses", [])
-    return any("terminated" in {**status["state"], **status.get("lastState", {})} for status in statuses)
+def _ended(pod: dict) -> dict | None:
+    """How the pod's only container ended, the last time that it did."""
+    for status in pod["status"].get("containerStatuses", []):
+        if ended := status["state"].get("terminated") or status.get("lastState", {}).get("terminated"):
+            return ended
+    return None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -7,15 +7,15 @@ import sys
 import time
 import traceback
 
+import documents
 import installs
 import journey
-import manifests
 from checks import LOGS, Failed
 from control_plane import ControlPlane
 from surroundings import LoadBalancers, prepare
 
 # Each in its own namespaces of the cluster; one that fails does not keep the next from running.
-SCENARIOS = {"manifests": manifests.run, "installs": installs.run, "journey": journey.run}
+SCENARIOS = {"documents": documents.run, "installs": installs.run, "journey": journey.run}
 # The whole run; when it is over, SIGALRM ends this process, and with it everything.
 SECONDS_MAX = 3600
 

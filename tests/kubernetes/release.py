@@ -38,9 +38,6 @@ class Deployment:
         """Waits until the last pod has ended."""
         wait_until(lambda: not self.pods(), ROLLOUT_SECONDS_MAX, f"the pods of {self.namespace} to end")
 
-    def restart(self) -> None:
-        self.control_plane.run("kubectl", "-n", self.namespace, "rollout", "restart", f"deployment/{self.name}")
-
     def deployment(self) -> dict:
         found = self.api.items(f"/apis/apps/v1/namespaces/{self.namespace}/deployments", SELECTOR)
         if len(found) != 1:

@@ -18,6 +18,7 @@ fail() {
     exit 1
 }
 
+"$here/build.sh" --check
 [ "$(uname -s)" = Linux ] || fail "needs Linux: pods are processes in Linux namespaces"
 [ "$(id -u)" = 0 ] || fail "needs root, for namespaces, mounts and the packet filter; try sudo"
 
@@ -37,6 +38,8 @@ flock --nonblock 9 || fail "another run in $target/kubernetes is under way"
 
 TICKGATE_KUBERNETES_PROGRAMS=$("$here/build.sh" "$target/kubernetes")
 if [ -z "${TICKGATE_BIN:-}" ]; then
+    # shellcheck source=/dev/null
+    command -v cargo >/dev/null || . "$HOME/.cargo/env" 2>/dev/null || fail "Rust is missing: https://rustup.rs"
     (cd "$root" && CARGO_TERM_PROGRESS_WHEN=never cargo build --locked)
     TICKGATE_BIN=$target/debug/tickgate
 fi

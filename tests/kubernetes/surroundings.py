@@ -54,7 +54,7 @@ def make_namespace(control_plane: ControlPlane, name: str, values: str) -> Secre
         secret(name, "tickgate-auth", {"token-secrets": made.token, "api-keys": made.api_key}),
         secret(name, "tickgate-redis", {"redis-url": url}),
         secret(name, authority, {"ca.crt": (CERTIFICATES / "ca.crt").read_text()}),
-        _object("v1", "ConfigMap", name, "tickgate-public-keys", data={"current.pem": _public_key()}),
+        _object("v1", "ConfigMap", name, "tickgate-public-keys", data={"current.pem": public_key()}),
     ]
     control_plane.apply(_namespace(name), *(each for each in prepared if _names(values, each["metadata"]["name"])))
     return made
@@ -195,7 +195,8 @@ def _openssl(*words: str) -> None:
     subprocess.run(["openssl", *words], cwd=CERTIFICATES, check=True, capture_output=True)
 
 
-def _public_key() -> str:
+def public_key() -> str:
+    """A fresh public key of a login service, as PEM."""
     private = subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"], check=True, capture_output=True)
     public = subprocess.run(["openssl", "ec", "-pubout"], check=True, capture_output=True, input=private.stdout)
     return public.stdout.decode()

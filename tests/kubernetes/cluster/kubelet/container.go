@@ -189,6 +189,11 @@ func (c *container) end(process *process, grace time.Duration) {
 	if process == nil {
 		return
 	}
+	select {
+	case <-process.done:
+		return
+	default:
+	}
 	deadline := time.Now().Add(grace)
 	c.beforeStop(process, deadline)
 	process.signal(syscall.SIGTERM)
