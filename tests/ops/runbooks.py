@@ -1,7 +1,11 @@
-"""The Redis of docs/operations.md: started by the documented command, and asked what the runbooks tell operators to ask."""
+"""What docs/operations.md tells operators to do and to look at: commands work, panels and log lines exist.
+
+Its Redis is started by the documented command, and asked what the runbooks tell operators to ask.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -13,12 +17,35 @@ from tools import run
 
 PASSWORD = "of-an-operator"
 PORT = 6379
+DOCUMENT = ROOT / "docs/operations.md"
+# Words in quotation marks that are no panel.
+NO_PANEL = {"The dashboard"}
+# Lines of other programs' logs.
+FOREIGN = {"scheduled to be closed ASAP for overcoming of output buffer limits"}
+PROGRAMS = ("kubectl ", "redis-cli ", "helm ", "tickgate ", "just ")
+
+
+@check("runbooks name panels of the dashboard and lines of the log that exist")
+def named() -> str:
+    text = DOCUMENT.read_text()
+    content = json.loads((ROOT / "deploy/grafana/tickgate.json").read_text())
+    titles = {panel["title"] for panel in content["panels"]} | {note["name"] for note in content["annotations"]["list"]}
+    code = re.compile(r"```.*?```|`[^`]*`", flags=re.DOTALL)
+    panels = set(re.findall(r'"([A-Z][^"\n]*)"', code.sub("", text))) - NO_PANEL
+    if unknown := panels - titles:
+        raise Failed(f"the dashboard has no {sorted(unknown)}")
+    # Words alone, three or more: a sentence, and not a setting or a command.
+    lines = {line for line in re.findall(r"`([a-z][A-Za-z ',;]+)`", text) if line.count(" ") >= 2 and not line.startswith(PROGRAMS)} - FOREIGN
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    if unknown := [line for line in lines if f'"{line}"' not in sources]:
+        raise Failed(f"the gateway logs no {sorted(unknown)}")
+    return f"{len(panels)} panels, {len(lines)} lines"
 
 
 @check("redis starts by the documented command, and its admin may do what the runbooks say")
 @isolated
 def runbooks() -> str:
-    text = (ROOT / "docs/operations.md").read_text()
+    text = DOCUMENT.read_text()
     (start,) = re.findall(r"^redis-server .*$", text, flags=re.MULTILINE)
     commands = re.findall(r"`redis-cli ((?!-u)[^`]+)`", text)
     if len(commands) < 5:
