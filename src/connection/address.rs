@@ -1,5 +1,5 @@
-//! Where a request comes from, and how much one address may ask for: connections at once, handshakes a second. Pure:
-//! the time is an argument. Never believes a header of a peer that is not a trusted proxy.
+//! Where a request comes from, and how much one address may ask for: connections at once, handshakes a second. The
+//! time is an argument. Never believes a header of a peer that is not a trusted proxy.
 
 mod limits;
 

@@ -50,11 +50,8 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     workload("limit", "bare send of a ready frame, as fast as it goes", Needs::Limit, fan_out_one),
     workload("fan-out-50", "1 topic, 1,000 subscribers, 50 messages/s: nothing to merge", Needs::Gateway, fan_out_50),
     workload("fan-out", "1 topic, 1,000 subscribers, saturated", Needs::Gateway, fan_out),
-    Workload {
-        publishers: 1,
-        ..workload("topics", "1,000 retained topics, 1 subscriber each, saturated", Needs::Gateway, topics)
-    },
-    Workload { publishers: 1, ..workload("topics-plain", "the same without retention", Needs::Gateway, topics_plain) },
+    workload("topics", "1,000 retained topics, 1 subscriber each, saturated", Needs::Gateway, topics),
+    workload("topics-plain", "the same without retention", Needs::Gateway, topics_plain),
     workload("topics-4000", "1,000 retained topics, 4,000 messages/s", Needs::Gateway, topics_4000),
     workload("private", "1,000 users, a reliable message to each in turn, saturated", Needs::Gateway, private),
     workload("trading-day", "2,000 users: 50 tickers, 20 trade tapes, private orders", Needs::Gateway, trading_day),
