@@ -30,6 +30,7 @@ pub mod feeds;
 pub mod hub;
 pub mod log_limit;
 pub mod metrics;
+pub mod problem;
 pub mod publisher;
 pub mod redis_link;
 pub mod registry;

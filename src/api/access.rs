@@ -1,6 +1,7 @@
 //! Who may use the API, and how many at once. Never compares a key other than in constant time.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -67,7 +68,7 @@ pub(super) async fn limit_requests(State(shared): State<Arc<Shared>>, request: R
 }
 
 /// The refusal of a replica that has enough to do.
-pub(super) fn overloaded(detail: &str) -> Problem {
+pub(super) fn overloaded(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(ProblemKind::TryAgainLater, detail).retry_after(Duration::from_secs(1))
 }
 

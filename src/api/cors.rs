@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::observe::REQUEST_ID;
+use crate::problem::REQUEST_ID;
 
 /// Allows the origins of `server.allowed_origins`; `"*"` allows all.
 pub(super) fn layer(origins: &[String]) -> CorsLayer {

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tickgate_wire::model::StreamId;
 
-use super::{Problem, ProblemKind, Shared, problem::millis};
+use super::{Problem, ProblemKind, Shared};
 use crate::{
     backplane::Published,
     metrics::Door,
+    problem::millis,
     publisher::{PublishFailure, PublishRequest},
 };
 
@@ -72,9 +73,9 @@ impl Outcome {
         let result = match result {
             Ok(published) => OutcomeResult::Accepted(published.into()),
             Err(problem) => OutcomeResult::Failed {
-                status: problem.kind.status(),
+                status: problem.status.as_u16(),
                 error: problem.kind.name(),
-                detail: problem.detail,
+                detail: problem.detail.into_owned(),
                 retry_after_ms: problem.retry_after.map(millis),
                 msg_id: problem.msg_id,
             },
@@ -126,7 +127,7 @@ fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
         PublishFailure::TooLarge { max } => {
             Problem::new(ProblemKind::MessageTooBig, format!("the data may have {max} bytes"))
         }
-        PublishFailure::Refused(refusal) => Problem::refused(refusal),
+        PublishFailure::Refused(refusal) => refusal.into(),
         PublishFailure::Unknown(detail) => {
             let advice = match msg_id {
                 Some(_) => "send it again with the same msg_id",

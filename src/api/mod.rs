@@ -35,6 +35,7 @@ use crate::{
     config::{Config, Rate},
     log_limit::LogLimit,
     metrics::{Metrics, Route},
+    problem::{Problem, REQUEST_ID},
     publisher::Publisher,
     registry::Registry,
 };
@@ -46,7 +47,6 @@ mod entry;
 mod lines;
 mod observe;
 mod probes;
-mod problem;
 mod publish;
 mod readiness;
 mod sessions;
@@ -55,10 +55,10 @@ mod stream;
 mod throttle;
 mod tickets;
 mod topics;
+mod unavailable;
 
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
-use problem::Problem;
 use throttle::Throttle;
 
 /// Requests of the API that may be answered at once; with the largest body, this bounds the memory they hold.
@@ -204,8 +204,8 @@ impl Api {
             })
             .layer(CatchPanicLayer::custom(observe::panicked))
             .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
-            .layer(PropagateRequestIdLayer::new(observe::REQUEST_ID))
-            .layer(SetRequestIdLayer::new(observe::REQUEST_ID, observe::FreshId))
+            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+            .layer(SetRequestIdLayer::new(REQUEST_ID, observe::FreshId))
             .layer(map_request(observe::keep_plain_id))
     }
 }

@@ -4,21 +4,17 @@ use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tower_http::request_id::{MakeRequestId, RequestId};
-use uuid::Uuid;
 
 use super::{Problem, ProblemKind, Shared};
-use crate::metrics::{Route, StatusClass};
-
-/// The header that carries the id, both ways.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Longest id taken over from a client, in bytes.
-const REQUEST_ID_BYTES_MAX: usize = 64;
+use crate::{
+    metrics::{Route, StatusClass},
+    problem::{self, REQUEST_ID},
+};
 
 /// Makes an id for a request that has none.
 #[derive(Clone, Copy)]
@@ -26,15 +22,13 @@ pub(super) struct FreshId;
 
 impl MakeRequestId for FreshId {
     fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).ok().map(RequestId::new)
+        problem::fresh_id().map(RequestId::new)
     }
 }
 
 /// Drops a client's own id that cannot be repeated safely in a log or a document.
 pub(super) async fn keep_plain_id(mut request: Request) -> Request {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-    let is_plain = |id: &HeaderValue| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(plain);
-    if request.headers().get(REQUEST_ID).is_some_and(|id| !is_plain(id)) {
+    if request.headers().get(REQUEST_ID).is_some_and(|id| !problem::is_plain(id)) {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
@@ -59,7 +53,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if problem.kind == ProblemKind::InternalError {
-            tracing::error!(route = route.as_str(), request_id = %id, detail = problem.detail, "a request failed inside the gateway");
+            tracing::error!(route = route.as_str(), request_id = %id, detail = %problem.detail, "a request failed inside the gateway");
         }
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.render(&id);

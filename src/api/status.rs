@@ -12,8 +12,8 @@ use serde::Serialize;
 use tickgate_wire::time::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Phase, Shared, access, problem::millis};
-use crate::registry::ClusterFigures;
+use super::{Phase, Shared, access};
+use crate::{problem::millis, registry::ClusterFigures};
 
 /// How long the figures of the cluster are shared by all who ask.
 const CLUSTER_TTL: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
 fn refused(shared: &Shared, error: TokenError) -> Problem {
     shared.metrics.auth_failures_total.of(error.reason()).inc();
     if error.is_ours() {
-        access::overloaded(&error.to_string())
+        access::overloaded(error.to_string())
     } else {
         Problem::new(ProblemKind::AuthRequired, error.to_string())
     }

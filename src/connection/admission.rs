@@ -5,20 +5,19 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::response::Response;
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
-    code::CloseCode,
+    code::{CloseCode, ProblemKind},
     model::{SessionId, UserId, check_name},
 };
 
 use super::{
     address::{Permit, RefusedBy},
     handshake::Credential,
-    problem::Problem,
     refusal_log::Attempt,
     replica::Replica,
 };
@@ -26,6 +25,7 @@ use crate::{
     auth::{Identity, TokenError},
     config::{OverLimit, Profile, TokenRule},
     metrics::{AuthFailure, Disconnect, Handshake as Outcome, RateScope},
+    problem::Problem,
     registry::{Admission, SessionRecord, Verdict},
 };
 
@@ -77,10 +77,10 @@ impl Refused {
     }
 
     /// The refusal as plain HTTP.
-    pub(super) fn into_response(self) -> Response {
-        let code = Some((self.code.number(), self.code.name()));
-        let retry_after_s = self.retry_after_s;
-        Problem { code, retry_after_s, ..Problem::new(self.status, self.reason) }.into_response()
+    pub(super) fn respond(self, request: &HeaderMap) -> Response {
+        let retry_after = self.retry_after_s.map(Duration::from_secs);
+        let problem = Problem::new(ProblemKind::of_close(self.code), self.reason);
+        Problem { status: self.status, retry_after, ..problem }.respond(request)
     }
 }
 

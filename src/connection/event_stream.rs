@@ -23,13 +23,12 @@ use axum::{
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use hyper::{
-    StatusCode,
     body::Frame,
     header::{self, HeaderMap, HeaderValue},
     http::request::Parts,
 };
 use tickgate_wire::{
-    code::CloseCode,
+    code::{CloseCode, ProblemKind},
     event_stream,
     model::{Class, SessionId, Start, StreamId},
 };
@@ -41,15 +40,14 @@ use super::{
     ending,
     handle::ConnectionHandle,
     handshake::{self, Credential},
-    opening,
-    problem::Problem,
-    query,
+    opening, query,
     refusal_log::{self, Attempt},
     state::Connection,
 };
 use crate::{
     hub::{Close, Socket},
     metrics::{Disconnect, Handshake as Outcome},
+    problem::Problem,
     session::{Refused, View, Wanted},
 };
 
@@ -69,23 +67,23 @@ pub(super) async fn open(
     let attempt = Attempt { session: SessionId::random(), address };
     let asked = match Asked::read(&parts, &endpoint) {
         Ok(asked) => asked,
-        Err((status, detail)) => {
-            let foreign = status == StatusCode::FORBIDDEN;
+        Err(problem) => {
+            let foreign = problem.kind == ProblemKind::Policy;
             let outcome = if foreign { Outcome::Origin } else { Outcome::BadRequest };
-            let reason = if foreign { refusal_log::foreign_origin(&parts.headers) } else { detail.clone() };
+            let reason = if foreign { refusal_log::foreign_origin(&parts.headers) } else { problem.detail.to_string() };
             endpoint.note_refusal(attempt, outcome, reason);
-            return Problem::new(status, &detail).into_response();
+            return problem.respond(&parts.headers);
         }
     };
     match endpoint.admit(&asked.credential, None, attempt).await {
         Ok(admitted) => {
             endpoint.replica.metrics.handshakes_total.of(Outcome::Accepted).inc();
             let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
-            stream(endpoint, admitted, asked, hang_up)
+            stream(endpoint, admitted, asked, (&parts.headers, hang_up))
         }
         Err(refused) => {
             endpoint.note_refusal(attempt, refused.outcome, &refused);
-            refused.into_response()
+            refused.respond(&parts.headers)
         }
     }
 }
@@ -102,28 +100,28 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, (StatusCode, String)> {
+    fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, Problem> {
         let config = &endpoint.replica.config;
-        let invalid = |detail: &str| (StatusCode::BAD_REQUEST, detail.to_owned());
         let origin = parts.headers.get(header::ORIGIN).cloned();
         let is_allowed = |origin: &str| handshake::is_allowed(origin, &config.server.allowed_origins);
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
-            return Err((StatusCode::FORBIDDEN, "the origin is not allowed".into()));
+            return Err(Problem::new(ProblemKind::Policy, "the origin is not allowed"));
         }
-        let invalid_param = |()| (StatusCode::NOT_FOUND, "the path's parameter is not a valid name".to_owned());
+        let invalid_param = |()| Problem::new(ProblemKind::NotFound, "the path's parameter is not a valid name");
         let param = endpoint.param(parts.uri.path()).map_err(invalid_param)?;
         let channels = query::channels(parts.uri.query().unwrap_or_default());
         if channels.is_empty() {
-            return Err(invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
+            return Err(Problem::invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
         }
         let max = config.limits.subscriptions_max;
         if channels.len() > max {
-            return Err(invalid(&format!("a connection has at most {max} subscriptions")));
+            return Err(Problem::invalid(format!("a connection has at most {max} subscriptions")));
         }
-        let cursors = cursors(&parts.headers)
-            .ok_or_else(|| invalid("Last-Event-ID holds cursors of this endpoint, such as 1763700000000-42"))?;
-        let credential =
-            handshake::http_credential(parts).map_err(|malformed| (malformed.status(), malformed.to_string()))?;
+        let cursors = cursors(&parts.headers).ok_or_else(|| {
+            Problem::invalid("Last-Event-ID holds cursors of this endpoint, such as 1763700000000-42")
+        })?;
+        let credential = handshake::http_credential(parts)
+            .map_err(|malformed| Problem::new(malformed.kind(), malformed.to_string()))?;
         let credential = match credential {
             // A reader sends nothing after its request, so there is no token to wait for.
             Credential::Deferred => Credential::None,
@@ -142,7 +140,7 @@ fn cursors(headers: &HeaderMap) -> Option<Vec<StreamId>> {
     }
 }
 
-fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, hang_up: HangUp) -> Response {
+fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, (headers, hang_up): (&HeaderMap, HangUp)) -> Response {
     let replica = endpoint.replica.clone();
     let view = View {
         profile: &endpoint.profile,
@@ -155,7 +153,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, hang_up: HangUp)
     let counted = selection.counted;
     if !asked.cursors.is_empty() && asked.cursors.len() != counted {
         endpoint.withdraw(&admitted);
-        return Problem::new(StatusCode::BAD_REQUEST, "Last-Event-ID is of another list of channels").into_response();
+        return Problem::invalid("Last-Event-ID is of another list of channels").respond(headers);
     }
     let request = opening::Request { param: asked.param, since: None };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));

@@ -1,11 +1,8 @@
 //! What can be wrong with a request for a connection, and the HTTP answer to each. Never quotes the request: it may hold
 //! a token.
 
-use hyper::{
-    HeaderMap, StatusCode,
-    header::{self, HeaderValue},
-};
 use thiserror::Error;
+use tickgate_wire::code::ProblemKind;
 
 /// What is wrong with the request itself. The text says what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -31,30 +28,23 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The HTTP status of the answer.
+    /// The kind of the answer.
     #[must_use]
-    pub const fn status(self) -> StatusCode {
+    pub const fn kind(self) -> ProblemKind {
         match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HttpVersion | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            _ => StatusCode::BAD_REQUEST,
+            Self::Method => ProblemKind::MethodNotAllowed,
+            Self::HttpVersion | Self::Version => ProblemKind::UpgradeRequired,
+            _ => ProblemKind::InvalidMessage,
         }
     }
 
     /// Headers that the answer must have: what would be accepted.
     #[must_use]
-    pub fn headers(self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Method => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-            }
-            Self::HttpVersion | Self::Version => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            }
-            _ => {}
+            Self::Method => &[("allow", "GET")],
+            Self::HttpVersion | Self::Version => &[("upgrade", "websocket"), ("sec-websocket-version", "13")],
+            _ => &[],
         }
-        headers
     }
 }

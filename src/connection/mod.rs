@@ -25,7 +25,6 @@ pub mod keep_alive;
 pub mod malformed;
 mod opening;
 mod perform;
-mod problem;
 mod query;
 pub mod refusal_log;
 pub mod replica;

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use hyper::{StatusCode, header, http::request::Parts, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tickgate_wire::{
-    code::CloseCode,
+    code::{CloseCode, ProblemKind},
     model::SessionId,
     websocket::{self, Reader},
 };
@@ -22,7 +22,6 @@ use super::{
     admission::{Admitted, Endpoint},
     handshake::{self, Refusal, Upgrade},
     opening,
-    problem::Problem,
     refusal_log::{self, Attempt},
     task::ConnectionTask,
     wire::{self, Wire},
@@ -30,6 +29,7 @@ use super::{
 use crate::{
     hub::Socket,
     metrics::{self, Handshake as Outcome},
+    problem::Problem,
 };
 
 /// Becomes a WebSocket, or says why not.
@@ -47,9 +47,8 @@ pub(super) async fn open(
         Ok(handshake) => handshake,
         Err(Refusal::Malformed(malformed)) => {
             endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
-            let detail = malformed.to_string();
-            let problem = Problem { headers: malformed.headers(), ..Problem::new(malformed.status(), &detail) };
-            return problem.into_response();
+            let problem = Problem::new(malformed.kind(), malformed.to_string());
+            return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
         Err(Refusal::ForeignOrigin(upgrade)) => {
             endpoint.note_refusal(attempt, Outcome::Origin, refusal_log::foreign_origin(&parts.headers));
@@ -59,7 +58,7 @@ pub(super) async fn open(
     let Ok(param) = endpoint.param(parts.uri.path()) else {
         let detail = "the path's parameter is not a valid name";
         endpoint.note_refusal(attempt, Outcome::BadRequest, detail);
-        return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
+        return Problem::new(ProblemKind::NotFound, detail).respond(&parts.headers);
     };
     match endpoint.admit(&handshake.credential, handshake.session, attempt).await {
         Ok(admitted) => {
@@ -78,7 +77,7 @@ pub(super) async fn open(
             if handshake.browser {
                 return close_at_once(&endpoint, &mut parts, &handshake.upgrade, refused.code, refused.reason);
             }
-            refused.into_response()
+            refused.respond(&parts.headers)
         }
     }
 }
@@ -93,7 +92,7 @@ fn accept(
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         endpoint.withdraw(&admitted);
-        return cannot_upgrade();
+        return cannot_upgrade(parts);
     };
     let tasks = endpoint.replica.tasks.clone();
     tasks.clone().spawn("upgrade", async move {
@@ -121,7 +120,7 @@ fn close_at_once(
     code: CloseCode,
     reason: &'static str,
 ) -> Response {
-    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else { return cannot_upgrade() };
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else { return cannot_upgrade(parts) };
     let code = endpoint.profile.protocol.dialect.close_code(code);
     endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
     endpoint.replica.tasks.spawn("refusal", async move {
@@ -134,8 +133,8 @@ fn close_at_once(
     switching(upgrade)
 }
 
-fn cannot_upgrade() -> Response {
-    Problem::new(StatusCode::UPGRADE_REQUIRED, "this connection can't be upgraded").into_response()
+fn cannot_upgrade(parts: &Parts) -> Response {
+    Problem::new(ProblemKind::UpgradeRequired, "this connection can't be upgraded").respond(&parts.headers)
 }
 
 /// The TCP stream under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.

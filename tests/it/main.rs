@@ -14,6 +14,7 @@ mod ingest;
 mod limits;
 mod log_lines;
 mod market;
+mod problems;
 mod processes;
 mod publish_script;
 mod publishing_from_redis;

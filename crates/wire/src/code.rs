@@ -156,6 +156,15 @@ macro_rules! codes {
                 match self { $(Self::$variant => $status,)+ $(Self::$only => $only_status),+ }
             }
 
+            /// The kind of a refused connection that a WebSocket would have been closed for with this code.
+            #[must_use]
+            pub const fn of_close(code: CloseCode) -> Self {
+                match code.number() {
+                    $($number => Self::$variant,)+
+                    _ => Self::InternalError,
+                }
+            }
+
             /// The code of the same failure on a socket, if there is one.
             #[must_use]
             pub const fn code(self) -> Option<u16> {
@@ -178,17 +187,17 @@ codes! {
     1002 ProtocolError "protocol_error" close - - No "A frame broke the WebSocket protocol.";
     1003 UnsupportedData "unsupported_data" close - - No "A binary frame came where text is spoken.";
     1007 InvalidUtf8 "invalid_utf8" close - - No "A text frame was not valid UTF-8.";
-    1008 Policy "policy" close - - No
+    1008 Policy "policy" close - 403 No
         "The endpoint refused the connection: token missing or invalid, or origin not allowed.";
     1009 MessageTooBig "message_too_big" close - 413 No "A message was over the size limit.";
     1011 InternalError "internal_error" close error 500 Yes "The gateway failed; it is not the client's fault.";
-    1012 Restarting "restarting" close - - Yes
+    1012 Restarting "restarting" close - 503 Yes
         "The replica is going away; the reason says after how many milliseconds to reconnect.";
     1013 TryAgainLater "try_again_later" close error 503 Yes
         "The replica is full, or what it depends on does not answer now.";
     4001 AuthRequired "auth_required" close error 401 WithNewToken "The token is missing, invalid or expired.";
-    4002 UserInactive "user_inactive" close error - No "The user is not known, not active, or was revoked.";
-    4003 TooManyConnections "too_many_connections" close - - Yes
+    4002 UserInactive "user_inactive" close error 403 No "The user is not known, not active, or was revoked.";
+    4003 TooManyConnections "too_many_connections" close - 429 Yes
         "The user has as many connections as are allowed, over all replicas.";
     4004 InvalidMessage "invalid_message" close error 400 No
         "A message was not understood; a close after repeated offences.";
@@ -209,6 +218,7 @@ codes! {
     http only {
         MethodNotAllowed "method_not_allowed" 405;
         RequestTimeout "request_timeout" 408;
+        UpgradeRequired "upgrade_required" 426;
         UnsupportedMediaType "unsupported_media_type" 415;
         OutcomeUnknown "outcome_unknown" 504;
     }

@@ -25,7 +25,7 @@ pub(super) fn heads(data: &[u8]) {
             assert!(parts.headers.contains_key("sec-websocket-key"));
             assert_eq!(taken.browser, parts.headers.contains_key("origin"));
         }
-        Err(Refusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.status().as_u16())),
+        Err(Refusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.kind().status())),
         Err(Refusal::ForeignOrigin(_)) => assert!(parts.headers.contains_key("origin")),
     }
     let _ = handshake::http_credential(&parts);
