@@ -35,6 +35,10 @@ fuzz *words:
 security *words:
     TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
 
+# Plays a gateway for a client in any language: `just client-suite --run 'node adapter.js'`
+client-suite *words:
+    cargo run -q -p tickgate-client-suite -- {{ words }}
+
 # What operators are given: chart, manifests, alerts, proxies
 operations *words:
     cargo build && tests/ops/run.sh {{ words }}

@@ -84,6 +84,8 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("crates/wire", &[]),
     ("crates/process", &[]),
     ("crates/client", &["tickgate-wire"]),
+    // No client: it must not be right for the reason for which a client is.
+    ("crates/client-suite", &["tickgate-wire"]),
     // Neither the client nor the gateway: they would be what is measured.
     ("crates/bench", &["tickgate-process", "tickgate-wire"]),
     ("", &["tickgate-client", "tickgate-process", "tickgate-wire"]),
@@ -110,11 +112,12 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
     ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/state.rs"]),
-    ("clap", &["cli/", "crates/bench/main.rs"]),
+    ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
     ("hyper_rustls", &["crates/client/http.rs"]),
     ("tokio_tungstenite", &["crates/client/socket.rs"]),
-    ("tickgate_client", &["cli/", "auth/jwks.rs"]),
+    ("tickgate_client", &["cli/", "auth/jwks.rs", "crates/client/bin/adapter.rs"]),
+    ("tickgate_client_suite", &["crates/client-suite/main.rs"]),
     ("tickgate_process", &["cli/demo/", "crates/bench/"]),
     ("mio", &["crates/bench/"]),
     ("toml", &["config/", "crates/bench/target.rs"]),
@@ -233,12 +236,15 @@ fn members_depend_only_on_what_lies_below_them() {
 /// A program that is built to be run never has the simulated back end or a defect: nothing that it depends on enables
 /// them, and neither does a default.
 #[test]
-fn the_test_kit_alone_enables_the_simulation() {
+fn tests_alone_enable_the_simulation_and_the_defects() {
     for manifest in manifests() {
         let default = manifest.text.lines().any(|line| line.starts_with("default ="));
         assert!(!default, "{:?} has default features", manifest.member);
-        let enables = manifest.text.lines().any(|line| line.contains("\"simulation\""));
-        assert_eq!(enables, manifest.member == "tests/kit", "{:?}", manifest.member);
+        let built = manifest.text.split("[dev-dependencies]").next().unwrap_or_default();
+        for feature in ["\"simulation\"", "\"defects\""] {
+            let enables = built.lines().any(|line| line.contains(feature));
+            assert_eq!(enables, manifest.member == "tests/kit", "{:?} {feature}", manifest.member);
+        }
     }
 }
 

@@ -6,6 +6,11 @@ use hyper::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use thiserror::Error;
 use tickgate_wire::code::{Reconnect, lookup, may_reconnect};
 
+use crate::{
+    defect::{Defect, is},
+    server_error::ServerError,
+};
+
 /// Why a connection or a request failed.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -33,6 +38,15 @@ pub enum Error {
     /// The connection ended without a Close frame, or before the whole answer came.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The gateway sent something that cannot be read.
+    #[error("cannot read what the gateway sent: {0}")]
+    Unreadable(String),
+    /// There is no token.
+    #[error("no token: {0}")]
+    Token(String),
+    /// The gateway refused a token that was to renew the one of the connection.
+    #[error("the token was refused: {0}")]
+    TokenRefused(ServerError),
     /// Every channel was refused: the channels and reasons.
     #[error("nothing subscribed: {0}")]
     NothingSubscribed(String),
@@ -48,8 +62,24 @@ impl Error {
                 refusal.status != StatusCode::TOO_MANY_REQUESTS && !refusal.status.is_server_error()
             }
             Self::Closed(closed) => closed.is_final(),
-            Self::Unreachable(_) | Self::Timeout { .. } | Self::Lost(_) => false,
+            Self::Unreachable(_)
+            | Self::Timeout { .. }
+            | Self::Lost(_)
+            | Self::Unreadable(_)
+            | Self::Token(_)
+            | Self::TokenRefused(_) => false,
         }
+    }
+
+    /// The code with which the gateway closed or refused the connection.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Closed(closed) => closed.code,
+            Self::TokenRefused(error) => Some(error.code),
+            _ => None,
+        }
+        .filter(|_| !is(Defect::NoReasons))
     }
 
     /// How long the gateway asks to wait before the next attempt; `None` where it names no time.
@@ -60,6 +90,21 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Why a request has no reply that says that it succeeded.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The gateway refused it: certainly nothing was done.
+    #[error(transparent)]
+    Refused(ServerError),
+    /// It was never sent: certainly nothing was done.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It was sent, and nothing tells whether it was done.
+    #[error("the outcome is unknown")]
+    Unknown,
 }
 
 /// An HTTP answer that is not a success, such as a refused WebSocket handshake.
@@ -122,10 +167,24 @@ impl fmt::Display for Closed {
 }
 
 impl Closed {
-    fn is_final(&self) -> bool {
-        let needs_token = |code| lookup(code).is_some_and(|code| code.reconnect == Reconnect::WithNewToken);
-        self.code.is_some_and(|code| !may_reconnect(code) || needs_token(code))
+    /// What it asks for, by the table of codes; without a code, to come back.
+    #[must_use]
+    pub fn reconnect(&self) -> Reconnect {
+        match self.code {
+            _ if is(Defect::EveryCodeRetried) => Reconnect::Yes,
+            Some(code) if needs_token(code) => Reconnect::WithNewToken,
+            Some(code) if !may_reconnect(code) => Reconnect::No,
+            _ => Reconnect::Yes,
+        }
     }
+
+    fn is_final(&self) -> bool {
+        self.reconnect() != Reconnect::Yes
+    }
+}
+
+fn needs_token(code: u16) -> bool {
+    lookup(code).is_some_and(|code| code.reconnect == Reconnect::WithNewToken)
 }
 
 #[cfg(test)]

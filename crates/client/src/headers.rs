@@ -4,7 +4,7 @@ use std::fmt;
 
 use hyper::{
     HeaderMap,
-    header::{AUTHORIZATION, HeaderName, HeaderValue},
+    header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
 };
 
 use crate::error::Error;
@@ -29,7 +29,7 @@ impl Headers {
             let invalid = || Error::Invalid(format!("the header {name:?} is not valid"));
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
             let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
-            value.set_sensitive(name == AUTHORIZATION);
+            value.set_sensitive(name == AUTHORIZATION || name == SEC_WEBSOCKET_PROTOCOL);
             map.append(name, value);
         }
         Ok(())

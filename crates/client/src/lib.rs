@@ -1,22 +1,65 @@
 //! A client of Tickgate.
 //!
-//! - [`Client`] follows channels over as many connections as it takes: it comes back after a lost connection, by the
-//!   rule of the close codes and with jittered back-off, and asks for what it missed.
+//! - [`Client`] follows channels over as many connections as it takes, by the rules of `docs/client.md`: it comes back after
+//!   a lost connection with the cursors of its channels, renews its token, and reports what is missing as a [`Gap`].
 //! - [`Socket`] is one WebSocket connection, for those who decide themselves what to send and when to come back.
 //! - [`Publication`] publishes over the HTTP API; [`http`] asks it anything else.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), tickgate_client::Error> {
-//! use tickgate_client::{Client, Cursors, Event, Opening};
+//! A client comes with a [`Driver`], which does its work: it has to be polled, in a task of its own or beside the
+//! application, so that pings are answered while the application is busy.
 //!
-//! let endpoint = Opening::to("wss://gateway.example.com/ws/trading").token("eyJ…");
-//! let mut client = Client::new([endpoint], Cursors::new(["orders"], None));
-//! loop {
-//!     match client.next().await? {
-//!         Event::Message { text, .. } => println!("{text}"),
-//!         Event::Lost { error, wait } => eprintln!("{error}; again in {wait:?}"),
+//! ```no_run
+//! # async fn example() {
+//! use tickgate_client::{Builder, Channel, Event};
+//!
+//! let (mut client, driver) = Builder::new("wss://gateway.example.com/ws/trading")
+//!     .token_source(|| async { Ok::<_, std::io::Error>(String::from("eyJ…")) })
+//!     .channel("orders")
+//!     .channel(Channel::new("ticker:BTCUSDT").max_rate(4))
+//!     .build();
+//! tokio::spawn(driver.run());
+//! while let Some(event) = client.next().await {
+//!     match event {
+//!         Event::Message(message) => println!("{}: {}", message.meta.channel, message.payload()),
+//!         Event::Gap(gap) => println!("{:?} missed messages: take a snapshot", gap.channels),
+//!         Event::Refused { channel, error } => eprintln!("{channel}: {error}"),
+//!         Event::State(state) => eprintln!("{}", state.name()),
+//!         _ => {}
 //!     }
 //! }
+//! # }
+//! ```
+//!
+//! Cursors outlive the application: those of [`Client::cursors`] count what was handled, and [`Channel::since`] takes them
+//! back.
+//!
+//! ```
+//! use tickgate_client::{Builder, Channel};
+//!
+//! let stored = [("orders", "1763700000000-42")];
+//! let channels = stored.map(|(channel, cursor)| Channel::new(channel).since(cursor));
+//! let (client, _driver) = Builder::new("ws://127.0.0.1:8000/ws/trading").channels(channels).build();
+//! assert!(client.cursors().is_empty(), "nothing was handled yet");
+//! ```
+//!
+//! A publication over the connection is repeated with the same `msg_id` until it is answered, up to its deadline; the error
+//! says whether it may have been stored.
+//!
+//! ```no_run
+//! # async fn example(client: tickgate_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use serde_json::value::to_raw_value;
+//! use tickgate_client::{Publication, RequestError};
+//!
+//! let data = to_raw_value(&serde_json::json!({ "type": "signal", "side": "buy" }))?;
+//! let publication = Publication { channel: "signals", user: None, data: &data, msg_id: None };
+//! match client.handle().publish(&publication, Duration::from_secs(5)).await {
+//!     Ok(accepted) => println!("stored as {:?}", accepted.id),
+//!     Err(RequestError::Unknown) => println!("nobody knows"),
+//!     Err(error) => println!("not stored: {error}"),
+//! }
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -24,20 +67,45 @@
 //! (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
 #![warn(missing_docs)]
 
+mod application;
 mod backoff;
+mod builder;
+mod channel;
 mod client;
+mod command;
 mod cursors;
+#[cfg(feature = "defects")]
+pub mod defect;
+#[cfg(not(feature = "defects"))]
+mod defect;
+mod driver;
 mod error;
+mod event;
 mod headers;
 pub mod http;
+pub mod implicit;
+mod inbound;
+mod lasting;
+mod link;
 mod message;
+mod outgoing;
+mod pace;
+mod positions;
 mod publish;
+mod queue;
+mod read;
+mod server_error;
+mod settings;
 mod socket;
+mod token;
 
+pub use application::{Accepted, Client, Handle};
 pub use backoff::Backoff;
-pub use client::{Client, Event};
-pub use cursors::Cursors;
-pub use error::{Closed, Error, Refusal};
-pub use message::{Gap, Message, Meta, RefusedChannel, Subscribed, SubscribedChannel};
+pub use builder::Builder;
+pub use channel::Channel;
+pub use driver::Driver;
+pub use error::{Closed, Error, Refusal, RequestError};
+pub use event::{Event, Gap, Message, Meta, State};
 pub use publish::{Publication, Published};
+pub use server_error::{Details, ServerError};
 pub use socket::{Opening, Socket, SocketReceiver, SocketSender};

@@ -10,15 +10,17 @@ use futures_util::{
 use hyper::HeaderMap;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, client_async, connect_async,
+    MaybeTlsStream, WebSocketStream, client_async_with_config, connect_async_with_config,
     tungstenite::{
         Error as Broken, Message,
         client::IntoClientRequest,
         handshake::client::{Request, Response},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
 use crate::{
+    defect::{Defect, is},
     error::{Closed, Error, Refusal},
     headers::Headers,
 };
@@ -31,6 +33,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Tungstenite = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// No message of a gateway is longer than 1 MiB; what stands behind another server may be.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+fn config() -> WebSocketConfig {
+    let most = if is(Defect::SmallMessages) { 64 << 10 } else { MESSAGE_BYTES_MAX };
+    WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most))
+}
+
+/// What came on a connection.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Text(String),
+    /// A ping, which is answered, or a pong.
+    SignOfLife,
+    Binary,
+}
 
 /// A WebSocket connection to be opened.
 #[derive(Clone, Debug)]
@@ -61,6 +80,21 @@ impl Opening {
         self
     }
 
+    pub(crate) fn headers(mut self, headers: &Headers) -> Self {
+        self.headers = headers.clone();
+        self
+    }
+
+    /// Opens the connection, in whatever time it takes.
+    pub(crate) async fn connect(&self) -> Result<Socket, Error> {
+        let handshake = connect_async_with_config(self.request()?, Some(config()), true);
+        handshake.await.map_err(refused).map(|opened| self.socket(opened))
+    }
+
+    fn socket(&self, (inner, response): (Tungstenite, Response)) -> Socket {
+        Socket { inner, headers: response.into_parts().0.headers, silence_max: self.silence_max }
+    }
+
     /// How long the gateway may be silent: then the connection counts as lost. Heartbeats and pings are signs of life.
     #[must_use]
     pub fn silence_max(mut self, silence_max: Duration) -> Self {
@@ -73,7 +107,7 @@ impl Opening {
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unreachable`], [`Error::Refused`], or [`Error::Timeout`].
     pub async fn open(&self) -> Result<Socket, Error> {
-        self.opened(connect_async(self.request()?)).await
+        self.opened(connect_async_with_config(self.request()?, Some(config()), true)).await
     }
 
     /// Opens the connection over a TCP connection that stands already, without TLS.
@@ -81,7 +115,8 @@ impl Opening {
     /// # Errors
     /// As [`Opening::open`].
     pub async fn open_over(&self, stream: TcpStream) -> Result<Socket, Error> {
-        self.opened(client_async(self.request()?, MaybeTlsStream::Plain(stream))).await
+        let stream = MaybeTlsStream::Plain(stream);
+        self.opened(client_async_with_config(self.request()?, stream, Some(config()))).await
     }
 
     async fn opened(
@@ -90,13 +125,7 @@ impl Opening {
     ) -> Result<Socket, Error> {
         let limit = CONNECT_TIMEOUT;
         match timeout(limit, handshake).await {
-            Ok(Ok((inner, response))) => {
-                let headers = response.into_parts().0.headers;
-                Ok(Socket { inner, headers, silence_max: self.silence_max })
-            }
-            Ok(Err(Broken::Http(response))) => Err(Error::Refused(Box::new(refusal(*response)))),
-            Ok(Err(Broken::Url(error))) => Err(Error::Invalid(error.to_string())),
-            Ok(Err(error)) => Err(Error::Unreachable(error.to_string())),
+            Ok(opened) => opened.map_err(refused).map(|opened| self.socket(opened)),
             Err(_) => Err(Error::Timeout { what: "can't connect", limit }),
         }
     }
@@ -110,6 +139,14 @@ impl Opening {
         }
         self.headers.put(request.headers_mut())?;
         Ok(request)
+    }
+}
+
+fn refused(error: Broken) -> Error {
+    match error {
+        Broken::Http(response) => Error::Refused(Box::new(refusal(*response))),
+        Broken::Url(error) => Error::Invalid(error.to_string()),
+        error => Error::Unreachable(error.to_string()),
     }
 }
 
@@ -150,14 +187,30 @@ impl Socket {
         next(&mut self.inner, self.silence_max).await
     }
 
-    /// Sends a Close frame, and waits up to 5 seconds for the gateway's.
+    /// Whatever comes next. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::Lost`].
+    pub(crate) async fn frame(&mut self) -> Result<Frame, Error> {
+        match self.inner.next().await {
+            Some(Ok(message)) => frame(message),
+            Some(Err(error)) => Err(lost(&error)),
+            None => Err(end_of_stream()),
+        }
+    }
+
+    /// Sends a Close frame with 1000, and waits up to 5 seconds for the gateway's.
     ///
     /// # Errors
     /// The connection was lost, or the answer did not come in time.
-    pub async fn close(mut self) -> Result<(), Error> {
-        let limit = CLOSE_TIMEOUT;
+    pub async fn close(self) -> Result<(), Error> {
+        self.close_within(CLOSE_TIMEOUT).await
+    }
+
+    pub(crate) async fn close_within(mut self, limit: Duration) -> Result<(), Error> {
         let goodbye = async {
-            self.inner.close(None).await.map_err(|error| lost(&error))?;
+            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            self.inner.close(Some(normal)).await.map_err(|error| lost(&error))?;
             while let Some(Ok(_)) = self.inner.next().await {}
             Ok(())
         };
@@ -219,19 +272,30 @@ where
         let message = match timeout(limit, stream.next()).await {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(error))) => return Err(lost(&error)),
-            Ok(None) => return Err(Error::Lost("the end of the stream".into())),
+            Ok(None) => return Err(end_of_stream()),
             Err(_) => return Err(Error::Timeout { what: "nothing received", limit }),
         };
-        match message {
-            Message::Text(text) => return Ok(text.as_str().to_owned()),
-            Message::Close(frame) => {
-                let code = frame.as_ref().map(|frame| frame.code.into());
-                let reason = frame.map(|frame| frame.reason.as_str().to_owned()).unwrap_or_default();
-                return Err(Error::Closed(Closed { code, reason }));
-            }
-            _ => {}
+        if let Frame::Text(text) = frame(message)? {
+            return Ok(text);
         }
     }
+}
+
+fn frame(message: Message) -> Result<Frame, Error> {
+    match message {
+        Message::Text(text) => Ok(Frame::Text(text.as_str().to_owned())),
+        Message::Binary(_) => Ok(Frame::Binary),
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(Frame::SignOfLife),
+        Message::Close(frame) => {
+            let code = frame.as_ref().map(|frame| frame.code.into());
+            let reason = frame.map(|frame| frame.reason.as_str().to_owned()).unwrap_or_default();
+            Err(Error::Closed(Closed { code, reason }))
+        }
+    }
+}
+
+fn end_of_stream() -> Error {
+    Error::Lost("the end of the stream".into())
 }
 
 fn lost(error: &Broken) -> Error {

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{json, value::to_raw_value};
-use tickgate_client::{Client, Error, Event, Message, Publication, Published};
+use tickgate_client::{
+    Error, Publication, Published,
+    implicit::{Client, Event, Message},
+};
 use tokio::time::{Instant, sleep};
 
 use super::tally::{Diary, Told};

@@ -9,7 +9,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tickgate_client::{Client, Cursors, Opening};
+use tickgate_client::{
+    Opening,
+    implicit::{Client, Cursors},
+};
 use tickgate_wire::model::UserId;
 use tokio::{
     signal::unix::{SignalKind, signal},

@@ -2,7 +2,10 @@
 
 mod show;
 
-use tickgate_client::{Client, Cursors, Event, Opening};
+use tickgate_client::{
+    Opening,
+    implicit::{Client, Cursors, Event},
+};
 use tickgate_wire::model::StreamId;
 
 use self::show::Show;

@@ -1,6 +1,6 @@
 //! What is printed: messages on standard output, notices on standard error.
 
-use tickgate_client::{Message, Meta};
+use tickgate_client::implicit::{Message, Meta};
 
 use crate::cli::{Failure, print};
 

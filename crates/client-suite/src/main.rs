@@ -1,0 +1,94 @@
+//! `tickgate-client-suite`: plays a gateway for a client that is given as a command, prints a table of what it mastered,
+//! and ends with 1 if it failed a scenario.
+
+use std::{collections::BTreeSet, process::ExitCode, thread::available_parallelism, time::Instant};
+
+use clap::Parser;
+use tickgate_client_suite::{Outcome, Plan, RULES, SCENARIOS, Scenario, play};
+
+const EXAMPLES: &str = "\
+Examples:
+  tickgate-client-suite --list
+  tickgate-client-suite --run 'node adapter.js'
+  tickgate-client-suite --run 'python3 adapter.py' resume gap-in-replay
+
+The command is started once or more for each scenario. What it has to read and
+write is described in docs/client.md. Scenarios run side by side and take about
+40 seconds together on two cores.";
+
+/// Play a gateway that a client of Tickgate has to master
+#[derive(Debug, Parser)]
+#[command(name = "tickgate-client-suite", version, after_help = EXAMPLES)]
+struct Args {
+    /// Scenarios to play; all of them when none is named
+    scenarios: Vec<String>,
+    /// The client: a program with its arguments
+    #[arg(long, value_name = "CMD", required_unless_present = "list")]
+    run: Option<String>,
+    /// Print the scenarios and end
+    #[arg(long)]
+    list: bool,
+    /// Scenarios that run at a time; four a core unless given
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let scenarios = match chosen(&args.scenarios) {
+        Ok(scenarios) => scenarios,
+        Err(unknown) => {
+            eprintln!("no such scenario: {unknown}; --list prints them");
+            return ExitCode::from(2);
+        }
+    };
+    let Some(command) = args.run.filter(|_| !args.list) else {
+        scenarios.iter().for_each(|scenario| println!("{}", row(scenario)));
+        return ExitCode::SUCCESS;
+    };
+    let began = Instant::now();
+    let jobs = args.jobs.unwrap_or_else(|| 4 * available_parallelism().map_or(1, usize::from));
+    let plan = Plan { command, scenarios, jobs };
+    let outcomes = play(&plan, |outcome| eprint!("{}", if outcome.fault.is_some() { 'F' } else { '.' })).await;
+    eprintln!();
+    for outcome in &outcomes {
+        let word = if outcome.fault.is_some() { "FAIL" } else { "ok" };
+        println!("{word:<4} {:>5.1} s  {}", outcome.took.as_secs_f64(), row(outcome.scenario));
+    }
+    outcomes.iter().for_each(explain);
+    let failed = outcomes.iter().filter(|outcome| outcome.fault.is_some());
+    let rules: BTreeSet<_> = failed.clone().map(|outcome| outcome.scenario.rule).collect();
+    let (failed, took) = (failed.count(), began.elapsed().as_secs_f64());
+    if failed == 0 {
+        println!("\nall {} scenarios passed in {took:.1} s", outcomes.len());
+        return ExitCode::SUCCESS;
+    }
+    let rules: Vec<_> = rules.iter().map(u8::to_string).collect();
+    println!("\n{failed} of {} scenarios failed in {took:.1} s: rules {}", outcomes.len(), rules.join(", "));
+    ExitCode::FAILURE
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
+    if names.is_empty() {
+        return Ok(SCENARIOS.iter().collect());
+    }
+    let find = |name: &String| SCENARIOS.iter().find(|scenario| scenario.name == name).ok_or_else(|| name.clone());
+    names.iter().map(find).collect()
+}
+
+fn row(scenario: &Scenario) -> String {
+    format!("{:<24} rule {:>2}  {}", scenario.name, scenario.rule, scenario.about)
+}
+
+/// Prints why a scenario failed, and what happened until then.
+fn explain(outcome: &Outcome) {
+    let (Some(fault), scenario) = (&outcome.fault, outcome.scenario) else { return };
+    let title = RULES.iter().find(|rule| rule.number == scenario.rule).map_or("", |rule| rule.title);
+    println!("\n{}: {}", scenario.name, scenario.about);
+    println!("  rule {}: {title}", scenario.rule);
+    println!("  expected: {}", fault.expected);
+    println!("  got:      {}", fault.got);
+    println!("  what happened (#0, #1 … are connections):");
+    print!("{}", outcome.trace);
+}

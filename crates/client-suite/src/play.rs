@@ -1,0 +1,55 @@
+//! Runs scenarios side by side, each within a time, and collects what came of them.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
+
+use crate::{scenarios::Scenario, suite::Suite, trace::Fault};
+
+/// How long a scenario may take.
+const SCENARIO_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is to be played.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The command that starts the client: a program with its arguments, split by the shell.
+    pub command: String,
+    /// The scenarios, in the order of the result.
+    pub scenarios: Vec<&'static Scenario>,
+    /// How many scenarios run at a time.
+    pub jobs: usize,
+}
+
+/// What came of a scenario.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: &'static Scenario,
+    /// Why it failed, if it did.
+    pub fault: Option<Fault>,
+    /// What happened until then, a line each; empty when it passed.
+    pub trace: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Plays the scenarios; `done` is called with each as it ends.
+pub async fn play(plan: &Plan, mut done: impl FnMut(&Outcome)) -> Vec<Outcome> {
+    let running = stream::iter(plan.scenarios.iter().enumerate())
+        .map(async |(at, scenario)| (at, outcome(&plan.command, scenario).await))
+        .buffer_unordered(plan.jobs.max(1));
+    let mut outcomes: Vec<_> = running.inspect(|(_, outcome)| done(outcome)).collect().await;
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+async fn outcome(command: &str, scenario: &'static Scenario) -> Outcome {
+    let suite = Suite::new(command);
+    let began = Instant::now();
+    let result = timeout(SCENARIO_TIMEOUT, (scenario.script)(suite.clone())).await;
+    let late = || Err(Fault::new(format!("the scenario ends within {SCENARIO_TIMEOUT:?}"), "it did not"));
+    let fault = result.unwrap_or_else(|_| late()).err();
+    let trace = if fault.is_some() { suite.trace() } else { String::new() };
+    Outcome { scenario, fault, trace, took: began.elapsed() }
+}

@@ -1,0 +1,87 @@
+//! The client that is tested: a process that is told what to do in lines of JSON, and reports in the same form. Never
+//! left behind: it is killed when its owner is dropped.
+
+use std::{io, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc::Sender,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    seen::{Seen, What},
+    trace::{Fault, Verdict},
+};
+
+/// How long it may take to end after `stop`.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to take a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running client.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Program {
+    /// Starts the command; what it writes is passed on.
+    pub(crate) fn start(
+        command: &str,
+        environment: &[(&str, String)],
+        tasks: &mut JoinSet<()>,
+        seen: &Sender<Seen>,
+    ) -> io::Result<Self> {
+        // `exec`, so that the process that is killed is the client and not a shell.
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec {command}"));
+        shell.envs(environment.iter().map(|(name, value)| (name, value)));
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = shell.spawn()?;
+        if let Some(output) = child.stdout.take() {
+            tasks.spawn(lines(output, seen.clone(), What::of_line));
+        }
+        if let Some(errors) = child.stderr.take() {
+            tasks.spawn(lines(errors, seen.clone(), What::Diagnostic));
+        }
+        let input = child.stdin.take();
+        Ok(Self { child, input })
+    }
+
+    /// Gives it a command.
+    pub(crate) async fn command(&mut self, command: &Value) -> Verdict {
+        let Some(input) = &mut self.input else { return Err(Fault::new("a running client", "its input is closed")) };
+        let written = timeout(COMMAND_TIMEOUT, input.write_all(format!("{command}\n").as_bytes())).await;
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Fault::new("a client that reads its standard input", error.to_string())),
+            Err(_) => Err(Fault::new("a client that reads its standard input", format!("{COMMAND_TIMEOUT:?} passed"))),
+        }
+    }
+
+    /// Ends its input, and waits until it ends.
+    pub(crate) async fn ended(&mut self) -> Verdict {
+        self.input = None;
+        let expected = format!("the command ends with status 0 within {END_TIMEOUT:?} after `stop`");
+        match timeout(END_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(Fault::new(expected, status.to_string())),
+            Ok(Err(error)) => Err(Fault::new(expected, error.to_string())),
+            Err(_) => Err(Fault::new(expected, "it still runs")),
+        }
+    }
+}
+
+async fn lines(from: impl AsyncRead + Unpin, seen: Sender<Seen>, what: impl Fn(String) -> What) {
+    let mut lines = BufReader::new(from).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if seen.send(Seen::now(what(line))).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The rules of `docs/client.md`, by number. What they say is said there.
+
+/// One rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its number in the document.
+    pub number: u8,
+    /// What it is about.
+    pub title: &'static str,
+}
+
+const fn rule(number: u8, title: &'static str) -> Rule {
+    Rule { number, title }
+}
+
+/// All rules, ascending.
+pub const RULES: &[Rule] = &[
+    rule(1, "the sub-protocols carry version and token"),
+    rule(2, "the token as the first message"),
+    rule(3, "opening takes 10 s at most"),
+    rule(4, "subscribe after the welcome, within its limits"),
+    rule(5, "the session of the last welcome"),
+    rule(6, "push, reply and notice differ by structure"),
+    rule(7, "a frame holds one object or an array"),
+    rule(8, "messages of 1 MiB, in fragments"),
+    rule(9, "what is unknown is ignored"),
+    rule(10, "what cannot be read ends the connection"),
+    rule(11, "begin with the cursor of `subscribed`"),
+    rule(12, "a push moves the cursor"),
+    rule(13, "a gap is reported once and moves the cursor"),
+    rule(14, "until it is caught up, a channel moves by itself"),
+    rule(15, "channels of one stream move together"),
+    rule(16, "`caught_up` and `heartbeat` move cursors"),
+    rule(17, "the application's cursor moves when it has handled the message"),
+    rule(18, "resume by `since`, with the options"),
+    rule(19, "forget on unsubscribe and with another user"),
+    rule(20, "a refused channel is no longer wanted"),
+    rule(21, "`retry_after_ms`: ask again"),
+    rule(22, "the server ends a subscription"),
+    rule(23, "requests have ids; a subscribe is answered in time"),
+    rule(24, "a publication is repeated with its `msg_id`"),
+    rule(25, "a publication has a deadline and three outcomes"),
+    rule(26, "renew the token in place"),
+    rule(27, "a refused `auth`"),
+    rule(28, "a new token, then connect"),
+    rule(29, "a token that cannot be got"),
+    rule(30, "silence is a lost connection"),
+    rule(31, "leave a lost connection at once"),
+    rule(32, "reading does not wait for the application"),
+    rule(33, "`closing` decides"),
+    rule(34, "without `closing`, the code decides"),
+    rule(35, "wait for the greater of `after_ms` and the back-off"),
+    rule(36, "back-off with a bound that doubles"),
+    rule(37, "the bound begins again after 5 s"),
+    rule(38, "stopping closes with 1000"),
+    rule(39, "the states are reported"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::scenarios::SCENARIOS;
+
+    /// The numbered rules of the document, each with the scenarios that it names at its end.
+    fn documented() -> BTreeMap<u8, BTreeSet<String>> {
+        let text = include_str!("../../../docs/client.md");
+        let text = text.split("## Testing a client").next().unwrap();
+        let mut rules: BTreeMap<u8, String> = BTreeMap::new();
+        for line in text.lines() {
+            let number = line.split_once(". **").and_then(|(number, _)| number.parse().ok());
+            if let Some(number) = number {
+                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} stands there twice");
+            } else if line.starts_with("   ") {
+                rules.values_mut().next_back().unwrap().push_str(line);
+            }
+        }
+        rules.into_iter().map(|(number, text)| (number, names_at_the_end(&text))).collect()
+    }
+
+    /// What stands in backticks after the last sentence.
+    fn names_at_the_end(rule: &str) -> BTreeSet<String> {
+        let end = rule.rsplit_once(['.', ':']).map_or(rule, |(_, end)| end);
+        end.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_document_names_each_rule_and_its_scenarios() {
+        let mut played: BTreeMap<u8, BTreeSet<String>> = BTreeMap::new();
+        for scenario in SCENARIOS {
+            let new = played.entry(scenario.rule).or_default().insert(scenario.name.to_owned());
+            assert!(new, "{} is there twice", scenario.name);
+        }
+        assert_eq!(documented(), played);
+        assert_eq!(RULES.iter().map(|rule| rule.number).collect::<Vec<_>>(), played.into_keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_document_has_the_protocol_of_the_suite() {
+        let text = include_str!("../../../docs/client.md");
+        let sources = [include_str!("stage.rs"), include_str!("script.rs"), include_str!("scenarios/requests.rs")];
+        let sources = sources.concat();
+        for command in ["token", "subscribe", "unsubscribe", "publish", "command", "hold", "go", "cursors", "stop"] {
+            assert!(text.contains(&format!("{{\"command\":\"{command}\"")), "{command} in docs/client.md");
+        }
+        for event in ["token", "message", "gap", "refused", "outcome", "cursors", "state", "log"] {
+            assert!(text.contains(&format!("{{\"event\":\"{event}\"")), "{event} in docs/client.md");
+            assert!(sources.contains(&format!("\"{event}\"")), "{event} in the suite");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Rules 13, 14 and 16 while the past is replayed.
+
+use serde_json::json;
+
+use crate::{
+    script::{live, of_stream, past},
+    suite::Suite,
+    trace::Verdict,
+};
+
+pub(super) async fn gap_in_replay(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-10" }])).await?;
+    let (line, _) = stage.opened(&[past("orders", "7-10")]).await?;
+    let gap = json!({
+        "type": "gap", "channels": ["orders"], "after": "7-10", "before": "7-51", "count": 40, "reason": "retention",
+        "cursor": "7-50",
+    });
+    stage.send(line, &gap).await;
+    stage.reports_gap(&gap).await?;
+    // Nothing of the rest has come: the loss must not be reported again.
+    stage.cut(line);
+    let line = stage.connected().await?;
+    let asked = stage.resumes(line, &json!({ "orders": "7-50" })).await?;
+    stage.grant(line, &asked, &[past("orders", "7-50")], &[]).await;
+    stage.replayed(line, "orders", "7-51").await;
+    let end = json!([{ "channel": "orders", "cursor": "7-51", "replayed": 1, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.push(line, "orders", "7-52").await;
+    stage.delivers("orders", "7-51").await?;
+    stage.delivers("orders", "7-52").await?;
+    stage.finish().await
+}
+
+pub(super) async fn cut_replay(suite: Suite) -> Verdict {
+    let channels = [json!({ "channel": "orders", "since": "7-40" }), json!({ "channel": "risk", "since": "7-40" })];
+    let mut stage = suite.start(json!(channels)).await?;
+    let granted = [of_stream(past("orders", "7-40"), "@"), of_stream(past("risk", "7-40"), "@")];
+    let (line, _) = stage.opened(&granted).await?;
+    for id in ["7-41", "7-44"] {
+        stage.replayed(line, "orders", id).await;
+        stage.delivers("orders", id).await?;
+    }
+    stage.cut(line);
+    let line = stage.connected().await?;
+    let asked = stage.resumes(line, &json!({ "orders": "7-44", "risk": "7-40" })).await?;
+    let granted = [of_stream(past("orders", "7-44"), "@"), of_stream(past("risk", "7-40"), "@")];
+    stage.grant(line, &asked, &granted, &[]).await;
+    let end = json!([{ "channel": "orders", "cursor": "7-44", "replayed": 0, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.replayed(line, "risk", "7-42").await;
+    stage.push(line, "orders", "7-45").await;
+    stage.delivers("risk", "7-42").await?;
+    stage.delivers("orders", "7-45").await?;
+    stage.cut(line);
+    stage.resumed(json!({ "orders": "7-45", "risk": "7-42" })).await?;
+    stage.finish().await
+}
+
+pub(super) async fn caught_up(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }, "risk"])).await?;
+    let (line, _) = stage.opened(&[past("orders", "7-40"), live("risk", "3-3")]).await?;
+    stage.state("catching_up").await?;
+    let end = json!([{ "channel": "orders", "cursor": "7-49", "replayed": 0, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.state("live").await?;
+    stage.cut(line);
+    stage.resumed(json!({ "orders": "7-49", "risk": "3-3" })).await?;
+    stage.finish().await
+}

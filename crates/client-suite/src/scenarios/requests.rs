@@ -1,0 +1,167 @@
+//! Rules 23 to 25: requests, their replies, and what became of a publication.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    script::live,
+    stage::{Asked, Stage},
+    suite::Suite,
+    trace::Verdict,
+};
+
+const ANSWER: Duration = Duration::from_secs(12);
+
+/// The suite asks for a publication with the number `n`.
+async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Verdict {
+    let command = json!({
+        "command": "publish", "ref": name, "channel": "out", "data": { "type": "signal", "n": n },
+        "deadline_ms": deadline_ms,
+    });
+    stage.command(&command).await
+}
+
+/// The request for it.
+async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict<Asked> {
+    let expected = format!("`publish` of n = {n} to out with a `msg_id`");
+    let asked = stage.request(line, "publish", &expected).await?;
+    let body = &asked.body;
+    let is = body["channel"] == "out" && body["data"] == json!({ "type": "signal", "n": n });
+    stage.check(is && body["msg_id"].is_string(), &expected, &body.to_string())?;
+    Ok(asked)
+}
+
+async fn accept(stage: &mut Stage, line: usize, asked: &Asked, id: &str, duplicate: bool) {
+    let reply = json!({
+        "type": "published", "id": asked.body["id"], "channel": "out", "publication_id": id, "duplicate": duplicate,
+    });
+    stage.send(line, &reply).await;
+}
+
+fn try_again(outcome: &str, after_ms: u64) -> Value {
+    let details = json!({ "retry_after_ms": after_ms, "outcome": outcome });
+    json!({ "code": 1013, "error": "try_again_later", "message": "later", "details": details })
+}
+
+pub(super) async fn replies_in_any_order(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    publish(&mut stage, "first", 1, 9000).await?;
+    let first = published(&mut stage, line, 1).await?;
+    publish(&mut stage, "second", 2, 9000).await?;
+    let second = published(&mut stage, line, 2).await?;
+    let differ = first.body["msg_id"] != second.body["msg_id"];
+    stage.check(differ, "a `msg_id` of its own for each publication", &second.body.to_string())?;
+    accept(&mut stage, line, &second, "3-2", false).await;
+    let outcome = stage.reports_outcome("second", "accepted").await?;
+    stage.check(outcome["id"] == "3-2", "`id` 3-2", &outcome.to_string())?;
+    accept(&mut stage, line, &first, "3-1", false).await;
+    let outcome = stage.reports_outcome("first", "accepted").await?;
+    stage.check(outcome["id"] == "3-1", "`id` 3-1", &outcome.to_string())?;
+    stage.finish().await
+}
+
+pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let line = stage.connected().await?;
+    let asked = stage.request(line, "subscribe", "`subscribe` of orders").await?;
+    let arrival = stage.arrival_within(ANSWER * 2).await?;
+    // This side sees the request later than it was sent.
+    stage.check_wait("the next attempt", arrival.at - asked.at, ANSWER - Duration::from_secs(1), ANSWER)?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    stage.granted(line, &[live("orders", "7-40")]).await?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_repeated(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    publish(&mut stage, "p", 1, 20_000).await?;
+    let first = published(&mut stage, line, 1).await?;
+    stage.cut(line);
+    let line = stage.resumed(json!({ "orders": "7-40" })).await?;
+    let again = published(&mut stage, line, 1).await?;
+    let same = again.body["msg_id"] == first.body["msg_id"];
+    stage.check(same, &format!("the `msg_id` {}", first.body["msg_id"]), &again.body.to_string())?;
+    accept(&mut stage, line, &again, "3-1", true).await;
+    let outcome = stage.reports_outcome("p", "accepted").await?;
+    let is = outcome["id"] == "3-1" && outcome["duplicate"] == true;
+    stage.check(is, "`id` 3-1 and `duplicate` true", &outcome.to_string())?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_later(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    publish(&mut stage, "p", 1, 20_000).await?;
+    let mut asked = published(&mut stage, line, 1).await?;
+    for (outcome, after_ms) in [("refused", 600), ("unknown", 300)] {
+        let began = Instant::now();
+        stage.refuse(line, &asked, try_again(outcome, after_ms)).await;
+        let again = published(&mut stage, line, 1).await?;
+        let after = Duration::from_millis(after_ms);
+        stage.check_wait("the same `publish`", again.at - began, after, after)?;
+        let same = again.body["msg_id"] == asked.body["msg_id"];
+        stage.check(same, &format!("the `msg_id` {}", asked.body["msg_id"]), &again.body.to_string())?;
+        asked = again;
+    }
+    accept(&mut stage, line, &asked, "3-1", false).await;
+    stage.reports_outcome("p", "accepted").await?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_refused(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    publish(&mut stage, "p", 1, 9000).await?;
+    let asked = published(&mut stage, line, 1).await?;
+    stage.refuse(line, &asked, json!({ "code": 4502, "error": "forbidden", "message": "no" })).await;
+    let outcome = stage.reports_outcome("p", "refused").await?;
+    stage.check(outcome["code"] == 4502, "`code` 4502", &outcome.to_string())?;
+    let command = json!({ "command": "command", "ref": "c", "name": "pause", "deadline_ms": 9000 });
+    stage.command(&command).await?;
+    let expected = "`command` pause with a `msg_id`";
+    let asked = stage.request(line, "command", expected).await?;
+    let is = asked.body["command"] == "pause" && asked.body["msg_id"].is_string();
+    stage.check(is, expected, &asked.body.to_string())?;
+    let reply = json!({
+        "type": "command_accepted", "id": asked.body["id"], "publication_id": "4-1", "duplicate": false,
+    });
+    stage.send(line, &reply).await;
+    stage.reports_outcome("c", "accepted").await?;
+    stage.is_quiet(line, Duration::from_millis(800)).await?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_deadline(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    let began = Instant::now();
+    publish(&mut stage, "p", 1, 1200).await?;
+    let asked = published(&mut stage, line, 1).await?;
+    stage.refuse(line, &asked, try_again("unknown", 300)).await;
+    published(&mut stage, line, 1).await?;
+    stage.reports_outcome("p", "unknown").await?;
+    let after = Duration::from_millis(1200);
+    stage.check_wait("the outcome", began.elapsed(), after, after)?;
+    stage.cut(line);
+    let line = stage.resumed(json!({ "orders": "7-40" })).await?;
+    stage.is_quiet(line, Duration::from_secs(1)).await?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_offline(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.cut(line);
+    let arrival = stage.arrival().await?;
+    publish(&mut stage, "p", 1, 800).await?;
+    stage.reports_outcome("p", "refused").await?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    stage.granted(line, &[live("orders", "7-40")]).await?;
+    stage.is_quiet(line, Duration::from_secs(1)).await?;
+    stage.finish().await
+}

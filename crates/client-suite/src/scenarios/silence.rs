@@ -1,0 +1,127 @@
+//! Rules 30 to 32, and the state `stale`: connections that are silent, given up, or not read from.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    script::{closing, live, past, time_in},
+    stage::{PATIENCE, Stage},
+    suite::Suite,
+    trace::Verdict,
+};
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+async fn opened(suite: &Suite) -> Verdict<(Stage, usize)> {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let welcome = json!({ "heartbeat_interval": INTERVAL.as_secs() });
+    let (line, _) = stage.opened_with(&[live("orders", "7-40")], welcome).await?;
+    Ok((stage, line))
+}
+
+async fn heartbeat(stage: &mut Stage, line: usize) {
+    let now = time_in(0);
+    stage.send(line, &json!({ "type": "heartbeat", "timestamp": now, "server_time": now })).await;
+}
+
+pub(super) async fn half_open(suite: Suite) -> Verdict {
+    let (mut stage, line) = opened(&suite).await?;
+    stage.push(line, "orders", "7-41").await;
+    let began = Instant::now();
+    stage.lines[line].answers = false;
+    stage.delivers("orders", "7-41").await?;
+    let arrival = stage.arrival().await?;
+    stage.check_wait(
+        "the next attempt",
+        arrival.at - began,
+        INTERVAL * 2,
+        INTERVAL * 2 + Duration::from_millis(500),
+    )?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    let asked = stage.resumes(line, &json!({ "orders": "7-41" })).await?;
+    stage.grant(line, &asked, &[live("orders", "7-41")], &[]).await;
+    stage.finish().await
+}
+
+pub(super) async fn heartbeats(suite: Suite) -> Verdict {
+    let (mut stage, line) = opened(&suite).await?;
+    for _ in 0..3 {
+        heartbeat(&mut stage, line).await;
+        stage.is_quiet(line, INTERVAL * 4 / 5).await?;
+    }
+    stage.note("from now on nothing but WebSocket pings");
+    for _ in 0..3 {
+        if let Some(socket) = &mut stage.lines[line].socket {
+            socket.ping(b"alive").await;
+        }
+        stage.is_quiet(line, INTERVAL * 4 / 5).await?;
+    }
+    stage.check(stage.lines[line].closed.is_none(), "the connection stays", "a Close frame")?;
+    stage.finish().await
+}
+
+pub(super) async fn late_socket(suite: Suite) -> Verdict {
+    let (mut stage, old) = opened(&suite).await?;
+    stage.lines[old].answers = false;
+    let line = stage.resumed(json!({ "orders": "7-40" })).await?;
+    stage.push(old, "orders", "7-99").await;
+    stage.send(old, &closing(4500, "no", None)).await;
+    stage.push(line, "orders", "7-41").await;
+    stage.delivers("orders", "7-41").await?;
+    stage.delivers_nothing(Duration::from_millis(500)).await?;
+    stage.cut(line);
+    stage.resumed(json!({ "orders": "7-41" })).await?;
+    stage.finish().await
+}
+
+pub(super) async fn busy_application(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.hold().await?;
+    for id in ["7-41", "7-42", "7-43"] {
+        stage.push(line, "orders", id).await;
+    }
+    if let Some(socket) = &mut stage.lines[line].socket {
+        socket.ping(b"busy").await;
+    }
+    let expected = "a pong while the application is busy";
+    stage.until(expected, PATIENCE, |stage| stage.lines[line].pongs.pop()).await?;
+    stage.delivers_nothing(Duration::ZERO).await?;
+    stage.cut(line);
+    let line = stage.connected().await?;
+    let asked = stage.subscribes(line, &["orders"]).await?;
+    // Where it goes on depends on what the client does with messages that wait: keep them, or ask for them again.
+    let since = asked.element("orders")["since"].as_str().unwrap_or_default().to_owned();
+    let known = ["7-40", "7-41", "7-42", "7-43"];
+    let Some(at) = known.iter().position(|id| *id == since) else {
+        return stage.fail(&format!("`since` of one of {}", known.join(", ")), &since);
+    };
+    stage.grant(line, &asked, &[past("orders", &since)], &[]).await;
+    for id in &known[at + 1..] {
+        stage.replayed(line, "orders", id).await;
+    }
+    let end = json!([{ "channel": "orders", "cursor": "7-43", "replayed": known.len() - at - 1, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.push(line, "orders", "7-44").await;
+    stage.go().await?;
+    for id in ["7-41", "7-42", "7-43", "7-44"] {
+        stage.delivers("orders", id).await?;
+    }
+    stage.finish().await
+}
+
+pub(super) async fn stale(suite: Suite) -> Verdict {
+    let (mut stage, line) = opened(&suite).await?;
+    stage.state("live").await?;
+    let is_stale = |event: &Value| event["state"] == "stale";
+    stage
+        .until("the state \"stale\" before two intervals", INTERVAL * 2, |stage| {
+            stage.states.pop_front().filter(|(_, event)| is_stale(event))
+        })
+        .await?;
+    heartbeat(&mut stage, line).await;
+    stage.state("live").await?;
+    stage.finish().await
+}

@@ -1,0 +1,160 @@
+//! Rules 26 to 29: tokens that end, are refused, or cannot be got.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    script::{closing, live, past, time_in},
+    stage::{Arrival, Asked, PATIENCE, Stage},
+    suite::Suite,
+    trace::Verdict,
+};
+
+/// The client sends a token on its connection.
+async fn auth(stage: &mut Stage, line: usize, patience: Duration) -> Verdict<Asked> {
+    let asked = stage.request_within(line, "auth", "`auth` with a new token", patience).await?;
+    let newest = format!("token-{}", stage.tokens.given);
+    let is_new = asked.body["token"] == newest.as_str() && newest != "token-1";
+    stage.check(is_new, &format!("`auth` with {newest}"), &asked.body.to_string())?;
+    Ok(asked)
+}
+
+async fn authenticated(stage: &mut Stage, line: usize, asked: &Asked, expires_at: &str) {
+    let reply = json!({ "type": "authenticated", "id": asked.body["id"], "user": "alice", "expires_at": expires_at });
+    stage.send(line, &reply).await;
+}
+
+fn bears(stage: &Stage, arrival: &Arrival, token: &str) -> Verdict {
+    let is = arrival.request.bearer() == Some(token);
+    stage.check(is, &format!("a connection with bearer.{token}"), &arrival.request.shown())
+}
+
+fn expiring(seconds: i64) -> Value {
+    json!({ "type": "token_expiring", "expires_at": time_in(seconds) })
+}
+
+pub(super) async fn token_expiring(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.send(line, &expiring(60)).await;
+    let asked = auth(&mut stage, line, PATIENCE).await?;
+    authenticated(&mut stage, line, &asked, &time_in(3600)).await;
+    stage.push(line, "orders", "7-41").await;
+    stage.delivers("orders", "7-41").await?;
+    stage.is_quiet(line, Duration::from_millis(500)).await?;
+    stage.cut(line);
+    let arrival = stage.arrival().await?;
+    bears(&stage, &arrival, "token-2")?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    stage.granted(line, &[live("orders", "7-41")]).await?;
+    stage.finish().await
+}
+
+pub(super) async fn token_planned(suite: Suite) -> Verdict {
+    let (hour, left) = (3600, 6);
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let began = Instant::now();
+    let welcome = json!({ "server_time": time_in(-hour), "expires_at": time_in(left - hour) });
+    let (line, _) = stage.opened_with(&[live("orders", "7-40")], welcome).await?;
+    let asked = auth(&mut stage, line, PATIENCE).await?;
+    // Half of what was left; a time has milliseconds, and the client starts its clock with the welcome.
+    let half = Duration::from_millis(2900);
+    stage.check_wait("`auth`", asked.at - began, half, half)?;
+    authenticated(&mut stage, line, &asked, &time_in(0)).await;
+    stage.is_quiet(line, Duration::from_secs(1)).await?;
+    stage.finish().await
+}
+
+pub(super) async fn auth_refused(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.send(line, &expiring(60)).await;
+    let asked = auth(&mut stage, line, PATIENCE).await?;
+    let began = Instant::now();
+    let later =
+        json!({ "code": 1013, "error": "try_again_later", "message": "", "details": { "retry_after_ms": 500 } });
+    stage.refuse(line, &asked, later).await;
+    let asked = auth(&mut stage, line, PATIENCE).await?;
+    let after = Duration::from_millis(500);
+    stage.check_wait("`auth`", asked.at - began, after, after)?;
+    let given = stage.tokens.given;
+    stage.refuse(line, &asked, json!({ "code": 4502, "error": "forbidden", "message": "another user" })).await;
+    let arrival = stage.arrival().await?;
+    let fits = (given..=stage.tokens.given).any(|n| arrival.request.bearer() == Some(format!("token-{n}").as_str()));
+    stage.check(fits, "a new connection with the new token", &arrival.request.shown())?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    let asked = stage.resumes(line, &json!({ "orders": "7-40" })).await?;
+    stage.grant(line, &asked, &[live("orders", "7-40")], &[]).await;
+    stage.finish().await
+}
+
+pub(super) async fn new_token(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (mut line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    for (announced, token) in [(true, "token-2"), (false, "token-3")] {
+        if announced {
+            stage.send(line, &closing(4001, "new_token", None)).await;
+        }
+        stage.close(line, Some(4001)).await;
+        let arrival = stage.arrival().await?;
+        bears(&stage, &arrival, token)?;
+        line = stage.upgrade(arrival).await?;
+        stage.welcome(line, json!({})).await;
+        let asked = stage.resumes(line, &json!({ "orders": "7-40" })).await?;
+        stage.grant(line, &asked, &[live("orders", "7-40")], &[]).await;
+    }
+    stage.finish().await
+}
+
+pub(super) async fn new_token_twice(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    for token in ["token-1", "token-2"] {
+        let arrival = stage.arrival().await?;
+        bears(&stage, &arrival, token)?;
+        let line = stage.upgrade(arrival).await?;
+        stage.send(line, &closing(4001, "new_token", None)).await;
+        stage.close(line, Some(4001)).await;
+    }
+    stage.ends(Some(4001)).await?;
+    stage.finish().await
+}
+
+pub(super) async fn expiry_in_replay(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }])).await?;
+    let (line, _) = stage.opened(&[past("orders", "7-40")]).await?;
+    stage.cut(line);
+    let arrival = stage.arrival().await?;
+    bears(&stage, &arrival, "token-1")?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    let asked = stage.resumes(line, &json!({ "orders": "7-40" })).await?;
+    stage.grant(line, &asked, &[past("orders", "7-40")], &[]).await;
+    stage.replayed(line, "orders", "7-41").await;
+    stage.send(line, &closing(4001, "new_token", None)).await;
+    stage.close(line, Some(4001)).await;
+    stage.delivers("orders", "7-41").await?;
+    let arrival = stage.arrival().await?;
+    bears(&stage, &arrival, "token-2")?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    let asked = stage.resumes(line, &json!({ "orders": "7-41" })).await?;
+    stage.grant(line, &asked, &[past("orders", "7-41")], &[]).await;
+    stage.replayed(line, "orders", "7-42").await;
+    stage.delivers("orders", "7-42").await?;
+    stage.finish().await
+}
+
+pub(super) async fn token_unavailable(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    stage.tokens.failures = 2;
+    stage.waits().await?;
+    stage.waits().await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.check(stage.tokens.asked == 3, "three requests for a token", &stage.tokens.asked.to_string())?;
+    stage.push(line, "orders", "7-41").await;
+    stage.delivers("orders", "7-41").await?;
+    stage.finish().await
+}

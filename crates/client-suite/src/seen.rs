@@ -1,0 +1,62 @@
+//! What the scripted gateway observes, each with the moment when it happened.
+
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::http::Request;
+
+/// One observation.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub at: Instant,
+    pub what: What,
+}
+
+/// What was observed.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// A connection was made and sent the head of a request. `at` is when it was accepted.
+    Request(Request, TcpStream),
+    /// A connection was made that sent no request.
+    NoRequest(String),
+    /// Something came on the connection with this number.
+    Frame(usize, Frame),
+    /// The client reports an event.
+    Event(Value),
+    /// The client wrote something else to its standard output.
+    NoEvent(String),
+    /// A line of the client's standard error.
+    Diagnostic(String),
+}
+
+/// What came on a WebSocket.
+#[derive(Clone, Debug)]
+pub(crate) enum Frame {
+    Text(String),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// A Close frame; no code when the client gave none.
+    Close(Option<u16>),
+    /// The client broke the WebSocket protocol, or sent a binary message.
+    Violation(String),
+    /// The TCP connection ended.
+    End,
+}
+
+impl Seen {
+    pub(crate) fn now(what: What) -> Self {
+        Self { at: Instant::now(), what }
+    }
+}
+
+impl What {
+    /// What a line of the client's standard output is.
+    pub(crate) fn of_line(line: String) -> Self {
+        match serde_json::from_str::<Value>(&line) {
+            Ok(event) if event["event"].is_string() => Self::Event(event),
+            _ => Self::NoEvent(line),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The gateway's side of one WebSocket: frames in, frames out, at the script's will. Never answers by itself.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc::Sender,
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
+
+use crate::seen::{Frame, Seen, What};
+
+/// What a client may send in one message.
+const MESSAGE_BYTES_MAX: u32 = 64 << 10;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One connection. Dropped, its TCP connection ends without a Close frame.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    writer: OwnedWriteHalf,
+    reader: AbortHandle,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Socket {
+    /// Reads what comes from now on.
+    pub(crate) fn new(stream: TcpStream, number: usize, tasks: &mut JoinSet<()>, seen: &Sender<Seen>) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())) }
+    }
+
+    /// Writes bytes; what a client that is gone does not take is nobody's fault.
+    pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
+        let _ = timeout(WRITE_TIMEOUT, self.writer.write_all(bytes)).await;
+    }
+
+    pub(crate) async fn text(&mut self, text: &str) {
+        self.frame(Opcode::Text, text.as_bytes()).await;
+    }
+
+    pub(crate) async fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut out = BytesMut::new();
+        websocket::put_head(&mut out, opcode, payload.len());
+        out.extend_from_slice(payload);
+        self.bytes(&out).await;
+    }
+
+    /// A text in fragments, with a ping after each but the last.
+    pub(crate) async fn fragments(&mut self, text: &str, count: usize) {
+        let parts: Vec<_> = text.as_bytes().chunks(text.len().div_ceil(count)).collect();
+        for (at, part) in parts.iter().enumerate() {
+            let last = at + 1 == parts.len();
+            let mut out = BytesMut::new();
+            let opcode = if at == 0 { Opcode::Text } else { Opcode::Continuation };
+            websocket::put_head(&mut out, opcode, part.len());
+            if !last {
+                out[0] &= !FIN;
+            }
+            out.extend_from_slice(part);
+            if !last {
+                websocket::ping(&mut out, b"between");
+            }
+            self.bytes(&out).await;
+        }
+    }
+
+    pub(crate) async fn ping(&mut self, payload: &[u8]) {
+        self.frame(Opcode::Ping, payload).await;
+    }
+
+    pub(crate) async fn pong(&mut self, payload: &[u8]) {
+        self.frame(Opcode::Pong, payload).await;
+    }
+
+    /// A Close frame; the TCP connection stays.
+    pub(crate) async fn close(&mut self, code: Option<u16>) {
+        let mut out = BytesMut::new();
+        websocket::close(&mut out, code, "");
+        self.bytes(&out).await;
+    }
+}
+
+/// The bit of a frame's first byte that says that the message ends with it.
+const FIN: u8 = 0x80;
+
+async fn read(mut stream: OwnedReadHalf, number: usize, seen: Sender<Seen>) {
+    let mut reader = Reader::new(Peer::Client, false, MESSAGE_BYTES_MAX);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let len = stream.read(&mut buffer).await.unwrap_or(0);
+        let mut frames = Vec::new();
+        let mut feed = reader.feed(&mut buffer[..len]);
+        while let Some(event) = feed.next() {
+            frames.push(match event {
+                Ok(Event::Text(text)) => Frame::Text(text.to_owned()),
+                Ok(Event::Binary(_)) => Frame::Violation("a binary message".into()),
+                Ok(Event::Ping(payload)) => Frame::Ping(payload.to_vec()),
+                Ok(Event::Pong(payload)) => Frame::Pong(payload.to_vec()),
+                Ok(Event::Close(code, _)) => Frame::Close(code),
+                Err(violation) => Frame::Violation(violation.to_string()),
+            });
+        }
+        if len == 0 {
+            frames.push(Frame::End);
+        }
+        for frame in frames {
+            if seen.send(Seen::now(What::Frame(number, frame))).await.is_err() {
+                return;
+            }
+        }
+        if len == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Starts the runs of one scenario, and keeps what happened in each. Never plays one.
+
+use std::{cell::RefCell, rc::Rc, time::Instant};
+
+use serde_json::Value;
+
+use crate::{
+    stage::Stage,
+    trace::{Trace, Verdict},
+};
+
+/// What a scenario starts its runs from.
+#[derive(Clone, Debug)]
+pub(crate) struct Suite {
+    command: Rc<str>,
+    traces: Rc<RefCell<Vec<Trace>>>,
+}
+
+impl Suite {
+    pub(crate) fn new(command: &str) -> Self {
+        Self { command: command.into(), traces: Rc::default() }
+    }
+
+    /// Starts the client, with a bearer token and these channels.
+    pub(crate) async fn start(&self, channels: Value) -> Verdict<Stage> {
+        self.start_with(channels, "bearer").await
+    }
+
+    pub(crate) async fn start_with(&self, channels: Value, auth: &str) -> Verdict<Stage> {
+        let trace = Trace::new();
+        self.traces.borrow_mut().push(trace.clone());
+        trace.note(
+            Instant::now(),
+            &format!("suite: starts the client with TICKGATE_CHANNELS={channels}, TICKGATE_AUTH={auth}"),
+        );
+        Stage::start(&self.command, &channels, auth, trace).await
+    }
+
+    /// What happened in the run that failed; in all of them when it is not known which.
+    pub(crate) fn trace(&self) -> String {
+        let traces = self.traces.borrow();
+        let failed: Vec<_> = traces.iter().filter(|trace| trace.failed()).collect();
+        let shown = if failed.is_empty() { traces.iter().collect() } else { failed };
+        shown.into_iter().map(Trace::text).collect::<Vec<_>>().join("    --\n")
+    }
+}

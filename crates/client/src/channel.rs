@@ -1,0 +1,64 @@
+//! A channel with the options of its subscription.
+
+use serde::{Deserialize, Serialize};
+
+/// A channel to subscribe to, as an element of `subscribe`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its name at the endpoint.
+    pub channel: String,
+    /// The cursor after which it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Without a cursor: so many of the newest publications of an `event` channel first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// Updates per second at the most, of a `state` channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<u32>,
+    /// `false`: without the current value of a `state` channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<bool>,
+}
+
+impl Channel {
+    /// A channel without options.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { channel: name.into(), since: None, last: None, max_rate: None, snapshot: None }
+    }
+
+    /// Begins after a cursor, such as one of [`Client::cursors`](crate::Client::cursors).
+    #[must_use]
+    pub fn since(mut self, cursor: impl Into<String>) -> Self {
+        self.since = Some(cursor.into());
+        self
+    }
+
+    /// Begins with so many of the newest publications of an `event` channel, unless there is a cursor.
+    #[must_use]
+    pub fn last(mut self, last: u32) -> Self {
+        self.last = Some(last);
+        self
+    }
+
+    /// Updates per second at the most, of a `state` channel.
+    #[must_use]
+    pub fn max_rate(mut self, max_rate: u32) -> Self {
+        self.max_rate = Some(max_rate);
+        self
+    }
+
+    /// Whether a `state` channel begins with its current value.
+    #[must_use]
+    pub fn snapshot(mut self, snapshot: bool) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Channel {
+    fn from(name: T) -> Self {
+        Self::new(name)
+    }
+}

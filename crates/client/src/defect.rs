@@ -1,0 +1,96 @@
+//! Deliberate defects, one for each rule of `docs/client.md`: a client that leaves the rule out. The suite shows with them
+//! that it finds each. Present with the feature `defects` only, which tests enable and a shipped program never has.
+
+/// Declares the defects with the numbers of their rules.
+macro_rules! defects {
+    ($($rule:literal $name:ident $about:literal;)+) => {
+        /// A rule that is left out.
+        #[cfg_attr(not(feature = "defects"), expect(dead_code, unreachable_pub, reason = "one is the adapter's"))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Defect { $(#[doc = $about] $name),+ }
+
+        #[cfg(feature = "defects")]
+        impl Defect {
+            /// All of them, by their rules.
+            pub const ALL: &'static [(u8, Self)] = &[$(($rule, Self::$name)),+];
+
+            /// The one that leaves this rule out.
+            #[must_use]
+            pub fn of_rule(number: u8) -> Option<Self> {
+                Self::ALL.iter().find(|(rule, _)| *rule == number).map(|(_, defect)| *defect)
+            }
+        }
+    };
+}
+
+defects! {
+    1 TokenInUrl "The token goes into the URL.";
+    2 NoLateToken "Where the token is to be a message, none is sent.";
+    3 NoOpeningTimeout "Opening a connection may take for ever.";
+    4 NoPace "Everything is subscribed at once, whatever the limits are.";
+    5 NoSession "The session is not sent again.";
+    6 TypeFirst "A publication with the type of a notice is taken for one.";
+    7 NoArrays "An array is not read.";
+    8 SmallMessages "A message over 64 KiB is not read.";
+    9 NothingNew "What is unknown ends the connection.";
+    10 SkipsUnreadable "What cannot be read is skipped.";
+    11 NoFirstCursor "The cursor of `subscribed` is not stored.";
+    12 NoPushCursor "The id of a push is not stored.";
+    13 NoGapCursor "The cursor of a gap is not stored.";
+    14 EarlySharing "A channel moves with its stream before it is caught up.";
+    15 NoSharing "Channels of a stream do not move together.";
+    16 NoSilentMoves "Cursors of `caught_up` and `heartbeat` are not stored.";
+    17 HandledOnArrival "The application's cursors move when a message arrives.";
+    18 OptionsLost "A channel is resumed without its options.";
+    19 NothingForgotten "Cursors outlive an unsubscribe and another user.";
+    20 RefusedStaysWanted "A refused channel is asked for again with the next connection.";
+    21 AsksAtOnce "Whoever has to wait asks again at once.";
+    22 UnsubscribedIgnored "That the server ended a subscription goes unnoticed.";
+    23 NoAnswerTimeout "A subscribe may stay unanswered for ever.";
+    24 NewMsgId "A repeated publication has another `msg_id`.";
+    25 NoDeadline "A publication has no deadline.";
+    26 NoRenewal "A token is not renewed in place.";
+    27 RefusedAuthIgnored "A refused `auth` has no consequence.";
+    28 OldToken "The old token is used again.";
+    29 TokenFailureFinal "A token that cannot be got ends the client.";
+    30 NoWatch "Silence goes unnoticed.";
+    31 WaitsForClose "A lost connection is left once the other side has answered a Close frame.";
+    32 ReadingWaits "Nothing is read while the application is busy.";
+    33 ClosingIgnored "`closing` is ignored.";
+    34 EveryCodeRetried "Every code leads to another attempt.";
+    35 NoAfterMs "`after_ms` is ignored.";
+    36 NoDoubling "The bound of the back-off does not grow.";
+    37 ResetByWelcome "The back-off begins again with each welcome.";
+    38 NoGoodbye "Stopping ends the TCP connection without a Close frame.";
+    39 NoReasons "States are reported without their reasons.";
+}
+
+/// Whether this process leaves a rule out.
+#[cfg(not(feature = "defects"))]
+#[inline]
+pub(crate) const fn is(_: Defect) -> bool {
+    false
+}
+
+#[cfg(feature = "defects")]
+pub use switch::{everywhere, is};
+
+#[cfg(feature = "defects")]
+mod switch {
+    use std::sync::OnceLock;
+
+    use super::Defect;
+
+    static EVERYWHERE: OnceLock<Defect> = OnceLock::new();
+
+    /// The whole process leaves a rule out from now on.
+    pub fn everywhere(defect: Defect) {
+        let _ = EVERYWHERE.set(defect);
+    }
+
+    /// Whether this process leaves a rule out.
+    #[must_use]
+    pub fn is(defect: Defect) -> bool {
+        EVERYWHERE.get() == Some(&defect)
+    }
+}

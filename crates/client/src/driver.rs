@@ -1,0 +1,332 @@
+//! Does a client's work: opens connections, one after the other, and decides after each whether and when to come back.
+//! Never looks into a message.
+
+use std::{
+    fmt,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use tickgate_wire::code::Reconnect;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, sleep_until, timeout_at},
+};
+
+use crate::{
+    backoff::Backoff,
+    command::Command,
+    defect::{Defect, is},
+    error::{Closed, Error},
+    event::State,
+    headers::Headers,
+    lasting::Lasting,
+    link::{End, Input, Link},
+    outgoing::Outbox,
+    positions::Positions,
+    queue::{Delivery, Queue},
+    settings::{Auth, Settings},
+    socket::{Opening, Socket},
+    token::Token,
+};
+
+/// From the first attempt to connect to the welcome.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that lasted for so long after its welcome has worked.
+const HELD: Duration = Duration::from_secs(5);
+/// How long the gateway may take to answer the Close frame when the client stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// When nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
+/// `after_ms` is followed up to a day; more is no time that anybody means.
+const AFTER_MAX: Duration = Duration::from_secs(86_400);
+const PROTOCOL: &str = "tickgate.v1";
+
+/// A text as the value of a parameter.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |escaped, byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            escaped + char::from(byte).encode_utf8(&mut [0])
+        }
+        _ => format!("{escaped}%{byte:02X}"),
+    })
+}
+
+/// What follows the end of a connection.
+enum Next {
+    Stop(Option<Error>),
+    Again { least: Option<Duration>, error: Error },
+}
+
+/// What came first.
+enum Step<T> {
+    Worked(T),
+    Command(Command),
+    Stop,
+    /// The application's queue has room for what waits.
+    Room,
+    Due,
+}
+
+/// Does the work of a [`Client`](crate::Client): [`Driver::run`] has to be polled until it ends, in a task of its own or
+/// beside the application.
+pub struct Driver {
+    endpoints: Vec<String>,
+    headers: Headers,
+    /// The token is the first message.
+    late: bool,
+    lasting: Lasting,
+    commands: mpsc::Receiver<Command>,
+    backoff: Backoff,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("endpoint", &self.lasting.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(
+        settings: Settings,
+        commands: mpsc::Receiver<Command>,
+        deliveries: mpsc::Sender<Delivery>,
+    ) -> Self {
+        let mut positions = Positions::default();
+        settings.channels.into_iter().for_each(|channel| positions.want(channel));
+        let (source, late) = match settings.auth {
+            Auth::None => (None, false),
+            Auth::Bearer(source) => (Some(source), false),
+            Auth::Message(source) => (Some(source), true),
+        };
+        let lasting = Lasting {
+            queue: Queue::new(deliveries),
+            positions,
+            outbox: Outbox::default(),
+            source,
+            token: Token::default(),
+            session: None,
+            user: None,
+            tokens_refused: 0,
+            endpoint: 0,
+        };
+        let (endpoints, headers) = (settings.endpoints, settings.headers);
+        Self { endpoints, headers, late, lasting, commands, backoff: Backoff::default() }
+    }
+
+    /// Runs until the client is stopped or dropped, or may not come back. The last event is the state `closed`.
+    pub async fn run(mut self) {
+        let error = self.follow().await;
+        self.lasting.outbox.end();
+        self.lasting.queue.state(State::Closed { error });
+        self.lasting.queue.flush().await;
+    }
+
+    /// One connection after the other; why there is no further one.
+    async fn follow(&mut self) -> Option<Error> {
+        loop {
+            self.lasting.queue.state(State::Connecting);
+            let (end, welcomed) = self.attempt().await;
+            self.lasting.positions.disconnected();
+            self.lasting.outbox.disconnected();
+            if welcomed.is_some_and(|at| at.elapsed() >= HELD || is(Defect::ResetByWelcome)) {
+                self.backoff = Backoff::default();
+            }
+            let (least, error) = match self.next(end, welcomed.is_some()) {
+                Next::Stop(error) => return error,
+                Next::Again { least, error } => (least.filter(|_| !is(Defect::NoAfterMs)), error),
+            };
+            self.lasting.endpoint = (self.lasting.endpoint + 1) % self.endpoints.len();
+            let least = least.map(|least| least.min(AFTER_MAX));
+            let wait = self.backoff.next(least, uuid::Uuid::new_v4().as_u128());
+            self.lasting.queue.state(State::Waiting { wait, error });
+            if self.offline(sleep(wait)).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Opens a connection and works on it until it ends; when it was welcomed.
+    async fn attempt(&mut self) -> (End, Option<Instant>) {
+        let (socket, token, deadline) = match self.open().await {
+            Ok(opened) => opened,
+            Err(end) => return (end, None),
+        };
+        let mut link = Link::new(socket, deadline);
+        let end = match link.start(token).await {
+            Ok(()) => self.online(&mut link).await,
+            Err(end) => end,
+        };
+        let welcomed = link.welcomed_at();
+        match end {
+            End::Stopped if is(Defect::NoGoodbye) => {}
+            // Whether it was answered in time changes nothing.
+            End::Stopped => drop(link.socket.close_within(STOP_TIMEOUT).await),
+            _ if is(Defect::WaitsForClose) => drop(link.socket.close_within(FAR).await),
+            _ => {}
+        }
+        (end, welcomed)
+    }
+
+    /// A socket, the token that is still to be sent, and by when the welcome has to come.
+    async fn open(&mut self) -> Result<(Socket, Option<String>, Instant), End> {
+        let token = self.token().await?;
+        let (mut url, mut protocols) = (self.endpoints[self.lasting.endpoint].clone(), PROTOCOL.to_owned());
+        if let Some(session) = self.lasting.session.as_ref().filter(|_| !is(Defect::NoSession)) {
+            let mark = if url.contains('?') { '&' } else { '?' };
+            url = format!("{url}{mark}session={}", escaped(session));
+        }
+        let mut unsent = None;
+        match token {
+            Some(token) if self.late => unsent = Some(token),
+            Some(token) if is(Defect::TokenInUrl) => url = format!("{url}?token={token}"),
+            Some(token) => protocols = format!("{protocols}, bearer.{token}"),
+            None => {}
+        }
+        let opening = Opening::to(url).headers(&self.headers).header("sec-websocket-protocol", protocols);
+        let deadline = Instant::now() + if is(Defect::NoOpeningTimeout) { FAR } else { OPENING_TIMEOUT };
+        let late = Error::Timeout { what: "no connection", limit: OPENING_TIMEOUT };
+        let opened = self.offline(timeout_at(deadline.into(), opening.connect())).await?;
+        Ok((opened.unwrap_or(Err(late))?, unsent, deadline))
+    }
+
+    /// The token of the next connection, if it needs one.
+    async fn token(&mut self) -> Result<Option<String>, End> {
+        let Some(source) = &self.lasting.source else { return Ok(None) };
+        if let Some(token) = self.lasting.token.valid(Instant::now()) {
+            return Ok(Some(token));
+        }
+        let getting = source.get();
+        let token = self.offline(getting).await??;
+        self.lasting.token.set(token.clone());
+        Ok(Some(token))
+    }
+
+    /// Whether and when to come back.
+    fn next(&mut self, end: End, welcomed: bool) -> Next {
+        let (reconnect, least, error) = match end {
+            End::Stopped => return Next::Stop(None),
+            End::Failed(error) if is(Defect::TokenFailureFinal) && matches!(error, Error::Token(_)) => {
+                return Next::Stop(Some(error));
+            }
+            End::Failed(error @ Error::Invalid(_)) => return Next::Stop(Some(error)),
+            End::Failed(Error::Closed(closed)) => (closed.reconnect(), None, Error::Closed(closed)),
+            End::Failed(error) => (Reconnect::Yes, error.retry_after(), error),
+            End::Closing(closing) => {
+                let least = closing.after();
+                let closed = Closed { code: Some(closing.code), reason: closing.message };
+                let reconnect = match &*closing.reconnect {
+                    "yes" => Reconnect::Yes,
+                    "new_token" => Reconnect::WithNewToken,
+                    "no" => Reconnect::No,
+                    _ => closed.reconnect(),
+                };
+                (reconnect, least, Error::Closed(closed))
+            }
+        };
+        match reconnect {
+            Reconnect::Yes => {}
+            Reconnect::No | Reconnect::Never => return Next::Stop(Some(error)),
+            Reconnect::WithNewToken => {
+                self.lasting.token.drop();
+                self.lasting.tokens_refused += u8::from(!welcomed);
+                if self.lasting.tokens_refused > 1 || self.lasting.source.is_none() {
+                    return Next::Stop(Some(error));
+                }
+            }
+        }
+        Next::Again { least, error }
+    }
+
+    /// Does something without a connection, and whatever can be done meanwhile.
+    async fn offline<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        let mut work = pin!(work);
+        loop {
+            let now = Instant::now();
+            self.lasting.outbox.expire(now);
+            let wake = self.lasting.outbox.due(now, false);
+            match self.step(wake, work.as_mut()).await {
+                Step::Worked(result) => return Ok(result),
+                Step::Stop => return Err(End::Stopped),
+                Step::Command(command) => drop(self.take(command)),
+                Step::Room => self.lasting.queue.pass_on(),
+                Step::Due => {}
+            }
+        }
+    }
+
+    /// Works on a connection until it ends.
+    async fn online(&mut self, link: &mut Link) -> End {
+        loop {
+            let now = Instant::now();
+            if let Err(end) = link.act(&mut self.lasting, now).await {
+                return end;
+            }
+            let wake = link.due(&self.lasting, now);
+            let reads = self.lasting.queue.has_room();
+            let done = match self.step(wake, link.input(reads)).await {
+                Step::Worked(Input::Frame(frame)) => link.frame(&mut self.lasting, frame),
+                Step::Worked(Input::Token(token)) => link.renew(token).await,
+                Step::Stop => Err(End::Stopped),
+                Step::Command(command) => {
+                    let dropped = self.take(command);
+                    link.show_progress(&mut self.lasting);
+                    link.unsubscribe(&dropped).await
+                }
+                Step::Room => {
+                    self.lasting.queue.pass_on();
+                    link.hear();
+                    Ok(())
+                }
+                Step::Due => Ok(()),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn step<T>(&mut self, wake: Option<Instant>, work: impl Future<Output = T>) -> Step<T> {
+        let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
+        let queue = &self.lasting.queue;
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => match command {
+                None | Some(Command::Stop) => Step::Stop,
+                Some(command) => Step::Command(command),
+            },
+            () = queue.closed() => Step::Stop,
+            () = queue.room(), if !queue.has_room() => Step::Room,
+            worked = work => Step::Worked(worked),
+            () = sleep_until(wake.into()) => Step::Due,
+        }
+    }
+
+    /// Takes a command. The channels of which the gateway has to be told that they are no longer wanted.
+    fn take(&mut self, command: Command) -> Vec<String> {
+        let Lasting { positions, queue, outbox, .. } = &mut self.lasting;
+        let mut dropped = Vec::new();
+        match command {
+            Command::Subscribe(channels) => channels.into_iter().for_each(|channel| positions.want(channel)),
+            Command::Unsubscribe(channels) => {
+                queue.moves(channels.iter().map(|channel| (channel.clone(), None)).collect());
+                dropped.extend(channels.into_iter().filter(|channel| positions.drop(channel)));
+            }
+            Command::Request(request) => outbox.add(request),
+            Command::Stop => {}
+        }
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_can_not_break_the_address() {
+        assert_eq!(escaped("0f0c-5c5e_~."), "0f0c-5c5e_~.");
+        assert_eq!(escaped("a b&c=\u{e9}"), "a%20b%26c%3D%C3%A9");
+    }
+}

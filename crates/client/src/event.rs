@@ -1,0 +1,166 @@
+//! What a client hands over to the application. Plain values.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::{error::Error, server_error::ServerError};
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A publication.
+    Message(Message),
+    /// Messages are missing and cannot be replayed: take a snapshot by the platform's own means, then go on.
+    Gap(Gap),
+    /// The gateway has welcomed the client.
+    Connected {
+        /// Which of the endpoints it is, by their order.
+        endpoint: usize,
+        /// Who the client is; `None` without a token.
+        user: Option<String>,
+    },
+    /// A channel is subscribed; its past follows, if there is one, and then [`Event::CaughtUp`].
+    Subscribed {
+        /// Its name.
+        channel: String,
+        /// Its delivery class: `state`, `event`, `reliable`, or one of a newer gateway.
+        class: String,
+        /// Nothing of the past follows.
+        live: bool,
+    },
+    /// All of a channel's past was handed over; what follows is live.
+    CaughtUp {
+        /// Its name.
+        channel: String,
+        /// How many messages of the past there were.
+        replayed: u64,
+        /// Nothing is missing between the cursor and here.
+        complete: bool,
+    },
+    /// A channel was refused, or its subscription was ended, for good: it is no longer wanted.
+    Refused {
+        /// Its name.
+        channel: String,
+        /// Why.
+        error: ServerError,
+    },
+    /// The client's state changed.
+    State(State),
+    /// The gateway sent a notice that this client does not know; each kind once.
+    Unknown {
+        /// Its `type`.
+        kind: String,
+    },
+}
+
+/// Where a client stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum State {
+    /// A connection is being opened.
+    Connecting,
+    /// Connected; a wanted channel is not live yet.
+    CatchingUp,
+    /// Every wanted channel that was not refused is live.
+    Live,
+    /// Nothing was received for longer than a heartbeat interval.
+    Stale,
+    /// There is no connection; the next attempt comes after this time.
+    Waiting {
+        /// From now on.
+        wait: Duration,
+        /// Why.
+        error: Error,
+    },
+    /// The client has ended.
+    Closed {
+        /// Why; `None` when the application stopped it.
+        error: Option<Error>,
+    },
+}
+
+impl State {
+    /// The name of `docs/client.md`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Waiting { .. } => "waiting",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}
+
+/// A publication.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// What the gateway says about it.
+    pub meta: Meta,
+    /// The publisher's object with `_meta` as its last field, byte for byte as it came.
+    pub text: String,
+}
+
+impl Message {
+    /// The publisher's object as it was published.
+    #[must_use]
+    pub fn payload(&self) -> String {
+        // The gateway puts its key last, and what it writes there has no such text.
+        match self.text.rfind("\"_meta\":") {
+            Some(at) => format!("{}}}", self.text[..at].trim_end_matches(',')),
+            None => self.text.clone(),
+        }
+    }
+}
+
+/// What the gateway says about a publication.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Meta {
+    /// Where it was published.
+    pub channel: String,
+    /// Its position, which is also its cursor; `None` where the topic keeps nothing.
+    pub id: Option<String>,
+    /// It was published before the subscription began, or while the client was away.
+    #[serde(default)]
+    pub replayed: bool,
+    /// It is the current value at the beginning of a subscription.
+    #[serde(default)]
+    pub snapshot: bool,
+    /// How many older values it replaced on its way.
+    #[serde(default)]
+    pub conflated: u64,
+}
+
+/// A notice that messages are missing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gap {
+    /// The channels that miss them.
+    pub channels: Vec<String>,
+    /// They come after this id; `None`: not known.
+    pub after: Option<String>,
+    /// They come before this id; `None`: not known.
+    pub before: Option<String>,
+    /// How many they are; `None`: not known.
+    pub count: Option<u64>,
+    /// Why: `slow_consumer`, `retention`, `backplane`, `failover`, or a reason of a newer gateway.
+    pub reason: String,
+    /// Where it goes on.
+    pub cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_what_was_published() {
+        let meta: Meta = serde_json::from_str(r#"{"channel":"a"}"#).unwrap();
+        let of = |text: &str| Message { meta: meta.clone(), text: text.into() }.payload();
+        assert_eq!(of(r#"{"a": {"_meta":1},"_meta":{"channel":"a"}}"#), r#"{"a": {"_meta":1}}"#);
+        assert_eq!(of(r#"{"_meta":{"channel":"a"}}"#), "{}");
+    }
+}

@@ -1,0 +1,198 @@
+//! What becomes of each message that comes on a connection. Never waits.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    backoff::Backoff,
+    defect::{Defect, is},
+    error::Error,
+    event::{Event, Message, State},
+    lasting::Lasting,
+    link::{End, Link, Open, Renewal, Welcomed},
+    pace::Pace,
+    read::{self, Authenticated, Incoming, Notice, Subscribed, Unreadable, Welcome},
+    server_error::ServerError,
+    socket::Frame,
+    token::ServerClock,
+};
+
+impl Link {
+    /// Takes whatever came.
+    pub(crate) fn frame(&mut self, lasting: &mut Lasting, frame: Result<Frame, Error>) -> Result<(), End> {
+        let frame = frame?;
+        self.hear();
+        if let Frame::Text(text) = &frame {
+            for message in unless_skipped(read::messages(text))?.unwrap_or_default() {
+                if let Some(end) = unless_skipped(self.message(lasting, message))?.flatten() {
+                    return Err(end);
+                }
+            }
+        } else if matches!(frame, Frame::Binary) {
+            unless_skipped::<()>(Err("a binary message".into()))?;
+        }
+        self.show_progress(lasting);
+        Ok(())
+    }
+
+    pub(crate) fn show_progress(&self, lasting: &mut Lasting) {
+        if self.welcomed.is_some() {
+            lasting.queue.state(if lasting.positions.live() { State::Live } else { State::CatchingUp });
+        }
+    }
+
+    /// Takes one message; how the connection ends, if it does.
+    fn message(&mut self, lasting: &mut Lasting, text: &str) -> Result<Option<End>, Unreadable> {
+        match read::message(text)? {
+            Incoming::Push(meta) => {
+                if let Some(moves) = lasting.positions.push(&meta) {
+                    lasting.queue.deliver(Some(Event::Message(Message { meta, text: text.to_owned() })), moves);
+                }
+            }
+            Incoming::Reply { id, is_error } => return self.reply(lasting, id, is_error, text),
+            Incoming::Notice(notice) => return self.notice(lasting, notice),
+            Incoming::Unknown(kind) => lasting.queue.unknown(&kind),
+        }
+        Ok(None)
+    }
+
+    fn notice(&mut self, lasting: &mut Lasting, notice: Notice) -> Result<Option<End>, Unreadable> {
+        let now = Instant::now();
+        match notice {
+            Notice::Welcome(welcome) => self.welcome(lasting, *welcome, now),
+            Notice::CaughtUp(end) => {
+                for channel in end.channels {
+                    if let Some(moves) = lasting.positions.caught_up(&channel) {
+                        let event = Event::CaughtUp {
+                            channel: channel.channel,
+                            replayed: channel.replayed,
+                            complete: channel.complete,
+                        };
+                        lasting.queue.deliver(Some(event), moves);
+                    }
+                }
+            }
+            Notice::Gap(mut gap) => {
+                let (wanted, moves) = lasting.positions.gap(&gap);
+                if !wanted.is_empty() {
+                    gap.channels = wanted;
+                    lasting.queue.deliver(Some(Event::Gap(gap)), moves);
+                }
+            }
+            Notice::Heartbeat(heartbeat) => {
+                let moves = lasting.positions.heartbeat(&heartbeat.cursors);
+                lasting.queue.moves(moves);
+            }
+            Notice::TokenExpiring => self.start_renewal(lasting),
+            Notice::Unsubscribed(ended) => {
+                for event in lasting.positions.unsubscribed(now, &ended.channels, &ended.error) {
+                    lasting.queue.event(event);
+                }
+            }
+            Notice::Closing(_) if is(Defect::ClosingIgnored) => {}
+            Notice::Closing(closing) => return Ok(Some(End::Closing(closing))),
+        }
+        Ok(None)
+    }
+
+    fn welcome(&mut self, lasting: &mut Lasting, welcome: Welcome, now: Instant) {
+        if lasting.user.as_ref().is_some_and(|user| *user != welcome.user) && !is(Defect::NothingForgotten) {
+            let forgotten = lasting.positions.forget();
+            lasting.queue.moves(forgotten);
+        }
+        lasting.tokens_refused = 0;
+        lasting.session = welcome.session;
+        lasting.user = Some(welcome.user.clone());
+        let clock = ServerClock::new(welcome.server_time, now);
+        if let Some(ends) = welcome.expires_at.filter(|_| lasting.source.is_some()) {
+            self.renewal = Renewal::At(lasting.token.left(now, clock.until(ends, now)));
+        }
+        let limits = welcome.limits;
+        self.welcomed = Some(Welcomed {
+            at: now,
+            interval: Duration::from_secs(welcome.heartbeat_interval.clamp(1, 3600)),
+            limits,
+            clock,
+            pace: Pace::new(now, limits.names_per_second, limits.names_burst),
+        });
+        lasting.queue.event(Event::Connected { endpoint: lasting.endpoint, user: welcome.user });
+    }
+
+    /// Takes the reply to a request.
+    fn reply(
+        &mut self,
+        lasting: &mut Lasting,
+        id: &str,
+        is_error: bool,
+        text: &str,
+    ) -> Result<Option<End>, Unreadable> {
+        let now = Instant::now();
+        let Ok(number) = id.parse::<u64>() else { return Self::reply_to_nobody() };
+        let error = if is_error { Some(read::parse::<ServerError>(text)?) } else { None };
+        match (self.open.remove(&number).map(|(open, _)| open), error) {
+            (Some(Open::Subscribe), Some(error)) => {
+                for event in lasting.positions.request_refused(now, number, &error) {
+                    lasting.queue.event(event);
+                }
+            }
+            (Some(Open::Subscribe), None) => {
+                let (events, moves) = lasting.positions.subscribed(now, number, read::parse::<Subscribed>(text)?);
+                lasting.queue.moves(moves);
+                events.into_iter().for_each(|event| lasting.queue.event(event));
+            }
+            (Some(Open::Unsubscribe), _) => {}
+            (Some(Open::Auth(token)), error) => return self.authenticated(lasting, token, error, text),
+            (None, error) => {
+                let reply = error.map_or(Ok(text), Err);
+                if !lasting.outbox.reply(now, number, reply) {
+                    return Self::reply_to_nobody();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn reply_to_nobody() -> Result<Option<End>, Unreadable> {
+        if is(Defect::NothingNew) { Err("a reply to no request".into()) } else { Ok(None) }
+    }
+
+    fn authenticated(
+        &mut self,
+        lasting: &mut Lasting,
+        token: String,
+        error: Option<ServerError>,
+        text: &str,
+    ) -> Result<Option<End>, Unreadable> {
+        let now = Instant::now();
+        let Some(error) = error else {
+            let Authenticated { expires_at } = read::parse(text)?;
+            lasting.token.set(token);
+            let clock = self.welcomed.as_ref().map(|welcomed| welcomed.clock);
+            let left = expires_at.zip(clock).map(|(ends, clock)| clock.until(ends, now));
+            self.renewal = Renewal::At(left.and_then(|left| lasting.token.left(now, left)));
+            self.renewal_backoff = Backoff::default();
+            return Ok(None);
+        };
+        if is(Defect::RefusedAuthIgnored) {
+            return Ok(None);
+        }
+        match error.retry_after() {
+            Some(after) => {
+                self.renewal = Renewal::At(now.checked_add(after));
+                Ok(None)
+            }
+            None => {
+                lasting.token.set(token);
+                Ok(Some(End::Failed(Error::TokenRefused(error))))
+            }
+        }
+    }
+}
+
+/// What cannot be read ends the connection.
+fn unless_skipped<T>(result: Result<T, Unreadable>) -> Result<Option<T>, End> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(_) if is(Defect::SkipsUnreadable) => Ok(None),
+        Err(why) => Err(Error::Unreadable(why).into()),
+    }
+}

@@ -1,0 +1,279 @@
+//! One connection of a client: what is sent on it and when, and when it counts as lost. Never decides what follows its end.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout;
+
+use crate::{
+    backoff::Backoff,
+    defect::{Defect, is},
+    error::Error,
+    event::State,
+    lasting::Lasting,
+    outgoing::Fields,
+    pace::Pace,
+    read::{Closing, Limits},
+    socket::{Frame, Socket},
+    token::{Getting, ServerClock},
+};
+
+/// Within so long the gateway answers a subscribe: 10 seconds by the contract, and something for the way.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a `subscribe` has around its elements, at the most.
+const ENVELOPE_BYTES: usize = 64;
+
+/// How a connection, or an attempt, ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The application has had enough.
+    Stopped,
+    /// The gateway said so.
+    Closing(Closing),
+    /// It was lost, closed, or never made.
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A request of the client's own that is not answered yet.
+#[derive(Debug)]
+pub(crate) enum Open {
+    Subscribe,
+    Unsubscribe,
+    /// A token.
+    Auth(String),
+}
+
+/// What the welcome said.
+#[derive(Debug)]
+pub(crate) struct Welcomed {
+    pub at: Instant,
+    /// Between heartbeats.
+    pub interval: Duration,
+    pub limits: Limits,
+    pub clock: ServerClock,
+    pub pace: Pace,
+}
+
+/// How the token is renewed.
+pub(crate) enum Renewal {
+    /// At this time, if there is one.
+    At(Option<Instant>),
+    /// The new one is on its way.
+    Getting(Getting),
+    Sent,
+}
+
+/// What comes to a connection.
+pub(crate) enum Input {
+    Frame(Result<Frame, Error>),
+    /// The new token, or why there is none.
+    Token(Result<String, Error>),
+}
+
+/// One connection.
+pub(crate) struct Link {
+    pub socket: Socket,
+    /// By when the welcome has to come.
+    opening_deadline: Instant,
+    pub welcomed: Option<Welcomed>,
+    /// When something came last.
+    heard: Instant,
+    /// Requests by their number, with the time when they were sent.
+    pub open: BTreeMap<u64, (Open, Instant)>,
+    number: u64,
+    pub renewal: Renewal,
+    pub renewal_backoff: Backoff,
+}
+
+impl Link {
+    pub(crate) fn new(socket: Socket, opening_deadline: Instant) -> Self {
+        Self {
+            socket,
+            opening_deadline,
+            welcomed: None,
+            heard: Instant::now(),
+            open: BTreeMap::new(),
+            number: 0,
+            renewal: Renewal::At(None),
+            renewal_backoff: Backoff::default(),
+        }
+    }
+
+    /// When the welcome came.
+    pub(crate) fn welcomed_at(&self) -> Option<Instant> {
+        self.welcomed.as_ref().map(|welcomed| welcomed.at)
+    }
+
+    /// There was a sign of life.
+    pub(crate) fn hear(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// What comes next: a new token, or a frame if it is to be read. Cancel safe.
+    pub(crate) async fn input(&mut self, reads: bool) -> Input {
+        let Self { socket, renewal, .. } = self;
+        let token = async {
+            match renewal {
+                Renewal::Getting(getting) => getting.await,
+                _ => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            token = token => Input::Token(token),
+            frame = socket.frame(), if reads => Input::Frame(frame),
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), End> {
+        let limit = SEND_TIMEOUT;
+        let sent = timeout(limit, self.socket.send(text)).await;
+        Ok(sent.unwrap_or(Err(Error::Timeout { what: "nothing taken", limit }))?)
+    }
+
+    async fn auth(&mut self, token: String) -> Result<(), End> {
+        let number = self.next_number();
+        let fields = Fields::new("auth").json("id", &number.to_string()).text("token", &token);
+        self.open.insert(number, (Open::Auth(token), Instant::now()));
+        self.renewal = Renewal::Sent;
+        self.send(fields.end()).await
+    }
+
+    /// When silence is remarkable, and when it means that the connection is lost.
+    fn silence(&self) -> Option<(Instant, Instant)> {
+        let interval = self.welcomed.as_ref()?.interval;
+        Some((self.heard + interval, self.heard + interval * 2))
+    }
+
+    /// When the oldest request of the client's own should have been answered.
+    fn answer_deadline(&self) -> Option<Instant> {
+        let sent = self.open.values().map(|(_, sent)| *sent).min()?;
+        Some(sent + ANSWER_TIMEOUT).filter(|_| !is(Defect::NoAnswerTimeout))
+    }
+
+    /// What comes before the welcome.
+    pub(crate) async fn start(&mut self, token: Option<String>) -> Result<(), End> {
+        match token.filter(|_| !is(Defect::NoLateToken)) {
+            Some(token) => self.auth(token).await,
+            None => Ok(()),
+        }
+    }
+
+    /// When something is to be done next on a connection.
+    pub(crate) fn due(&mut self, lasting: &Lasting, now: Instant) -> Option<Instant> {
+        let answer = self.answer_deadline();
+        let silence = self.silence().filter(|_| lasting.queue.has_room());
+        let Some(welcomed) = &mut self.welcomed else { return Some(self.opening_deadline) };
+        let subscribe = lasting.positions.due(now).map(|at| at.max(welcomed.pace.next(now)));
+        let silence = silence.map(|(stale, lost)| if stale > now { stale } else { lost });
+        let renewal = match self.renewal {
+            Renewal::At(at) => at,
+            _ => None,
+        };
+        [answer, subscribe, silence, renewal, lasting.outbox.due(now, true)].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) async fn act(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), End> {
+        lasting.outbox.expire(now);
+        if self.answer_deadline().is_some_and(|deadline| deadline <= now) {
+            return Err(Error::Timeout { what: "no reply", limit: ANSWER_TIMEOUT }.into());
+        }
+        let Some((stale, lost)) = self.silence() else {
+            return match self.opening_deadline <= now {
+                true => Err(Error::Timeout { what: "no welcome", limit: self.opening_deadline - self.heard }.into()),
+                false => Ok(()),
+            };
+        };
+        if lasting.queue.has_room() && !is(Defect::NoWatch) {
+            if lost <= now {
+                return Err(Error::Timeout { what: "nothing received", limit: lost - self.heard }.into());
+            }
+            if stale <= now {
+                lasting.queue.state(State::Stale);
+            }
+        }
+        if matches!(self.renewal, Renewal::At(Some(at)) if at <= now) {
+            self.start_renewal(lasting);
+        }
+        self.subscribe(lasting, now).await?;
+        while let Some(text) = lasting.outbox.next(now, self.number + 1) {
+            self.number += 1;
+            self.send(text).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the channels that are due, as far as the limits allow.
+    async fn subscribe(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), End> {
+        while let Some(welcomed) = &mut self.welcomed {
+            let most = match is(Defect::NoPace) {
+                true => usize::MAX,
+                false => welcomed.pace.available(now).min(welcomed.limits.subscriptions),
+            };
+            if most == 0 {
+                return Ok(());
+            }
+            let bytes_max = welcomed.limits.message_bytes.saturating_sub(ENVELOPE_BYTES);
+            let elements = lasting.positions.ask(now, self.number + 1, most, bytes_max);
+            if elements.is_empty() {
+                return Ok(());
+            }
+            welcomed.pace.take(elements.len());
+            let number = self.next_number();
+            let channels = format!("[{}]", elements.join(","));
+            let fields = Fields::new("subscribe").json("id", &number.to_string()).json("channels", &channels);
+            self.open.insert(number, (Open::Subscribe, now));
+            self.send(fields.end()).await?;
+            lasting.queue.state(State::CatchingUp);
+        }
+        Ok(())
+    }
+
+    /// Tells the gateway that channels are no longer wanted.
+    pub(crate) async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), End> {
+        if channels.is_empty() || self.welcomed.is_none() {
+            return Ok(());
+        }
+        let number = self.next_number();
+        let names = serde_json::to_string(channels).unwrap_or_default();
+        let fields = Fields::new("unsubscribe").json("id", &number.to_string()).json("channels", &names);
+        self.open.insert(number, (Open::Unsubscribe, Instant::now()));
+        self.send(fields.end()).await
+    }
+
+    /// The new token is there, or could not be got.
+    pub(crate) async fn renew(&mut self, token: Result<String, Error>) -> Result<(), End> {
+        match token {
+            Ok(token) => self.auth(token).await,
+            Err(_) => {
+                let wait = self.renewal_backoff.next(None, uuid::Uuid::new_v4().as_u128());
+                self.renewal = Renewal::At(Some(Instant::now() + wait));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn start_renewal(&mut self, lasting: &Lasting) {
+        if let (Some(source), Renewal::At(_)) = (&lasting.source, &self.renewal)
+            && !is(Defect::NoRenewal)
+        {
+            self.renewal = Renewal::Getting(source.get());
+        }
+    }
+}

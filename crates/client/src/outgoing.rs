@@ -1,0 +1,255 @@
+//! Requests of the application on their way: sent once there is a connection, repeated where that is safe, given up at
+//! their deadline. Never reads a clock: the time is an argument.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    defect::{Defect, is},
+    error::RequestError,
+    server_error::ServerError,
+};
+
+/// Requests that may be on their way at a time.
+const OUTGOING_MAX: usize = 1024;
+
+/// The reply to a request, or why there is none.
+pub(crate) type Answer = Result<String, RequestError>;
+
+/// The fields of a request, as they are sent. Numbers are not rewritten.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields(String);
+
+impl Fields {
+    pub(crate) fn new(kind: &str) -> Self {
+        Self(String::from("{")).text("type", kind)
+    }
+
+    pub(crate) fn text(self, name: &str, value: &str) -> Self {
+        self.json(name, &quoted(value))
+    }
+
+    pub(crate) fn json(mut self, name: &str, json: &str) -> Self {
+        let mark = if self.0.len() > 1 { "," } else { "" };
+        self.0.push_str(&format!("{mark}{}:{json}", quoted(name)));
+        self
+    }
+
+    pub(crate) fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // A text is always JSON.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// A request that is to be answered by its deadline.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// Without `id` and `msg_id`.
+    pub fields: Fields,
+    /// With it, what is sent twice counts once.
+    pub msg_id: Option<String>,
+    pub deadline: Instant,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    request: Outgoing,
+    /// The number of the request that carries it on the present connection.
+    sent: Option<u64>,
+    not_before: Option<Instant>,
+    /// The gateway may have acted on an earlier attempt.
+    maybe_done: bool,
+    /// Why the last attempt was refused.
+    refused: Option<ServerError>,
+}
+
+/// All of them, in the order in which they were made.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox(VecDeque<Pending>);
+
+impl Outbox {
+    pub(crate) fn add(&mut self, request: Outgoing) {
+        if self.0.len() == OUTGOING_MAX {
+            answer(request, Err(RequestError::NotSent("too many requests are on their way".into())));
+            return;
+        }
+        self.0.push_back(Pending { request, sent: None, not_before: None, maybe_done: false, refused: None });
+    }
+
+    /// When something is to be done next, with or without a connection.
+    pub(crate) fn due(&self, now: Instant, connected: bool) -> Option<Instant> {
+        let deadlines = self.0.iter().map(|pending| pending.request.deadline).filter(|_| !is(Defect::NoDeadline));
+        let sends = self.0.iter().filter(|pending| connected && pending.sent.is_none());
+        deadlines.chain(sends.map(|pending| pending.not_before.unwrap_or(now))).min()
+    }
+
+    /// Gives up what has reached its deadline.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        if is(Defect::NoDeadline) {
+            return;
+        }
+        while let Some(at) = self.0.iter().position(|pending| pending.request.deadline <= now) {
+            let Some(pending) = self.0.remove(at) else { return };
+            let error = match (pending.maybe_done || pending.sent.is_some(), pending.refused) {
+                (true, _) => RequestError::Unknown,
+                (false, Some(error)) => RequestError::Refused(error),
+                (false, None) => RequestError::NotSent("the deadline has passed".into()),
+            };
+            answer(pending.request, Err(error));
+        }
+    }
+
+    /// The next request to be sent, with this number.
+    pub(crate) fn next(&mut self, now: Instant, number: u64) -> Option<String> {
+        let is_due = |pending: &&mut Pending| {
+            pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now)
+        };
+        let pending = self.0.iter_mut().find(is_due)?;
+        pending.sent = Some(number);
+        let mut fields = pending.request.fields.clone().json("id", &number.to_string());
+        if let Some(msg_id) = &pending.request.msg_id {
+            let again = is(Defect::NewMsgId) && (pending.maybe_done || pending.not_before.is_some());
+            let new = format!("{msg_id}-{number}");
+            fields = fields.text("msg_id", if again { &new } else { msg_id });
+        }
+        Some(fields.end())
+    }
+
+    /// Takes a reply; false when it answers none of them.
+    pub(crate) fn reply(&mut self, now: Instant, number: u64, reply: Result<&str, ServerError>) -> bool {
+        let Some(at) = self.0.iter().position(|pending| pending.sent == Some(number)) else { return false };
+        let error = match reply {
+            Ok(text) => return self.finish(at, Ok(text.to_owned())),
+            Err(error) => error,
+        };
+        let pending = &mut self.0[at];
+        pending.sent = None;
+        pending.maybe_done |= error.details.outcome.as_deref() == Some("unknown");
+        match error.retry_after().filter(|_| pending.request.msg_id.is_some()) {
+            Some(after) => {
+                let after = if is(Defect::AsksAtOnce) { Duration::ZERO } else { after };
+                // A time that no clock reaches is later than any deadline.
+                pending.not_before = Some(now.checked_add(after).unwrap_or(pending.request.deadline));
+                pending.refused = Some(error);
+                true
+            }
+            None if pending.maybe_done => self.finish(at, Err(RequestError::Unknown)),
+            None => self.finish(at, Err(RequestError::Refused(error))),
+        }
+    }
+
+    /// The connection has ended: what was sent and not answered is unknown.
+    pub(crate) fn disconnected(&mut self) {
+        let mut at = 0;
+        while let Some(pending) = self.0.get_mut(at) {
+            let was_sent = pending.sent.take().is_some();
+            pending.maybe_done |= was_sent;
+            if was_sent && pending.request.msg_id.is_none() {
+                self.finish(at, Err(RequestError::Unknown));
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// The client ends.
+    pub(crate) fn end(&mut self) {
+        for pending in self.0.drain(..) {
+            let unknown = pending.maybe_done || pending.sent.is_some();
+            let error =
+                if unknown { RequestError::Unknown } else { RequestError::NotSent("the client has ended".into()) };
+            answer(pending.request, Err(error));
+        }
+    }
+
+    fn finish(&mut self, at: usize, with: Answer) -> bool {
+        if let Some(pending) = self.0.remove(at) {
+            answer(pending.request, with);
+        }
+        true
+    }
+}
+
+fn answer(request: Outgoing, with: Answer) {
+    // Whoever asked may have given up waiting.
+    let _ = request.answer.send(with);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn request(now: Instant, seconds: u64, repeats: bool) -> (Outgoing, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        let fields = Fields::new("publish").json("data", r#"{"price": 1.50}"#);
+        let msg_id = repeats.then(|| "m".to_owned());
+        (Outgoing { fields, msg_id, deadline: now + Duration::from_secs(seconds), answer }, answered)
+    }
+
+    fn error(details: &Value) -> ServerError {
+        serde_json::from_value(json!({ "code": 1013, "error": "try_again_later", "details": details })).unwrap()
+    }
+
+    #[test]
+    fn what_was_sent_and_not_answered_is_unknown_and_sent_again() {
+        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (publish, mut answered) = request(now, 5, true);
+        outbox.add(publish);
+        assert_eq!(outbox.next(now, 7).unwrap(), r#"{"type":"publish","data":{"price": 1.50},"id":7,"msg_id":"m"}"#);
+        assert_eq!(outbox.next(now, 8), None);
+        outbox.disconnected();
+        assert!(outbox.next(now, 1).unwrap().contains(r#""msg_id":"m""#));
+        outbox.expire(now + Duration::from_secs(5));
+        assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Unknown)));
+    }
+
+    #[test]
+    fn what_does_not_repeat_ends_with_its_connection() {
+        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (history, mut answered) = request(now, 5, false);
+        outbox.add(history);
+        outbox.next(now, 1).unwrap();
+        outbox.disconnected();
+        assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Unknown)));
+        assert_eq!(outbox.due(now, true), None);
+    }
+
+    #[test]
+    fn a_refusal_with_a_time_is_tried_again_and_one_without_is_final() {
+        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (publish, mut answered) = request(now, 5, true);
+        outbox.add(publish);
+        outbox.next(now, 1).unwrap();
+        assert!(outbox.reply(now, 1, Err(error(&json!({ "retry_after_ms": 400, "outcome": "refused" })))));
+        assert_eq!(outbox.next(now, 2), None);
+        let later = now + Duration::from_millis(400);
+        assert_eq!(outbox.due(now, true), Some(later));
+        outbox.next(later, 2).unwrap();
+        assert!(!outbox.reply(later, 9, Ok("{}")), "nobody's reply");
+        assert!(outbox.reply(later, 2, Err(error(&json!({})))));
+        assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Refused(_))));
+    }
+
+    #[test]
+    fn nothing_is_sent_after_its_deadline() {
+        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (publish, mut answered) = request(now, 1, true);
+        outbox.add(publish);
+        assert_eq!(outbox.due(now, false), Some(now + Duration::from_secs(1)));
+        outbox.expire(now + Duration::from_secs(1));
+        assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::NotSent(_))));
+        assert_eq!(outbox.next(now, 1), None);
+    }
+}

@@ -1,0 +1,325 @@
+//! Which channels are wanted, how far each has come, and what is to be subscribed next. Pure: the time is an argument.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    channel::Channel,
+    defect::{Defect, is},
+    event::{Event, Gap, Meta},
+    read::{CaughtUpChannel, Granted, Subscribed},
+    server_error::ServerError,
+};
+
+/// When to ask again for a channel that a reply does not name.
+const UNNAMED_RETRY: Duration = Duration::from_secs(5);
+
+/// A change of an application's cursor: the new one, or `None` to forget it.
+pub(crate) type Move = (String, Option<String>);
+
+/// Where a channel's subscription stands on the present connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// To be asked for, not before this time.
+    Due(Option<Instant>),
+    /// Asked for by the request with this number.
+    Asked(u64),
+    /// Granted; its past is still coming.
+    CatchingUp,
+    Live,
+}
+
+#[derive(Clone, Debug)]
+struct Wanted {
+    options: Channel,
+    cursor: Option<String>,
+    stream: String,
+    phase: Phase,
+}
+
+/// The wanted channels by name.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(BTreeMap<String, Wanted>);
+
+impl Positions {
+    /// Wants a channel; one that is wanted already gets these options and is subscribed again.
+    pub(crate) fn want(&mut self, mut options: Channel) {
+        let since = options.since.take();
+        let known = self.0.get(&options.channel).and_then(|wanted| wanted.cursor.clone());
+        let (name, cursor) = (options.channel.clone(), since.or(known));
+        self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None) });
+    }
+
+    /// No longer wants a channel. Whether the gateway has to be told.
+    pub(crate) fn drop(&mut self, channel: &str) -> bool {
+        self.0.remove(channel).is_some_and(|wanted| !matches!(wanted.phase, Phase::Due(_)))
+    }
+
+    /// The connection has ended: everything has to be asked for again.
+    pub(crate) fn disconnected(&mut self) {
+        self.0.values_mut().for_each(|wanted| wanted.phase = Phase::Due(None));
+    }
+
+    /// Another user's cursors mean nothing. What is forgotten.
+    pub(crate) fn forget(&mut self) -> Vec<Move> {
+        let forgotten =
+            self.0.iter_mut().filter_map(|(name, wanted)| wanted.cursor.take().map(|_| (name.clone(), None)));
+        forgotten.collect()
+    }
+
+    /// Whether every wanted channel is live.
+    pub(crate) fn live(&self) -> bool {
+        self.0.values().all(|wanted| wanted.phase == Phase::Live)
+    }
+
+    /// When something is to be asked for next; `None` when nothing is.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let due = self.0.values().filter_map(|wanted| match wanted.phase {
+            Phase::Due(at) => Some(at.unwrap_or(now)),
+            _ => None,
+        });
+        due.min()
+    }
+
+    /// The elements of the next `subscribe`, with this request number: at most so many, and at most so many bytes.
+    pub(crate) fn ask(&mut self, now: Instant, request: u64, most: usize, bytes_max: usize) -> Vec<String> {
+        let (mut elements, mut bytes) = (Vec::new(), 0);
+        for wanted in self.0.values_mut() {
+            if elements.len() == most {
+                break;
+            }
+            if !matches!(wanted.phase, Phase::Due(at) if at.is_none_or(|at| at <= now)) {
+                continue;
+            }
+            let element = element(wanted);
+            bytes += element.len() + 1;
+            if bytes > bytes_max && !elements.is_empty() {
+                break;
+            }
+            wanted.phase = Phase::Asked(request);
+            elements.push(element);
+        }
+        elements
+    }
+
+    /// Takes the reply to a `subscribe`.
+    pub(crate) fn subscribed(&mut self, now: Instant, request: u64, reply: Subscribed) -> (Vec<Event>, Vec<Move>) {
+        let (mut events, mut moves) = (Vec::new(), Vec::new());
+        for granted in reply.channels {
+            let Some(wanted) = self.asked(&granted.channel, request) else { continue };
+            let Granted { channel, class, stream, cursor, live } = granted;
+            wanted.phase = if live { Phase::Live } else { Phase::CatchingUp };
+            wanted.stream = stream.unwrap_or_else(|| channel.clone());
+            if !is(Defect::NoFirstCursor) {
+                wanted.cursor.clone_from(&cursor);
+                moves.push((channel.clone(), cursor));
+            }
+            events.push(Event::Subscribed { channel, class, live });
+        }
+        for refused in reply.errors {
+            if self.asked(&refused.channel, request).is_some() {
+                events.extend(self.refused(now, &refused.channel, &refused.error));
+            }
+        }
+        // What the reply does not name was neither granted nor refused.
+        self.0.values_mut().filter(|wanted| wanted.phase == Phase::Asked(request)).for_each(|wanted| {
+            wanted.phase = Phase::Due(Some(now + UNNAMED_RETRY));
+        });
+        (events, moves)
+    }
+
+    /// The request as a whole was refused.
+    pub(crate) fn request_refused(&mut self, now: Instant, request: u64, error: &ServerError) -> Vec<Event> {
+        let of_request = self.0.iter().filter(|(_, wanted)| wanted.phase == Phase::Asked(request));
+        let names: Vec<_> = of_request.map(|(name, _)| name.clone()).collect();
+        names.iter().filter_map(|name| self.refused(now, name, error)).collect()
+    }
+
+    /// The gateway ended subscriptions.
+    pub(crate) fn unsubscribed(&mut self, now: Instant, channels: &[String], error: &ServerError) -> Vec<Event> {
+        if is(Defect::UnsubscribedIgnored) {
+            return Vec::new();
+        }
+        channels.iter().filter_map(|name| self.refused(now, name, error)).collect()
+    }
+
+    /// A channel is refused: for a time, or for good.
+    fn refused(&mut self, now: Instant, channel: &str, error: &ServerError) -> Option<Event> {
+        let wanted = self.0.get_mut(channel)?;
+        if let Some(after) = error.retry_after() {
+            let after = if is(Defect::AsksAtOnce) { Duration::ZERO } else { after };
+            wanted.phase = Phase::Due(now.checked_add(after));
+            return None;
+        }
+        if is(Defect::RefusedStaysWanted) {
+            wanted.phase = Phase::Live;
+        } else {
+            self.0.remove(channel);
+        }
+        Some(Event::Refused { channel: channel.to_owned(), error: error.clone() })
+    }
+
+    /// A push came. `None` when its channel is not wanted; otherwise what moves.
+    pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
+        let wanted = self.0.get(&meta.channel)?;
+        let Some(id) = meta.id.as_ref().filter(|_| !is(Defect::NoPushCursor)) else { return Some(Vec::new()) };
+        if wanted.phase == Phase::Live || is(Defect::EarlySharing) {
+            let stream = wanted.stream.clone();
+            return Some(self.advance(&meta.channel, &stream, id));
+        }
+        Some(self.advance_alone(&meta.channel, id))
+    }
+
+    /// A gap came: its channels that are wanted, and what moves.
+    pub(crate) fn gap(&mut self, gap: &Gap) -> (Vec<String>, Vec<Move>) {
+        let wanted: Vec<_> = gap.channels.iter().filter(|name| self.0.contains_key(*name)).cloned().collect();
+        let mut moves = Vec::new();
+        let cursor = gap.cursor.as_ref().filter(|_| !is(Defect::NoGapCursor));
+        for (name, cursor) in wanted.iter().filter_map(|name| Some((name, cursor?))) {
+            moves.extend(self.advance_alone(name, cursor));
+        }
+        (wanted, moves)
+    }
+
+    /// The past of a channel has ended. Whether it is wanted, and what moves.
+    pub(crate) fn caught_up(&mut self, end: &CaughtUpChannel) -> Option<Vec<Move>> {
+        let wanted = self.0.get_mut(&end.channel)?;
+        wanted.phase = Phase::Live;
+        let Some(cursor) = end.cursor.as_ref().filter(|_| !is(Defect::NoSilentMoves)) else { return Some(Vec::new()) };
+        Some(self.advance_alone(&end.channel, cursor))
+    }
+
+    /// Positions of streams that moved without a push.
+    pub(crate) fn heartbeat(&mut self, cursors: &BTreeMap<String, Option<String>>) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (stream, cursor) in cursors.iter().filter_map(|(stream, cursor)| Some((stream, cursor.as_ref()?))) {
+            if !is(Defect::NoSilentMoves) {
+                moves.extend(self.advance("", stream, cursor));
+            }
+        }
+        moves
+    }
+
+    /// Moves a channel and those that are live in its stream.
+    fn advance(&mut self, channel: &str, stream: &str, cursor: &str) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (name, wanted) in &mut self.0 {
+            let joins = wanted.phase == Phase::Live || is(Defect::EarlySharing);
+            let shares = channel.is_empty() || !is(Defect::NoSharing);
+            let shared = wanted.stream == stream && joins && shares;
+            if shared || name == channel {
+                wanted.cursor = Some(cursor.to_owned());
+                moves.push((name.clone(), wanted.cursor.clone()));
+            }
+        }
+        moves
+    }
+
+    fn advance_alone(&mut self, channel: &str, cursor: &str) -> Vec<Move> {
+        let Some(wanted) = self.0.get_mut(channel) else { return Vec::new() };
+        wanted.cursor = Some(cursor.to_owned());
+        vec![(channel.to_owned(), wanted.cursor.clone())]
+    }
+
+    fn asked(&mut self, channel: &str, request: u64) -> Option<&mut Wanted> {
+        self.0.get_mut(channel).filter(|wanted| wanted.phase == Phase::Asked(request))
+    }
+}
+
+fn element(wanted: &Wanted) -> String {
+    let mut options = wanted.options.clone();
+    if is(Defect::OptionsLost) && wanted.cursor.is_some() {
+        options = Channel::new(options.channel);
+    }
+    if let Some(cursor) = &wanted.cursor {
+        options.since = Some(cursor.clone());
+        options.last = None;
+    }
+    // Numbers, texts and booleans are always JSON.
+    serde_json::to_string(&options).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn wanting(names: &[&str]) -> Positions {
+        let mut positions = Positions::default();
+        names.iter().for_each(|name| positions.want(Channel::from(*name)));
+        positions
+    }
+
+    fn asked(positions: &mut Positions) -> Value {
+        let elements = positions.ask(Instant::now(), 1, 100, 10_000);
+        elements.iter().map(|element| serde_json::from_str::<Value>(element).unwrap()).collect()
+    }
+
+    fn granted(positions: &mut Positions, channels: &Value) {
+        let reply = json!({ "channels": channels, "errors": [] });
+        positions.subscribed(Instant::now(), 1, serde_json::from_value(reply).unwrap());
+    }
+
+    fn since(positions: &mut Positions) -> Value {
+        positions.disconnected();
+        asked(positions)
+    }
+
+    fn push(positions: &mut Positions, channel: &str, id: &str) {
+        positions.push(&serde_json::from_value(json!({ "channel": channel, "id": id })).unwrap());
+    }
+
+    #[test]
+    fn channels_of_a_stream_move_together_once_they_are_live() {
+        let mut positions = wanting(&["a", "b", "c"]);
+        assert_eq!(asked(&mut positions), json!([{ "channel": "a" }, { "channel": "b" }, { "channel": "c" }]));
+        let channel =
+            |name, live| json!({ "channel": name, "class": "x", "stream": "@", "cursor": "1-1", "live": live });
+        granted(&mut positions, &json!([channel("a", true), channel("b", true), channel("c", false)]));
+        push(&mut positions, "a", "1-5");
+        push(&mut positions, "c", "1-2");
+        let cursors = since(&mut positions);
+        assert_eq!(cursors[0]["since"], "1-5");
+        assert_eq!(cursors[1]["since"], "1-5");
+        assert_eq!(cursors[2]["since"], "1-2");
+    }
+
+    #[test]
+    fn a_reply_counts_for_what_it_was_asked_for_only() {
+        let mut positions = wanting(&["a", "b"]);
+        asked(&mut positions);
+        positions.drop("a");
+        positions.want("a".into());
+        granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-1", "live": true }]));
+        assert!(!positions.live());
+        assert_eq!(asked(&mut positions), json!([{ "channel": "a" }]), "`b` was not named: it has to wait");
+        let later = Instant::now() + UNNAMED_RETRY;
+        assert_eq!(positions.ask(later, 2, 9, 1000).len(), 1);
+    }
+
+    #[test]
+    fn requests_are_bounded_in_names_and_bytes() {
+        let mut positions = wanting(&["a", "b", "c"]);
+        let now = Instant::now();
+        assert_eq!(positions.ask(now, 1, 2, 1000).len(), 2);
+        positions.disconnected();
+        assert_eq!(positions.ask(now, 2, 9, 30).len(), 1, "two elements have 34 bytes");
+        assert_eq!(positions.ask(now, 3, 9, 1).len(), 1, "one is always asked for");
+    }
+
+    #[test]
+    fn who_has_to_wait_is_not_due_before() {
+        let mut positions = wanting(&["a"]);
+        let now = Instant::now();
+        asked(&mut positions);
+        let error = json!({ "code": 1013, "error": "x", "details": { "retry_after_ms": 500 } });
+        let events = positions.request_refused(now, 1, &serde_json::from_value(error).unwrap());
+        assert!(events.is_empty());
+        assert_eq!(positions.due(now), Some(now + Duration::from_millis(500)));
+        assert!(positions.ask(now, 2, 9, 1000).is_empty());
+        assert_eq!(positions.ask(now + Duration::from_millis(500), 2, 9, 1000).len(), 1);
+    }
+}

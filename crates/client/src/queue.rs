@@ -1,0 +1,144 @@
+//! What is handed over to the application: events in their order, each with the cursors that move when it is handled.
+//! Bounded: when the application does not keep up, its connection is not read from.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tokio::sync::mpsc::{Sender, error::TrySendError};
+
+use crate::{
+    event::{Event, State},
+    positions::Move,
+};
+
+/// Kinds of unknown notices that are reported.
+const UNKNOWN_MAX: usize = 64;
+
+/// An event on its way to the application, and the cursors that move when it is handled.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub event: Option<Event>,
+    pub moves: Vec<Move>,
+}
+
+/// The way to the application. This is its only sender.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    deliveries: Sender<Delivery>,
+    /// What there is no room for: no more than one frame held, and a state.
+    pending: VecDeque<Delivery>,
+    state: &'static str,
+    unknown: BTreeSet<String>,
+}
+
+impl Queue {
+    pub(crate) fn new(deliveries: Sender<Delivery>) -> Self {
+        Self { deliveries, pending: VecDeque::new(), state: "", unknown: BTreeSet::new() }
+    }
+
+    /// Hands something over, as soon as there is room for it.
+    pub(crate) fn deliver(&mut self, event: Option<Event>, moves: Vec<Move>) {
+        if event.is_none() && moves.is_empty() {
+            return;
+        }
+        let mut delivery = Delivery { event, moves };
+        if self.pending.is_empty() {
+            match self.deliveries.try_send(delivery) {
+                Err(TrySendError::Full(unsent)) => delivery = unsent,
+                // Nobody is left to take it.
+                Ok(()) | Err(TrySendError::Closed(_)) => return,
+            }
+        }
+        // Of states that wait, the newest counts: a long outage must not fill the memory.
+        let is_state = |delivery: &Delivery| matches!(delivery.event, Some(Event::State(_)));
+        if is_state(&delivery) {
+            self.pending.pop_back_if(|last| is_state(last));
+        }
+        self.pending.push_back(delivery);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.deliver(Some(event), Vec::new());
+    }
+
+    pub(crate) fn moves(&mut self, moves: Vec<Move>) {
+        self.deliver(None, moves);
+    }
+
+    /// Reports a state, if it is another one.
+    pub(crate) fn state(&mut self, state: State) {
+        if state.name() != self.state || matches!(state, State::Waiting { .. }) {
+            self.state = state.name();
+            self.event(Event::State(state));
+        }
+    }
+
+    /// Reports a notice that this client does not know, once.
+    pub(crate) fn unknown(&mut self, kind: &str) {
+        if self.unknown.len() < UNKNOWN_MAX && self.unknown.insert(kind.to_owned()) {
+            self.event(Event::Unknown { kind: kind.to_owned() });
+        }
+    }
+
+    /// Whether the application takes what is handed over.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Ends when the application takes no more events.
+    pub(crate) async fn closed(&self) {
+        self.deliveries.closed().await;
+    }
+
+    /// Ends when there is room for what waits. Cancel safe.
+    pub(crate) async fn room(&self) {
+        // This is the only sender: the room stays.
+        let _ = self.deliveries.reserve().await;
+    }
+
+    /// Hands over what has waited longest.
+    pub(crate) fn pass_on(&mut self) {
+        if let Some(delivery) = self.pending.pop_front()
+            && let Err(TrySendError::Full(unsent)) = self.deliveries.try_send(delivery)
+        {
+            self.pending.push_front(unsent);
+        }
+    }
+
+    /// Hands over everything that waits.
+    pub(crate) async fn flush(&mut self) {
+        while let Some(delivery) = self.pending.pop_front() {
+            if self.deliveries.send(delivery).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn of_states_that_wait_the_newest_counts() {
+        let (deliveries, mut taken) = mpsc::channel(1);
+        let mut queue = Queue::new(deliveries);
+        queue.state(State::Connecting);
+        queue.state(State::Connecting);
+        queue.state(State::CatchingUp);
+        queue.unknown("news");
+        queue.unknown("news");
+        queue.state(State::Stale);
+        queue.state(State::Live);
+        assert!(!queue.has_room());
+        let mut seen = Vec::new();
+        while let Ok(delivery) = taken.try_recv() {
+            seen.push(format!("{:?}", delivery.event.unwrap()));
+            queue.pass_on();
+        }
+        let expected = ["State(Connecting)", "State(CatchingUp)", "Unknown { kind: \"news\" }", "State(Live)"];
+        assert_eq!(seen, expected);
+        assert!(queue.has_room());
+    }
+}

@@ -1,0 +1,244 @@
+//! Reads what a gateway sends, as far as a client acts on it. Pure.
+//!
+//! It takes less for granted than the gateway's own types: names of classes, reasons and codes may be newer than this
+//! client. What is not there, though required, is an error: nothing is skipped silently.
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tickgate_wire::time::Timestamp;
+
+use crate::{
+    defect::{Defect, is},
+    event::{Gap, Meta},
+    server_error::ServerError,
+};
+
+/// What cannot be read: why.
+pub(crate) type Unreadable = String;
+
+/// One message.
+#[derive(Debug)]
+pub(crate) enum Incoming<'a> {
+    Push(Meta),
+    /// The reply to a request, and whether it is an error.
+    Reply {
+        id: &'a str,
+        is_error: bool,
+    },
+    Notice(Notice),
+    /// A notice that this client does not know.
+    Unknown(Cow<'a, str>),
+}
+
+/// What the gateway says unasked.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    Welcome(Box<Welcome>),
+    CaughtUp(CaughtUp),
+    Gap(Gap),
+    Heartbeat(Heartbeat),
+    TokenExpiring,
+    Unsubscribed(Unsubscribed),
+    Closing(Closing),
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Welcome {
+    pub session: Option<String>,
+    pub user: Option<String>,
+    pub expires_at: Option<Timestamp>,
+    pub server_time: Timestamp,
+    /// In seconds.
+    pub heartbeat_interval: u64,
+    pub limits: Limits,
+}
+
+/// What a connection may ask for.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Limits {
+    pub message_bytes: usize,
+    pub subscriptions: usize,
+    pub names_per_second: u32,
+    pub names_burst: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CaughtUp {
+    pub channels: Vec<CaughtUpChannel>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CaughtUpChannel {
+    pub channel: String,
+    pub cursor: Option<String>,
+    pub replayed: u64,
+    pub complete: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Heartbeat {
+    #[serde(default)]
+    pub cursors: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Unsubscribed {
+    pub channels: Vec<String>,
+    #[serde(flatten)]
+    pub error: ServerError,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Closing {
+    pub code: u16,
+    #[serde(default)]
+    pub message: String,
+    pub reconnect: String,
+    pub after_ms: Option<u64>,
+}
+
+impl Closing {
+    pub(crate) fn after(&self) -> Option<Duration> {
+        self.after_ms.map(Duration::from_millis)
+    }
+}
+
+/// The reply to a `subscribe`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Subscribed {
+    pub channels: Vec<Granted>,
+    pub errors: Vec<RefusedChannel>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Granted {
+    pub channel: String,
+    pub class: String,
+    pub stream: Option<String>,
+    pub cursor: Option<String>,
+    pub live: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RefusedChannel {
+    pub channel: String,
+    #[serde(flatten)]
+    pub error: ServerError,
+}
+
+/// The reply to a `publish` or a `command`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Accepted {
+    pub publication_id: Option<String>,
+    pub duplicate: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Authenticated {
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The messages of a frame, each as its text.
+pub(crate) fn messages(frame: &str) -> Result<Vec<&str>, Unreadable> {
+    match frame.trim_start().starts_with('[') && !is(Defect::NoArrays) {
+        true => {
+            let elements: Vec<&RawValue> = parse(frame)?;
+            Ok(elements.into_iter().map(RawValue::get).collect())
+        }
+        false => Ok(vec![frame]),
+    }
+}
+
+/// Reads one message.
+pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
+    #[derive(Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        r#type: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        #[serde(rename = "_meta", borrow)]
+        meta: Option<&'a RawValue>,
+    }
+    // A publication may have a `type` and an `id` of any form: neither is looked at before `_meta`.
+    #[derive(Deserialize)]
+    struct Pushed {
+        #[serde(rename = "_meta")]
+        meta: Option<Meta>,
+    }
+    if !text.trim_start().starts_with('{') {
+        return Err("not an object".into());
+    }
+    let by_structure = !is(Defect::TypeFirst);
+    if by_structure && let Some(meta) = parse::<Pushed>(text)?.meta {
+        return Ok(Incoming::Push(meta));
+    }
+    let Head { r#type, id, meta } = parse(text)?;
+    let kind = r#type.ok_or("a message without `type`")?;
+    if let Some(id) = id {
+        return Ok(Incoming::Reply { id: id.get(), is_error: kind == "error" });
+    }
+    let notice = match &*kind {
+        "connection_established" => Notice::Welcome(parse(text)?),
+        "caught_up" => Notice::CaughtUp(parse(text)?),
+        "gap" => Notice::Gap(parse(text)?),
+        "heartbeat" => Notice::Heartbeat(parse(text)?),
+        "token_expiring" => Notice::TokenExpiring,
+        "unsubscribed" => Notice::Unsubscribed(parse(text)?),
+        "closing" => Notice::Closing(parse(text)?),
+        _ if meta.is_some() => return parse(meta.map_or("", RawValue::get)).map(Incoming::Push),
+        _ if is(Defect::NothingNew) => return Err(format!("an unknown message {kind:?}")),
+        _ => return Ok(Incoming::Unknown(kind)),
+    };
+    Ok(Incoming::Notice(notice))
+}
+
+/// Reads a message of which it is known what it has to be.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Unreadable> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structure_tells_push_reply_and_notice_apart() {
+        let push = r#"{"type":{"a":1},"id":[1],"_meta":{"channel":"a","id":"7-1","new":0}}"#;
+        assert!(matches!(message(push), Ok(Incoming::Push(meta)) if meta.channel == "a" && !meta.replayed));
+        let reply = r#"{"type":"error","id":"x","code":1}"#;
+        assert!(matches!(message(reply), Ok(Incoming::Reply { id: "\"x\"", is_error: true })));
+        let gap =
+            r#"{"type":"gap","channels":["a"],"after":null,"before":null,"count":null,"reason":"new","cursor":"7-1"}"#;
+        assert!(matches!(message(gap), Ok(Incoming::Notice(Notice::Gap(gap))) if gap.reason == "new"));
+        assert!(matches!(message(r#"{"type":"news"}"#), Ok(Incoming::Unknown(kind)) if kind == "news"));
+    }
+
+    #[test]
+    fn what_lacks_a_required_field_can_not_be_read() {
+        for text in [
+            "",
+            "7",
+            "[]",
+            r#"{"a":1"#,
+            r#"{"a":1}"#,
+            r#"{"_meta":{"id":"7-1"}}"#,
+            r#"{"_meta":7}"#,
+            r#"{"type":"gap"}"#,
+            r#"{"type":"closing"}"#,
+            r#"{"type":"connection_established"}"#,
+        ] {
+            assert!(message(text).is_err(), "{text}");
+        }
+        assert!(messages("[1,").is_err());
+    }
+
+    #[test]
+    fn a_frame_holds_one_message_or_an_array() {
+        assert_eq!(messages(r#"{"a":"[]"}"#).unwrap(), [r#"{"a":"[]"}"#]);
+        assert_eq!(messages("\n[{\"a\": 1}, {}\n]").unwrap(), ["{\"a\": 1}", "{}"]);
+        assert!(messages("[]").unwrap().is_empty());
+    }
+}

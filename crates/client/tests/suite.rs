@@ -1,0 +1,50 @@
+//! The client against the suite that is made for clients in any language: it passes, and with any one rule left out it
+//! fails that rule.
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+
+use std::fmt::Write;
+
+use futures_util::{StreamExt, stream};
+use tickgate_client::defect::Defect;
+use tickgate_client_suite::{Outcome, Plan, RULES, SCENARIOS, play};
+
+const ADAPTER: &str = env!("CARGO_BIN_EXE_tickgate-client-adapter");
+/// Scenarios that run at a time.
+const JOBS: usize = 24;
+
+fn explained(outcome: &Outcome) -> Option<String> {
+    let fault = outcome.fault.as_ref()?;
+    let mut text = format!("{:?}\n  expected: {}\n  got: {}\n", outcome.scenario, fault.expected, fault.got);
+    write!(text, "{}", outcome.trace).unwrap();
+    Some(text)
+}
+
+#[tokio::test]
+async fn the_client_passes() {
+    let plan = Plan { command: ADAPTER.into(), scenarios: SCENARIOS.iter().collect(), jobs: JOBS };
+    let outcomes = play(&plan, |_| ()).await;
+    assert!(outcomes.len() >= 30, "only {} scenarios", outcomes.len());
+    let faults: Vec<_> = outcomes.iter().filter_map(explained).collect();
+    assert!(faults.is_empty(), "{} scenarios failed\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn each_rule_has_a_defect() {
+    let rules: Vec<_> = RULES.iter().map(|rule| rule.number).collect();
+    assert_eq!(Defect::ALL.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), rules);
+}
+
+#[tokio::test]
+async fn without_any_one_rule_it_fails_that_rule() {
+    let passing = stream::iter(Defect::ALL)
+        .map(async |(rule, defect)| {
+            let scenarios = SCENARIOS.iter().filter(|scenario| scenario.rule == *rule).collect();
+            let command = format!("env TICKGATE_CLIENT_DEFECT={rule} {ADAPTER}");
+            let outcomes = play(&Plan { command, scenarios, jobs: JOBS }, |_| ()).await;
+            outcomes.iter().all(|outcome| outcome.fault.is_none()).then(|| format!("rule {rule}: {defect:?}"))
+        })
+        .buffer_unordered(JOBS)
+        .filter_map(async |passed| passed);
+    let passing: Vec<_> = passing.collect().await;
+    assert!(passing.is_empty(), "the suite does not notice\n{}", passing.join("\n"));
+}
