@@ -19,7 +19,7 @@ use crate::{
     clock::{self, Uptime},
     config::Config,
     connection::{
-        accept::{self, HeadLimits},
+        accept::{self, Serving},
         address::AddressLimits,
         drain,
         keep_alive::KeepAliveConfig,
@@ -29,6 +29,7 @@ use crate::{
         table::ConnectionTable,
         wheel::Wheel,
     },
+    descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
     hub::{self, Hub, QueueLimits, RingLimits, Shared},
     metrics::{self, Metrics},
@@ -48,6 +49,7 @@ pub struct App {
     replica: Arc<Replica>,
     api: Api,
     lifecycle: Lifecycle,
+    descriptors: Descriptors,
     public: Listeners,
     operations: Listeners,
 }
@@ -73,7 +75,9 @@ impl App {
     ///
     /// # Errors
     /// [`BuildError`] when a key can't be used or an address can't be bound.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    pub async fn build(mut config: Config) -> Result<Self, BuildError> {
+        let descriptors = Descriptors::of_process(config.redis.as_ref().map_or(0, |redis| redis.pool_size));
+        bound_connections(&mut config, descriptors);
         let config = Arc::new(config);
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
@@ -96,7 +100,7 @@ impl App {
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
         });
-        Ok(Self { replica, api, lifecycle, public, operations })
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations })
     }
 
     /// Where the public listener is bound.
@@ -117,19 +121,25 @@ impl App {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { replica, api, lifecycle, public, operations } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations } = self;
         let tasks = replica.tasks.clone();
         let doors = Tasks::new();
         let server = &replica.config.server;
-        let limits = HeadLimits { timeout: server.header_timeout, bytes_max: server.header_bytes_max };
+        let serving = |spares| Serving {
+            head_timeout: server.header_timeout,
+            head_bytes_max: server.header_bytes_max,
+            descriptors,
+            spares,
+        };
         let sockets = routes::router(&replica, api.public());
         for listener in public.all() {
-            let serve = accept::serve(listener, sockets.clone(), limits, tasks.clone(), doors.stop());
+            let serve = accept::serve(listener, sockets.clone(), serving(PUBLIC_SPARES), tasks.clone(), doors.stop());
             doors.spawn("public listener", serve);
         }
         // Open until the very end: metrics and probes tell of the drain itself.
         for listener in operations.all() {
-            let serve = accept::serve(listener, api.operations(), limits, tasks.clone(), tasks.stop());
+            let serve =
+                accept::serve(listener, api.operations(), serving(OPERATIONS_SPARES), tasks.clone(), tasks.stop());
             tasks.spawn("operations listener", serve);
         }
         tasks.spawn("wheel", replica.clone().keep_time(tasks.stop()));
@@ -161,6 +171,21 @@ impl Listeners {
 
     fn all(self) -> impl Iterator<Item = TcpListener> {
         [Some(self.asked), self.beside].into_iter().flatten()
+    }
+}
+
+/// No more clients than there are descriptors for: the replica then refuses in time, and is not ready.
+fn bound_connections(config: &mut Config, descriptors: Descriptors) {
+    let (asked, max) = (config.limits.connections_max, descriptors.connections_max());
+    if asked > max {
+        tracing::warn!(
+            connections_max = asked,
+            kept = descriptors.kept(),
+            descriptors = descriptors.max(),
+            in_force = max,
+            "limits.connections_max needs more file descriptors than this process may open: raise the hard limit (ulimit -Hn)"
+        );
+        config.limits.connections_max = max;
     }
 }
 

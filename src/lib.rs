@@ -26,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod defect;
+pub mod descriptors;
 pub mod feeds;
 pub mod hub;
 pub mod log_limit;

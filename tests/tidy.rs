@@ -19,6 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tasks", &[]),
     ("clock", &[]),
     ("defect", &[]),
+    ("descriptors", &[]),
     ("config", &[]),
     ("bucket", &["config"]),
     ("telemetry", &["config"]),
@@ -44,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "bucket",
             "clock",
             "config",
+            "descriptors",
             "hub",
             "log_limit",
             "metrics",
@@ -64,6 +66,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "connection",
+            "descriptors",
             "feeds",
             "hub",
             "metrics",
@@ -74,7 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
-    ("cli", &["app", "auth", "config", "defect", "tasks", "telemetry"]),
+    ("cli", &["app", "auth", "config", "defect", "descriptors", "tasks", "telemetry"]),
 ];
 
 /// What the members of the workspace may depend on: the crates of this repository, in their order. What tests alone need

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Failure, greeting::greeting, print, settings::Settings};
-use crate::{app::App, config::Config, telemetry};
+use crate::{app::App, config::Config, descriptors, telemetry};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,6 +32,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = Config::load(&args.settings.sources())?;
     telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of file descriptors can't be raised");
+    }
     #[cfg(feature = "simulation")]
     work_with_deliberate_defect()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -5,31 +5,44 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
+    os::fd::AsRawFd,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::tasks::{Stop, Tasks};
+use super::{
+    hang_up::HangUp,
+    spares::{Place, Spare, Spares},
+};
+use crate::{
+    descriptors::Descriptors,
+    log_limit::LogLimit,
+    tasks::{Stop, Tasks},
+};
 
 /// After a failed accept (descriptors used up, mostly) others must get a chance to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait for us in the kernel while we are busy: a reconnect storm comes all at once.
 const BACKLOG: i32 = 4_096;
 
-/// How requests are read.
-#[derive(Clone, Copy, Debug)]
-pub struct HeadLimits {
-    pub timeout: Duration,
+/// A failed accept is logged once in this time.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a listener's connections are served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// For a request head.
+    pub head_timeout: Duration,
     /// Bytes of a request head.
-    pub bytes_max: usize,
+    pub head_bytes_max: usize,
+    pub descriptors: Descriptors,
+    /// Connections served at once when no descriptor is left for clients.
+    pub spares: usize,
 }
 
 /// Binds a listener with room for a storm.
@@ -61,7 +74,8 @@ pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
 }
 
 /// Accepts until `stop`; each connection is a task of its own.
-pub async fn serve(listener: TcpListener, router: Router, limits: HeadLimits, tasks: Tasks, mut stop: Stop) {
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving, tasks: Tasks, mut stop: Stop) {
+    let (spares, failures) = (Spares::new(serving.spares), LogLimit::new(FAILURE_LOG_INTERVAL));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -71,36 +85,50 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HeadLimits, ta
             Ok((stream, peer)) => {
                 // A socket that refuses is closed by its client already.
                 let _ = stream.set_nodelay(true);
-                tasks.spawn("http", speak(stream, peer, router.clone(), limits));
+                let hang_up = HangUp::default();
+                let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
+                    tokio::select! {
+                        place = spares.take(&hang_up) => Some(place),
+                        () = stop.wait() => return,
+                    }
+                } else {
+                    None
+                };
+                let peer = Peer { address: peer, hang_up, place };
+                tasks.spawn("http", speak(stream, peer, router.clone(), serving.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "can't accept a connection");
+                if let Some(left_out) = failures.admit(Instant::now()) {
+                    let left_out = Some(left_out).filter(|count| *count > 0);
+                    tracing::warn!(%error, left_out, "can't accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// In the extensions of every request: ends its TCP connection, whatever waits to be written. A response that nobody
-/// reads would otherwise hold it for as long as the client likes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct HangUp(Arc<Notify>);
-
-impl HangUp {
-    /// Ends the connection.
-    pub(super) fn now(&self) {
-        self.0.notify_one();
-    }
+/// The other end of a TCP connection.
+struct Peer {
+    address: SocketAddr,
+    hang_up: HangUp,
+    /// When it is served from the reserve.
+    place: Option<Place>,
 }
 
 /// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
-async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: HeadLimits) {
-    let hang_up = HangUp::default();
+async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
+    let Peer { address: peer, hang_up, place } = peer;
+    let has_asked = place.as_ref().map(Place::has_asked);
     let asked = hang_up.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(asked.clone());
+        if let Some(has_asked) = &has_asked {
+            has_asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Spare);
+        }
         let mut router = router.clone();
         async move {
             Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible())
@@ -108,8 +136,9 @@ async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: Head
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.timeout)
-        .max_buf_size(limits.bytes_max)
+        .header_read_timeout(serving.head_timeout)
+        .max_buf_size(serving.head_bytes_max)
+        .keep_alive(place.is_none())
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {
@@ -118,8 +147,10 @@ async fn speak(stream: TcpStream, peer: SocketAddr, router: Router, limits: Head
                 tracing::debug!(%peer, %error, "http connection ended");
             }
         }
-        () = hang_up.0.notified() => tracing::debug!(%peer, "http connection ended: its reader takes nothing"),
+        () = hang_up.asked() => tracing::debug!(%peer, "http connection ended by this side"),
     }
+    // Only now, when the descriptor is closed.
+    drop(place);
 }
 
 /// A router never fails.

@@ -99,6 +99,12 @@ impl Endpoint {
         self.replica.refusals.write(&self.profile.name, attempt, outcome, reason);
     }
 
+    /// Refuses a client by plain HTTP.
+    pub(super) fn refuse(&self, attempt: Attempt, request: &HeaderMap, refused: Refused) -> Response {
+        self.note_refusal(attempt, refused.outcome, &refused);
+        refused.respond(request)
+    }
+
     /// The value of the path's one parameter, which becomes part of a topic's name.
     pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, ()> {
         let Some(open) = self.profile.path.find('{') else { return Ok(None) };
@@ -296,6 +302,12 @@ pub(super) async fn admit_user(
             Ok(())
         }
     }
+}
+
+/// The refusal when no descriptor is left for clients.
+pub(super) const fn no_descriptor() -> Refused {
+    let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
+    Refused::new(status, code, "Replica has no file descriptor left", Outcome::Capacity).after(2)
 }
 
 const TOKENS_UNAVAILABLE: &str = "Tokens can't be verified now";

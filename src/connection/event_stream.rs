@@ -35,13 +35,14 @@ use tickgate_wire::{
 use tokio::sync::oneshot;
 
 use super::{
-    accept::HangUp,
-    admission::{Admitted, Endpoint},
+    admission::{Admitted, Endpoint, no_descriptor},
     ending,
     handle::ConnectionHandle,
     handshake::{self, Credential},
+    hang_up::HangUp,
     opening, query,
     refusal_log::{self, Attempt},
+    spares::Spare,
     state::Connection,
 };
 use crate::{
@@ -65,6 +66,9 @@ pub(super) async fn open(
     let (parts, _) = request.into_parts();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
     let attempt = Attempt { session: SessionId::random(), address };
+    if parts.extensions.get::<Spare>().is_some() {
+        return endpoint.refuse(attempt, &parts.headers, no_descriptor());
+    }
     let asked = match Asked::read(&parts, &endpoint) {
         Ok(asked) => asked,
         Err(problem) => {
@@ -81,10 +85,7 @@ pub(super) async fn open(
             let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
             stream(endpoint, admitted, asked, (&parts.headers, hang_up))
         }
-        Err(refused) => {
-            endpoint.note_refusal(attempt, refused.outcome, &refused);
-            refused.respond(&parts.headers)
-        }
+        Err(refused) => endpoint.refuse(attempt, &parts.headers, refused),
     }
 }
 

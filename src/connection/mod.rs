@@ -1,6 +1,7 @@
 //! One client's connection, from accept to clean-up. Never writes to a socket: that is the outbox's part.
 //!
-//! - On the way in: `accept` takes TCP connections and serves HTTP on them; `routes` maps paths to profiles; `upgrade` and
+//! - On the way in: `accept` takes TCP connections and serves HTTP on them, over `spares` when no
+//!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
 //!   `admission` decides who is admitted, `refusal_log` logs who is not, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
@@ -18,6 +19,7 @@ mod ending;
 mod event_stream;
 pub mod handle;
 pub mod handshake;
+mod hang_up;
 mod history;
 mod inbound;
 mod ingest;
@@ -29,6 +31,7 @@ mod query;
 pub mod refusal_log;
 pub mod replica;
 pub mod routes;
+mod spares;
 mod state;
 mod subscriptions;
 pub mod table;

@@ -19,10 +19,11 @@ use tickgate_wire::{
 use tokio::net::TcpStream;
 
 use super::{
-    admission::{Admitted, Endpoint},
+    admission::{Admitted, Endpoint, no_descriptor},
     handshake::{self, Refusal, Upgrade},
     opening,
     refusal_log::{self, Attempt},
+    spares::Spare,
     task::ConnectionTask,
     wire::{self, Wire},
 };
@@ -43,6 +44,9 @@ pub(super) async fn open(
     let metrics = endpoint.replica.metrics.clone();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
     let attempt = Attempt { session: SessionId::random(), address };
+    if parts.extensions.get::<Spare>().is_some() {
+        return endpoint.refuse(attempt, &parts.headers, no_descriptor());
+    }
     let handshake = match handshake::check(&parts, &endpoint.replica.config.server.allowed_origins) {
         Ok(handshake) => handshake,
         Err(Refusal::Malformed(malformed)) => {
@@ -73,11 +77,11 @@ pub(super) async fn open(
             )
         }
         Err(refused) => {
-            endpoint.note_refusal(attempt, refused.outcome, &refused);
-            if handshake.browser {
-                return close_at_once(&endpoint, &mut parts, &handshake.upgrade, refused.code, refused.reason);
+            if !handshake.browser {
+                return endpoint.refuse(attempt, &parts.headers, refused);
             }
-            refused.respond(&parts.headers)
+            endpoint.note_refusal(attempt, refused.outcome, &refused);
+            close_at_once(&endpoint, &mut parts, &handshake.upgrade, refused.code, refused.reason)
         }
     }
 }

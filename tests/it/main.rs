@@ -7,6 +7,7 @@ mod check;
 mod conformance;
 mod conformance_registry;
 mod demo;
+mod descriptors;
 mod events;
 mod feeds;
 mod http_outcomes;

@@ -16,10 +16,11 @@ use bytes::{BufMut, BytesMut};
 use hyper::{StatusCode, upgrade::OnUpgrade};
 use tickgate::{
     connection::{
-        accept::{self, HeadLimits},
+        accept::{self, Serving},
         handshake, upgrade,
         wire::{Read, Wake, Wire},
     },
+    descriptors::Descriptors,
     hub::{Close, Outbox, QueueLimits, Shared, Socket},
     metrics::Metrics,
     tasks::Tasks,
@@ -29,7 +30,6 @@ use tokio::net::TcpStream;
 
 /// The largest message of the public cases.
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
-const LIMITS: HeadLimits = HeadLimits { timeout: Duration::from_secs(5), bytes_max: 16_384 };
 
 #[derive(Clone)]
 struct Echo {
@@ -46,7 +46,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tasks = Tasks::new();
     let echo = Echo { tasks: tasks.clone(), shared: Arc::new(Shared { limits, metrics: Metrics::new() }) };
     let router = Router::new().fallback(get(open)).with_state(echo);
-    accept::serve(listener, router, LIMITS, tasks.clone(), tasks.stop()).await;
+    let serving = Serving {
+        head_timeout: Duration::from_secs(5),
+        head_bytes_max: 16_384,
+        descriptors: Descriptors::of_process(0),
+        spares: 1,
+    };
+    accept::serve(listener, router, serving, tasks.clone(), tasks.stop()).await;
     Ok(())
 }
 

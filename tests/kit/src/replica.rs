@@ -78,7 +78,19 @@ impl Replica {
 
     /// A process over whatever is at this address, as soon as it listens.
     pub async fn unready_process(redis_url: &str, settings: &str) -> Self {
-        let (process, public, operations) = Process::start(redis_url, settings).await;
+        Self::spawn(Command::new(crate::program()), redis_url, settings).await
+    }
+
+    /// A process that may open so many file descriptors: its soft and its hard limit.
+    pub async fn limited_process(redis: &RedisServer, settings: &str, [soft, hard]: [u32; 2]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")]);
+        shell.arg(crate::program());
+        Self::spawn(shell, &redis.url(), settings).await.ready(true).await
+    }
+
+    async fn spawn(program: Command, redis_url: &str, settings: &str) -> Self {
+        let (process, public, operations) = Process::start(program, redis_url, settings).await;
         Self { host: Host::Process(process), public, operations }
     }
 
@@ -345,9 +357,8 @@ struct Process {
 
 impl Process {
     /// Starts it, and reads from its greeting where it listens.
-    async fn start(redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+    async fn start(mut command: Command, redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
-        let mut command = Command::new(crate::program());
         command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", redis_url]);
         for (key, value) in defaults(settings) {
             command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);

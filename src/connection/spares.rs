@@ -1,0 +1,135 @@
+//! Places for connections that are accepted although no descriptor is left for clients: probes must be answered. When all
+//! are taken, the oldest one that has asked nothing is ended. Never knows what is asked.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::hang_up::HangUp;
+
+/// How long a client has to begin its request when others wait for its place.
+const SILENT_MAX: Duration = Duration::from_millis(50);
+/// How long a request may take when others wait for its place.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// In the extensions of a request that came over such a connection: it must not become a WebSocket or a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spare;
+
+/// The places of one listener.
+#[derive(Debug)]
+pub(super) struct Spares {
+    max: usize,
+    taken: Mutex<VecDeque<Taken>>,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Taken {
+    hang_up: HangUp,
+    since: Instant,
+    has_asked: Arc<AtomicBool>,
+    /// It was told to end, and its descriptor is about to be closed.
+    ends: bool,
+}
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    spares: Arc<Spares>,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Spares {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, taken: Mutex::default(), freed: Notify::new() })
+    }
+
+    /// Takes a place for the connection that `hang_up` ends, once one is free. Ends connections whose time is up.
+    pub(super) async fn take(self: &Arc<Self>, hang_up: &HangUp) -> Place {
+        loop {
+            match self.try_take(hang_up, Instant::now()) {
+                Ok(place) => return place,
+                Err(again) => tokio::select! {
+                    () = self.freed.notified() => {}
+                    () = sleep_until(again) => {}
+                },
+            }
+        }
+    }
+
+    /// The place, or when to try again.
+    fn try_take(self: &Arc<Self>, hang_up: &HangUp, now: Instant) -> Result<Place, Instant> {
+        let mut taken = self.taken.lock();
+        if taken.len() >= self.max {
+            let staying = taken.iter_mut().filter(|taken| !taken.ends);
+            let Some(first) = staying.min_by_key(|taken| taken.due()) else { return Err(now + SILENT_MAX) };
+            if first.due() > now {
+                return Err(first.due());
+            }
+            first.ends = true;
+            first.hang_up.now();
+            return Err(now + SILENT_MAX);
+        }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        taken.push_back(Taken { hang_up: hang_up.clone(), since: now, has_asked: has_asked.clone(), ends: false });
+        Ok(Place { spares: self.clone(), has_asked })
+    }
+}
+
+impl Taken {
+    /// From when on the place may be taken away.
+    fn due(&self) -> Instant {
+        self.since + if self.has_asked.load(Ordering::Relaxed) { BUSY_MAX } else { SILENT_MAX }
+    }
+}
+
+impl Place {
+    /// To be set when a request begins.
+    pub(super) fn has_asked(&self) -> Arc<AtomicBool> {
+        self.has_asked.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.spares.taken.lock().retain(|taken| !Arc::ptr_eq(&taken.has_asked, &self.has_asked));
+        self.spares.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_makes_way_and_one_that_is_served_does_not() {
+        let spares = Spares::new(2);
+        let (busy_end, silent_end, next_end) = (HangUp::default(), HangUp::default(), HangUp::default());
+        let busy = spares.take(&busy_end).await;
+        busy.has_asked().store(true, Ordering::Relaxed);
+        let silent = spares.take(&silent_end).await;
+        let began = Instant::now();
+        let make_way = async {
+            silent_end.asked().await;
+            drop(silent);
+        };
+        let (_next, ()) = tokio::join!(spares.take(&next_end), make_way);
+        assert_eq!(began.elapsed().as_millis(), SILENT_MAX.as_millis());
+        drop(busy);
+        let _last = spares.take(&HangUp::default()).await;
+        let left = tokio::time::timeout(Duration::ZERO, busy_end.asked()).await;
+        assert!(left.is_err(), "the served one ended by itself");
+    }
+}
