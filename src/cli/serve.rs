@@ -19,7 +19,7 @@ Examples:
 
 Without a key to verify tokens it is in development mode and listens on loopback
 only. SIGTERM drains: not ready at once, then connections are closed in waves. A
-second signal ends it at once.";
+second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are logged and ignored.";
 
 /// Run a replica (what a bare `tickgate` does)
 #[derive(Debug, Default, clap::Args)]
@@ -83,16 +83,25 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
 }
 
-/// The signals that end a replica.
+/// The signals that a replica hears. Two end it; the others would end a process that does not hear them, without a drain.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+    user_1: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
     /// From now on signals are heard, also while the replica is being built.
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
+        })
     }
 
     /// Begins the drain at the first signal and resolves at the second one.
@@ -103,10 +112,20 @@ impl Signals {
         self.next().await
     }
 
+    /// The next signal to end.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            let ignored = tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => "SIGHUP",
+                _ = self.user_1.recv() => "SIGUSR1",
+                _ = self.user_2.recv() => "SIGUSR2",
+            };
+            tracing::warn!(
+                signal = ignored,
+                "signal ignored: nothing is reloaded; settings and secrets need a restart"
+            );
         }
     }
 }

@@ -94,6 +94,26 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
 }
 
 #[tokio::test]
+async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
+    let server = RedisServer::start();
+    let mut replica = Replica::process(&server, SETTINGS).await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    for signal in ["HUP", "USR1", "USR2", "HUP"] {
+        replica.signal(signal);
+        let line = format!("signal=\"SIG{signal}\"");
+        eventually(&line, async || replica.log().contains(&line).then_some(())).await;
+    }
+    replica.publish_to("alice", "orders", order(1)).await;
+    alice.expect(order(1)).await;
+    replica.drain();
+    replica.signal("HUP");
+    alice.expect_type("reconnect").await;
+    alice.expect_close(1012).await;
+    replica.ended().await;
+}
+
+#[tokio::test]
 async fn sigterm_drains_and_ends_with_success() {
     let server = RedisServer::start();
     let mut replica = Replica::process(&server, SETTINGS).await;

@@ -165,6 +165,11 @@ impl Replica {
         }
     }
 
+    /// Sends a signal to the process, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.of_process().signal(name);
+    }
+
     /// Stops the process where it is, by SIGSTOP.
     pub fn freeze(&self) {
         self.of_process().signal("STOP");
