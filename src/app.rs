@@ -17,7 +17,7 @@ use crate::{
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::Config,
+    config::{Config, Effective, Problems, Sources},
     connection::{
         accept::{self, Serving},
         address::AddressLimits,
@@ -34,7 +34,7 @@ use crate::{
     hub::{self, Hub, QueueLimits, RingLimits, Shared},
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
-    redis_link::{RedisLink, Topology},
+    redis_link::{self, RedisLink, Topology},
     registry::{self, Local, Registry, ReplicaFigures},
     session::Rules,
     tasks::Tasks,
@@ -64,10 +64,26 @@ struct Listeners {
 /// Why a replica can't start.
 #[derive(Debug, Error)]
 pub enum BuildError {
-    #[error("can't use the keys for tokens:\n{}", .0.join("\n"))]
-    Keys(Vec<String>),
+    #[error(transparent)]
+    Keys(Problems),
     #[error("can't listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
+}
+
+/// Loads the configuration of a replica and decides whether one can start with it: keys, certificates and addresses are
+/// read as the replica will read them.
+///
+/// # Errors
+/// All problems.
+pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
+    Config::load_with(sources, |config, problems| {
+        if let Err(found) = Verifier::new(&config.auth) {
+            problems.extend(found);
+        }
+        if let Some(redis) = &config.redis {
+            redis_link::check(redis, problems);
+        }
+    })
 }
 
 impl App {

@@ -215,11 +215,11 @@ impl KeySet {
 
 impl Source {
     fn new(url: &str, fetch_timeout: Duration) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|_| format!("auth: the key set's address is not a URL: {url}"))?;
+        let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {url}"))?;
         match (uri.scheme_str(), uri.host()) {
             (Some("https"), Some(_)) => {}
             (Some("http"), Some(host)) if is_loopback(host) => {}
-            _ => return Err(format!("auth: a key set is fetched by https (or http from loopback), not {url}")),
+            _ => return Err(format!("must begin with https:// (http:// is for loopback only), not {url}")),
         }
         Ok(Self { url: url.to_owned(), fetch_timeout })
     }

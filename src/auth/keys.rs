@@ -28,10 +28,10 @@ impl Key {
     pub(super) fn from_secret(secret: &config::Secret) -> Result<Self, String> {
         let text = secret.expose();
         if text.is_empty() {
-            return Err("auth: an HS256 secret is empty".into());
+            return Err("one of them is empty".into());
         }
         if text.contains("-----BEGIN ") {
-            return Err("auth: an HS256 secret is a PEM key; public keys belong to `public_keys`".into());
+            return Err("one of them is a PEM key; public keys belong to auth.public_keys".into());
         }
         let decoding = DecodingKey::from_secret(text.as_bytes());
         Ok(Self { algorithm: Algorithm::HS256, kid: None, decoding })
@@ -43,9 +43,9 @@ impl Key {
     /// A sentence naming the file: unreadable, not a public key, of another algorithm, or too weak.
     pub(super) fn from_file(key: &config::PublicKey) -> Result<Self, String> {
         let path = key.path.display();
-        let pem = std::fs::read(&key.path).map_err(|error| format!("auth: can't read key {path}: {error}"))?;
+        let pem = std::fs::read(&key.path).map_err(|error| format!("can't read {path}: {error}"))?;
         Self::from_pem(&pem, key.algorithm, key.kid.as_deref())
-            .ok_or_else(|| format!("auth: {path} is not a PEM public key for {}", name(pinned(key.algorithm))))
+            .ok_or_else(|| format!("{path} should contain a PEM public key for {}", name(pinned(key.algorithm))))
     }
 
     fn from_pem(pem: &[u8], algorithm: config::Algorithm, kid: Option<&str>) -> Option<Self> {

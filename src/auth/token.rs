@@ -20,16 +20,18 @@ impl Verifier {
     /// Loads all key material; [`Verifier::start`] fetches the key set.
     ///
     /// # Errors
-    /// A sentence per key that can't be used.
-    pub fn new(config: &config::Auth) -> Result<Self, Vec<String>> {
-        let secrets = config.hs256_secrets.iter().map(Key::from_secret);
-        let files = config.public_keys.iter().map(Key::from_file);
-        let mut problems = Vec::new();
-        let keys = secrets.chain(files).filter_map(|key| key.map_err(|problem| problems.push(problem)).ok()).collect();
+    /// A problem per key that can't be used.
+    pub fn new(config: &config::Auth) -> Result<Self, config::Problems> {
+        let secrets = config.hs256_secrets.iter().map(|secret| ("hs256_secrets".to_owned(), Key::from_secret(secret)));
+        let files = config.public_keys.iter().enumerate();
+        let files = files.map(|(at, key)| (format!("public_keys[{at}].path"), Key::from_file(key)));
+        let mut problems = config::Problems::default();
+        let mut tell = |key: &str, text: String| problems.tell(format!("auth.{key}"), text);
+        let keys = secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| tell(&at, text)).ok()).collect();
         let key_set = config.jwks.as_ref().map(KeySet::new).transpose();
-        let key_set = key_set.map_err(|problem| problems.push(problem)).unwrap_or_default().map(Arc::new);
+        let key_set = key_set.map_err(|text| tell("jwks_url", text)).unwrap_or_default().map(Arc::new);
         if config.api_keys.iter().any(|key| key.expose().is_empty()) {
-            problems.push("auth: an API key is empty".into());
+            tell("api_keys", "one of them is empty".into());
         }
         if !problems.is_empty() {
             return Err(problems);

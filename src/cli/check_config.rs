@@ -1,13 +1,14 @@
 //! `tickgate check-config`: what is in force, or all that is wrong.
 
 use super::{Failure, print, settings::Settings};
-use crate::config::{Config, Problems};
+use crate::{app, config::Problems};
 
 const EXAMPLES: &str = r#"Examples:
   tickgate check-config                         the defaults and this environment
   tickgate check-config --config a.toml --json  {"ok":…,"problems":[…],"config":{…}}
 
-Ends with 0, or with 2 and all problems. Secrets print as ***."#;
+Ends with 0, or with 2 and all problems: what it accepts, serve accepts. Secrets
+print as ***."#;
 
 /// Print the settings in force as TOML, or all that is wrong with them
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match Config::load(&args.settings.sources()) {
+    match app::load(&args.settings.sources()) {
         Ok((config, effective)) if args.json => {
             let mut shown = effective.to_json();
             shown["ok"] = true.into();

@@ -8,7 +8,11 @@ use tokio::{
 };
 
 use super::{Failure, greeting::greeting, print, settings::Settings};
-use crate::{app::App, config::Config, descriptors, telemetry};
+use crate::{
+    app::{self, App},
+    config::Config,
+    descriptors, telemetry,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let (config, _) = Config::load(&args.settings.sources())?;
+    let (config, _) = app::load(&args.settings.sources())?;
     telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");

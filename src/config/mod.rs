@@ -74,10 +74,26 @@ impl Config {
     /// # Errors
     /// All problems of all layers.
     pub fn load(sources: &Sources) -> Result<(Self, Effective), Problems> {
+        Self::load_with(sources, |_, _| {})
+    }
+
+    /// The same, where `check` finds further problems in a configuration that has none by itself.
+    ///
+    /// # Errors
+    /// All problems of all layers, or those that `check` found.
+    pub fn load_with(
+        sources: &Sources,
+        check: impl FnOnce(&Self, &mut Problems),
+    ) -> Result<(Self, Effective), Problems> {
         let mut layers = layers::Layers::read(sources);
         let raw = layers.typed();
         let mut problems = std::mem::take(&mut layers.problems);
         let loaded = raw.map(|raw| (Self::check(&raw, &mut problems), raw));
+        if let Some((config, _)) = &loaded
+            && problems.is_empty()
+        {
+            check(config, &mut problems);
+        }
         problems.locate(&layers.origins);
         match loaded {
             Some((config, raw)) if problems.is_empty() => {
@@ -170,7 +186,6 @@ impl Config {
             return Vec::new();
         }
         let origins = &self.server.allowed_origins;
-        let plain_jwks = self.auth.jwks.as_ref().is_some_and(|jwks| jwks.url.starts_with("http://"));
         let warnings = [
             (origins.is_empty(), "no browser page can connect: server.allowed_origins is empty"),
             (
@@ -182,7 +197,6 @@ impl Config {
                 anonymous,
                 "clients without a token are let in where a profile has token = \"auto\": auth.anonymous is \"always\"",
             ),
-            (plain_jwks, "token keys are fetched without TLS: auth.jwks_url begins with http://"),
         ];
         warnings.into_iter().filter(|(told, _)| *told).map(|(_, text)| text.into()).collect()
     }

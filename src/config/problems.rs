@@ -23,6 +23,11 @@ impl Problems {
         self.0.push(Problem { key: key.into(), origin: None, text: text.into() });
     }
 
+    /// Adds the problems that somebody else found.
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -56,6 +56,9 @@ impl Redis {
             dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
             ca_file: section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None),
         };
+        if redis.ca_file.is_some() && url.as_ref().is_some_and(|url| !url.expose().starts_with("rediss://")) {
+            section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+        }
         if redis.canary_timeout <= redis.canary_interval {
             let text = format!(
                 "wants more than redis.canary_interval ({}): the next probe may still be due",

@@ -41,7 +41,8 @@ pub(super) fn shown_address(config: &config::Redis) -> String {
     info.map_or_else(|_| "unknown".to_owned(), |info| info.addr().to_string())
 }
 
-fn read_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
+/// The same with the library's error.
+pub(super) fn read_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
     let mut info = config.url.expose().into_connection_info()?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails when one is installed already, which is as good.

@@ -12,6 +12,7 @@
 //! Never knows topics' contents, sessions or leases.
 
 mod backoff;
+mod check;
 mod command;
 mod connect;
 mod failure;
@@ -40,6 +41,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use check::check;
 pub use failure::Failure;
 pub use keys::Keys;
 pub use refusal::RefusalKind;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod check;
+mod check_config;
 mod conformance;
 mod conformance_registry;
 mod demo;
