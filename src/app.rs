@@ -42,6 +42,8 @@ use crate::{
 
 /// How long background tasks may take to end once all connections are closed.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
+/// How long requests of publishers and operators may take to be answered once all connections are closed.
+const PUBLISHERS_GRACE: Duration = Duration::from_secs(3);
 
 /// One replica, built and listening, not yet serving.
 #[derive(Debug)]
@@ -152,11 +154,12 @@ impl App {
             let serve = accept::serve(listener, sockets.clone(), serving(PUBLIC_SPARES), tasks.clone(), doors.stop());
             doors.spawn("public listener", serve);
         }
-        // Open until the very end: metrics and probes tell of the drain itself.
+        // Open until the drain is over: metrics and probes tell of it.
+        let publishers = Tasks::new();
         for listener in operations.all() {
-            let serve =
-                accept::serve(listener, api.operations(), serving(OPERATIONS_SPARES), tasks.clone(), tasks.stop());
-            tasks.spawn("operations listener", serve);
+            let (router, serving) = (api.operations(), serving(OPERATIONS_SPARES));
+            let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
+            publishers.spawn("operations listener", serve);
         }
         tasks.spawn("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
@@ -170,6 +173,8 @@ impl App {
         shutdown.await;
         lifecycle.drain();
         drain::drain(&replica, &doors).await;
+        // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
+        publishers.end(PUBLISHERS_GRACE).await;
         if let Err(error) = replica.registry.leave().await {
             tracing::debug!(%error, "leases end by themselves");
         }

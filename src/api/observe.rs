@@ -4,13 +4,13 @@ use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::header,
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tower_http::request_id::{MakeRequestId, RequestId};
 
-use super::{Problem, ProblemKind, Shared};
+use super::{Phase, Problem, ProblemKind, Shared};
 use crate::{
     metrics::{Route, StatusClass},
     problem::{self, REQUEST_ID},
@@ -62,6 +62,10 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
         }
     }
 
+    if shared.lifecycle.phase() == Phase::Draining {
+        // A kept connection would hold its publisher on this replica until the end.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let status = response.status();
     let elapsed = begun.elapsed();
     shared.metrics.http_requests_total.of((route, StatusClass::of(status.as_u16()))).inc();

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
+    pin::pin,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -73,7 +74,8 @@ pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
     bind(other).inspect_err(|error| tracing::debug!(%other, %error, "localhost is one address only")).ok()
 }
 
-/// Accepts until `stop`; each connection is a task of its own.
+/// Accepts until `stop`; each connection is a task of its own. Those that wait for another request end at `stop`, the
+/// others when their response is written.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving, tasks: Tasks, mut stop: Stop) {
     let (spares, failures) = (Spares::new(serving.spares), LogLimit::new(FAILURE_LOG_INTERVAL));
     loop {
@@ -94,7 +96,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 } else {
                     None
                 };
-                let peer = Peer { address: peer, hang_up, place };
+                let peer = Peer { address: peer, hang_up, place, stop: stop.clone() };
                 tasks.spawn("http", speak(stream, peer, router.clone(), serving.clone()));
             }
             Err(error) => {
@@ -114,11 +116,13 @@ struct Peer {
     hang_up: HangUp,
     /// When it is served from the reserve.
     place: Option<Place>,
+    /// From then on it is kept for no further request.
+    stop: Stop,
 }
 
 /// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
 async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
-    let Peer { address: peer, hang_up, place } = peer;
+    let Peer { address: peer, hang_up, place, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
     let asked = hang_up.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -134,16 +138,25 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
             Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible())
         }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(serving.head_timeout)
-        .max_buf_size(serving.head_bytes_max)
-        .keep_alive(place.is_none())
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(serving.head_timeout)
+            .max_buf_size(serving.head_bytes_max)
+            .keep_alive(place.is_none())
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
+    let ended = async {
+        tokio::select! {
+            served = served.as_mut() => return served,
+            () = stop.wait() => served.as_mut().graceful_shutdown(),
+        }
+        served.await
+    };
     tokio::select! {
-        served = served => {
-            if let Err(error) = served {
+        ended = ended => {
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "http connection ended");
             }
         }

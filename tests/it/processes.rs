@@ -1,12 +1,16 @@
 //! Replicas as processes, ended and stopped by signals, like in production.
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::support::{
     client::Client,
     eventually,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{API_KEY, Replica, token},
 };
 
 const SETTINGS: &str = "[session]\nreplica_ttl = \"2s\"\n";
@@ -110,6 +114,59 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
     replica.signal("HUP");
     alice.expect_type("reconnect").await;
     alice.expect_close(1012).await;
+    replica.ended().await;
+}
+
+/// Publishes over a kept connection; the whole response's head, or none when the connection had ended.
+async fn publish_over(stream: &mut TcpStream) -> Option<String> {
+    let body = r#"{"channel":"logs","data":{"n":1}}"#;
+    let head = format!("POST /api/v1/publish HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
+    let typed = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(format!("{head}{typed}").as_bytes()).await.ok()?;
+    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+    while !seen.ends_with('}') {
+        match stream.read(&mut buffer).await {
+            Ok(read) if read > 0 => seen.push_str(&String::from_utf8_lossy(&buffer[..read])),
+            _ => return None,
+        }
+    }
+    Some(seen.to_lowercase())
+}
+
+#[tokio::test]
+async fn publishers_leave_a_draining_replica_and_are_never_answered_without_redis() {
+    let server = RedisServer::start();
+    let settings = format!("{SETTINGS}[log]\nformat = \"json\"\n[drain]\ndelay = \"1s\"\n");
+    let mut replica = Replica::process(&server, &settings).await;
+    let _client = replica.trading("alice").await;
+    let operations = replica.operations_address();
+    let (mut kept, mut idle) =
+        (TcpStream::connect(operations).await.unwrap(), TcpStream::connect(operations).await.unwrap());
+    for stream in [&mut kept, &mut idle] {
+        let answer = publish_over(stream).await.expect("an answer");
+        assert!(answer.starts_with("http/1.1 200") && !answer.contains("connection: close"), "{answer}");
+    }
+    replica.drain();
+    eventually("the drain", async || (replica.get("/readyz").await.status == 503).then_some(())).await;
+    let answer = publish_over(&mut kept).await.expect("an answer");
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(publish_over(&mut kept).await, None, "the connection is not kept");
+
+    let mut answered = 0;
+    while let Ok(mut stream) = TcpStream::connect(operations).await {
+        if let Some(answer) = publish_over(&mut stream).await {
+            assert!(answer.starts_with("http/1.1 200"), "{answer}");
+            answered += 1;
+        }
+    }
+    assert!(answered > 1);
+    assert_eq!(idle.read(&mut [0; 16]).await.unwrap(), 0, "an idle connection ends as well");
+    let ended = eventually("its last line", async || {
+        let log = replica.log();
+        log.lines().find(|line| line.contains("\"ended\"")).map(str::to_owned)
+    })
+    .await;
+    assert!(ended.contains("\"tasks_left\":0"), "{ended}");
     replica.ended().await;
 }
 
