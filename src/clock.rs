@@ -12,6 +12,12 @@ pub fn unix_ms() -> u64 {
     ms_of(SystemTime::now())
 }
 
+/// The time of day, in microseconds since 1970.
+#[must_use]
+pub fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
 /// The time of day, in whole seconds since 1970.
 #[must_use]
 pub fn unix_s() -> u64 {

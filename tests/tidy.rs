@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["clock", "config", "metrics", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
-    ("redis_link", &["config", "defect", "log_limit", "metrics", "tasks"]),
+    ("redis_link", &["clock", "config", "defect", "log_limit", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
     ("backplane", &["clock", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),

@@ -114,6 +114,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "Links up", "1 while the link works.", "short", [("{{instance}} {{link}}", f"tickgate_redis_up{{{FILTER}}}")]),
             ("lines", "Publish", "From hand-over to Redis's answer.", "s", quantiles("tickgate_redis_publish_duration_seconds", 0.5, 0.99)),
             ("lines", "Canary p99", "Round trip through pub/sub, each second, each replica.", "s", [("{{instance}}", quantile(0.99, "tickgate_redis_canary_seconds", "instance"))]),
+            ("lines", "Clock against Redis", "The replica's clock minus Redis's: latencies are wrong by the difference of two of these.", "s", [("{{instance}}", f"tickgate_redis_clock_skew_seconds{{{FILTER}}}")]),
             ("bars", "Errors by kind", "Failures of Redis by name.", "cps", [("{{kind}}", rate("tickgate_redis_errors_total", "kind"))]),
             ("bars", "Links made anew", "Each is followed by a comparison of every topic.", "short", [("{{instance}} {{link}}", f"increase(tickgate_redis_reconnects_total{{{FILTER}}}[{RATE}])")]),
             ("lines", "Waiting for a history connection", "The pool admits a reconnect herd at Redis's pace.", "s", quantiles("tickgate_redis_pool_wait_seconds", 0.5, 0.99)),

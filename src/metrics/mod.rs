@@ -102,7 +102,7 @@ metrics! {
     lagged_total: IntCounter = "Subscriptions that fell behind their outbox and were caught up from the stream.";
     gaps_total: Family<Gap, IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
     slow_consumers: IntGauge = "Connections that miss values or are caught up now, because their socket takes too little.";
-    delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled).";
+    delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled); between two replicas it includes the difference of their clocks.";
     fan_out_duration_seconds: Histogram [WORK] = "Walking the subscribers of one publication.";
 
     replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by what answered them.";
@@ -114,6 +114,7 @@ metrics! {
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
     redis_publish_duration_seconds: Histogram [LATENCY] = "From a publication's hand-over to Redis to its answer.";
     redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
+    redis_clock_skew_seconds: Gauge = "This replica's clock minus Redis's; 0 until it is measured, every second, and without Redis.";
     redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
     fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
     work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; looked at every second.";

@@ -17,8 +17,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect};
+use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect, server};
 use crate::{
+    clock,
     defect::{self, Defect},
     metrics::Link,
     tasks::Stop,
@@ -178,10 +179,18 @@ pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
         let attached = shared.command.load_full();
         if let Some(mut connection) = attached.map(|attached| attached.connection.clone()) {
             let canary = redis::cmd("PUBLISH").arg(shared.subscriptions.canary()).arg(canary_clock()).to_owned();
-            if let Err(error) = canary.query_async::<Value>(&mut connection).await
-                && Failure::of(&error).accuses_link()
-            {
+            let (mut clock, sent_us) = (connection.clone(), clock::unix_us());
+            let asked = async {
+                redis::cmd("TIME").query_async::<(u64, u64)>(&mut clock).await.map(|time| (time, clock::unix_us()))
+            };
+            let (published, told) = tokio::join!(canary.query_async::<Value>(&mut connection), asked);
+            if published.is_err_and(|error| Failure::of(&error).accuses_link()) {
                 shared.suspicion.notify_one();
+            }
+            if let Ok(((seconds, micros), received_us)) = told
+                && let Some(skew) = server::clock_skew(sent_us, received_us, seconds * 1_000_000 + micros)
+            {
+                shared.metrics.redis_clock_skew_seconds.set(skew);
             }
         }
         tokio::select! {

@@ -79,6 +79,16 @@ pub(super) fn adopt(known: &mut u64, learned: u64) -> Adoption {
     }
 }
 
+/// A round trip that took longer says too little of the clock.
+const CLOCK_TRIP_MAX_US: u64 = 100_000;
+
+/// By how many seconds this replica's clock is ahead of the server's, which was asked at `sent_us` and answered by
+/// `received_us`; all in microseconds since 1970. Wrong by at most half of the round trip, 50 ms.
+pub(super) fn clock_skew(sent_us: u64, received_us: u64, server_us: u64) -> Option<f64> {
+    let trip_us = received_us.checked_sub(sent_us).filter(|trip| *trip <= CLOCK_TRIP_MAX_US)?;
+    Some(((sent_us + trip_us / 2) as f64 - server_us as f64) / 1e6)
+}
+
 /// Whether a clock can have given this epoch. A greater one, written by mistake, would push all later epochs beyond it.
 pub(super) const fn is_plausible(epoch: u64) -> bool {
     epoch < EPOCH_MAX
@@ -129,6 +139,16 @@ mod tests {
         let full = Server { has_stored: false, ..server };
         assert!(full.keeps(7, None) && full.keeps(7, Some(3)), "it could not be stored");
         assert!(!full.keeps(7, Some(8)), "another link stored a greater one since");
+    }
+
+    #[test]
+    fn the_servers_clock_is_compared_with_the_middle_of_the_round_trip() {
+        let second = 1_763_700_000_000_000;
+        assert_eq!(clock_skew(second, second + 10_000, second + 5_000), Some(0.0));
+        assert_eq!(clock_skew(second + 300_000, second + 310_000, second + 5_000), Some(0.3));
+        assert_eq!(clock_skew(second, second + 10_000, second + 205_000), Some(-0.2));
+        assert_eq!(clock_skew(second, second + 100_001, second), None, "too slow to tell");
+        assert_eq!(clock_skew(second, second - 1, second), None, "the clock was set back meanwhile");
     }
 
     #[test]

@@ -21,6 +21,17 @@ async fn health_says_how_many_are_connected() {
 }
 
 #[tokio::test]
+async fn a_replicas_clock_is_compared_with_rediss() {
+    let server = RedisServer::start();
+    let replica = Replica::on(&server).await;
+    let skew = eventually("the clocks to be compared", async || {
+        Some(replica.metric("tickgate_redis_clock_skew_seconds").await).filter(|skew| *skew != 0.0)
+    })
+    .await;
+    assert!(skew.abs() < 0.06, "{skew} s on one machine");
+}
+
+#[tokio::test]
 async fn the_root_names_the_service_and_its_endpoints() {
     let replica = Replica::alone().await;
     let root = replica.get("/").await.json();
