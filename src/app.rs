@@ -140,6 +140,10 @@ impl App {
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { replica, api, lifecycle, descriptors, public, operations } = self;
+        // Where port 0 was asked for, the one in use.
+        let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
+        let listen = shown(&public, replica.config.server.listen);
+        let ops_listen = shown(&operations, replica.config.server.ops_listen);
         let tasks = replica.tasks.clone();
         let doors = Tasks::new();
         let server = &replica.config.server;
@@ -164,12 +168,7 @@ impl App {
         tasks.spawn("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
-        tracing::info!(
-            replica = %replica.id,
-            listen = %replica.config.server.listen,
-            backplane = replica.backplane.health().kind,
-            "serving"
-        );
+        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         shutdown.await;
         lifecycle.drain();
         drain::drain(&replica, &doors).await;

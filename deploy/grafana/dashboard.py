@@ -77,6 +77,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "Deliveries by replica", "Pushed into outboxes, one per subscriber.", "mps", [("{{instance}}", rate("tickgate_deliveries_total", "instance"))]),
             ("bars", "Publications by door and outcome", "unknown: the publisher must repeat with its msg_id.", "mps", [("{{source}} {{result}}", rate("tickgate_publications_total", "source, result"))]),
             ("lines", "Traffic", "Bytes to and from clients.", "Bps", [("sent", rate("tickgate_sent_bytes_total")), ("received", rate("tickgate_received_bytes_total"))]),
+            ("lines", "Writes", "System calls that write to clients.", "ops", [("{{instance}}", rate("tickgate_writes_total", "instance"))]),
             ("lines", "Frames a write", "How much is handed to the kernel at once; rises with load.", "short", [("mean", f"{rate('tickgate_frames_per_write_sum')} / {rate('tickgate_frames_per_write_count')}")]),
         ],
     ),
@@ -95,6 +96,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         [
             ("lines", "Slow connections", "Outbox over its bound now.", "short", [("{{instance}}", total("tickgate_slow_consumers", "instance"))]),
             ("lines", "Conflated and dropped", "State values replaced by newer ones; event messages dropped (a gap is told).", "mps", [("conflated", rate("tickgate_conflated_total")), ("dropped", rate("tickgate_dropped_total"))]),
+            ("lines", "Caught up from the stream", "Subscriptions that fell behind their outbox and were read again.", "cps", [("lagged", rate("tickgate_lagged_total"))]),
             ("lines", "Closed as slow", "Sockets that took nothing for the write time-out (4102).", "cps", [("closed", rate("tickgate_disconnects_total", match='reason="slow_consumer"'))]),
         ],
     ),
@@ -117,6 +119,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "Clock against Redis", "The replica's clock minus Redis's: latencies are wrong by the difference of two of these.", "s", [("{{instance}}", f"tickgate_redis_clock_skew_seconds{{{FILTER}}}")]),
             ("bars", "Errors by kind", "Failures of Redis by name.", "cps", [("{{kind}}", rate("tickgate_redis_errors_total", "kind"))]),
             ("bars", "Links made anew", "Each is followed by a comparison of every topic.", "short", [("{{instance}} {{link}}", f"increase(tickgate_redis_reconnects_total{{{FILTER}}}[{RATE}])")]),
+            ("lines", "Work queues", "Topics that wait to be compared with their stream, or to be read.", "short", [("{{instance}} {{queue}}", f"tickgate_work_queue_depth{{{FILTER}}}")]),
+            ("lines", "Oldest in a work queue", "How long the topic that came first has waited; at readiness.queue_grace the replica is not ready.", "s", [("{{instance}} {{queue}}", f"tickgate_work_queue_oldest_seconds{{{FILTER}}}")]),
             ("lines", "Waiting for a history connection", "The pool admits a reconnect herd at Redis's pace.", "s", quantiles("tickgate_redis_pool_wait_seconds", 0.5, 0.99)),
             ("bars", "Another Redis, and what it lost", "Changes of server, and acknowledged publications it did not have.", "short", [("changes of server", f"sum(increase(tickgate_generation_changes_total{{{FILTER}}}[{RATE}]))"), ("lost publications", f"sum(increase(tickgate_lost_publications_total{{{FILTER}}}[{RATE}]))")]),
         ],
@@ -135,6 +139,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         [
             ("bars", "HTTP requests", "API and probes.", "reqps", [("{{route}} {{status}}", rate("tickgate_http_requests_total", "route, status"))]),
             ("lines", "HTTP duration p99", "To the head of the response.", "s", [("{{route}}", quantile(0.99, "tickgate_http_request_duration_seconds", "route"))]),
+            ("lines", "Accepted tokens", "At handshakes, in messages, and for tickets.", "cps", [("accepted", rate("tickgate_tokens_accepted_total"))]),
+            ("bars", "Key set failures", "Fetches that failed; the last good keys stay in use.", "cps", [("{{instance}}", rate("tickgate_key_set_failures_total", "instance"))]),
             ("bars", "Refused tokens and keys", "By reason.", "cps", [("{{reason}}", rate("tickgate_auth_failures_total", "reason"))]),
             ("bars", "Rate limited", "By scope.", "cps", [("{{scope}}", rate("tickgate_rate_limited_total", "scope"))]),
         ],

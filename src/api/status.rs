@@ -20,19 +20,22 @@ const CLUSTER_TTL: Duration = Duration::from_secs(1);
 /// Connections counted for `user_connections`, at the most.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// The figures of the cluster, or the moment at which the registry did not answer.
+/// The figures of the cluster, or the moment at which the registry did not have them.
 #[derive(Debug, Default)]
 pub(super) struct ClusterCache(Mutex<Option<(Instant, Option<ClusterFigures>)>>);
 
 impl Shared {
-    /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` while the registry does not answer.
+    /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` while the registry does not answer, or does not know
+    /// this replica itself.
     async fn cluster_figures(&self) -> Option<ClusterFigures> {
         // Held over the question on purpose: whoever comes meanwhile waits for the one answer.
         let mut kept = self.cluster.0.lock().await;
         match &*kept {
             Some((at, figures)) if at.elapsed() < CLUSTER_TTL => figures.clone(),
             _ => {
-                let figures = self.registry.cluster().await.ok();
+                // A registry that takes no writes (a full Redis) answers, without those whose lease it could not renew.
+                let knows_us = |cluster: &ClusterFigures| cluster.replicas.iter().any(|(id, _)| *id == self.replica);
+                let figures = self.registry.cluster().await.ok().filter(knows_us);
                 *kept = Some((Instant::now(), figures.clone()));
                 figures
             }

@@ -31,6 +31,7 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
         return Err(Problem::new(ProblemKind::AuthRequired, "a token is needed, as `Authorization: Bearer <token>`"));
     };
     let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
+    shared.metrics.tokens_accepted_total.inc();
     let taken = shared.tickets.lock().take(&identity.user, Instant::now());
     if let Err(wait) = taken {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();

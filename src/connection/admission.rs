@@ -201,6 +201,7 @@ impl Endpoint {
                 if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") };
             refused.for_log(error.reason())
         })?;
+        self.replica.metrics.tokens_accepted_total.inc();
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
             let reason = "The token has no publish right";
             return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));

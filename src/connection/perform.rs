@@ -102,6 +102,7 @@ impl Connection {
             Ok(identity) => identity,
             Err(error) => return self.refuse_token(id, &error),
         };
+        self.replica.metrics.tokens_accepted_total.inc();
         let (user, expires_at, issued_at) = (identity.user.clone(), identity.expires_at, identity.issued_at);
         let first = match self.session.authenticate(identity) {
             Ok(first) => first,

@@ -124,6 +124,7 @@ metrics! {
     sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";
     replicas: IntGauge = "Live replicas as this one sees them; read it with max, not sum.";
 
+    tokens_accepted_total: IntCounter = "Tokens that were accepted: at handshakes, in messages, and for tickets.";
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
     key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";

@@ -32,6 +32,9 @@ async fn line_where(replica: &Replica, message: &str, has: impl Fn(&Value) -> bo
 async fn a_connection_can_be_followed_by_its_id_and_nothing_secret_is_logged() {
     let (server, mut ids) = (RedisServer::start(), Vec::new());
     let replica = Replica::process(&server, SETTINGS).await;
+    let serving = line_where(&replica, "serving", |_| true).await;
+    let addresses = [replica.address(), replica.operations_address()].map(|address| json!(address.to_string()));
+    assert_eq!([&serving["listen"], &serving["ops_listen"]], addresses.each_ref(), "the ports in use");
     let mut alice = replica.trading("alice").await;
     ids.push(alice.welcome["connection_id"].clone());
     let opened = line_where(&replica, "connection opened", |line| line["connection_id"] == ids[0]).await;

@@ -81,6 +81,26 @@ async fn each_refusal_is_told_counted_and_logged_once_with_rediss_own_text() {
 }
 
 #[tokio::test]
+async fn a_status_without_leases_is_degraded_and_replicas_stay_ready() {
+    let server = RedisServer::start();
+    let settings = "[session]\nreplica_ttl = \"2s\"\n";
+    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let _somebody = other.market().await;
+    let status = async |wanted: &str, replicas: u32| {
+        let status = one.get("/ws/status").await.json();
+        (status["status"] == wanted && status["replicas"] == replicas).then_some(status)
+    };
+    eventually("both replicas", async || status("active", 2).await).await;
+    server.run::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let alone = eventually("no more than its own figures", async || status("degraded", 1).await).await;
+    assert_eq!(alone["active_connections"], 0, "{alone}");
+    assert_eq!(one.get("/readyz").await.status, 200, "connected clients are served, and others would find no better");
+    server.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let both = eventually("both replicas again", async || status("active", 2).await).await;
+    assert_eq!(both["active_connections"], 1, "{both}");
+}
+
+#[tokio::test]
 async fn a_redis_that_takes_no_writes_has_a_link_that_stays() {
     let server = RedisServer::start_with(&["--min-replicas-to-write", "1"]);
     let replica = Replica::unready_process(&server.url(), SETTINGS).await;

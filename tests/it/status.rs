@@ -21,6 +21,19 @@ async fn health_says_how_many_are_connected() {
 }
 
 #[tokio::test]
+async fn accepted_tokens_are_counted_wherever_they_come_in() {
+    let replica = Replica::alone().await;
+    let _by_query = replica.trading("alice").await;
+    let mut by_message = replica.connect("/ws/trading").query("auth", "message").open().await;
+    by_message.greeted().await;
+    by_message.ask(json!({"type": "auth", "token": token("bob")})).await;
+    replica.ticket(&token("carol")).await;
+    let _without = replica.market().await;
+    replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
+    assert_eq!(replica.metric("tickgate_tokens_accepted_total").await, 3.0);
+}
+
+#[tokio::test]
 async fn a_replicas_clock_is_compared_with_rediss() {
     let server = RedisServer::start();
     let replica = Replica::on(&server).await;

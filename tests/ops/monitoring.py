@@ -150,7 +150,7 @@ def selectors(node) -> list:
     return found
 
 
-@check("every metric of rules and dashboard exists")
+@check("every metric of rules and dashboard exists, and every metric has a panel")
 def names() -> str:
     known = documented()
     recorded = {rule["record"] for rule in rules() if "record" in rule}
@@ -159,6 +159,11 @@ def names() -> str:
     if problems:
         raise Failed("; ".join(problems))
     seen = {selector.name for _, query in queries for selector in selectors(module("promql_parser").parse(query))}
+    shown = {selector.name for _, query in dashboard_queries() for selector in selectors(module("promql_parser").parse(query))}
+    # Of a histogram any of its series will do.
+    unshown = [name for name in known if name.startswith("tickgate_") and not any(part.startswith(name) for part in shown)]
+    if unshown:
+        raise Failed(f"no panel shows {', '.join(sorted(unshown))}")
     if len(seen) < 30:
         raise Failed(f"only {len(seen)} metrics were found in {len(queries)} queries: the check does not see them")
     return f"{len(queries)} queries, {len(seen)} metrics"
