@@ -132,7 +132,36 @@ def values_schema() -> str:
     rules = schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]
     rules["alerts"] = alerts_schema(alert_names(RULES.read_text()))
     rules["thresholds"] = thresholds_schema()
+    require_values(schema)
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+# Maps of Kubernetes in which null leaves a key out.
+CONTEXTS = ("podSecurityContext", "securityContext")
+
+
+def needed_values(text: str) -> list[str]:
+    """The values that null must not take away: those with a default, unless the description says what null means."""
+    return [
+        path
+        for path, default, words in value_rows(text)
+        if default != "null" and "null" not in words and path.partition(".")[0] not in CONTEXTS
+    ]
+
+
+def require_values(schema: dict) -> None:
+    """Requires what is needed, in the schema. Helm drops a value that is null, with its default, before it validates."""
+    needed: dict[str, list[str]] = {}
+    for path in needed_values((CHART / "values.yaml").read_text()):
+        keys = path.split(".")
+        for depth, key in enumerate(keys):
+            required = needed.setdefault(".".join(keys[:depth]), [])
+            required += [key] if key not in required else []
+    for path, required in needed.items():
+        node = schema
+        for key in path.split(".") if path else []:
+            node = node["properties"][key]
+        node["required"] = required
 
 
 def inline(value: object) -> str:

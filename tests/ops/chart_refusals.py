@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from collections.abc import Iterator
 
 from checks import ROOT, Failed, check
 from rendering import CHART, NAMESPACE, TRIAL, over, refusal, render_alone
 from tools import module
+
+sys.path.insert(0, str(ROOT / "deploy"))
+from render import needed_values, value_rows  # noqa: E402  the folder is found first
 
 EXTERNAL = {"redis": {"existingSecret": "r"}, "auth": {"existingSecret": "a"}}
 
@@ -172,6 +176,20 @@ def taken() -> str:
     if limits["connections_max"] != 50_000:
         raise Failed(f"_checks.tpl takes connections_max for 50000, config/default.toml for {limits['connections_max']}")
     return f"{len(TAKEN)} sets of values"
+
+
+@check("helm refuses null in the place of every value that is needed")
+def nulls() -> str:
+    """Helm takes null for "no value, not even the default": a drain of no seconds, a rule that compares with nothing."""
+    text = (CHART / "values.yaml").read_text()
+    needed = needed_values(text)
+    for path, _, _ in value_rows(text):
+        said = refusal(over(TRIAL, nested(path, None)))
+        if path in needed and (said is None or f"'{path.rpartition('.')[2]}'" not in said):
+            raise Failed(f"{path}: null is {'accepted' if said is None else f'refused by {said}'}")
+        if path not in needed and said is not None:
+            raise Failed(f"{path}: null is refused by {said}")
+    return f"{len(needed)} values"
 
 
 @check("helm refuses unknown keys on every level")
