@@ -43,7 +43,7 @@ client-suite *words:
 operations *words:
     cargo build && tests/ops/run.sh {{ words }}
 
-# The chart installed and operated on a real control plane, with clients that must not notice (wants root and Go)
+# The chart installed and operated on a real control plane, with clients that must not notice (requires root and Go)
 kubernetes *words:
     tests/kubernetes/run.sh {{ words }}
 

@@ -30,6 +30,8 @@ def run(control_plane: ControlPlane) -> str:
         type_in(control_plane, production, folder)
         type_in(control_plane, keys, folder)
         release.check()
+    with step("what Helm prints after the installation"):
+        type_in(control_plane, _notes(release), folder)
     with step("docs/operations.md: upgrade, test, rollback"):
         (upgrade,) = [block for block in blocks("docs/operations.md") if "helm rollback" in block]
         type_in(control_plane, upgrade, folder)
@@ -38,6 +40,15 @@ def run(control_plane: ControlPlane) -> str:
         release.uninstall()
         control_plane.run("kubectl", "delete", "namespace", NAMESPACE, seconds=SECONDS_MAX)
     return "every command of the documents worked"
+
+
+def _notes(release: Release) -> str:
+    """The commands among the release's notes. Instead of a forwarded port, the address of the Service."""
+    notes = release.control_plane.run("helm", "get", "notes", release.release, "--namespace", NAMESPACE)
+    commands = re.findall(r"^  ((?:kubectl|helm|KEY=|curl)(?:.*\\\n)*.*)", notes, flags=re.MULTILINE)
+    (forwarding,) = [command for command in commands if "port-forward" in command]
+    text = "\n".join(command for command in commands if command != forwarding)
+    return text.replace("127.0.0.1:8001", release.addresses("-ops")[0]).replace("curl ", "curl --fail-with-body ")
 
 
 def _plain_manifests(control_plane: ControlPlane, folder: Path) -> None:
