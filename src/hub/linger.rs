@@ -13,6 +13,9 @@ use super::{
 };
 use crate::tasks::Tasks;
 
+/// Topics that are let go before other tasks of the thread get their turn.
+const TOPICS_PER_TURN: usize = 32;
+
 /// Topics that wait to be let go, the earliest first (about: who came back and left again waits behind). Each waits at
 /// most once, so there are no more than the hub follows.
 #[derive(Debug)]
@@ -60,26 +63,36 @@ impl Hub {
                     () = stop.wait() => return,
                 }
                 let Some(hub) = hub.upgrade() else { return };
-                hub.let_go(Instant::now());
+                hub.let_go(Instant::now()).await;
             }
         });
     }
 
-    fn let_go(&self, now: Instant) {
-        while let Some(topic) = self.lingering.due(now) {
-            let _order = self.following.lock();
-            let mut part = self.topics.part(topic.as_str()).write();
-            let Some(followed) = part.get(topic.as_str()) else { continue };
-            match followed.linger_verdict(now) {
-                LingerVerdict::Wanted => {}
-                LingerVerdict::Until(until) => self.lingering.push(until, topic),
-                LingerVerdict::LetGo => {
-                    let gone = part.swap_remove(topic.as_str());
-                    drop(part);
-                    gone.iter().for_each(|gone| self.queues.close(gone));
-                    self.metrics.topics.dec();
-                    self.backplane.unfollow(&topic);
-                }
+    /// Lets go of all topics whose time has come, and lets other tasks run in between: strangers decide how many there
+    /// are.
+    async fn let_go(&self, now: Instant) {
+        loop {
+            for _ in 0..TOPICS_PER_TURN {
+                let Some(topic) = self.lingering.due(now) else { return };
+                self.let_go_of(topic, now);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn let_go_of(&self, topic: Topic, now: Instant) {
+        let _order = self.following.lock();
+        let mut part = self.topics.part(topic.as_str()).write();
+        let Some(followed) = part.get(topic.as_str()) else { return };
+        match followed.linger_verdict(now) {
+            LingerVerdict::Wanted => {}
+            LingerVerdict::Until(until) => self.lingering.push(until, topic),
+            LingerVerdict::LetGo => {
+                let gone = part.swap_remove(topic.as_str());
+                drop(part);
+                gone.iter().for_each(|gone| self.queues.close(gone));
+                self.metrics.topics.dec();
+                self.backplane.unfollow(&topic);
             }
         }
     }
@@ -149,6 +162,25 @@ pub(super) mod tests {
         tokio::time::sleep(Duration::from_secs(12)).await;
         assert_eq!(hub.topics(), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_get_their_turn_while_a_crowd_of_topics_is_let_go() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let user = |number: usize| Topic::user_stream(&UserId::new(&format!("user-{number}")).unwrap());
+        let crowd: Vec<_> = (0..10 * TOPICS_PER_TURN).map(|number| hub.interest(&user(number), &rule)).collect();
+        drop(crowd);
+        let now = Instant::now() + Duration::from_secs(11);
+        let mut letting_go = std::pin::pin!(hub.let_go(now));
+        let (mut turns, mut before) = (0, hub.topics());
+        while futures_util::poll!(letting_go.as_mut()).is_pending() {
+            turns += 1;
+            assert!(before - hub.topics() <= TOPICS_PER_TURN, "{} topics in one turn", before - hub.topics());
+            before = hub.topics();
+        }
+        assert_eq!((hub.topics(), turns), (0, 10));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_topics_are_followed_than_may_be_but_users_own() {
         let tasks = Tasks::new();
