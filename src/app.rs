@@ -88,6 +88,13 @@ pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
     })
 }
 
+/// A replica ended because it could not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the task \"{task}\" panicked, without which there is no service")]
+pub struct Broken {
+    pub task: &'static str,
+}
+
 impl App {
     /// Builds all parts and binds both listeners. Redis need not be there yet.
     ///
@@ -137,15 +144,24 @@ impl App {
         self.operations.asked.local_addr()
     }
 
+    /// The metrics of this replica.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.replica.metrics
+    }
+
     /// Serves until `shutdown`, then drains.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
         let Self { replica, api, lifecycle, descriptors, public, operations } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
         let ops_listen = shown(&operations, replica.config.server.ops_listen);
         let tasks = replica.tasks.clone();
-        let doors = Tasks::new();
+        let doors = tasks.apart();
         let server = &replica.config.server;
         let serving = |spares| Serving {
             head_timeout: server.header_timeout,
@@ -156,20 +172,27 @@ impl App {
         let sockets = routes::router(&replica, api.public());
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), serving(PUBLIC_SPARES), tasks.clone(), doors.stop());
-            doors.spawn("public listener", serve);
+            doors.spawn_vital("public listener", serve);
         }
         // Open until the drain is over: metrics and probes tell of it.
-        let publishers = Tasks::new();
+        let publishers = tasks.apart();
         for listener in operations.all() {
             let (router, serving) = (api.operations(), serving(OPERATIONS_SPARES));
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
-            publishers.spawn("operations listener", serve);
+            publishers.spawn_vital("operations listener", serve);
         }
-        tasks.spawn("wheel", replica.clone().keep_time(tasks.stop()));
+        tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
         tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
-        shutdown.await;
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            task = tasks.broken() => Err(Broken { task }),
+        };
+        if let Err(broken) = &outcome {
+            tracing::error!("{broken}: this replica drains and ends");
+            lifecycle.fail(broken.task);
+        }
         lifecycle.drain();
         drain::drain(&replica, &doors).await;
         // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
@@ -179,6 +202,7 @@ impl App {
         }
         let left = tasks.end(TASKS_GRACE).await;
         tracing::info!(tasks_left = left, "ended");
+        outcome
     }
 }
 

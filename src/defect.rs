@@ -18,6 +18,8 @@ pub enum Defect {
     NoSweep,
     /// What is replayed has no ids.
     NoReplayIds,
+    /// A task that the replica can't do without panics.
+    VitalTaskPanics,
 }
 
 #[cfg(feature = "simulation")]
@@ -25,8 +27,11 @@ impl Defect {
     /// By its name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        use Defect::{NoCanary, NoCompare, NoGeneration, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoSweep};
-        let all = [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoGeneration, NoSweep, NoReplayIds];
+        use Defect::{
+            NoCanary, NoCompare, NoGeneration, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoSweep, VitalTaskPanics,
+        };
+        let all =
+            [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoGeneration, NoSweep, NoReplayIds, VitalTaskPanics];
         all.into_iter().find(|defect| format!("{defect:?}") == name)
     }
 }

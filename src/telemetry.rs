@@ -1,7 +1,11 @@
-//! Logs: text for people or JSON for programs, to standard error. Never a token or a payload.
+//! Logs: text for people or JSON for programs, to standard error. Never a token or a payload, and never a wait for
+//! whoever reads them.
 
-use std::io::IsTerminal;
+mod writer;
 
+use std::{backtrace::Backtrace, fs::File, io::IsTerminal, os::fd::AsFd, time::Duration};
+
+use prometheus::IntCounter;
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -14,6 +18,10 @@ use tracing_subscriber::{
 };
 
 use crate::config::Log;
+use writer::LogWriter;
+
+/// How long the end of the process waits for lines to be written.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Logging could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -23,15 +31,42 @@ pub enum TelemetryError {
     Filter,
     #[error("logging was started before")]
     Started,
+    #[error("there is no thread or no file descriptor for the log")]
+    System,
 }
 
-/// Starts logging for the whole process.
+/// The log of the process. When it is dropped, what waits is written, for a second at the most.
+pub struct Logging(LogWriter);
+
+impl Logging {
+    /// Counts lines that are dropped here, those of the past included.
+    pub fn count_dropped(&self, counter: IntCounter) {
+        self.0.count_dropped(counter);
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.end(END_PATIENCE);
+    }
+}
+
+/// Starts logging for the whole process. Panics are logged like everything else.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log) -> Result<(), TelemetryError> {
+pub fn start(log: &Log) -> Result<Logging, TelemetryError> {
     let colours = std::io::stderr().is_terminal();
-    subscriber(log, colours, std::io::stderr)?.try_init().map_err(|_| TelemetryError::Started)
+    // Not the standard library's handle: that is locked during a write, which may take as long as the reader likes.
+    let target = std::io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
+    let writer = LogWriter::start(File::from(target), writer::BYTES_MAX).map_err(|_| TelemetryError::System)?;
+    subscriber(log, colours, writer.clone())?.try_init().map_err(|_| TelemetryError::Started)?;
+    std::panic::set_hook(Box::new(|info| {
+        let (location, backtrace) = (info.location().map(ToString::to_string), Backtrace::capture());
+        let text = info.payload_as_str().unwrap_or("no text");
+        tracing::error!(location, %backtrace, "panicked: {text}");
+    }));
+    Ok(Logging(writer))
 }
 
 fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
@@ -39,7 +74,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter: Targets = log.filter.parse().map_err(|_| TelemetryError::Filter)?;
-    let lines = fmt::layer().with_writer(writer);
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
     let lines = if log.json {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {

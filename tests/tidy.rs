@@ -114,7 +114,17 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("deadpool_redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
     ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
-    ("prometheus", &["metrics/", "api/readiness.rs", "connection/admission.rs", "connection/state.rs"]),
+    (
+        "prometheus",
+        &[
+            "metrics/",
+            "api/readiness.rs",
+            "connection/admission.rs",
+            "connection/state.rs",
+            "telemetry.rs",
+            "telemetry/writer.rs",
+        ],
+    ),
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
     ("hyper_rustls", &["crates/client/http.rs"]),
@@ -124,7 +134,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("tickgate_process", &["cli/demo/", "crates/bench/"]),
     ("mio", &["crates/bench/"]),
     ("toml", &["config/", "crates/bench/target.rs"]),
-    ("tracing_subscriber", &["telemetry.rs", "config/feeds.rs"]),
+    ("tracing_subscriber", &["telemetry.rs", "telemetry/writer.rs", "config/feeds.rs"]),
 ];
 
 /// The core, which decides without I/O and takes the time as an argument: these, and every file whose header says "Pure".

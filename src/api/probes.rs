@@ -64,9 +64,13 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Alive as long as it answers: nothing outside the process counts, or an outage of Redis would restart replicas.
-pub(super) async fn livez() -> &'static str {
-    "ok\n"
+/// Alive as long as it answers and has all its parts: nothing outside the process counts, or an outage of Redis would
+/// restart replicas.
+pub(super) async fn livez(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    match shared.lifecycle.failed() {
+        None => (StatusCode::OK, "ok\n".into()),
+        Some(task) => (StatusCode::SERVICE_UNAVAILABLE, format!("not alive: the task \"{task}\" panicked\n")),
+    }
 }
 
 /// Whether new clients should be sent here.

@@ -1,7 +1,11 @@
 //! Whether this replica should be sent new clients, decided from plain facts. Never any I/O, and never a reason to
 //! drop the clients it has.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus::IntGauge;
 use tokio::sync::watch;
@@ -34,6 +38,8 @@ impl Phase {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
+    /// The task without which the replica can't go on.
+    failed: Arc<OnceLock<&'static str>>,
     draining: IntGauge,
 }
 
@@ -41,7 +47,18 @@ impl Lifecycle {
     /// A replica that is starting.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting), draining: metrics.draining.clone() }
+        Self { phase: watch::Sender::new(Phase::Starting), failed: Arc::default(), draining: metrics.draining.clone() }
+    }
+
+    /// A task that the replica can't do without is gone; there is no way back.
+    pub fn fail(&self, task: &'static str) {
+        let _ = self.failed.set(task);
+    }
+
+    /// The task that is gone, if there is one.
+    #[must_use]
+    pub fn failed(&self) -> Option<&'static str> {
+        self.failed.get().copied()
     }
 
     /// All is there that clients need. Changes nothing once the drain has begun.

@@ -49,7 +49,7 @@ impl Verifier {
     /// A failure is logged, counted, and tried again: tokens that need it get [`TokenError::KeysUnavailable`] until then.
     pub async fn start(&self, tasks: &Tasks, metrics: &Arc<Metrics>) {
         if let Some(key_set) = &self.key_set {
-            tasks.spawn("key_set", Arc::clone(key_set).keep_fresh(Arc::clone(metrics), tasks.stop()));
+            tasks.spawn_vital("key_set", Arc::clone(key_set).keep_fresh(Arc::clone(metrics), tasks.stop()));
             key_set.first_attempt().await;
         }
     }

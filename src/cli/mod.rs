@@ -11,7 +11,7 @@ mod settings;
 mod tail;
 mod token;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -109,7 +109,8 @@ pub fn main() -> ExitCode {
     match verb.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { text, code }) => {
-            eprintln!("tickgate: {text}");
+            // The exit code counts also where nobody reads.
+            let _ = writeln!(std::io::stderr(), "tickgate: {text}");
             ExitCode::from(code)
         }
     }

@@ -11,7 +11,8 @@ use super::{Failure, greeting::greeting, print, settings::Settings};
 use crate::{
     app::{self, App},
     config::Config,
-    descriptors, telemetry,
+    descriptors,
+    telemetry::{self, Logging},
 };
 
 const EXAMPLES: &str = "\
@@ -35,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (config, _) = app::load(&args.settings.sources())?;
-    telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
+    let logging = telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");
     }
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         runtime.worker_threads(config.server.workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, &logging))
 }
 
 /// For the suite that shows that it can fail.
@@ -61,7 +62,7 @@ fn work_with_deliberate_defect() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, logging: &Logging) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -69,6 +70,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let shown = config.clone();
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
     let app = App::build(config).await.map_err(|error| failed(&error))?;
+    logging.count_dropped(app.metrics().log_lines_dropped_total.clone());
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
         // Not the configured ones: port 0 becomes a free one.
@@ -82,7 +84,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let _ = ended.await;
     });
     tokio::select! {
-        () = run => Ok(()),
+        outcome = run => outcome.map_err(|broken| Failure::new(broken.to_string())),
         name = signals.heard_twice(end) => Err(Failure::new(format!("ended at once by a second {name}, not drained"))),
     }
 }

@@ -35,19 +35,19 @@ impl Hub {
         for (priority, readers) in READERS {
             let hub = self.clone();
             let stop = tasks.stop();
-            tasks.spawn("compare", async move { until(stop, hub.compare_forever(priority)).await });
+            tasks.spawn_vital("compare", async move { until(stop, hub.compare_forever(priority)).await });
             for _ in 0..readers {
                 let hub = self.clone();
                 let stop = tasks.stop();
-                tasks.spawn("fill", async move { until(stop, hub.read_forever(priority)).await });
+                tasks.spawn_vital("fill", async move { until(stop, hub.read_forever(priority)).await });
             }
         }
         let hub = self.clone();
         let stop = tasks.stop();
-        tasks.spawn("quiet", async move { until(stop, hub.watch_quiet(compare_interval)).await });
+        tasks.spawn_vital("quiet", async move { until(stop, hub.watch_quiet(compare_interval)).await });
         let hub = self.clone();
         let stop = tasks.stop();
-        tasks.spawn("work queues", async move { until(stop, hub.watch_queues(queue_grace)).await });
+        tasks.spawn_vital("work queues", async move { until(stop, hub.watch_queues(queue_grace)).await });
     }
 
     async fn compare_forever(&self, priority: Priority) {

@@ -11,7 +11,10 @@ use super::{
     Hub,
     topic::{Followed, LingerVerdict},
 };
-use crate::tasks::Tasks;
+use crate::{
+    defect::{self, Defect},
+    tasks::Tasks,
+};
 
 /// Topics that are let go before other tasks of the thread get their turn.
 const TOPICS_PER_TURN: usize = 32;
@@ -54,7 +57,7 @@ impl Hub {
     pub(super) fn start_letting_go(self: &Arc<Self>, tasks: &Tasks) {
         let hub = Arc::downgrade(self);
         let mut stop = tasks.stop();
-        tasks.spawn("linger", async move {
+        tasks.spawn_vital("linger", async move {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
             loop {
                 tokio::select! {
@@ -63,6 +66,7 @@ impl Hub {
                     () = stop.wait() => return,
                 }
                 let Some(hub) = hub.upgrade() else { return };
+                assert!(!defect::is(Defect::VitalTaskPanics), "a deliberate defect");
                 hub.let_go(Instant::now()).await;
             }
         });

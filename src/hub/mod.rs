@@ -142,7 +142,7 @@ impl Hub {
             subscriptions: AtomicUsize::new(0),
         });
         for shard in &hub.shards {
-            tasks.spawn("shard", shard.clone().run(tasks.stop()));
+            tasks.spawn_vital("shard", shard.clone().run(tasks.stop()));
         }
         hub.start_following(tasks, &settings);
         hub.start_letting_go(tasks);

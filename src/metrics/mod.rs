@@ -132,6 +132,7 @@ metrics! {
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
+    log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";
     event_loop_lag_seconds: Histogram [LATENCY] = "How late a timer fires: the time a ready task waits for a worker.";
 }
 

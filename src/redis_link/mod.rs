@@ -140,9 +140,9 @@ impl RedisLink {
             refusals: refusal_log::RefusalLog::default(),
             scripts: Mutex::new(Vec::new()),
         });
-        tasks.spawn("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
-        tasks.spawn("redis pub/sub link", pubsub::supervise(Arc::clone(&shared), tasks.stop()));
-        tasks.spawn("redis canary", pubsub::publish_canaries(Arc::clone(&shared), tasks.stop()));
+        tasks.spawn_vital("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
+        tasks.spawn_vital("redis pub/sub link", pubsub::supervise(Arc::clone(&shared), tasks.stop()));
+        tasks.spawn_vital("redis canary", pubsub::publish_canaries(Arc::clone(&shared), tasks.stop()));
         Self { shared }
     }
 

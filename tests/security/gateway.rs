@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
+    os::fd::OwnedFd,
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -27,6 +28,15 @@ pub struct Gateway {
     operations: SocketAddr,
 }
 
+/// What is unusual about how a gateway is started.
+#[derive(Debug, Default)]
+pub struct Oddity {
+    /// Where its log goes instead of a file.
+    pub log: Option<OwnedFd>,
+    /// The name of a deliberate defect that it works with.
+    pub defect: Option<&'static str>,
+}
+
 /// What the process has used, as the kernel counts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
@@ -44,9 +54,13 @@ pub fn program() -> String {
 impl Gateway {
     /// Starts it on free ports and waits until it is ready. `settings` as in a configuration file.
     pub async fn start(redis_url: &str, settings: &str) -> Self {
+        Self::start_oddly(redis_url, settings, Oddity::default()).await
+    }
+
+    pub async fn start_oddly(redis_url: &str, settings: &str, oddity: Oddity) -> Self {
         // Between choosing a free port and the gateway's bind somebody else may take it: then others are tried.
         for _ in 0..10 {
-            let mut gateway = Self::spawn(redis_url, settings);
+            let mut gateway = Self::spawn(redis_url, settings, &oddity);
             let ready = eventually("the gateway to be ready", async || match gateway.child.try_wait() {
                 Ok(None) => gateway.serves().await.then_some(true),
                 _ => Some(false),
@@ -59,11 +73,13 @@ impl Gateway {
         panic!("no free port");
     }
 
-    fn spawn(redis_url: &str, settings: &str) -> Self {
+    fn spawn(redis_url: &str, settings: &str, oddity: &Oddity) -> Self {
         let dir = TempDir::with_prefix("tickgate-security-").expect("a temporary directory");
         let file = dir.path().join("tickgate.toml");
         std::fs::write(&file, settings).expect("the settings");
         let log = File::create(dir.path().join("log")).expect("a log file");
+        let output = log.try_clone().expect("the log file");
+        let log = oddity.log.as_ref().map_or_else(|| log.into(), |log| log.try_clone().expect("a descriptor"));
         let [public, operations] = [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let child = Command::new(program())
             .arg("serve")
@@ -73,12 +89,37 @@ impl Gateway {
             .env("TICKGATE__REDIS__URL", redis_url)
             .env("TICKGATE__AUTH__HS256_SECRETS", SECRET)
             .env("TICKGATE__AUTH__API_KEYS", API_KEY)
+            .envs(oddity.defect.map(|defect| ("TICKGATE_TEST_DEFECT", defect)))
             .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log file"))
+            .stdout(output)
             .stderr(log)
             .spawn()
             .expect("the gateway to run");
         Self { child, dir, public, operations }
+    }
+
+    /// Publishes over HTTP; the status of the answer.
+    pub async fn publish(&self, channel: &str, data: &serde_json::Value) -> u16 {
+        let body = serde_json::json!({"channel": channel, "data": data}).to_string();
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+        http::send(self.operations, "POST", "/api/v1/publish", &headers, Some(body)).await.status
+    }
+
+    /// Waits until both links to Redis work.
+    pub async fn linked(&self) {
+        eventually("both links to Redis", async || (self.metric("tickgate_redis_up").await >= 2.0).then_some(())).await;
+    }
+
+    /// Asks it to end by SIGTERM, and waits until it has ended.
+    pub async fn end(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        self.ended().await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the gateway to end", async || self.child.try_wait().expect("its own child")).await
     }
 
     /// Whether it listens, is ready, and has both of its links.
@@ -118,7 +159,7 @@ impl Gateway {
         Footprint { processor, resident_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }

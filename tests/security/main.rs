@@ -16,5 +16,6 @@ mod neighbour;
 mod scene;
 
 mod s00_work_queue;
+mod s08_log;
 
 use tickgate_kit as support;

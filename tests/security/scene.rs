@@ -46,12 +46,18 @@ impl Form {
     }
 }
 
+/// Waits until nobody else has the machine's clock.
+pub async fn turn(title: &str) -> MutexGuard<'static, ()> {
+    let turn = TURN.lock().await;
+    println!("{title} ({:?} form of {})", Form::asked(), gateway::program());
+    turn
+}
+
 impl Scene {
     /// Waits for its turn, and starts both. `settings` as in a configuration file; `distance` is how long 16 KiB take
     /// between the gateway and Redis.
     pub async fn set(title: &str, settings: &str, distance: Duration) -> Self {
-        let turn = TURN.lock().await;
-        println!("{title} ({:?} form of {})", Form::asked(), gateway::program());
+        let turn = turn(title).await;
         let redis = RedisServer::start();
         let network = Proxy::start(redis.port()).await;
         network.set(Weather::Pass { delay: distance });

@@ -46,6 +46,14 @@ async fn a_replica_that_is_full_or_drains_says_so_and_is_still_alive() {
 }
 
 #[tokio::test]
+async fn a_replica_that_lost_a_vital_task_is_not_alive() {
+    let replica = Replica::new();
+    replica.state.lifecycle.fail("shard");
+    let alive = replica.get("/livez").await;
+    assert_eq!((alive.status.as_u16(), alive.text.as_str()), (503, "not alive: the task \"shard\" panicked\n"));
+}
+
+#[tokio::test]
 async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked() {
     let mut replica = Replica::new();
     assert_eq!(replica.get("/readyz").await.text, "ready\n");

@@ -117,7 +117,7 @@ impl Lane {
             again: Vec::new(),
             number: 0,
         };
-        tasks.spawn("redis publish", drain.run(tasks.stop()));
+        tasks.spawn_vital("redis publish", drain.run(tasks.stop()));
         Self { queue: sender, bytes, bytes_max: QUEUE_BYTES_MAX / shards }
     }
 

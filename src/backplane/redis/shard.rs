@@ -51,7 +51,7 @@ impl BackplaneShard {
             Lane::start(parts, tasks)
         };
         let shard = Self { lane: lane(Route::Shared), durable: lane(Route::Dedicated(Dedicated::default())) };
-        tasks.spawn("redis verification", verify(link.clone(), books, tasks.stop()));
+        tasks.spawn_vital("redis verification", verify(link.clone(), books, tasks.stop()));
         shard
     }
 

@@ -115,10 +115,10 @@ impl Redis {
         inner.listen();
         for (shard, queued) in queued.into_iter().enumerate() {
             let writer = Writer::new(Arc::clone(&inner), shard, queued, tasks.stop());
-            tasks.spawn("registry writer", writer.run());
+            tasks.spawn_vital("registry writer", writer.run());
         }
-        tasks.spawn("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
-        tasks.spawn("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
+        tasks.spawn_vital("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
+        tasks.spawn_vital("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
         Self(inner)
     }
 

@@ -112,7 +112,8 @@ impl Replica {
             app.run(async {
                 let _ = asked.await;
             })
-            .await;
+            .await
+            .expect("a replica with all its parts");
             let _ = over.send(());
         });
         let (public, operations) = addresses.await.expect("the replica to be built");
