@@ -1,0 +1,144 @@
+//! The messages that clients send on a stream connection, and what the exchange answers to them. Pure.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+/// What a message makes the connection do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answer(String),
+    /// An answer, then the end.
+    AnswerAndClose(String),
+    /// Nothing at all, as if it had never come.
+    Silence,
+}
+
+/// What a message asked for that no correct client asks for.
+pub(crate) type Misdeed = (&'static str, String);
+
+/// The subscriptions of one connection.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    pub streams: HashSet<String>,
+    pub combined: bool,
+}
+
+/// What the connection must know to answer.
+pub(crate) struct Limits<'a> {
+    pub streams_max: usize,
+    pub flat_errors: bool,
+    /// Whether a lower-case symbol is one that data comes for.
+    pub has_data: &'a dyn Fn(&str) -> bool,
+}
+
+impl Subscriptions {
+    /// Acts on one message. New names are returned in the order in which they came.
+    pub(crate) fn take(&mut self, text: &str, limits: &Limits<'_>) -> (Outcome, Vec<String>, Vec<Misdeed>) {
+        let (mut new, mut misdeeds) = (Vec::new(), Vec::new());
+        let error = |code: i64, message: &str, id: &Value| {
+            let told = if limits.flat_errors {
+                json!({"code": code, "msg": message, "id": id})
+            } else {
+                json!({"error": {"code": code, "msg": message}, "id": id})
+            };
+            told.to_string()
+        };
+        let Ok(message) = serde_json::from_str::<Value>(text) else {
+            misdeeds.push(("protocol", "a message that is no JSON".into()));
+            let outcome = Outcome::Answer(error(3, "Invalid JSON: expected value at line 1 column 1", &Value::Null));
+            return (outcome, new, misdeeds);
+        };
+        let id = message["id"].clone();
+        if !(id.is_u64() || id.is_null()) {
+            return (
+                Outcome::Answer(error(2, "Invalid request: request ID must be an unsigned integer", &id)),
+                new,
+                misdeeds,
+            );
+        }
+        let names: Vec<_> = message["params"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let outcome = match message["method"].as_str() {
+            Some("SUBSCRIBE") => {
+                if names.iter().any(|name| !name.contains('@')) {
+                    misdeeds.push(("name", names.join(",")));
+                    return (Outcome::AnswerAndClose(error(2, "Invalid request: invalid stream", &id)), new, misdeeds);
+                }
+                for name in names {
+                    if !name.starts_with('!') && !is_good(name, limits) {
+                        misdeeds.push(("name", name.to_owned()));
+                    }
+                    if self.streams.insert(name.to_owned()) {
+                        new.push(name.to_owned());
+                    }
+                }
+                if self.streams.len() > limits.streams_max {
+                    misdeeds.push(("size", format!("{} streams", self.streams.len())));
+                    return (Outcome::AnswerAndClose(error(4, "Too many subscriptions", &id)), new, misdeeds);
+                }
+                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+            }
+            Some("UNSUBSCRIBE") => {
+                for name in names {
+                    self.streams.remove(name);
+                }
+                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+            }
+            Some("LIST_SUBSCRIPTIONS") => {
+                let mut all: Vec<_> = self.streams.iter().collect();
+                all.sort();
+                Outcome::Answer(json!({"result": all, "id": id}).to_string())
+            }
+            Some("SET_PROPERTY") => {
+                self.combined = message["params"][1].as_bool().unwrap_or(self.combined);
+                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+            }
+            Some("GET_PROPERTY") => Outcome::Answer(json!({"result": self.combined, "id": id}).to_string()),
+            _ => Outcome::Answer(error(2, "Invalid request: unknown variant", &id)),
+        };
+        (outcome, new, misdeeds)
+    }
+}
+
+fn is_good(name: &str, limits: &Limits<'_>) -> bool {
+    let symbol = name.split('@').next().unwrap_or_default();
+    symbol == symbol.to_ascii_lowercase() && (limits.has_data)(symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits<'static> {
+        Limits { streams_max: 2, flat_errors: false, has_data: &|symbol| symbol == "btcusdt" }
+    }
+
+    fn fresh() -> Subscriptions {
+        Subscriptions { streams: HashSet::new(), combined: true }
+    }
+
+    #[test]
+    fn names_are_acknowledged_whatever_they_are_and_wrong_ones_are_noted() {
+        let mut subscriptions = fresh();
+        let asked = r#"{"method":"SUBSCRIBE","params":["btcusdt@ticker","BTCUSDT@ticker"],"id":1}"#;
+        let (outcome, new, misdeeds) = subscriptions.take(asked, &limits());
+        assert_eq!(outcome, Outcome::Answer(r#"{"id":1,"result":null}"#.into()));
+        assert_eq!((new.len(), misdeeds), (2, vec![("name", "BTCUSDT@ticker".to_owned())]));
+        let (outcome, ..) = subscriptions.take(r#"{"method":"LIST_SUBSCRIPTIONS","id":2}"#, &limits());
+        assert_eq!(outcome, Outcome::Answer(r#"{"id":2,"result":["BTCUSDT@ticker","btcusdt@ticker"]}"#.into()));
+    }
+
+    #[test]
+    fn too_many_streams_and_broken_names_end_the_connection() {
+        for asked in [
+            r#"{"method":"SUBSCRIBE","params":["a@x","b@x","c@x"],"id":1}"#,
+            r#"{"method":"SUBSCRIBE","params":["x"],"id":1}"#,
+        ] {
+            assert!(matches!(fresh().take(asked, &limits()).0, Outcome::AnswerAndClose(_)), "{asked}");
+        }
+        for asked in ["x", r#"{"method":"NO","id":1}"#, r#"{"method":"SUBSCRIBE","id":"a"}"#] {
+            let (outcome, ..) = fresh().take(asked, &limits());
+            assert!(matches!(&outcome, Outcome::Answer(text) if text.contains("error")), "{asked}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Faults that last for a while or hit a number of events, and what they do to the events of a connection. Pure.
+
+use serde_json::Value;
+
+use crate::{random::Random, switches::time};
+
+/// What goes wrong. Those that happen once are done by the connection or the market at once.
+pub(crate) const KINDS: &[&str] = &[
+    "cut",
+    "shutdown",
+    "half-open",
+    "mute",
+    "freeze-all",
+    "gap",
+    "duplicate",
+    "crossed",
+    "unsorted",
+    "one-sided",
+    "zero-price",
+    "garbage",
+    "unknown-event",
+    "unknown-field",
+    "null-field",
+    "number-for-string",
+    "exponent",
+    "rsv",
+    "fragment",
+    "burst",
+    "slow-drip",
+    "status",
+    "list",
+    "delist",
+    "rename",
+    "lag",
+    "rest-lag",
+    "overlap",
+];
+
+/// One fault as it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub id: u64,
+    pub kind: String,
+    /// Streams it concerns; `*` stands for any run of characters.
+    pub streams: String,
+    /// When it ends, by the process's own clock; `None`: when it is deleted or used up.
+    pub until_ms: Option<u64>,
+    pub chance: f64,
+    /// Events that it still hits.
+    pub left: u64,
+    /// A factor, a number of trades, or milliseconds.
+    pub amount: u64,
+    pub keep_pings: bool,
+    pub symbol: String,
+    pub value: String,
+    /// `newest`, `all`, or a connection's number.
+    pub connection: String,
+}
+
+impl Fault {
+    /// Reads `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub(crate) fn read(id: u64, body: &Value, now_ms: u64) -> Result<Self, String> {
+        let text = |key: &str, instead: &str| body[key].as_str().unwrap_or(instead).to_owned();
+        let kind = text("kind", "");
+        if !KINDS.contains(&&*kind) {
+            return Err(format!("there is no fault {kind:?}; there are {}", KINDS.join(", ")));
+        }
+        let until_ms = match body["for"].as_str() {
+            Some(length) => Some(now_ms + time(length)?),
+            None => None,
+        };
+        let left = body["n"].as_u64().unwrap_or(u64::MAX);
+        Ok(Self {
+            id,
+            kind,
+            streams: text("streams", "*"),
+            until_ms,
+            chance: body["chance"].as_f64().unwrap_or(1.0),
+            left,
+            amount: body["amount"].as_u64().unwrap_or(10),
+            keep_pings: body["keep-pings"].as_bool().unwrap_or(true),
+            symbol: text("symbol", ""),
+            value: text("value", ""),
+            connection: body["connection"].as_u64().map_or_else(|| text("connection", "all"), |n| n.to_string()),
+        })
+    }
+
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        self.left == 0 || self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+
+    fn hits(&mut self, stream: &str, random: &mut Random) -> bool {
+        if self.left == 0 || !matches(&self.streams, stream) || !random.happens(self.chance) {
+            return false;
+        }
+        self.left = self.left.saturating_sub(u64::from(self.left != u64::MAX));
+        true
+    }
+}
+
+/// What is sent in the place of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Text(String),
+    /// Bytes of a text frame that are no UTF-8.
+    Binary(Vec<u8>),
+    Fragments(String),
+}
+
+/// What the faults make of an event of a stream, given as its payload.
+pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &mut Random) -> Vec<Sent> {
+    let mut payload = payload.to_owned();
+    let (mut copies, mut whole, mut garbage) = (1, true, None);
+    for fault in faults {
+        let changes = matches!(
+            &*fault.kind,
+            "mute"
+                | "freeze-all"
+                | "gap"
+                | "duplicate"
+                | "crossed"
+                | "unsorted"
+                | "one-sided"
+                | "zero-price"
+                | "garbage"
+                | "unknown-event"
+                | "unknown-field"
+                | "null-field"
+                | "number-for-string"
+                | "exponent"
+                | "fragment"
+        );
+        if !changes || !fault.hits(stream, random) {
+            continue;
+        }
+        match &*fault.kind {
+            "mute" | "freeze-all" | "gap" => return Vec::new(),
+            "duplicate" => copies = 2,
+            "fragment" => whole = false,
+            "garbage" => garbage = Some(rubbish(random)),
+            kind => payload = changed(kind, &payload),
+        }
+    }
+    let wrapped = format!(r#"{{"stream":"{stream}","data":{payload}}}"#);
+    let event = if whole { Sent::Text(wrapped) } else { Sent::Fragments(wrapped) };
+    garbage.into_iter().chain(std::iter::repeat_n(event, copies)).collect()
+}
+
+/// A payload of tomorrow, or a wrong one.
+fn changed(kind: &str, payload: &str) -> String {
+    let is_book = payload.contains("lastUpdateId");
+    match kind {
+        "unknown-field" => payload.replacen('{', r#"{"zz":{"deep":[1,null]},"#, 1),
+        "unknown-event" => r#"{"e":"somethingNew","E":1790000005000,"s":"BTCUSDT"}"#.into(),
+        "null-field" => {
+            payload.replacen(r#""p":""#, r#""p":null,"pp":""#, 1).replacen(r#""bids":["#, r#""bids":null,"b":["#, 1)
+        }
+        "number-for-string" if !is_book => number_for_string(payload),
+        "exponent" if !is_book => {
+            payload.replacen(r#""c":""#, r#""c":"8.2E+4","cc":""#, 1).replacen(r#""p":""#, r#""p":"8.2E+4","pp":""#, 1)
+        }
+        "zero-price" if payload.contains("24hrTicker") => payload.replacen(r#""c":""#, r#""c":"0.00000000","cc":""#, 1),
+        "crossed" | "unsorted" | "one-sided" if is_book => book(kind, payload),
+        _ => payload.to_owned(),
+    }
+}
+
+fn number_for_string(payload: &str) -> String {
+    payload.replacen(r#""p":""#, r#""p":1.5,"pp":""#, 1)
+}
+
+fn book(kind: &str, payload: &str) -> String {
+    let Ok(mut value) = serde_json::from_str::<Value>(payload) else { return payload.to_owned() };
+    match kind {
+        "crossed" => {
+            let best = value["asks"][0].clone();
+            value["bids"][0] = best;
+        }
+        "unsorted" => {
+            if let Some(bids) = value["bids"].as_array_mut() {
+                bids.reverse();
+            }
+        }
+        _ => value["asks"] = Value::Array(Vec::new()),
+    }
+    value.to_string()
+}
+
+fn rubbish(random: &mut Random) -> Sent {
+    match random.below(9) {
+        0 => Sent::Text(r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":17900"#.into()),
+        1 => Sent::Text("<html><head><title>403 Forbidden</title></head></html>".into()),
+        2 => Sent::Text(String::new()),
+        3 => Sent::Text(format!("{}{}", "[".repeat(200), "]".repeat(200))),
+        4 => Sent::Text(r#"{"stream":"a","stream":"b","data":{}}"#.into()),
+        5 => Sent::Text("null".into()),
+        6 => Sent::Text(r#"{"stream":"btcusdt@ticker","data":[]}"#.into()),
+        7 => Sent::Text(format!(r#"{{"stream":"btcusdt@ticker","data":"{}"}}"#, "x".repeat(100_000))),
+        _ => Sent::Binary(vec![0, 159, 146, 150]),
+    }
+}
+
+/// Whether a name fits a pattern, where `*` stands for any run of characters.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
+            (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(kind: &str, more: &Value) -> Fault {
+        let mut body = json!({"kind": kind});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Fault::read(1, &body, 0).unwrap()
+    }
+
+    #[test]
+    fn a_fault_hits_its_streams_and_no_more_events_than_it_may() {
+        let mut faults = [one("gap", &json!({"streams": "*@aggTrade", "n": 2}))];
+        let mut random = Random::new(1);
+        let mut sent = |stream: &str| apply(&mut faults, stream, "{}", &mut random).len();
+        assert_eq!([sent("a@ticker"), sent("a@aggTrade"), sent("b@aggTrade"), sent("a@aggTrade")], [1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_crossed_book_is_crossed() {
+        let payload = r#"{"lastUpdateId":1,"bids":[["1.0","1"]],"asks":[["2.0","3"]]}"#;
+        let sent = apply(&mut [one("crossed", &json!({}))], "a@depth20", payload, &mut Random::new(1));
+        assert!(matches!(&sent[..], [Sent::Text(text)] if text.contains(r#""bids":[["2.0","3"]]"#)), "{sent:?}");
+    }
+
+    #[test]
+    fn patterns_match_as_people_expect() {
+        for (pattern, name) in [("*", ""), ("btc*@ticker", "btcusdt@ticker"), ("*@*", "测试@x"), ("a", "a")] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        assert!(!matches("btc*@ticker", "ethusdt@ticker") && !matches("a", "ab"));
+    }
+
+    #[test]
+    fn an_unknown_fault_is_refused() {
+        assert!(Fault::read(1, &json!({"kind": "x"}), 0).unwrap_err().contains("half-open"));
+        assert!(Fault::read(1, &json!({"kind": "mute", "for": "5"}), 0).is_err());
+    }
+}
