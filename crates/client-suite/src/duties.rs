@@ -1,4 +1,4 @@
-//! The vocabulary of scenarios: what the client has to do next. Never does anything itself.
+//! The vocabulary of scenarios: what the client must do next. Never acts itself.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::{
     trace::Verdict,
 };
 
-/// How much later than asked a client may do something on a busy machine.
+/// How late a client may be on a busy machine.
 const LATE: Duration = Duration::from_secs(6);
-/// How long it may take until a handled message shows in the cursors.
+/// How long it may take until a handled message appears in the cursors.
 const CURSORS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much a clock may differ from another one of the same machine.
+/// Tolerance for the clocks of two processes on one machine.
 const EARLY: Duration = Duration::from_millis(30);
 
 impl Stage {
@@ -85,7 +85,7 @@ impl Stage {
         .await
     }
 
-    /// The next thing that the client hands over is this publication.
+    /// The next event that the client delivers is this publication.
     pub(crate) async fn delivers(&mut self, channel: &str, id: &str) -> Verdict<Value> {
         let expected = format!("the message {id} of {channel} is delivered");
         let event = self.until(&expected, PATIENCE, |stage| stage.data.pop_front()).await?;
@@ -94,7 +94,7 @@ impl Stage {
         Ok(event)
     }
 
-    /// The next thing that the client hands over is this gap.
+    /// The next event that the client delivers is this gap.
     pub(crate) async fn reports_gap(&mut self, gap: &Value) -> Verdict {
         let expected = format!("the gap {gap} is reported");
         let event = self.until(&expected, PATIENCE, |stage| stage.data.pop_front()).await?;
@@ -124,7 +124,7 @@ impl Stage {
         Ok(event)
     }
 
-    /// The client comes to this state, by way of others.
+    /// The client reaches this state, possibly through others.
     pub(crate) async fn state(&mut self, state: &str) -> Verdict<Value> {
         self.state_within(state, PATIENCE).await
     }
@@ -138,7 +138,7 @@ impl Stage {
         .await
     }
 
-    /// The client ends: it reports `closed`, with this code if there is one.
+    /// The client stops: it reports `closed`, with this code if one is given, and stays away.
     pub(crate) async fn ends(&mut self, code: Option<u16>) -> Verdict {
         let event = self.state("closed").await?;
         let is = code.is_none_or(|code| event["code"] == code);
@@ -152,7 +152,7 @@ impl Stage {
         self.nothing(&expected, time, |stage| stage.arrivals.front().map(|arrival| arrival.request.shown())).await
     }
 
-    /// The client hands over nothing and asks for nothing on this line for a time.
+    /// The client delivers nothing and requests nothing on this line for a time.
     pub(crate) async fn is_quiet(&mut self, line: usize, time: Duration) -> Verdict {
         let expected = format!("nothing delivered, nothing requested, no reconnect for {time:?}");
         self.nothing(&expected, time, |stage| {
@@ -163,19 +163,19 @@ impl Stage {
         .await
     }
 
-    /// The client hands nothing over for a time.
+    /// The client delivers nothing for a time.
     pub(crate) async fn delivers_nothing(&mut self, time: Duration) -> Verdict {
         let expected = format!("nothing is delivered for {time:?}");
         self.nothing(&expected, time, |stage| stage.data.front().map(Value::to_string)).await
     }
 
-    /// Whether something happened no earlier than so long after another, and not much later.
+    /// Checks that something happened after at least `least`, and not much later than `most`.
     pub(crate) fn check_wait(&self, what: &str, took: Duration, least: Duration, most: Duration) -> Verdict {
         let fits = took + EARLY >= least && took <= most + LATE;
         self.check(fits, &format!("{what} after {least:?} to {most:?}"), &format!("after {took:?}"))
     }
 
-    /// The cursors that the client gives to the application come to be these.
+    /// The application's cursors become these.
     pub(crate) async fn reports_cursors(&mut self, cursors: &Value) -> Verdict {
         let deadline = Instant::now() + CURSORS_TIMEOUT;
         loop {
@@ -191,7 +191,7 @@ impl Stage {
         }
     }
 
-    /// The client's next wait, by its own report, in milliseconds.
+    /// The next wait that the client reports, in milliseconds.
     pub(crate) async fn waits(&mut self) -> Verdict<u64> {
         let event = self.state("waiting").await?;
         match event["wait_ms"].as_u64() {

@@ -1,4 +1,4 @@
-//! The handshake's side of HTTP: the head of an upgrade request, and its answer.
+//! HTTP as far as the handshake needs it: the head of an upgrade request, and the response.
 
 use std::{collections::BTreeMap, fmt::Write, io, time::Duration};
 
@@ -25,7 +25,7 @@ impl Request {
                 if head.len() == HEAD_BYTES_MAX {
                     return Err(io::Error::other("its head is too long"));
                 }
-                // A client sends nothing after the head before it has the answer: byte by byte takes nothing from it.
+                // Reading byte by byte takes nothing beyond the head.
                 head.push(stream.read_u8().await?);
             }
             Ok(())
@@ -48,7 +48,7 @@ impl Request {
             let (name, value) = line.split_once(':')?;
             let joined = request.headers.entry(name.to_lowercase()).or_default();
             let mark = if joined.is_empty() { "" } else { ", " };
-            // Writing into a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(joined, "{mark}{}", value.trim());
         }
         Some(request)
@@ -69,7 +69,7 @@ impl Request {
         self.protocols().into_iter().find_map(|name| name.strip_prefix("bearer."))
     }
 
-    /// The answer that upgrades; `None` when the request asks for no WebSocket.
+    /// The response that upgrades; `None` if the request is not for a WebSocket.
     pub(crate) fn upgrade(&self, protocol: Option<&str>) -> Option<String> {
         let key = self.header("sec-websocket-key")?;
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
@@ -78,7 +78,7 @@ impl Request {
         Some(format!("{head}Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"))
     }
 
-    /// As it is shown where a scenario fails.
+    /// A one-line summary for the trace.
     pub(crate) fn shown(&self) -> String {
         let query: Vec<_> = self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mark = if query.is_empty() { "" } else { "?" };

@@ -1,5 +1,5 @@
-//! `tickgate-client-suite`: plays a gateway for a client that is given as a command, prints a table of what it mastered,
-//! and ends with 1 if it failed a scenario.
+//! `tickgate-client-suite`: plays a scripted gateway for a client that is given as a command, prints a table, and exits with
+//! 1 if a scenario failed.
 
 use std::{collections::BTreeSet, process::ExitCode, thread::available_parallelism, time::Instant};
 
@@ -12,11 +12,11 @@ Examples:
   tickgate-client-suite --run 'node adapter.js'
   tickgate-client-suite --run 'python3 adapter.py' resume gap-in-replay
 
-The command is started once or more for each scenario. What it has to read and
-write is described in docs/client.md. Scenarios run side by side and take about
-40 seconds together on two cores.";
+The command is started at least once for each scenario. docs/client.md describes
+what it reads and writes. Scenarios run concurrently; all of them take less than
+a minute on two cores.";
 
-/// Play a gateway that a client of Tickgate has to master
+/// Test a client of Tickgate against a scripted gateway
 #[derive(Debug, Parser)]
 #[command(name = "tickgate-client-suite", version, after_help = EXAMPLES)]
 struct Args {
@@ -28,7 +28,7 @@ struct Args {
     /// Print the scenarios and end
     #[arg(long)]
     list: bool,
-    /// Scenarios that run at a time; four a core unless given
+    /// Scenarios that run at a time; by default four per core
     #[arg(long)]
     jobs: Option<usize>,
 }

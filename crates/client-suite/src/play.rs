@@ -1,4 +1,4 @@
-//! Runs scenarios side by side, each within a time, and collects what came of them.
+//! Runs scenarios concurrently, each with a time limit, and collects the results.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{scenarios::Scenario, suite::Suite, trace::Fault};
 
-/// How long a scenario may take.
+/// Time limit of a scenario.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be played.
@@ -21,14 +21,14 @@ pub struct Plan {
     pub jobs: usize,
 }
 
-/// What came of a scenario.
+/// The result of a scenario.
 #[derive(Debug)]
 pub struct Outcome {
     /// The scenario.
     pub scenario: &'static Scenario,
-    /// Why it failed, if it did.
+    /// Why it failed; `None` if it passed.
     pub fault: Option<Fault>,
-    /// What happened until then, a line each; empty when it passed.
+    /// What happened, one line per event; empty if it passed.
     pub trace: String,
     /// How long it took.
     pub took: Duration,

@@ -1,5 +1,5 @@
-//! The client that is tested: a process that is told what to do in lines of JSON, and reports in the same form. Never
-//! left behind: it is killed when its owner is dropped.
+//! The client that is tested: a process that receives commands and reports events as lines of JSON. It is killed when its
+//! owner is dropped.
 
 use std::{io, process::Stdio, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::{
     trace::{Fault, Verdict},
 };
 
-/// How long it may take to end after `stop`.
+/// Time limit for exiting after `stop`.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to take a command.
+/// Time limit for accepting a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running client.
@@ -30,14 +30,14 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts the command; what it writes is passed on.
+    /// Starts the command and passes on what it writes.
     pub(crate) fn start(
         command: &str,
         environment: &[(&str, String)],
         tasks: &mut JoinSet<()>,
         seen: &Sender<Seen>,
     ) -> io::Result<Self> {
-        // `exec`, so that the process that is killed is the client and not a shell.
+        // With `exec` the process that is killed is the client and not a shell.
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("exec {command}"));
         shell.envs(environment.iter().map(|(name, value)| (name, value)));
@@ -53,7 +53,7 @@ impl Program {
         Ok(Self { child, input })
     }
 
-    /// Gives it a command.
+    /// Sends it a command.
     pub(crate) async fn command(&mut self, command: &Value) -> Verdict {
         let Some(input) = &mut self.input else { return Err(Fault::new("a running client", "its input is closed")) };
         let written = timeout(COMMAND_TIMEOUT, input.write_all(format!("{command}\n").as_bytes())).await;
@@ -64,7 +64,7 @@ impl Program {
         }
     }
 
-    /// Ends its input, and waits until it ends.
+    /// Closes its input and waits until it exits.
     pub(crate) async fn ended(&mut self) -> Verdict {
         self.input = None;
         let expected = format!("the command ends with status 0 within {END_TIMEOUT:?} after `stop`");

@@ -1,4 +1,4 @@
-//! The rules of `docs/client.md`, by number. What they say is said there.
+//! The rules of `docs/client.md` by number, with short titles. The document has their text.
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ mod tests {
         rules.into_iter().map(|(number, text)| (number, names_at_the_end(&text))).collect()
     }
 
-    /// What stands in backticks after the last sentence.
+    /// The names in backticks after the last sentence.
     fn names_at_the_end(rule: &str) -> BTreeSet<String> {
         let end = rule.rsplit_once(['.', ':']).map_or(rule, |(_, end)| end);
         end.split('`').skip(1).step_by(2).map(str::to_owned).collect()

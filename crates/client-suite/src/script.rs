@@ -18,7 +18,7 @@ pub(crate) const PROTOCOL: &str = "tickgate.v1";
 /// How long a client may take to close its connection once it is stopped.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// What a client asked to subscribe: the requests with their elements.
+/// The `subscribe` requests of a client: their ids and elements.
 #[derive(Debug)]
 pub(crate) struct Subscribes(pub Vec<(Value, Vec<Value>)>);
 
@@ -28,7 +28,7 @@ impl Subscribes {
         self.0.iter().flat_map(|(_, elements)| elements).find(|element| element["channel"] == channel).unwrap_or(&NONE)
     }
 
-    /// All channels by the cursor that they were asked from; `null` without one.
+    /// The cursor of each channel; `null` without one.
     pub(crate) fn since(&self) -> BTreeMap<String, Value> {
         let elements = self.0.iter().flat_map(|(_, elements)| elements);
         elements
@@ -39,7 +39,7 @@ impl Subscribes {
 
 const NONE: Value = Value::Null;
 
-/// A granted channel, all of whose past is known.
+/// A granted channel without a past to replay.
 pub(crate) fn live(channel: &str, cursor: &str) -> Value {
     json!({ "channel": channel, "class": "reliable", "cursor": cursor, "live": true })
 }
@@ -60,7 +60,7 @@ pub(crate) fn refusal(channel: &str, code: u16, error: &str) -> Value {
     json!({ "channel": channel, "code": code, "error": error, "message": "as the scenario has it" })
 }
 
-/// The same request may succeed after this time.
+/// Adds that the same request may succeed after this time.
 pub(crate) fn with_retry(mut refusal: Value, after_ms: u64) -> Value {
     refusal["details"] = json!({ "retry_after_ms": after_ms });
     refusal
@@ -77,14 +77,14 @@ pub(crate) fn closing(code: u16, reconnect: &str, after_ms: Option<u64>) -> Valu
     notice
 }
 
-/// A time so many seconds from now, as the wire has it.
+/// The time `seconds` from now, in the format of the wire.
 pub(crate) fn time_in(seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
     Timestamp::from_ms((now + seconds * 1000).cast_unsigned()).to_string()
 }
 
 impl Stage {
-    /// Agrees to a request for a connection; the number of the line.
+    /// Upgrades a connection. Returns the number of its line.
     pub(crate) async fn upgrade(&mut self, arrival: Arrival) -> Verdict<usize> {
         self.upgrade_as(arrival, Some(PROTOCOL)).await
     }
@@ -101,7 +101,7 @@ impl Stage {
         Ok(line)
     }
 
-    /// Answers a request for a connection in HTTP.
+    /// Answers a request for a connection with an HTTP response.
     pub(crate) async fn answer(&mut self, arrival: Arrival, head: &str) {
         self.note(&format!("gateway: {}", head.replace("\r\n", " ")));
         let line = self.add_line(arrival.stream);
@@ -111,7 +111,7 @@ impl Stage {
         self.cut(line);
     }
 
-    /// Sends the welcome, with some fields of the scenario's own.
+    /// Sends the welcome, with `fields` replaced.
     pub(crate) async fn welcome(&mut self, line: usize, fields: Value) {
         let now = time_in(0);
         let mut welcome = json!({
@@ -130,7 +130,7 @@ impl Stage {
         self.send(line, &welcome).await;
     }
 
-    /// The client connects and is welcomed; the number of the line.
+    /// The client connects and is welcomed. Returns the number of the line.
     pub(crate) async fn connected(&mut self) -> Verdict<usize> {
         self.connected_with(json!({})).await
     }
@@ -142,7 +142,7 @@ impl Stage {
         Ok(line)
     }
 
-    /// The client connects and subscribes to these channels, which are granted as they are.
+    /// The client connects and subscribes to these channels, which are granted.
     pub(crate) async fn opened(&mut self, granted: &[Value]) -> Verdict<(usize, Subscribes)> {
         self.opened_with(granted, json!({})).await
     }
@@ -153,7 +153,7 @@ impl Stage {
         Ok((line, asked))
     }
 
-    /// The client subscribes to these channels, which are granted as they are.
+    /// The client subscribes to these channels, which are granted.
     pub(crate) async fn granted(&mut self, line: usize, granted: &[Value]) -> Verdict<Subscribes> {
         let names: Vec<_> = granted.iter().filter_map(|granted| granted["channel"].as_str()).collect();
         let asked = self.subscribes(line, &names).await?;
@@ -161,7 +161,7 @@ impl Stage {
         Ok(asked)
     }
 
-    /// Answers subscriptions: each request with its channels among the granted and the refused ones.
+    /// Answers each `subscribe` with its channels among the granted and the refused ones.
     pub(crate) async fn grant(&mut self, line: usize, asked: &Subscribes, granted: &[Value], refused: &[Value]) {
         for (id, elements) in &asked.0 {
             let of_request = |entry: &&Value| elements.iter().any(|element| element["channel"] == entry["channel"]);
@@ -197,14 +197,14 @@ impl Stage {
         self.send(line, &json!({ "type": "caught_up", "channels": channels })).await;
     }
 
-    /// The TCP connection ends without a Close frame.
+    /// Ends the TCP connection without a Close frame.
     pub(crate) fn cut(&mut self, line: usize) -> Instant {
         self.note(&format!("#{line} gateway: ends the TCP connection"));
         self.lines[line].socket = None;
         Instant::now()
     }
 
-    /// Sends a Close frame; the client has to answer it, and the TCP connection ends then.
+    /// Sends a Close frame. The TCP connection ends when the client answers it.
     pub(crate) async fn close(&mut self, line: usize, code: Option<u16>) -> Instant {
         self.note(&format!("#{line} gateway: Close {code:?}"));
         if let Some(socket) = &mut self.lines[line].socket {
@@ -216,7 +216,7 @@ impl Stage {
     /// The application does not finish handling its next message.
     pub(crate) async fn hold(&mut self) -> Verdict {
         self.command(&json!({ "command": "hold" })).await?;
-        // The answer says that `hold` was read.
+        // The reply proves that `hold` was read.
         self.command(&json!({ "command": "cursors" })).await?;
         self.reports("`cursors`").await.map(drop)
     }
@@ -225,13 +225,13 @@ impl Stage {
         self.command(&json!({ "command": "go" })).await
     }
 
-    /// Nothing is left that the script did not expect; the client stops when asked to.
+    /// Checks that nothing unexpected is left, and stops the client.
     pub(crate) async fn finish(mut self) -> Verdict {
         self.delivers_nothing(Duration::ZERO).await?;
         let left = self.lines.iter().flat_map(|line| &line.requests).map(|asked| asked.body.to_string()).next();
         self.check(left.is_none(), "no further request", &left.unwrap_or_default())?;
         self.command(&json!({ "command": "stop" })).await?;
-        // So that its Close frame is answered; whether it sends one is for the scenario `stop`.
+        // Answers its Close frame. Whether it sends one is checked by the scenario `stop`.
         let gone = |line: &Line| line.socket.is_none() || line.closed.is_some() || line.ended.is_some();
         self.watch(GOODBYE, |stage| stage.lines.iter().all(gone)).await?;
         let ended = self.program.ended().await;

@@ -1,4 +1,4 @@
-//! What the scripted gateway observes, each with the moment when it happened.
+//! What the scripted gateway observes, with the time of each observation.
 
 use std::time::Instant;
 

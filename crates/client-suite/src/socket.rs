@@ -1,4 +1,4 @@
-//! The gateway's side of one WebSocket: frames in, frames out, at the script's will. Never answers by itself.
+//! The gateway's side of one WebSocket: reads and writes frames. Never answers by itself.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::seen::{Frame, Seen, What};
 
-/// What a client may send in one message.
+/// Maximum size of a client's message.
 const MESSAGE_BYTES_MAX: u32 = 64 << 10;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,13 +35,13 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    /// Reads what comes from now on.
+    /// Starts reading.
     pub(crate) fn new(stream: TcpStream, number: usize, tasks: &mut JoinSet<()>, seen: &Sender<Seen>) -> Self {
         let (reader, writer) = stream.into_split();
         Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())) }
     }
 
-    /// Writes bytes; what a client that is gone does not take is nobody's fault.
+    /// Writes bytes. A client that is gone is not an error here.
     pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
         let _ = timeout(WRITE_TIMEOUT, self.writer.write_all(bytes)).await;
     }
@@ -92,7 +92,7 @@ impl Socket {
     }
 }
 
-/// The bit of a frame's first byte that says that the message ends with it.
+/// The bit of a frame's first byte that marks the last frame of a message.
 const FIN: u8 = 0x80;
 
 async fn read(mut stream: OwnedReadHalf, number: usize, seen: Sender<Seen>) {

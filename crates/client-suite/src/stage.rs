@@ -1,5 +1,5 @@
-//! One run of the client against the scripted gateway: everything that happens, sorted for the script to take. It gives
-//! tokens, answers pings and Close frames, and finds what no scenario allows. Never decides what comes next.
+//! One run of the client against the scripted gateway: collects everything that happens for the script. It issues tokens,
+//! answers pings and Close frames, and detects what no scenario allows. Never decides what happens next.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -23,15 +23,15 @@ use crate::{
     trace::{Fault, Trace, Verdict},
 };
 
-/// How long the script waits for what has to come soon.
+/// How long the script waits for something that must happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// Observations that may wait to be looked at.
+/// Maximum number of pending observations.
 const SEEN_MAX: usize = 1024;
 
 /// How the client gets tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    /// How many were given: the last one is `token-<given>`.
+    /// Number of tokens issued; the last one is `token-<given>`.
     pub given: usize,
     /// How often the client asked.
     pub asked: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Tokens {
     pub failures: usize,
 }
 
-/// A request for a connection that was not answered yet.
+/// A request for a connection that has not been answered.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub request: Request,
@@ -118,12 +118,12 @@ impl Stage {
         })
     }
 
-    /// Notes a line where the scenario is explained.
+    /// Adds a line to the trace.
     pub(crate) fn note(&self, line: &str) {
         self.trace.note(Instant::now(), line);
     }
 
-    /// Makes an accepted TCP connection the next line; its number.
+    /// Adds an accepted TCP connection. Returns the number of its line.
     pub(crate) fn add_line(&mut self, stream: TcpStream) -> usize {
         let number = self.lines.len();
         let socket = Some(Socket::new(stream, number, &mut self.tasks, &self.sender));
@@ -139,7 +139,7 @@ impl Stage {
         number
     }
 
-    /// Sends a text, as a message of the gateway.
+    /// Sends a message of the gateway.
     pub(crate) async fn send_text(&mut self, line: usize, text: &str) {
         self.note(&format!("#{line} gateway: {text}"));
         if let Ok(message) = serde_json::from_str::<Value>(text)
@@ -156,13 +156,13 @@ impl Stage {
         self.send_text(line, &message.to_string()).await;
     }
 
-    /// Gives the client a command.
+    /// Sends a command to the client.
     pub(crate) async fn command(&mut self, command: &Value) -> Verdict {
         self.note(&format!("suite: {command}"));
         self.program.command(command).await
     }
 
-    /// Waits until `take` finds what it looks for among what has come.
+    /// Waits until `take` finds something.
     pub(crate) async fn until<T>(
         &mut self,
         expected: &str,
@@ -184,7 +184,7 @@ impl Stage {
         }
     }
 
-    /// Lets time pass while `wrong` finds nothing.
+    /// Waits for a time during which `wrong` must find nothing.
     pub(crate) async fn nothing(
         &mut self,
         expected: &str,
@@ -206,14 +206,14 @@ impl Stage {
         }
     }
 
-    /// Lets time pass until this holds.
+    /// Waits until `holds` is true or the time has passed.
     pub(crate) async fn watch(&mut self, patience: Duration, mut holds: impl FnMut(&Self) -> bool) -> Verdict {
         let deadline = Instant::now() + patience;
         while !holds(self) && self.step(deadline).await? {}
         Ok(())
     }
 
-    /// The scenario ends here.
+    /// Fails the scenario.
     pub(crate) fn fail<T>(&self, expected: &str, got: &str) -> Verdict<T> {
         self.trace.fail();
         Err(Fault::new(expected, got))
@@ -223,7 +223,7 @@ impl Stage {
         if holds { Ok(()) } else { self.fail(expected, got) }
     }
 
-    /// Takes the next observation; false when none came until then.
+    /// Handles the next observation; false if there was none before the deadline.
     async fn step(&mut self, deadline: Instant) -> Verdict<bool> {
         let Ok(Some(seen)) = timeout_at(deadline.into(), self.seen.recv()).await else { return Ok(false) };
         self.observe(seen).await?;
@@ -314,25 +314,25 @@ impl Stage {
         self.command(&json!({ "command": "token", "token": token })).await
     }
 
-    /// Whatever the scenario looks for next fails with this.
+    /// The next check of the scenario fails with this.
     fn wrong(&mut self, expected: &str, got: &str) {
         self.fault.get_or_insert_with(|| Fault::new(expected, got));
     }
 }
 
-/// Accepts connections, and reads what each asks for.
+/// Accepts connections and reads the request of each.
 async fn accept(listener: TcpListener, seen: Sender<Seen>) {
     let mut reading = JoinSet::new();
     while let Ok((mut stream, _)) = listener.accept().await {
         let (at, seen) = (Instant::now(), seen.clone());
-        // A write is one message here: nothing is gained by waiting for more.
+        // Each write is a whole message.
         let _ = stream.set_nodelay(true);
         reading.spawn(async move {
             let what = match Request::read(&mut stream).await {
                 Ok(request) => What::Request(request, stream),
                 Err(error) => What::NoRequest(error.to_string()),
             };
-            // The stage may have ended.
+            // The stage may have been dropped.
             let _ = seen.send(Seen { at, what }).await;
         });
         while reading.try_join_next().is_some() {}

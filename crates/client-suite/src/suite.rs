@@ -1,4 +1,4 @@
-//! Starts the runs of one scenario, and keeps what happened in each. Never plays one.
+//! Starts the runs of one scenario and keeps their traces.
 
 use std::{cell::RefCell, rc::Rc, time::Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     trace::{Trace, Verdict},
 };
 
-/// What a scenario starts its runs from.
+/// Starts the runs of a scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Suite {
     command: Rc<str>,
@@ -36,7 +36,7 @@ impl Suite {
         Stage::start(&self.command, &channels, auth, trace).await
     }
 
-    /// What happened in the run that failed; in all of them when it is not known which.
+    /// The trace of the run that failed; of all runs if that is not known.
     pub(crate) fn trace(&self) -> String {
         let traces = self.traces.borrow();
         let failed: Vec<_> = traces.iter().filter(|trace| trace.failed()).collect();

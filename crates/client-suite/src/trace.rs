@@ -1,4 +1,4 @@
-//! What happened between a client and the scripted gateway, for those who have to find out what went wrong. Never judges.
+//! A log of what happened between a client and the scripted gateway, printed when a scenario fails.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lines that are kept of each run of the client: the newest.
+/// Maximum number of lines kept for a run, the newest ones.
 const LINES_MAX: usize = 400;
-/// Characters of a line that are shown.
+/// Maximum number of characters of a line that are shown.
 const CHARS_MAX: usize = 300;
 
 /// Why a scenario failed.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What the rule asks for.
+    /// What the rule requires.
     pub expected: String,
-    /// What came instead.
+    /// What happened instead.
     pub got: String,
 }
 
@@ -57,7 +57,7 @@ impl Trace {
         lines.push((at.saturating_duration_since(self.began), shortened(line)));
     }
 
-    /// This is where the scenario failed.
+    /// Marks the run in which the scenario failed.
     pub(crate) fn fail(&self) {
         self.failed.set(true);
     }
@@ -66,12 +66,12 @@ impl Trace {
         self.failed.get()
     }
 
-    /// All of it, in the order of the times.
+    /// All lines, ordered by time.
     pub(crate) fn text(&self) -> String {
         let mut lines = self.lines.borrow().clone();
         lines.sort_by_key(|(at, _)| *at);
         lines.iter().fold(String::new(), |mut text, (at, line)| {
-            // Writing into a text does not fail.
+            // Writing to a string does not fail.
             let _ = writeln!(text, "    {:>8.3} s  {line}", at.as_secs_f64());
             text
         })

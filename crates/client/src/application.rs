@@ -1,4 +1,5 @@
-//! The application's side of a client: what happened, and what is to be done. The work is the [`Driver`](crate::Driver)'s.
+//! The application's side of a client: events out, commands in. Never does I/O; that is the [`Driver`](crate::Driver)'s
+//! part.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ use crate::{
     read::{self, Accepted as AcceptedReply},
 };
 
-/// For so long a gateway knows a `msg_id`: a publication is not repeated for longer.
+/// How long a gateway remembers a `msg_id`. A publication is not repeated for longer than that.
 const REPEAT_MAX: Duration = Duration::from_secs(300);
 
 /// Follows channels over as many connections as it takes. See the [documentation of the crate](crate).
@@ -30,7 +31,7 @@ pub struct Client {
     deliveries: mpsc::Receiver<Delivery>,
     handle: Handle,
     cursors: BTreeMap<String, String>,
-    /// What the event that was handed over last moves.
+    /// The cursors that move once the last event is handled.
     moves: Vec<Move>,
 }
 
@@ -39,8 +40,8 @@ impl Client {
         Self { deliveries, handle: Handle { commander }, cursors: BTreeMap::new(), moves: Vec::new() }
     }
 
-    /// What happened next; `None` after the state `closed`. The call says that the event before it is handled: its
-    /// cursor counts from now on.
+    /// The next event; `None` after the state `closed`. Calling it confirms that the previous event was handled, which moves
+    /// the cursors.
     ///
     /// Cancel safe: no event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
@@ -69,8 +70,8 @@ impl Client {
         }
     }
 
-    /// The cursor of each channel up to which events are handled. Stored, and given to [`Channel::since`] after a restart
-    /// of the application, they continue where it was.
+    /// The cursor of each channel up to which events were handled. Store them and pass them to [`Channel::since`] to continue
+    /// after a restart of the application.
     #[must_use]
     pub fn cursors(&self) -> &BTreeMap<String, String> {
         &self.cursors
@@ -83,7 +84,7 @@ impl Client {
     }
 }
 
-/// Gives a client something to do. Clones give it to the same client.
+/// Sends commands to a client. Clones belong to the same client.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commander: mpsc::Sender<Command>,
@@ -92,25 +93,26 @@ pub struct Handle {
 /// An accepted publication or command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its id; `None` where the topic keeps nothing.
+    /// Its id; `None` if the topic is not retained.
     pub id: Option<String>,
-    /// It had been accepted before under the same `msg_id`; `id` is the one of the first time.
+    /// It was accepted before with the same `msg_id`; `id` is the first one's.
     pub duplicate: bool,
 }
 
 impl Handle {
-    /// Wants more channels. What becomes of each is an [`Event`]. A channel that is wanted already gets the new options.
+    /// Subscribes to more channels. The result for each is an [`Event`]. If a channel is already wanted, its options are
+    /// replaced.
     pub async fn subscribe<C: Into<Channel>>(&self, channels: impl IntoIterator<Item = C>) {
         self.give(Command::Subscribe(channels.into_iter().map(Into::into).collect())).await;
     }
 
-    /// No longer wants channels, and forgets their cursors.
+    /// Unsubscribes from channels and forgets their cursors.
     pub async fn unsubscribe<C: Into<String>>(&self, channels: impl IntoIterator<Item = C>) {
         self.give(Command::Unsubscribe(channels.into_iter().map(Into::into).collect())).await;
     }
 
-    /// Publishes over the connection, within a time (5 minutes at the most). It is sent again with the same `msg_id`, made
-    /// here where there is none, until it is answered; after the time nothing is sent.
+    /// Publishes over the connection within a time limit of at most 5 minutes. Until it is answered, it is sent again with the
+    /// same `msg_id`, which is generated if there is none. Nothing is sent after the time limit.
     ///
     /// # Errors
     /// [`RequestError`] says whether it may have been stored.
@@ -135,8 +137,8 @@ impl Handle {
         self.once(fields, None, within).await
     }
 
-    /// Any other request, such as `history` or `presence`, with the fields of a JSON object; its reply's text. It is sent
-    /// once: when the connection ends before the reply, the outcome is unknown.
+    /// Sends any other request, such as `history` or `presence`, with the fields of a JSON object. Returns the text of the
+    /// reply. The request is sent once: if the connection ends before the reply, the outcome is unknown.
     ///
     /// # Errors
     /// [`RequestError`] says whether it may have been acted on; a request that is not an object is not sent.
@@ -148,7 +150,7 @@ impl Handle {
         self.ask(fields, None, within).await
     }
 
-    /// Stops the client: closes the connection with 1000. Nothing is handed over after it but the state `closed`.
+    /// Stops the client: closes the connection with 1000. The only event after that is the state `closed`.
     pub async fn stop(&self) {
         self.give(Command::Stop).await;
     }
@@ -156,7 +158,7 @@ impl Handle {
     async fn once(&self, fields: Fields, msg_id: Option<&str>, within: Duration) -> Result<Accepted, RequestError> {
         let msg_id = msg_id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
         let reply = self.ask(fields, Some(msg_id), within.min(REPEAT_MAX)).await?;
-        // It was accepted, whatever else the reply says.
+        // The request was accepted even if the rest of the reply cannot be read.
         let unreadable = |_| RequestError::Unknown;
         let AcceptedReply { publication_id, duplicate } = read::parse(&reply).map_err(unreadable)?;
         Ok(Accepted { id: publication_id, duplicate })
@@ -171,7 +173,7 @@ impl Handle {
     }
 
     async fn give(&self, command: Command) {
-        // A client that has ended has nothing left to do.
+        // A client that has stopped ignores commands.
         let _ = self.commander.send(command).await;
     }
 }

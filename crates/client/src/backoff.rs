@@ -7,15 +7,15 @@ use crate::defect::{Defect, is};
 const FIRST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(30);
 
-/// Waits whose bound doubles with each failed attempt, up to 30 seconds. A connection that worked is followed by a new one.
+/// Random waits below a bound that doubles with each failed attempt, up to 30 seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The next wait: a random part of the bound, but at least a tenth of it, so that clients that were cut off together
-    /// do not come back together; and no less than the gateway asks for. `chance` is any random number.
+    /// The next wait: between a tenth of the bound and the bound, so that clients that lost their connections together do not
+    /// reconnect together, and at least what the gateway asks for. `chance` is any random number.
     pub fn next(&mut self, least: Option<Duration>, chance: u128) -> Duration {
         let failures = if is(Defect::NoDoubling) { 0 } else { self.failures.min(10) };
         let bound = FIRST.saturating_mul(1 << failures).min(MOST);

@@ -13,12 +13,12 @@ use crate::{
     token::TokenSource,
 };
 
-/// Commands of the application that may wait for the driver.
+/// Capacity of the queue of commands from the application to the driver.
 const COMMANDS_MAX: usize = 64;
-/// Events that may wait for the application unless [`Builder::queue_max`] says otherwise.
+/// Default of [`Builder::queue_max`].
 const QUEUE_MAX: usize = 1024;
 
-/// A client to be built.
+/// Configures a client.
 #[derive(Clone, Debug)]
 pub struct Builder(Settings);
 
@@ -35,22 +35,22 @@ impl Builder {
         })
     }
 
-    /// Another replica that serves the same endpoint: the next attempt after a failure goes to the next of them.
+    /// Adds another replica that serves the same endpoint. After a failure the next attempt goes to the next replica.
     #[must_use]
     pub fn replica(mut self, url: impl Into<String>) -> Self {
         self.0.endpoints.push(url.into());
         self
     }
 
-    /// A token that does not change. When it ends, so does the client.
+    /// Uses a fixed token. When it expires, the client stops.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.0.auth = Auth::Bearer(TokenSource::fixed(token.into()));
         self
     }
 
-    /// Where tokens come from: called before the first connection, when a token nears its end, and when one was refused.
-    /// An error is a failed attempt, and the function is called again.
+    /// Gets tokens from a function. It is called before the first connection, when a token is about to expire, and when one
+    /// was refused. An error counts as a failed attempt, after which the function is called again.
     #[must_use]
     pub fn token_source<F, R, E>(mut self, function: F) -> Self
     where
@@ -71,36 +71,36 @@ impl Builder {
         self
     }
 
-    /// A header of the handshake.
+    /// Adds a header to the handshake.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.headers.push(name, value);
         self
     }
 
-    /// A channel to subscribe to: a name, or a [`Channel`] with options.
+    /// Adds a channel to subscribe to: a name, or a [`Channel`] with options.
     #[must_use]
     pub fn channel(mut self, channel: impl Into<Channel>) -> Self {
         self.0.channels.push(channel.into());
         self
     }
 
-    /// Channels to subscribe to.
+    /// Adds channels to subscribe to.
     #[must_use]
     pub fn channels<C: Into<Channel>>(mut self, channels: impl IntoIterator<Item = C>) -> Self {
         self.0.channels.extend(channels.into_iter().map(Into::into));
         self
     }
 
-    /// How many events may wait for the application: 1,024 unless given, at least 1. When they do, nothing more is read,
-    /// and the gateway treats the client as slow.
+    /// Sets how many events may wait for the application: 1,024 by default, at least 1. While the queue is full, the client
+    /// stops reading, and the gateway treats it as slow.
     #[must_use]
     pub fn queue_max(mut self, queue_max: usize) -> Self {
         self.0.queue_max = queue_max.max(1);
         self
     }
 
-    /// The client, and the driver that has to run for it.
+    /// Returns the client and the driver, which must run for the client to work.
     #[must_use]
     pub fn build(self) -> (Client, Driver) {
         let (commander, commands) = mpsc::channel(COMMANDS_MAX);

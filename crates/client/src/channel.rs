@@ -10,13 +10,13 @@ pub struct Channel {
     /// The cursor after which it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Without a cursor: so many of the newest publications of an `event` channel first.
+    /// Number of the newest publications of an `event` channel to begin with when there is no cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
-    /// Updates per second at the most, of a `state` channel.
+    /// Maximum number of updates per second of a `state` channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<u32>,
-    /// `false`: without the current value of a `state` channel.
+    /// `false` leaves out the current value of a `state` channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<bool>,
 }
@@ -35,14 +35,14 @@ impl Channel {
         self
     }
 
-    /// Begins with so many of the newest publications of an `event` channel, unless there is a cursor.
+    /// Begins with this number of the newest publications of an `event` channel, unless there is a cursor.
     #[must_use]
     pub fn last(mut self, last: u32) -> Self {
         self.last = Some(last);
         self
     }
 
-    /// Updates per second at the most, of a `state` channel.
+    /// Maximum number of updates per second of a `state` channel.
     #[must_use]
     pub fn max_rate(mut self, max_rate: u32) -> Self {
         self.max_rate = Some(max_rate);

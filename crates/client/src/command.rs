@@ -1,8 +1,8 @@
-//! What an application gives its client to do. Plain values.
+//! Commands from the application to the driver. Plain values.
 
 use crate::{channel::Channel, outgoing::Outgoing};
 
-/// Something for the driver to do.
+/// A command for the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Subscribe(Vec<Channel>),

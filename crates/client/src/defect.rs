@@ -1,5 +1,5 @@
-//! Deliberate defects, one for each rule of `docs/client.md`: a client that leaves the rule out. The suite shows with them
-//! that it finds each. Present with the feature `defects` only, which tests enable and a shipped program never has.
+//! Deliberate defects, one for each rule of `docs/client.md`, with which a test shows that the suite detects a client that
+//! breaks the rule. Present only with the feature `defects`, which only tests enable.
 
 /// Declares the defects with the numbers of their rules.
 macro_rules! defects {

@@ -1,5 +1,4 @@
-//! Does a client's work: opens connections, one after the other, and decides after each whether and when to come back.
-//! Never looks into a message.
+//! Runs a client: opens one connection after the other, and decides whether and when to reconnect. Never reads a message.
 
 use std::{
     fmt,
@@ -30,19 +29,19 @@ use crate::{
     token::Token,
 };
 
-/// From the first attempt to connect to the welcome.
+/// Time limit from the start of an attempt to the welcome.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that lasted for so long after its welcome has worked.
+/// A connection that lasted this long after its welcome resets the back-off.
 const HELD: Duration = Duration::from_secs(5);
 /// How long the gateway may take to answer the Close frame when the client stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// When nothing is due.
+/// How long to sleep when nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
-/// `after_ms` is followed up to a day; more is no time that anybody means.
+/// Upper limit for `after_ms`, so that adding it to the current time cannot overflow.
 const AFTER_MAX: Duration = Duration::from_secs(86_400);
 const PROTOCOL: &str = "tickgate.v1";
 
-/// A text as the value of a parameter.
+/// Percent-encodes a query parameter.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |escaped, byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
@@ -52,28 +51,28 @@ fn escaped(text: &str) -> String {
     })
 }
 
-/// What follows the end of a connection.
+/// What to do after a connection has ended.
 enum Next {
     Stop(Option<Error>),
     Again { least: Option<Duration>, error: Error },
 }
 
-/// What came first.
+/// What happened first.
 enum Step<T> {
     Worked(T),
     Command(Command),
     Stop,
-    /// The application's queue has room for what waits.
+    /// The application's queue has room for a pending event.
     Room,
     Due,
 }
 
-/// Does the work of a [`Client`](crate::Client): [`Driver::run`] has to be polled until it ends, in a task of its own or
-/// beside the application.
+/// Does the work of a [`Client`](crate::Client). [`Driver::run`] must be polled until it completes, in its own task or
+/// concurrently with the application.
 pub struct Driver {
     endpoints: Vec<String>,
     headers: Headers,
-    /// The token is the first message.
+    /// Send the token as the first message.
     late: bool,
     lasting: Lasting,
     commands: mpsc::Receiver<Command>,
@@ -114,7 +113,7 @@ impl Driver {
         Self { endpoints, headers, late, lasting, commands, backoff: Backoff::default() }
     }
 
-    /// Runs until the client is stopped or dropped, or may not come back. The last event is the state `closed`.
+    /// Runs until the client is stopped or dropped, or must not reconnect. The last event is the state `closed`.
     pub async fn run(mut self) {
         let error = self.follow().await;
         self.lasting.outbox.end();
@@ -122,7 +121,7 @@ impl Driver {
         self.lasting.queue.flush().await;
     }
 
-    /// One connection after the other; why there is no further one.
+    /// Opens one connection after the other. Returns why there is no further one.
     async fn follow(&mut self) -> Option<Error> {
         loop {
             self.lasting.queue.state(State::Connecting);
@@ -146,7 +145,7 @@ impl Driver {
         }
     }
 
-    /// Opens a connection and works on it until it ends; when it was welcomed.
+    /// Opens a connection and runs it until it ends. Returns why it ended and when the welcome came.
     async fn attempt(&mut self) -> (End, Option<Instant>) {
         let (socket, token, deadline) = match self.open().await {
             Ok(opened) => opened,
@@ -160,7 +159,7 @@ impl Driver {
         let welcomed = link.welcomed_at();
         match end {
             End::Stopped if is(Defect::NoGoodbye) => {}
-            // Whether it was answered in time changes nothing.
+            // The client stops whether or not the Close frame is answered.
             End::Stopped => drop(link.socket.close_within(STOP_TIMEOUT).await),
             _ if is(Defect::WaitsForClose) => drop(link.socket.close_within(FAR).await),
             _ => {}
@@ -168,7 +167,7 @@ impl Driver {
         (end, welcomed)
     }
 
-    /// A socket, the token that is still to be sent, and by when the welcome has to come.
+    /// Opens a socket. Returns it with the token to send as a message, if any, and the deadline for the welcome.
     async fn open(&mut self) -> Result<(Socket, Option<String>, Instant), End> {
         let token = self.token().await?;
         let (mut url, mut protocols) = (self.endpoints[self.lasting.endpoint].clone(), PROTOCOL.to_owned());
@@ -190,7 +189,7 @@ impl Driver {
         Ok((opened.unwrap_or(Err(late))?, unsent, deadline))
     }
 
-    /// The token of the next connection, if it needs one.
+    /// The token for the next connection, if it needs one.
     async fn token(&mut self) -> Result<Option<String>, End> {
         let Some(source) = &self.lasting.source else { return Ok(None) };
         if let Some(token) = self.lasting.token.valid(Instant::now()) {
@@ -202,7 +201,7 @@ impl Driver {
         Ok(Some(token))
     }
 
-    /// Whether and when to come back.
+    /// Decides whether and when to reconnect.
     fn next(&mut self, end: End, welcomed: bool) -> Next {
         let (reconnect, least, error) = match end {
             End::Stopped => return Next::Stop(None),
@@ -238,7 +237,7 @@ impl Driver {
         Next::Again { least, error }
     }
 
-    /// Does something without a connection, and whatever can be done meanwhile.
+    /// Waits for `work` without a connection, and handles commands and deadlines meanwhile.
     async fn offline<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         let mut work = pin!(work);
         loop {
@@ -255,7 +254,7 @@ impl Driver {
         }
     }
 
-    /// Works on a connection until it ends.
+    /// Runs a connection until it ends.
     async fn online(&mut self, link: &mut Link) -> End {
         loop {
             let now = Instant::now();
@@ -303,7 +302,7 @@ impl Driver {
         }
     }
 
-    /// Takes a command. The channels of which the gateway has to be told that they are no longer wanted.
+    /// Executes a command. Returns the channels that the gateway must unsubscribe.
     fn take(&mut self, command: Command) -> Vec<String> {
         let Lasting { positions, queue, outbox, .. } = &mut self.lasting;
         let mut dropped = Vec::new();

@@ -1,4 +1,4 @@
-//! What a client hands over to the application. Plain values.
+//! Events from a client to the application. Plain values.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub enum Event {
     Gap(Gap),
     /// The gateway has welcomed the client.
     Connected {
-        /// Which of the endpoints it is, by their order.
+        /// Index of the endpoint, in the order in which they were added.
         endpoint: usize,
-        /// Who the client is; `None` without a token.
+        /// The user of the token; `None` without a token.
         user: Option<String>,
     },
     /// A channel is subscribed; its past follows, if there is one, and then [`Event::CaughtUp`].
@@ -30,7 +30,7 @@ pub enum Event {
         /// Nothing of the past follows.
         live: bool,
     },
-    /// All of a channel's past was handed over; what follows is live.
+    /// The channel's past was delivered; live messages follow.
     CaughtUp {
         /// Its name.
         channel: String,
@@ -39,7 +39,7 @@ pub enum Event {
         /// Nothing is missing between the cursor and here.
         complete: bool,
     },
-    /// A channel was refused, or its subscription was ended, for good: it is no longer wanted.
+    /// A channel was refused, or its subscription was ended, permanently. It is no longer wanted.
     Refused {
         /// Its name.
         channel: String,
@@ -48,14 +48,14 @@ pub enum Event {
     },
     /// The client's state changed.
     State(State),
-    /// The gateway sent a notice that this client does not know; each kind once.
+    /// The gateway sent a notice of an unknown type. Reported once for each type.
     Unknown {
         /// Its `type`.
         kind: String,
     },
 }
 
-/// Where a client stands.
+/// State of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum State {
@@ -67,14 +67,14 @@ pub enum State {
     Live,
     /// Nothing was received for longer than a heartbeat interval.
     Stale,
-    /// There is no connection; the next attempt comes after this time.
+    /// Not connected; the next attempt follows after this time.
     Waiting {
         /// From now on.
         wait: Duration,
         /// Why.
         error: Error,
     },
-    /// The client has ended.
+    /// The client has stopped.
     Closed {
         /// Why; `None` when the application stopped it.
         error: Option<Error>,
@@ -82,7 +82,7 @@ pub enum State {
 }
 
 impl State {
-    /// The name of `docs/client.md`.
+    /// The name used in `docs/client.md`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -109,7 +109,7 @@ impl Message {
     /// The publisher's object as it was published.
     #[must_use]
     pub fn payload(&self) -> String {
-        // The gateway puts its key last, and what it writes there has no such text.
+        // The gateway appends `_meta` as the last key, and its content does not contain this text.
         match self.text.rfind("\"_meta\":") {
             Some(at) => format!("{}}}", self.text[..at].trim_end_matches(',')),
             None => self.text.clone(),
@@ -122,7 +122,7 @@ impl Message {
 pub struct Meta {
     /// Where it was published.
     pub channel: String,
-    /// Its position, which is also its cursor; `None` where the topic keeps nothing.
+    /// Its id, which is also the cursor after it; `None` if the topic is not retained.
     pub id: Option<String>,
     /// It was published before the subscription began, or while the client was away.
     #[serde(default)]
@@ -138,17 +138,17 @@ pub struct Meta {
 /// A notice that messages are missing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Gap {
-    /// The channels that miss them.
+    /// The channels that are affected.
     pub channels: Vec<String>,
-    /// They come after this id; `None`: not known.
+    /// The missing messages come after this id; `None` if not known.
     pub after: Option<String>,
-    /// They come before this id; `None`: not known.
+    /// The missing messages come before this id; `None` if not known.
     pub before: Option<String>,
-    /// How many they are; `None`: not known.
+    /// Number of missing messages; `None` if not known.
     pub count: Option<u64>,
     /// Why: `slow_consumer`, `retention`, `backplane`, `failover`, or a reason of a newer gateway.
     pub reason: String,
-    /// Where it goes on.
+    /// The cursor to continue from.
     pub cursor: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of each message that comes on a connection. Never waits.
+//! Handles each message that arrives on a connection. Never waits.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Link {
-    /// Takes whatever came.
+    /// Handles a frame.
     pub(crate) fn frame(&mut self, lasting: &mut Lasting, frame: Result<Frame, Error>) -> Result<(), End> {
         let frame = frame?;
         self.hear();
@@ -40,7 +40,7 @@ impl Link {
         }
     }
 
-    /// Takes one message; how the connection ends, if it does.
+    /// Handles one message. Returns how the connection ends, if it does.
     fn message(&mut self, lasting: &mut Lasting, text: &str) -> Result<Option<End>, Unreadable> {
         match read::message(text)? {
             Incoming::Push(meta) => {
@@ -117,7 +117,7 @@ impl Link {
         lasting.queue.event(Event::Connected { endpoint: lasting.endpoint, user: welcome.user });
     }
 
-    /// Takes the reply to a request.
+    /// Handles the reply to a request.
     fn reply(
         &mut self,
         lasting: &mut Lasting,

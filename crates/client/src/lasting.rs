@@ -1,4 +1,4 @@
-//! What outlives a connection: positions, requests on their way, the token, the session. Never knows a connection.
+//! State that outlives a connection: positions, pending requests, the token, the session. Never knows a connection.
 
 use crate::{
     outgoing::Outbox,
@@ -7,7 +7,7 @@ use crate::{
     token::{Token, TokenSource},
 };
 
-/// All of it.
+/// State that outlives a connection.
 #[derive(Debug)]
 pub(crate) struct Lasting {
     pub queue: Queue,
@@ -19,8 +19,8 @@ pub(crate) struct Lasting {
     pub session: Option<String>,
     /// Of the last welcome, if there was one.
     pub user: Option<Option<String>>,
-    /// How often in a row a new token was asked for without a welcome.
+    /// How often in a row a connection without a welcome ended with the request for a new token.
     pub tokens_refused: u8,
-    /// Which of the endpoints the present or next connection goes to.
+    /// Index of the endpoint of the current or next connection.
     pub endpoint: usize,
 }

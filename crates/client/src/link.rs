@@ -1,4 +1,5 @@
-//! One connection of a client: what is sent on it and when, and when it counts as lost. Never decides what follows its end.
+//! One connection of a client: what is sent on it and when, and when it counts as lost. Never decides whether to
+//! reconnect.
 
 use std::{
     collections::BTreeMap,
@@ -21,18 +22,18 @@ use crate::{
     token::{Getting, ServerClock},
 };
 
-/// Within so long the gateway answers a subscribe: 10 seconds by the contract, and something for the way.
+/// Time limit for the reply to a request: 10 seconds by the contract, plus a margin for the network.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a `subscribe` has around its elements, at the most.
+/// Upper limit for the bytes of a `subscribe` besides its elements.
 const ENVELOPE_BYTES: usize = 64;
 
 /// How a connection, or an attempt, ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The application has had enough.
+    /// The application stopped the client.
     Stopped,
-    /// The gateway said so.
+    /// The gateway sent `closing`.
     Closing(Closing),
     /// It was lost, closed, or never made.
     Failed(Error),
@@ -44,7 +45,7 @@ impl From<Error> for End {
     }
 }
 
-/// A request of the client's own that is not answered yet.
+/// An unanswered request that the client itself made.
 #[derive(Debug)]
 pub(crate) enum Open {
     Subscribe,
@@ -53,11 +54,11 @@ pub(crate) enum Open {
     Auth(String),
 }
 
-/// What the welcome said.
+/// Content of the welcome.
 #[derive(Debug)]
 pub(crate) struct Welcomed {
     pub at: Instant,
-    /// Between heartbeats.
+    /// Interval between heartbeats.
     pub interval: Duration,
     pub limits: Limits,
     pub clock: ServerClock,
@@ -66,14 +67,14 @@ pub(crate) struct Welcomed {
 
 /// How the token is renewed.
 pub(crate) enum Renewal {
-    /// At this time, if there is one.
+    /// Due at this time, if any.
     At(Option<Instant>),
-    /// The new one is on its way.
+    /// Waiting for a token from the source.
     Getting(Getting),
     Sent,
 }
 
-/// What comes to a connection.
+/// Input of a connection.
 pub(crate) enum Input {
     Frame(Result<Frame, Error>),
     /// The new token, or why there is none.
@@ -83,10 +84,10 @@ pub(crate) enum Input {
 /// One connection.
 pub(crate) struct Link {
     pub socket: Socket,
-    /// By when the welcome has to come.
+    /// Deadline for the welcome.
     opening_deadline: Instant,
     pub welcomed: Option<Welcomed>,
-    /// When something came last.
+    /// When something was received last.
     heard: Instant,
     /// Requests by their number, with the time when they were sent.
     pub open: BTreeMap<u64, (Open, Instant)>,
@@ -114,12 +115,12 @@ impl Link {
         self.welcomed.as_ref().map(|welcomed| welcomed.at)
     }
 
-    /// There was a sign of life.
+    /// Notes a sign of life.
     pub(crate) fn hear(&mut self) {
         self.heard = Instant::now();
     }
 
-    /// What comes next: a new token, or a frame if it is to be read. Cancel safe.
+    /// The next input: a new token, or a frame if `reads` is set. Cancel safe.
     pub(crate) async fn input(&mut self, reads: bool) -> Input {
         let Self { socket, renewal, .. } = self;
         let token = async {
@@ -154,19 +155,19 @@ impl Link {
         self.send(fields.end()).await
     }
 
-    /// When silence is remarkable, and when it means that the connection is lost.
+    /// When the connection becomes stale, and when it counts as lost.
     fn silence(&self) -> Option<(Instant, Instant)> {
         let interval = self.welcomed.as_ref()?.interval;
         Some((self.heard + interval, self.heard + interval * 2))
     }
 
-    /// When the oldest request of the client's own should have been answered.
+    /// Deadline for the reply to the oldest request of the client itself.
     fn answer_deadline(&self) -> Option<Instant> {
         let sent = self.open.values().map(|(_, sent)| *sent).min()?;
         Some(sent + ANSWER_TIMEOUT).filter(|_| !is(Defect::NoAnswerTimeout))
     }
 
-    /// What comes before the welcome.
+    /// Sends what must be sent before the welcome.
     pub(crate) async fn start(&mut self, token: Option<String>) -> Result<(), End> {
         match token.filter(|_| !is(Defect::NoLateToken)) {
             Some(token) => self.auth(token).await,
@@ -174,7 +175,7 @@ impl Link {
         }
     }
 
-    /// When something is to be done next on a connection.
+    /// When [`Self::act`] must be called next.
     pub(crate) fn due(&mut self, lasting: &Lasting, now: Instant) -> Option<Instant> {
         let answer = self.answer_deadline();
         let silence = self.silence().filter(|_| lasting.queue.has_room());
@@ -219,7 +220,7 @@ impl Link {
         Ok(())
     }
 
-    /// Asks for the channels that are due, as far as the limits allow.
+    /// Subscribes to the channels that are due, as far as the limits allow.
     async fn subscribe(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), End> {
         while let Some(welcomed) = &mut self.welcomed {
             let most = match is(Defect::NoPace) {
@@ -245,7 +246,7 @@ impl Link {
         Ok(())
     }
 
-    /// Tells the gateway that channels are no longer wanted.
+    /// Unsubscribes from channels.
     pub(crate) async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), End> {
         if channels.is_empty() || self.welcomed.is_none() {
             return Ok(());
@@ -257,7 +258,7 @@ impl Link {
         self.send(fields.end()).await
     }
 
-    /// The new token is there, or could not be got.
+    /// Sends the new token, or tries again later if there is none.
     pub(crate) async fn renew(&mut self, token: Result<String, Error>) -> Result<(), End> {
         match token {
             Ok(token) => self.auth(token).await,

@@ -1,5 +1,5 @@
-//! Requests of the application on their way: sent once there is a connection, repeated where that is safe, given up at
-//! their deadline. Never reads a clock: the time is an argument.
+//! Pending requests of the application: sent when there is a connection, repeated where that is safe, abandoned at their
+//! deadline. Never reads a clock: the time is an argument.
 
 use std::{
     collections::VecDeque,
@@ -14,13 +14,13 @@ use crate::{
     server_error::ServerError,
 };
 
-/// Requests that may be on their way at a time.
+/// Maximum number of pending requests.
 const OUTGOING_MAX: usize = 1024;
 
 /// The reply to a request, or why there is none.
 pub(crate) type Answer = Result<String, RequestError>;
 
-/// The fields of a request, as they are sent. Numbers are not rewritten.
+/// The fields of a request as JSON text, so that numbers are sent exactly as they were written.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields(String);
 
@@ -46,7 +46,7 @@ impl Fields {
 }
 
 fn quoted(text: &str) -> String {
-    // A text is always JSON.
+    // Serializing a string does not fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 
@@ -55,7 +55,7 @@ fn quoted(text: &str) -> String {
 pub(crate) struct Outgoing {
     /// Without `id` and `msg_id`.
     pub fields: Fields,
-    /// With it, what is sent twice counts once.
+    /// With it, the request can be repeated safely.
     pub msg_id: Option<String>,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Answer>,
@@ -64,7 +64,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Pending {
     request: Outgoing,
-    /// The number of the request that carries it on the present connection.
+    /// The number under which it was sent on the current connection.
     sent: Option<u64>,
     not_before: Option<Instant>,
     /// The gateway may have acted on an earlier attempt.
@@ -73,7 +73,7 @@ struct Pending {
     refused: Option<ServerError>,
 }
 
-/// All of them, in the order in which they were made.
+/// All pending requests, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox(VecDeque<Pending>);
 
@@ -86,14 +86,14 @@ impl Outbox {
         self.0.push_back(Pending { request, sent: None, not_before: None, maybe_done: false, refused: None });
     }
 
-    /// When something is to be done next, with or without a connection.
+    /// When a deadline passes or, with a connection, a request must be sent.
     pub(crate) fn due(&self, now: Instant, connected: bool) -> Option<Instant> {
         let deadlines = self.0.iter().map(|pending| pending.request.deadline).filter(|_| !is(Defect::NoDeadline));
         let sends = self.0.iter().filter(|pending| connected && pending.sent.is_none());
         deadlines.chain(sends.map(|pending| pending.not_before.unwrap_or(now))).min()
     }
 
-    /// Gives up what has reached its deadline.
+    /// Answers the requests whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Instant) {
         if is(Defect::NoDeadline) {
             return;
@@ -109,7 +109,7 @@ impl Outbox {
         }
     }
 
-    /// The next request to be sent, with this number.
+    /// The next request that is due, to be sent under this number.
     pub(crate) fn next(&mut self, now: Instant, number: u64) -> Option<String> {
         let is_due = |pending: &&mut Pending| {
             pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now)
@@ -125,7 +125,7 @@ impl Outbox {
         Some(fields.end())
     }
 
-    /// Takes a reply; false when it answers none of them.
+    /// Handles a reply; false if it answers none of the requests.
     pub(crate) fn reply(&mut self, now: Instant, number: u64, reply: Result<&str, ServerError>) -> bool {
         let Some(at) = self.0.iter().position(|pending| pending.sent == Some(number)) else { return false };
         let error = match reply {
@@ -138,7 +138,7 @@ impl Outbox {
         match error.retry_after().filter(|_| pending.request.msg_id.is_some()) {
             Some(after) => {
                 let after = if is(Defect::AsksAtOnce) { Duration::ZERO } else { after };
-                // A time that no clock reaches is later than any deadline.
+                // On overflow the time is later than any deadline.
                 pending.not_before = Some(now.checked_add(after).unwrap_or(pending.request.deadline));
                 pending.refused = Some(error);
                 true
@@ -148,7 +148,7 @@ impl Outbox {
         }
     }
 
-    /// The connection has ended: what was sent and not answered is unknown.
+    /// The connection has ended. The outcome of unanswered requests is unknown.
     pub(crate) fn disconnected(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.0.get_mut(at) {
@@ -162,7 +162,7 @@ impl Outbox {
         }
     }
 
-    /// The client ends.
+    /// The client stops.
     pub(crate) fn end(&mut self) {
         for pending in self.0.drain(..) {
             let unknown = pending.maybe_done || pending.sent.is_some();
@@ -181,7 +181,7 @@ impl Outbox {
 }
 
 fn answer(request: Outgoing, with: Answer) {
-    // Whoever asked may have given up waiting.
+    // The receiver may have been dropped.
     let _ = request.answer.send(with);
 }
 

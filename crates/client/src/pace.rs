@@ -1,8 +1,8 @@
-//! How many channels may be named now: the gateway's own bucket, kept on this side. Pure: the time is an argument.
+//! A copy of the gateway's token bucket for channel names. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// Names that may be sent, refilled over time.
+/// Number of channel names that may be sent, refilled over time.
 #[derive(Debug)]
 pub(crate) struct Pace {
     per_second: f64,
@@ -17,7 +17,7 @@ impl Pace {
         Self { per_second, burst, left: burst, at: now }
     }
 
-    /// How many may be sent.
+    /// How many names may be sent now.
     pub(crate) fn available(&mut self, now: Instant) -> usize {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + since * self.per_second).min(self.burst);
@@ -29,12 +29,12 @@ impl Pace {
         self.left -= count as f64;
     }
 
-    /// When at least one may be sent.
+    /// When at least one name may be sent.
     pub(crate) fn next(&mut self, now: Instant) -> Instant {
         if self.available(now) > 0 {
             return now;
         }
-        // A millisecond more, so that rounding does not wake it too early.
+        // One millisecond more, so that rounding does not cause an early wake-up.
         now + Duration::from_secs_f64((1.0 - self.left) / self.per_second) + Duration::from_millis(1)
     }
 }

@@ -1,4 +1,4 @@
-//! Which channels are wanted, how far each has come, and what is to be subscribed next. Pure: the time is an argument.
+//! The wanted channels, their cursors, and which to subscribe to next. Pure: the time is an argument.
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +16,15 @@ use crate::{
 /// When to ask again for a channel that a reply does not name.
 const UNNAMED_RETRY: Duration = Duration::from_secs(5);
 
-/// A change of an application's cursor: the new one, or `None` to forget it.
+/// A change of the application's cursor of a channel: the new cursor, or `None` to forget it.
 pub(crate) type Move = (String, Option<String>);
 
-/// Where a channel's subscription stands on the present connection.
+/// State of a channel's subscription on the current connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// To be asked for, not before this time.
+    /// To be requested, not before this time.
     Due(Option<Instant>),
-    /// Asked for by the request with this number.
+    /// Requested under this number.
     Asked(u64),
     /// Granted; its past is still coming.
     CatchingUp,
@@ -44,7 +44,7 @@ struct Wanted {
 pub(crate) struct Positions(BTreeMap<String, Wanted>);
 
 impl Positions {
-    /// Wants a channel; one that is wanted already gets these options and is subscribed again.
+    /// Adds a channel. If it is already wanted, its options are replaced and it is subscribed again.
     pub(crate) fn want(&mut self, mut options: Channel) {
         let since = options.since.take();
         let known = self.0.get(&options.channel).and_then(|wanted| wanted.cursor.clone());
@@ -52,17 +52,17 @@ impl Positions {
         self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None) });
     }
 
-    /// No longer wants a channel. Whether the gateway has to be told.
+    /// Removes a channel. True if the gateway must unsubscribe it.
     pub(crate) fn drop(&mut self, channel: &str) -> bool {
         self.0.remove(channel).is_some_and(|wanted| !matches!(wanted.phase, Phase::Due(_)))
     }
 
-    /// The connection has ended: everything has to be asked for again.
+    /// The connection has ended: all channels must be requested again.
     pub(crate) fn disconnected(&mut self) {
         self.0.values_mut().for_each(|wanted| wanted.phase = Phase::Due(None));
     }
 
-    /// Another user's cursors mean nothing. What is forgotten.
+    /// Forgets all cursors, because they belong to another user.
     pub(crate) fn forget(&mut self) -> Vec<Move> {
         let forgotten =
             self.0.iter_mut().filter_map(|(name, wanted)| wanted.cursor.take().map(|_| (name.clone(), None)));
@@ -74,7 +74,7 @@ impl Positions {
         self.0.values().all(|wanted| wanted.phase == Phase::Live)
     }
 
-    /// When something is to be asked for next; `None` when nothing is.
+    /// When the next channel is due; `None` if there is none.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let due = self.0.values().filter_map(|wanted| match wanted.phase {
             Phase::Due(at) => Some(at.unwrap_or(now)),
@@ -83,7 +83,8 @@ impl Positions {
         due.min()
     }
 
-    /// The elements of the next `subscribe`, with this request number: at most so many, and at most so many bytes.
+    /// The elements of the next `subscribe`, sent under this number: at most `most`, and at most `bytes_max` bytes unless a
+    /// single one is longer.
     pub(crate) fn ask(&mut self, now: Instant, request: u64, most: usize, bytes_max: usize) -> Vec<String> {
         let (mut elements, mut bytes) = (Vec::new(), 0);
         for wanted in self.0.values_mut() {
@@ -104,7 +105,7 @@ impl Positions {
         elements
     }
 
-    /// Takes the reply to a `subscribe`.
+    /// Handles the reply to a `subscribe`.
     pub(crate) fn subscribed(&mut self, now: Instant, request: u64, reply: Subscribed) -> (Vec<Event>, Vec<Move>) {
         let (mut events, mut moves) = (Vec::new(), Vec::new());
         for granted in reply.channels {
@@ -123,7 +124,7 @@ impl Positions {
                 events.extend(self.refused(now, &refused.channel, &refused.error));
             }
         }
-        // What the reply does not name was neither granted nor refused.
+        // Channels that the reply does not name were neither granted nor refused.
         self.0.values_mut().filter(|wanted| wanted.phase == Phase::Asked(request)).for_each(|wanted| {
             wanted.phase = Phase::Due(Some(now + UNNAMED_RETRY));
         });
@@ -145,7 +146,7 @@ impl Positions {
         channels.iter().filter_map(|name| self.refused(now, name, error)).collect()
     }
 
-    /// A channel is refused: for a time, or for good.
+    /// A channel is refused, temporarily or permanently.
     fn refused(&mut self, now: Instant, channel: &str, error: &ServerError) -> Option<Event> {
         let wanted = self.0.get_mut(channel)?;
         if let Some(after) = error.retry_after() {
@@ -161,7 +162,7 @@ impl Positions {
         Some(Event::Refused { channel: channel.to_owned(), error: error.clone() })
     }
 
-    /// A push came. `None` when its channel is not wanted; otherwise what moves.
+    /// Handles a push: the cursors that move, or `None` if its channel is not wanted.
     pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
         let wanted = self.0.get(&meta.channel)?;
         let Some(id) = meta.id.as_ref().filter(|_| !is(Defect::NoPushCursor)) else { return Some(Vec::new()) };
@@ -172,7 +173,7 @@ impl Positions {
         Some(self.advance_alone(&meta.channel, id))
     }
 
-    /// A gap came: its channels that are wanted, and what moves.
+    /// Handles a gap: its wanted channels, and the cursors that move.
     pub(crate) fn gap(&mut self, gap: &Gap) -> (Vec<String>, Vec<Move>) {
         let wanted: Vec<_> = gap.channels.iter().filter(|name| self.0.contains_key(*name)).cloned().collect();
         let mut moves = Vec::new();
@@ -183,7 +184,7 @@ impl Positions {
         (wanted, moves)
     }
 
-    /// The past of a channel has ended. Whether it is wanted, and what moves.
+    /// A channel has caught up: the cursors that move, or `None` if it is not wanted.
     pub(crate) fn caught_up(&mut self, end: &CaughtUpChannel) -> Option<Vec<Move>> {
         let wanted = self.0.get_mut(&end.channel)?;
         wanted.phase = Phase::Live;
@@ -191,7 +192,7 @@ impl Positions {
         Some(self.advance_alone(&end.channel, cursor))
     }
 
-    /// Positions of streams that moved without a push.
+    /// Handles the cursors of a heartbeat, keyed by stream.
     pub(crate) fn heartbeat(&mut self, cursors: &BTreeMap<String, Option<String>>) -> Vec<Move> {
         let mut moves = Vec::new();
         for (stream, cursor) in cursors.iter().filter_map(|(stream, cursor)| Some((stream, cursor.as_ref()?))) {
@@ -202,7 +203,7 @@ impl Positions {
         moves
     }
 
-    /// Moves a channel and those that are live in its stream.
+    /// Moves a channel and all live channels of its stream.
     fn advance(&mut self, channel: &str, stream: &str, cursor: &str) -> Vec<Move> {
         let mut moves = Vec::new();
         for (name, wanted) in &mut self.0 {
@@ -237,7 +238,7 @@ fn element(wanted: &Wanted) -> String {
         options.since = Some(cursor.clone());
         options.last = None;
     }
-    // Numbers, texts and booleans are always JSON.
+    // Serializing numbers, strings and booleans does not fail.
     serde_json::to_string(&options).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! What is handed over to the application: events in their order, each with the cursors that move when it is handled.
-//! Bounded: when the application does not keep up, its connection is not read from.
+//! The bounded queue of events to the application. Each event carries the cursors that move when it is handled. While the
+//! queue is full, the connection is not read.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,21 +10,21 @@ use crate::{
     positions::Move,
 };
 
-/// Kinds of unknown notices that are reported.
+/// Maximum number of unknown notice types that are reported.
 const UNKNOWN_MAX: usize = 64;
 
-/// An event on its way to the application, and the cursors that move when it is handled.
+/// An event for the application, and the cursors that move when it is handled.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub event: Option<Event>,
     pub moves: Vec<Move>,
 }
 
-/// The way to the application. This is its only sender.
+/// The queue to the application. This is its only sender.
 #[derive(Debug)]
 pub(crate) struct Queue {
     deliveries: Sender<Delivery>,
-    /// What there is no room for: no more than one frame held, and a state.
+    /// Events without room in the queue: at most those of one frame, and a state.
     pending: VecDeque<Delivery>,
     state: &'static str,
     unknown: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl Queue {
         Self { deliveries, pending: VecDeque::new(), state: "", unknown: BTreeSet::new() }
     }
 
-    /// Hands something over, as soon as there is room for it.
+    /// Delivers an event as soon as there is room for it.
     pub(crate) fn deliver(&mut self, event: Option<Event>, moves: Vec<Move>) {
         if event.is_none() && moves.is_empty() {
             return;
@@ -44,11 +44,11 @@ impl Queue {
         if self.pending.is_empty() {
             match self.deliveries.try_send(delivery) {
                 Err(TrySendError::Full(unsent)) => delivery = unsent,
-                // Nobody is left to take it.
+                // The application has dropped its client.
                 Ok(()) | Err(TrySendError::Closed(_)) => return,
             }
         }
-        // Of states that wait, the newest counts: a long outage must not fill the memory.
+        // Only the newest pending state is kept, so that a long outage does not fill the memory.
         let is_state = |delivery: &Delivery| matches!(delivery.event, Some(Event::State(_)));
         if is_state(&delivery) {
             self.pending.pop_back_if(|last| is_state(last));
@@ -64,7 +64,7 @@ impl Queue {
         self.deliver(None, moves);
     }
 
-    /// Reports a state, if it is another one.
+    /// Reports a state if it has changed.
     pub(crate) fn state(&mut self, state: State) {
         if state.name() != self.state || matches!(state, State::Waiting { .. }) {
             self.state = state.name();
@@ -72,30 +72,30 @@ impl Queue {
         }
     }
 
-    /// Reports a notice that this client does not know, once.
+    /// Reports an unknown notice type once.
     pub(crate) fn unknown(&mut self, kind: &str) {
         if self.unknown.len() < UNKNOWN_MAX && self.unknown.insert(kind.to_owned()) {
             self.event(Event::Unknown { kind: kind.to_owned() });
         }
     }
 
-    /// Whether the application takes what is handed over.
+    /// Whether nothing is pending.
     pub(crate) fn has_room(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Ends when the application takes no more events.
+    /// Completes when the application has dropped its client.
     pub(crate) async fn closed(&self) {
         self.deliveries.closed().await;
     }
 
-    /// Ends when there is room for what waits. Cancel safe.
+    /// Completes when there is room for a pending event. Cancel safe.
     pub(crate) async fn room(&self) {
-        // This is the only sender: the room stays.
+        // No other sender can take the room.
         let _ = self.deliveries.reserve().await;
     }
 
-    /// Hands over what has waited longest.
+    /// Delivers the oldest pending event.
     pub(crate) fn pass_on(&mut self) {
         if let Some(delivery) = self.pending.pop_front()
             && let Err(TrySendError::Full(unsent)) = self.deliveries.try_send(delivery)
@@ -104,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// Hands over everything that waits.
+    /// Delivers all pending events.
     pub(crate) async fn flush(&mut self) {
         while let Some(delivery) = self.pending.pop_front() {
             if self.deliveries.send(delivery).await.is_err() {

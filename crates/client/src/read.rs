@@ -1,7 +1,7 @@
-//! Reads what a gateway sends, as far as a client acts on it. Pure.
+//! Reads the messages of a gateway, as far as a client acts on them. Pure.
 //!
-//! It takes less for granted than the gateway's own types: names of classes, reasons and codes may be newer than this
-//! client. What is not there, though required, is an error: nothing is skipped silently.
+//! It is more tolerant than the gateway's own types, because classes, reasons and codes may be newer than this client. A
+//! missing required field is an error, so that nothing is skipped silently.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     server_error::ServerError,
 };
 
-/// What cannot be read: why.
+/// Why a message cannot be read.
 pub(crate) type Unreadable = String;
 
 /// One message.
@@ -32,7 +32,7 @@ pub(crate) enum Incoming<'a> {
     Unknown(Cow<'a, str>),
 }
 
-/// What the gateway says unasked.
+/// A notice.
 #[derive(Debug)]
 pub(crate) enum Notice {
     Welcome(Box<Welcome>),
@@ -55,7 +55,7 @@ pub(crate) struct Welcome {
     pub limits: Limits,
 }
 
-/// What a connection may ask for.
+/// Limits of a connection.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Limits {
     pub message_bytes: usize,
@@ -195,7 +195,7 @@ pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
     Ok(Incoming::Notice(notice))
 }
 
-/// Reads a message of which it is known what it has to be.
+/// Reads a message of a known type.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Unreadable> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }

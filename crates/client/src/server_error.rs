@@ -1,4 +1,4 @@
-//! The gateway's own errors, as they stand in its messages. Plain values.
+//! The error object of the gateway's messages. Plain values.
 
 use std::{fmt, time::Duration};
 
@@ -24,14 +24,14 @@ pub struct ServerError {
 pub struct Details {
     /// The field of the request that is wrong.
     pub field: Option<String>,
-    /// The same request may succeed after so many milliseconds; without it, it will not.
+    /// Milliseconds after which the same request may succeed; `None` if it will not.
     pub retry_after_ms: Option<u64>,
     /// Of a publication: `refused`, certainly not stored, or `unknown`.
     pub outcome: Option<String>,
 }
 
 impl ServerError {
-    /// How long to wait before the same request may succeed; `None`: it will not.
+    /// Time after which the same request may succeed; `None` if it will not.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.details.retry_after_ms.map(Duration::from_millis)

@@ -1,4 +1,4 @@
-//! What a client is built from. Plain values.
+//! The settings of a client. Plain values.
 
 use crate::{channel::Channel, headers::Headers, token::TokenSource};
 
@@ -10,7 +10,7 @@ pub(crate) enum Auth {
     Message(TokenSource),
 }
 
-/// All of it.
+/// The settings of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// At least one.

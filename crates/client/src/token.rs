@@ -1,4 +1,4 @@
-//! Where tokens come from, and when one has to be renewed. Never shows a token.
+//! The source of tokens, and when to renew one. Never prints a token.
 
 use std::{
     fmt,
@@ -16,28 +16,28 @@ use crate::{
     error::Error,
 };
 
-/// How long it may take to get one.
+/// Time limit for getting a token.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// A token is renewed when no more than this is left of it.
+/// A token is renewed this long before it expires.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
 
-/// A source that gives the same token again must not lead to a flood of renewals at its end.
+/// Minimum time between two renewals, for sources that return the same token again.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
-/// A token on its way.
+/// A token that is being fetched.
 pub(crate) type Getting = Pin<Box<dyn Future<Output = Result<String, Error>> + Send>>;
 
-/// Where tokens come from.
+/// A source of tokens.
 #[derive(Clone)]
 pub(crate) struct TokenSource(Arc<dyn Fn() -> Getting + Send + Sync>);
 
 impl TokenSource {
-    /// Always the same one.
+    /// Always returns the same token.
     pub(crate) fn fixed(token: String) -> Self {
         Self(Arc::new(move || Box::pin(ready(Ok(token.clone())))))
     }
 
-    /// From a function.
+    /// Calls a function for each token.
     pub(crate) fn function<F, R, E>(function: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -50,7 +50,7 @@ impl TokenSource {
         }))
     }
 
-    /// A new one, within 30 seconds.
+    /// Gets a token within 30 seconds.
     pub(crate) fn get(&self) -> Getting {
         let (getting, limit) = ((self.0)(), TOKEN_TIMEOUT);
         Box::pin(
@@ -79,7 +79,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// The token, unless it has ended.
+    /// The token, unless it has expired.
     pub(crate) fn valid(&self, now: Instant) -> Option<String> {
         self.text.clone().filter(|_| self.ends.is_none_or(|ends| ends > now))
     }
@@ -88,21 +88,21 @@ impl Token {
         *self = Self { text: Some(text), ends: None };
     }
 
-    /// The gateway wants a new one.
+    /// Forgets the token, because the gateway requires a new one.
     pub(crate) fn drop(&mut self) {
         if !is(Defect::OldToken) {
             *self = Self::default();
         }
     }
 
-    /// The gateway says how much is left of it. When to renew it.
+    /// Notes the time left. Returns when to renew the token.
     pub(crate) fn left(&mut self, now: Instant, left: Duration) -> Option<Instant> {
         self.ends = now.checked_add(left);
         now.checked_add((left - RENEW_BEFORE.min(left / 2)).max(RENEW_INTERVAL_MIN))
     }
 }
 
-/// The gateway's clock, which may differ from this side's.
+/// The gateway's clock, which may differ from the local one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerClock {
     time: Timestamp,
@@ -114,7 +114,7 @@ impl ServerClock {
         Self { time, at }
     }
 
-    /// How long until a time of the gateway's clock; nothing when it has passed.
+    /// The duration until a time of the gateway's clock; zero if it has passed.
     pub(crate) fn until(&self, time: Timestamp, now: Instant) -> Duration {
         let left = Duration::from_millis(time.ms().saturating_sub(self.time.ms()));
         left.saturating_sub(now.saturating_duration_since(self.at))

@@ -1,4 +1,4 @@
-//! Rules 20 to 22: channels that are refused, for now or for good.
+//! Rules 20 to 22: channels that are refused temporarily or permanently.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ pub(super) async fn channel_later(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// The whole subscribe is refused with this error; the client asks again after 500 ms.
+/// The whole `subscribe` is refused with this error; the client repeats it after 500 ms.
 async fn asked_again(suite: &Suite, error: Value) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;

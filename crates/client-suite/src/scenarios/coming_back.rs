@@ -1,4 +1,4 @@
-//! Rules 33 to 39: whether to come back, and when.
+//! Rules 33 to 39: whether to reconnect, and when.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn opened(suite: &Suite) -> Verdict<(Stage, usize)> {
     Ok((stage, line))
 }
 
-/// The client comes back and resumes, no sooner than after so long.
+/// The client reconnects and resumes, not before `after`.
 async fn comes_back(mut stage: Stage, since: Instant, after: Duration) -> Verdict {
     let arrival = stage.arrival().await?;
     stage.check_wait("the next connection", arrival.at - since, after, after.max(Duration::from_millis(BOUND_MS)))?;
@@ -35,7 +35,7 @@ async fn comes_back(mut stage: Stage, since: Instant, after: Duration) -> Verdic
 pub(super) async fn closing_yes(suite: Suite) -> Verdict {
     let (mut stage, line) = opened(&suite).await?;
     let began = Instant::now();
-    // The replica is gone before it could send the Close frame, and nothing tells.
+    // The replica disappears before it can send the Close frame.
     stage.lines[line].answers = false;
     stage.send(line, &closing(1012, "yes", Some(900))).await;
     comes_back(stage, began, Duration::from_millis(900)).await
@@ -137,7 +137,7 @@ pub(super) async fn refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// The client's next wait is of the back-off after so many failures, and it keeps to it.
+/// The next wait that the client reports follows the back-off after this number of failures.
 async fn backs_off(stage: &mut Stage, failures: u32) -> Verdict<Duration> {
     let bound = BOUND_MS << failures;
     let wait_ms = stage.waits().await?;
@@ -162,7 +162,7 @@ pub(super) async fn back_off(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// Connections that end right after the welcome, so many times.
+/// Ends this number of connections right after the welcome.
 async fn flap(stage: &mut Stage, times: u32) -> Verdict {
     for failures in 0..times {
         let line = stage.connected().await?;
@@ -223,7 +223,7 @@ pub(super) async fn states(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// The next states are these; the last one.
+/// The next states are these. Returns the last one.
 async fn expect_states(stage: &mut Stage, states: &[&str]) -> Verdict<Value> {
     let mut last = Value::Null;
     for state in states {

@@ -11,7 +11,7 @@ use crate::{
     trace::Verdict,
 };
 
-/// How long opening a connection may take, and how much sooner it may seem to this side, which sees its beginning later.
+/// How long opening a connection may take; and how much shorter it may appear here, where its start is observed late.
 const OPENING: Duration = Duration::from_secs(10);
 const SEEN_LATE: Duration = Duration::from_secs(1);
 
@@ -84,7 +84,7 @@ pub(super) async fn late_token(suite: Suite) -> Verdict {
 
 pub(super) async fn opening_timeout(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
-    // Held, and never answered.
+    // Kept open and never answered.
     let unanswered = stage.arrival().await?;
     let arrival = stage.arrival_within(OPENING * 2).await?;
     let took = arrival.at - unanswered.at;

@@ -1,4 +1,4 @@
-//! Rules 11 to 19: which cursor is stored when, and sent back.
+//! Rules 11 to 19: which cursors are stored, and sent back.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Rules 23 to 25: requests, their replies, and what became of a publication.
+//! Rules 23 to 25: requests, replies, and the outcome of publications.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const ANSWER: Duration = Duration::from_secs(12);
 
-/// The suite asks for a publication with the number `n`.
+/// Makes the client publish the number `n`.
 async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Verdict {
     let command = json!({
         "command": "publish", "ref": name, "channel": "out", "data": { "type": "signal", "n": n },
@@ -22,7 +22,7 @@ async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Ver
     stage.command(&command).await
 }
 
-/// The request for it.
+/// The client's request for it.
 async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict<Asked> {
     let expected = format!("`publish` of n = {n} to out with a `msg_id`");
     let asked = stage.request(line, "publish", &expected).await?;
@@ -67,7 +67,7 @@ pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
     let line = stage.connected().await?;
     let asked = stage.request(line, "subscribe", "`subscribe` of orders").await?;
     let arrival = stage.arrival_within(ANSWER * 2).await?;
-    // This side sees the request later than it was sent.
+    // The request is observed later than it was sent.
     stage.check_wait("the next attempt", arrival.at - asked.at, ANSWER - Duration::from_secs(1), ANSWER)?;
     let line = stage.upgrade(arrival).await?;
     stage.welcome(line, json!({})).await;

@@ -1,4 +1,4 @@
-//! Rules 30 to 32, and the state `stale`: connections that are silent, given up, or not read from.
+//! Rules 30 to 32, and the state `stale`: connections that are silent, abandoned, or not read.
 
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ pub(super) async fn busy_application(suite: Suite) -> Verdict {
     stage.cut(line);
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders"]).await?;
-    // Where it goes on depends on what the client does with messages that wait: keep them, or ask for them again.
+    // A client may keep its queued messages over the reconnect or request them again.
     let since = asked.element("orders")["since"].as_str().unwrap_or_default().to_owned();
     let known = ["7-40", "7-41", "7-42", "7-43"];
     let Some(at) = known.iter().position(|id| *id == since) else {

@@ -1,4 +1,4 @@
-//! Rules 26 to 29: tokens that end, are refused, or cannot be got.
+//! Rules 26 to 29: tokens that expire, are refused, or cannot be obtained.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     trace::Verdict,
 };
 
-/// The client sends a token on its connection.
+/// The client sends `auth` with its newest token.
 async fn auth(stage: &mut Stage, line: usize, patience: Duration) -> Verdict<Asked> {
     let asked = stage.request_within(line, "auth", "`auth` with a new token", patience).await?;
     let newest = format!("token-{}", stage.tokens.given);
@@ -59,7 +59,7 @@ pub(super) async fn token_planned(suite: Suite) -> Verdict {
     let welcome = json!({ "server_time": time_in(-hour), "expires_at": time_in(left - hour) });
     let (line, _) = stage.opened_with(&[live("orders", "7-40")], welcome).await?;
     let asked = auth(&mut stage, line, PATIENCE).await?;
-    // Half of what was left; a time has milliseconds, and the client starts its clock with the welcome.
+    // Half of the time left, minus a margin: the client's clock starts with the welcome.
     let half = Duration::from_millis(2900);
     stage.check_wait("`auth`", asked.at - began, half, half)?;
     authenticated(&mut stage, line, &asked, &time_in(0)).await;

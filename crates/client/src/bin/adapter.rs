@@ -45,7 +45,7 @@ enum Command {
     Stop,
 }
 
-/// What is to be published: a field of its own, because it is passed on as it is written.
+/// The publication of a `publish` command, kept as it was written.
 #[derive(Deserialize)]
 struct Data {
     data: Box<RawValue>,
@@ -73,7 +73,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn report(event: &Value) {
-    // Without the suite there is nobody to report to.
+    // If the suite is gone, there is nobody to report to.
     let _ = writeln!(std::io::stdout(), "{event}");
 }
 
@@ -126,9 +126,9 @@ struct Adapter {
     client: Client,
     handle: Handle,
     answer: mpsc::Sender<Result<String, String>>,
-    /// The message that the application is handling.
+    /// The event that the application is handling.
     held: Option<Event>,
-    /// It does not finish its next message.
+    /// The application does not finish handling its next event.
     holding: bool,
     requests: FuturesUnordered<BoxFuture<'static, Value>>,
 }
@@ -144,7 +144,7 @@ impl Adapter {
                 event = self.client.next(), if self.held.is_none() => match event {
                     Some(event) => self.take(event),
                     None if !reading => return,
-                    // The client has ended; the suite still has to say that it may go.
+                    // The client has stopped; wait until the suite ends the input.
                     None => { let _ = lines.next_line().await; return; }
                 },
                 line = lines.next_line(), if reading => match line {
@@ -172,7 +172,7 @@ impl Adapter {
         match command {
             Command::Token { token, error } => {
                 let answer = token.ok_or_else(|| error.unwrap_or_default());
-                // Nobody waits for it when the client has ended.
+                // A client that has stopped does not wait for it.
                 let _ = self.answer.try_send(answer);
             }
             Command::Subscribe { channels } => self.handle.subscribe(channels).await,
