@@ -93,7 +93,7 @@ impl Stage {
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
             let member = Member { outbox: outbox.clone(), slot, pacer: None };
-            interest.catch_up(&member, &form, true).await.expect("nothing to catch up");
+            interest.catch_up(&member, &form, true, None).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
         Self { hub, backplane, metrics, topic, rule, _subscribers: all, _tasks: tasks }

@@ -22,7 +22,7 @@ const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
 const NOW: u64 = 1_763_700_000_000;
 const ID: Option<StreamId> = Some(StreamId::new(NOW, 42));
 const PING: &str = r#"{"type":"ping"}"#;
-const SUBSCRIBE: &str = r#"{"type":"subscribe","id":7,"channels":["orders","risk_alerts","bot_status","portfolio"],"since":"1763700000000-42"}"#;
+const SUBSCRIBE: &str = r#"{"type":"subscribe","id":7,"channels":["orders","risk_alerts","bot_status","portfolio"]}"#;
 const TICKER: &[u8] = br#"{"type":"ticker","symbol":"BTCUSDT","price":"50000.00","price_change":"1250.00","price_change_percent":"2.56","high_price":"51000.00","low_price":"48500.00","volume":"1250.75","timestamp":"2023-12-01T12:00:00Z"}"#;
 const ENVELOPE: &str = r#"{"msg_id":"0b0e2b35-24a5-4d46-9c08-5ccf2d6f2a11","msg_type":"ingest_event","source":"connector","timestamp":"2024-01-15T10:30:00.123456","payload":{"run_id":"run-123","event_type":"order","event_utc":"2024-01-15T10:30:00","payload_json":{"order_id":"ord-test-1","quantity":0.10}}}"#;
 
@@ -86,11 +86,11 @@ fn encoding(criterion: &mut Criterion) {
             events.push(&mut out, &meta, black_box(TICKER));
         });
     });
-    let configured = Reply::Configured(Configured { id: None, max_rate: Some(5), heartbeat_interval: 30 });
+    let configured = Reply::Configured(Configured { id: None, heartbeat_interval: 30 });
     group.bench_function("reply", |b| {
         b.iter(|| {
             out.clear();
-            Protocol::default().reply(&mut out, black_box(&configured), || unreachable!("JSON has no stamp"));
+            Protocol::default().reply(&mut out, black_box(&configured), &[], || unreachable!("JSON has no stamp"));
         });
     });
     group.bench_function("time", |b| b.iter(|| Timestamp::from_ms(black_box(NOW)).to_string()));

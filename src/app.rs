@@ -258,8 +258,11 @@ fn build_replica(
         }
     };
     let limits = &config.limits;
-    let publish_limits =
-        PublishLimits { payload_bytes_max: limits.payload_bytes_max, json_depth_max: limits.json_depth_max };
+    let publish_limits = PublishLimits {
+        payload_bytes_max: limits.payload_bytes_max,
+        json_depth_max: limits.json_depth_max,
+        development: config.development,
+    };
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tickgate_wire::{
     model::{MsgId, Publication, Topic, TopicRule, TopicRules, UserId, check_name},
     payload::check_payload,
+    reply::TYPES,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ pub struct Publisher {
 pub struct PublishLimits {
     pub payload_bytes_max: usize,
     pub json_depth_max: usize,
+    /// Whether to log publications that look like the gateway's own messages.
+    pub development: bool,
 }
 
 /// What somebody wants to publish.
@@ -124,6 +127,9 @@ impl Publisher {
         let msg_id = request.msg_id.map(MsgId::new).transpose().map_err(|error| invalid(&error))?;
         check_name(request.channel).map_err(|error| invalid(&error))?;
         let user = request.user.map(UserId::new).transpose().map_err(|error| invalid(&error))?;
+        if self.limits.development {
+            warn_of_type(&request);
+        }
         let (topic, channel, rule) = self.route(request.channel, user.as_ref());
         Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
     }
@@ -136,5 +142,20 @@ impl Publisher {
             }
             None => (Topic::from_wire(channel), None, self.topics.of_name(channel).clone()),
         }
+    }
+}
+
+/// Says that a publication has the type of one of the gateway's own messages: legal, and a trap for clients that look at
+/// `type` before `_meta`.
+fn warn_of_type(request: &PublishRequest<'_>) {
+    #[derive(serde::Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow)]
+        r#type: Option<std::borrow::Cow<'a, str>>,
+    }
+    let Ok(Typed { r#type: Some(kind) }) = serde_json::from_slice(&request.payload) else { return };
+    if TYPES.contains(&&*kind) {
+        let channel = request.channel;
+        tracing::warn!(%channel, %kind, "a publication has the type of a message of the gateway");
     }
 }

@@ -108,9 +108,10 @@ impl Caller {
     fn did(&self, action: &str, target: Target<'_>) {
         let Self { address, request_id } = self;
         let user = target.user.map(UserId::as_str);
-        let connection_id = target.session.map(SessionId::connection_id);
+        // Only its first digits: it is a secret.
+        let session = target.session.map(|session| format!("{session:?}"));
         let seconds = target.seconds;
-        tracing::info!(action, user, connection_id, seconds, address, request_id, "operator action");
+        tracing::info!(action, user, session, seconds, address, request_id, "operator action");
     }
 }
 

@@ -160,6 +160,8 @@ fn entry(message: &Message) -> Option<Entry<'_>> {
     match &message.content {
         // Checked when it was published; what is not JSON any more is left out rather than break the document.
         Content::Data(payload) => Some(Entry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
-        Content::Lost { after, before } => Some(Entry { lost: Some(Lost { after: *after, before: *before }), ..entry }),
+        Content::Lost { after, before, .. } => {
+            Some(Entry { lost: Some(Lost { after: *after, before: *before }), ..entry })
+        }
     }
 }

@@ -174,14 +174,16 @@ impl Client {
 
     /// What came after the first: the second, and nothing else.
     async fn resume(&mut self, first: &Sent, second: &Sent) -> Result<(String, ()), Failure> {
-        let request = json!({ "type": "subscribe", "channels": [CHANNEL], "since": { CHANNEL: first.id } });
+        let request = json!({ "type": "subscribe", "channels": [{ "channel": CHANNEL, "since": first.id }] });
         let subscribed = self.ask(request, "subscribed").await?;
-        let channel = accepted(&subscribed)?;
-        if channel["complete"] != true || channel["replayed"] != 1 {
-            return Err(Failure::new(format!("one message was missed, and the answer is {channel}")));
-        }
+        accepted(&subscribed)?;
         let push = self.next().await?;
         is_publication(&push, second)?;
+        let caught_up = self.expect("caught_up").await?;
+        let channel = &caught_up["channels"][0];
+        if channel["complete"] != true || channel["replayed"] != 1 {
+            return Err(Failure::new(format!("one message was missed, and the end of the replay is {channel}")));
+        }
         self.ask(json!({ "type": "ping" }), "pong").await?;
         Ok((format!("{} replayed after {}, complete", second.id, first.id), ()))
     }

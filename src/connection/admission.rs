@@ -1,9 +1,9 @@
-//! Who is admitted: the address, the replica's room, the token, the session to resume, the user's limit, in this order.
+//! Who is admitted: the address, the replica's room, the token, the session, the user's limit, in this order.
 //! Never answers: `upgrade` and `event_stream` do that, each in its own way.
 
 use std::{
+    borrow::Cow,
     fmt,
-    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -12,6 +12,7 @@ use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
+    command::Options,
     model::{SessionId, UserId, check_name},
 };
 
@@ -27,6 +28,7 @@ use crate::{
     metrics::{AuthFailure, Disconnect, Handshake as Outcome, RateScope},
     problem::Problem,
     registry::{Admission, SessionRecord, Verdict},
+    session::{View, check_begin},
 };
 
 /// One profile, with everything that it needs.
@@ -43,20 +45,23 @@ pub(super) struct Admitted {
     pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
     pub(super) session: SessionId,
-    /// What the session had subscribed, when it is resumed.
-    pub(super) resumed: Option<SessionRecord>,
+    /// The session was another connection's, which has to end.
+    pub(super) resumed: bool,
+    /// The session that the client wants to take over once it is known.
+    pub(super) takes_over: Option<SessionId>,
     /// The token comes in the first message.
     pub(super) deferred: bool,
     pub(super) permit: Permit,
-    /// Where it comes from, behind trusted proxies.
-    pub(super) address: IpAddr,
+    pub(super) attempt: Attempt,
 }
 
 /// A client that is refused.
 pub(super) struct Refused {
     pub(super) status: StatusCode,
     pub(super) code: CloseCode,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
+    /// Which parameter was wrong.
+    pub(super) field: Option<&'static str>,
     pub(super) outcome: Outcome,
     pub(super) retry_after_s: Option<u64>,
     /// What is wrong with the token: for the log, the client is not told.
@@ -64,15 +69,26 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    const fn new(status: StatusCode, code: CloseCode, reason: &'static str, outcome: Outcome) -> Self {
-        Self { status, code, reason, outcome, retry_after_s: None, detail: None }
+    pub(super) fn new(
+        status: StatusCode,
+        code: CloseCode,
+        reason: impl Into<Cow<'static, str>>,
+        outcome: Outcome,
+    ) -> Self {
+        Self { status, code, reason: reason.into(), field: None, outcome, retry_after_s: None, detail: None }
     }
 
-    const fn after(self, seconds: u64) -> Self {
+    /// A parameter is wrong.
+    pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
+        let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
+        Self { field, ..refused }
+    }
+
+    fn after(self, seconds: u64) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
-    const fn for_log(self, detail: AuthFailure) -> Self {
+    fn for_log(self, detail: AuthFailure) -> Self {
         Self { detail: Some(detail), ..self }
     }
 
@@ -87,7 +103,7 @@ impl Refused {
 /// As it is logged.
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason)?;
+        f.write_str(&self.reason)?;
         self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))
     }
 }
@@ -144,11 +160,13 @@ impl Endpoint {
             );
         }
         let (identity, deferred) = self.identify(credential).await?;
-        let (session, resumed) = self.resume(session, attempt.session, identity.as_ref()).await?;
+        let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
+        let user = identity.as_ref().map(|identity| &identity.user);
+        let (session, resumed) = session_for(replica, &self.profile, wanted, user).await;
         if let Some(identity) = &identity {
             admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
         }
-        Ok(Admitted { since, identity, session, resumed, deferred, permit, address })
+        Ok(Admitted { since, identity, session, resumed, takes_over, deferred, permit, attempt })
     }
 
     /// The client's identity, and whether its token is yet to come in a message.
@@ -214,24 +232,27 @@ impl Endpoint {
         Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
     }
 
-    /// The session to continue: the wanted one if it may be resumed, otherwise the new one.
-    async fn resume(
+    /// Whether what the URL says of where channels begin can apply; an admitted client that is mistaken is not admitted.
+    pub(super) fn may_begin(
         &self,
-        wanted: Option<SessionId>,
-        new: SessionId,
-        identity: Option<&Identity>,
-    ) -> Result<(SessionId, Option<SessionRecord>), Refused> {
-        let Some(session) = wanted else { return Ok((new, None)) };
-        let recalled = self.replica.registry.recall(session).await.map_err(|error| {
-            // A new session in its place would lose what the old one is still owed.
-            tracing::debug!(%error, "can't read a session's record now");
-            unavailable("Sessions can't be resumed now")
-        })?;
-        let user = identity.map(|identity| identity.user.as_str());
-        let own = |record: &SessionRecord| record.profile == self.profile.name && record.user.as_deref() == user;
-        match recalled.filter(own) {
-            Some(record) => Ok((session, Some(record))),
-            None => Ok((new, None)),
+        param: Option<&str>,
+        (begin, explicit): (Options, bool),
+        admitted: Admitted,
+    ) -> Result<Admitted, Refused> {
+        let view = View {
+            profile: &self.profile,
+            param,
+            identity: admitted.identity.as_ref(),
+            topics: &self.replica.rules.topics,
+            development: self.replica.rules.development,
+        };
+        let channels = if explicit { Vec::new() } else { view.on_connect() };
+        match check_begin(begin, &channels) {
+            Ok(()) => Ok(admitted),
+            Err((field, reason)) => {
+                self.withdraw(&admitted);
+                Err(Refused::malformed(reason, Some(field)))
+            }
         }
     }
 
@@ -277,6 +298,24 @@ impl From<UserRefusal> for Refused {
     }
 }
 
+/// The session of a connection: the one that its client wants to take over, where that is its own, otherwise a new one.
+/// No data depends on it, so when it can't be looked up the client gets a new one too.
+pub(super) async fn session_for(
+    replica: &Replica,
+    profile: &Profile,
+    wanted: Option<SessionId>,
+    user: Option<&UserId>,
+) -> (SessionId, bool) {
+    let Some(session) = wanted else { return (SessionId::random(), false) };
+    let recalled = replica.registry.recall(session).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "can't read a session's record now");
+        None
+    });
+    let user = user.map(UserId::as_str);
+    let own = |record: &SessionRecord| record.profile == profile.name && record.user.as_deref() == user;
+    if recalled.as_ref().is_some_and(own) { (session, true) } else { (SessionId::random(), false) }
+}
+
 /// Counts a connection among its user's, over all replicas. `issued_at`: of its token, in seconds since 1970.
 pub(super) async fn admit_user(
     replica: &Replica,
@@ -306,13 +345,13 @@ pub(super) async fn admit_user(
 }
 
 /// The refusal when no descriptor is left for clients.
-pub(super) const fn no_descriptor() -> Refused {
+pub(super) fn no_descriptor() -> Refused {
     let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
     Refused::new(status, code, "Replica has no file descriptor left", Outcome::Capacity).after(2)
 }
 
 const TOKENS_UNAVAILABLE: &str = "Tokens can't be verified now";
 
-const fn unavailable(reason: &'static str) -> Refused {
+fn unavailable(reason: &'static str) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, Outcome::Unavailable).after(2)
 }

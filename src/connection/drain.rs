@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tickgate_wire::{
-    code::CloseCode,
-    reply::{Reconnect, Reply},
-};
+use tickgate_wire::code::CloseCode;
 use tokio::time::Instant;
 
 use super::{handle::ConnectionHandle, replica::Replica};
@@ -67,6 +64,6 @@ fn unasked(replica: &Replica) -> impl Iterator<Item = Arc<ConnectionHandle>> {
 
 fn ask_to_move(handle: &ConnectionHandle) {
     let after_ms = u64::from(handle.session.low_byte()) * RETURN_MAX_MS / 256;
-    handle.send(&Reply::Reconnect(Reconnect { after_ms, reason: "draining".into() }));
-    handle.close(CloseCode::Restarting, Disconnect::Drain, &format!("draining; reconnect after {after_ms} ms"));
+    let reason = format!("draining; reconnect after {after_ms} ms");
+    handle.close_after(CloseCode::Restarting, Disconnect::Drain, &reason, Some(after_ms));
 }

@@ -3,23 +3,21 @@
 use super::state::Connection;
 use crate::metrics::Disconnect;
 
-/// Gives back everything that the connection holds. The session's record is written a last time, so that the client can
-/// resume it elsewhere.
+/// Gives back everything that the connection holds.
 pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     let replica = connection.replica.clone();
     let handle = connection.handle.clone();
     // A transport that still has something to send has shut the outbox before.
     handle.outbox.shut(None, false);
     if replica.connections.remove(&handle) {
-        connection.record();
         replica.registry.closed(handle.session);
     }
-    connection.subscriptions.clear(&handle.outbox);
+    connection.subscriptions.clear(&handle);
     if let (Some(user), Some(bucket)) = (handle.user(), connection.user_bucket.take()) {
         replica.users.release(user, bucket);
     }
     replica.metrics.disconnects_total.of(cause).inc();
     connection.gauge.dec();
-    tracing::debug!(connection_id = %handle.session.connection_id(), cause = cause.as_str(), "connection closed");
+    tracing::debug!(connection_id = %handle.id, cause = cause.as_str(), "connection closed");
     drop(connection.permit);
 }

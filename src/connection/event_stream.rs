@@ -29,19 +29,21 @@ use hyper::{
 };
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
+    command::Options,
     event_stream,
-    model::{Class, SessionId, Start, StreamId},
+    model::{Class, Start, StreamId},
 };
 use tokio::sync::oneshot;
 
 use super::{
     admission::{Admitted, Endpoint, no_descriptor},
+    echo::Echo,
     ending,
     handle::ConnectionHandle,
     handshake::{self, Credential},
     hang_up::HangUp,
     opening, query,
-    refusal_log::{self, Attempt},
+    refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     state::Connection,
 };
@@ -65,7 +67,7 @@ pub(super) async fn open(
 ) -> Response {
     let (parts, _) = request.into_parts();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
-    let attempt = Attempt { session: SessionId::random(), address };
+    let attempt = Attempt { connection_id: ConnectionId::random(), address };
     if parts.extensions.get::<Spare>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
@@ -156,7 +158,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, (headers, hang_u
         endpoint.withdraw(&admitted);
         return Problem::invalid("Last-Event-ID is of another list of channels").respond(headers);
     }
-    let request = opening::Request { param: asked.param, since: None };
+    let request = opening::Request { param: asked.param, begin: Options::default(), explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), counted, _ended: ended };
@@ -220,7 +222,7 @@ impl Selection {
                 _ if resolved.in_user_stream => *private.get_or_insert_with(|| since(next())),
                 _ => since(next()),
             };
-            selection.wanted.push(Wanted { resolved, start, max_rate: None });
+            selection.wanted.push(Wanted { resolved, start, max_rate: None, restarts: false });
         }
         selection
     }
@@ -229,7 +231,7 @@ impl Selection {
 /// The task behind one stream.
 async fn serve(mut connection: Connection, selection: Selection) {
     let Selection { wanted, refused, counted } = selection;
-    connection.subscribe(None, wanted, refused).await;
+    connection.subscribe(&Echo::default(), wanted, refused).await;
     let handle = connection.handle.clone();
     // Cursors are recognized by their place: if one is missing, the reader has to try again.
     if handle.outbox.cursors().len() != counted {
@@ -241,8 +243,8 @@ async fn serve(mut connection: Connection, selection: Selection) {
         handle.outbox.send(nothing.freeze());
     }
     let close = until_closed(&mut connection).await;
-    // What waits is still sent.
-    handle.outbox.shut(None, true);
+    // What waits is still sent, and then why it ends.
+    handle.outbox.shut(Some(handle.closing(&close)).filter(|notice| !notice.is_empty()), true);
     ending::end(connection, close.cause);
 }
 
@@ -259,9 +261,10 @@ async fn until_closed(connection: &mut Connection) -> Close {
             return close;
         }
         if look.shut {
-            return Close { code: 0, reason: String::new(), cause: Disconnect::IoError };
+            return Close::none(Disconnect::IoError);
         }
-        connection.subscriptions.catch_up(outbox).await;
+        let Connection { subscriptions, handle, .. } = connection;
+        subscriptions.catch_up(handle).await;
     }
 }
 
@@ -292,6 +295,6 @@ impl hyper::body::Body for EventBody {
 
 impl Drop for EventBody {
     fn drop(&mut self) {
-        self.handle.outbox.ask_close(Close { code: 0, reason: String::new(), cause: Disconnect::Client });
+        self.handle.outbox.ask_close(Close::none(Disconnect::Client));
     }
 }

@@ -2,27 +2,29 @@
 //! the socket.
 
 use std::sync::{
-    Arc, OnceLock, Weak,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tickgate_wire::{
     code::CloseCode,
-    event_stream,
-    model::{ReplicaId, SessionId, StreamId, UserId},
+    model::{ReplicaId, SessionId, UserId},
     protocol::Protocol,
-    reply::{Heartbeat, Reply, TokenExpiring},
+    reply::{Closing, Heartbeat, Reply, TokenExpiring, USER_STREAM},
     time::Timestamp,
     transport::Transport,
     websocket,
 };
 
-use super::keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig};
+use super::{
+    keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig},
+    refusal_log::ConnectionId,
+};
 use crate::{
     clock,
-    hub::{Close, Followed, Outbox, SlotId},
+    hub::{Close, Outbox, SlotId},
     metrics::Disconnect,
     registry::ConnectionInfo,
 };
@@ -32,6 +34,8 @@ use crate::{
 pub struct ConnectionHandle {
     pub outbox: Arc<Outbox>,
     pub session: SessionId,
+    /// Names the connection in logs and to its client.
+    pub id: ConnectionId,
     /// Milliseconds since 1970.
     pub opened_ms: u64,
     protocol: Protocol,
@@ -43,21 +47,15 @@ pub struct ConnectionHandle {
 #[derive(Debug)]
 struct Timing {
     keep_alive: KeepAlive,
-    /// Only while a pong is awaited.
-    unconfirmed: Option<Box<Unconfirmed>>,
-    /// The user's private stream, once subscribed: heartbeats carry its head.
-    private: Option<Weak<Followed>>,
+    /// The subscription to the user's stream.
+    private: Option<SlotId>,
 }
-
-/// Positions that the next pong confirms.
-#[derive(Debug)]
-struct Unconfirmed(Vec<(SlotId, StreamId)>);
 
 impl ConnectionHandle {
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,
-        session: SessionId,
+        (session, id): (SessionId, ConnectionId),
         protocol: Protocol,
         keep_alive: KeepAlive,
         now_ms: u64,
@@ -65,11 +63,12 @@ impl ConnectionHandle {
         Self {
             outbox,
             session,
+            id,
             opened_ms: clock::unix_ms(),
             protocol,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
-            timing: Mutex::new(Timing { keep_alive, unconfirmed: None, private: None }),
+            timing: Mutex::new(Timing { keep_alive, private: None }),
         }
     }
 
@@ -107,38 +106,52 @@ impl ConnectionHandle {
         act(&mut self.timing.lock().keep_alive)
     }
 
-    /// From here on heartbeats carry the head of this topic.
-    pub fn set_private(&self, topic: Option<&Arc<Followed>>) {
-        self.timing.lock().private = topic.map(Arc::downgrade);
+    /// The subscription to the user's stream: heartbeats carry its position when it moved without a push.
+    pub fn set_private(&self, slot: Option<SlotId>) {
+        self.timing.lock().private = slot;
     }
 
-    /// A pong arrived: the positions that it confirms.
-    pub fn pong(&self, payload: &[u8]) -> Vec<(SlotId, StreamId)> {
-        let mut timing = self.timing.lock();
-        let number = payload.try_into().map(u32::from_be_bytes);
-        match number {
-            Ok(number) if timing.keep_alive.pong(number) => timing.unconfirmed.take().map_or(Vec::new(), |of| of.0),
-            _ => Vec::new(),
+    /// A pong arrived.
+    pub fn pong(&self, payload: &[u8]) {
+        if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
+            self.timing.lock().keep_alive.pong(number);
         }
     }
 
-    /// The awaited pong must not confirm anything of this subscription.
-    pub fn forget_ping(&self, slot: SlotId) {
-        if let Some(unconfirmed) = &mut self.timing.lock().unconfirmed {
-            unconfirmed.0.retain(|(of, _)| *of != slot);
-        }
-    }
-
-    /// Sends a reply; nothing if the endpoint's dialect has no such message.
-    pub fn send(&self, reply: &Reply) {
+    /// Sends a reply; nothing if the endpoint's dialect has no such message. `ignored` names the fields of the command that
+    /// meant nothing.
+    pub fn send(&self, reply: &Reply, ignored: &[String]) {
         let mut out = BytesMut::with_capacity(256);
-        self.protocol.reply(&mut out, reply, clock::stamp);
+        self.protocol.reply(&mut out, reply, ignored, clock::stamp);
         self.outbox.send(out.freeze());
+    }
+
+    /// Sends a notice; nothing if the endpoint's dialect has no such message.
+    pub fn notify(&self, notice: &Reply) {
+        self.send(notice, &[]);
+    }
+
+    /// The notice that goes before a Close frame; empty where the end is not the server's wish, or the endpoint's dialect
+    /// has no such message.
+    #[must_use]
+    pub fn closing(&self, close: &Close) -> Bytes {
+        let mut out = BytesMut::new();
+        if close.code > 0 && close.cause != Disconnect::Client {
+            let notice = Closing::new(close.code, close.reason.clone(), close.after_ms);
+            self.protocol.notice(&mut out, &Reply::Closing(notice), clock::stamp);
+        }
+        out.freeze()
     }
 
     /// Asks for the end of the connection.
     pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
-        self.outbox.ask_close(Close { code: self.protocol.dialect.close_code(code), reason: reason.to_owned(), cause });
+        self.close_after(code, cause, reason, None);
+    }
+
+    /// Asks for the end of the connection, and the client to reconnect after some time.
+    pub fn close_after(&self, code: CloseCode, cause: Disconnect, reason: &str, after_ms: Option<u64>) {
+        let close = Close::new(self.protocol.dialect.close_code(code), reason, cause);
+        self.outbox.ask_close(Close { after_ms, ..close });
     }
 
     /// Ends the connection as a control message asks for. An empty reason stands for the meaning of the code.
@@ -158,8 +171,9 @@ impl ConnectionHandle {
         self.outbox.release();
         let (written, blocked) = self.outbox.progress();
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
-        let facts = Facts { now_ms, unix_ms, seen_ms, written, blocked };
         let mut timing = self.timing.lock();
+        let moved = timing.private.is_some_and(|slot| self.outbox.has_moved(slot));
+        let facts = Facts { now_ms, unix_ms, seen_ms, written, blocked, moved };
         let (actions, next_ms) = timing.keep_alive.check(&facts, config);
         if let Some((code, cause)) = actions.close {
             self.close(code, cause, code.meaning());
@@ -174,27 +188,24 @@ impl ConnectionHandle {
 
     fn send_due(&self, actions: &KeepAliveActions, unix_ms: u64, timing: &mut Timing) {
         let mut out = BytesMut::with_capacity(192);
-        if self.protocol.transport == Transport::EventStream {
-            // A reader can't answer on a one-way stream. One that is gone is noticed because it takes nothing.
-            event_stream::comment(&mut out);
-            if let Some(number) = actions.ping {
-                timing.keep_alive.pong(number);
-            }
-            return self.outbox.send(out.freeze());
-        }
         if let Some(expires_at) = actions.expiring {
-            let expires_at = Timestamp::from_ms(expires_at.saturating_mul(1_000));
-            self.protocol.reply(&mut out, &Reply::TokenExpiring(TokenExpiring { expires_at }), clock::stamp);
+            let expires_at = Timestamp::from_s(expires_at);
+            self.protocol.notice(&mut out, &Reply::TokenExpiring(TokenExpiring { expires_at }), clock::stamp);
         }
         if actions.heartbeat {
-            let private = timing.private.as_ref().and_then(Weak::upgrade);
-            let (now, cursor) = (Timestamp::from_ms(unix_ms), private.and_then(|topic| topic.position()));
-            let heartbeat = Heartbeat { timestamp: now, server_time: now, cursor };
-            self.protocol.reply(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
+            let moved = timing.private.and_then(|slot| self.outbox.take_moved(slot));
+            let cursors = moved.map(|cursor| (USER_STREAM.into(), cursor)).into_iter().collect();
+            let now = Timestamp::from_ms(unix_ms);
+            let heartbeat = Heartbeat { timestamp: now, server_time: now, cursors };
+            self.protocol.notice(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
         }
-        if let Some(number) = actions.ping {
-            timing.unconfirmed = Some(Box::new(Unconfirmed(self.outbox.written())));
-            websocket::ping(&mut out, &number.to_be_bytes());
+        match actions.ping {
+            // A reader can't answer on a one-way stream. One that is gone is noticed because it takes nothing.
+            Some(number) if self.protocol.transport == Transport::EventStream => {
+                timing.keep_alive.pong(number);
+            }
+            Some(number) => websocket::ping(&mut out, &number.to_be_bytes()),
+            None => {}
         }
         self.outbox.send(out.freeze());
     }

@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use tickgate_wire::model::{SessionId, StreamId};
+use tickgate_wire::{command::Options, model::SessionId};
 
 use super::{
     malformed::Malformed,
@@ -28,14 +28,23 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub upgrade: Upgrade,
-    /// Whether an `Origin` came with it. A browser can't see the status of a failed upgrade, so refusals are told it by
-    /// a Close frame.
-    pub browser: bool,
+    pub told: Told,
     pub credential: Credential,
-    /// `?since=`: replay of the private stream after this cursor.
-    pub since: Option<StreamId>,
-    /// `?session=`: the session to resume.
+    /// `?since=` and `?last=`: where channels begin that the endpoint subscribes by itself.
+    pub begin: Options,
+    /// `?session=`: the session to take over.
     pub session: Option<SessionId>,
+}
+
+/// How a client is told that it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// By the HTTP status.
+    Status,
+    /// By a Close frame: an `Origin` came with the request, and a browser can't see the status of a failed upgrade.
+    Close,
+    /// By a notice and a Close frame: the client offered our sub-protocol.
+    Notice,
 }
 
 /// What the 101 response says.
@@ -66,10 +75,19 @@ pub enum Credential {
 /// Why a request is no handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Answered by plain HTTP, to browsers too.
+    /// It can't be upgraded: answered by plain HTTP, whoever asks.
     Malformed(Malformed),
-    /// A browser came from a foreign page: upgraded, and closed with 1008 at once.
-    ForeignOrigin(Upgrade),
+    /// It could be upgraded.
+    Refused { upgrade: Upgrade, told: Told, why: Why },
+}
+
+/// What is wrong with a request that could be upgraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A browser came from a foreign page.
+    ForeignOrigin,
+    /// A header or a parameter.
+    Malformed(Malformed),
 }
 
 impl From<Malformed> for Refusal {
@@ -90,17 +108,23 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
     let offer = Offer::read(headers)?;
     let origin = single(headers, &header::ORIGIN, "origin")?;
     let upgrade = Upgrade { accept, protocol: offer.ours.then_some(PROTOCOL) };
+    let told = match (offer.ours, origin) {
+        (true, _) => Told::Notice,
+        (false, Some(_)) => Told::Close,
+        (false, None) => Told::Status,
+    };
     if origin.is_some_and(|origin| !is_allowed(origin, origins)) {
-        return Err(Refusal::ForeignOrigin(upgrade));
+        return Err(Refusal::Refused { upgrade, told, why: Why::ForeignOrigin });
     }
-    let query = query::read(parts.uri.query().unwrap_or_default())?;
-    Ok(Handshake {
-        browser: origin.is_some(),
-        credential: credential(headers, &offer, &query)?,
-        since: query.since,
-        session: query.session,
-        upgrade,
-    })
+    let said = query::read(parts.uri.query().unwrap_or_default())
+        .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
+    match said {
+        Ok((credential, Query { since, last, session, .. })) => {
+            let begin = Options { since, last, ..Options::default() };
+            Ok(Handshake { upgrade, told, credential, begin, session })
+        }
+        Err(malformed) => Err(Refusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
+    }
 }
 
 /// What a request that is no WebSocket (Server-Sent Events, HTTP) shows to say who it is.

@@ -1,46 +1,133 @@
 //! One page of a topic's stream, bounded in messages and bytes. Never a subscription: later messages are not part of it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tickgate_wire::{
+    command::{HistoryFrom, Since},
     model::{Content, Message, StreamId},
-    reply::Retained,
+    push::{Gap, GapReason},
+    reply::{History, Retained},
 };
 
 use crate::{
     backplane::{Backplane, ReadLimits, Unavailable},
+    hub::{self, reason_between},
     session::Resolved,
 };
 
-/// Publications of one channel, oldest first.
-pub(super) struct Page {
-    pub(super) messages: Vec<Retained>,
-    /// Nothing is missing: neither cut off by a limit nor lost.
-    pub(super) is_complete: bool,
-}
+/// Bytes of one message of the server, at the most, and room in it for all that is not a page's publications.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const OVERHEAD_BYTES: usize = 4 << 10;
+/// What the gateway adds to a publication, beside its channel's name.
+const META_BYTES: usize = 112;
 
-/// Reads what came after `since`, or the newest messages.
+/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in.
 pub(super) async fn read(
     backplane: &Backplane,
-    resolved: &Resolved,
-    since: Option<StreamId>,
+    resolved: Resolved,
+    from: HistoryFrom,
     limits: ReadLimits,
-) -> Result<Page, Unavailable> {
-    let (messages, complete) = match since {
-        Some(cursor) => {
-            let page = backplane.read(&resolved.topic, cursor, limits).await?;
-            (page.messages, page.contiguous && !page.more)
-        }
-        None => {
-            let newest = backplane.newest(&resolved.topic, limits).await?;
-            (newest.messages, newest.whole)
-        }
+) -> Result<History, Unavailable> {
+    match from {
+        HistoryFrom::Since(since) => forward(backplane, resolved, since, limits).await,
+        HistoryFrom::Last(_) => newest(backplane, resolved, limits).await,
+    }
+}
+
+/// A page of what came after a position. What is missing before its first message is told with it; where more is missing
+/// further on, the page ends before that.
+async fn forward(
+    backplane: &Backplane,
+    resolved: Resolved,
+    since: Since,
+    limits: ReadLimits,
+) -> Result<History, Unavailable> {
+    let after = match since {
+        Since::Earliest => StreamId::ZERO,
+        Since::After(cursor) => cursor,
     };
-    let lost = messages.iter().any(|message| matches!(message.content, Content::Lost { .. }));
-    let own = |m: &&Arc<Message>| !resolved.in_user_stream || m.channel.as_ref() == Some(&resolved.channel);
-    let retained = messages.iter().filter(own).filter_map(|message| match &message.content {
+    let page = backplane.read(&resolved.topic, after, limits).await?;
+    let mut gap = None;
+    if !page.contiguous && since != Since::Earliest {
+        gap = Some(match page.messages.first().and_then(|message| message.id) {
+            Some(before) => hub::Gap::new(after, before, reason_between(after, before)),
+            // The position is ahead of the stream.
+            None => hub::Gap { after, before: None, count: None, reason: GapReason::Failover, cursor: StreamId::ZERO },
+        });
+    }
+    let (mut cursor, mut room, mut more) = (gap.map_or(after, |gap| gap.cursor), Room::new(&resolved), page.more);
+    let mut messages = Vec::with_capacity(page.messages.len());
+    for message in &page.messages {
+        let id = message.id.unwrap_or(cursor);
+        match &message.content {
+            Content::Lost { after, before, loss } if messages.is_empty() => {
+                let marked = hub::Gap::marked(*after, *before, *loss, id);
+                gap = Some(gap.and_then(|gap| gap.with_marker(message)).unwrap_or(marked));
+            }
+            Content::Data(payload) => {
+                if is_own(&resolved, message) {
+                    if !room.take(payload.len()) {
+                        more = true;
+                        break;
+                    }
+                    messages.push(Retained { id: message.id, payload: payload.clone() });
+                }
+            }
+            Content::Lost { .. } => {
+                more = true;
+                break;
+            }
+        }
+        cursor = id;
+    }
+    let gap = gap.map(|gap| told(&resolved, gap));
+    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
+}
+
+/// As many of the newest as are wanted, and fit.
+async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -> Result<History, Unavailable> {
+    let newest = backplane.newest(&resolved.topic, limits).await?.messages;
+    let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+    let mut room = Room::new(&resolved);
+    let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
+    let fitting = own.filter_map(|message| match &message.content {
         Content::Data(payload) => Some(Retained { id: message.id, payload: payload.clone() }),
         Content::Lost { .. } => None,
     });
-    Ok(Page { messages: retained.collect(), is_complete: complete && !lost })
+    let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
+    messages.reverse();
+    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None })
+}
+
+fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {
+    !resolved.in_user_stream || message.channel.as_ref() == Some(&resolved.channel)
+}
+
+fn told(resolved: &Resolved, gap: hub::Gap) -> Gap<'static> {
+    let hub::Gap { after, before, count, reason, cursor } = gap;
+    let channels = Cow::Owned(vec![resolved.channel.clone()]);
+    Gap { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
+}
+
+/// What is left of the bytes of one message.
+struct Room {
+    bytes: usize,
+    each: usize,
+    any: bool,
+}
+
+impl Room {
+    fn new(resolved: &Resolved) -> Self {
+        let each = META_BYTES + resolved.channel.len();
+        Self { bytes: MESSAGE_BYTES_MAX - OVERHEAD_BYTES, each, any: false }
+    }
+
+    /// Takes room for a publication. The first one always fits.
+    fn take(&mut self, payload_bytes: usize) -> bool {
+        let (needed, first) = (payload_bytes + self.each, !self.any);
+        self.any = true;
+        let fits = needed <= self.bytes;
+        self.bytes = self.bytes.saturating_sub(needed);
+        fits || first
+    }
 }

@@ -6,14 +6,13 @@ use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{self, Command, Request},
     dialect::Dialect,
-    model::StreamId,
     websocket::Event,
 };
 
 use super::{handle::ConnectionHandle, replica::Replica, state::Connection};
 use crate::{
     bucket::Bucket,
-    hub::{Close, SlotId},
+    hub::Close,
     metrics::{Disconnect, RateScope},
     session::{Allowance, Fault},
 };
@@ -25,8 +24,6 @@ pub(super) enum Inbound {
     Command(Request),
     /// A message that is refused.
     Fault(Fault),
-    /// A pong confirmed these positions.
-    Confirmed(Vec<(SlotId, StreamId)>),
 }
 
 /// Decodes the events of one read.
@@ -72,10 +69,7 @@ impl<'a> Decoder<'a> {
                 }
             }
             Event::Pong(payload) => {
-                let positions = self.handle.pong(payload);
-                if !positions.is_empty() {
-                    self.inbound.push(Inbound::Confirmed(positions));
-                }
+                self.handle.pong(payload);
                 None
             }
             // The reader refuses binary frames; pings and closes are answered by `wire`.
@@ -118,14 +112,14 @@ impl<'a> Decoder<'a> {
     /// The close that follows one offence too many.
     fn close(&self, code: CloseCode) -> Close {
         let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
-        Close { code: self.dialect.close_code(code), reason: code.meaning().into(), cause }
+        Close::new(self.dialect.close_code(code), code.meaning(), cause)
     }
 }
 
 /// How many channels a command names that the replica may have to follow.
 fn names(command: &Command) -> usize {
     match command {
-        Command::Subscribe(subscribe) => subscribe.channels.len(),
+        Command::Subscribe { elements } => elements.len(),
         Command::SubscribeSymbols { symbols, .. } => symbols.len(),
         _ => 0,
     }

@@ -6,9 +6,8 @@ use tickgate_wire::code::CloseCode;
 
 use crate::{config, metrics::Disconnect};
 
-/// Time between two pings of a connection that is written to. Each pong confirms what was written before its ping, and
-/// a resumed session starts at the last confirmed position.
-const CONFIRM_INTERVAL_MS: u64 = 5_000;
+/// Longest time between two checks: by so much a socket that takes nothing may be noticed late.
+const CHECK_INTERVAL_MS: u64 = 5_000;
 /// Pings in a row that a client may leave unanswered while it sends other messages.
 const UNANSWERED_MAX: u8 = 3;
 
@@ -52,6 +51,8 @@ pub struct Facts {
     /// Bytes written so far, and whether the socket takes no more.
     pub written: u64,
     pub blocked: bool,
+    /// A position moved without a push.
+    pub moved: bool,
 }
 
 /// What has to be done now.
@@ -90,6 +91,8 @@ pub struct KeepAlive {
     /// Bytes written when the last heartbeat or ping was sent, and when anything was last sent.
     written: u64,
     sent_ms: u64,
+    /// When the last heartbeat was sent.
+    beat_ms: u64,
     /// Bytes written when the socket last made progress, and when that was.
     progressed: u64,
     progress_ms: u64,
@@ -116,6 +119,7 @@ impl KeepAlive {
             leave_at_ms: if age_ms == 0 { 0 } else { now_ms + (age_ms as f64 * (0.9 + 0.2 * jitter)) as u64 },
             written: 0,
             sent_ms: now_ms,
+            beat_ms: now_ms,
             progressed: 0,
             progress_ms: now_ms,
             pings: 0,
@@ -138,12 +142,18 @@ impl KeepAlive {
         self.term = Term::AwaitsToken { by_ms: now_ms + config.auth_timeout_ms };
     }
 
+    /// The time between heartbeats.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms.into())
+    }
+
     /// Changes the time between heartbeats.
     pub fn set_heartbeat(&mut self, interval: Duration) {
         self.heartbeat_ms = heartbeat_ms(interval);
     }
 
-    /// A pong arrived. True when it answers the last ping: everything written before that ping is confirmed.
+    /// A pong arrived: whether it answers the last ping.
     pub fn pong(&mut self, number: u32) -> bool {
         let last = number == self.pings;
         if last {
@@ -164,10 +174,9 @@ impl KeepAlive {
             self.sent_ms = facts.now_ms;
         }
         let silent = facts.now_ms >= self.sent_ms + u64::from(self.heartbeat_ms);
-        let unconfirmed = facts.written != self.written && facts.now_ms >= self.pinged_ms + CONFIRM_INTERVAL_MS;
         let overdue = facts.now_ms >= self.pinged_ms + u64::from(self.heartbeat_ms);
-        actions.heartbeat = silent;
-        if (silent || unconfirmed || overdue) && !self.awaiting_pong {
+        actions.heartbeat = silent || facts.moved && facts.now_ms >= self.beat_ms + u64::from(self.heartbeat_ms);
+        if (silent || overdue) && !self.awaiting_pong {
             self.pings = self.pings.wrapping_add(1);
             self.pinged_ms = facts.now_ms;
             self.reading_s = 0;
@@ -175,13 +184,13 @@ impl KeepAlive {
             self.awaiting_pong = true;
             actions.ping = Some(self.pings);
         }
-        if silent {
-            self.sent_ms = facts.now_ms;
+        if actions.heartbeat {
+            (self.sent_ms, self.beat_ms) = (facts.now_ms, facts.now_ms);
         }
         (actions, facts.now_ms + self.pause(facts, config))
     }
 
-    /// Bytes written after the heartbeat or ping itself was sent: they do not need to be confirmed.
+    /// Bytes written after the heartbeat or ping itself was sent.
     pub fn sent(&mut self, written: u64) {
         self.written = written;
     }
@@ -248,7 +257,7 @@ impl KeepAlive {
 
     /// How long nothing can become due, in milliseconds.
     fn pause(&self, facts: &Facts, config: &KeepAliveConfig) -> u64 {
-        let mut pause = CONFIRM_INTERVAL_MS.min(self.heartbeat_ms.into());
+        let mut pause = CHECK_INTERVAL_MS.min(self.heartbeat_ms.into());
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
             until(self.answer_by_ms(config));
@@ -314,7 +323,8 @@ mod tests {
                 replica_ttl: Duration::from_secs(10),
                 session_ttl: Duration::from_secs(300),
             };
-            let facts = Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false };
+            let facts =
+                Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false, moved: false };
             Self { keep_alive: KeepAlive::new(&session, 0, 128), facts, next_ms: 0 }
         }
 
@@ -412,6 +422,22 @@ mod tests {
         let pinged_ms = scene.facts.now_ms;
         assert_eq!(scene.until_due().close, DEAD);
         assert_eq!(scene.facts.now_ms, pinged_ms + 10_000 + 128_000);
+    }
+
+    #[test]
+    fn a_position_that_moved_without_a_push_is_told_once_per_interval_however_busy_the_connection() {
+        let mut scene = Scene::new();
+        scene.facts.moved = true;
+        let mut beats = 0;
+        for _ in 0..60 {
+            scene.facts.now_ms += 1_000;
+            scene.facts.written += 1_000;
+            let (actions, _) = scene.keep_alive.check(&scene.facts, &CONFIG);
+            scene.keep_alive.sent(scene.facts.written - 500);
+            actions.ping.into_iter().for_each(|number| assert!(scene.keep_alive.pong(number)));
+            beats += u32::from(actions.heartbeat);
+        }
+        assert_eq!(beats, 2);
     }
 
     #[test]

@@ -38,6 +38,15 @@ impl Malformed {
         }
     }
 
+    /// The parameter or header that is wrong, where it is one.
+    #[must_use]
+    pub const fn field(self) -> Option<&'static str> {
+        match self {
+            Self::Header(name) | Self::Parameter(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Headers that the answer must have: what would be accepted.
     #[must_use]
     pub const fn headers(self) -> &'static [(&'static str, &'static str)] {

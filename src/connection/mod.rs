@@ -5,7 +5,7 @@
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
 //!   `admission` decides who is admitted, `refusal_log` logs who is not, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
-//!   `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
+//!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
 //! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel` hold
 //!   all of them, `drain` ends them.
@@ -14,6 +14,7 @@ pub mod accept;
 pub mod address;
 mod admission;
 pub mod drain;
+mod echo;
 mod ended_users;
 mod ending;
 mod event_stream;

@@ -1,8 +1,11 @@
 //! How an admitted client becomes a connection, whatever its transport. Never refuses: that is `admission`'s.
 
+use std::{borrow::Cow, time::Instant};
+
 use tickgate_wire::{
     code::CloseCode,
-    model::{Start, StreamId, UserId},
+    command::Options,
+    model::{SessionId, UserId},
     reply::{Reply, Welcome, WelcomeLimits},
     time::Timestamp,
 };
@@ -11,29 +14,37 @@ use super::{
     admission::{Admitted, Endpoint},
     handle::ConnectionHandle,
     keep_alive::KeepAlive,
-    state::Connection,
+    refusal_log::Attempt,
+    state::{Arrival, Connection},
     subscriptions::Subscriptions,
 };
 use crate::{
+    auth::Identity,
     clock,
     hub::{Outbox, ReplayLimits, Socket},
     metrics::Disconnect,
-    registry::SessionRecord,
-    session::{Allowance, Session, Wanted},
+    session::{Allowance, Session, names_rate},
 };
+
+/// Name and version of this program, as clients are told.
+const SERVER: &str = concat!("tickgate/", env!("CARGO_PKG_VERSION"));
+/// What this server can do beyond the first release of the contract.
+const FEATURES: &[&str] = &[];
 
 /// What a client asked for when it connected.
 #[derive(Debug)]
 pub(super) struct Request {
     /// The value of the path's parameter.
     pub(super) param: Option<Box<str>>,
-    /// The private stream continues after this cursor once it is subscribed.
-    pub(super) since: Option<StreamId>,
+    /// Where channels begin that the endpoint subscribes by itself.
+    pub(super) begin: Options,
+    /// The client receives nothing that it did not ask for.
+    pub(super) explicit: bool,
 }
 
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
-    let Admitted { since, identity, session: id, deferred, permit, address, .. } = admitted;
+    let Admitted { since, identity, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, gauge } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
@@ -44,17 +55,17 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
     let outbox = Outbox::new(socket, replica.outboxes.clone());
-    let handle = ConnectionHandle::new(outbox, id, protocol, keep_alive, now_ms).into();
-    let mut session = Session::new(id, profile, request.param);
-    session.set_private_since(request.since);
+    let handle = ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms).into();
+    let session = Session::new(id, profile, request.param, request.explicit);
     let limits = &replica.config.limits;
     let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
     let mut connection = Connection {
-        subscriptions: Subscriptions::new(protocol, replay),
+        subscriptions: Subscriptions::new(protocol, replay, request.explicit),
         handle,
         session,
         allowance: Allowance::default(),
         user_bucket: None,
+        arrival: Some(Box::new(Arrival { begin: request.begin, takes_over })),
         permit,
         gauge,
         replica,
@@ -62,79 +73,85 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     if let Some(identity) = identity {
         connection.handle.set_user(identity.user.clone());
         connection.user_bucket = Some(connection.replica.users.share(&identity.user));
-        // A new session has no user yet from which the identity could differ.
-        let _ = connection.session.identify(identity);
+        connection.session.identify(identity);
     }
     connection.gauge.inc();
-    if let Some(old) = connection.replica.connections.add(&connection.handle, since) {
-        // An older connection of the same session on this replica. The registry closes one on another replica.
-        let superseded = CloseCode::Superseded;
-        old.close(superseded, Disconnect::Superseded, superseded.meaning());
-    }
-    let (connection_id, endpoint) = (id.connection_id(), &*connection.session.profile.name);
-    let user = connection.handle.user().map(UserId::as_str);
+    let (endpoint, user) = (&*connection.session.profile.name, connection.handle.user().map(UserId::as_str));
+    let Attempt { connection_id, address } = attempt;
     tracing::debug!(%connection_id, endpoint, %address, user, "connection opened");
-    connection.announce();
-    connection.replica.wheel.add(&connection.handle, 1_000 + u64::from(phase) * 4_000 / 256);
+    take_place(&connection, since);
     connection
 }
 
-/// Greets the client, and subscribes what a resumed session had or what the endpoint subscribes by itself.
-pub(super) async fn start(connection: &mut Connection, resumed: Option<SessionRecord>) {
-    greet(connection, resumed.is_some());
-    match resumed {
-        Some(record) => {
-            let had = record.subscriptions.into_iter().map(|s| (s.channel, s.confirmed, s.max_rate));
-            let wanted = connection.session.restore(&had.collect::<Vec<_>>(), &connection.replica.rules);
-            resume(connection, wanted).await;
-        }
-        None if connection.session.awaits_token() => {}
-        None => connection.subscribe_on_connect().await,
+/// Greets a client that is admitted, and subscribes what the endpoint subscribes by itself. One that has still to
+/// authenticate is greeted when it has.
+pub(super) async fn start(connection: &mut Connection, resumed: bool) {
+    if !connection.session.awaits_token() {
+        greet(connection, resumed);
+        connection.subscribe_on_connect().await;
     }
 }
 
-fn greet(connection: &Connection, resumed: bool) {
+/// The first message of a connection. `resumed`: it took over the session of another one.
+pub(super) fn greet(connection: &Connection, resumed: bool) {
     let limits = &connection.replica.config.limits;
-    let session = connection.session.id;
+    let (messages, names) = (limits.messages_per_connection, names_rate(limits));
     let now = Timestamp::from_ms(clock::unix_ms());
     let welcome = Welcome {
         timestamp: now,
         message: connection.session.profile.welcome.clone(),
-        connection_id: session.connection_id(),
-        session: Some(session),
+        connection_id: connection.handle.id.to_string(),
+        session: Some(connection.session.id),
         user: connection.handle.user().cloned(),
+        expires_at: connection.session.identity().map(|identity| Timestamp::from_s(identity.expires_at)),
         server_time: now,
         heartbeat_interval: connection.replica.config.session.heartbeat_interval.as_secs(),
         limits: WelcomeLimits {
             message_bytes: limits.message_bytes_max as u64,
-            messages_per_second: limits.messages_per_connection.per_second.into(),
-            messages_burst: limits.messages_per_connection.burst.into(),
+            messages_per_second: messages.per_second.into(),
+            messages_burst: messages.burst.into(),
+            names_per_second: names.per_second.into(),
+            names_burst: names.burst.into(),
             subscriptions: limits.subscriptions_max as u64,
             queued_messages: limits.outbox_messages_max as u64,
         },
         resumed,
+        server: SERVER.into(),
+        features: FEATURES.iter().map(|name| Cow::Borrowed(*name)).collect(),
     };
-    connection.handle.send(&Reply::ConnectionEstablished(welcome));
+    connection.handle.notify(&Reply::ConnectionEstablished(welcome));
 }
 
-/// Continues the subscriptions of a resumed session. The backplane itself is asked how far the streams have come: this
-/// replica may be behind the one from which the client comes.
-async fn resume(connection: &mut Connection, mut wanted: Vec<Wanted>) {
-    let resumed = |w: &&mut Wanted| matches!(w.start, Start::Resumed { .. });
-    let topics: Vec<_> = wanted.iter_mut().filter(resumed).map(|w| w.resolved.topic.clone()).collect();
-    let heads = connection.replica.backplane.heads(&topics).await;
-    match heads.into_iter().collect::<Result<Vec<_>, _>>() {
-        Ok(heads) => {
-            for (wanted, head) in wanted.iter_mut().filter(resumed).zip(heads) {
-                if let Start::Resumed { through, .. } = &mut wanted.start {
-                    *through = head;
-                }
-            }
-            connection.subscribe_or_close(wanted).await;
-        }
-        Err(error) => {
-            tracing::debug!(%error, "can't resume a session now");
-            connection.close_to_retry();
-        }
+/// A connection whose client authenticated by its first message takes its place among its user's, under the session that
+/// it is admitted with.
+pub(super) fn identify(connection: &mut Connection, admitted: (Identity, SessionId), since: Instant) {
+    let (identity, id) = admitted;
+    let (replica, former) = (connection.replica.clone(), connection.handle.clone());
+    let (now_ms, phase) = (replica.uptime.now_ms(), id.low_byte());
+    replica.connections.remove(&former);
+    replica.registry.closed(former.session);
+    let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
+    keep_alive.set_expiry(identity.expires_at, phase);
+    let protocol = connection.session.profile.protocol;
+    let handle = ConnectionHandle::new(former.outbox.clone(), (id, former.id), protocol, keep_alive, now_ms);
+    handle.set_user(identity.user.clone());
+    connection.handle = handle.into();
+    connection.user_bucket = Some(replica.users.share(&identity.user));
+    connection.session.id = id;
+    connection.session.identify(identity);
+    take_place(connection, since);
+}
+
+/// From here on the connection can be found, timed and closed.
+fn take_place(connection: &Connection, since: Instant) {
+    let Connection { replica, handle, .. } = connection;
+    if let Some(old) = replica.connections.add(handle, since) {
+        // An older connection of the same session on this replica. The registry closes one on another replica.
+        let superseded = CloseCode::Superseded;
+        old.close(superseded, Disconnect::Superseded, superseded.meaning());
     }
+    connection.announce();
+    // Also before anything is subscribed: after a crash the client's own place must not keep it out.
+    connection.record();
+    replica.wheel.add(handle, 1_000 + u64::from(handle.session.low_byte()) * 4_000 / 256);
 }

@@ -11,19 +11,21 @@ use std::{
 use bytes::Bytes;
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
-    command::{Ingest, Json, Request, Token},
-    model::{StreamId, UserId},
+    command::{HistoryFrom, Ingest, Json, Request, Token},
+    model::UserId,
     reply::{
-        Acknowledged, Authenticated, Configured, Details, Failure, History, Ingested, Pong, Presence, Reply,
-        Unsubscribed,
+        Authenticated, CommandAccepted, Configured, Details, Ended, ErrorObject, Failure, History, Ingested, Pong,
+        Presence, Published, Reply, Unsubscribed,
     },
     run::RunCommand,
     time::Timestamp,
 };
 
-use super::{admission, history, inbound::Inbound, ingest, refusal_log::Attempt, state::Connection};
+use super::{
+    admission, echo::Echo, history, inbound::Inbound, ingest, opening, refusal_log::Attempt, state::Connection,
+};
 use crate::{
-    auth::TokenError,
+    auth::{Identity, TokenError},
     backplane::ReadLimits,
     clock,
     hub::Outbox,
@@ -32,7 +34,7 @@ use crate::{
     session::{Action, Fault, Resolved},
 };
 
-/// When to retry a publication that failed temporarily.
+/// When to retry what failed temporarily.
 const RETRY_AFTER_MS: u64 = 1_000;
 /// The shortest heartbeat interval that a client can choose: shorter ones would be load without benefit.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
@@ -47,85 +49,102 @@ impl Connection {
                 return;
             }
             match next {
-                Inbound::Command(Request { id, command }) => match self.session.decide(command, &self.replica.rules) {
-                    Ok(action) => self.perform(id, action).await,
-                    Err(fault) => self.report(Fault { id, ..fault }),
-                },
-                Inbound::Fault(fault) => self.report(fault),
-                Inbound::Confirmed(positions) => {
-                    if self.subscriptions.confirm(&positions) {
-                        self.record();
+                Inbound::Command(Request { id, command, ignored }) => {
+                    let echo = Echo { id, ignored };
+                    match self.session.decide(command, &self.replica.rules) {
+                        Ok(action) => self.perform(echo, action).await,
+                        Err(fault) => self.report(&echo, fault),
                     }
+                }
+                Inbound::Fault(fault) => {
+                    let id = fault.id.clone();
+                    self.report(&Echo { id, ignored: Vec::new() }, fault);
                 }
             }
         }
     }
 
     /// Carries out an action and sends the reply. Actions whose reply comes first, such as a subscribe, send it themselves.
-    async fn perform(&mut self, id: Option<Json>, action: Action) {
+    async fn perform(&mut self, echo: Echo, action: Action) {
+        let id = echo.id.clone();
         let answer = match action {
             Action::Subscribe { wanted, refused } => {
-                self.subscribe(id, wanted, refused).await;
+                self.subscribe(&echo, wanted, refused).await;
                 return;
             }
-            Action::Unsubscribe { channels } => return self.unsubscribe(id, channels).await,
-            Action::Authenticate { token } => return self.authenticate(id, &token).await,
-            Action::Pong { timestamp } => Ok(pong(id.clone(), timestamp)),
-            Action::History { resolved, since, last } => self.history(id.clone(), resolved, since, last).await,
+            Action::Unsubscribe { channels } => return self.unsubscribe(&echo, channels).await,
+            Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
+            Action::Pong { timestamp } => Ok(pong(id, timestamp)),
+            Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
             Action::Publish { channel, user, data, msg_id } => {
                 let (payload, user, msg_id) =
                     (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
                 let request = PublishRequest { channel: &channel, user, payload, msg_id, door: Door::Socket };
-                self.publish(id.clone(), request).await.map(Reply::Published)
+                let published = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure));
+                published.map(|stored| {
+                    let (publication_id, duplicate) = (stored.id, stored.duplicate);
+                    Reply::Published(Published { id, channel: channel.into(), publication_id, duplicate })
+                })
             }
-            Action::Command { topic, command, args } => self.command(id.clone(), &topic, &command, args.as_ref()).await,
-            Action::Presence { resolved } => self.presence(id.clone(), resolved).await,
-            Action::Configure { max_rate, heartbeat_s } => Ok(self.configure(id.clone(), max_rate, heartbeat_s)),
-            Action::Ingest(ingest) => self.ingest(id.clone(), &ingest).await,
+            Action::Command { topic, command, args, msg_id } => {
+                self.command(id, &topic, (&command, args.as_ref()), msg_id.as_deref()).await
+            }
+            Action::Presence { resolved } => self.presence(id, resolved).await,
+            Action::Configure { heartbeat_s } => Ok(self.configure(id, heartbeat_s)),
+            Action::Ingest(ingest) => self.ingest(id, &ingest).await,
         };
         match answer {
-            Ok(reply) => self.handle.send(&reply),
-            Err(fault) => self.report(Fault { id, ..fault }),
+            Ok(reply) => self.handle.send(&reply, &echo.ignored),
+            Err(fault) => self.report(&echo, fault),
         }
     }
 
-    async fn unsubscribe(&mut self, id: Option<Json>, channels: Vec<String>) {
+    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>) {
         self.subscriptions.unsubscribe(&self.handle, &channels);
-        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels }));
-        self.subscriptions.catch_up(&self.handle.outbox).await;
+        let id = echo.id.clone();
+        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels }), &echo.ignored);
+        self.subscriptions.catch_up(&self.handle).await;
         self.record();
     }
 
     /// The first token of a deferred authentication, or the refresh of a token.
-    async fn authenticate(&mut self, id: Option<Json>, token: &Token) {
+    async fn authenticate(&mut self, echo: &Echo, token: &Token) {
+        let since = Instant::now();
         let identity = match self.replica.verifier.verify(token, SystemTime::now()).await {
             Ok(identity) => identity,
-            Err(error) => return self.refuse_token(id, &error),
+            Err(error) => return self.refuse_token(echo, &error),
         };
         self.replica.metrics.tokens_accepted_total.inc();
-        let (user, expires_at, issued_at) = (identity.user.clone(), identity.expires_at, identity.issued_at);
-        let first = match self.session.authenticate(identity) {
-            Ok(first) => first,
-            Err(fault) => return self.report(Fault { id, ..fault }),
-        };
-        if first && !self.admit(&user, issued_at).await {
-            return;
+        if let Err(fault) = self.session.may_identify(&identity) {
+            return self.report(echo, fault);
         }
-        let phase = self.session.id.low_byte();
-        self.handle.with_keep_alive(|keep_alive| keep_alive.set_expiry(expires_at, phase));
-        let expires_at = Timestamp::from_ms(expires_at.saturating_mul(1_000));
-        self.handle.send(&Reply::Authenticated(Authenticated { id: id.clone(), user, expires_at }));
+        let (user, expires_at) = (identity.user.clone(), identity.expires_at);
+        let first = self.session.identity().is_none();
+        if first {
+            let Some(resumed) = self.admit(identity, since).await else { return };
+            opening::greet(self, resumed);
+        } else {
+            self.session.identify(identity);
+            let phase = self.session.id.low_byte();
+            self.handle.with_keep_alive(|keep_alive| keep_alive.set_expiry(expires_at, phase));
+        }
+        let (id, expires_at) = (echo.id.clone(), Some(Timestamp::from_s(expires_at)));
+        self.handle.send(&Reply::Authenticated(Authenticated { id, user, expires_at }), &echo.ignored);
         if first {
             self.subscribe_on_connect().await;
         } else {
-            self.drop_forbidden(id).await;
+            self.drop_forbidden().await;
         }
     }
 
-    fn refuse_token(&self, id: Option<Json>, error: &TokenError) {
+    fn refuse_token(&self, echo: &Echo, error: &TokenError) {
         self.replica.metrics.auth_failures_total.of(error.reason()).inc();
         self.log_refusal(Outcome::Unauthorized, error.reason().as_str());
-        self.report(Fault { id, ..Fault::new(ErrorCode::AuthRequired, error.to_string()) });
+        if error.is_ours() {
+            // The token may be good: the connection stays, and its client asks again.
+            return self.report(echo, later("tokens can't be verified now"));
+        }
+        self.report(echo, Fault::new(ErrorCode::AuthRequired, error.to_string()));
         if self.session.identity().is_none() {
             self.handle.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
         }
@@ -133,59 +152,64 @@ impl Connection {
 
     /// Logs a refusal after the handshake.
     fn log_refusal(&self, outcome: Outcome, reason: impl fmt::Display) {
-        let attempt = Attempt { session: self.session.id, address: self.permit.address() };
+        let attempt = Attempt { connection_id: self.handle.id, address: self.permit.address() };
         self.replica.refusals.write(&self.session.profile.name, attempt, outcome, reason);
     }
 
-    /// Counts a connection that authenticated by message among its user's. False when it has to end.
-    async fn admit(&mut self, user: &UserId, issued_at: Option<u64>) -> bool {
-        let since = Instant::now();
-        if let Err(refusal) = admission::admit_user(&self.replica, user, issued_at, self.session.id).await {
-            let code = refusal.code();
+    /// Counts a connection that authenticated by message among its user's, and says whether it took over a session.
+    /// `None` when it has to end.
+    async fn admit(&mut self, identity: Identity, since: Instant) -> Option<bool> {
+        let (replica, user) = (self.replica.clone(), identity.user.clone());
+        let profile = self.session.profile.clone();
+        let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
+        let (session, resumed) = admission::session_for(&replica, &profile, wanted, Some(&user)).await;
+        if let Err(refusal) = admission::admit_user(&replica, &user, identity.issued_at, session).await {
             let refused = admission::Refused::from(refusal);
             self.log_refusal(refused.outcome, &refused);
-            self.handle.close(code, refusal.cause(), code.meaning());
-            return false;
+            let after_ms = refused.retry_after_s.map(|s| s * 1_000);
+            self.handle.close_after(refused.code, refusal.cause(), refused.code.meaning(), after_ms);
+            return None;
         }
-        self.handle.set_user(user.clone());
-        tracing::debug!(connection_id = %self.session.id.connection_id(), %user, "connection authenticated");
-        self.replica.connections.end_with_user(&self.handle, since);
-        self.user_bucket = Some(self.replica.users.share(user));
-        self.announce();
-        true
+        opening::identify(self, (identity, session), since);
+        tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
+        Some(resumed)
     }
 
     /// A refreshed token may allow less than the one before.
-    async fn drop_forbidden(&mut self, id: Option<Json>) {
+    async fn drop_forbidden(&mut self) {
         let view = self.session.view(&self.replica.rules);
-        let forbidden = self.subscriptions.channels_where(|channel| view.resolve(channel).is_err());
-        if !forbidden.is_empty() {
-            self.unsubscribe(id, forbidden).await;
+        let channels = self.subscriptions.channels_where(|channel| view.resolve(channel).is_err());
+        if channels.is_empty() {
+            return;
         }
+        self.subscriptions.unsubscribe(&self.handle, &channels);
+        let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
+        self.handle.notify(&Reply::Ended(Ended { channels, object }));
+        self.subscriptions.catch_up(&self.handle).await;
+        self.record();
     }
 
     async fn history(
         &self,
         id: Option<Json>,
         resolved: Resolved,
-        since: Option<StreamId>,
-        last: usize,
+        from: HistoryFrom,
+        count: usize,
     ) -> Result<Reply, Fault> {
-        let limits = ReadLimits::new(last, self.replica.config.limits.replay_bytes_max);
-        let page = history::read(&self.replica.backplane, &resolved, since, limits).await;
-        let page = page.map_err(|_| Fault::new(ErrorCode::TryAgainLater, "the history can't be read now"))?;
-        let (channel, messages, complete) = (resolved.channel, page.messages, page.is_complete);
-        Ok(Reply::History(History { id, channel, messages, complete }))
-    }
-
-    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>) -> Result<Acknowledged, Fault> {
-        let channel = request.channel.to_owned();
-        let published = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
-        Ok(Acknowledged::new(id, channel, published.id, published.duplicate))
+        let bytes_max = self.replica.config.limits.replay_bytes_max;
+        let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
+        let page = page.map_err(|_| later("the history can't be read now"))?;
+        Ok(Reply::History(History { id, ..page }))
     }
 
     /// Stores a command for the engine that executes the run.
-    async fn command(&self, id: Option<Json>, topic: &str, command: &str, args: Option<&Json>) -> Result<Reply, Fault> {
+    async fn command(
+        &self,
+        id: Option<Json>,
+        topic: &str,
+        (command, args): (&str, Option<&Json>),
+        msg_id: Option<&str>,
+    ) -> Result<Reply, Fault> {
         let command = RunCommand {
             run_id: self.session.param.as_deref().unwrap_or_default(),
             command,
@@ -194,28 +218,28 @@ impl Connection {
             timestamp: Timestamp::from_ms(clock::unix_ms()),
         };
         let payload = command.payload();
-        let request = PublishRequest { channel: topic, user: None, payload, msg_id: None, door: Door::Command };
-        self.publish(id, request).await.map(Reply::CommandAccepted)
+        let request = PublishRequest { channel: topic, user: None, payload, msg_id, door: Door::Command };
+        let stored = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
+        let (publication_id, duplicate) = (stored.id, stored.duplicate);
+        Ok(Reply::CommandAccepted(CommandAccepted { id, publication_id, duplicate }))
     }
 
     async fn presence(&self, id: Option<Json>, resolved: Resolved) -> Result<Reply, Fault> {
         let presence = self.replica.registry.presence(&resolved.topic).await;
-        let presence = presence.map_err(|_| Fault::new(ErrorCode::TryAgainLater, "presence can't be read now"))?;
+        let presence = presence.map_err(|_| later("presence can't be read now"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
         Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))
     }
 
-    fn configure(&mut self, id: Option<Json>, max_rate: Option<u32>, heartbeat_s: Option<u32>) -> Reply {
-        let default = self.replica.config.session.heartbeat_interval;
-        let granted = heartbeat_s.map_or(default, |s| Duration::from_secs(s.into()).max(HEARTBEAT_MIN).min(default));
-        if heartbeat_s.is_some() {
-            self.handle.with_keep_alive(|keep_alive| keep_alive.set_heartbeat(granted));
-        }
-        if max_rate.is_some() {
-            self.session.set_max_rate(max_rate.filter(|rate| *rate > 0));
-            self.subscriptions.set_max_rate(max_rate.filter(|rate| *rate > 0));
-        }
-        Reply::Configured(Configured { id, max_rate, heartbeat_interval: granted.as_secs() })
+    fn configure(&mut self, id: Option<Json>, heartbeat_s: Option<u32>) -> Reply {
+        let longest = self.replica.config.session.heartbeat_interval;
+        let granted = self.handle.with_keep_alive(|keep_alive| {
+            if let Some(s) = heartbeat_s {
+                keep_alive.set_heartbeat(Duration::from_secs(s.into()).max(HEARTBEAT_MIN).min(longest));
+            }
+            keep_alive.heartbeat()
+        });
+        Reply::Configured(Configured { id, heartbeat_interval: granted.as_secs() })
     }
 
     /// Stores a producer's message.
@@ -225,13 +249,18 @@ impl Connection {
     }
 
     /// Reports a fault to the client.
-    fn report(&self, fault: Fault) {
+    fn report(&self, echo: &Echo, fault: Fault) {
         self.replica.metrics.errors_total.of(metrics::Code::of(fault.code.number())).inc();
-        let Fault { id, code, message, field, retry_after_ms, outcome, close: _ } = fault;
-        let details = Details { retry_after_ms, outcome: outcome.map(Into::into), field };
-        let failure = Failure::new(code, message, id, clock::unix_ms());
-        self.handle.send(&Reply::Error(Failure { details, ..failure }));
+        let Fault { code, message, field, retry_after_ms, outcome, id: _, close: _ } = fault;
+        let mut failure = Failure::new(code, message, echo.id.clone(), clock::unix_ms());
+        failure.object.details = Details { retry_after_ms, outcome: outcome.map(Into::into), field };
+        self.handle.send(&Reply::Error(failure), &echo.ignored);
     }
+}
+
+/// The same request may succeed a little later.
+fn later(message: &str) -> Fault {
+    Fault { retry_after_ms: Some(RETRY_AFTER_MS), ..Fault::new(ErrorCode::TryAgainLater, message) }
 }
 
 fn pong(id: Option<Json>, timestamp: Option<Json>) -> Reply {

@@ -1,7 +1,7 @@
 //! The query parameters of a handshake. Strict where a parameter is ours, blind where it is not. Never logged: tokens
 //! travel here.
 
-use tickgate_wire::model::{SessionId, StreamId};
+use tickgate_wire::{command::Since, model::SessionId};
 
 use super::malformed::Malformed;
 
@@ -10,7 +10,8 @@ use super::malformed::Malformed;
 pub(super) struct Query {
     pub(super) token: Option<String>,
     pub(super) ticket: Option<String>,
-    pub(super) since: Option<StreamId>,
+    pub(super) since: Option<Since>,
+    pub(super) last: Option<u32>,
     pub(super) session: Option<SessionId>,
     /// `auth=message`: the token comes in the first message.
     pub(super) auth_by_message: bool,
@@ -25,6 +26,7 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
             "token" => once(&mut query.token, "token", decode(value))?,
             "ticket" => once(&mut query.ticket, "ticket", decode(value))?,
             "since" => once(&mut query.since, "since", decode(value).and_then(|text| text.parse().ok()))?,
+            "last" => once(&mut query.last, "last", decode(value).and_then(|text| count(&text)))?,
             "session" => once(&mut query.session, "session", decode(value).and_then(|text| SessionId::parse(&text)))?,
             "auth" if value == "message" && !query.auth_by_message => query.auth_by_message = true,
             "auth" => return Err(Malformed::Parameter("auth")),
@@ -44,6 +46,12 @@ pub(super) fn channels(text: &str) -> Vec<String> {
         }
     }
     names
+}
+
+/// A whole number from 1 on, in plain digits.
+fn count(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|count| digits && *count > 0)
 }
 
 /// Fills a place that must be empty with a value that must be there.
@@ -76,15 +84,19 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::StreamId;
+
     use super::*;
 
     #[test]
     fn parameters_of_ours_are_read_and_others_passed_over() {
         let session = SessionId::random();
-        let query = read(&format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&session={session}&auth=message&y")).ok();
-        let query = query.unwrap();
+        let text = format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&last=5&session={session}&auth=message&y");
+        let query = read(&text).ok().unwrap();
         assert_eq!(query.token.as_deref(), Some("a.b.c"));
-        assert_eq!(query.since, Some(StreamId::new(1_763_700_000_000, 42)));
+        assert_eq!(query.since, Some(Since::After(StreamId::new(1_763_700_000_000, 42))));
+        assert_eq!(query.last, Some(5));
+        assert_eq!(read("since=earliest").ok().unwrap().since, Some(Since::Earliest));
         assert_eq!(query.session, Some(session));
         assert!(query.auth_by_message && query.ticket.is_none());
         assert!(read("").is_ok_and(|query| query.token.is_none() && !query.auth_by_message));
@@ -117,6 +129,11 @@ mod tests {
             ("since", "since=$"),
             ("since", "since=-1-2"),
             ("since", "since=1-2&since=1-2"),
+            ("last", "last"),
+            ("last", "last=0"),
+            ("last", "last=+5"),
+            ("last", "last=-5"),
+            ("last", "last=1&last=1"),
             ("session", "session=abc"),
             ("session", "session="),
             ("auth", "auth="),

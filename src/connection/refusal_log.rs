@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper::{HeaderMap, header};
-use tickgate_wire::model::SessionId;
+use uuid::Uuid;
 
 use crate::{log_limit::LogLimit, metrics::Handshake as Outcome};
 
@@ -17,11 +17,28 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Characters of a foreign origin that are logged.
 const ORIGIN_MAX: usize = 100;
 
+/// The name of one connection, 8 hexadecimal digits. Independent of the session, which is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(u32);
+
+impl ConnectionId {
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4().as_fields().0)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 /// A client that wants a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// What its session is called unless it resumes another one.
-    pub session: SessionId,
+    /// What the connection is called in logs and to its client.
+    pub connection_id: ConnectionId,
     /// Where it comes from, behind trusted proxies.
     pub address: IpAddr,
 }
@@ -48,8 +65,7 @@ impl RefusalLog {
     pub fn write(&self, endpoint: &str, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
         let Some(left_out) = self.0[outcome as usize].admit(Instant::now()) else { return };
         let left_out = Some(left_out).filter(|count| *count > 0);
-        let Attempt { session, address } = attempt;
-        let (connection_id, result) = (session.connection_id(), outcome.as_str());
+        let (Attempt { connection_id, address }, result) = (attempt, outcome.as_str());
         tracing::info!(%connection_id, endpoint, %address, result, %reason, left_out, "client refused");
     }
 }

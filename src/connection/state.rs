@@ -4,15 +4,27 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tickgate_wire::{code::CloseCode, command::Json};
+use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
 
-use super::{address::Permit, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
+use super::{address::Permit, echo::Echo, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
 use crate::{
     bucket::Bucket,
     metrics::{self, Disconnect},
     registry::SessionRecord,
     session::{Allowance, Refused, Session, Wanted},
 };
+
+/// When to come back to an endpoint whose own channels can't be followed now.
+const RECONNECT_AFTER_MS: u64 = 1_000;
+
+/// What a client asked for when it connected.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// Where channels begin that the endpoint subscribes by itself.
+    pub(super) begin: Options,
+    /// The session that a client wants to take over whose user is not known yet.
+    pub(super) takes_over: Option<SessionId>,
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub(super) struct Connection {
     pub(super) subscriptions: Subscriptions,
     /// Shared with the user's other connections; none while the user is unknown.
     pub(super) user_bucket: Option<Arc<Mutex<Bucket>>>,
+    /// Until the client is admitted.
+    pub(super) arrival: Option<Box<Arrival>>,
     pub(super) permit: Permit,
     pub(super) gauge: prometheus::IntGauge,
 }
@@ -35,9 +49,9 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Keeps what a resume of the session needs, if the client can resume.
+    /// Keeps what the session's place and its presence need, if clients are told their session.
     pub(super) fn record(&self) {
-        if !self.session.profile.protocol.has_sessions() || !self.subscriptions.are_complete {
+        if !self.session.profile.protocol.has_sessions() {
             return;
         }
         let record = SessionRecord {
@@ -51,40 +65,25 @@ impl Connection {
 
     /// Starts subscriptions and reports them to the client. False when one could not start because its stream can't be
     /// read now.
-    pub(super) async fn subscribe(&mut self, id: Option<Json>, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
+    pub(super) async fn subscribe(&mut self, echo: &Echo, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
         for refusal in &refused {
             self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
-        let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, id, wanted, refused).await;
+        let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, echo, wanted, refused).await;
         self.record();
         all
     }
 
-    /// Starts subscriptions that the client did not ask for by a message. It would not ask for them again, so if one
-    /// fails the connection is closed, and the client resumes what was recorded before.
-    pub(super) async fn subscribe_or_close(&mut self, wanted: Vec<Wanted>) {
-        self.subscriptions.are_complete = false;
-        if self.subscribe(None, wanted, Vec::new()).await {
-            self.subscriptions.are_complete = true;
-            self.record();
-        } else {
-            self.close_to_retry();
-        }
-    }
-
-    /// Subscribes what the endpoint subscribes by itself.
+    /// Subscribes what the endpoint subscribes by itself. The client would not ask for these channels again, so if one
+    /// can't be followed now the connection is closed, and the client comes back.
     pub(super) async fn subscribe_on_connect(&mut self) {
-        let wanted = self.session.on_connect(&self.replica.rules);
-        if !wanted.is_empty() {
-            self.subscribe_or_close(wanted).await;
+        let begin = self.arrival.take().map_or_else(Options::default, |arrival| arrival.begin);
+        let wanted = self.session.on_connect(begin, &self.replica.rules);
+        if !wanted.is_empty() && !self.subscribe(&Echo::default(), wanted, Vec::new()).await {
+            let reason = "a channel can't be followed now";
+            self.handle.close_after(CloseCode::TryAgainLater, Disconnect::Internal, reason, Some(RECONNECT_AFTER_MS));
         }
-    }
-
-    /// Closes the connection so that the client tries again; the record of its session stays as it is.
-    pub(super) fn close_to_retry(&mut self) {
-        self.subscriptions.are_complete = false;
-        self.handle.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
     }
 }

@@ -1,8 +1,8 @@
 //! The subscriptions of one connection: how each starts, changes, is caught up, and ends. Never decides what a client may
 //! subscribe.
 //!
-//! The private channels that share the user's stream are one subscription with one position, so that the client's one
-//! cursor is always true.
+//! The private channels that share the user's stream are one subscription with one position, so that the client's cursors
+//! are always true.
 
 use std::{
     collections::HashSet,
@@ -13,19 +13,21 @@ use std::{
 mod pending;
 mod wants;
 
-use pending::{PendingSubscription, unavailable};
+use pending::{PendingSubscription, Wish, unavailable};
 use tickgate_wire::{
     code::ErrorCode,
-    command::Json,
-    model::{Class, Start, StreamId},
+    dialect::Dialect,
+    model::Class,
     protocol::Protocol,
-    reply::{RefusedChannel, Reply, Subscribed, SubscribedChannel},
+    reply::{
+        CaughtUpChannel, Details, Ended, ErrorObject, RefusedChannel, Reply, Subscribed, SubscribedChannel, USER_STREAM,
+    },
 };
 use wants::{Wants, earlier};
 
-use super::handle::ConnectionHandle;
+use super::{echo::Echo, handle::ConnectionHandle};
 use crate::{
-    hub::{CaughtUp, Form, Hub, Interest, Member, Outbox, ReplayLimits, SlotId},
+    hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
     registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
@@ -36,14 +38,22 @@ const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a failed read. Nothing is read from the client either in that time.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// A subscription whose stream can't be read for so long ends, where the client knows how to take it up again.
+const UNREADABLE_MAX: Duration = Duration::from_secs(10);
+
+/// When to subscribe again what can't be followed now.
+const RESUBSCRIBE_AFTER_MS: u64 = 1_000;
+
 /// All subscriptions of a connection.
 #[derive(Debug)]
 pub(super) struct Subscriptions {
     all: Vec<Subscription>,
     protocol: Protocol,
     limits: ReplayLimits,
-    /// Everything that the session had is subscribed: only then may its record be replaced.
-    pub(super) are_complete: bool,
+    /// The client takes up again what the server ends.
+    explicit: bool,
+    /// Which subscription can't be caught up, and since when.
+    unreadable: Option<Box<(SlotId, Instant)>>,
 }
 
 /// Kept small: every connection has some.
@@ -52,11 +62,17 @@ struct Subscription {
     wants: Wants,
     interest: Interest,
     member: Member,
-    max_rate: Option<u32>,
-    /// The position that the client confirmed, where the topic is retained.
-    confirmed: StreamId,
+    /// Until the client was told that its past has been sent.
+    past: Option<Box<Past>>,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
+}
+
+/// Channels whose past has been sent, by the lane in which it went.
+#[derive(Default)]
+struct Ends {
+    urgent: Vec<CaughtUpChannel>,
+    public: Vec<CaughtUpChannel>,
 }
 
 impl Subscription {
@@ -68,19 +84,15 @@ impl Subscription {
     fn change(&self, protocol: Protocol) {
         self.interest.change(self.member.clone(), self.wants.form(protocol));
     }
-
-    fn confirmed(&self) -> Option<StreamId> {
-        self.interest.is_retained().then_some(self.confirmed)
-    }
 }
 
 impl Subscriptions {
     #[must_use]
-    pub(super) fn new(protocol: Protocol, limits: ReplayLimits) -> Self {
-        Self { all: Vec::new(), protocol, limits, are_complete: true }
+    pub(super) fn new(protocol: Protocol, limits: ReplayLimits, explicit: bool) -> Self {
+        Self { all: Vec::new(), protocol, limits, explicit, unreadable: None }
     }
 
-    /// Refuses what would exceed `max` channels. One that is already subscribed, or is named twice, counts once.
+    /// Refuses what would exceed `max` channels. One that is already subscribed counts once.
     pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
         let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect();
         let fits = |wanted: &Wanted| {
@@ -90,8 +102,7 @@ impl Subscriptions {
                 names.insert(channel.clone());
             } else {
                 let message = format!("a connection has at most {max} subscriptions");
-                let channel = channel.to_string();
-                refused.push(Refused { channel, code: ErrorCode::TooManySubscriptions, message });
+                refused.push(Refused::new(&**channel, ErrorCode::TooManySubscriptions, message));
             }
             fits
         };
@@ -104,25 +115,82 @@ impl Subscriptions {
         &mut self,
         hub: &Arc<Hub>,
         handle: &ConnectionHandle,
-        id: Option<Json>,
+        echo: &Echo,
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
     ) -> bool {
-        // A channel that is subscribed again from a position starts again: everything after the position is owed.
-        let again = |w: &&Wanted| matches!(w.start, Start::Since(_) | Start::Last(_));
-        let again: Vec<_> = wanted.iter().filter(again).map(|w| w.resolved.channel.to_string()).collect();
+        // A channel that is subscribed again from a position starts again from there.
+        let again: Vec<_> = wanted.iter().filter(|w| w.restarts).map(|w| w.resolved.channel.to_string()).collect();
         self.unsubscribe(handle, &again);
-        let known: Vec<_> = wanted.iter().filter(|w| self.is_subscribed(&w.resolved.channel)).cloned().collect();
-        let new = wanted.into_iter().filter(|w| !known.iter().any(|k| k.resolved.channel == w.resolved.channel));
-        let pending = self.prepare(hub, new.collect(), &mut refused);
+        let (known, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|w| self.is_subscribed(&w.resolved.channel));
+        self.change_options(&known);
+        let pending = self.prepare(hub, new, &mut refused);
+        let mut ready = self.load(pending, &mut refused).await;
+        if echo.id.is_none() && self.protocol.dialect == Dialect::Envelope {
+            // What is not acknowledged has no end either.
+            ready.iter_mut().for_each(|next| next.past.hush());
+        }
+        self.answer(handle, echo, (&ready, &known), &refused);
+        let mut ends = Ends::default();
+        for next in ready {
+            self.start(next, handle, &mut ends).await;
+        }
+        let outbox = &handle.outbox;
+        caught_up(self.protocol, ends.urgent).into_iter().for_each(|notice| outbox.send(notice));
+        caught_up(self.protocol, ends.public).into_iter().for_each(|notice| outbox.send_behind(notice));
+        self.catch_up(handle).await;
+        handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.member.slot));
+        refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
+    }
+
+    fn is_subscribed(&self, channel: &str) -> bool {
+        self.all.iter().any(|s| s.wants.has(channel))
+    }
+
+    /// A second subscribe replaces the options of the first.
+    fn change_options(&mut self, known: &[Wanted]) {
+        for wanted in known {
+            let of = self.all.iter_mut().find(|s| s.wants.has(&wanted.resolved.channel));
+            let Some(subscription) = of.filter(|s| s.interest.class() == Class::State) else { continue };
+            let (pacer, before) = (wants::pacer(wanted.max_rate), &subscription.member.pacer);
+            if pacer.as_ref().map(|p| p.interval()) != before.as_ref().map(|p| p.interval()) {
+                subscription.member.pacer = pacer;
+                subscription.change(self.protocol);
+            }
+        }
+    }
+
+    /// One pending subscription per topic; the private channels of a user's stream share one.
+    fn prepare(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
+        let mut all: Vec<PendingSubscription> = Vec::with_capacity(wanted.len());
+        for Wanted { resolved, start, max_rate, .. } in wanted {
+            let Resolved { channel, topic, rule, in_user_stream } = resolved;
+            if in_user_stream && let Some(pending) = all.iter_mut().find(|pending| pending.in_user_stream) {
+                pending.start = earlier(pending.start, start);
+                pending.wishes.push(Wish::new(channel, start));
+                continue;
+            }
+            let Some(interest) = hub.interest(&topic, &rule) else {
+                refused.push(unavailable(&channel));
+                continue;
+            };
+            let wish = Wish::new(wants::shared(channel, &interest), start);
+            let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
+            all.push(PendingSubscription::new(wish, in_user_stream, interest, max_rate, extends));
+        }
+        all
+    }
+
+    /// Those that can start, with what they begin with.
+    async fn load(&self, pending: Vec<PendingSubscription>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
         let until = Instant::now() + READY_TIMEOUT;
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
             let extends = next.extends.map(|at| &self.all[at].member);
             match next.load(extends, until, self.limits).await {
                 Ok(()) => {
-                    // The private channels are one pending subscription, whose messages are counted by channel.
-                    bytes = if next.in_user_stream { bytes } else { next.backlog.share(bytes, self.limits) };
+                    // Channels that are added to a subscription get all of theirs beside it.
+                    bytes = if next.extends.is_some() { bytes } else { next.backlog.share(bytes, self.limits) };
                     ready.push(next);
                 }
                 Err(error) => {
@@ -131,131 +199,119 @@ impl Subscriptions {
                         // It was paused for the channels that can't be added now; its next catch-up continues it.
                         extends.outbox.wake();
                     }
-                    refused.extend(next.channels.iter().map(|channel| unavailable(channel)));
+                    refused.extend(next.wishes.iter().map(|wish| unavailable(&wish.channel)));
                 }
             }
         }
-        self.answer(handle, id, &ready, &known, &refused);
-        for next in ready {
-            self.start(next, handle).await;
-        }
-        self.catch_up(&handle.outbox).await;
-        let private = self.all.iter().find(|s| s.in_user_stream());
-        handle.set_private(private.map(|s| s.interest.topic()));
-        refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
-    }
-
-    fn is_subscribed(&self, channel: &str) -> bool {
-        self.all.iter().any(|s| s.wants.has(channel))
-    }
-
-    /// One pending subscription per topic; the private channels of a user's stream share one.
-    fn prepare(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
-        let mut all: Vec<PendingSubscription> = Vec::with_capacity(wanted.len());
-        for Wanted { resolved, start, max_rate } in wanted {
-            let Resolved { channel, topic, rule, in_user_stream } = resolved;
-            if in_user_stream && let Some(pending) = all.iter_mut().find(|pending| pending.in_user_stream) {
-                if !pending.channels.contains(&channel) {
-                    pending.channels.push(channel);
-                    pending.start = earlier(pending.start, start);
-                }
-                continue;
-            }
-            if all.iter().any(|pending| pending.channels.contains(&channel)) {
-                continue;
-            }
-            let Some(interest) = hub.interest(&topic, &rule) else {
-                refused.push(unavailable(&channel));
-                continue;
-            };
-            let channel = wants::shared(channel, &interest);
-            let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
-            all.push(PendingSubscription::new(channel, in_user_stream, interest, (start, max_rate), extends));
-        }
-        all
+        ready
     }
 
     fn answer(
         &self,
         handle: &ConnectionHandle,
-        id: Option<Json>,
-        ready: &[PendingSubscription],
-        known: &[Wanted],
+        echo: &Echo,
+        (ready, known): (&[PendingSubscription], &[Wanted]),
         refused: &[Refused],
     ) {
-        let started = ready.iter().flat_map(|next| next.channels.iter().map(move |channel| next.answer(channel)));
-        let again = known.iter().map(|wanted| SubscribedChannel {
-            channel: wanted.resolved.channel.clone(),
-            class: wanted.resolved.rule.class,
-            cursor: self.cursor_of(&wanted.resolved.channel),
-            replayed: 0,
-            complete: true,
-            snapshot: false,
+        let started = ready.iter().flat_map(|next| next.wishes.iter().map(move |wish| next.answer(wish)));
+        let again = known.iter().filter_map(|wanted| {
+            let found = self.all.iter().find(|s| s.wants.has(&wanted.resolved.channel))?;
+            Some(SubscribedChannel {
+                channel: wanted.resolved.channel.clone(),
+                class: wanted.resolved.rule.class,
+                stream: wanted.resolved.in_user_stream.then_some(USER_STREAM.into()),
+                // Not what is queued: pushes that wait come after this reply.
+                cursor: found.member.outbox.known(found.member.slot).filter(|_| found.interest.is_retained()),
+                live: found.past.is_none(),
+            })
         });
-        let errors = refused.iter().map(|r| RefusedChannel::new(r.channel.clone(), r.code, r.message.clone()));
-        let (channels, errors) = (started.chain(again).collect(), errors.collect());
-        handle.send(&Reply::Subscribed(Subscribed { id, channels, errors }));
-    }
-
-    fn cursor_of(&self, channel: &str) -> Option<StreamId> {
-        let found = self.all.iter().find(|s| s.wants.has(channel))?;
-        found.member.outbox.queued(found.member.slot).filter(|_| found.interest.is_retained())
+        let (channels, errors) = (started.chain(again).collect(), refused.iter().map(refusal).collect());
+        handle.send(&Reply::Subscribed(Subscribed { id: echo.id.clone(), channels, errors }), &echo.ignored);
     }
 
     /// Pushes the backlog; from here on the subscription is caught up like any other.
-    async fn start(&mut self, pending: PendingSubscription, handle: &ConnectionHandle) {
+    async fn start(&mut self, mut pending: PendingSubscription, handle: &ConnectionHandle, ends: &mut Ends) {
         let outbox = &handle.outbox;
         let drained = || std::future::poll_fn(|cx| outbox.poll_room(cx));
+        let names = || pending.wishes.iter().map(|wish| wish.channel.clone());
         if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
-            let form = Form::of_user(self.protocol, pending.channels.as_slice().into());
-            subscription.interest.push_beside(&subscription.member, &form, &pending.backlog);
-            // Only a pong to a ping that is sent from here on confirms what was pushed.
-            handle.forget_ping(subscription.member.slot);
-            subscription.confirmed = subscription.confirmed.min(pending.begins);
-            let channels = subscription.wants.channels().iter().cloned().chain(pending.channels);
+            let form = Form::of_user(self.protocol, names().collect());
+            subscription.interest.push_beside(&subscription.member, &form, &mut pending.past, &pending.backlog);
+            ends.urgent.extend(pending.past.ended(pending.end()));
+            let channels = subscription.wants.channels().iter().cloned().chain(names());
             subscription.wants = Wants::OfUser(channels.collect());
+            if let Some(past) = &mut subscription.past {
+                names().for_each(|channel| past.add(channel, pending.end(), false));
+            }
             subscription.change(self.protocol);
             return;
         }
-        let slot = pending.interest.open(outbox, pending.backlog.cursor, pending.begins);
-        let mut channels = pending.channels;
-        let wants =
-            if pending.in_user_stream { Wants::OfUser(channels.into()) } else { Wants::Topic(channels.swap_remove(0)) };
-        let subscription = Subscription {
-            member: Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) },
-            wants,
-            interest: pending.interest,
-            max_rate: pending.max_rate,
-            // What came before the start is not owed; a stream without entries starts at zero.
-            confirmed: pending.begins,
-            fresh: true,
+        let slot = pending.interest.open(outbox, pending.backlog.cursor, pending.has);
+        let wants = match names().next() {
+            Some(channel) if !pending.in_user_stream => Wants::Topic(channel),
+            _ => Wants::OfUser(names().collect()),
         };
-        let form = subscription.wants.form(self.protocol);
-        subscription.interest.push_backlog(&subscription.member, &form, &pending.backlog, drained).await;
+        let form = wants.form(self.protocol);
+        let member = Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) };
+        let end = pending.end();
+        let PendingSubscription { interest, backlog, mut past, .. } = pending;
+        let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
+        if whole {
+            // What the client did not want of the past is passed, and not read again.
+            outbox.pass(slot, end);
+            let lane = if outbox.is_urgent(slot) { &mut ends.urgent } else { &mut ends.public };
+            lane.extend(past.ended(end));
+        }
         if self.all.len() == self.all.capacity() && self.all.len() < 4 {
             // Most connections have few subscriptions: the first one takes room for itself alone.
             self.all.reserve_exact(1);
         }
-        self.all.push(subscription);
+        let past = (!whole).then(|| Box::new(past));
+        self.all.push(Subscription { wants, interest, member, past, fresh: true });
     }
 
     /// Advances lagging subscriptions: to the live stream, or by a page. What can't be read now is read the next time.
-    pub(super) async fn catch_up(&mut self, outbox: &Arc<Outbox>) {
-        while let Some((slot, _)) = outbox.lagging() {
+    pub(super) async fn catch_up(&mut self, handle: &ConnectionHandle) {
+        while let Some((slot, _)) = handle.outbox.lagging() {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
             let form = subscription.wants.form(self.protocol);
-            let Subscription { interest, member, fresh, .. } = subscription;
-            match interest.catch_up(member, &form, *fresh).await {
-                Ok(CaughtUp::Live) => *fresh = false,
+            let Subscription { interest, member, past, fresh, .. } = subscription;
+            match interest.catch_up(member, &form, *fresh, past.as_deref_mut()).await {
+                Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Err(error) => {
                     tracing::debug!(%error, "can't catch up a subscription now");
+                    if self.is_given_up(slot) {
+                        self.end_unreadable(handle, slot);
+                        continue;
+                    }
                     tokio::time::sleep(RETRY_AFTER).await;
                     return;
                 }
             }
+            self.unreadable = None;
         }
+    }
+
+    /// Whether a subscription has been unreadable for too long. Clients that can't take it up again wait.
+    fn is_given_up(&mut self, slot: SlotId) -> bool {
+        let now = Instant::now();
+        let unreadable = self.unreadable.get_or_insert_with(|| Box::new((slot, now)));
+        if unreadable.0 != slot {
+            **unreadable = (slot, now);
+        }
+        self.explicit && now - unreadable.1 > UNREADABLE_MAX
+    }
+
+    fn end_unreadable(&mut self, handle: &ConnectionHandle, slot: SlotId) {
+        self.unreadable = None;
+        let of = self.all.iter().find(|s| s.member.slot == slot);
+        let channels = of.map_or(Vec::new(), |s| s.wants.channels().iter().map(ToString::to_string).collect());
+        self.unsubscribe(handle, &channels);
+        let mut object = ErrorObject::new(ErrorCode::TryAgainLater, "the stream can't be read now");
+        object.details.retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
+        handle.notify(&Reply::Ended(Ended { channels, object }));
     }
 
     /// Ends subscriptions: after this nothing of them is written. Unknown channels are ignored.
@@ -267,6 +323,7 @@ impl Subscriptions {
             let left: Vec<_> = left.cloned().collect();
             if !left.is_empty() {
                 subscription.wants = Wants::OfUser(left.into());
+                subscription.past.iter_mut().for_each(|past| past.remove(name));
                 handle.outbox.pause(subscription.member.slot);
                 subscription.change(self.protocol);
                 continue;
@@ -280,9 +337,9 @@ impl Subscriptions {
     }
 
     /// Ends everything: the connection is gone.
-    pub(super) fn clear(&mut self, outbox: &Arc<Outbox>) {
+    pub(super) fn clear(&mut self, handle: &ConnectionHandle) {
         for ended in self.all.drain(..) {
-            ended.interest.leave(outbox, ended.member.slot);
+            ended.interest.leave(&handle.outbox, ended.member.slot);
         }
     }
 
@@ -293,44 +350,24 @@ impl Subscriptions {
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
-    /// The client has confirmed these positions. True when that changes something.
-    pub(super) fn confirm(&mut self, positions: &[(SlotId, StreamId)]) -> bool {
-        let mut changed = false;
-        for subscription in &mut self.all {
-            let found = positions.iter().find(|(slot, _)| *slot == subscription.member.slot);
-            if let Some((_, id)) = found
-                && *id > subscription.confirmed
-            {
-                subscription.confirmed = *id;
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    /// What a resume needs.
+    /// By which presence is counted.
     #[must_use]
     pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
         let of = |s: &Subscription| {
-            let (confirmed, max_rate) = (s.confirmed().filter(|_| s.interest.class() != Class::State), s.max_rate);
             let topic = s.interest.topic().topic.as_str();
             let record = move |channel: &Arc<str>| SubscriptionRecord {
                 channel: channel.to_string(),
                 topic: (**channel != *topic).then(|| topic.to_owned()),
-                confirmed,
-                max_rate,
             };
             s.wants.channels().iter().map(record).collect::<Vec<_>>()
         };
         self.all.iter().flat_map(of).collect()
     }
+}
 
-    /// Changes the maximum rate of all `state` subscriptions.
-    pub(super) fn set_max_rate(&mut self, max_rate: Option<u32>) {
-        for subscription in self.all.iter_mut().filter(|s| s.interest.class() == Class::State) {
-            subscription.max_rate = max_rate;
-            subscription.member.pacer = wants::pacer(max_rate);
-            subscription.change(self.protocol);
-        }
-    }
+/// A refused channel as the client is told.
+fn refusal(refused: &Refused) -> RefusedChannel {
+    let Refused { channel, code, message, field, retry_after_ms } = refused.clone();
+    let details = Details { field, retry_after_ms, ..Details::default() };
+    RefusedChannel { channel, object: ErrorObject { details, ..ErrorObject::new(code, message) } }
 }

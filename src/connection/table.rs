@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        connection::keep_alive::KeepAlive,
+        connection::{keep_alive::KeepAlive, refusal_log::ConnectionId},
         hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
         metrics::Metrics,
     };
@@ -120,7 +120,13 @@ mod tests {
         let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
         let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
-        let handle = ConnectionHandle::new(outbox, SessionId::random(), Protocol::default(), keep_alive, 0);
+        let handle = ConnectionHandle::new(
+            outbox,
+            (SessionId::random(), ConnectionId::random()),
+            Protocol::default(),
+            keep_alive,
+            0,
+        );
         handle.set_user(UserId::new(user).unwrap());
         Arc::new(handle)
     }

@@ -75,7 +75,8 @@ impl WebSocket {
             Wake::Asked(close) => self.proceed(Read::Close(close)),
             Wake::Gone => self.proceed(Read::Gone),
             Wake::Lagging => busy(async move {
-                self.connection.subscriptions.catch_up(&self.connection.handle.outbox).await;
+                let Connection { subscriptions, handle, .. } = &mut self.connection;
+                subscriptions.catch_up(handle).await;
                 Stage::Idle(self)
             }),
             Wake::Readable => {
@@ -111,7 +112,7 @@ impl WebSocket {
                 Stage::Over
             }
             Read::Close(close) => busy(async move {
-                self.wire.close(&close).await;
+                self.wire.close(&close, &self.connection.handle.closing(&close)).await;
                 ending::end(self.connection, close.cause);
                 Stage::Over
             }),

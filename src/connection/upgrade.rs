@@ -1,5 +1,6 @@
 //! From a request to a WebSocket. A browser can't see the status of a failed upgrade, so its request is upgraded and
-//! closed with the reason; other clients get a plain HTTP answer. Never decides who is admitted.
+//! closed with the reason, as is that of every client that offers our sub-protocol; others get a plain HTTP answer. Never
+//! decides who is admitted.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -13,21 +14,22 @@ use hyper::{StatusCode, header, http::request::Parts, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
-    model::SessionId,
+    reply::{Closing, Reply},
     websocket::{self, Reader},
 };
 use tokio::net::TcpStream;
 
 use super::{
-    admission::{Admitted, Endpoint, no_descriptor},
-    handshake::{self, Refusal, Upgrade},
+    admission::{Admitted, Endpoint, Refused, no_descriptor},
+    handshake::{self, Refusal, Told, Upgrade, Why},
     opening,
-    refusal_log::{self, Attempt},
+    refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     task::ConnectionTask,
     wire::{self, Wire},
 };
 use crate::{
+    clock,
     hub::Socket,
     metrics::{self, Handshake as Outcome},
     problem::Problem,
@@ -43,7 +45,7 @@ pub(super) async fn open(
     let (mut parts, _) = request.into_parts();
     let metrics = endpoint.replica.metrics.clone();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
-    let attempt = Attempt { session: SessionId::random(), address };
+    let attempt = Attempt { connection_id: ConnectionId::random(), address };
     if parts.extensions.get::<Spare>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
@@ -54,36 +56,51 @@ pub(super) async fn open(
             let problem = Problem::new(malformed.kind(), malformed.to_string());
             return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
-        Err(Refusal::ForeignOrigin(upgrade)) => {
-            endpoint.note_refusal(attempt, Outcome::Origin, refusal_log::foreign_origin(&parts.headers));
-            return close_at_once(&endpoint, &mut parts, &upgrade, CloseCode::Policy, "Origin not allowed");
+        Err(Refusal::Refused { upgrade, told, why }) => {
+            let (refused, reason) = match why {
+                Why::ForeignOrigin => (foreign_origin(), refusal_log::foreign_origin(&parts.headers)),
+                Why::Malformed(malformed) => {
+                    (Refused::malformed(malformed.to_string(), malformed.field()), malformed.to_string())
+                }
+            };
+            endpoint.note_refusal(attempt, refused.outcome, reason);
+            return refuse(&endpoint, &mut parts, (&upgrade, told), refused);
         }
     };
+    let to = (&handshake.upgrade, handshake.told);
     let Ok(param) = endpoint.param(parts.uri.path()) else {
-        let detail = "the path's parameter is not a valid name";
-        endpoint.note_refusal(attempt, Outcome::BadRequest, detail);
-        return Problem::new(ProblemKind::NotFound, detail).respond(&parts.headers);
+        let reason = "the path's parameter is not a valid name";
+        let refused = Refused::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, Outcome::BadRequest);
+        endpoint.note_refusal(attempt, refused.outcome, &refused);
+        return refuse(&endpoint, &mut parts, to, refused);
     };
-    match endpoint.admit(&handshake.credential, handshake.session, attempt).await {
+    let admitted = endpoint.admit(&handshake.credential, handshake.session, attempt).await;
+    let explicit = handshake.told == Told::Notice;
+    let begin = (handshake.begin, explicit);
+    match admitted.and_then(|admitted| endpoint.may_begin(param.as_deref(), begin, admitted)) {
         Ok(admitted) => {
             metrics.handshakes_total.of(Outcome::Accepted).inc();
             metrics.handshake_duration_seconds.observe(started.elapsed().as_secs_f64());
-            accept(
-                endpoint,
-                &mut parts,
-                &handshake.upgrade,
-                opening::Request { param, since: handshake.since },
-                admitted,
-            )
+            let request = opening::Request { param, begin: handshake.begin, explicit };
+            accept(endpoint, &mut parts, &handshake.upgrade, request, admitted)
         }
         Err(refused) => {
-            if !handshake.browser {
-                return endpoint.refuse(attempt, &parts.headers, refused);
-            }
             endpoint.note_refusal(attempt, refused.outcome, &refused);
-            close_at_once(&endpoint, &mut parts, &handshake.upgrade, refused.code, refused.reason)
+            refuse(&endpoint, &mut parts, to, refused)
         }
     }
+}
+
+fn foreign_origin() -> Refused {
+    Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, "Origin not allowed", Outcome::Origin)
+}
+
+/// Says why, in the way that the client can hear.
+fn refuse(endpoint: &Endpoint, parts: &mut Parts, (upgrade, told): (&Upgrade, Told), refused: Refused) -> Response {
+    if told == Told::Status {
+        return refused.respond(&parts.headers);
+    }
+    close_at_once(endpoint, parts, (upgrade, told), &refused)
 }
 
 /// Answers 101. The connection is opened once the answer is out and the socket is ours.
@@ -92,7 +109,7 @@ fn accept(
     parts: &mut Parts,
     upgrade: &Upgrade,
     request: opening::Request,
-    mut admitted: Admitted,
+    admitted: Admitted,
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         endpoint.withdraw(&admitted);
@@ -106,7 +123,7 @@ fn accept(
         };
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
-        let resumed = admitted.resumed.take();
+        let resumed = admitted.resumed;
         let mut connection = opening::open(endpoint, admitted, request, Socket::Tcp(stream));
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
         Box::pin(opening::start(&mut connection, resumed)).await;
@@ -116,22 +133,27 @@ fn accept(
     switching(upgrade)
 }
 
-/// Upgrades only to close: the one way to tell a browser why.
+/// Upgrades only to close: the one way to tell a browser why, and the way of our sub-protocol.
 fn close_at_once(
     endpoint: &Endpoint,
     parts: &mut Parts,
-    upgrade: &Upgrade,
-    code: CloseCode,
-    reason: &'static str,
+    (upgrade, told): (&Upgrade, Told),
+    refused: &Refused,
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else { return cannot_upgrade(parts) };
-    let code = endpoint.profile.protocol.dialect.close_code(code);
+    let protocol = endpoint.profile.protocol;
+    let code = protocol.dialect.close_code(refused.code);
     endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
+    let mut last = BytesMut::with_capacity(256);
+    if told == Told::Notice {
+        let mut closing = Closing::new(code, refused.reason.clone(), refused.retry_after_s.map(|s| s * 1_000));
+        closing.object.details.field = refused.field.map(str::to_owned);
+        protocol.notice(&mut last, &Reply::Closing(closing), clock::stamp);
+    }
+    websocket::close(&mut last, Some(code), &refused.reason);
     endpoint.replica.tasks.spawn("refusal", async move {
         if let Some((stream, _)) = taken_over(on_upgrade).await {
-            let mut close = BytesMut::with_capacity(reason.len() + 4);
-            websocket::close(&mut close, Some(code), reason);
-            wire::refuse(stream, close.freeze()).await;
+            wire::refuse(stream, last.freeze()).await;
         }
     });
     switching(upgrade)

@@ -137,7 +137,7 @@ impl Wire {
             match event {
                 Ok(Event::Ping(payload)) => websocket::pong(pongs, payload),
                 Ok(Event::Close(code, _)) => {
-                    return Some(Close { code: code.unwrap_or(0), reason: String::new(), cause: Disconnect::Client });
+                    return Some(Close::new(code.unwrap_or(0), "", Disconnect::Client));
                 }
                 Ok(event) => {
                     // What came first is answered first.
@@ -149,16 +149,17 @@ impl Wire {
                 }
                 Err(violation) => {
                     let cause = if violation.code == 1009 { Disconnect::TooBig } else { Disconnect::Protocol };
-                    return Some(Close { code: violation.code, reason: violation.reason.into(), cause });
+                    return Some(Close::new(violation.code, violation.reason, cause));
                 }
             }
         }
         None
     }
 
-    /// Sends the Close frame after what waits, and gives the client a moment to see it.
-    pub async fn close(&self, close: &Close) {
-        let mut out = BytesMut::with_capacity(close.reason.len() + 4);
+    /// Sends the notice and the Close frame after what waits, and gives the client a moment to see it.
+    pub async fn close(&self, close: &Close, notice: &[u8]) {
+        let mut out = BytesMut::with_capacity(notice.len() + close.reason.len() + 4);
+        out.extend_from_slice(notice);
         websocket::close(&mut out, Some(close.code).filter(|code| *code > 0), &close.reason);
         let outbox = &self.outbox;
         outbox.shared.metrics.close_frames_total.of(metrics::Code::of(close.code)).inc();

@@ -17,8 +17,8 @@ pub struct Backlog {
     /// The position before the messages, and the one they reach.
     pub from: StreamId,
     pub cursor: StreamId,
-    /// Messages behind the cursor that were put off, and the position they reach.
-    pub later: Option<(usize, StreamId)>,
+    /// More of the past lies behind the cursor: the catch-up brings it, as the socket drains.
+    pub goes_on: bool,
     pub mark: Mark,
 }
 
@@ -43,17 +43,17 @@ impl Backlog {
     pub fn put_off(&mut self) {
         let Some(first) = self.messages.first().and_then(|message| message.id) else { return };
         if self.messages.len() > 1 && self.cut.is_none() {
-            self.later = Some((self.messages.len() - 1, self.cursor));
+            self.goes_on = true;
             self.messages.truncate(1);
             self.messages.shrink_to_fit();
             self.cursor = first;
         }
     }
 
-    /// The position that it reaches, with what was put off.
+    /// Whether it holds nothing that the client has to be told.
     #[must_use]
-    pub fn end(&self) -> StreamId {
-        self.later.map_or(self.cursor, |(_, end)| end)
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.gap.is_none() && self.cut.is_none() && !self.goes_on
     }
 
     /// For channels that are added to a subscription at `position`: it brings itself what comes later, and nothing of

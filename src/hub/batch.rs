@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
     model::{Content, Message, StreamId},
-    push::{GapReason, Meta},
+    push::Meta,
 };
 
 use super::{form::Form, gap::Gap, position::Step};
@@ -42,11 +42,20 @@ impl Batch {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
-        let mut newest = None;
-        for step in steps {
+        let (mut newest, mut steps) = (None, steps.iter().peekable());
+        while let Some(step) = steps.next() {
             match step {
                 Step::Message(message) => batch.add(&mut buf, message, mark, &mut newest),
-                Step::Gap { after, before, reason } => form.gap(&mut buf, Gap::new(*after, *before, *reason)),
+                Step::Gap { after, before, reason } => {
+                    let mut gap = Gap::new(*after, *before, *reason);
+                    if let Some(Step::Message(marker)) = steps.peek()
+                        && let Some(all) = gap.with_marker(marker)
+                    {
+                        (gap, batch.last) = (all, all.cursor);
+                        steps.next();
+                    }
+                    form.gap(&mut buf, gap);
+                }
             }
         }
         batch.newest = newest.cloned();
@@ -70,8 +79,8 @@ impl Batch {
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
-            Content::Lost { after, before } => {
-                return self.form.gap(buf, Gap::new(*after, *before, GapReason::Failover));
+            Content::Lost { after, before, loss } => {
+                return self.form.gap(buf, Gap::marked(*after, *before, *loss, self.last));
             }
         };
         let Some(channel) = self.form.channel_of(message) else { return };

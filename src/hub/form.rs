@@ -54,16 +54,20 @@ impl Form {
         buf.freeze()
     }
 
-    /// Appends a gap, once for each subscribed channel.
+    /// Appends a gap: one, whatever number of channels share the stream.
     pub(super) fn gap(&self, out: &mut BytesMut, gap: Gap) {
-        let Gap { after, before, count, reason } = gap;
-        // Without ids, neither end is known.
-        let after = (before.is_some() || after != StreamId::ZERO).then_some(after);
+        let Gap { after, before, count, reason, cursor } = gap;
+        // Without ids, neither end is known, nor where to continue.
+        let has_ids = before.is_some() || after != StreamId::ZERO;
         let wanted = self.filter.as_deref().unwrap_or_default();
-        for channel in self.channel.as_ref().map_or(wanted, std::slice::from_ref) {
-            let reason = reason.as_str().into();
-            let gap = push::Gap { channel: (&**channel).into(), after, before, count, reason };
-            self.protocol.gap(out, &gap, clock::stamp);
-        }
+        let gap = push::Gap {
+            channels: self.channel.as_ref().map_or(wanted, std::slice::from_ref).into(),
+            after: has_ids.then_some(after),
+            before,
+            count,
+            reason: reason.as_str().into(),
+            cursor: has_ids.then_some(cursor),
+        };
+        self.protocol.gap(out, &gap, clock::stamp);
     }
 }

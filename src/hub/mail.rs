@@ -45,7 +45,7 @@ impl Missed {
         let Self { after, last, count } = *self;
         let before = (last != StreamId::ZERO).then(|| last.next());
         let known = before.and_then(|before| StreamId::missing_between(after, before));
-        let gap = Gap { after, before, count: known.or(Some(count)), reason: GapReason::Backplane };
+        let gap = Gap { after, before, count: known.or(Some(count)), reason: GapReason::Backplane, cursor: last };
         let bytes = form.encode_gap(gap);
         Batch { bytes, count: 0, skipped: 0, after, last, newest: None, form: form.clone() }
     }

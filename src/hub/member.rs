@@ -122,6 +122,12 @@ impl Pacer {
         Arc::new(Self { interval, pace: Mutex::default() })
     }
 
+    /// Minimum time between two values.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// Lets a batch through now, or holds it back (conflating what was held before).
     pub(super) fn admit(&self, batch: Arc<Batch>, now: Instant) -> Option<Arc<Batch>> {
         let mut pace = self.pace.lock();

@@ -2,8 +2,8 @@
 //!
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
-//! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` brings a client
-//! from its cursor to the live stream, `linger` lets go of topics that nobody wants.
+//! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` and
+//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants.
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 mod backlog;
 mod batch;
+mod catch_up;
 mod follow;
 mod form;
 mod gap;
@@ -28,6 +29,7 @@ mod linger;
 mod mail;
 mod member;
 mod outbox;
+mod past;
 mod position;
 mod queue;
 mod ring;
@@ -40,15 +42,17 @@ mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
 pub use batch::{Batch, Mark};
+pub use catch_up::CaughtUp;
 pub use form::Form;
 pub use gap::Gap;
 pub use member::{Member, Pacer};
 pub use outbox::{Close, Outbox, Shared};
-pub use position::{Arrival, Asked, Next, Position, State, Step};
-pub use queue::{Offered, Queue, QueueLimits, Slot, SlotId};
+pub use past::{Past, caught_up};
+pub use position::{Arrival, Asked, Next, Position, State, Step, reason_between};
+pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
-pub use subscribe::{CaughtUp, Interest};
+pub use subscribe::Interest;
 pub use topic::Followed;
 
 use crate::{

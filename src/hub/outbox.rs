@@ -90,6 +90,21 @@ impl Outbox {
         }
     }
 
+    /// Sends a notice behind the public messages that wait.
+    pub fn send_behind(&self, frame: Bytes) {
+        let mut state = self.state.lock();
+        if state.ending == Ending::Open && !frame.is_empty() {
+            state.queue.frame_behind(frame);
+            self.write(&mut state).count(&self.shared.metrics);
+        }
+    }
+
+    /// The position of a live subscription that moved without a push; the client is about to be told.
+    #[must_use]
+    pub fn take_moved(&self, id: SlotId) -> Option<StreamId> {
+        self.state.lock().queue.take_moved(id)
+    }
+
     /// Opens a subscription. It starts out lagging at `slot.queued`: a catch-up joins it to the live stream.
     pub fn open(&self, slot: Slot) -> SlotId {
         self.state.lock().queue.open(slot)
@@ -155,9 +170,15 @@ impl Outbox {
         }
     }
 
-    /// The subscription is caught up: the ticket of the joining that will make it live. `None` when it is gone.
-    pub(super) fn joining(&self, id: SlotId) -> Option<u32> {
-        self.state.lock().queue.joining(id)
+    /// The subscription is caught up: the ticket of the joining that will make it live. `None` when it is gone. `end`
+    /// tells the client that its past has been sent; it is written with what comes next.
+    pub(super) fn joining(&self, id: SlotId, end: Option<Batch>) -> Option<u32> {
+        let mut state = self.state.lock();
+        let ticket = state.queue.joining(id)?;
+        if let Some(end) = end.filter(|_| state.ending == Ending::Open) {
+            state.queue.catch_up(id, Arc::new(end));
+        }
+        Some(ticket)
     }
 
     /// The last step of a catch-up: the rest, and from here on live. Returns whether to flush.
@@ -280,7 +301,8 @@ impl Outbox {
         }
         let mut state = self.state.lock();
         if state.queue.is_empty() {
-            return if state.ending == Ending::Open { Poll::Pending } else { Poll::Ready(None) };
+            // Where the end was only asked for, the last words are still to come.
+            return if state.ending == Ending::Shut { Poll::Ready(None) } else { Poll::Pending };
         }
         let (mut body, mut writes) = (BytesMut::new(), 0);
         while !state.queue.is_empty() {
@@ -328,6 +350,9 @@ impl Outbox {
         }
         state.ending = Ending::Shut;
         self.write(&mut state).count(&self.shared.metrics);
+        if let Socket::Body(waker) = &self.socket {
+            waker.wake();
+        }
     }
 
     /// Bytes that may wait.

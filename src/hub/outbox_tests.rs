@@ -20,6 +20,7 @@ struct Client {
     topic: Topic,
     rule: Arc<tickgate_wire::model::TopicRule>,
     outbox: Arc<Outbox>,
+    slot: SlotId,
     _interest: Interest,
     /// Their end is the hub's.
     _tasks: Tasks,
@@ -47,8 +48,8 @@ impl Client {
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, pacer: None };
-        interest.catch_up(&member, &form, true).await.unwrap();
-        Self { backplane, metrics, topic, rule, outbox, _interest: interest, _tasks: tasks }
+        interest.catch_up(&member, &form, true, None).await.unwrap();
+        Self { backplane, metrics, topic, rule, outbox, slot, _interest: interest, _tasks: tasks }
     }
 
     /// Publishes one by one, each walked by the hub before the next.
@@ -102,12 +103,12 @@ async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
 async fn nothing_of_a_subscription_comes_after_the_end_was_asked_for() {
     let client = Client::of("trades:BTCUSDT").await;
     client.publish(2).await;
-    let close = Close { code: 4002, reason: String::new(), cause: metrics::Disconnect::Revoked };
+    let close = Close::new(4002, "", metrics::Disconnect::Revoked);
     client.outbox.ask_close(close);
     let before = client.outbox.state.lock().queue.bytes();
     client.publish(3).await;
     assert_eq!(client.outbox.state.lock().queue.bytes(), before, "what waited before, and no more");
-    let slot = client.outbox.written()[0].0;
+    let slot = client.slot;
     client.outbox.pause(slot);
     assert_eq!(client.outbox.lagging(), None, "nor is it caught up");
     client.outbox.send(Bytes::from_static(b"last words"));

@@ -33,7 +33,8 @@ pub enum State {
 }
 
 /// Why there is a hole between two neighbours of what is left: another epoch means another server.
-pub(super) fn reason_between(after: StreamId, before: StreamId) -> GapReason {
+#[must_use]
+pub fn reason_between(after: StreamId, before: StreamId) -> GapReason {
     if after.epoch == before.epoch || after.epoch == 0 { GapReason::Retention } else { GapReason::Failover }
 }
 

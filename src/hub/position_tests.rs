@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use tickgate_wire::model::Loss;
+
 use super::*;
 
 const LIMITS: RingLimits = RingLimits { messages_max: 64, bytes_max: 1 << 20 };
@@ -287,7 +289,7 @@ fn of_a_state_only_the_newest_counts() {
     assert_eq!(position.arrive(&live(id(2, 0), Some(id(1, 3)))), Arrival::Next, "nor is a fork one");
     assert_eq!(position.newest().unwrap().id, Some(id(2, 0)));
 
-    let lost = Content::Lost { after: id(1, 3), before: id(3, 0) };
+    let lost = Content::Lost { after: id(1, 3), before: id(3, 0), loss: Loss::Failover };
     let marker = Arc::new(Message { content: lost, ..(*live(id(3, 0), None)).clone() });
     assert_eq!(position.arrive(&marker), Arrival::Next);
     assert_eq!(position.newest().unwrap().id, Some(id(2, 0)), "a snapshot is a value");

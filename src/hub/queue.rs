@@ -9,48 +9,18 @@ use super::batch::Batch;
 use crate::defect::{self, Defect};
 
 mod item;
+mod slot;
 mod wire;
 
 use item::{Item, Lost, Partial, behind, dropped};
+pub use slot::{Cursor, Slot, SlotId, Stage};
 pub(in crate::hub) use wire::Slices;
 
-/// Bounds of what may wait (the wire contract, section 10: `WS_MESSAGE_QUEUE_SIZE`, next to a byte bound).
+/// Bounds of what may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     pub messages_max: usize,
     pub bytes_max: usize,
-}
-
-/// A subscription's place in an outbox. Never used twice in one connection, so that what is late for an ended
-/// subscription can't reach another.
-pub type SlotId = u32;
-
-/// How a subscription is fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Not live: it is to be caught up from the ring or the stream.
-    Lagging,
-    /// Caught up; the step to live is on its way through the shard's mail.
-    Joining,
-    Live,
-}
-
-/// What an outbox knows of one subscription.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    pub class: Class,
-    /// Written before everything public when both wait: the reliable private channels.
-    pub urgent: bool,
-    /// Its positions are cursors: the topic is retained.
-    pub counted: bool,
-    pub stage: Stage,
-    /// Tells apart the joinings of one subscription: only the last one counts.
-    pub ticket: u32,
-    /// The last position put into the queue.
-    pub queued: StreamId,
-    /// The last position wholly written to the socket, or that the client came with. Greater than what was queued when
-    /// the server lost what the client has: should it come after all, it is not for this client again.
-    pub written: StreamId,
 }
 
 /// What happened to a batch that was offered.
@@ -128,14 +98,25 @@ impl Queue {
         self.slots.iter().find(|(_, slot)| slot.stage == Stage::Lagging).map(|(id, slot)| (*id, slot.queued))
     }
 
-    /// Every subscription with the last position wholly written.
-    pub fn written(&self) -> impl Iterator<Item = (SlotId, StreamId)> {
-        self.slots.iter().map(|(id, slot)| (*id, slot.written))
-    }
-
     /// The cursors of a client that has all that was written, in the order of its subscriptions.
     pub fn cursors(&self) -> impl Iterator<Item = StreamId> {
-        self.slots.iter().filter(|(_, slot)| slot.counted).map(|(_, slot)| slot.written)
+        self.slots.iter().filter(|(_, slot)| slot.cursor != Cursor::None).map(|(_, slot)| slot.written)
+    }
+
+    /// Whether a live subscription moved without a push.
+    #[must_use]
+    pub fn has_moved(&self, id: SlotId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.cursor == Cursor::Moved && slot.stage == Stage::Live)
+    }
+
+    /// The position of a live subscription that moved without a push; the client is about to be told.
+    pub fn take_moved(&mut self, id: SlotId) -> Option<StreamId> {
+        if !self.has_moved(id) {
+            return None;
+        }
+        let slot = self.slot_mut(id)?;
+        slot.cursor = Cursor::Known;
+        Some(slot.written)
     }
 
     #[must_use]
@@ -159,6 +140,12 @@ impl Queue {
     pub fn frame(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
         push(&mut self.urgent, Item::Frame(bytes));
+    }
+
+    /// Adds a notice behind the public pushes that wait.
+    pub fn frame_behind(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        push(&mut self.public, Item::Frame(bytes));
     }
 
     /// Adds pushes that a catch-up brings (never limited here: its reader waits for the drain between pages).

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 use tickgate_wire::{
-    model::{Content, Message},
+    model::{Content, Loss, Message},
     protocol::Protocol,
     websocket,
 };
@@ -51,7 +51,7 @@ fn reply(text: &str) -> Bytes {
 fn live(queue: &mut Queue, class: Class, at: u64) -> SlotId {
     let urgent = class == Class::Reliable;
     let (stage, ticket, written) = (Stage::Lagging, 0, StreamId::ZERO);
-    let slot = queue.open(Slot { class, urgent, counted: true, stage, ticket, queued: id(at), written });
+    let slot = queue.open(Slot { class, urgent, cursor: Cursor::Known, stage, ticket, queued: id(at), written });
     let ticket = queue.joining(slot).unwrap();
     assert!(queue.may_join(slot, ticket));
     queue.joined(slot);
@@ -114,7 +114,7 @@ fn seen(bytes: &[u8]) -> Vec<String> {
             return text.to_owned();
         }
         if frame["type"] == "gap" {
-            let channel = frame["channel"].as_str().unwrap();
+            let channel = frame["channels"][0].as_str().unwrap();
             return format!("{channel}{}..{}({})", seq(&frame["after"]), seq(&frame["before"]), frame["count"]);
         }
         let meta = &frame["_meta"];
@@ -228,7 +228,7 @@ fn what_a_paced_value_stood_for_stays_counted() {
 fn what_is_lost_replaces_no_value() {
     let (mut queue, a) = blocked(Class::State);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
-    let lost = step(Some(id(5)), Content::Lost { after: id(1), before: id(5) });
+    let lost = step(Some(id(5)), Content::Lost { after: id(1), before: id(5), loss: Loss::Failover });
     let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], Mark::default()));
     assert_eq!(queue.offer(a, &marker, LIMITS), Offered::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a1", "a1..5(3)"]);
@@ -511,7 +511,7 @@ proptest! {
             }
             let seq = |value: &Value| value.as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
             if frame["type"] == "gap" {
-                prop_assert_eq!(&frame["channel"], "e");
+                prop_assert_eq!(&frame["channels"][0], "e");
                 prop_assert_eq!(seq(&frame["after"]), last[1], "a gap begins where the client is");
                 let before = seq(&frame["before"]);
                 prop_assert_eq!(frame["count"].as_u64().unwrap(), before - 1 - last[1]);

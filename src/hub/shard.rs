@@ -18,7 +18,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     batch::{Batch, Mark},
     form::Form,
-    gap::gap_label,
+    gap::{gap_label, loss_label},
     mail::{Mail, Missed},
     member::{self, Group, Member},
     outbox::{Outbox, Written},
@@ -226,7 +226,12 @@ impl Shard {
     /// Counts the gaps told. Returns when the publication was accepted, where that is known.
     fn note(&self, lane: &Lane, step: &Step) -> u64 {
         match step {
-            Step::Message(message) => message.published_ms,
+            Step::Message(message) => {
+                if let Some(reason) = loss_label(&message.content) {
+                    self.metrics.gaps_total.of(reason).inc_by(lane.count() as u64);
+                }
+                message.published_ms
+            }
             Step::Gap { reason, .. } => {
                 self.metrics.gaps_total.of(gap_label(*reason)).inc_by(lane.count() as u64);
                 0

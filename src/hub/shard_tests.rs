@@ -3,7 +3,7 @@ use std::task::{Context, Wake};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate_wire::{
-    model::{Class, Content, Message, Pattern, TopicRule, UserId},
+    model::{Class, Content, Loss, Message, Pattern, TopicRule, UserId},
     protocol::Protocol,
 };
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     backplane::Page,
     hub::{
-        MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
+        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
         queue::Stage,
         topic::{Joining, Todo},
     },
@@ -78,7 +78,7 @@ impl Scene {
     fn open(&self, outbox: &Outbox) -> SlotId {
         let (class, stage) = (self.topic.rule.class, Stage::Lagging);
         let (queued, written) = (id(0), id(0));
-        outbox.open(Slot { class, urgent: false, counted: true, stage, ticket: 0, queued, written })
+        outbox.open(Slot { class, urgent: false, cursor: Cursor::Known, stage, ticket: 0, queued, written })
     }
 
     /// A client that is subscribed, and whose socket takes everything.
@@ -89,7 +89,7 @@ impl Scene {
     fn subscriber_of(&self, form: &Form, pacer: Option<Arc<Pacer>>) -> Member {
         let outbox = self.client(usize::MAX);
         let member = Member { slot: self.open(&outbox), outbox, pacer };
-        let joining = Joining { member: &member, form, shard: 0, fresh: true };
+        let joining = Joining { member: &member, form, shard: 0, fresh: true, past: None };
         assert!(self.topic.join(joining, id(0), false, &self.shards));
         member
     }
@@ -122,7 +122,7 @@ fn seen(outbox: &Outbox) -> Vec<String> {
         let conflated = field(frame, "conflated").map_or(String::new(), |count| format!("+{count}"));
         format!("{}{conflated}", seq(&field(frame, "id").unwrap()))
     };
-    text.split('{').filter(|part| part.contains("\"channel\"")).map(one).collect()
+    text.split('{').filter(|part| part.contains("\"channel")).map(one).collect()
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn whoever_may_miss_nothing_is_caught_up_where_a_shard_had_no_room() {
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
     assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection reads on from there");
-    let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false };
+    let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
     assert!(stage.topic.join(joining, id(4), false, &stage.shards));
     stage.arrive(21, Some("orders"));
     stage.fan_out().await;
@@ -296,7 +296,8 @@ async fn a_loss_is_told_behind_the_value_that_was_held() {
     stage.arrive(2, None);
     stage.fan_out().await;
     stage.arrive(3, None);
-    let marker = Message { content: Content::Lost { after: id(3), before: id(9) }, ..message(9, None) };
+    let content = Content::Lost { after: id(3), before: id(9), loss: Loss::Failover };
+    let marker = Message { content, ..message(9, None) };
     stage.topic.arrived(marker, &stage.shards);
     stage.fan_out().await;
     let all = seen(&member.outbox);
@@ -318,7 +319,7 @@ fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
     let stage = Scene::new(Class::Reliable);
     let outbox = stage.client(usize::MAX);
     let slot = stage.open(&outbox);
-    let ticket = outbox.joining(slot).unwrap();
+    let ticket = outbox.joining(slot, None).unwrap();
     outbox.join(slot, ticket, None);
     let woken = Arc::new(Woken::default());
     let waker = woken.clone().into();

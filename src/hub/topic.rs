@@ -14,6 +14,7 @@ use super::{
     mail::{self, Mail, Mailbox},
     member::{self, Group, Member, Seat},
     outbox::Outbox,
+    past::Past,
     position::{Arrival, Asked, Next, Position, State, Step},
     queue::SlotId,
     ring::RingLimits,
@@ -212,13 +213,14 @@ impl Followed {
         } else {
             return false;
         };
-        let Some(ticket) = joining.member.outbox.joining(joining.member.slot) else { return true };
+        let end = joining.past.and_then(|past| past.end(joining.form, after));
+        let Some(ticket) = joining.member.outbox.joining(joining.member.slot, end) else { return true };
         let lane = &self.lanes[joining.shard];
         if joining.fresh {
             lane.count.fetch_add(1, Ordering::Relaxed);
         }
         let rest = rest.into_iter().map(Step::Message).collect();
-        let Joining { member, form, fresh, shard } = joining;
+        let Joining { member, form, fresh, shard, past: _ } = joining;
         let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
         self.post(lane, &shards[shard], mail);
         true
@@ -311,6 +313,8 @@ pub(super) struct Joining<'a> {
     pub(super) shard: usize,
     /// Not among the subscribers yet (a lagging one is).
     pub(super) fresh: bool,
+    /// Whose end is told now.
+    pub(super) past: Option<&'a Past>,
 }
 
 impl Lane {

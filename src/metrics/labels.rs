@@ -110,6 +110,7 @@ label!(
         Retention = "retention",
         Backplane = "backplane",
         Failover = "failover",
+        InvalidPayload = "invalid_payload",
     }
 );
 

@@ -13,8 +13,8 @@
 //!   opened later.
 //! - Users and sessions are independent of each other and of topics: each may be on another server.
 //!
-//! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] whenever
-//! subscriptions or positions change, [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
+//! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] at
+//! once and whenever subscriptions change, [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
 //! `opened` again. A session has one connection on a replica: `opened` puts it in the place of an older one, for which
 //! `closed` must not be called any more.
 //!
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tickgate_wire::{
     code::CloseCode,
-    model::{ReplicaId, SessionId, StreamId, Topic, UserId},
+    model::{ReplicaId, SessionId, Topic, UserId},
 };
 
 use crate::config;
@@ -69,7 +69,7 @@ pub enum Verdict {
     Revoked,
 }
 
-/// What is kept of a session for the resume window.
+/// What is kept of a session: whose it is, and what it follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,17 +81,13 @@ pub struct SessionRecord {
     pub subscriptions: Vec<SubscriptionRecord>,
 }
 
-/// One subscription of a session, with the position that the client confirmed.
+/// One subscription of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionRecord {
     pub channel: String,
     /// The topic that the channel stands for, where it has another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirmed: Option<StreamId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_rate: Option<u32>,
 }
 
 /// An instruction from one replica to another, or to all.
@@ -194,7 +190,7 @@ impl Registry {
         each!(self, r => r.closed(session));
     }
 
-    /// Keeps (or replaces) what is needed to resume the session. Never waits: the newest record wins, records are written
+    /// Keeps (or replaces) what is known of the session. Never waits: the newest record wins, records are written
     /// in batches, and an unchanged one costs nothing. The record lives as long as the connection, and `resume_ttl` after
     /// that. The first record after [`Registry::opened`] takes the session over from wherever it lived before; call it
     /// between `opened` and `closed`, later ones are ignored.
@@ -202,7 +198,7 @@ impl Registry {
         each!(self, r => r.record(session, record));
     }
 
-    /// The record of a session that may be resumed.
+    /// The record of a session, whose client may reconnect.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.

@@ -22,12 +22,24 @@ pub struct Resolved {
     pub in_user_stream: bool,
 }
 
-/// A channel that may not be subscribed.
+/// A channel that is not subscribed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub channel: String,
     pub code: ErrorCode,
     pub message: String,
+    /// Which option was wrong.
+    pub field: Option<String>,
+    /// When the same element may succeed.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refused {
+    /// For good.
+    #[must_use]
+    pub fn new(channel: impl Into<String>, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { channel: channel.into(), code, message: message.into(), field: None, retry_after_ms: None }
+    }
 }
 
 /// The point of view from which names are resolved.
@@ -48,7 +60,7 @@ impl View<'_> {
     /// # Errors
     /// [`Refused`]: the same answer for what does not exist and for what is not allowed.
     pub fn resolve(&self, channel: &str) -> Result<Resolved, Refused> {
-        let refuse = |code, message: &str| Refused { channel: printable(channel), code, message: message.into() };
+        let refuse = |code, message: &str| Refused::new(printable(channel), code, message);
         check_name(channel).map_err(|error| refuse(ErrorCode::InvalidMessage, &error.to_string()))?;
         let offered = self.profile.channels.iter().find(|offered| offered.pattern.matches(channel));
         let Some(offered) = offered else {

@@ -44,11 +44,7 @@ impl Allowance {
     /// # Errors
     /// As of [`Allowance::spend_message`].
     pub fn spend_names(&mut self, count: usize, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
-        let Rate { per_second, burst } = limits.messages_per_connection;
-        // A client may change all its channels at once.
-        let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
-        let rate = Rate { per_second, burst: burst.max(twice_all) };
-        let taken = self.names.take(count, Duration::from_millis(now_ms), rate);
+        let taken = self.names.take(count, Duration::from_millis(now_ms), names_rate(limits));
         taken.map_err(|wait| self.limited("channels", wait, now_ms, limits))
     }
 
@@ -63,6 +59,15 @@ impl Allowance {
     pub fn offend(&mut self, now_ms: u64, limits: &Limits) -> Option<CloseCode> {
         self.invalid.count(now_ms, limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
     }
+}
+
+/// Channels that a connection's subscribes may name.
+#[must_use]
+pub fn names_rate(limits: &Limits) -> Rate {
+    let Rate { per_second, burst } = limits.messages_per_connection;
+    // A client may change all its channels at once.
+    let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
+    Rate { per_second, burst: burst.max(twice_all) }
 }
 
 /// Offences within the last minute, counted in two half-open windows.

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     code::ErrorCode,
-    command::{Command, Ingest, Json, Since, Subscribe, Token},
+    command::{Command, Element, HistoryFrom, Ingest, Json, Options, Since, Token},
     model::{Class, SessionId, Start, StreamId, TopicRules},
 };
 
 pub use channels::{Refused, Resolved, View, fill};
 pub use fault::Fault;
-pub use limits::Allowance;
+pub use limits::{Allowance, names_rate};
 
 use crate::{
     auth::Identity,
@@ -37,12 +37,19 @@ pub struct Session {
     pub profile: Arc<Profile>,
     /// The path's parameter, such as the run's id.
     pub param: Option<Box<str>>,
+    /// The client receives nothing that it did not ask for.
+    pub explicit: bool,
     identity: Option<Box<Identity>>,
-    /// Where the private stream begins when the client subscribes to it (`?since=` on connect).
-    private_since: Option<StreamId>,
-    /// Updates per second of `state` channels that do not say otherwise.
-    max_rate: Option<u32>,
 }
+
+/// Publications in one page of history, unless fewer are asked for; and without being asked.
+const HISTORY_MAX: usize = 1_000;
+const HISTORY_DEFAULT: usize = 100;
+
+const IN_URL: &str = "a position in the URL is for channels that the endpoint subscribes by itself; give it to \
+                      `subscribe`, in an element of `channels`";
+const ONE_CURSOR: &str = "a cursor belongs to one channel, and this endpoint subscribes several; give each its own by \
+                          `subscribe`, in an element of `channels`";
 
 /// One channel to be subscribed.
 #[derive(Clone, Debug)]
@@ -50,6 +57,8 @@ pub struct Wanted {
     pub resolved: Resolved,
     pub start: Start,
     pub max_rate: Option<u32>,
+    /// If it is subscribed already, it starts again from there.
+    pub restarts: bool,
 }
 
 /// What a command asks for, once it is allowed.
@@ -70,8 +79,9 @@ pub enum Action {
     },
     History {
         resolved: Resolved,
-        since: Option<StreamId>,
-        last: usize,
+        from: HistoryFrom,
+        /// Publications at the most.
+        count: usize,
     },
     Publish {
         channel: String,
@@ -84,12 +94,12 @@ pub enum Action {
         topic: String,
         command: String,
         args: Option<Json>,
+        msg_id: Option<String>,
     },
     Presence {
         resolved: Resolved,
     },
     Configure {
-        max_rate: Option<u32>,
         heartbeat_s: Option<u32>,
     },
     /// A producer's message.
@@ -98,13 +108,8 @@ pub enum Action {
 
 impl Session {
     #[must_use]
-    pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>) -> Self {
-        Self { id, profile, param, identity: None, private_since: None, max_rate: None }
-    }
-
-    /// Begins the private stream after `since` when it is first subscribed.
-    pub fn set_private_since(&mut self, since: Option<StreamId>) {
-        self.private_since = since;
+    pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>, explicit: bool) -> Self {
+        Self { id, profile, param, explicit, identity: None }
     }
 
     #[must_use]
@@ -112,35 +117,26 @@ impl Session {
         self.identity.as_deref()
     }
 
+    /// Whether a token that came in a message may be taken: the first one of a connection that needs one, or a refresh.
+    ///
+    /// # Errors
+    /// [`Fault`] when the connection is anonymous for good, or the token names another user than its own.
+    pub fn may_identify(&self, identity: &Identity) -> Result<(), Fault> {
+        match &self.identity {
+            Some(known) if known.user != identity.user => {
+                Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"))
+            }
+            None if self.profile.token != TokenRule::Required => {
+                let message = "this connection is anonymous; open a new one with the token";
+                Err(Fault::new(ErrorCode::Forbidden, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes an identity, or its refresh.
-    ///
-    /// # Errors
-    /// [`Fault`] when the token names another user than the one this session belongs to.
-    pub fn identify(&mut self, identity: Identity) -> Result<(), Fault> {
-        if self.identity.as_ref().is_some_and(|known| known.user != identity.user) {
-            return Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"));
-        }
+    pub fn identify(&mut self, identity: Identity) {
         self.identity = Some(Box::new(identity));
-        Ok(())
-    }
-
-    /// Takes the identity of a token that came in a message. True when it is the first one.
-    ///
-    /// # Errors
-    /// [`Fault`] when the connection is anonymous for good, or as of [`Session::identify`].
-    pub fn authenticate(&mut self, identity: Identity) -> Result<bool, Fault> {
-        let first = self.identity.is_none();
-        if first && self.profile.token != TokenRule::Required {
-            let message = "this connection is anonymous; open a new one with the token";
-            return Err(Fault::new(ErrorCode::Forbidden, message));
-        }
-        self.identify(identity)?;
-        Ok(first)
-    }
-
-    /// Default for `state` channels that are subscribed from now on.
-    pub fn set_max_rate(&mut self, max_rate: Option<u32>) {
-        self.max_rate = max_rate;
     }
 
     /// This client's point of view on channel names.
@@ -164,10 +160,11 @@ impl Session {
             return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
         }
         match command {
-            Command::Subscribe(subscribe) => self.subscribe(&subscribe, rules),
+            Command::Subscribe { elements } => Ok(self.subscribe(elements, rules)),
             Command::SubscribeSymbols { verb, symbols } => {
-                let channels = self.symbols(&verb, &symbols, rules)?;
-                self.subscribe(&Subscribe { channels, ..Subscribe::default() }, rules)
+                let channels = self.symbols(&verb, &symbols, rules)?.into_iter().enumerate();
+                let plain = |(index, channel)| Element { channel, index, options: Ok(Options::default()) };
+                Ok(self.subscribe(channels.map(plain).collect(), rules))
             }
             Command::Unsubscribe { channels } => Ok(Action::Unsubscribe { channels }),
             Command::UnsubscribeSymbols { verb, symbols } => {
@@ -175,16 +172,14 @@ impl Session {
             }
             Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
             Command::Auth { token } => Ok(Action::Authenticate { token }),
-            Command::History { channel, since, last, limit } => self.history(&channel, since, last.or(limit), rules),
+            Command::History { channel, from } => self.history(&channel, from, rules),
             Command::Publish { channel, data, msg_id, user } => self.publish((channel, user), data, msg_id, rules),
-            Command::Run { command, args } => self.command(command, args, rules),
+            Command::Run { command, args, msg_id } => self.command(command, args, msg_id, rules),
             Command::Presence { channel } => {
                 let resolved = self.view(rules).resolve(&channel).map_err(fault_of)?;
                 Ok(Action::Presence { resolved })
             }
-            Command::Configure { max_rate, heartbeat_interval } => {
-                Ok(Action::Configure { max_rate, heartbeat_s: heartbeat_interval })
-            }
+            Command::Configure { heartbeat_interval } => Ok(Action::Configure { heartbeat_s: heartbeat_interval }),
             Command::Ingest(ingest) => self.ingest(ingest, rules),
         }
     }
@@ -201,87 +196,59 @@ impl Session {
         channels.map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))
     }
 
-    fn subscribe(&mut self, subscribe: &Subscribe, rules: &Rules) -> Result<Action, Fault> {
-        let (mut wanted, mut refused) = (Vec::new(), Vec::new());
-        for channel in &subscribe.channels {
-            match self.view(rules).resolve(channel) {
-                Ok(resolved) => wanted.push(self.wanted(resolved, subscribe)),
+    fn subscribe(&self, elements: Vec<Element>, rules: &Rules) -> Action {
+        let view = self.view(rules);
+        let (mut wanted, mut refused): (Vec<Wanted>, _) = (Vec::with_capacity(elements.len()), Vec::new());
+        for element in elements {
+            let again = wanted.iter().any(|known| *known.resolved.channel == *element.channel);
+            if again && element.options == Ok(Options::default()) {
+                continue;
+            }
+            let result = match element.options {
+                _ if again => {
+                    Err(wrong_option(&element, None, "the channel is named twice, the second time with options"))
+                }
+                Ok(options) => view.resolve(&element.channel).and_then(|resolved| with(resolved, &element, options)),
+                Err(ref invalid) => {
+                    let refused = Refused::new(&*element.channel, ErrorCode::InvalidMessage, &*invalid.message);
+                    Err(Refused { field: Some(invalid.field.clone()), ..refused })
+                }
+            };
+            match result {
+                Ok(next) => wanted.push(next),
                 Err(reason) => refused.push(reason),
             }
         }
-        if wanted.iter().any(|w| w.resolved.in_user_stream) {
-            self.private_since = None;
+        Action::Subscribe { wanted, refused }
+    }
+
+    /// The subscriptions that the endpoint starts by itself; none for clients of the explicit mode. `from`: where a client
+    /// that comes back wants them to begin.
+    #[must_use]
+    pub fn on_connect(&self, from: Options, rules: &Rules) -> Vec<Wanted> {
+        if self.explicit {
+            return Vec::new();
         }
-        Ok(Action::Subscribe { wanted, refused })
-    }
-
-    fn wanted(&self, resolved: Resolved, subscribe: &Subscribe) -> Wanted {
-        let cursor = match &subscribe.since {
-            Since::PerChannel(cursors) => {
-                cursors.iter().find(|(channel, _)| **channel == *resolved.channel).map(|(_, cursor)| *cursor)
-            }
-            Since::Private(cursor) if resolved.in_user_stream => Some(*cursor),
-            Since::Private(_) => None,
-            Since::Live => self.private_since.filter(|_| resolved.in_user_stream),
+        let begin = |resolved: Resolved| {
+            let since = from.since.filter(|_| resolved.rule.retain_max > 0);
+            let last = from.last.filter(|_| takes_last(&resolved));
+            let start = start(resolved.rule.class, Options { since, last, ..Options::default() });
+            Wanted { start, resolved, max_rate: None, restarts: false }
         };
-        let class = resolved.rule.class;
-        let start = match (cursor, class, subscribe.last) {
-            (cursor, Class::State, _) if subscribe.snapshot != Some(false) => {
-                Start::Snapshot { least: cursor.unwrap_or(StreamId::ZERO) }
-            }
-            (_, Class::State, _) => Start::Live,
-            (Some(cursor), ..) => Start::Since(cursor),
-            (None, Class::Event, Some(last)) if last > 0 => Start::Last(last as usize),
-            _ => Start::Live,
-        };
-        let max_rate = (class == Class::State).then(|| subscribe.max_rate.or(self.max_rate)).flatten();
-        Wanted { resolved, start, max_rate }
+        self.view(rules).on_connect().into_iter().map(begin).collect()
     }
 
-    /// The subscriptions that the endpoint starts by itself.
-    #[must_use]
-    pub fn on_connect(&self, rules: &Rules) -> Vec<Wanted> {
-        let opening = self.view(rules).on_connect().into_iter();
-        let wanted = opening.map(|resolved| {
-            let start = match resolved.rule.class {
-                Class::State => Start::Snapshot { least: StreamId::ZERO },
-                _ => Start::Live,
-            };
-            Wanted { resolved, start, max_rate: None }
-        });
-        wanted.collect()
-    }
-
-    /// The subscriptions of a resumed session: each channel continues after the position that its client confirmed.
-    #[must_use]
-    pub fn restore(&self, channels: &[(String, Option<StreamId>, Option<u32>)], rules: &Rules) -> Vec<Wanted> {
-        let view = self.view(rules);
-        let resolved = channels.iter().filter_map(|(channel, confirmed, max_rate)| {
-            let resolved = view.resolve(channel).ok()?;
-            let start = match (resolved.rule.class, confirmed) {
-                (Class::State, _) => Start::Snapshot { least: confirmed.unwrap_or(StreamId::ZERO) },
-                (_, Some(cursor)) => Start::Resumed { after: *cursor, through: *cursor },
-                (_, None) => Start::Live,
-            };
-            Some(Wanted { resolved, start, max_rate: *max_rate })
-        });
-        resolved.take(rules.limits.subscriptions_max).collect()
-    }
-
-    fn history(
-        &self,
-        channel: &str,
-        since: Option<StreamId>,
-        last: Option<u32>,
-        rules: &Rules,
-    ) -> Result<Action, Fault> {
+    fn history(&self, channel: &str, from: HistoryFrom, rules: &Rules) -> Result<Action, Fault> {
         let resolved = self.view(rules).resolve(channel).map_err(fault_of)?;
         if resolved.rule.retain_max == 0 {
             return Err(Fault::new(ErrorCode::NotFound, "the channel keeps no history"));
         }
-        let max = rules.limits.replay_entries_max.min(1_000);
-        let last = last.map_or(100, |last| last as usize).clamp(1, max);
-        Ok(Action::History { resolved, since, last })
+        let max = rules.limits.replay_entries_max.min(HISTORY_MAX);
+        let count = match from {
+            HistoryFrom::Last(last) => last.map_or(HISTORY_DEFAULT, |last| last as usize).min(max),
+            HistoryFrom::Since(_) => max,
+        };
+        Ok(Action::History { resolved, from, count })
     }
 
     fn publish(
@@ -316,7 +283,13 @@ impl Session {
         }
     }
 
-    fn command(&self, command: String, args: Option<Json>, rules: &Rules) -> Result<Action, Fault> {
+    fn command(
+        &self,
+        command: String,
+        args: Option<Json>,
+        msg_id: Option<String>,
+        rules: &Rules,
+    ) -> Result<Action, Fault> {
         let Some(template) = &self.profile.commands_topic else {
             return Err(Fault::new(ErrorCode::Forbidden, "this endpoint takes no commands"));
         };
@@ -324,7 +297,65 @@ impl Session {
         if !(granted || rules.development && self.identity.is_none()) {
             return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
         }
-        Ok(Action::Command { topic: fill(template, self.param.as_deref().unwrap_or_default()), command, args })
+        let topic = fill(template, self.param.as_deref().unwrap_or_default());
+        Ok(Action::Command { topic, command, args, msg_id })
+    }
+}
+
+/// A channel with its options, where they can apply.
+fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wanted, Refused> {
+    let class = resolved.rule.class;
+    let refuse = |option, message: &str| Err(wrong_option(element, Some(option), message));
+    if options.since.is_some() && resolved.rule.retain_max == 0 {
+        return refuse("since", "`since` needs a channel that is retained, and this one is not");
+    }
+    if options.last.is_some() && !takes_last(&resolved) {
+        return refuse("last", "`last` is for retained channels that are neither of class `state` nor private");
+    }
+    if options.max_rate.is_some() && class != Class::State {
+        return refuse("max_rate", "`max_rate` is for channels of class `state`");
+    }
+    if options.snapshot.is_some() && class != Class::State {
+        return refuse("snapshot", "`snapshot` is for channels of class `state`");
+    }
+    let restarts = options.since.is_some() || options.last.is_some();
+    Ok(Wanted { start: start(class, options), resolved, max_rate: options.max_rate, restarts })
+}
+
+/// Whether options from the URL can apply to the channels that the endpoint subscribes by itself.
+///
+/// # Errors
+/// The option that can't, and a sentence about it.
+pub fn check_begin(begin: Options, channels: &[Resolved]) -> Result<(), (&'static str, &'static str)> {
+    let retained = channels.iter().filter(|resolved| resolved.rule.retain_max > 0).count();
+    match begin.since {
+        Some(_) if retained == 0 => Err(("since", IN_URL)),
+        Some(Since::After(cursor)) if retained > 1 && cursor != StreamId::ZERO => Err(("since", ONE_CURSOR)),
+        Some(_) if begin.last.is_some() => Err(("last", "`last` and `since` exclude each other")),
+        None if begin.last.is_some() && !channels.iter().any(takes_last) => Err(("last", IN_URL)),
+        _ => Ok(()),
+    }
+}
+
+fn takes_last(resolved: &Resolved) -> bool {
+    resolved.rule.class != Class::State && resolved.rule.retain_max > 0 && !resolved.in_user_stream
+}
+
+fn wrong_option(element: &Element, option: Option<&str>, message: &str) -> Refused {
+    let index = element.index;
+    let field = option.map_or(format!("channels[{index}]"), |option| format!("channels[{index}].{option}"));
+    Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
+}
+
+/// Where a subscription with these options begins.
+fn start(class: Class, options: Options) -> Start {
+    match (class, options.since) {
+        (Class::State, _) if options.snapshot == Some(false) => Start::Live,
+        (Class::State, Some(Since::After(least))) => Start::Snapshot { least },
+        (Class::State, _) => Start::Snapshot { least: StreamId::ZERO },
+        (_, Some(Since::After(cursor))) => Start::Since(cursor),
+        (_, Some(Since::Earliest)) => Start::Earliest,
+        (_, None) => options.last.map_or(Start::Live, |last| Start::Last(last as usize)),
     }
 }
 

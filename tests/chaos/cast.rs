@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::Class;
 
-use crate::{judge::Mode, record::Channel, support::redis::RedisServer};
+use crate::{record::Channel, support::redis::RedisServer};
 
 /// What differs from the defaults: shorter rhythms, and an endpoint that offers channels of every class.
 pub const SETTINGS: &str = r#"
@@ -79,7 +79,8 @@ const USERS: usize = 3;
 pub struct Casting<'a> {
     pub name: &'a str,
     pub user: &'a str,
-    pub mode: Mode,
+    /// It takes over its session when it comes back.
+    pub takes_over: bool,
     pub channels: Vec<Channel>,
     pub small_buffers: bool,
     /// Straight to the replicas, without the proxies' buffers.
@@ -94,7 +95,7 @@ impl<'a> Casting<'a> {
     /// A client with cursors that knows every replica.
     pub fn usual(name: &'a str, user: &'a str, channels: Vec<Channel>) -> Self {
         let (small_buffers, direct, only, prefers) = (false, false, None, None);
-        Self { name, user, mode: Mode::Cursor, channels, small_buffers, direct, only, prefers }
+        Self { name, user, takes_over: false, channels, small_buffers, direct, only, prefers }
     }
 }
 

@@ -2,9 +2,14 @@
 //! writes down what it hears. Never more clever than the documents ask of a client; shares the connection with the client
 //! library, and none of its rules: what is judged here must not be right for the same reason as what is shipped.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tickgate::tasks::Stop;
 use tickgate_client::{Error, Opening, Socket};
 use tickgate_wire::model::StreamId;
@@ -16,7 +21,6 @@ use tokio::{
 
 use crate::{
     dice::Dice,
-    judge::Mode,
     record::{Channel, Ended, Heard, SharedDiary, Stream},
     support::replica::token,
 };
@@ -46,7 +50,8 @@ pub enum Order {
 pub struct Follower {
     pub name: String,
     pub user: Arc<str>,
-    pub mode: Mode,
+    /// It takes over its session, so that its former connection gives up its place.
+    pub takes_over: bool,
     pub channels: Vec<Channel>,
     /// The way to each replica.
     pub replicas: Vec<SocketAddr>,
@@ -56,8 +61,12 @@ pub struct Follower {
     /// Takes as little from the network as the kernel lets it, so that not reading is noticed.
     pub small_buffers: bool,
     pub session: Option<String>,
-    /// The channels that were told of the last gap.
-    pub told: HashSet<String>,
+    /// Where to continue each channel.
+    pub cursors: HashMap<String, StreamId>,
+    /// What channels share their positions with.
+    pub shared: HashMap<String, String>,
+    /// Channels whose past is on its way.
+    pub replaying: HashSet<String>,
     /// The replica that it tries first.
     pub prefers: Option<usize>,
 }
@@ -138,7 +147,7 @@ impl Follower {
         let number = self.prefers.take().unwrap_or_else(|| self.dice.index(self.replicas.len()));
         let address = self.replicas[number];
         let mut path = format!("ws://{address}/ws/chaos?token={}", token(&self.user));
-        if let (Mode::Session, Some(session)) = (self.mode, &self.session) {
+        if let Some(session) = self.session.as_ref().filter(|_| self.takes_over) {
             path = format!("{path}&session={session}");
         }
         let opening = Opening::to(path).silence_max(SILENCE_MAX);
@@ -162,7 +171,7 @@ impl Follower {
         }
     }
 
-    /// Reads the welcome and subscribes, or has the session's subscriptions restored.
+    /// Reads the welcome and subscribes.
     async fn begin(&mut self, socket: &mut Socket) -> Result<(), Outcome> {
         let welcome = self.expect(socket).await?;
         if welcome["type"] != "connection_established" {
@@ -171,34 +180,34 @@ impl Follower {
         }
         self.diary.lock().connections += 1;
         self.each_stream(|_| Heard::Connected);
-        let before = self.session.replace(welcome["session"].as_str().unwrap_or_default().to_owned());
-        if self.mode == Mode::Session && welcome["resumed"] == true {
-            return Ok(());
-        }
-        if self.mode == Mode::Session && before.is_some() {
-            self.diary.lock().sessions_lost += 1;
-        }
+        self.session = welcome["session"].as_str().map(str::to_owned);
+        // What was being replayed is asked for again.
+        self.replaying.clear();
         let names: Vec<_> = self.channels.iter().map(|channel| channel.name).collect();
         self.subscribe(socket, &names).await
     }
 
     async fn subscribe(&mut self, socket: &mut Socket, names: &[&str]) -> Result<(), Outcome> {
-        let mut request = json!({ "type": "subscribe", "id": "begin", "channels": names });
-        if self.mode == Mode::Cursor {
-            let diary = self.diary.lock();
-            let cursor = |channel: &&Channel| {
-                let known = diary.streams.get(&channel.stream)?.iter().rev().find_map(|(_, heard)| match heard {
-                    Heard::Push { id, .. } | Heard::Began(id) => Some(*id),
-                    _ => None,
-                });
-                known.map(|id| (channel.name.to_owned(), json!(id.to_string())))
-            };
-            let since: Map<_, _> = self.channels.iter().filter_map(|channel| cursor(&channel)).collect();
-            if !since.is_empty() {
-                request["since"] = Value::Object(since);
+        let element = |name: &&str| match self.cursors.get(*name) {
+            Some(cursor) => json!({ "channel": name, "since": cursor.to_string() }),
+            None => json!(name),
+        };
+        let elements: Vec<_> = names.iter().map(element).collect();
+        let request = json!({ "type": "subscribe", "id": "begin", "channels": elements });
+        socket.send(request.to_string()).await.map_err(|_| Outcome::Gone)
+    }
+
+    /// The server's last word about a channel is its cursor; channels of one stream move together once their past was sent.
+    fn store(&mut self, channel: &str, cursor: &Value) {
+        let Some(cursor) = id_of(cursor) else { return };
+        self.cursors.insert(channel.to_owned(), cursor);
+        if let Some(stream) = self.shared.get(channel).filter(|_| !self.replaying.contains(channel)) {
+            for (other, _) in
+                self.shared.iter().filter(|(other, own)| *own == stream && !self.replaying.contains(*other))
+            {
+                self.cursors.insert(other.clone(), cursor);
             }
         }
-        socket.send(request.to_string()).await.map_err(|_| Outcome::Gone)
     }
 
     /// The next message, within the time of an answer.
@@ -237,7 +246,7 @@ impl Follower {
             };
             match serde_json::from_str::<Value>(&text) {
                 Ok(message) => {
-                    *hinted |= message["type"] == "reconnect";
+                    *hinted |= message["type"] == "closing";
                     if let Err(outcome) = self.take(socket, &message).await {
                         return outcome;
                     }
@@ -255,7 +264,22 @@ impl Follower {
         match message["type"].as_str().unwrap_or_default() {
             "gap" => self.take_gap(message),
             "subscribed" => return self.take_subscribed(socket, message).await,
-            "heartbeat" | "reconnect" => {}
+            "caught_up" => {
+                for end in message["channels"].as_array().into_iter().flatten() {
+                    let channel = end["channel"].as_str().unwrap_or_default();
+                    self.replaying.remove(channel);
+                    self.store(channel, &end["cursor"]);
+                }
+            }
+            "heartbeat" => {
+                for (stream, cursor) in message["cursors"].as_object().into_iter().flatten() {
+                    let of = self.shared.iter().find(|(name, own)| *own == stream && !self.replaying.contains(*name));
+                    if let Some(channel) = of.map(|(channel, _)| channel.clone()) {
+                        self.store(&channel, cursor);
+                    }
+                }
+            }
+            "closing" => {}
             _ => self.malformed(&format!("unexpected: {message}")),
         }
         Ok(())
@@ -264,13 +288,21 @@ impl Follower {
     async fn take_subscribed(&mut self, socket: &mut Socket, message: &Value) -> Result<(), Outcome> {
         for begun in message["channels"].as_array().into_iter().flatten() {
             let Some(stream) = self.stream_of(&begun["channel"]) else { continue };
+            let channel = begun["channel"].as_str().unwrap_or_default().to_owned();
+            if let Some(shared) = begun["stream"].as_str() {
+                self.shared.insert(channel.clone(), shared.to_owned());
+            }
+            if begun["live"] == false {
+                self.replaying.insert(channel.clone());
+            } else {
+                self.replaying.remove(&channel);
+            }
+            self.store(&channel, &begun["cursor"]);
             let at = id_of(&begun["cursor"]).unwrap_or_default();
             let mut diary = self.diary.lock();
             let known = diary.streams.get(&stream).into_iter().flatten();
-            let begun_before = known.filter(|(_, heard)| matches!(heard, Heard::Began(_))).count();
-            // With a cursor or a resumed session it goes on where it was; otherwise it begins here.
-            let lost = self.mode == Mode::Session && message["id"] == "begin";
-            if begun_before == 0 || lost {
+            // With a cursor it goes on where it was; otherwise it begins here.
+            if known.filter(|(_, heard)| matches!(heard, Heard::Began(_))).count() == 0 {
                 diary.hear(&stream, Heard::Began(at));
             }
         }
@@ -279,10 +311,6 @@ impl Follower {
             return Ok(());
         }
         self.diary.lock().postponed += refused.len() as u64;
-        if message["id"] != "begin" {
-            // A resume that could not be completed: come back with the session.
-            return Err(Outcome::Gone);
-        }
         sleep(Duration::from_millis(100)).await;
         let wanted = |channel: &&Channel| refused.iter().any(|refused| refused["channel"] == channel.name);
         let names: Vec<_> = self.channels.iter().filter(wanted).map(|channel| channel.name).collect();
@@ -306,10 +334,11 @@ impl Follower {
             _ => Heard::Malformed(format!("{} got {message}", self.name)),
         };
         self.diary.lock().hear(&channel.stream, heard);
+        self.store(channel.name, &meta["id"]);
     }
 
     fn take_gap(&mut self, message: &Value) {
-        let Some(stream) = self.stream_of(&message["channel"]) else {
+        let Some(stream) = self.stream_of(&message["channels"][0]) else {
             return self.malformed(&format!("a gap of a channel that is not subscribed: {message}"));
         };
         let heard = Heard::Gap {
@@ -317,15 +346,10 @@ impl Follower {
             before: id_of(&message["before"]),
             reason: message["reason"].as_str().unwrap_or_default().to_owned(),
         };
-        // The channels of one stream are told one after the other; one channel is told of each loss.
-        let mut diary = self.diary.lock();
-        let is_last = diary.streams.get(&stream).and_then(|heard| heard.last()).is_some_and(|(_, last)| *last == heard);
-        let channel = message["channel"].to_string();
-        if is_last && self.told.insert(channel.clone()) {
-            return;
+        self.diary.lock().hear(&stream, heard);
+        for channel in message["channels"].as_array().into_iter().flatten() {
+            self.store(channel.as_str().unwrap_or_default(), &message["cursor"]);
         }
-        self.told = HashSet::from([channel]);
-        diary.hear(&stream, heard);
     }
 
     fn stream_of(&self, channel: &Value) -> Option<Stream> {

@@ -38,15 +38,6 @@ pub enum Violation {
     Malformed(String),
 }
 
-/// How a client comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Keeps its own cursors.
-    Cursor,
-    /// By its session: what may come twice is marked.
-    Session,
-}
-
 /// Where a client stands while its diary is read.
 #[derive(Default)]
 struct Reading {
@@ -60,16 +51,12 @@ struct Reading {
     /// Gaps told since the last push.
     fresh: usize,
     began: Option<StreamId>,
-    /// The session began again on a server that had forgotten the stream: what came after this, in older epochs than that
-    /// of the next push, was gone before.
-    forgotten: Option<StreamId>,
     violations: Vec<Violation>,
 }
 
 /// Judges one stream of one client. `acknowledged`: all that publishers were told of it.
 pub fn judge<'a>(
     class: Class,
-    mode: Mode,
     acknowledged: &BTreeMap<StreamId, Acknowledged>,
     heard: impl Iterator<Item = &'a Heard>,
 ) -> Vec<Violation> {
@@ -84,7 +71,7 @@ pub fn judge<'a>(
                 reading.gaps.push((*after, *before));
             }
             Heard::Push { id, number, replayed, snapshot } => {
-                reading.push(class, mode, (*id, *number), *replayed || *snapshot);
+                reading.push(class, (*id, *number), *replayed || *snapshot);
             }
         }
     }
@@ -93,25 +80,13 @@ pub fn judge<'a>(
 }
 
 impl Reading {
-    /// A later beginning follows the loss of a session, which the client was told: nothing in between is owed.
     fn begin(&mut self, at: StreamId) {
-        if let Some(most) = self.most.or(self.began) {
-            if at < most {
-                self.forgotten.get_or_insert(most);
-            } else {
-                self.gaps.push((most, Some(at.next())));
-            }
-            self.fresh += 1;
-        }
         self.began.get_or_insert(at);
         self.last = None;
         self.most = self.most.max(Some(at));
     }
 
-    fn push(&mut self, class: Class, mode: Mode, (id, number): (StreamId, u64), marked: bool) {
-        if let Some(after) = self.forgotten.take() {
-            self.gaps.push((after, Some(StreamId::new(id.epoch, 0))));
-        }
+    fn push(&mut self, class: Class, (id, number): (StreamId, u64), marked: bool) {
         if let Some(last) = self.last
             && id <= last
             && !(class == Class::State && marked)
@@ -119,11 +94,7 @@ impl Reading {
             self.violations.push(Violation::Misordered { before: last, after: id });
         }
         if self.delivered.contains_key(&id) {
-            let excused = match class {
-                Class::State => marked,
-                _ => mode == Mode::Session && marked,
-            };
-            if !excused {
+            if class != Class::State || !marked {
                 self.violations.push(Violation::Repeated(id));
             }
         } else if class != Class::State {
@@ -215,52 +186,49 @@ mod tests {
         Heard::Gap { after, before, reason: "failover".into() }
     }
 
-    fn judged(mode: Mode, ids: &[(u64, u64)], heard: &[Heard]) -> Vec<Violation> {
-        judge(Class::Reliable, mode, &acknowledged(ids), heard.iter())
+    fn judged(ids: &[(u64, u64)], heard: &[Heard]) -> Vec<Violation> {
+        judge(Class::Reliable, &acknowledged(ids), heard.iter())
     }
 
     #[test]
     fn a_whole_stream_is_fine() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), push(5, 0), push(5, 1)];
-        assert_eq!(judged(Mode::Cursor, &[(1, 0), (1, 1), (1, 2), (5, 0), (5, 1)], &heard), []);
+        assert_eq!(judged(&[(1, 0), (1, 1), (1, 2), (5, 0), (5, 1)], &heard), []);
     }
 
     #[test]
     fn what_never_came_is_lost_unless_it_was_told() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1)];
-        assert_eq!(judged(Mode::Cursor, &[(1, 1), (1, 2)], &heard), [Violation::Lost(id(1, 2))]);
+        assert_eq!(judged(&[(1, 1), (1, 2)], &heard), [Violation::Lost(id(1, 2))]);
         let told = [Heard::Began(id(1, 0)), push(1, 1), gap(id(1, 1), Some(id(2, 0))), push(2, 0)];
-        assert_eq!(judged(Mode::Cursor, &[(1, 1), (1, 2), (2, 0)], &told), []);
+        assert_eq!(judged(&[(1, 1), (1, 2), (2, 0)], &told), []);
         let open = [Heard::Began(id(1, 0)), push(1, 1), gap(id(1, 1), None), push(2, 0)];
-        assert_eq!(judged(Mode::Cursor, &[(1, 1), (1, 2), (2, 0), (2, 1)], &open), [Violation::Lost(id(2, 1))]);
+        assert_eq!(judged(&[(1, 1), (1, 2), (2, 0), (2, 1)], &open), [Violation::Lost(id(2, 1))]);
     }
 
     #[test]
     fn a_hole_is_seen_even_where_nobody_knows_what_was_in_it() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 3)];
-        assert_eq!(judged(Mode::Cursor, &[], &heard), [Violation::Hole { from: id(1, 1), to: id(1, 3) }]);
+        assert_eq!(judged(&[], &heard), [Violation::Hole { from: id(1, 1), to: id(1, 3) }]);
         let late = [Heard::Began(id(1, 0)), push(1, 1), push(2, 1)];
-        assert_eq!(judged(Mode::Cursor, &[], &late), [Violation::Hole { from: id(1, 1), to: id(2, 1) }]);
+        assert_eq!(judged(&[], &late), [Violation::Hole { from: id(1, 1), to: id(2, 1) }]);
         let marker = [Heard::Began(id(1, 0)), push(1, 1), gap(id(0, 4), Some(id(1, 0))), push(1, 3)];
-        assert_eq!(judged(Mode::Cursor, &[], &marker), []);
+        assert_eq!(judged(&[], &marker), []);
     }
 
     #[test]
-    fn a_repeat_is_one_unless_a_session_says_so() {
+    fn a_repeat_is_one_also_where_it_is_marked() {
         let again = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), Heard::Connected, replayed(1, 2), push(1, 3)];
-        assert_eq!(judged(Mode::Cursor, &[], &again), [Violation::Repeated(id(1, 2))]);
-        assert_eq!(judged(Mode::Session, &[], &again), []);
-        let unmarked = [Heard::Began(id(1, 0)), push(1, 1), Heard::Connected, push(1, 1)];
-        assert_eq!(judged(Mode::Session, &[], &unmarked), [Violation::Repeated(id(1, 1))]);
+        assert_eq!(judged(&[], &again), [Violation::Repeated(id(1, 2))]);
     }
 
     #[test]
     fn order_and_content_are_checked() {
         let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 1)];
-        let found = judged(Mode::Cursor, &[], &heard);
+        let found = judged(&[], &heard);
         assert!(found.contains(&Violation::Misordered { before: id(1, 2), after: id(1, 1) }), "{found:?}");
         let forked = Heard::Push { id: id(1, 1), number: 7, replayed: false, snapshot: false };
-        let found = judged(Mode::Cursor, &[(1, 1)], &[Heard::Began(id(1, 0)), forked]);
+        let found = judged(&[(1, 1)], &[Heard::Began(id(1, 0)), forked]);
         assert_eq!(found, [Violation::Forked { id: id(1, 1), acknowledged: 101, delivered: 7 }]);
     }
 
@@ -268,25 +236,8 @@ mod tests {
     fn of_values_only_the_newest_is_owed() {
         let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 5)];
         let known = acknowledged(&[(1, 1), (1, 2), (1, 5)]);
-        assert_eq!(judge(Class::State, Mode::Cursor, &known, heard.iter()), []);
+        assert_eq!(judge(Class::State, &known, heard.iter()), []);
         let known = acknowledged(&[(1, 5), (1, 6)]);
-        assert_eq!(judge(Class::State, Mode::Cursor, &known, heard.iter()), [Violation::Lost(id(1, 6))]);
-    }
-
-    #[test]
-    fn a_session_that_begins_on_an_empty_server_is_owed_all_of_the_new_epoch() {
-        let again = |rest: &[Heard]| {
-            [&[Heard::Began(id(1, 0)), push(1, 1), Heard::Connected, Heard::Began(StreamId::ZERO)], rest].concat()
-        };
-        let known = [(1, 1), (2, 0), (3, 0), (3, 1)];
-        assert_eq!(judged(Mode::Session, &known, &again(&[push(3, 0), push(3, 1)])), []);
-        let lost = judged(Mode::Session, &known, &again(&[push(3, 1)]));
-        assert_eq!(lost, [Violation::Lost(id(3, 0))]);
-    }
-
-    #[test]
-    fn a_lost_session_owes_nothing_in_between() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 1), Heard::Connected, Heard::Began(id(1, 5)), push(1, 6)];
-        assert_eq!(judged(Mode::Session, &[(1, 3), (1, 6)], &heard), []);
+        assert_eq!(judge(Class::State, &known, heard.iter()), [Violation::Lost(id(1, 6))]);
     }
 }

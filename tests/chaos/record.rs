@@ -139,8 +139,6 @@ pub struct Diary {
     pub ended: Vec<Ended>,
     pub connections: u64,
     pub connected: bool,
-    /// Sessions that could not be resumed, which the client is told.
-    pub sessions_lost: u64,
     /// Channels whose subscription had to be asked for again.
     pub postponed: u64,
     pub refused: BTreeMap<u16, u64>,

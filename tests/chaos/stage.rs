@@ -2,7 +2,7 @@
 //! never injects a fault by itself.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, LazyLock},
@@ -23,7 +23,6 @@ use crate::{
     dice::Dice,
     follower::{Follower, Order},
     gateway::{self, Footprint, Gateway},
-    judge::Mode,
     publisher::Traffic,
     record::{Channel, Diary, SharedDiary, SharedLedger},
     support::{
@@ -71,7 +70,6 @@ pub struct Stage {
 /// A client as the stage knows it.
 pub struct Client {
     pub name: String,
-    pub mode: Mode,
     pub channels: Vec<Channel>,
     pub diary: SharedDiary,
     pub orders: watch::Sender<Order>,
@@ -154,13 +152,13 @@ impl Stage {
         *place.fresh.lock() = process.footprint();
     }
 
-    /// The usual audience: of each user a client with cursors and two that come back by their sessions.
+    /// The usual audience: of each user two clients, and one that takes over its session.
     pub fn seat_audience(&self, dice: &mut Dice) {
         for user in cast::users() {
-            for (mode, number) in [(Mode::Cursor, 1), (Mode::Session, 2), (Mode::Cursor, 3)] {
+            for (takes_over, number) in [(false, 1), (true, 2), (false, 3)] {
                 let name = format!("{user}/{number}");
                 let channels = cast::channels_of(&user);
-                self.seat(Casting { mode, ..Casting::usual(&name, &user, channels) }, dice);
+                self.seat(Casting { takes_over, ..Casting::usual(&name, &user, channels) }, dice);
             }
         }
     }
@@ -176,7 +174,7 @@ impl Stage {
         let follower = Follower {
             name: casting.name.to_owned(),
             user: casting.user.into(),
-            mode: casting.mode,
+            takes_over: casting.takes_over,
             channels: casting.channels.clone(),
             replicas,
             diary: Arc::clone(&diary),
@@ -184,13 +182,14 @@ impl Stage {
             dice: dice.fork(),
             small_buffers: casting.small_buffers,
             session: None,
-            told: HashSet::new(),
+            cursors: HashMap::new(),
+            shared: HashMap::new(),
+            replaying: HashSet::new(),
             prefers: casting.prefers,
         };
         self.tasks.spawn("client", follower.run(self.tasks.stop()));
         self.clients.lock().push(Client {
             name: casting.name.to_owned(),
-            mode: casting.mode,
             channels: casting.channels,
             diary: Arc::clone(&diary),
             orders: orders.clone(),

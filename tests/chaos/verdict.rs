@@ -10,7 +10,7 @@ use tickgate_wire::model::{Class, StreamId};
 use tokio::time::sleep;
 
 use crate::{
-    judge::{Mode, Violation, judge},
+    judge::{Violation, judge},
     record::{Diary, Heard, Stream},
     stage::{Client, Stage},
 };
@@ -74,7 +74,7 @@ impl Stage {
                     let has = diary.position(stream);
                     acknowledged.to_mut().retain(|id, _| *id <= has);
                 }
-                let violations = judge(class, client.mode, &acknowledged, heard.iter().map(|(_, heard)| heard));
+                let violations = judge(class, &acknowledged, heard.iter().map(|(_, heard)| heard));
                 found.extend(violations.iter().map(|violation| told(client, stream, violation, heard)));
             }
         }
@@ -88,12 +88,6 @@ impl Stage {
             for (stream, heard) in &client.diary.lock().streams {
                 for (at, (_, gap)) in heard.iter().enumerate().filter(|(_, (at, _))| *at >= since) {
                     if let Heard::Gap { after, before, reason } = gap {
-                        if client.mode == Mode::Session
-                            && heard[..at].iter().any(|(_, earlier)| ends_as(earlier, *before))
-                        {
-                            // What was not confirmed is replayed, and so is what was told to be missing.
-                            continue;
-                        }
                         let around = &heard[at.saturating_sub(3)..(at + 3).min(heard.len())];
                         let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
                         let before = before.map_or("-".into(), |before| before.to_string());
@@ -128,11 +122,7 @@ fn told(client: &Client, stream: &Stream, violation: &Violation, heard: &[(Insta
     let at = if matches!(violation, Violation::Repeated(_)) { last } else { first };
     let around = &heard[at.unwrap_or(heard.len()).saturating_sub(9)..(at.unwrap_or(heard.len()) + 4).min(heard.len())];
     let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
-    format!("{} ({:?}) on {:?}: {violation:?} in {around:?}", client.name, client.mode, stream.0)
-}
-
-fn ends_as(heard: &Heard, end: Option<StreamId>) -> bool {
-    matches!(heard, Heard::Gap { before, .. } if *before == end)
+    format!("{} on {:?}: {violation:?} in {around:?}", client.name, stream.0)
 }
 
 fn is_covered(diary: &Diary, stream: &Stream, id: StreamId) -> bool {

@@ -215,18 +215,22 @@ class Client:
         return json.loads(await asyncio.wait_for(self.socket.recv(), SOON))
 
     async def expect(self, kind: str) -> dict[str, Any]:
-        """The next message, which must be of this type. Heartbeats may come between."""
+        """The next message, which must be of this type. Heartbeats and the ends of replays may come between."""
         while True:
             message = await self.next()
             if message["type"] == kind:
                 return message
+            if message["type"] == "caught_up":
+                assert all(end["complete"] for end in message["channels"]), message
+                continue
             assert message["type"] == "heartbeat", f"wanted {kind}, got {message}"
 
     async def send(self, **message: Any) -> None:
         await self.socket.send(json.dumps(message))
 
-    async def subscribe(self, *channels: str, **more: Any) -> dict[str, Any]:
-        await self.send(type="subscribe", channels=list(channels), **more)
+    async def subscribe(self, *channels: str, **options: Any) -> dict[str, Any]:
+        elements = [{"channel": channel, **options} for channel in channels] if options else list(channels)
+        await self.send(type="subscribe", channels=elements)
         answer = await self.expect("subscribed")
         assert not answer["errors"], answer
         return answer

@@ -13,7 +13,7 @@ use tickgate::{
     },
     tasks::Tasks,
 };
-use tickgate_wire::model::{ReplicaId, SessionId, StreamId, Topic, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
@@ -180,17 +180,13 @@ impl Seat {
     }
 }
 
-fn record(channel: &str, seq: u64) -> SessionRecord {
+/// The `number`th record of a session.
+fn record(channel: &str, number: u64) -> SessionRecord {
     SessionRecord {
         user: Some("alice".into()),
         profile: "trading".into(),
-        param: None,
-        subscriptions: vec![SubscriptionRecord {
-            channel: channel.into(),
-            topic: None,
-            confirmed: Some(StreamId::new(1_763_700_000_000, seq)),
-            max_rate: None,
-        }],
+        param: Some(number.to_string()),
+        subscriptions: vec![SubscriptionRecord { channel: channel.into(), topic: None }],
     }
 }
 

@@ -74,6 +74,7 @@ impl Replica {
             figures: Box::new(ReplicaFigures::default),
         };
         let limits = PublishLimits {
+            development: false,
             payload_bytes_max: config.limits.payload_bytes_max,
             json_depth_max: config.limits.json_depth_max,
         };

@@ -170,7 +170,7 @@ async fn both_ways(replica: &Replica, user: &str) -> Client {
 }
 
 async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
-    let payload = json!({"channels": ["ingest_events"], "since": since.map(|id| json!({"ingest_events": id}))});
+    let payload = json!({"channels": [{"channel": "ingest_events", "since": since}]});
     client.send(json!({"msg_id": "s", "msg_type": "subscribe", "source": "c", "payload": payload})).await;
     let ack = client.next().await;
     assert_eq!((&ack["payload"]["acknowledged_msg_id"], &ack["payload"]["errors"]), (&json!("s"), &json!([])), "{ack}");
@@ -184,15 +184,17 @@ async fn a_producer_that_subscribes_misses_nothing_when_it_changes_replicas() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on_with(&server, SETTINGS).await, Replica::on_with(&server, SETTINGS).await);
     let (mut dashboard, mut connector) = (both_ways(&one, "dashboard").await, both_ways(&one, "connector").await);
-    assert_eq!(subscribed(&mut dashboard, None).await["complete"], true);
+    assert_eq!(subscribed(&mut dashboard, None).await["live"], true);
     acknowledged(&mut connector, event("m-1", "run-1")).await;
     let last = dashboard.expect(event("m-1", "run-1")).await["id"].as_str().unwrap().to_owned();
     drop(dashboard);
     acknowledged(&mut connector, event("m-2", "run-1")).await;
     let mut dashboard = both_ways(&other, "dashboard").await;
     let channel = subscribed(&mut dashboard, Some(&last)).await;
-    assert_eq!((&channel["replayed"], &channel["complete"]), (&json!(1), &json!(true)));
+    assert_eq!((&channel["cursor"], &channel["live"]), (&json!(last), &json!(false)));
     assert_eq!(dashboard.expect(event("m-2", "run-1")).await["replayed"], true);
+    let end = dashboard.next().await;
+    assert_eq!((&end["msg_type"], &end["payload"]["channels"][0]["replayed"]), (&json!("caught_up"), &json!(1)));
     acknowledged(&mut connector, event("m-3", "run-1")).await;
     dashboard.expect(event("m-3", "run-1")).await;
 }

@@ -32,5 +32,6 @@ mod status;
 mod strangers;
 mod trading;
 mod transcripts;
+mod wire_contract;
 
 use tickgate_kit as support;

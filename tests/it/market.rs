@@ -35,14 +35,16 @@ async fn the_current_price_comes_with_the_subscription() {
     let id = replica.publish("ticker:BTCUSDT", tick(2)).await;
     let mut client = replica.market().await;
     let answer = client.subscribe(&["ticker:BTCUSDT"]).await;
-    assert_eq!(answer["channels"][0]["snapshot"], true);
+    assert_eq!(answer["channels"][0]["live"], false);
     let meta = client.expect(tick(2)).await;
     assert_eq!(meta, json!({"channel": "ticker:BTCUSDT", "id": id, "snapshot": true}));
+    let end = json!({"channel": "ticker:BTCUSDT", "cursor": id, "replayed": 1, "complete": true});
+    assert_eq!(client.caught_up().await, end);
     replica.publish("ticker:BTCUSDT", tick(3)).await;
     assert_eq!(client.expect(tick(3)).await["snapshot"], Value::Null);
     let mut without = replica.market().await;
-    let request = json!({"type": "subscribe", "channels": ["ticker:BTCUSDT"], "snapshot": false});
-    without.subscribe_with(request).await;
+    let request = json!({"type": "subscribe", "channels": [{"channel": "ticker:BTCUSDT", "snapshot": false}]});
+    assert_eq!(without.subscribe_with(request).await["channels"][0]["live"], true);
     without.expect_nothing().await;
 }
 
@@ -54,11 +56,12 @@ async fn the_last_trades_come_when_they_are_asked_for() {
         replica.publish("trades:BTCUSDT", trade(number)).await;
     }
     let mut client = replica.market().await;
-    let request = json!({"type": "subscribe", "channels": ["trades:BTCUSDT"], "last": 3});
-    assert_eq!(client.subscribe_with(request).await["channels"][0]["replayed"], 3);
+    let request = json!({"type": "subscribe", "channels": [{"channel": "trades:BTCUSDT", "last": 3}]});
+    assert_eq!(client.subscribe_with(request).await["channels"][0]["live"], false);
     for number in 8..=10 {
         assert_eq!(client.expect(trade(number)).await["replayed"], true);
     }
+    assert_eq!(client.caught_up().await["replayed"], 3);
     replica.publish("trades:BTCUSDT", trade(11)).await;
     assert_eq!(client.expect(trade(11)).await["replayed"], Value::Null);
 }
@@ -67,7 +70,7 @@ async fn the_last_trades_come_when_they_are_asked_for() {
 async fn a_paced_client_hears_the_newest_price_and_how_many_it_skipped() {
     let replica = Replica::alone().await;
     let mut paced = replica.market().await;
-    let request = json!({"type": "subscribe", "channels": ["ticker:BTCUSDT"], "max_rate": 2});
+    let request = json!({"type": "subscribe", "channels": [{"channel": "ticker:BTCUSDT", "max_rate": 2}]});
     paced.subscribe_with(request).await;
     for number in 1..=20 {
         replica.publish("ticker:BTCUSDT", tick(number)).await;

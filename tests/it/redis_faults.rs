@@ -14,7 +14,7 @@ use tickgate::{
     redis_link::RedisLink,
     tasks::Tasks,
 };
-use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
+use tickgate_wire::model::{Content, Loss, Message, Publication, StreamId, Topic, TopicRule};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{
@@ -611,7 +611,7 @@ async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
     assert_eq!((bad, next), (good.next(), good.next().next()));
     let arrived = replica.follower.has_arrived(&orders, 3).await;
     assert_eq!(ids(&arrived), [good, bad, next]);
-    let missing = Content::Lost { after: good, before: next };
+    let missing = Content::Lost { after: good, before: next, loss: Loss::InvalidPayload };
     assert_eq!(arrived[1].content, missing);
     assert_eq!(replica.page(&orders, StreamId::ZERO).await.0[1].content, missing);
     // Noise on the channel takes no place, and harms nobody.

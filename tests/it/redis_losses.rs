@@ -173,7 +173,8 @@ async fn whatever_redis_loses_is_told() {
 fn missing(stream: &[Arc<Message>], topic: &Topic, acknowledged: &HashMap<(Topic, StreamId), String>) -> Vec<StreamId> {
     let held: HashMap<_, _> = stream.iter().map(|message| (message.id.expect("an id"), &message.content)).collect();
     let covered = |id: StreamId| {
-        held.values().any(|content| matches!(content, Content::Lost { after, before } if *after < id && id < *before))
+        held.values()
+            .any(|content| matches!(content, Content::Lost { after, before, .. } if *after < id && id < *before))
     };
     let stands = |id: &StreamId, payload: &String| match held.get(id) {
         Some(Content::Data(found)) => found == payload.as_bytes(),
@@ -203,7 +204,7 @@ async fn a_marker_that_is_lost_in_the_next_failover_is_told_again() {
     let unmarked = server.snapshot();
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     let covers = |message: &Message, id| match message.content {
-        Content::Lost { after, before } => after < id && id < before,
+        Content::Lost { after, before, .. } => after < id && id < before,
         Content::Data(_) => false,
     };
     let marked = async || {
@@ -242,7 +243,7 @@ async fn a_loss_is_told_though_the_stream_was_trimmed_before_anybody_looked() {
         let all = ReadLimits::new(5_000, usize::MAX);
         let page = eventually("a page", async || two.backplane.read(&orders, StreamId::ZERO, all).await.ok()).await;
         let ranges = page.messages.iter().filter_map(|message| match message.content {
-            Content::Lost { after, before } => Some((after, before)),
+            Content::Lost { after, before, .. } => Some((after, before)),
             Content::Data(_) => None,
         });
         ranges.collect::<Vec<_>>()

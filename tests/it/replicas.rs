@@ -142,8 +142,8 @@ async fn a_drained_replica_sends_its_clients_on_and_they_miss_nothing() {
     one.publish_to("alice", "orders", order(1)).await;
     let cursor = alice.expect(order(1)).await["id"].clone();
     one.drain();
-    let hint = alice.expect_type("reconnect").await;
-    assert!(hint["after_ms"].is_u64() && hint["reason"] == "draining", "{hint}");
+    let hint = alice.expect_type("closing").await;
+    assert!(hint["after_ms"].is_u64() && hint["error"] == "restarting" && hint["reconnect"] == "yes", "{hint}");
     alice.expect_close(1012).await;
     one.ended().await;
     other.publish_to("alice", "orders", order(2)).await;
@@ -170,7 +170,7 @@ async fn whoever_is_being_let_in_when_the_drain_begins_is_sent_on_as_well() {
     server.thaw();
     assert_eq!(late.answer_head().await.map(|(status, _)| status), Some(101));
     let said = late.expect_close(1012, "the drain").await;
-    assert!(said.iter().any(|text| text.contains(r#""type":"reconnect""#)), "{said:?}");
+    assert!(said.iter().any(|text| text.contains(r#""type":"closing""#)), "{said:?}");
     replica.ended().await;
 }
 

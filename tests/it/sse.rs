@@ -90,12 +90,10 @@ async fn a_reader_comes_back_to_another_replica_and_gets_exactly_what_it_missed(
     let headers = [("authorization", alice.as_str()), ("last-event-id", cursors.as_str())];
     let mut reader = open(&other, channels, &headers).await;
     let answer = reader.next().await;
-    let of = |channel: &Value| (channel["channel"].as_str().unwrap().to_owned(), channel["replayed"].clone());
-    let replayed: BTreeMap<_, _> = answer["channels"].as_array().unwrap().iter().map(of).collect();
-    let expected =
-        [("trades:BTCUSDT", 3), ("orders", 3), ("ticker:BTCUSDT", 0), ("risk_alerts", 1), ("trades:ETHUSDT", 0)];
-    assert_eq!(replayed, expected.map(|(channel, count)| (channel.to_owned(), json!(count))).into(), "{answer}");
-    assert!(answer["channels"].as_array().unwrap().iter().all(|channel| channel["complete"] == true), "{answer}");
+    let of = |channel: &Value| (channel["channel"].as_str().unwrap().to_owned(), channel["live"] == true);
+    let live: BTreeMap<_, _> = answer["channels"].as_array().unwrap().iter().map(of).collect();
+    let past = ["trades:BTCUSDT", "orders", "risk_alerts"];
+    assert!(live.iter().all(|(channel, live)| *live != past.contains(&channel.as_str())), "{answer}");
     let mut missed: Vec<(String, Value)> = Vec::new();
     while missed.len() < 7 {
         let mut event = reader.next().await;
@@ -109,6 +107,11 @@ async fn a_reader_comes_back_to_another_replica_and_gets_exactly_what_it_missed(
     assert_eq!(of("trades:BTCUSDT"), (2..=4).map(trade).collect::<Vec<_>>());
     assert_eq!(of("orders"), (2..=4).map(order).collect::<Vec<_>>());
     assert_eq!(of("risk_alerts").len(), 1);
+    reader.last_id().await;
+    let ends: Vec<_> = reader.ends.iter().flat_map(|end| end["channels"].as_array().unwrap().clone()).collect();
+    let end = |end: &Value| (end["channel"].as_str().unwrap().to_owned(), end["replayed"].as_u64().unwrap());
+    let ends: BTreeMap<_, _> = ends.iter().inspect(|end| assert_eq!(end["complete"], true, "{end}")).map(end).collect();
+    assert_eq!(ends, [("trades:BTCUSDT", 3), ("orders", 3), ("risk_alerts", 1)].map(|(c, n)| (c.to_owned(), n)).into());
     one.publish_to("alice", "orders", order(5)).await;
     assert!(reader.expect(order(5)).await.get("replayed").is_none(), "live again");
 }
@@ -163,9 +166,9 @@ async fn cursors_of_another_list_and_broken_requests_are_refused() {
     }
     // A cursor of the right count that is of no stream there is answered by a gap.
     let mut reader = open(&replica, "trades:BTCUSDT,ticker:BTCUSDT", &[("last-event-id", "7-7,0-0")]).await;
-    assert_eq!(reader.next().await["channels"][0]["complete"], false);
+    assert_eq!(reader.next().await["channels"][0]["live"], false);
     let gap = reader.next().await;
-    assert_eq!((&gap["type"], &gap["channel"]), (&json!("gap"), &json!("trades:BTCUSDT")), "{gap}");
+    assert_eq!((&gap["type"], &gap["channels"]), (&json!("gap"), &json!(["trades:BTCUSDT"])), "{gap}");
 }
 
 #[tokio::test]
@@ -296,6 +299,8 @@ async fn a_drain_asks_readers_to_come_back_and_ends_their_streams() {
     let reader = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     replica.drain();
     let rest = reader.rest().await;
-    assert_eq!(rest.last().map(|event| &event["type"]), Some(&json!("reconnect")), "{rest:?}");
+    let last = rest.last().expect("a last event");
+    assert_eq!((&last["type"], &last["code"], &last["reconnect"]), (&json!("closing"), &json!(1012), &json!("yes")));
+    assert!(last["after_ms"].is_u64(), "{last}");
     replica.ended().await;
 }

@@ -148,13 +148,18 @@ async fn what_was_missed_is_replayed_in_order_across_all_private_channels() {
         replica.publish_to("alice", if number % 3 == 0 { "risk_alerts" } else { "orders" }, order(number)).await;
     }
     let mut alice = replica.trading("alice").await;
-    let request = json!({"type": "subscribe", "channels": ["orders", "risk_alerts"], "since": cursor});
-    let answer = alice.subscribe_with(request).await;
-    assert!(answer["channels"].as_array().unwrap().iter().all(|channel| channel["complete"] == true), "{answer}");
+    let answer = alice.subscribe_since(&["orders", "risk_alerts"], &cursor).await;
+    for channel in answer["channels"].as_array().unwrap() {
+        let told = (&channel["cursor"], &channel["live"], &channel["stream"]);
+        assert_eq!(told, (&cursor, &json!(false), &json!("@")), "{answer}");
+    }
     for number in 1..=20 {
         let meta = alice.expect(order(number)).await;
         assert_eq!(meta["replayed"], true);
     }
+    let end = alice.caught_up().await;
+    let told = (&end["channel"], &end["replayed"], &end["complete"]);
+    assert_eq!(told, (&json!("orders"), &json!(14), &json!(true)), "{end}");
     replica.publish_to("alice", "orders", order(21)).await;
     assert_eq!(alice.expect(order(21)).await["replayed"], Value::Null);
 }
@@ -164,11 +169,11 @@ async fn a_cursor_that_never_was_is_told_as_a_gap() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     replica.publish_to("alice", "orders", order(1)).await;
-    let answer = alice.subscribe_since(&["orders"], &json!("1000000000000-7")).await;
-    assert_eq!(answer["channels"][0]["complete"], false, "{answer}");
+    alice.subscribe_since(&["orders"], &json!("1000000000000-7")).await;
     let gap = alice.expect_type("gap").await;
-    assert_eq!((&gap["channel"], &gap["after"]), (&json!("orders"), &json!("1000000000000-7")));
+    assert_eq!((&gap["channels"], &gap["after"]), (&json!(["orders"]), &json!("1000000000000-7")));
     assert_eq!(gap["reason"], "failover", "another epoch: {gap}");
+    assert_eq!(alice.caught_up().await["complete"], false);
 }
 
 #[tokio::test]
@@ -183,7 +188,8 @@ async fn history_is_read_without_subscribing() {
     assert_eq!(messages.iter().map(|m| &m["order_id"]).collect::<Vec<_>>(), ["4", "5"]);
     let since = &messages[0]["_meta"]["id"];
     let answer = alice.ask(json!({"type": "history", "channel": "orders", "since": since})).await;
-    assert_eq!((&answer["messages"][0]["order_id"], &answer["complete"]), (&json!("5"), &json!(true)));
+    assert_eq!((&answer["messages"][0]["order_id"], &answer["more"]), (&json!("5"), &json!(false)));
+    assert_eq!(answer["cursor"], answer["messages"][0]["_meta"]["id"], "where the next page starts");
     alice.expect_nothing().await;
 }
 
@@ -213,8 +219,10 @@ async fn a_client_chooses_its_pace() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.ask(json!({"type": "configure", "max_rate": 5, "heartbeat_interval": 10})).await;
-    assert_eq!((&answer["type"], &answer["max_rate"]), (&json!("configured"), &json!(5)));
-    assert_eq!(answer["heartbeat_interval"], 10);
+    assert_eq!((&answer["type"], &answer["heartbeat_interval"]), (&json!("configured"), &json!(10)));
+    assert_eq!(answer["ignored"], json!(["max_rate"]), "nothing is ignored in silence");
+    let answer = alice.ask(json!({"type": "configure"})).await;
+    assert_eq!(answer["heartbeat_interval"], 10, "what is in force");
 }
 
 #[tokio::test]
@@ -269,10 +277,10 @@ async fn a_ticket_is_good_once() {
 async fn the_token_may_come_as_the_first_message() {
     let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut alice = replica.connect("/ws/trading").query("auth", "message").open().await;
-    alice.greeted().await;
     assert_eq!(alice.ask(json!({"type": "subscribe", "channels": ["orders"]})).await["code"], 4001);
     let answer = alice.ask(json!({"type": "auth", "token": token("alice")})).await;
     assert_eq!((&answer["type"], &answer["user"]), (&json!("authenticated"), &json!("alice")));
+    alice.greeted().await;
     alice.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", order(1)).await;
     alice.expect(order(1)).await;
@@ -322,7 +330,7 @@ async fn a_publisher_is_told_accepted_refused_or_unknown_and_a_retry_is_safe() {
         (answer["type"] == "published" && answer["duplicate"] == true).then_some(answer)
     })
     .await;
-    assert_eq!(answer["_meta"]["id"], accepted["_meta"]["id"], "published once, under one id");
+    assert_eq!(answer["publication_id"], accepted["publication_id"], "published once, under one id");
 }
 
 #[tokio::test]
@@ -344,14 +352,20 @@ async fn a_token_ends_on_an_open_connection_unless_it_is_refreshed() {
 }
 
 #[tokio::test]
-async fn silence_is_filled_with_heartbeats_that_tell_the_head_of_the_private_stream() {
+async fn silence_is_filled_with_heartbeats_that_tell_how_far_the_private_stream_has_come() {
     let replica = Replica::alone_with("[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"").await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
-    let id = replica.publish_to("alice", "orders", order(1)).await;
+    replica.publish_to("alice", "orders", order(1)).await;
     alice.expect(order(1)).await;
     let heartbeat = alice.next_heartbeat().await;
-    assert_eq!(heartbeat["cursor"], id, "{heartbeat}");
+    assert_eq!(heartbeat["cursors"], Value::Null, "the push told it: {heartbeat}");
     assert!(heartbeat["server_time"].is_string());
+    let id = replica.publish_to("alice", "risk_alerts", order(2)).await;
+    let moved = eventually("the position of what is not subscribed", async || {
+        let heartbeat = alice.next_heartbeat().await;
+        heartbeat["cursors"].is_object().then_some(heartbeat)
+    });
+    assert_eq!(moved.await["cursors"], json!({"@": id}));
     tokio::time::timeout(Duration::from_secs(5), alice.next_heartbeat()).await.expect("another one");
 }

@@ -90,9 +90,8 @@ class Client:
         socket = await connect(f"ws://{self.address}{path}", compression=None, ping_interval=None, proxy=None,
                                open_timeout=CONNECT_SECONDS_MAX, close_timeout=1)  # fmt: skip
         async with socket:
-            request = {"type": "subscribe", "channels": [self.channel]}
-            if self.cursor:
-                request["since"] = {self.channel: self.cursor}
+            element = {"channel": self.channel, **({"since": self.cursor} if self.cursor else {})}
+            request = {"type": "subscribe", "channels": [element]}
             try:
                 await socket.send(json.dumps(request))
                 while True:
@@ -107,8 +106,8 @@ class Client:
             self.numbers.append(message["number"])
         elif kind == "subscribed":
             self._take_subscribed(message)
-        elif kind == "reconnect":
-            self.hint = message["after_ms"] / 1000
+        elif kind == "closing":
+            self.hint = message.get("after_ms", 0) / 1000
         elif kind in ("gap", "error"):
             self.complaints.append(json.dumps(message))
 

@@ -84,8 +84,8 @@ class Trader:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         """Reads until the end; answers with the close code, 1006 if there was none."""
-        since = {"since": {self.channel: self.cursor}} if self.cursor else {}
-        writer.write(_frame(1, json.dumps({"type": "subscribe", "channels": [self.channel], **since}).encode()))
+        element = {"channel": self.channel, **({"since": self.cursor} if self.cursor else {})}
+        writer.write(_frame(1, json.dumps({"type": "subscribe", "channels": [element]}).encode()))
         try:
             while True:
                 opcode, payload = await _read_frame(reader)
@@ -107,8 +107,8 @@ class Trader:
             self._take_subscribed(message)
         elif kind == "gap":
             self.report.gaps.append({"client": self.name, **message})
-        elif kind == "reconnect":
-            self.hint = message["after_ms"] / 1000
+        elif kind == "closing":
+            self.hint = message.get("after_ms", 0) / 1000
         elif kind == "error":
             self.report.errors.append({"client": self.name, **message})
 

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, QueueLimits, ReplayLimits, Shared, SlotId, Socket,
+        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, ReplayLimits, Shared, SlotId,
+        Socket, caught_up,
     },
     metrics::Metrics,
 };
@@ -35,10 +36,18 @@ pub enum Seen {
         channel: String,
         snapshot: bool,
     },
+    /// A connection begins.
+    Connected,
+    /// The end of the past of one channel.
+    CaughtUp {
+        channel: String,
+        replayed: u64,
+        complete: bool,
+    },
     Gap {
         after: Option<StreamId>,
         before: Option<StreamId>,
-        channel: String,
+        channels: Vec<String>,
         reason: String,
     },
 }
@@ -72,6 +81,7 @@ struct Subscription {
     interest: Interest,
     member: Member,
     form: Form,
+    past: Option<Past>,
     fresh: bool,
 }
 
@@ -142,6 +152,7 @@ impl Client {
     }
 
     fn take_in(&mut self, mut bytes: &[u8]) {
+        self.stories.values_mut().for_each(|story| story.seen.push(Seen::Connected));
         while let Some((text, rest)) = frame(bytes) {
             bytes = rest;
             let value: Value = serde_json::from_slice(text).expect("every frame is JSON");
@@ -151,14 +162,22 @@ impl Client {
 
     fn note(&mut self, frame: &Value) {
         let meta = &frame["_meta"];
+        if frame["type"] == "caught_up" {
+            return self.caught_up(frame);
+        }
         let gap = frame["type"] == "gap";
-        let channel = if gap { &frame["channel"] } else { &meta["channel"] }.as_str().expect("a channel").to_owned();
+        let channels: Vec<_> =
+            if gap { frame["channels"].as_array().expect("channels").iter().collect() } else { vec![&meta["channel"]] };
+        let channels: Vec<_> =
+            channels.into_iter().map(|channel| channel.as_str().expect("a channel").to_owned()).collect();
+        let channel = channels[0].clone();
         let subject = self.subjects.iter().find(|s| s.owns(&channel)).expect("a channel that was subscribed");
         let story = self.stories.entry(subject.topic.clone()).or_default();
         if gap {
             let (after, before) = (id(&frame["after"]), id(&frame["before"]));
             let reason = frame["reason"].as_str().expect("a reason").to_owned();
-            story.seen.push(Seen::Gap { after, before, channel, reason });
+            story.seen.push(Seen::Gap { after, before, channels, reason });
+            story.cursor = id(&frame["cursor"]).or(story.cursor);
             return;
         }
         let id = id(&meta["id"]).expect("every topic here is retained");
@@ -166,6 +185,20 @@ impl Client {
         let number = frame["n"].as_u64().expect("a number");
         let snapshot = meta["snapshot"] == true;
         story.seen.push(Seen::Message { id, number, channel, snapshot });
+    }
+}
+
+impl Client {
+    /// The past was sent: as much as came, and without a gap where it says so.
+    fn caught_up(&mut self, frame: &Value) {
+        for end in frame["channels"].as_array().expect("channels") {
+            let channel = end["channel"].as_str().expect("a channel");
+            let subject = self.subjects.iter().find(|s| s.owns(channel)).expect("a channel that was subscribed");
+            let story = self.stories.entry(subject.topic.clone()).or_default();
+            let (replayed, complete) = (end["replayed"].as_u64().expect("a number"), end["complete"] == true);
+            story.seen.push(Seen::CaughtUp { channel: channel.to_owned(), replayed, complete });
+            story.cursor = story.cursor.max(id(&end["cursor"]));
+        }
     }
 }
 
@@ -209,15 +242,22 @@ impl Connection {
         };
         let limits = ReplayLimits::new(self.replay_max, 1 << 20);
         let Ok(mut backlog) = interest.backlog(start, limits).await else { return false };
-        let end = backlog.cursor;
-        if dice.chance(200) {
-            backlog.put_off();
-        }
-        assert_eq!(backlog.end(), end);
+        let before_first = backlog.messages.first().and_then(|m| m.id).map(|id| match id.seq.checked_sub(1) {
+            Some(seq) => StreamId::new(id.epoch, seq),
+            None => StreamId::ZERO,
+        });
+        let first_cursor = match start {
+            Start::Since(cursor) => cursor,
+            Start::Snapshot { least } => before_first.unwrap_or(backlog.cursor).max(least),
+            _ => before_first.unwrap_or(backlog.cursor),
+        };
         if story.begun.is_none() {
             // The answer to the command names it.
-            story.begun = Some(backlog.end());
-            story.cursor = Some(backlog.from).filter(|from| *from > StreamId::ZERO).or(Some(backlog.end()));
+            story.begun = Some(backlog.cursor);
+            story.cursor = Some(first_cursor);
+        }
+        if dice.chance(200) {
+            backlog.put_off();
         }
         let private = subject.topic.owner().is_some();
         let form = if private {
@@ -232,18 +272,33 @@ impl Connection {
         };
         let slot = interest.open(&self.outbox, backlog.cursor, begins);
         let member = Member { outbox: self.outbox.clone(), slot, pacer: None };
-        self.subscriptions.push(Subscription { interest, member, form, fresh: true });
-        let Some(Subscription { interest, member, form, .. }) = self.subscriptions.last() else { return false };
+        let live = start == Start::Live || backlog.is_empty();
+        let mut past = Past::new(true);
+        subject.channels.iter().for_each(|channel| past.add((*channel).into(), first_cursor, !live));
+        backlog.messages.retain(|message| past.wants(message));
+        self.subscriptions.push(Subscription { interest, member, form, past: None, fresh: true });
+        let Some(Subscription { interest, member, form, past: kept, .. }) = self.subscriptions.last_mut() else {
+            return false;
+        };
         let outbox = self.outbox.clone();
-        interest.push_backlog(member, form, &backlog, || poll_fn(|cx| outbox.poll_room(cx))).await;
+        let room = || poll_fn(|cx| outbox.poll_room(cx));
+        if interest.push_backlog((member, form), &mut past, &backlog, room).await {
+            let end = backlog.cut.map_or(backlog.cursor, |cut| cut.cursor);
+            outbox.pass(slot, end);
+            let notice = caught_up(form.protocol, past.ended(end).collect());
+            let urgent = outbox.is_urgent(slot);
+            notice.into_iter().for_each(|notice| if urgent { outbox.send(notice) } else { outbox.send_behind(notice) });
+        } else {
+            *kept = Some(past);
+        }
         true
     }
 
     async fn catch_up(&mut self) {
         while let Some((slot, _)) = self.outbox.lagging() {
-            let Some(Subscription { interest, member, form, fresh }) = self.of(slot) else { return };
-            match interest.catch_up(member, form, *fresh).await {
-                Ok(CaughtUp::Live) => *fresh = false,
+            let Some(Subscription { interest, member, form, past, fresh }) = self.of(slot) else { return };
+            match interest.catch_up(member, form, *fresh, past.as_mut()).await {
+                Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Err(_) => return sleep(Duration::from_millis(20)).await,
             }

@@ -1,6 +1,6 @@
 //! The judge of one client's story: what was published against what it saw. Never forgives silence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tickgate_wire::model::{Class, StreamId};
 
@@ -26,6 +26,9 @@ pub fn judge(subject: &Subject, story: &Story, truth: &Truth, lossless: bool) ->
     let wanted = |taken: &&Taken| taken.channel.is_none_or(|channel| subject.owns(channel));
     let order = in_order(story, taken, lossless)?;
     tally.messages = order.len() as u64;
+    if subject.rule.class != Class::State {
+        ends(story)?;
+    }
     let gaps = gaps(story);
     tally.gaps = gaps.len() as u64;
     if lossless && let Some(gap) = gaps.first() {
@@ -46,7 +49,8 @@ pub fn judge(subject: &Subject, story: &Story, truth: &Truth, lossless: bool) ->
             continue;
         }
         let told = |id: StreamId| {
-            let of_channel = |gap: &&Missing<'_>| owed.channel.is_none_or(|channel| channel == gap.channel);
+            let of_channel =
+                |gap: &&Missing<'_>| owed.channel.is_none_or(|channel| gap.channels.iter().any(|own| own == channel));
             gaps.iter().filter(of_channel).any(|gap| gap.after < id && id < gap.before)
         };
         // Or the marker that tells of it lies in a gap that was told: then the client knows not to trust what it has.
@@ -87,11 +91,31 @@ fn in_order(story: &Story, taken: &[Taken], lossless: bool) -> Result<BTreeSet<u
     Ok(all)
 }
 
+/// The end of a replay counts what came of the channel, and says whether a gap was told. What a slow client lost on its way
+/// is told where it was lost.
+fn ends(story: &Story) -> Result<(), String> {
+    let (mut counts, mut complete, mut slow) = (BTreeMap::<&str, u64>::new(), true, false);
+    for seen in &story.seen {
+        match seen {
+            Seen::Connected => (counts, complete, slow) = (BTreeMap::new(), true, false),
+            Seen::Message { channel, .. } => *counts.entry(channel).or_default() += 1,
+            Seen::Gap { reason, .. } => (complete, slow) = (false, slow || reason == "slow_consumer"),
+            Seen::CaughtUp { channel, replayed, complete: told } => {
+                let came = counts.get(&**channel).copied().unwrap_or_default();
+                if !slow && (came, complete) != (*replayed, *told) {
+                    return Err(format!("{channel}: {came} came, complete {complete}, and told was {replayed} {told}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct Missing<'a> {
     after: StreamId,
     before: StreamId,
-    channel: &'a str,
+    channels: &'a [String],
     #[expect(dead_code, reason = "for whoever reads a failure")]
     reason: &'a str,
 }
@@ -100,13 +124,13 @@ struct Missing<'a> {
 fn gaps(story: &Story) -> Vec<Missing<'_>> {
     let mut all: Vec<Missing<'_>> = Vec::new();
     for (at, seen) in story.seen.iter().enumerate() {
-        let Seen::Gap { after, before, channel, reason } = seen else { continue };
+        let Seen::Gap { after, before, channels, reason } = seen else { continue };
         let next = story.seen[at..].iter().find_map(|seen| match seen {
             Seen::Message { id, .. } => Some(*id),
-            Seen::Gap { .. } => None,
+            _ => None,
         });
         let before = before.or(next).unwrap_or(StreamId::MAX);
-        all.push(Missing { after: after.unwrap_or_default(), before, channel, reason });
+        all.push(Missing { after: after.unwrap_or_default(), before, channels, reason });
     }
     all
 }
@@ -118,6 +142,8 @@ pub fn tell(story: &Story, truth: &Truth) -> String {
     let end = |id: &Option<StreamId>| id.map_or("?".to_owned(), |id| id.to_string());
     let seen = |seen: &Seen| match seen {
         Seen::Message { id, number, .. } => format!("{number}={id}"),
+        Seen::Connected => "|".to_owned(),
+        Seen::CaughtUp { replayed, complete, .. } => format!("(caught up: {replayed} {complete})"),
         Seen::Gap { after, before, reason, .. } => format!("[{}..{} {reason}]", end(after), end(before)),
     };
     let published: Vec<_> = truth.taken.iter().map(published).collect();

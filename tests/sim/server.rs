@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tickgate::backplane::{
     Event, Newest, Page, ReadLimits, Receiver, SimulatedAnswer, SimulatedBackplane, Unavailable,
 };
-use tickgate_wire::model::{Content, Message, StreamId, Topic};
+use tickgate_wire::model::{Content, Loss, Message, StreamId, Topic};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
@@ -255,11 +255,11 @@ impl Server {
         let generation = state.generation;
         state.generation = generation.max(claim.epoch + 1).max(last);
         let stream = state.streams.get_mut(&topic).expect("a topic of this world");
-        let placeholder = Content::Lost { after, before: before.unwrap_or_default() };
+        let placeholder = Content::Lost { after, before: before.unwrap_or_default(), loss: Loss::Failover };
         let message = Stream::append(stream, state.generation, EPOCH + self.now_ms(), None, placeholder);
         state.generation = generation;
         let id = message.id.unwrap_or_default();
-        let content = Content::Lost { after, before: before.unwrap_or(id) };
+        let content = Content::Lost { after, before: before.unwrap_or(id), loss: Loss::Failover };
         let message = Message { content, ..message };
         if let Some(stream) = stream {
             stream.entries.pop_back();

@@ -100,7 +100,8 @@ impl Stream {
             // It was there, and was trimmed; every reader of the history sees that something is gone.
             return None;
         }
-        let told = |m: &Arc<Message>| matches!(m.content, Content::Lost { after: told, .. } if told == after);
+        let covers = |from, to| from == after && to > acknowledged;
+        let told = |m: &Arc<Message>| matches!(m.content, Content::Lost { after, before, .. } if covers(after, before));
         if following.iter().take(16).any(told) {
             return None;
         }

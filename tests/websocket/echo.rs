@@ -80,7 +80,7 @@ async fn serve(stream: TcpStream, mut early: Vec<u8>, shared: Arc<Shared>) {
     let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));
     loop {
         if let Some(close) = ended {
-            return wire.close(&close).await;
+            return wire.close(&close, &[]).await;
         }
         ended = match poll_fn(|cx| wire.poll_wake(cx)).await {
             Wake::Readable => match wire.read(|event| say_back(&outbox, &event)) {

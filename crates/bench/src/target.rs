@@ -9,7 +9,7 @@ use crate::Failure;
 pub(crate) const TICKGATE: &str = include_str!("../../../benches/targets/tickgate.toml");
 
 /// A server's description. Placeholders: `{channel}` and `{channels}` (a JSON list) of a connection, `{user}`,
-/// `{token}`, `{key}`, `{since}` (a JSON object from channel to cursor), `{data}` (the payload), `{n}` (a number).
+/// `{token}`, `{key}`, `{elements}` (a JSON array of channels with their cursors), `{data}` (the payload), `{n}` (a number).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Target {
@@ -140,10 +140,10 @@ impl Words<'_> {
         if text.contains("{channels}") {
             text = text.replace("{channels}", &serde_json::json!(self.channels).to_string());
         }
-        if text.contains("{since}") {
-            let since: serde_json::Map<_, _> =
-                self.channels.iter().zip(self.since).map(|(name, id)| ((*name).into(), id.as_str().into())).collect();
-            text = text.replace("{since}", &serde_json::Value::Object(since).to_string());
+        if text.contains("{elements}") {
+            let element = |(name, id)| serde_json::json!({ "channel": name, "since": id });
+            let elements: Vec<_> = self.channels.iter().zip(self.since).map(element).collect();
+            text = text.replace("{elements}", &serde_json::Value::Array(elements).to_string());
         }
         text
     }
@@ -219,7 +219,8 @@ mod tests {
         assert_eq!((opening["channels"].clone(), answers), (serde_json::json!(["a", "b"]), 1));
         let resumed = Words { since: &["1-1".into(), "1-2".into()], ..words };
         let resume: serde_json::Value = serde_json::from_str(&target.opening(&resumed).0[0]).unwrap();
-        assert_eq!(resume["since"], serde_json::json!({"a": "1-1", "b": "1-2"}));
+        let elements = serde_json::json!([{"channel": "a", "since": "1-1"}, {"channel": "b", "since": "1-2"}]);
+        assert_eq!(resume["channels"], elements);
 
         let stream = Stream { channel: "orders".into(), user: Some("u7".into()), subscribers: 1, conflated: false };
         let call = target.publication(&stream, "key");

@@ -138,7 +138,7 @@ impl Client {
             Message::Subscribed(subscribed) if subscribed.channels.is_empty() && !subscribed.errors.is_empty() => {
                 return Err(Error::NothingSubscribed(subscribed.refusals()));
             }
-            Message::Reconnect(after) => self.hint = Some(*after),
+            Message::Closing(after) => self.hint = *after,
             message => self.cursors.take(message),
         }
         Ok(())
@@ -238,10 +238,10 @@ mod tests {
             assert_eq!(before.received().await, json!({"type":"subscribe","channels":["orders"]}));
             before.push("5-1").await;
             before.push("5-2").await;
-            before.send(json!({"type":"reconnect","after_ms":20,"reason":"draining"})).await;
+            before.send(json!({"type":"closing","code":1012,"reconnect":"yes","after_ms":20})).await;
             before.close(1012).await;
             let mut after = Gateway::accept(&other_listener).await;
-            let command = json!({"type":"subscribe","channels":["orders"],"since":{"orders":"5-2"}});
+            let command = json!({"type":"subscribe","channels":[{"channel":"orders","since":"5-2"}]});
             assert_eq!(after.received().await, command);
             after.push("5-3").await;
         };

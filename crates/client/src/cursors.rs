@@ -1,39 +1,44 @@
-//! Which channels are followed, and the last position seen of each. Pure.
+//! Which channels are followed, and the position to continue from of each. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tickgate_wire::model::StreamId;
 
-use crate::message::{Gap, Message, Subscribed};
+use crate::message::{CaughtUp, Message, Subscribed};
 
 /// The cursor of every channel that was asked for or heard of.
 #[derive(Clone, Debug, Default)]
-pub struct Cursors(BTreeMap<String, Option<StreamId>>);
+pub struct Cursors {
+    channels: BTreeMap<String, Option<StreamId>>,
+    /// The stream of each channel that shares one.
+    streams: HashMap<String, String>,
+    /// Channels whose past is being sent: they move by what is sent of themselves only.
+    replaying: HashSet<String>,
+}
 
 impl Cursors {
     /// These channels, all of them from `since` on; from now on with `None`. Without channels the endpoint subscribes
     /// its own.
     pub fn new<C: Into<String>>(channels: impl IntoIterator<Item = C>, since: Option<StreamId>) -> Self {
-        Self(channels.into_iter().map(|channel| (channel.into(), since)).collect())
+        let channels = channels.into_iter().map(|channel| (channel.into(), since)).collect();
+        Self { channels, ..Self::default() }
     }
 
     /// The command that subscribes all of them, each from where it stands; `None` when there is none. `last`: how many
     /// messages of the past to begin with where there is no position.
     #[must_use]
     pub fn subscribe(&self, last: Option<u32>) -> Option<String> {
-        if self.0.is_empty() {
+        if self.channels.is_empty() {
             return None;
         }
-        let mut command = json!({ "type": "subscribe", "channels": self.0.keys().collect::<Vec<_>>() });
-        let since: BTreeMap<_, _> = self.0.iter().filter_map(|(channel, id)| Some((channel, (*id)?))).collect();
-        if !since.is_empty() {
-            command["since"] = json!(since);
-        }
-        if let Some(last) = last {
-            command["last"] = last.into();
-        }
-        Some(command.to_string())
+        let element = |(channel, cursor): (&String, &Option<StreamId>)| match (cursor, last) {
+            (Some(cursor), _) => json!({ "channel": channel, "since": cursor }),
+            (None, Some(last)) => json!({ "channel": channel, "last": last }),
+            (None, None) => json!(channel),
+        };
+        let elements: Vec<Value> = self.channels.iter().map(element).collect();
+        Some(json!({ "type": "subscribe", "channels": elements }).to_string())
     }
 
     /// Takes note of a message.
@@ -41,32 +46,60 @@ impl Cursors {
         match message {
             Message::Publication(meta) => self.advance(&meta.channel, meta.id),
             Message::Subscribed(subscribed) => self.subscribed(subscribed),
-            Message::Gap(gap) => self.gap(gap),
+            Message::CaughtUp(caught_up) => self.caught_up(caught_up),
+            Message::Gap(gap) => gap.channels.iter().for_each(|channel| self.advance(channel, gap.cursor)),
+            Message::Heartbeat(heartbeat) => {
+                heartbeat.cursors.iter().for_each(|(stream, cursor)| self.advance_stream(stream, *cursor));
+            }
             _ => {}
         }
     }
 
-    /// Where nothing of the past follows, the subscription begins at its cursor. Where something follows, the cursor is
-    /// ahead of what is here until that was read.
     fn subscribed(&mut self, subscribed: &Subscribed) {
-        for channel in subscribed.channels.iter().filter(|channel| channel.replayed == 0) {
+        for channel in &subscribed.channels {
+            if let Some(stream) = &channel.stream {
+                self.streams.insert(channel.channel.clone(), stream.clone());
+            }
+            if channel.live {
+                self.replaying.remove(&channel.channel);
+            } else {
+                self.replaying.insert(channel.channel.clone());
+            }
+            self.store(&channel.channel, channel.cursor);
+        }
+    }
+
+    fn caught_up(&mut self, caught_up: &CaughtUp) {
+        for channel in &caught_up.channels {
+            self.replaying.remove(&channel.channel);
             self.advance(&channel.channel, channel.cursor);
         }
     }
 
-    /// What is missing will not come again: continue in front of what is there.
-    fn gap(&mut self, gap: &Gap) {
-        if let Some(before) = gap.before.filter(|before| before.seq > 0) {
-            self.advance(&gap.channel, Some(StreamId::new(before.epoch, before.seq - 1)));
+    /// A position of the channel, and of all that share its stream, once their past has been sent.
+    fn advance(&mut self, channel: &str, id: Option<StreamId>) {
+        let Some(id) = id else { return };
+        self.store(channel, Some(id));
+        if let Some(stream) = self.streams.get(channel).filter(|_| !self.replaying.contains(channel)).cloned() {
+            self.advance_stream(&stream, id);
         }
     }
 
-    /// Forwards only: what is replayed lies behind nothing that was seen.
-    fn advance(&mut self, channel: &str, id: Option<StreamId>) {
-        match self.0.get_mut(channel) {
-            Some(cursor) => *cursor = (*cursor).max(id),
+    fn advance_stream(&mut self, stream: &str, id: StreamId) {
+        let shares = |channel: &String| match self.streams.get(channel) {
+            Some(own) => own == stream,
+            None => channel == stream,
+        };
+        let others = self.channels.keys().filter(|channel| shares(channel) && !self.replaying.contains(*channel));
+        others.cloned().collect::<Vec<_>>().iter().for_each(|channel| self.store(channel, Some(id)));
+    }
+
+    /// The server's last word counts. Positions without an id are none.
+    fn store(&mut self, channel: &str, id: Option<StreamId>) {
+        match self.channels.get_mut(channel) {
+            Some(cursor) => *cursor = id.or(*cursor),
             None => {
-                self.0.insert(channel.into(), id);
+                self.channels.insert(channel.into(), id);
             }
         }
     }
@@ -76,35 +109,43 @@ impl Cursors {
 mod tests {
     use super::*;
 
-    fn after(texts: &[&str]) -> serde_json::Value {
-        let mut cursors = Cursors::new(["a"], None);
+    fn after(channels: &[&str], texts: &[&str]) -> Value {
+        let mut cursors = Cursors::new(channels.iter().copied(), None);
         texts.iter().for_each(|text| cursors.take(&Message::read(text)));
-        serde_json::from_str(&cursors.subscribe(None).unwrap()).unwrap()
+        serde_json::from_str::<Value>(&cursors.subscribe(None).unwrap()).unwrap()["channels"].take()
+    }
+
+    fn push(channel: &str, id: &str) -> String {
+        format!(r#"{{"x":1,"_meta":{{"channel":"{channel}","id":"{id}"}}}}"#)
     }
 
     #[test]
-    fn it_continues_after_the_last_id_it_has_seen() {
-        assert_eq!(after(&[]), json!({"type":"subscribe","channels":["a"]}));
-        let push = |id: &str| format!(r#"{{"x":1,"_meta":{{"channel":"a","id":"{id}"}}}}"#);
-        let command = after(&[&push("1-4"), &push("1-5"), &push("1-3")]);
-        assert_eq!(command["since"], json!({"a":"1-5"}));
+    fn it_continues_after_the_last_position_that_the_server_named() {
+        assert_eq!(after(&["a"], &[]), json!(["a"]));
+        let answer = r#"{"type":"subscribed","channels":[{"channel":"a","cursor":"1-3","live":false}]}"#;
+        assert_eq!(after(&["a"], &[answer]), json!([{"channel":"a","since":"1-3"}]));
+        assert_eq!(after(&["a"], &[answer, &push("a", "1-4")]), json!([{"channel":"a","since":"1-4"}]));
+        let gap = r#"{"type":"gap","channels":["a"],"after":"1-4","before":"1-9","cursor":"1-8"}"#;
+        assert_eq!(after(&["a"], &[answer, gap]), json!([{"channel":"a","since":"1-8"}]));
     }
 
     #[test]
-    fn an_answer_counts_only_when_nothing_of_the_past_follows() {
-        let answer = |replayed| {
-            format!(r#"{{"type":"subscribed","channels":[{{"channel":"a","cursor":"1-9","replayed":{replayed}}}]}}"#)
-        };
-        assert_eq!(after(&[&answer(0)])["since"], json!({"a":"1-9"}));
-        assert_eq!(after(&[&answer(3)]).get("since"), None);
+    fn channels_of_one_stream_move_together_once_their_past_was_sent() {
+        let answer = r#"{"type":"subscribed","channels":[{"channel":"a","stream":"@","cursor":"1-1","live":false},
+            {"channel":"b","stream":"@","cursor":"1-2","live":true}]}"#;
+        let both = |a: &str, b: &str| json!([{"channel":"a","since":a},{"channel":"b","since":b}]);
+        assert_eq!(after(&["a", "b"], &[answer, &push("a", "1-4")]), both("1-4", "1-2"));
+        assert_eq!(after(&["a", "b"], &[answer, &push("b", "1-5")]), both("1-1", "1-5"));
+        let end = r#"{"type":"caught_up","channels":[{"channel":"a","cursor":"1-6","replayed":1,"complete":true}]}"#;
+        assert_eq!(after(&["a", "b"], &[answer, end]), both("1-6", "1-6"));
+        let heartbeat = r#"{"type":"heartbeat","cursors":{"@":"1-9"}}"#;
+        assert_eq!(after(&["a", "b"], &[answer, end, heartbeat]), both("1-9", "1-9"));
+        assert_eq!(after(&["a", "b"], &[answer, heartbeat]), both("1-1", "1-9"));
     }
 
     #[test]
-    fn a_gap_is_left_behind_and_channels_heard_of_are_followed() {
-        let gap = r#"{"type":"gap","channel":"a","after":"1-2","before":"1-9","count":6,"reason":"retention"}"#;
-        let other = r#"{"_meta":{"channel":"b","id":"7-0"}}"#;
-        let command = after(&[gap, other]);
-        assert_eq!(command, json!({"type":"subscribe","channels":["a","b"],"since":{"a":"1-8","b":"7-0"}}));
+    fn channels_heard_of_are_followed() {
+        assert_eq!(after(&["a"], &[&push("b", "7-0")]), json!(["a", {"channel":"b","since":"7-0"}]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a gateway sends to a client, as far as a client acts on it. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use tickgate_wire::model::StreamId;
@@ -17,10 +17,12 @@ pub enum Message {
     Subscribed(Subscribed),
     /// Messages of a channel are missing and can't be replayed.
     Gap(Gap),
-    /// The gateway will close the connection: come back after this time.
-    Reconnect(Duration),
-    /// A sign of life.
-    Heartbeat,
+    /// The past of channels has been sent.
+    CaughtUp(CaughtUp),
+    /// The gateway is about to close the connection: come back after this time, where it names one.
+    Closing(Option<Duration>),
+    /// A sign of life, with positions that moved without a push.
+    Heartbeat(Heartbeat),
     /// The answer to a ping.
     Pong,
     /// Anything else, such as an error.
@@ -61,11 +63,41 @@ pub struct Subscribed {
 pub struct SubscribedChannel {
     /// Its name.
     pub channel: String,
-    /// The position up to which the subscription's beginning reaches; `None` where the topic is not retained.
+    /// What it shares its position with; `None`: nothing.
+    pub stream: Option<String>,
+    /// The position before everything that follows; `None` where the topic is not retained.
     pub cursor: Option<StreamId>,
-    /// How many messages of the past follow.
+    /// Nothing of the past follows.
     #[serde(default)]
+    pub live: bool,
+}
+
+/// The end of the past of channels.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CaughtUp {
+    /// Those that are live from here on.
+    pub channels: Vec<CaughtUpChannel>,
+}
+
+/// A channel whose past has been sent.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CaughtUpChannel {
+    /// Its name.
+    pub channel: String,
+    /// The position after the past; `None` where the topic is not retained.
+    pub cursor: Option<StreamId>,
+    /// How many messages of the past came.
     pub replayed: u64,
+    /// None of them is missing.
+    pub complete: bool,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Heartbeat {
+    /// Positions by stream, up to which everything has been sent.
+    #[serde(default)]
+    pub cursors: BTreeMap<String, StreamId>,
 }
 
 /// A channel that was refused.
@@ -80,10 +112,10 @@ pub struct RefusedChannel {
 /// A notice that messages are missing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Gap {
-    /// The channel.
-    pub channel: String,
-    /// The first position that is there again; `None`: not known.
-    pub before: Option<StreamId>,
+    /// The channels that share the stream.
+    pub channels: Vec<String>,
+    /// The position to continue from; `None` where the topic has none.
+    pub cursor: Option<StreamId>,
 }
 
 impl Subscribed {
@@ -102,10 +134,11 @@ enum Said {
     ConnectionEstablished,
     Subscribed(Subscribed),
     Gap(Gap),
-    Reconnect {
-        after_ms: u64,
+    CaughtUp(CaughtUp),
+    Closing {
+        after_ms: Option<u64>,
     },
-    Heartbeat,
+    Heartbeat(Heartbeat),
     Pong,
     #[serde(other)]
     Other,
@@ -128,8 +161,9 @@ impl Message {
             Ok(Said::ConnectionEstablished) => Self::Welcome,
             Ok(Said::Subscribed(subscribed)) => Self::Subscribed(subscribed),
             Ok(Said::Gap(gap)) => Self::Gap(gap),
-            Ok(Said::Reconnect { after_ms }) => Self::Reconnect(Duration::from_millis(after_ms)),
-            Ok(Said::Heartbeat) => Self::Heartbeat,
+            Ok(Said::CaughtUp(caught_up)) => Self::CaughtUp(caught_up),
+            Ok(Said::Closing { after_ms }) => Self::Closing(after_ms.map(Duration::from_millis)),
+            Ok(Said::Heartbeat(heartbeat)) => Self::Heartbeat(heartbeat),
             Ok(Said::Pong) => Self::Pong,
             Ok(Said::Other) | Err(_) => Self::Other,
         }
@@ -142,8 +176,7 @@ mod tests {
 
     #[test]
     fn a_publication_can_not_pose_as_the_gateway() {
-        let push =
-            r#"{"type":"reconnect","after_ms":1,"channels":5,"_meta":{"channel":"a","id":"1-2","replayed":true}}"#;
+        let push = r#"{"type":"closing","after_ms":1,"channels":5,"_meta":{"channel":"a","id":"1-2","replayed":true}}"#;
         let Message::Publication(meta) = Message::read(push) else { panic!("not a publication") };
         assert_eq!((meta.channel.as_str(), meta.id, meta.replayed), ("a", Some(StreamId::new(1, 2)), true));
     }
@@ -152,8 +185,8 @@ mod tests {
     fn what_the_gateway_says_is_told_apart() {
         let read = |text: &str| format!("{:?}", Message::read(text));
         assert_eq!(read(r#"{"type":"connection_established","session":"x"}"#), "Welcome");
-        assert_eq!(read(r#"{"type":"reconnect","after_ms":20,"reason":"draining"}"#), "Reconnect(20ms)");
-        assert_eq!(read(r#"{"type":"heartbeat","time":1}"#), "Heartbeat");
+        assert_eq!(read(r#"{"type":"closing","code":1012,"after_ms":20}"#), "Closing(Some(20ms))");
+        assert_eq!(read(r#"{"type":"heartbeat","time":1}"#), "Heartbeat(Heartbeat { cursors: {} })");
         for other in [r#"{"type":"error","code":4004}"#, r#"{"type":"news"}"#, "[]", "", r#"{"type":"gap"}"#] {
             assert_eq!(read(other), "Other", "{other}");
         }

@@ -213,7 +213,7 @@ codes! {
     4502 Forbidden "forbidden" - error - Never "The channel or the action is not allowed.";
     4503 TooManySubscriptions "too_many_subscriptions" - error - Never
         "The connection has as many subscriptions as are allowed.";
-    4504 NotFound "not_found" - error 404 Never "The channel, symbol or run is not known here.";
+    4504 NotFound "not_found" close error 404 No "The channel, symbol or run is not known here.";
 
     http only {
         MethodNotAllowed "method_not_allowed" 405;

@@ -1,6 +1,6 @@
 //! What a client can ask for, in any dialect. Never decides whether a command is allowed.
 
-use std::ops::Deref;
+use std::{ops::Deref, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     code::ErrorCode,
-    model::{MsgId, StreamId},
+    model::{InvalidStreamId, MsgId, StreamId},
 };
 
 /// A command with the client's own id of it, echoed in the reply.
@@ -17,12 +17,16 @@ pub struct Request {
     /// A string or a number of at most 64 characters.
     pub id: Option<Json>,
     pub command: Command,
+    /// Names of fields that mean nothing in this command, a bounded number of them.
+    pub ignored: Vec<String>,
 }
 
 /// What a client can ask.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    Subscribe(Subscribe),
+    Subscribe {
+        elements: Vec<Element>,
+    },
     Unsubscribe {
         channels: Vec<String>,
     },
@@ -45,9 +49,7 @@ pub enum Command {
     },
     History {
         channel: String,
-        since: Option<StreamId>,
-        last: Option<u32>,
-        limit: Option<u32>,
+        from: HistoryFrom,
     },
     /// `data` is checked as every payload is.
     Publish {
@@ -60,30 +62,73 @@ pub enum Command {
     Run {
         command: String,
         args: Option<Json>,
+        msg_id: Option<String>,
     },
     Presence {
         channel: String,
     },
-    /// `heartbeat_interval` in seconds, `max_rate` in updates per second and channel.
+    /// `heartbeat_interval` in seconds.
     Configure {
-        max_rate: Option<u32>,
         heartbeat_interval: Option<u32>,
     },
     /// A message from a producer.
     Ingest(Ingest),
 }
 
-/// Channels to subscribe, and where to begin.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Subscribe {
-    pub channels: Vec<String>,
-    pub since: Since,
-    /// History of `event` channels to begin with.
+/// One element of a subscribe: a channel and its options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Element {
+    pub channel: String,
+    /// Its place in the list.
+    pub index: usize,
+    /// An option that is not known, or is wrong, refuses this element alone.
+    pub options: Result<Options, InvalidOption>,
+}
+
+/// Where a subscription begins, and what it brings. Each is absent unless the client gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub since: Option<Since>,
+    /// So many of the newest publications of an `event` channel to begin with; at least 1.
     pub last: Option<u32>,
-    /// Updates per second per `state` channel.
+    /// Updates per second of a `state` channel, at the most; at least 1.
     pub max_rate: Option<u32>,
-    /// Whether the current value of `state` channels is wanted (the default).
+    /// Whether the current value of a `state` channel is wanted (the default).
     pub snapshot: Option<bool>,
+}
+
+/// Why an option refuses its element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidOption {
+    /// Such as `channels[2].since`.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// A position to continue from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Before everything that is kept.
+    Earliest,
+    After(StreamId),
+}
+
+impl FromStr for Since {
+    type Err = InvalidStreamId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStreamId> {
+        if text == "earliest" { Ok(Self::Earliest) } else { text.parse().map(Self::After) }
+    }
+}
+
+/// Which retained publications are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryFrom {
+    /// A page of what follows a position.
+    Since(Since),
+    /// So many of the newest; `None`: as many as the server gives without being asked.
+    Last(Option<u32>),
 }
 
 /// A producer's message. It is acknowledged once it is stored in each of its topics.
@@ -95,17 +140,6 @@ pub struct Ingest {
     pub msg_id: MsgId,
     /// As the producer wrote it.
     pub message: Bytes,
-}
-
-/// Cursors of a subscription.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Since {
-    #[default]
-    Live,
-    /// One cursor: for the private stream.
-    Private(StreamId),
-    /// A cursor per channel.
-    PerChannel(Vec<(String, StreamId)>),
 }
 
 /// JSON text kept as it was written.

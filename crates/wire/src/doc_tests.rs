@@ -12,7 +12,7 @@ use crate::{
         json::{ServerMessage, read},
     },
     push::push_json,
-    reply::{Details, Failure, Ingested, Reply, Subscribed},
+    reply::{Failure, Ingested, Reply, Subscribed, TYPES},
     time::Timestamp,
 };
 
@@ -87,12 +87,10 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
             Some("error") => {
                 let named = |code: &&ErrorCode| told["code"] == code.name().to_ascii_uppercase();
                 let code = ErrorCode::ALL.iter().find(named).expect(line);
-                let details = Details { retry_after_ms: told["retry_after_ms"].as_u64(), ..Details::default() };
                 let id = told.get("msg_id").map(Json::of);
-                Reply::Error(Failure {
-                    details,
-                    ..Failure::new(*code, told["message"].as_str().unwrap().to_owned(), id, 0)
-                })
+                let mut failure = Failure::new(*code, told["message"].as_str().unwrap().to_owned(), id, 0);
+                failure.object.details.retry_after_ms = told["retry_after_ms"].as_u64();
+                Reply::Error(failure)
             }
             _ => {
                 assert!(matches!(request, Ok(Some(_))), "{line}: {request:?}");
@@ -102,7 +100,7 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
         let timestamp: Timestamp = serde_json::from_value(message["timestamp"].clone()).unwrap();
         let msg_id: Uuid = message["msg_id"].as_str().unwrap().parse().unwrap();
         let mut out = BytesMut::new();
-        Dialect::Envelope.encode(&mut out, &reply, || Stamp { now_ms: timestamp.ms(), msg_id });
+        Dialect::Envelope.encode(&mut out, &reply, &[], || Stamp { now_ms: timestamp.ms(), msg_id });
         assert_eq!(std::str::from_utf8(&out).unwrap(), line);
         answers += 1;
     }
@@ -116,7 +114,9 @@ fn server_examples_equal_what_the_encoder_writes() {
         match read(line).unwrap_or_else(|error| panic!("{line}: {error}")) {
             ServerMessage::Push(meta, payload) => push_json(&mut out, &meta, &payload),
             ServerMessage::Gap(gap) => Dialect::Json.gap(&mut out, &gap, || unreachable!("JSON has no stamp")),
-            ServerMessage::Reply(reply) => Dialect::Json.encode(&mut out, &reply, || unreachable!("JSON has no stamp")),
+            ServerMessage::Reply(reply, ignored) => {
+                Dialect::Json.encode(&mut out, &reply, &ignored, || unreachable!("JSON has no stamp"));
+            }
             ServerMessage::Unknown => panic!("unknown: {line}"),
         }
         assert_eq!(std::str::from_utf8(&out).unwrap(), line);
@@ -136,5 +136,80 @@ fn what_the_server_sends_is_one_typed_object_a_line_with_codes_of_the_table() {
         let described = format!("const: {}", message["type"].as_str().unwrap());
         let pushed = message["_meta"].is_object();
         assert!(pushed || ASYNCAPI.contains(&described), "{described} is not in asyncapi.yaml");
+    }
+}
+
+/// The tables of `docs/wire.md` about messages of one side: the message's type, and its fields in their order.
+fn tables(side: &str) -> Vec<(&'static str, Vec<&'static str>)> {
+    let begin = format!("| {side}: `");
+    let mut tables = Vec::new();
+    let mut lines = WIRE.lines();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix(&begin).and_then(|rest| rest.split('`').next()) else { continue };
+        let rows = lines.by_ref().skip(1).take_while(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.trim_start_matches("| ").split(" | ").next());
+        tables.push((name, cells.flat_map(|cell| cell.split(", ").map(|field| field.trim_matches('`'))).collect()));
+    }
+    assert!(tables.len() > 8, "{side}: {tables:?}");
+    tables
+}
+
+/// The properties of the schema in `docs/asyncapi.yaml` whose `type` is this constant: in schemas of the server if that
+/// message is an answer of the same name.
+fn properties(kind: &str, required: &str) -> Vec<&'static str> {
+    let constant = format!("\n        type: {{ const: {kind} }}\n");
+    let found = ASYNCAPI.match_indices(&constant).find(|(at, _)| {
+        let before = &ASYNCAPI[..*at];
+        before.rfind("required: [type").is_some_and(|at| before[at..].lines().next().unwrap().contains(required))
+    });
+    let (at, _) = found.unwrap_or_else(|| panic!("no schema of {kind} with {required} in asyncapi.yaml"));
+    let rows = ASYNCAPI[at + constant.len()..].lines().take_while(|line| line.starts_with("        "));
+    rows.filter(|line| !line.starts_with("         ")).filter_map(|line| line.trim().split(':').next()).collect()
+}
+
+#[test]
+fn the_tables_of_fields_are_those_of_asyncapi() {
+    for (side, kind, fields) in [tables("client"), tables("server")]
+        .into_iter()
+        .zip(["client", "server"])
+        .flat_map(|(tables, side)| tables.into_iter().map(move |(kind, fields)| (side, kind, fields)))
+    {
+        // Two commands share their type with the reply.
+        let required = match (side, kind) {
+            ("server", "history") => "more",
+            ("server", "presence") => "users",
+            _ => "type",
+        };
+        let mut described = properties(kind, required);
+        // Every command has one, as the section says.
+        described.retain(|field| side == "server" || *field != "id");
+        let (mut written, mut described) = (fields, described);
+        written.sort_unstable();
+        described.sort_unstable();
+        assert_eq!(written, described, "{kind} of the {side}: wire.md and asyncapi.yaml");
+    }
+}
+
+#[test]
+fn every_field_of_a_server_example_is_in_its_table_and_every_table_has_its_reader() {
+    let tables = tables("server");
+    for line in examples("server") {
+        let message: Value = serde_json::from_str(line).expect(line);
+        if message["_meta"].is_object() {
+            continue;
+        }
+        let kind = message["type"].as_str().expect(line);
+        let (_, fields) = tables.iter().find(|(name, _)| *name == kind).unwrap_or_else(|| panic!("no table of {kind}"));
+        for field in message.as_object().unwrap().keys().filter(|field| *field != "type") {
+            assert!(fields.contains(&&**field), "{field} of {kind} is in no table");
+        }
+    }
+    for kind in TYPES {
+        assert!(tables.iter().any(|(name, _)| name == kind), "no table of {kind}");
+    }
+    for (kind, _) in tables {
+        assert!(TYPES.contains(&kind), "{kind} is not among the types");
+        let text = format!(r#"{{"type":"{kind}"}}"#);
+        assert!(!matches!(read(&text), Ok(ServerMessage::Unknown)), "{kind} is not read");
     }
 }

@@ -20,12 +20,18 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// Appends a reply; nothing if the dialect has no such message.
-    pub fn reply(self, out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
-        self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, stamp));
+    /// Appends a notice; nothing if the dialect has no such message.
+    pub fn notice(self, out: &mut BytesMut, notice: &Reply, stamp: impl FnOnce() -> Stamp) {
+        self.reply(out, notice, &[], stamp);
     }
 
-    /// Whether clients can resume a session.
+    /// Appends a reply; nothing if the dialect has no such message. `ignored` names the fields of the command that meant
+    /// nothing.
+    pub fn reply(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
+        self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, ignored, stamp));
+    }
+
+    /// Whether clients are told their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         matches!(self.transport, Transport::WebSocket) && self.dialect.has_sessions()

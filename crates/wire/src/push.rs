@@ -1,7 +1,7 @@
 //! What the server sends unasked about topics: publications, encoded once for all who share a wire form, and gaps. Never
 //! changes a payload's bytes: one key is spliced in before the last brace.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,8 @@ pub enum GapReason {
     Backplane,
     /// Redis lost them after they had been acknowledged.
     Failover,
+    /// They can't be shown to clients: somebody stored what is no JSON object, or has a top-level `_meta`.
+    InvalidPayload,
 }
 
 impl GapReason {
@@ -93,14 +95,16 @@ impl GapReason {
             Self::Retention => "retention",
             Self::Backplane => "backplane",
             Self::Failover => "failover",
+            Self::InvalidPayload => "invalid_payload",
         }
     }
 }
 
-/// Messages of a channel that the client will not get: those after `after` and before `before`, both excluded.
+/// Publications of a stream that the client will not get: those after `after` and before `before`, both excluded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap<'a> {
-    pub channel: Cow<'a, str>,
+    /// The subscribed channels that share the stream.
+    pub channels: Cow<'a, [Arc<str>]>,
     /// The last id before the missing ones; `None` where the topic has no ids.
     pub after: Option<StreamId>,
     /// The first id after the missing ones; `None` where it is not known yet, or the topic has no ids.
@@ -109,6 +113,8 @@ pub struct Gap<'a> {
     pub count: Option<u64>,
     /// The name of a [`GapReason`].
     pub reason: Cow<'static, str>,
+    /// The position to continue from; `None` where the topic has no ids.
+    pub cursor: Option<StreamId>,
 }
 
 #[cfg(test)]

@@ -1,18 +1,41 @@
-//! What the gateway sends to one client: replies to commands, errors, and messages about the connection. These are values;
-//! a dialect encodes them. Their serde form is the JSON dialect (the wire contract, sections 5 and 6).
+//! What the gateway sends to one client: replies to commands, errors, and notices about the connection. These are values;
+//! a dialect encodes them. Their serde form is the JSON dialect.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+mod error;
+
+pub use error::{Advice, Closing, Details, ErrorObject, Failure};
 
 use crate::{
-    code::ErrorCode,
     command::Json,
     model::{Class, SessionId, StreamId, UserId},
-    push::Meta,
+    push::Gap,
     time::Timestamp,
 };
+
+/// The types of the gateway's own messages. Publishers may use them: `_meta` tells their messages apart.
+pub const TYPES: &[&str] = &[
+    "connection_established",
+    "subscribed",
+    "unsubscribed",
+    "caught_up",
+    "pong",
+    "authenticated",
+    "history",
+    "published",
+    "command_accepted",
+    "presence",
+    "configured",
+    "gap",
+    "heartbeat",
+    "token_expiring",
+    "closing",
+    "error",
+];
 
 /// One message to one client. The `id` of a reply is the command's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,23 +45,31 @@ pub enum Reply {
     ConnectionEstablished(Welcome),
     Subscribed(Subscribed),
     Unsubscribed(Unsubscribed),
+    /// A notice: the server ended subscriptions.
+    #[serde(rename = "unsubscribed")]
+    Ended(Ended),
     Pong(Pong),
     Authenticated(Authenticated),
     /// Contains pushes, which the JSON dialect writes by hand.
     #[serde(skip_serializing)]
     History(History),
     /// A publication is stored.
-    Published(Acknowledged),
+    Published(Published),
     /// A command is stored for the engine of the run.
-    CommandAccepted(Acknowledged),
+    CommandAccepted(CommandAccepted),
     /// A producer's message is stored in all its topics.
     Ingested(Ingested),
     Presence(Presence),
     Configured(Configured),
+    /// A notice: the past of channels has been sent.
+    CaughtUp(CaughtUp),
+    /// A notice.
     Heartbeat(Heartbeat),
-    Reconnect(Reconnect),
+    /// A notice.
     TokenExpiring(TokenExpiring),
-    /// A command failed, or the connection is about to be closed.
+    /// A notice: the Close frame follows.
+    Closing(Closing),
+    /// A command failed.
     Error(Failure),
 }
 
@@ -46,31 +77,48 @@ pub enum Reply {
 pub struct Welcome {
     pub timestamp: Timestamp,
     pub message: String,
+    /// Names the connection in logs. Not a secret.
     pub connection_id: String,
-    /// Needed to resume the session; a secret. `None` if the session cannot be resumed.
+    /// Frees the place of this connection when its client reconnects; a secret. `None` on endpoints without sessions.
     pub session: Option<SessionId>,
     pub user: Option<UserId>,
+    /// When the token ends; `None` without a token.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
     pub server_time: Timestamp,
     /// In seconds.
     pub heartbeat_interval: u64,
     pub limits: WelcomeLimits,
-    /// Whether the subscriptions of an earlier connection were restored.
+    /// Whether the connection took over the session of an earlier one.
     pub resumed: bool,
+    /// Name and version of the program.
+    #[serde(default)]
+    pub server: Cow<'static, str>,
+    /// What this server can do beyond the first release of the contract.
+    #[serde(default)]
+    pub features: Vec<Cow<'static, str>>,
 }
 
 /// The limits that concern a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WelcomeLimits {
     /// Largest message, in bytes.
     pub message_bytes: u64,
     pub messages_per_second: u64,
     pub messages_burst: u64,
+    /// Channels that subscribes may name.
+    pub names_per_second: u64,
+    pub names_burst: u64,
     pub subscriptions: u64,
     /// Messages that may wait for a slow client before the delivery class acts.
     pub queued_messages: u64,
 }
 
-/// Which channels were subscribed and which were refused. Replayed pushes follow it.
+/// What the channels of a user's stream share their positions with. No channel can be called so.
+pub const USER_STREAM: &str = "@";
+
+/// Which channels were subscribed and which were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,24 +130,29 @@ pub struct Subscribed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscribedChannel {
     pub channel: Arc<str>,
+    /// A class that is not known is read as `event`.
+    #[serde(deserialize_with = "class_or_event")]
     pub class: Class,
-    /// Where the subscription stands once the replayed and snapshot pushes are read; `None` without retention.
+    /// What the channel shares its positions with; `None`: it has a stream of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Cow<'static, str>>,
+    /// The position before everything that follows; `None` without retention.
     pub cursor: Option<StreamId>,
-    /// How many pushes of the past follow.
-    pub replayed: u64,
-    /// Whether nothing is missing between the client's cursor and the first live push.
-    pub complete: bool,
-    /// Whether the current value follows.
-    pub snapshot: bool,
+    /// Nothing of the past follows. Otherwise [`CaughtUp`] comes after it.
+    pub live: bool,
+}
+
+fn class_or_event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Class, D::Error> {
+    let name = Cow::<str>::deserialize(deserializer)?;
+    let known = [Class::State, Class::Event, Class::Reliable].into_iter().find(|class| class.as_str() == name);
+    Ok(known.unwrap_or(Class::Event))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedChannel {
     pub channel: String,
-    pub code: u16,
-    /// The name of the code.
-    pub error: Cow<'static, str>,
-    pub message: String,
+    #[serde(flatten)]
+    pub object: ErrorObject,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +161,31 @@ pub struct Unsubscribed {
     pub id: Option<Json>,
     /// The requested names, including those that were not subscribed.
     pub channels: Vec<String>,
+}
+
+/// The server ended subscriptions. With `details.retry_after_ms` the client may subscribe again, with its cursors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub channels: Vec<String>,
+    #[serde(flatten)]
+    pub object: ErrorObject,
+}
+
+/// The past of these channels has been sent; what follows is live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    pub channels: Vec<CaughtUpChannel>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUpChannel {
+    pub channel: Arc<str>,
+    /// The position after the past; `None` without retention.
+    pub cursor: Option<StreamId>,
+    /// Publications of the past that were sent, snapshots included.
+    pub replayed: u64,
+    /// No gap was reported between the cursor of `subscribed` and this one.
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +202,8 @@ pub struct Authenticated {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
     pub user: UserId,
-    pub expires_at: Timestamp,
+    /// `None`: the token has no end.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Retained publications of a channel.
@@ -134,8 +213,13 @@ pub struct History {
     pub channel: Arc<str>,
     /// Each is encoded like a push.
     pub messages: Vec<Retained>,
-    /// Nothing is missing between the requested cursor and the last message, and no limit was reached.
-    pub complete: bool,
+    /// Where the next page starts; `None` without retention.
+    pub cursor: Option<StreamId>,
+    /// There is a next page.
+    pub more: bool,
+    /// What is missing before the first of the messages.
+    #[serde(default)]
+    pub gap: Option<Gap<'static>>,
 }
 
 /// A retained publication.
@@ -146,23 +230,25 @@ pub struct Retained {
     pub payload: Bytes,
 }
 
+/// The reply to `publish`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledged {
-    /// The command's `id`; without one, the id of the publication, or `null` if it has none.
+pub struct Published {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
-    /// The same `msg_id` was published before; `meta` names that publication.
+    pub channel: Cow<'static, str>,
+    /// `None` for topics without retention.
+    pub publication_id: Option<StreamId>,
+    /// The same `msg_id` was published before; `publication_id` is of that time.
     pub duplicate: bool,
-    /// The publication, as in a push.
-    #[serde(rename = "_meta")]
-    pub meta: Meta<'static>,
 }
 
-impl Acknowledged {
-    /// Acknowledges a publication. `stored` is its id; `None` for topics without retention.
-    #[must_use]
-    pub fn new(id: Option<Json>, channel: String, stored: Option<StreamId>, duplicate: bool) -> Self {
-        Self { id: id.or_else(|| stored.map(|id| Json::of(&id))), duplicate, meta: Meta::live(channel, stored) }
-    }
+/// The reply to `command`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAccepted {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Json>,
+    pub publication_id: Option<StreamId>,
+    pub duplicate: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,13 +271,11 @@ pub struct Presence {
     pub more: bool,
 }
 
-/// The granted values.
+/// The values in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configured {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
-    /// Updates per second and channel; `None`: as published.
-    pub max_rate: Option<u32>,
     /// In seconds.
     pub heartbeat_interval: u64,
 }
@@ -200,75 +284,12 @@ pub struct Configured {
 pub struct Heartbeat {
     pub timestamp: Timestamp,
     pub server_time: Timestamp,
-    /// The head of the user's private stream, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<StreamId>,
-}
-
-/// The replica is shutting down; clients should reconnect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reconnect {
-    pub after_ms: u64,
-    pub reason: Cow<'static, str>,
+    /// Positions that moved without a push, by stream: up to there this connection was sent everything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<Cow<'static, str>, StreamId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenExpiring {
     pub expires_at: Timestamp,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    pub code: u16,
-    /// The name of the code.
-    pub error: Cow<'static, str>,
-    /// What was wrong and what would be right, for people.
-    pub message: Cow<'static, str>,
-    #[serde(default, skip_serializing_if = "Details::is_empty")]
-    pub details: Details,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<Json>,
-    pub timestamp: Timestamp,
-}
-
-/// Machine-readable details of a failure. Only those that apply are sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Details {
-    /// When to retry the command.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-    /// Of a publication: whether it was `refused`, certainly not stored, or its outcome is `unknown`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Cow<'static, str>>,
-    /// Which field was wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-}
-
-impl Details {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl Failure {
-    /// A failure without details, of a command with this `id`.
-    #[must_use]
-    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>, id: Option<Json>, now_ms: u64) -> Self {
-        Self {
-            code: code.number(),
-            error: code.name().into(),
-            message: message.into(),
-            details: Details::default(),
-            id,
-            timestamp: Timestamp::from_ms(now_ms),
-        }
-    }
-}
-
-impl RefusedChannel {
-    #[must_use]
-    pub fn new(channel: String, code: ErrorCode, message: String) -> Self {
-        Self { channel, code: code.number(), error: code.name().into(), message }
-    }
 }

@@ -13,6 +13,12 @@ pub struct Timestamp(u64);
 const MS_MAX: u64 = 253_402_300_799_999;
 
 impl Timestamp {
+    /// The time `s` seconds after 1970 began. Times after the year 9999 become its end.
+    #[must_use]
+    pub const fn from_s(s: u64) -> Self {
+        Self::from_ms(s.saturating_mul(1_000))
+    }
+
     /// The time `ms` milliseconds after 1970 began. Times after the year 9999 become its end.
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {

@@ -106,6 +106,7 @@ impl Replica {
         let backplane = Backplane::Memory(Memory::new());
         backplane.start(Box::new(|_| {}));
         let limits = PublishLimits {
+            development: false,
             payload_bytes_max: config.limits.payload_bytes_max,
             json_depth_max: config.limits.json_depth_max,
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tickgate_wire::{
-    model::{Content, Message, StreamId},
+    model::{Content, Loss, Message, StreamId},
     payload::check_payload,
 };
 
@@ -78,28 +78,28 @@ fn content(
 ) -> Result<Content, Malformed> {
     if channel == LOST_MARK {
         let id = id.ok_or(Malformed::Nameless)?;
-        return Ok(lost_range(&payload, id).unwrap_or_else(|| around(id, prev)));
+        return Ok(lost_range(&payload, id).unwrap_or_else(|| around(id, prev, Loss::Failover)));
     }
     if checked || check_payload(&payload, DEPTH_MAX).is_ok() {
         return Ok(Content::Data(payload));
     }
-    id.map(|id| around(id, prev)).ok_or(Malformed::Payload)
+    id.map(|id| around(id, prev, Loss::InvalidPayload)).ok_or(Malformed::Payload)
 }
 
 /// `<after> <before|->`.
 fn lost_range(payload: &[u8], own: StreamId) -> Option<Content> {
     let (after, before) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
     let before = if before == "-" { own } else { before.parse().ok()? };
-    Some(Content::Lost { after: after.parse().ok()?, before })
+    Some(Content::Lost { after: after.parse().ok()?, before, loss: Loss::Failover })
 }
 
 /// Exactly the one entry is missing.
-fn around(id: StreamId, prev: Option<StreamId>) -> Content {
+fn around(id: StreamId, prev: Option<StreamId>, loss: Loss) -> Content {
     let after = match id.seq.checked_sub(1) {
         Some(seq) => StreamId::new(id.epoch, seq),
         None => prev.unwrap_or(StreamId::ZERO),
     };
-    Content::Lost { after, before: id.next() }
+    Content::Lost { after, before: id.next(), loss }
 }
 
 fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_no_client_could_read_is_told_as_missing() {
-        let lost = |after, before| Content::Lost { after, before };
+        let lost = |after, before| Content::Lost { after, before, loss: Loss::InvalidPayload };
         let broken = read("1700-3 - 0 - {broken").unwrap();
         assert_eq!(broken.content, lost(StreamId::new(1700, 2), StreamId::new(1700, 4)));
         let first = read(r#"1700-0 1600-8 0 - {"_meta":1}"#).unwrap();
@@ -152,9 +152,11 @@ mod tests {
     fn a_marker_names_what_was_lost() {
         let message = read("1800-0 1700-4 0! !lost 1700-4 -").unwrap();
         assert_eq!(message.channel, None);
-        assert_eq!(message.content, Content::Lost { after: StreamId::new(1700, 4), before: StreamId::new(1800, 0) });
+        let lost =
+            Content::Lost { after: StreamId::new(1700, 4), before: StreamId::new(1800, 0), loss: Loss::Failover };
+        assert_eq!(message.content, lost);
         let late = read("1800-7 - 0! !lost 1700-4 1800-0").unwrap();
-        assert_eq!(late.content, Content::Lost { after: StreamId::new(1700, 4), before: StreamId::new(1800, 0) });
+        assert_eq!(late.content, lost);
     }
 
     #[test]

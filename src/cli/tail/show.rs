@@ -60,7 +60,7 @@ fn without_meta(text: &str) -> String {
 /// Everything else that people should know.
 fn notice(text: &str, message: &Message) -> Option<String> {
     match message {
-        Message::Heartbeat | Message::Pong => None,
+        Message::Heartbeat(_) | Message::Pong | Message::CaughtUp(_) => None,
         Message::Welcome => Some("connected".into()),
         Message::Subscribed(subscribed) => {
             let names: Vec<_> = subscribed.channels.iter().map(|channel| channel.channel.as_str()).collect();
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn gaps_are_told_to_people() {
-        let gap = r#"{"type":"gap","channel":"a","after":"1-1","before":"1-4","count":2,"reason":"retention"}"#;
+        let gap = r#"{"type":"gap","channels":["a"],"after":"1-1","before":"1-4","count":2,"reason":"retention","cursor":"1-3"}"#;
         assert_eq!(shown(gap).as_deref(), Some(gap));
         assert_eq!(shown(r#"{"type":"heartbeat"}"#), None);
     }

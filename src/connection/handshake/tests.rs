@@ -1,7 +1,7 @@
 //! Handshakes, good and bad, each by its result.
 
 use hyper::Request;
-use tickgate_wire::code::ProblemKind;
+use tickgate_wire::{code::ProblemKind, command::Since, model::StreamId};
 
 use super::*;
 
@@ -37,6 +37,14 @@ fn malformed(changes: &[(&str, &str)]) -> Malformed {
     }
 }
 
+/// Of a request that could be upgraded: how it is refused, and why.
+fn refused(path: &str, changes: &[(&str, &str)]) -> (Told, Malformed) {
+    match outcome(path, changes) {
+        Err(Refusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
+        other => panic!("{changes:?}: {other:?}"),
+    }
+}
+
 fn credential_of(path: &str, changes: &[(&str, &str)]) -> Credential {
     outcome(path, changes).unwrap().credential
 }
@@ -50,7 +58,7 @@ fn a_good_request_is_accepted_with_the_proof_of_the_rfc() {
     let handshake = outcome("/ws", &[]).unwrap();
     assert_eq!(handshake.upgrade, Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None });
     assert_eq!(handshake.credential, Credential::None);
-    assert!(!handshake.browser && handshake.since.is_none() && handshake.session.is_none());
+    assert_eq!((handshake.told, handshake.begin, handshake.session), (Told::Status, Options::default(), None));
     for changes in [
         [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")],
         [("connection", "upgrade"), ("upgrade", "h2c, websocket")],
@@ -155,7 +163,7 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
     let origins = ["https://desk.example".to_owned(), "https://app.example:8443".to_owned()];
     let from = |origin| check(&request("/ws", &[("origin", origin)]), &origins);
     for origin in ["https://desk.example", "HTTPS://Desk.Example", "https://app.example:8443"] {
-        assert!(from(origin).unwrap().browser, "{origin}");
+        assert_eq!(from(origin).unwrap().told, Told::Close, "{origin}");
     }
     let upgrade = Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None };
     for origin in [
@@ -167,9 +175,11 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
         "null",
         "*",
     ] {
-        assert_eq!(from(origin).err(), Some(Refusal::ForeignOrigin(upgrade.clone())), "{origin}");
+        let refused = Refusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
+        assert_eq!(from(origin).err(), Some(refused), "{origin}");
     }
-    assert!(!check(&request("/ws", &[]), &origins).unwrap().browser, "no browser, no origin to check");
+    let no_page = check(&request("/ws", &[]), &origins).unwrap();
+    assert_eq!(no_page.told, Told::Status, "no browser, no origin to check");
     assert!(check(&request("/ws", &[("origin", "https://a")]), &[]).is_err(), "an empty list allows nobody");
     assert!(outcome("/ws", &[("origin", "null")]).is_ok(), "`*` allows all");
     let twice = [("origin", "https://desk.example"), ("origin", "https://evil.example")];
@@ -201,16 +211,31 @@ fn what_is_empty_or_of_another_scheme_is_no_credential() {
     assert_eq!(credential_of("/ws", &[("authorization", "bearer  a.b.c ")]), token("a.b.c"));
     assert_eq!(credential_of("/ws?token=&ticket=", &[]), Credential::None);
     let twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")];
-    assert_eq!(malformed(&twice), Malformed::Header("authorization"));
+    assert_eq!(refused("/ws", &twice).1, Malformed::Header("authorization"));
 }
 
 #[test]
-fn a_resume_is_read_from_the_query() {
+fn a_session_and_a_beginning_are_read_from_the_query() {
     let session = SessionId::random();
-    let handshake = outcome(&format!("/ws?session={session}&since=7-9"), &[]).unwrap();
-    assert_eq!((handshake.session, handshake.since), (Some(session), Some(StreamId::new(7, 9))));
-    let refused = outcome("/ws?since=yesterday", &[]).unwrap_err();
-    assert_eq!(refused, Malformed::Parameter("since").into());
+    let handshake = outcome(&format!("/ws?session={session}&since=7-9&last=5"), &[]).unwrap();
+    let begin = Options { since: Some(Since::After(StreamId::new(7, 9))), last: Some(5), ..Options::default() };
+    assert_eq!((handshake.session, handshake.begin), (Some(session), begin));
+}
+
+#[test]
+fn who_could_be_upgraded_is_told_what_is_wrong_in_the_way_it_can_hear() {
+    let native = ("sec-websocket-protocol", "tickgate.v2, tickgate.v1, something.else");
+    let page = ("origin", "https://desk.example");
+    for (changes, told) in [
+        (vec![], Told::Status),
+        (vec![page], Told::Close),
+        (vec![native], Told::Notice),
+        (vec![native, page], Told::Notice),
+    ] {
+        assert_eq!(outcome("/ws", &changes).unwrap().told, told);
+        assert_eq!(refused("/ws?since=yesterday", &changes), (told, Malformed::Parameter("since")));
+    }
+    assert_eq!(outcome("/ws", &[native]).unwrap().upgrade.protocol, Some(PROTOCOL), "the first that is known");
 }
 
 #[test]

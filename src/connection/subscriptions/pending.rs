@@ -5,49 +5,71 @@ use std::{sync::Arc, time::Instant};
 use tickgate_wire::{
     code::ErrorCode,
     model::{Class, Message, Start, StreamId},
-    reply::SubscribedChannel,
+    reply::{SubscribedChannel, USER_STREAM},
 };
 
+use super::RESUBSCRIBE_AFTER_MS;
 use crate::{
     backplane::Unavailable,
-    hub::{Backlog, Interest, Member, ReplayLimits},
+    hub::{Backlog, Interest, Member, Past, ReplayLimits},
     session::Refused,
 };
 
+/// One channel, and where it begins.
+pub(super) struct Wish {
+    pub(super) channel: Arc<str>,
+    start: Start,
+    /// The position before everything that it gets, once loaded.
+    begins: StreamId,
+    /// Nothing of the past follows, once loaded.
+    live: bool,
+}
+
+impl Wish {
+    pub(super) fn new(channel: Arc<str>, start: Start) -> Self {
+        Self { channel, start, begins: StreamId::ZERO, live: true }
+    }
+}
+
 /// A subscription on its way.
 pub(super) struct PendingSubscription {
-    pub(super) channels: Vec<Arc<str>>,
+    pub(super) wishes: Vec<Wish>,
     pub(super) in_user_stream: bool,
     pub(super) interest: Interest,
+    /// The one of its wishes that misses most.
     pub(super) start: Start,
     pub(super) max_rate: Option<u32>,
     /// The number of the subscription to which its channels are added, if it does not become one of its own.
     pub(super) extends: Option<usize>,
     /// Where the extended subscription was paused.
     paused: Option<StreamId>,
-    /// The position before everything that the client is owed.
-    pub(super) begins: StreamId,
+    /// Up to where the client has everything.
+    pub(super) has: StreamId,
     pub(super) backlog: Backlog,
+    pub(super) past: Past,
 }
 
 impl PendingSubscription {
     pub(super) fn new(
-        channel: Arc<str>,
+        wish: Wish,
         in_user_stream: bool,
         interest: Interest,
-        (start, max_rate): (Start, Option<u32>),
+        max_rate: Option<u32>,
         extends: Option<usize>,
     ) -> Self {
+        let past = Past::new(interest.is_retained());
+        let start = wish.start;
         Self {
-            channels: vec![channel],
+            wishes: vec![wish],
             in_user_stream,
             interest,
             start,
             max_rate,
             extends,
             paused: None,
-            begins: StreamId::ZERO,
+            has: StreamId::ZERO,
             backlog: Backlog::default(),
+            past,
         }
     }
 
@@ -61,45 +83,80 @@ impl PendingSubscription {
     ) -> Result<(), Unavailable> {
         self.interest.ready(until.saturating_duration_since(Instant::now())).await?;
         self.paused = extends.and_then(|member| member.outbox.pause(member.slot));
+        let head = self.paused.unwrap_or_else(|| self.interest.head());
         self.backlog = self.interest.backlog(self.start, limits).await?;
-        self.begins = match self.start {
-            Start::Since(cursor) | Start::Resumed { after: cursor, .. } => cursor,
+        self.has = match self.start {
+            Start::Since(cursor) => cursor,
+            Start::Earliest => self.backlog.from,
             Start::Snapshot { least } => self.backlog.cursor.max(least),
             // The last publications are an extra: what is owed starts with the live ones.
             Start::Live | Start::Last(_) => self.backlog.cursor,
         };
+        for wish in &mut self.wishes {
+            wish.begins = begin(wish.start, self.start, head, &self.backlog);
+        }
+        if let Some(position) = self.paused {
+            self.backlog.end_at(position);
+        }
+        let lives: Vec<_> = self.wishes.iter().map(|wish| self.is_live(wish)).collect();
+        for (wish, live) in self.wishes.iter_mut().zip(lives) {
+            wish.live = live;
+            self.past.add(wish.channel.clone(), wish.begins, !live);
+        }
         if self.in_user_stream {
-            if let Some(position) = self.paused {
-                self.backlog.end_at(position);
-            }
-            let wanted = &self.channels;
-            self.backlog.messages.retain(|m| m.channel.as_ref().is_none_or(|c| wanted.contains(c)));
+            self.backlog.messages.retain(|message| self.past.wants(message));
         }
         Ok(())
     }
 
-    /// What the client is told about one of the channels.
-    pub(super) fn answer(&self, channel: &Arc<str>) -> SubscribedChannel {
-        let own = |m: &&Arc<Message>| !self.in_user_stream || m.channel.as_ref() == Some(channel);
-        let later = self.backlog.later.map_or(0, |(count, _)| count);
-        let count = (self.backlog.messages.iter().filter(own).count() + later) as u64;
-        let snapshot = self.backlog.mark.snapshot;
+    /// Whether nothing of the past follows.
+    fn is_live(&self, wish: &Wish) -> bool {
+        let own = |m: &Arc<Message>| m.channel.as_ref() == Some(&wish.channel) && m.id > Some(wish.begins);
+        let (backlog, shared) = (&self.backlog, self.in_user_stream);
+        let told = backlog.gap.is_some() || backlog.cut.is_some() || backlog.goes_on;
+        let has_own = if shared { backlog.messages.iter().any(own) } else { !backlog.messages.is_empty() };
+        wish.start == Start::Live || !told && !has_own
+    }
+
+    /// The position that the beginning reaches.
+    pub(super) fn end(&self) -> StreamId {
+        self.paused.or(self.backlog.cut.map(|cut| cut.cursor)).unwrap_or(self.backlog.cursor)
+    }
+
+    /// What the client is told about one of the channels, before anything is pushed.
+    pub(super) fn answer(&self, wish: &Wish) -> SubscribedChannel {
+        // Where the stream was read for other channels, this one was not sent what lies between.
+        let cursor = if wish.live && self.backlog.is_empty() { self.end() } else { wish.begins };
         SubscribedChannel {
-            channel: channel.clone(),
+            channel: wish.channel.clone(),
             class: if self.in_user_stream { Class::Reliable } else { self.interest.class() },
-            cursor: Some(self.paused.unwrap_or(self.backlog.end())).filter(|_| self.interest.is_retained()),
-            replayed: if snapshot { 0 } else { count },
-            complete: self.backlog.gap.is_none() && self.backlog.cut.is_none(),
-            snapshot: snapshot && count > 0,
+            stream: self.in_user_stream.then_some(USER_STREAM.into()),
+            cursor: self.interest.is_retained().then_some(cursor),
+            live: wish.live,
         }
+    }
+}
+
+/// The position before everything that a channel gets. `all`: the start of the whole subscription; `head`: where its
+/// stream was at least when it was read.
+fn begin(start: Start, all: Start, head: StreamId, backlog: &Backlog) -> StreamId {
+    let before_first = || match backlog.messages.first().and_then(|message| message.id) {
+        Some(first) => first.seq.checked_sub(1).map_or(StreamId::ZERO, |seq| StreamId::new(first.epoch, seq)),
+        None => backlog.cursor,
+    };
+    match start {
+        Start::Since(cursor) => cursor,
+        Start::Earliest => backlog.from,
+        Start::Snapshot { least } => before_first().max(least),
+        Start::Last(_) => before_first(),
+        Start::Live if all == Start::Live => backlog.cursor,
+        Start::Live => head,
     }
 }
 
 /// The refusal of a channel whose stream can't be read, or that would be one topic too many.
 pub(super) fn unavailable(channel: &str) -> Refused {
-    Refused {
-        channel: channel.to_owned(),
-        code: ErrorCode::TryAgainLater,
-        message: "the channel can't be followed now; try again".into(),
-    }
+    let message = "the channel can't be followed now";
+    let retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
+    Refused { retry_after_ms, ..Refused::new(channel, ErrorCode::TryAgainLater, message) }
 }

@@ -50,9 +50,7 @@ pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
 pub(super) fn earlier(one: Start, other: Start) -> Start {
     match (one, other) {
         (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
-        (Start::Resumed { after: a, through }, Start::Resumed { after: b, .. }) => {
-            Start::Resumed { after: a.min(b), through }
-        }
+        (Start::Earliest, _) | (_, Start::Earliest) => Start::Earliest,
         (Start::Live, other) => other,
         (one, _) => one,
     }

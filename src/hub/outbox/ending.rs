@@ -2,6 +2,20 @@
 
 use crate::metrics;
 
+impl Close {
+    /// Without a delay.
+    #[must_use]
+    pub fn new(code: u16, reason: impl Into<String>, cause: metrics::Disconnect) -> Self {
+        Self { code, reason: reason.into(), after_ms: None, cause }
+    }
+
+    /// The connection ended without the server's wish.
+    #[must_use]
+    pub fn none(cause: metrics::Disconnect) -> Self {
+        Self::new(0, "", cause)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ending {
     #[default]
@@ -17,6 +31,8 @@ pub(super) enum Ending {
 pub struct Close {
     pub code: u16,
     pub reason: String,
+    /// When the client may reconnect.
+    pub after_ms: Option<u64>,
     /// Label of the disconnect in the metrics.
     pub cause: metrics::Disconnect,
 }

@@ -51,6 +51,12 @@ impl Outbox {
         self.state.lock().queue.slot(id).map(|slot| slot.written)
     }
 
+    /// Whether a subscription goes before everything public.
+    #[must_use]
+    pub fn is_urgent(&self, id: SlotId) -> bool {
+        self.state.lock().queue.slot(id).is_some_and(|slot| slot.urgent)
+    }
+
     /// Whether nothing of a subscription waits to be written.
     #[must_use]
     pub fn is_drained(&self, id: SlotId) -> bool {
@@ -68,10 +74,10 @@ impl Outbox {
         self.state.lock().queue.cursors().collect()
     }
 
-    /// Every subscription with the last position wholly written to the socket.
+    /// Whether a live subscription moved without a push.
     #[must_use]
-    pub fn written(&self) -> Vec<(SlotId, StreamId)> {
-        self.state.lock().queue.written().collect()
+    pub fn has_moved(&self, id: SlotId) -> bool {
+        self.state.lock().queue.has_moved(id)
     }
 
     fn is_half_full(&self, state: &State) -> bool {

@@ -89,11 +89,11 @@ pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
     let reason = GapReason::SlowConsumer;
     let count = count + u64::from(batch.count);
     if !batch.has_ids() {
-        return Gap { after, before: None, count: Some(count), reason };
+        return Gap { after, before: None, count: Some(count), reason, cursor: after };
     }
     let before = batch.last.next();
     let count = StreamId::missing_between(after, before).unwrap_or(count);
-    Gap { after, before: Some(before), count: Some(count), reason }
+    Gap { after, before: Some(before), count: Some(count), reason, cursor: batch.last }
 }
 
 /// The newest value alone, where the client has one that is newer than the first of the batch: it was read from the

@@ -8,7 +8,7 @@ use tickgate_wire::model::StreamId;
 
 use super::{
     super::batch::Batch,
-    Queue, SlotId,
+    Cursor, Queue, SlotId,
     item::{Item, Partial, ready},
 };
 
@@ -62,7 +62,7 @@ impl Queue {
             }
             count -= partial.bytes.len();
             self.bytes = self.bytes.saturating_sub(partial.bytes.len());
-            self.mark(partial.mark);
+            self.mark(partial.mark, true);
             items += 1;
         }
         loop {
@@ -104,7 +104,7 @@ impl Queue {
         };
         self.bytes = self.bytes.saturating_sub(counted);
         if written == bytes.len() {
-            self.mark(mark);
+            self.mark(mark, written > 0);
             return 1;
         }
         let rest = bytes.rest(written);
@@ -113,11 +113,16 @@ impl Queue {
         0
     }
 
-    fn mark(&mut self, mark: Option<(SlotId, StreamId)>) {
+    /// A position is wholly written; `told`: with bytes from which the client learns it.
+    fn mark(&mut self, mark: Option<(SlotId, StreamId)>, told: bool) {
         if let Some((id, last)) = mark
             && let Some(slot) = self.slot_mut(id)
+            && last > slot.written
         {
-            slot.written = slot.written.max(last);
+            slot.written = last;
+            if slot.cursor != Cursor::None {
+                slot.cursor = if told { Cursor::Known } else { Cursor::Moved };
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use serde_json::Value;
 use tickgate_wire::{
-    command::{Command, Invalid, Limits, Since},
+    command::{Command, Element, HistoryFrom, Invalid, Limits, Since},
     dialect::{Dialect, Stamp, json},
     json::JsonError,
     model::StreamId,
@@ -46,6 +46,7 @@ pub(super) fn commands(data: &[u8]) {
             let reply = Reply::Unsubscribed(Unsubscribed { id: request.id, channels: vec![] });
             assert_eq!(encoded(Dialect::Json, &reply).get("id"), tree.get("id").filter(|id| !id.is_null()));
             means_what_it_says(&request.command, &tree);
+            request.ignored.iter().for_each(|name| assert!(name.chars().count() <= 64, "{name}"));
         }
         Err(invalid) => {
             let code = invalid.code.number();
@@ -63,7 +64,7 @@ fn refusal(invalid: Invalid) -> Reply {
 
 fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
     let mut out = BytesMut::new();
-    dialect.encode(&mut out, reply, || Stamp { now_ms: 0, msg_id: uuid::Uuid::nil() });
+    dialect.encode(&mut out, reply, &[], || Stamp { now_ms: 0, msg_id: uuid::Uuid::nil() });
     object(&out)
 }
 
@@ -71,20 +72,7 @@ fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
 fn means_what_it_says(command: &Command, tree: &Value) {
     let kind = tree["type"].as_str().expect("a type");
     match command {
-        Command::Subscribe(subscribe) => {
-            assert!(subscribe.channels.len() <= CHANNELS_MAX);
-            assert_eq!(tree["channels"], Value::from(&*subscribe.channels));
-            match &subscribe.since {
-                Since::Live => assert!(tree["since"].is_null()),
-                Since::Private(id) => assert_eq!(cursor(&tree["since"]), Some(*id)),
-                Since::PerChannel(pairs) => {
-                    pairs.iter().for_each(|(name, id)| assert_eq!(cursor(&tree["since"][name]), Some(*id)));
-                }
-            }
-            assert_eq!(tree["last"].as_u64(), subscribe.last.map(u64::from));
-            assert_eq!(tree["max_rate"].as_u64(), subscribe.max_rate.map(u64::from));
-            assert_eq!(tree["snapshot"].as_bool(), subscribe.snapshot);
-        }
+        Command::Subscribe { elements } => elements_are(elements, &tree["channels"]),
         Command::Unsubscribe { channels } => assert_eq!(tree["channels"], Value::from(&**channels)),
         Command::SubscribeSymbols { verb, symbols } => {
             assert_eq!((kind, &tree["symbols"]), (&*format!("subscribe_{verb}"), &Value::from(&**symbols)));
@@ -94,11 +82,14 @@ fn means_what_it_says(command: &Command, tree: &Value) {
         }
         Command::Ping { .. } => assert_eq!(kind, "ping"),
         Command::Auth { token } => assert_eq!(tree["token"], **token),
-        Command::History { channel, since, last, limit } => {
+        Command::History { channel, from } => {
             assert_eq!(tree["channel"], **channel);
-            assert_eq!(cursor(&tree["since"]), *since);
+            let (found, last) = match from {
+                HistoryFrom::Since(found) => (Some(*found), None),
+                HistoryFrom::Last(last) => (None, *last),
+            };
+            assert_eq!(since(&tree["since"]), found);
             assert_eq!(tree["last"].as_u64(), last.map(u64::from));
-            assert_eq!(tree["limit"].as_u64(), limit.map(u64::from));
         }
         Command::Publish { channel, data, msg_id, user } => {
             assert_eq!(tree["channel"], **channel);
@@ -107,22 +98,40 @@ fn means_what_it_says(command: &Command, tree: &Value) {
             assert_eq!(tree["msg_id"].as_str(), msg_id.as_deref());
             assert_eq!(tree["user"].as_str(), user.as_deref());
         }
-        Command::Run { command, args } => {
+        Command::Run { command, args, msg_id } => {
+            assert_eq!(tree["msg_id"].as_str(), msg_id.as_deref());
             assert_eq!(tree["command"], **command);
             let args = args.as_ref().map(|args| serde_json::from_str::<Value>(args.get()).expect("JSON"));
             assert_eq!(args.unwrap_or_default(), tree["args"]);
         }
         Command::Presence { channel } => assert_eq!(tree["channel"], **channel),
-        Command::Configure { max_rate, heartbeat_interval } => {
-            assert_eq!(tree["max_rate"].as_u64(), max_rate.map(u64::from));
+        Command::Configure { heartbeat_interval } => {
             assert_eq!(tree["heartbeat_interval"].as_u64(), heartbeat_interval.map(u64::from));
         }
         Command::Ingest(_) => panic!("not in the JSON dialect"),
     }
 }
 
-fn cursor(value: &Value) -> Option<StreamId> {
+fn since(value: &Value) -> Option<Since> {
     value.as_str().map(|text| text.parse().expect("a cursor"))
+}
+
+/// Elements are names, or objects; a wrong option leaves the others as they are.
+fn elements_are(elements: &[Element], tree: &Value) {
+    let list = tree.as_array().expect("an array");
+    assert!(list.len() == elements.len() && list.len() <= CHANNELS_MAX);
+    for (element, value) in elements.iter().zip(list) {
+        let Some(object) = value.as_object() else {
+            assert_eq!(*value, *element.channel);
+            continue;
+        };
+        assert_eq!(object["channel"], *element.channel);
+        let Ok(options) = &element.options else { continue };
+        assert_eq!(since(&value["since"]), options.since);
+        assert_eq!(value["last"].as_u64(), options.last.map(u64::from));
+        assert_eq!(value["max_rate"].as_u64(), options.max_rate.map(u64::from));
+        assert_eq!(value["snapshot"].as_bool(), options.snapshot);
+    }
 }
 
 /// The gateway adds its key to the payload, and changes nothing else of it.
@@ -148,9 +157,7 @@ pub(super) fn envelopes(data: &[u8]) {
             assert_eq!(request.id.as_ref().map(|id| serde_json::from_str(id.get()).expect("JSON")), told);
             let taken = match request.command {
                 Command::Ingest(taken) => taken,
-                Command::Subscribe(subscribe) => {
-                    return assert_eq!(payload["channels"], Value::from(subscribe.channels));
-                }
+                Command::Subscribe { elements } => return elements_are(&elements, &payload["channels"]),
                 Command::Unsubscribe { channels } => return assert_eq!(payload["channels"], Value::from(channels)),
                 other => panic!("{other:?}"),
             };

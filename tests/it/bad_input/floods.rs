@@ -23,7 +23,8 @@ async fn a_thousand_messages_in_one_segment_are_limited() {
     let said: Vec<Value> = said.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
     let pongs = said.iter().take_while(|answer| answer["type"] == "pong").count();
     assert!((200..=210).contains(&pongs), "a burst of 200 is answered, not {pongs}");
-    let refused = &said[pongs..];
+    let (closing, refused) = said[pongs..].split_last().expect("a notice of the end");
+    assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(4100)));
     assert_eq!(refused.len(), 100, "then each offence until the limit of offences");
     for answer in refused {
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4100)), "{answer}");

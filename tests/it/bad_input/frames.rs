@@ -122,7 +122,7 @@ async fn messages_before_a_violation_are_answered() {
     let good = frame(TEXT, br#"{"type":"ping","id":"good"}"#);
     wire.send(&[good, frame(0xff, b"")].concat()).await;
     let said = wire.expect_close(1002, "a good and a bad frame at once").await;
-    assert!(said.len() == 1 && said[0].contains("good"), "{said:?}");
+    assert!(said.len() == 2 && said[0].contains("good") && said[1].contains("closing"), "{said:?}");
 }
 
 #[tokio::test]

@@ -35,12 +35,33 @@ fn bad_commands() -> Vec<(&'static str, String)> {
         ("a missing field", text(r#"{"type":"subscribe"}"#)),
         ("a field of another kind", text(r#"{"type":"subscribe","channels":"orders"}"#)),
         ("an item of another kind", text(r#"{"type":"subscribe","channels":["orders",7]}"#)),
-        ("a negative count", text(r#"{"type":"subscribe","channels":["orders"],"last":-1}"#)),
-        ("a cursor that is none", text(r#"{"type":"subscribe","channels":["orders"],"since":"yesterday"}"#)),
-        (
-            "a cursor out of range",
-            text(r#"{"type":"subscribe","channels":["orders"],"since":"1-99999999999999999999"}"#),
-        ),
+        ("an element without a channel", text(r#"{"type":"subscribe","channels":[{"since":"1-1"}]}"#)),
+        ("an element whose channel is null", text(r#"{"type":"subscribe","channels":[{"channel":null}]}"#)),
+        ("an element whose channel is no text", text(r#"{"type":"subscribe","channels":[{"channel":7}]}"#)),
+        ("an element whose channel is no name", text(r#"{"type":"subscribe","channels":[{"channel":"a b"}]}"#)),
+        ("an array in the list", text(r#"{"type":"subscribe","channels":["orders",["orders"]]}"#)),
+        ("an object for a list", text(r#"{"type":"subscribe","channels":{"channel":"orders"}}"#)),
+        ("a key twice in an element", text(r#"{"type":"subscribe","channels":[{"channel":"a","channel":"b"}]}"#)),
+        ("since beside the list", text(r#"{"type":"subscribe","channels":["orders"],"since":"1-1"}"#)),
+        ("since by channel", text(r#"{"type":"subscribe","channels":["orders"],"since":{"orders":"1-1"}}"#)),
+        ("last beside the list", text(r#"{"type":"subscribe","channels":["orders"],"last":5}"#)),
+        ("max_rate beside the list", text(r#"{"type":"subscribe","channels":["orders"],"max_rate":5}"#)),
+        ("snapshot beside the list", text(r#"{"type":"subscribe","channels":["orders"],"snapshot":false}"#)),
+        ("since with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"since":"1-1"}"#)),
+        ("last with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"last":5}"#)),
+        ("max_rate with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"max_rate":1}"#)),
+        ("snapshot with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"snapshot":true}"#)),
+        ("a symbol with options", text(r#"{"type":"subscribe_symbol","symbols":[{"channel":"BTCUSDT"}]}"#)),
+        ("an unsubscribe with options", text(r#"{"type":"unsubscribe","channels":[{"channel":"orders"}]}"#)),
+        ("a history since nothing", text(r#"{"type":"history","channel":"orders","since":"yesterday"}"#)),
+        ("a history since a number", text(r#"{"type":"history","channel":"orders","since":1}"#)),
+        ("a history of none", text(r#"{"type":"history","channel":"orders","last":0}"#)),
+        ("a history of less than none", text(r#"{"type":"history","channel":"orders","last":-1}"#)),
+        ("a history of both ends", text(r#"{"type":"history","channel":"orders","since":"1-1","last":5}"#)),
+        ("a command with a msg_id of another kind", text(r#"{"type":"command","command":"stop","msg_id":7}"#)),
+        ("a command with an empty msg_id", text(r#"{"type":"command","command":"stop","msg_id":""}"#)),
+        ("a heartbeat of another kind", text(r#"{"type":"configure","heartbeat_interval":"10"}"#)),
+        ("a negative heartbeat", text(r#"{"type":"configure","heartbeat_interval":-1}"#)),
         ("an id that is an object", text(r#"{"type":"ping","id":{}}"#)),
         ("a long id", format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(65))),
         ("arrays in arrays", format!(r#"{{"type":"ping","x":{}}}"#, nested("[", "]"))),
@@ -81,6 +102,82 @@ async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
     alice.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
     alice.expect(json!({"type": "order_update"})).await;
+}
+
+/// What can be wrong with one option, by the field that the answer names.
+const BAD_OPTIONS: &[(&str, &str)] = &[
+    (r#""since":7"#, "since"),
+    (r#""since":"yesterday""#, "since"),
+    (r#""since":"""#, "since"),
+    (r#""since":"1""#, "since"),
+    (r#""since":"-1-2""#, "since"),
+    (r#""since":"1-99999999999999999999""#, "since"),
+    (r#""since":["1-1"]"#, "since"),
+    (r#""since":{"orders":"1-1"}"#, "since"),
+    (r#""last":0"#, "last"),
+    (r#""last":-1"#, "last"),
+    (r#""last":1.5"#, "last"),
+    (r#""last":"5""#, "last"),
+    (r#""last":4294967296"#, "last"),
+    (r#""since":"1-1","last":5"#, "last"),
+    (r#""max_rate":0"#, "max_rate"),
+    (r#""max_rate":-1"#, "max_rate"),
+    (r#""max_rate":"fast""#, "max_rate"),
+    (r#""snapshot":"no""#, "snapshot"),
+    (r#""snapshot":0"#, "snapshot"),
+    (r#""where":{"price":1}"#, "where"),
+    (r#""depth":10"#, "depth"),
+    (r#""type":"subscribe""#, "type"),
+    // Right by itself, and not for this channel.
+    (r#""last":5"#, "last"),
+    (r#""max_rate":5"#, "max_rate"),
+    (r#""snapshot":false"#, "snapshot"),
+];
+
+#[tokio::test]
+async fn a_wrong_option_refuses_its_element_by_name_and_no_other() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut bystander = Bystander::at(&replica).await;
+    let mut alice = replica.trading("alice").await;
+    for (option, field) in BAD_OPTIONS {
+        let elements = format!(r#"["portfolio",{{"channel":"orders",{option}}},"risk_alerts"]"#);
+        alice.send_text(&format!(r#"{{"type":"subscribe","id":"o","channels":{elements}}}"#)).await;
+        let answer = alice.expect_type("subscribed").await;
+        let granted: Vec<_> = answer["channels"].as_array().unwrap().iter().map(|c| &c["channel"]).collect();
+        assert_eq!(granted, ["portfolio", "risk_alerts"], "{option}: {answer}");
+        let error = &answer["errors"][0];
+        assert_eq!((&error["channel"], &error["code"]), (&json!("orders"), &json!(4004)), "{option}");
+        assert_eq!(error["details"], json!({"field": format!("channels[1].{field}")}), "{option}");
+        bystander.is_unharmed_by(option).await;
+    }
+    let twice = json!({"type": "subscribe", "channels": ["orders", {"channel": "orders", "since": "1-1"}]});
+    let answer = alice.ask(twice).await;
+    assert_eq!(answer["errors"][0]["details"]["field"], "channels[1]", "{answer}");
+    assert_eq!(answer["channels"][0]["channel"], "orders");
+}
+
+#[tokio::test]
+async fn fields_that_mean_nothing_are_named_in_the_answer_whatever_it_is() {
+    let replica = Replica::alone_with(PATIENT).await;
+    let mut alice = replica.trading("alice").await;
+    for request in [
+        json!({"type": "ping", "where": 1}),
+        json!({"type": "subscribe", "channels": ["orders"], "where": 1}),
+        json!({"type": "unsubscribe", "channels": ["orders"], "where": 1}),
+        json!({"type": "subscribe_symbol", "symbols": ["BTCUSDT"], "where": 1}),
+        json!({"type": "history", "channel": "orders", "where": 1}),
+        json!({"type": "presence", "channel": "orders", "where": 1}),
+        json!({"type": "configure", "where": 1}),
+        json!({"type": "auth", "token": token("alice"), "where": 1}),
+        json!({"type": "auth", "token": "none", "where": 1}),
+        json!({"type": "publish", "channel": "orders", "data": {}, "where": 1}),
+        json!({"type": "command", "command": "stop", "where": 1}),
+    ] {
+        let answer = alice.ask(request.clone()).await;
+        assert_eq!(answer["ignored"], json!(["where"]), "{request}: {answer}");
+    }
+    let answer = alice.ask(json!({"type": "ping", "where": null, "timestamp": 1})).await;
+    assert_eq!(answer["ignored"], Value::Null, "null counts as absent: {answer}");
 }
 
 /// What a producer can get wrong beyond what every client can.

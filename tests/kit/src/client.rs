@@ -121,6 +121,8 @@ pub struct Client {
     reader: AbortHandle,
     /// What came while something else was waited for.
     kept: VecDeque<Value>,
+    /// The ends of replays that were passed over.
+    ends: VecDeque<Value>,
     /// The first message, after [`Client::greeted`].
     pub welcome: Value,
     /// The headers of the upgrade's answer.
@@ -161,7 +163,7 @@ impl Client {
             }
         });
         let reader = reader.abort_handle();
-        Self { name, sender, seen, reader, kept: VecDeque::new(), welcome: Value::Null, headers }
+        Self { name, sender, seen, reader, kept: VecDeque::new(), ends: VecDeque::new(), welcome: Value::Null, headers }
     }
 
     /// Reads the welcome.
@@ -169,7 +171,7 @@ impl Client {
         self.welcome = self.expect_type("connection_established").await;
     }
 
-    /// By which the session can be resumed.
+    /// By which the session can be taken over.
     pub fn session(&self) -> String {
         self.welcome["session"].as_str().expect("a session in the welcome").to_owned()
     }
@@ -207,8 +209,8 @@ impl Client {
 
     /// Subscribes to channels from a position on; the answer.
     pub async fn subscribe_since(&mut self, channels: &[&str], cursor: &Value) -> Value {
-        let since: serde_json::Map<_, _> = channels.iter().map(|name| ((*name).to_owned(), cursor.clone())).collect();
-        self.subscribe_with(json!({ "type": "subscribe", "channels": channels, "since": since })).await
+        let elements: Vec<_> = channels.iter().map(|name| json!({ "channel": name, "since": cursor })).collect();
+        self.subscribe_with(json!({ "type": "subscribe", "channels": elements })).await
     }
 
     /// Subscribes by a request of any form; the answer.
@@ -219,7 +221,23 @@ impl Client {
         answer
     }
 
-    /// The next message that is no heartbeat.
+    /// The end of a replay: what is said of its first channel. What comes before it, but other ends, is kept.
+    pub async fn caught_up(&mut self) -> Value {
+        let mut others = VecDeque::new();
+        while self.ends.is_empty() {
+            let text = self.next_text().await.unwrap_or_else(|close| panic!("{self:?} was closed with {close:?}"));
+            self.sort(&text, &mut others);
+        }
+        self.kept.append(&mut others);
+        self.ends.pop_front().map_or(Value::Null, |end| end["channels"][0].clone())
+    }
+
+    fn sort(&mut self, text: &str, others: &mut VecDeque<Value>) {
+        let message: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{self:?} got {text:?}: {e}"));
+        if message["type"] == "caught_up" { &mut self.ends } else { others }.push_back(message);
+    }
+
+    /// The next message that is neither a heartbeat nor the end of a replay.
     pub async fn next(&mut self) -> Value {
         match self.next_or_close().await {
             Ok(message) => message,
@@ -274,11 +292,15 @@ impl Client {
     }
 
     async fn next_or_close(&mut self) -> Result<Value, (u16, String)> {
-        if let Some(kept) = self.kept.pop_front() {
-            return Ok(kept);
+        loop {
+            if let Some(kept) = self.kept.pop_front() {
+                return Ok(kept);
+            }
+            let text = self.next_text().await?;
+            let mut others = VecDeque::new();
+            self.sort(&text, &mut others);
+            self.kept.append(&mut others);
         }
-        let text = self.next_text().await?;
-        Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{self:?} got {text:?}: {error}")))
     }
 
     /// The next message has this `type`.

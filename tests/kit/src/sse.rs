@@ -18,6 +18,9 @@ pub struct EventStream {
     lines: String,
     data: String,
     events: VecDeque<Value>,
+    /// The ends of replays.
+    pub ends: VecDeque<Value>,
+    pub heartbeats: usize,
     /// What a browser would send as `Last-Event-ID` if the connection were lost now.
     last_id: Option<String>,
     /// No event came after the last id.
@@ -37,10 +40,11 @@ impl EventStream {
             return Err(Answer { status: stream.status.as_u16(), headers, body });
         }
         let (lines, data, events) = (String::new(), String::new(), VecDeque::new());
-        Ok(Self { headers, stream, lines, data, events, last_id: None, told: false })
+        let ends = VecDeque::new();
+        Ok(Self { headers, stream, lines, data, events, ends, heartbeats: 0, last_id: None, told: false })
     }
 
-    /// The data of the next event that has any.
+    /// The data of the next event that has any, heartbeats and the ends of replays aside.
     pub async fn next(&mut self) -> Value {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -65,6 +69,14 @@ impl EventStream {
         }
         assert!(self.events.is_empty(), "{:?} came as well", self.events);
         self.last_id.clone().expect("an id")
+    }
+
+    /// Waits for a heartbeat.
+    pub async fn heartbeat(&mut self) {
+        let before = self.heartbeats;
+        while self.heartbeats == before {
+            assert!(self.read().await, "the stream ended; expected a heartbeat");
+        }
     }
 
     /// Reads to the end of the stream: all events that still came.
@@ -100,7 +112,12 @@ impl EventStream {
                 let data = std::mem::take(&mut self.data);
                 if !data.is_empty() {
                     self.told = false;
-                    self.events.push_back(serde_json::from_str(&data).expect("json"));
+                    let event: Value = serde_json::from_str(&data).expect("json");
+                    match event["type"].as_str() {
+                        Some("caught_up") => self.ends.push_back(event),
+                        Some("heartbeat") => self.heartbeats += 1,
+                        _ => self.events.push_back(event),
+                    }
                 }
             }
             _ => assert!(line.starts_with(':'), "a line of no kind: {line}"),

@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::{
     code::ErrorCode,
-    command::{Limits, Since, Subscribe},
+    command::{Element, InvalidOption, Limits, Options, Since},
     json::{JsonError, kind_of, scan_object},
-    model::{StreamId, check_name},
+    model::check_name,
 };
 
 /// What is wrong with a field, or with the whole message.
@@ -85,6 +87,14 @@ impl<'a> Fields<'a> {
         self.raw(name).map(parse).transpose()
     }
 
+    /// As [`Fields::whole`], but not 0.
+    pub(super) fn counted(&self, name: &str) -> Result<Option<u32>, Wrong> {
+        match self.whole(name)? {
+            Some(0) => Err(Wrong::field(name, format!("`{name}` must be at least 1"))),
+            count => Ok(count),
+        }
+    }
+
     /// A string or a number of at most 64 characters, as it was written.
     pub(super) fn scalar(&self, name: &str) -> Result<Option<&'a str>, Wrong> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
@@ -98,63 +108,113 @@ impl<'a> Fields<'a> {
         Ok(Some(raw))
     }
 
-    pub(super) fn cursor(&self, name: &str) -> Result<Option<StreamId>, Wrong> {
-        self.raw(name).map(|raw| cursor(name, raw)).transpose()
+    pub(super) fn since(&self, name: &str) -> Result<Option<Since>, Wrong> {
+        self.raw(name).map(|raw| since(name, raw)).transpose()
+    }
+
+    /// The names that are not `known`, bounded in number and length. `null` counts as absent here too.
+    pub(super) fn unknown(&self, known: &[&str]) -> Vec<String> {
+        let others = self.list.iter().filter(|(name, value)| *value != "null" && !known.contains(&&**name));
+        others.take(IGNORED_MAX).map(|(name, _)| printable(name)).collect()
     }
 
     /// A list of names, such as channels or symbols, within the limit for one message.
     pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
         let raw = self.raw(field).ok_or_else(|| missing(field, NAMES))?;
         let names = strings(field, NAMES, raw)?;
-        if names.len() > limits.channels_max {
-            let message = format!("`{field}` has {} names; one message can have {}", names.len(), limits.channels_max);
-            return Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) });
-        }
+        check_count(field, names.len(), limits)?;
         for (index, name) in names.iter().enumerate() {
-            if let Err(error) = check_name(name) {
-                let field = format!("{field}[{index}]");
-                let message = format!("`{field}` is not a name: {error}");
-                return Err(Wrong::field(field, message));
-            }
+            check(&format!("{field}[{index}]"), name)?;
         }
         Ok(names)
     }
 
-    /// The fields of a `subscribe`.
-    pub(super) fn subscribe(&self, limits: &Limits) -> Result<Subscribe, Wrong> {
-        Ok(Subscribe {
-            channels: self.names("channels", limits)?,
-            since: self.since(limits)?,
-            last: self.whole("last")?,
-            max_rate: self.whole("max_rate")?,
-            snapshot: self.boolean("snapshot")?,
-        })
+    /// Options of a subscribe have one place. Anywhere else they would be ignored, and the client would believe otherwise.
+    pub(super) fn no_options(&self, right: &str) -> Result<(), Wrong> {
+        match OPTIONS.into_iter().find(|name| self.raw(name).is_some()) {
+            Some(name) => Err(Wrong::field(name, format!("`{name}` {right}"))),
+            None => Ok(()),
+        }
     }
 
-    fn since(&self, limits: &Limits) -> Result<Since, Wrong> {
-        let Some(raw) = self.raw("since") else { return Ok(Since::Live) };
-        if raw.starts_with('"') {
-            return cursor("since", raw).map(Since::Private);
+    /// The `channels` of a subscribe: names, or objects with options.
+    pub(super) fn elements(&self, limits: &Limits) -> Result<Vec<Element>, Wrong> {
+        const WHAT: &str = "an array of names, or of objects with `channel` and options";
+        let raw = self.raw(CHANNELS).ok_or_else(|| missing(CHANNELS, NAMES))?;
+        if !raw.contains('{') {
+            let plain = |(index, channel)| Element { channel, index, options: Ok(Options::default()) };
+            return Ok(self.names(CHANNELS, limits)?.into_iter().enumerate().map(plain).collect());
         }
-        if !raw.starts_with('{') {
-            return Err(wrong_kind("since", "a cursor in quotes, or an object of channel and cursor", raw));
-        }
-        let mut pairs = Vec::new();
-        let mut first_wrong = None;
-        scan_object(raw, limits.depth_max, |channel, value| {
-            if value == "null" || first_wrong.is_some() {
-                return;
-            }
-            match cursor("since", value) {
-                Ok(value) => pairs.push((channel.into_owned(), value)),
-                Err(wrong) => first_wrong = Some(wrong),
-            }
-        })?;
-        match first_wrong {
-            Some(wrong) => Err(wrong),
-            None => Ok(Since::PerChannel(pairs)),
-        }
+        let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| wrong_kind(CHANNELS, WHAT, raw))?;
+        check_count(CHANNELS, items.len(), limits)?;
+        items.iter().enumerate().map(|(index, item)| element(index, item.get(), limits)).collect()
     }
+}
+
+const CHANNELS: &str = "channels";
+
+/// Names of options that a subscribe may have in its elements only.
+const OPTIONS: [&str; 4] = ["since", "last", "max_rate", "snapshot"];
+
+/// Unknown fields that are named to the client, and the length of such a name.
+const IGNORED_MAX: usize = 16;
+const IGNORED_CHARS_MAX: usize = 64;
+
+fn element(index: usize, raw: &str, limits: &Limits) -> Result<Element, Wrong> {
+    let place = format!("{CHANNELS}[{index}]");
+    if let Some(name) = unquote(raw) {
+        check(&place, &name)?;
+        return Ok(Element { channel: name.into_owned(), index, options: Ok(Options::default()) });
+    }
+    if !raw.starts_with('{') {
+        return Err(wrong_kind(&place, "a name, or an object with `channel`", raw));
+    }
+    let (fields, _) = Fields::read(raw, limits.depth_max);
+    let channel = fields.raw("channel").ok_or_else(|| missing(&format!("{place}.channel"), "the name of a channel"))?;
+    let within = format!("{place}.channel");
+    let channel = unquote(channel).ok_or_else(|| wrong_kind(&within, "the name of a channel", channel))?;
+    check(&within, &channel)?;
+    let options = options(&fields).map_err(|wrong| InvalidOption {
+        field: wrong.field.map_or_else(|| place.clone(), |field| format!("{place}.{field}")),
+        message: wrong.message,
+    });
+    Ok(Element { channel: channel.into_owned(), index, options })
+}
+
+fn options(fields: &Fields<'_>) -> Result<Options, Wrong> {
+    let mut known = vec!["channel"];
+    known.extend(OPTIONS);
+    if let Some(unknown) = fields.unknown(&known).pop() {
+        let message = format!("`{unknown}` is not an option here; options are {}", OPTIONS.join(", "));
+        return Err(Wrong::field(unknown, message));
+    }
+    let options = Options {
+        since: fields.since("since")?,
+        last: fields.counted("last")?,
+        max_rate: fields.counted("max_rate")?,
+        snapshot: fields.boolean("snapshot")?,
+    };
+    if options.since.is_some() && options.last.is_some() {
+        return Err(Wrong::field("last", "`last` and `since` exclude each other".to_owned()));
+    }
+    Ok(options)
+}
+
+fn check_count(field: &str, count: usize, limits: &Limits) -> Result<(), Wrong> {
+    if count <= limits.channels_max {
+        return Ok(());
+    }
+    let message = format!("`{field}` has {count} names; one message can have {}", limits.channels_max);
+    Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) })
+}
+
+fn check(field: &str, name: &str) -> Result<(), Wrong> {
+    check_name(name).map_err(|error| Wrong::field(field, format!("`{field}` is not a name: {error}")))
+}
+
+/// A field's name as it may be echoed.
+fn printable(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(IGNORED_CHARS_MAX).collect()
 }
 
 const NAMES: &str = "an array of names";
@@ -162,10 +222,10 @@ const NAMES: &str = "an array of names";
 /// Longest `id` or `timestamp` that is echoed.
 const SCALAR_CHARS_MAX: usize = 64;
 
-/// Reads a cursor from its JSON text.
-fn cursor(field: &str, raw: &str) -> Result<StreamId, Wrong> {
-    let text = unquote(raw).ok_or_else(|| wrong_kind(field, "a cursor in quotes", raw))?;
-    text.parse().map_err(|error| Wrong::field(field, format!("`{field}` is not a cursor: {error}")))
+/// Reads a position from its JSON text.
+fn since(field: &str, raw: &str) -> Result<Since, Wrong> {
+    let text = unquote(raw).ok_or_else(|| wrong_kind(field, "a cursor in quotes, or \"earliest\"", raw))?;
+    text.parse().map_err(|_| Wrong::field(field, format!("`{field}` is not a cursor of this server")))
 }
 
 /// Reads an array of strings from its JSON text.
@@ -174,7 +234,7 @@ fn strings(field: &str, what: &str, raw: &str) -> Result<Vec<String>, Wrong> {
         return Err(wrong_kind(field, what, raw));
     }
     serde_json::from_str(raw).map_err(|_| {
-        let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(raw).unwrap_or_default();
+        let items: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
         let odd = items.iter().enumerate().find(|(_, item)| unquote(item.get()).is_none());
         let (index, kind) = odd.map_or((0, "text"), |(index, item)| (index, kind_of(item.get())));
         Wrong::field(format!("{field}[{index}]"), format!("`{field}[{index}]` must be a string, not {kind}"))
@@ -226,7 +286,7 @@ mod tests {
             fields.whole("b").unwrap_err(),
             fields.whole("c").unwrap_err(),
             fields.boolean("b").unwrap_err(),
-            fields.cursor("b").unwrap_err(),
+            fields.since("b").unwrap_err(),
             fields.scalar("a").unwrap_err(),
         ];
         for fault in faults {

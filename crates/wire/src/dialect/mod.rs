@@ -60,10 +60,11 @@ impl Dialect {
         }
     }
 
-    /// Encodes a reply; appends nothing if the dialect has no such message. `stamp` is called only if it is needed.
-    pub fn encode(self, out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
+    /// Encodes a reply; appends nothing if the dialect has no such message. `ignored` names the fields of the command that
+    /// meant nothing. `stamp` is called only if it is needed.
+    pub fn encode(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
         match self {
-            Self::Json => json::encode(out, reply),
+            Self::Json => json::encode(out, reply, ignored),
             Self::Envelope => envelope::encode(out, reply, stamp),
         }
     }
@@ -91,7 +92,7 @@ impl Dialect {
         }
     }
 
-    /// Whether clients are told their session, so that they can resume it.
+    /// Whether clients are told their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         match self {

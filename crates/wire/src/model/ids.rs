@@ -92,12 +92,6 @@ impl SessionId {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// The first digits: enough to follow a connection in logs, too little to resume its session.
-    #[must_use]
-    pub fn connection_id(self) -> String {
-        self.0.simple().to_string()[..8].to_owned()
-    }
-
     /// Without hyphens, which [`SessionId::parse`] takes as well: 32 bytes.
     pub fn compact(&self) -> impl fmt::Display + use<> {
         self.0.simple()
@@ -160,7 +154,7 @@ impl<'de> serde::Deserialize<'de> for SessionId {
 /// Only the first digits: enough to follow a session in a log, too little to resume it.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}…", self.connection_id())
+        write!(f, "{}…", &self.0.simple().to_string()[..8])
     }
 }
 

@@ -59,5 +59,16 @@ pub enum Content {
         after: StreamId,
         /// The first id that was not lost, or the id of this marker.
         before: StreamId,
+        /// Why.
+        loss: Loss,
     },
+}
+
+/// Why a message's content can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Redis lost acknowledged publications.
+    Failover,
+    /// Somebody stored what clients must not be shown.
+    InvalidPayload,
 }

@@ -12,9 +12,8 @@ pub enum Start {
     Snapshot { least: StreamId },
     /// After the last id that the client has.
     Since(StreamId),
-    /// After the position that a session confirmed. Its client may have got more over the connection before, but
-    /// nothing past `through`, the head of the stream when it came back: up to there it all counts as replayed.
-    Resumed { after: StreamId, through: StreamId },
+    /// With the oldest publication that is kept.
+    Earliest,
     /// With the last publications.
     Last(usize),
 }

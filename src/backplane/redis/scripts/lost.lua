@@ -40,12 +40,26 @@ if after == '0-0' and following[1] and info['entries-added'] > info['length'] th
   -- What is left began after the server changed. Whoever followed the stream may have missed it without a hole.
   doubt = ' doubted'
 end
--- Another replica may have told of it: soon after the loss, or just now, behind what was published since.
+-- Whether one id comes after another.
+local function is_after(one, other)
+  local epoch, seq = string.match(one, '^(%d+)-(%d+)$')
+  local other_epoch, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  if epoch ~= other_epoch then
+    return tonumber(epoch) > tonumber(other_epoch)
+  end
+  return tonumber(seq) > tonumber(other_seq)
+end
+
+-- Another replica may have told of it: soon after the loss, or just now, behind what was published since. After trimming,
+-- the marker of an earlier loss may begin at the same place; it does not reach as far.
 for _, entries in ipairs({following, redis.call('XREVRANGE', stream, '+', '(' .. after, 'COUNT', 64)}) do
   for _, entry in ipairs(entries) do
     local fields = entry[2]
-    if fields[3] == 'c' and fields[4] == '!lost' and string.match(fields[2], '^%S+') == after then
-      return entry[1] .. ' ' .. after .. ' told'
+    if fields[3] == 'c' and fields[4] == '!lost' then
+      local from, to = string.match(fields[2], '^(%S+) (%S+)$')
+      if from == after and is_after(to == '-' and entry[1] or to, acknowledged) then
+        return entry[1] .. ' ' .. after .. ' told'
+      end
     end
   end
 end

@@ -23,7 +23,8 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Inv
     let msg_id = read_msg_id(&fields);
     let id = if msg_id.is_ok() { fields.raw("msg_id").and_then(Json::keep) } else { None };
     match scanned.map_err(Wrong::from).and(msg_id).and_then(|msg_id| read(text, msg_id, &fields, limits)) {
-        Ok(command) => Ok(command.map(|command| Request { id, command })),
+        // Further fields are kept and passed on.
+        Ok(command) => Ok(command.map(|command| Request { id, command, ignored: Vec::new() })),
         Err(Wrong { code, field, message }) => Err(Invalid { id, code, field, message }),
     }
 }
@@ -54,13 +55,18 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
         "log_record" => log(needed()?)?,
         "heartbeat" => vec![],
         "error" => failure(payload.as_ref())?,
-        "subscribe" => return needed()?.subscribe(limits).map(|subscribe| Some(Command::Subscribe(subscribe))),
+        "subscribe" => return subscribe(needed()?, limits).map(Some),
         "unsubscribe" => return Ok(Some(Command::Unsubscribe { channels: needed()?.names("channels", limits)? })),
         "ack" => return Ok(None),
         _ => return Err(Wrong::field("msg_type", format!("unknown `msg_type`; known are {MSG_TYPES}"))),
     };
     let message = if topics.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(text.as_bytes()) };
     Ok(Some(Command::Ingest(Ingest { topics, msg_id, message })))
+}
+
+fn subscribe(payload: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
+    payload.no_options("belongs into an element of `channels`: {\"channel\":…}")?;
+    Ok(Command::Subscribe { elements: payload.elements(limits)? })
 }
 
 /// Topics of something that happened in a run: all events, and the run.
@@ -121,7 +127,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{command::Since, model::StreamId};
+    use crate::{
+        command::{Options, Since},
+        model::StreamId,
+    };
 
     const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
     /// As `SocketMessage.json()` writes it in Python: blanks after colons and commas, null for what is left out.
@@ -230,13 +239,17 @@ mod tests {
 
     #[test]
     fn a_subscribe_has_the_same_fields_as_in_the_json_dialect() {
-        let subscribe =
-            decode(&with_payload("subscribe", r#"{"channels":["logs"],"since":{"logs":"7-1"},"last":5}"#), &LIMITS);
-        let Ok(Some(Request { id, command: Command::Subscribe(subscribe) })) = subscribe else {
-            panic!("{subscribe:?}")
-        };
-        assert_eq!((id, subscribe.channels, subscribe.last), (Json::keep("\"m1\""), vec!["logs".to_owned()], Some(5)));
-        assert_eq!(subscribe.since, Since::PerChannel(vec![("logs".to_owned(), StreamId::new(7, 1))]));
+        let payload = r#"{"channels":["ingest_events",{"channel":"logs","since":"7-1"}]}"#;
+        let request = decode(&with_payload("subscribe", payload), &LIMITS).unwrap().expect("a request");
+        assert_eq!(request.id, Json::keep("\"m1\""));
+        let Command::Subscribe { elements } = request.command else { panic!("no subscribe") };
+        let since = Some(Since::After(StreamId::new(7, 1)));
+        assert_eq!(
+            (&*elements[1].channel, elements[1].options.clone()),
+            ("logs", Ok(Options { since, ..Options::default() }))
+        );
+        let misplaced = r#"{"channels":["logs"],"since":{"logs":"7-1"}}"#;
+        assert_eq!(decode(&with_payload("subscribe", misplaced), &LIMITS).unwrap_err().field.as_deref(), Some("since"));
         let unsubscribe = decode(&with_payload("unsubscribe", r#"{"channels":["logs"]}"#), &LIMITS).unwrap().unwrap();
         assert_eq!(unsubscribe.command, Command::Unsubscribe { channels: vec!["logs".to_owned()] });
         let invalid = decode(&with_payload("subscribe", r#"{"channels":["a b"]}"#), &LIMITS).unwrap_err();

@@ -9,7 +9,7 @@ use crate::{
     dialect::Stamp,
     json::push_value,
     push::Gap,
-    reply::{Ingested, RefusedChannel, Reply, Subscribed, SubscribedChannel, Unsubscribed},
+    reply::{CaughtUp, CaughtUpChannel, Ingested, RefusedChannel, Reply, Subscribed, SubscribedChannel, Unsubscribed},
     time::Timestamp,
 };
 
@@ -31,7 +31,7 @@ struct Ack<'a> {
     acknowledged_msg_id: &'a Json,
 }
 
-/// Payload of the reply to a `subscribe`. Replayed pushes follow it.
+/// Payload of the reply to a `subscribe`.
 #[derive(Serialize)]
 struct SubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
@@ -44,6 +44,11 @@ struct SubscribedAck<'a> {
 struct UnsubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
     channels: &'a [String],
+}
+
+#[derive(Serialize)]
+struct CaughtUpPayload<'a> {
+    channels: &'a [CaughtUpChannel],
 }
 
 /// `code` is the name of the error code in capitals; `msg_id` is the id of the message that failed, if it could be read.
@@ -74,12 +79,13 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> 
         Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels }) => {
             message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels }, stamp);
         }
+        Reply::CaughtUp(CaughtUp { channels }) => message(out, "caught_up", CaughtUpPayload { channels }, stamp),
         Reply::Error(failure) => {
             let error = Error {
-                code: failure.error.to_ascii_uppercase(),
-                message: &failure.message,
+                code: failure.object.error.to_ascii_uppercase(),
+                message: &failure.object.message,
                 msg_id: failure.id.as_ref(),
-                retry_after_ms: failure.details.retry_after_ms,
+                retry_after_ms: failure.object.details.retry_after_ms,
             };
             message(out, "error", error, stamp);
         }
@@ -109,7 +115,7 @@ mod tests {
         command::Limits,
         dialect::envelope::decode,
         model::{Class, StreamId},
-        reply::{Details, Failure, Heartbeat, Reconnect},
+        reply::{Closing, Details, ErrorObject, Failure, Heartbeat},
     };
 
     fn stamp() -> Stamp {
@@ -129,18 +135,18 @@ mod tests {
         let m1 = Json::of(&"m1");
         let ack = format!(r#"{BEGIN}"msg_type":"ack",{TIME}"payload":{{"acknowledged_msg_id":"m1"}}}}"#);
         assert_eq!(text(&Reply::Ingested(Ingested { id: Some(m1.clone()) })), ack);
-        let failure = Failure::new(ErrorCode::TryAgainLater, "the outcome is unknown", Some(m1), 0);
-        let details = Details { retry_after_ms: Some(1_000), outcome: Some("unknown".into()), field: None };
+        let mut failure = Failure::new(ErrorCode::TryAgainLater, "the outcome is unknown", Some(m1), 0);
+        failure.object.details = Details { retry_after_ms: Some(1_000), outcome: Some("unknown".into()), field: None };
         let expected = format!(
             r#"{BEGIN}"msg_type":"error",{TIME}"payload":{{"code":"TRY_AGAIN_LATER","message":"the outcome is unknown","msg_id":"m1","retry_after_ms":1000}}}}"#
         );
-        let error = text(&Reply::Error(Failure { details, ..failure }));
+        let error = text(&Reply::Error(failure));
         assert_eq!(error, expected);
         let unread = Failure::new(ErrorCode::InvalidMessage, "not JSON", None, 0);
         let expected = r#""payload":{"code":"INVALID_MESSAGE","message":"not JSON"}}"#;
         assert!(text(&Reply::Error(unread)).ends_with(expected));
         let now = Timestamp::from_ms(0);
-        let heartbeat = text(&Reply::Heartbeat(Heartbeat { timestamp: now, server_time: now, cursor: None }));
+        let heartbeat = text(&Reply::Heartbeat(Heartbeat { timestamp: now, server_time: now, cursors: [].into() }));
         assert_eq!(heartbeat, format!(r#"{BEGIN}"msg_type":"heartbeat",{TIME}"payload":{{"status":"alive"}}}}"#));
         let limits = Limits { depth_max: 32, channels_max: 200 };
         for message in [ack, error, heartbeat] {
@@ -153,14 +159,14 @@ mod tests {
         let channel = SubscribedChannel {
             channel: "logs".into(),
             class: Class::Reliable,
+            stream: None,
             cursor: Some(StreamId::new(7, 1)),
-            replayed: 0,
-            complete: true,
-            snapshot: false,
+            live: true,
         };
-        let refused = RefusedChannel::new("x".into(), ErrorCode::Forbidden, "not yours".into());
+        let object = ErrorObject::new(ErrorCode::Forbidden, "not yours");
+        let refused = RefusedChannel { channel: "x".into(), object };
         let subscribed = Subscribed { id: Some(Json::of(&"s1")), channels: vec![channel], errors: vec![refused] };
-        let payload = r#""payload":{"acknowledged_msg_id":"s1","channels":[{"channel":"logs","class":"reliable","cursor":"7-1","replayed":0,"complete":true,"snapshot":false}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
+        let payload = r#""payload":{"acknowledged_msg_id":"s1","channels":[{"channel":"logs","class":"reliable","cursor":"7-1","live":true}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
         let ack = text(&Reply::Subscribed(subscribed.clone()));
         assert!(ack.contains(r#""msg_type":"ack""#) && ack.ends_with(payload), "{ack}");
         let unsubscribed = Unsubscribed { id: Some(Json::of(&"s2")), channels: vec!["logs".into()] };
@@ -172,6 +178,6 @@ mod tests {
 
     #[test]
     fn replies_that_producers_cannot_ask_for_have_no_envelope() {
-        assert_eq!(text(&Reply::Reconnect(Reconnect { after_ms: 1, reason: "draining".into() })), "");
+        assert_eq!(text(&Reply::Closing(Closing::new(1012, "", Some(1)))), "");
     }
 }

@@ -1,7 +1,7 @@
-//! The JSON dialect, client to server (the wire contract, section 5).
+//! The JSON dialect, client to server.
 
 use crate::{
-    command::{Command, Invalid, Json, Limits, Request, Token},
+    command::{Command, HistoryFrom, Invalid, Json, Limits, Request, Token},
     dialect::fields::{Fields, Wrong, wrong_kind},
     model::{MsgId, UserId, check_name},
     payload::check_payload,
@@ -14,7 +14,10 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
     let echo = id.as_ref().ok().copied().flatten().and_then(Json::keep);
     let command = scanned.map_err(Wrong::from).and(id).and_then(|_| decode_command(&fields, limits));
     match command {
-        Ok(command) => Ok(Request { id: echo, command }),
+        Ok((command, known)) => {
+            let known = [&["type", "id"], known].concat();
+            Ok(Request { id: echo, command, ignored: fields.unknown(&known) })
+        }
         Err(Wrong { code, field, message }) => Err(Invalid { id: echo, code, field, message }),
     }
 }
@@ -25,28 +28,48 @@ const TYPES: &str = "subscribe, unsubscribe, subscribe_<kind> and unsubscribe_<k
 /// Longest `command`, in characters.
 const COMMAND_CHARS_MAX: usize = 64;
 
-fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
+/// A command, and the fields that it has beside `type` and `id`.
+type Known = (Command, &'static [&'static str]);
+
+fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> {
     let kind = fields.needed_string("type", "a string, one of subscribe, ping and so on")?;
-    match &*kind {
-        "subscribe" => fields.subscribe(limits).map(Command::Subscribe),
-        "unsubscribe" => Ok(Command::Unsubscribe { channels: fields.names("channels", limits)? }),
-        "ping" => Ok(Command::Ping { timestamp: fields.scalar("timestamp")?.and_then(Json::keep) }),
-        "auth" => Ok(Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }),
-        "history" => Ok(Command::History {
-            channel: channel(fields)?,
-            since: fields.cursor("since")?,
-            last: fields.whole("last")?,
-            limit: fields.whole("limit")?,
-        }),
-        "publish" => publish(fields, limits),
-        "command" => run(fields),
-        "presence" => Ok(Command::Presence { channel: channel(fields)? }),
-        "configure" => Ok(Command::Configure {
-            max_rate: fields.whole("max_rate")?,
-            heartbeat_interval: fields.whole("heartbeat_interval")?,
-        }),
-        other => symbols(other, fields, limits),
+    Ok(match &*kind {
+        "subscribe" => {
+            fields.no_options("belongs into an element of `channels`: {\"channel\":…}")?;
+            (Command::Subscribe { elements: fields.elements(limits)? }, &["channels"])
+        }
+        "unsubscribe" => (Command::Unsubscribe { channels: fields.names("channels", limits)? }, &["channels"]),
+        "ping" => (Command::Ping { timestamp: fields.scalar("timestamp")?.and_then(Json::keep) }, &["timestamp"]),
+        "auth" => (Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }, &["token"]),
+        "history" => (history(fields)?, &["channel", "since", "last"]),
+        "publish" => (publish(fields, limits)?, &["channel", "data", "msg_id", "user"]),
+        "command" => (run(fields)?, &["command", "args", "msg_id"]),
+        "presence" => (Command::Presence { channel: channel(fields)? }, &["channel"]),
+        "configure" => {
+            (Command::Configure { heartbeat_interval: fields.whole("heartbeat_interval")? }, &["heartbeat_interval"])
+        }
+        other => (symbols(other, fields, limits)?, &["symbols"]),
+    })
+}
+
+fn history(fields: &Fields<'_>) -> Result<Command, Wrong> {
+    let channel = channel(fields)?;
+    let from = match (fields.since("since")?, fields.counted("last")?) {
+        (Some(_), Some(_)) => {
+            return Err(Wrong::field("last", "`last` and `since` exclude each other".to_owned()));
+        }
+        (Some(since), None) => HistoryFrom::Since(since),
+        (None, last) => HistoryFrom::Last(last),
+    };
+    Ok(Command::History { channel, from })
+}
+
+fn msg_id(fields: &Fields<'_>) -> Result<Option<String>, Wrong> {
+    let msg_id = fields.string("msg_id", "a string")?;
+    if let Some(text) = &msg_id {
+        MsgId::new(text).map_err(|error| Wrong::field("msg_id", error.to_string()))?;
     }
+    Ok(msg_id.map(Into::into))
 }
 
 fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
@@ -56,16 +79,13 @@ fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
         return Err(wrong_kind("data", "a JSON object", raw));
     }
     check_payload(raw.as_bytes(), limits.depth_max).map_err(|error| Wrong::field("data", error.to_string()))?;
-    let msg_id = fields.string("msg_id", "a string")?;
-    if let Some(text) = &msg_id {
-        MsgId::new(text).map_err(|error| Wrong::field("msg_id", error.to_string()))?;
-    }
+    let msg_id = msg_id(fields)?;
     let user = fields.string("user", "a string")?;
     if let Some(text) = &user {
         UserId::new(text).map_err(|error| Wrong::field("user", error.to_string()))?;
     }
     let data = Json::keep(raw).ok_or_else(|| wrong_kind("data", "a JSON object", raw))?;
-    Ok(Command::Publish { channel, data, msg_id: msg_id.map(Into::into), user: user.map(Into::into) })
+    Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into) })
 }
 
 fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
@@ -74,13 +94,15 @@ fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
         let message = format!("`command` must be 1 to {COMMAND_CHARS_MAX} characters, without control characters");
         return Err(Wrong::field("command", message));
     }
-    Ok(Command::Run { command: command.into_owned(), args: fields.raw("args").and_then(Json::keep) })
+    let args = fields.raw("args").and_then(Json::keep);
+    Ok(Command::Run { command: command.into_owned(), args, msg_id: msg_id(fields)? })
 }
 
 /// `subscribe_<verb>` and `unsubscribe_<verb>`; which verbs there are is the endpoint's to say.
 fn symbols(kind: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
     let verb_of = |prefix| kind.strip_prefix(prefix).filter(|verb| is_verb(verb)).map(str::to_owned);
     if let Some(verb) = verb_of("subscribe_") {
+        fields.no_options("needs `subscribe`, with {\"channel\":…} as an element of `channels`")?;
         return Ok(Command::SubscribeSymbols { verb, symbols: fields.names("symbols", limits)? });
     }
     if let Some(verb) = verb_of("unsubscribe_") {
@@ -108,7 +130,7 @@ mod tests {
     use super::*;
     use crate::{
         code::ErrorCode,
-        command::{Since, Subscribe},
+        command::{Element, Options, Since},
         model::StreamId,
     };
 
@@ -122,16 +144,25 @@ mod tests {
         decode(text, &LIMITS).unwrap_err()
     }
 
+    fn plain(names: &[&str]) -> Vec<Element> {
+        let of = |(index, name): (usize, &&str)| Element {
+            channel: (*name).to_owned(),
+            index,
+            options: Ok(Options::default()),
+        };
+        names.iter().enumerate().map(of).collect()
+    }
+
     fn owned(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
     fn the_messages_of_the_endpoint_documents() {
-        let channels = owned(&["orders", "risk_alerts", "bot_status", "portfolio"]);
+        let elements = plain(&["orders", "risk_alerts", "bot_status", "portfolio"]);
         assert_eq!(
             command(r#"{"type": "subscribe", "channels": ["orders", "risk_alerts", "bot_status", "portfolio"]}"#),
-            Command::Subscribe(Subscribe { channels, ..Subscribe::default() })
+            Command::Subscribe { elements }
         );
         assert_eq!(
             command(r#"{"type":"unsubscribe","channels":["orders"]}"#),
@@ -150,40 +181,41 @@ mod tests {
         }
         assert_eq!(
             decode(r#"{"type":"ping"}"#, &LIMITS).unwrap(),
-            Request { id: None, command: Command::Ping { timestamp: None } }
+            Request { id: None, command: Command::Ping { timestamp: None }, ignored: vec![] }
         );
     }
 
     #[test]
     fn every_other_command_with_all_its_fields() {
-        let text = r#"{"type":"subscribe","id":"s-1","channels":["orders","logs"],"since":{"orders":"7-41","logs":null},
-            "last":10,"max_rate":2,"snapshot":false,"unknown":[1]}"#;
+        let text = r#"{"type":"subscribe","id":"s-1","channels":["logs",{"channel":"orders","since":"7-41"},
+            {"channel":"trades:X","last":10},{"channel":"ticker:X","max_rate":2,"snapshot":false,"since":"earliest"}],
+            "unknown":[1],"nothing":null}"#;
         let request = decode(text, &LIMITS).unwrap();
         assert_eq!(request.id.as_ref().map(Json::get), Some(r#""s-1""#));
-        assert_eq!(
-            request.command,
-            Command::Subscribe(Subscribe {
-                channels: owned(&["orders", "logs"]),
-                since: Since::PerChannel(vec![("orders".to_owned(), StreamId::new(7, 41))]),
-                last: Some(10),
-                max_rate: Some(2),
-                snapshot: Some(false),
-            })
-        );
-        let Command::Subscribe(private) = command(r#"{"type":"subscribe","channels":[],"since":"7-41"}"#) else {
-            panic!()
-        };
-        assert_eq!(private.since, Since::Private(StreamId::new(7, 41)));
+        assert_eq!(request.ignored, ["unknown"]);
+        let with = |channel: &str, index, options| Element { channel: channel.to_owned(), index, options: Ok(options) };
+        let since = Some(Since::After(StreamId::new(7, 41)));
+        let none = Options::default();
+        let last = Options { since: Some(Since::Earliest), max_rate: Some(2), snapshot: Some(false), ..none };
+        let elements = vec![
+            with("logs", 0, none),
+            with("orders", 1, Options { since, ..none }),
+            with("trades:X", 2, Options { last: Some(10), ..none }),
+            with("ticker:X", 3, last),
+        ];
+        assert_eq!(request.command, Command::Subscribe { elements });
         assert_eq!(command(r#"{"type":"ping","timestamp":17.5}"#), Command::Ping { timestamp: Json::keep("17.5") });
         assert_eq!(command(r#"{"type":"auth","token":"a.b.c"}"#), Command::Auth { token: Token("a.b.c".to_owned()) });
         assert_eq!(
-            command(r#"{"type":"history","channel":"logs","since":"7-1","last":null,"limit":5}"#),
+            command(r#"{"type":"history","channel":"logs","since":"7-1","last":null}"#),
             Command::History {
                 channel: "logs".to_owned(),
-                since: Some(StreamId::new(7, 1)),
-                last: None,
-                limit: Some(5)
+                from: HistoryFrom::Since(Since::After(StreamId::new(7, 1)))
             }
+        );
+        assert_eq!(
+            command(r#"{"type":"history","channel":"logs","last":5}"#),
+            Command::History { channel: "logs".to_owned(), from: HistoryFrom::Last(Some(5)) }
         );
         let Command::Publish { channel, data, msg_id, user } =
             command(r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50}}"#)
@@ -192,17 +224,16 @@ mod tests {
         };
         assert_eq!((&*channel, data.get()), ("orders", r#"{"price": 1.50}"#));
         assert_eq!((msg_id.as_deref(), user.as_deref()), (Some("m1"), Some("alice")));
-        let Command::Run { command: name, args } = command(r#"{"type":"command","command":"pause","args":[1]}"#) else {
-            panic!()
-        };
-        assert_eq!((&*name, args.unwrap().get()), ("pause", "[1]"));
+        let text = r#"{"type":"command","command":"pause","args":[1],"msg_id":"m2"}"#;
+        let Command::Run { command: name, args, msg_id } = command(text) else { panic!() };
+        assert_eq!((&*name, args.unwrap().get(), msg_id.as_deref()), ("pause", "[1]", Some("m2")));
         assert_eq!(
             command(r#"{"type":"presence","channel":"logs"}"#),
             Command::Presence { channel: "logs".to_owned() }
         );
         assert_eq!(
-            command(r#"{"type":"configure","max_rate":5,"heartbeat_interval":10}"#),
-            Command::Configure { max_rate: Some(5), heartbeat_interval: Some(10) }
+            command(r#"{"type":"configure","heartbeat_interval":10}"#),
+            Command::Configure { heartbeat_interval: Some(10) }
         );
     }
 
@@ -221,27 +252,6 @@ mod tests {
             (r#"{"type":"ping","n":1e400}"#, "the number at byte 19 is out of range"),
             ("{}", "`type` is missing: a string, one of subscribe, ping and so on"),
             (r#"{"type":7}"#, "`type` must be a string, one of subscribe, ping and so on, not a number"),
-            (r#"{"type":"subscribe"}"#, "`channels` is missing: an array of names"),
-            (r#"{"type":"subscribe","channels":"orders"}"#, "`channels` must be an array of names, not a string"),
-            (r#"{"type":"subscribe","channels":["a",7]}"#, "`channels[1]` must be a string, not a number"),
-            (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
-            (
-                r#"{"type":"subscribe","channels":["ok","a\u0000b"]}"#,
-                "`channels[1]` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[],"last":-1}"#,
-                "`last` must be a whole number from 0 to 4294967295, not another number",
-            ),
-            (r#"{"type":"subscribe","channels":[],"snapshot":"no"}"#, "`snapshot` must be true or false, not a string"),
-            (
-                r#"{"type":"subscribe","channels":[],"since":"yesterday"}"#,
-                "`since` is not a cursor: an id has the form <epoch>-<seq>, for example 1763700000000-42",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[],"since":[]}"#,
-                "`since` must be a cursor in quotes, or an object of channel and cursor, not an array",
-            ),
             (r#"{"type":"auth","token":["x"]}"#, "`token` must be a string, not an array"),
             (r#"{"type":"publish","channel":"x"}"#, "`data` is missing: the JSON object to publish"),
             (r#"{"type":"publish","channel":"x","data":[]}"#, "`data` must be a JSON object, not an array"),
@@ -265,6 +275,85 @@ mod tests {
             let invalid = invalid(text);
             assert_eq!((invalid.code, &*invalid.message), (ErrorCode::InvalidMessage, message), "{text:.80}");
         }
+    }
+
+    #[test]
+    fn a_list_of_channels_is_read_as_a_whole_or_not_at_all() {
+        let cases = [
+            (r#"{"type":"subscribe"}"#, "`channels` is missing: an array of names"),
+            (r#"{"type":"subscribe","channels":"orders"}"#, "`channels` must be an array of names, not a string"),
+            (r#"{"type":"subscribe","channels":["a",7]}"#, "`channels[1]` must be a string, not a number"),
+            (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
+            (
+                r#"{"type":"subscribe","channels":["ok","a\u0000b"]}"#,
+                "`channels[1]` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
+            ),
+            (
+                r#"{"type":"subscribe","channels":[],"last":1}"#,
+                "`last` belongs into an element of `channels`: {\"channel\":…}",
+            ),
+            (
+                r#"{"type":"subscribe_ticker","symbols":["X"],"since":"1-1"}"#,
+                "`since` needs `subscribe`, with {\"channel\":…} as an element of `channels`",
+            ),
+            (
+                r#"{"type":"subscribe","channels":["a",{"last":1}]}"#,
+                "`channels[1].channel` is missing: the name of a channel",
+            ),
+            (
+                r#"{"type":"subscribe","channels":[{"channel":["a"]}]}"#,
+                "`channels[0].channel` must be the name of a channel, not an array",
+            ),
+            (
+                r#"{"type":"subscribe","channels":[{"channel":"a b"}]}"#,
+                "`channels[0].channel` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
+            ),
+            (
+                r#"{"type":"subscribe","channels":[{"channel":"a"},[{}]]}"#,
+                "`channels[1]` must be a name, or an object with `channel`, not an array",
+            ),
+            (
+                r#"{"type":"subscribe","channels":{"channel":"a"}}"#,
+                "`channels` must be an array of names, or of objects with `channel` and options, not an object",
+            ),
+            (r#"{"type":"history","channel":"a","since":"1-1","last":5}"#, "`last` and `since` exclude each other"),
+            (r#"{"type":"history","channel":"a","last":0}"#, "`last` must be at least 1"),
+            (r#"{"type":"history","channel":"a","since":"1"}"#, "`since` is not a cursor of this server"),
+            (r#"{"type":"command","command":"stop","msg_id":7}"#, "`msg_id` must be a string, not a number"),
+        ];
+        for (text, message) in cases {
+            let invalid = invalid(text);
+            assert_eq!((invalid.code, &*invalid.message), (ErrorCode::InvalidMessage, message), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_option_refuses_its_element_and_no_other() {
+        let cases = [
+            (r#""since":"yesterday""#, "since", "`since` is not a cursor of this server"),
+            (r#""since":7"#, "since", "`since` must be a cursor in quotes, or \"earliest\", not a number"),
+            (r#""last":-1"#, "last", "`last` must be a whole number from 0 to 4294967295, not another number"),
+            (r#""last":0"#, "last", "`last` must be at least 1"),
+            (r#""max_rate":"2""#, "max_rate", "`max_rate` must be a whole number from 0 to 4294967295, not a string"),
+            (r#""max_rate":0"#, "max_rate", "`max_rate` must be at least 1"),
+            (r#""snapshot":"no""#, "snapshot", "`snapshot` must be true or false, not a string"),
+            (r#""since":"1-1","last":5"#, "last", "`last` and `since` exclude each other"),
+            (r#""where":{}"#, "where", "`where` is not an option here; options are since, last, max_rate, snapshot"),
+        ];
+        for (option, field, message) in cases {
+            let text = format!(r#"{{"type":"subscribe","channels":["a",{{"channel":"b",{option}}}]}}"#);
+            let Command::Subscribe { elements } = command(&text) else { panic!("{text}") };
+            assert!(elements[0].options.is_ok(), "{text}");
+            let invalid = elements[1].options.clone().unwrap_err();
+            assert_eq!((invalid.field, &*invalid.message), (format!("channels[1].{field}"), message), "{text}");
+        }
+    }
+
+    #[test]
+    fn ignored_fields_are_named_in_a_bounded_way() {
+        let many: String = (0..100).map(|n| format!(r#","{}{n}":1"#, "x".repeat(100))).collect();
+        let request = decode(&format!(r#"{{"type":"ping"{many}}}"#), &LIMITS).unwrap();
+        assert_eq!((request.ignored.len(), request.ignored[0].len()), (16, 64));
     }
 
     #[test]

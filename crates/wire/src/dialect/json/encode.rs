@@ -9,14 +9,20 @@ use crate::{
     reply::{History, Reply},
 };
 
-pub(crate) fn encode(out: &mut BytesMut, reply: &Reply) {
+pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String]) {
     match reply {
         Reply::History(reply) => history(out, reply),
         reply => push_value(out, reply),
     }
+    if !ignored.is_empty() {
+        out.truncate(out.len() - 1);
+        out.put_slice(b",\"ignored\":");
+        push_value(out, &ignored);
+        out.put_u8(b'}');
+    }
 }
 
-/// Messages about a channel that are not pushes.
+/// Messages about a stream that are not pushes.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Notice<'a> {
@@ -45,7 +51,14 @@ fn history(out: &mut BytesMut, history: &History) {
         push_json(list, &meta, &message.payload);
     }
     list.put_u8(b']');
-    object.boolean("complete", history.complete);
+    match history.cursor {
+        Some(cursor) => object.id("cursor", cursor),
+        None => object.raw("cursor", "null"),
+    }
+    object.boolean("more", history.more);
+    if let Some(gap) = &history.gap {
+        push_value(object.key("gap"), gap);
+    }
     object.end();
 }
 
@@ -59,9 +72,9 @@ mod tests {
         model::{Class, SessionId, StreamId, UserId},
         push::GapReason,
         reply::{
-            Acknowledged, Authenticated, Configured, Details, Failure, Heartbeat, Ingested, Pong, Presence, Reconnect,
-            RefusedChannel, Retained, Subscribed, SubscribedChannel, TokenExpiring, Unsubscribed, Welcome,
-            WelcomeLimits,
+            Authenticated, CaughtUp, CaughtUpChannel, Closing, CommandAccepted, Configured, Details, Ended,
+            ErrorObject, Failure, Heartbeat, Ingested, Pong, Presence, Published, RefusedChannel, Retained, Subscribed,
+            SubscribedChannel, TokenExpiring, Unsubscribed, Welcome, WelcomeLimits,
         },
         time::Timestamp,
     };
@@ -72,7 +85,7 @@ mod tests {
 
     fn text(reply: &Reply) -> String {
         let mut out = BytesMut::new();
-        encode(&mut out, reply);
+        encode(&mut out, reply, &[]);
         let text = String::from_utf8(out.to_vec()).unwrap();
         crate::json::scan_object(&text, 32, |_, _| ()).expect(&text);
         text
@@ -92,6 +105,8 @@ mod tests {
             message_bytes: 65_536,
             messages_per_second: 100,
             messages_burst: 200,
+            names_per_second: 100,
+            names_burst: 400,
             subscriptions: 200,
             queued_messages: 100,
         };
@@ -101,18 +116,23 @@ mod tests {
             connection_id: "c1".into(),
             session: SessionId::parse("0f0c5c5e-0000-4000-8000-000000000001"),
             user: Some(user("alice")),
+            expires_at: Some(NOW),
             server_time: NOW,
             heartbeat_interval: 30,
             limits,
             resumed: false,
+            server: "tickgate/0.1.0".into(),
+            features: vec![],
         };
-        let limits = r#""limits":{"message_bytes":65536,"messages_per_second":100,"messages_burst":200,"subscriptions":200,"queued_messages":100}"#;
+        let limits = r#""limits":{"message_bytes":65536,"messages_per_second":100,"messages_burst":200,"names_per_second":100,"names_burst":400,"subscriptions":200,"queued_messages":100}"#;
         let expected = format!(
-            r#"{{"type":"connection_established","timestamp":"2023-12-01T12:00:00.000Z","message":"Connected to \"T\"","connection_id":"c1","session":"0f0c5c5e-0000-4000-8000-000000000001","user":"alice","server_time":"2023-12-01T12:00:00.000Z","heartbeat_interval":30,{limits},"resumed":false}}"#
+            r#"{{"type":"connection_established","timestamp":"2023-12-01T12:00:00.000Z","message":"Connected to \"T\"","connection_id":"c1","session":"0f0c5c5e-0000-4000-8000-000000000001","user":"alice","expires_at":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z","heartbeat_interval":30,{limits},"resumed":false,"server":"tickgate/0.1.0","features":[]}}"#
         );
         assert_eq!(text(&Reply::ConnectionEstablished(welcome.clone())), expected);
-        let nobody = Welcome { session: None, user: None, ..welcome };
-        assert!(text(&Reply::ConnectionEstablished(nobody)).contains(r#""session":null,"user":null"#));
+        let nobody = Welcome { session: None, user: None, expires_at: None, ..welcome };
+        assert!(
+            text(&Reply::ConnectionEstablished(nobody)).contains(r#""session":null,"user":null,"expires_at":null"#)
+        );
     }
 
     #[test]
@@ -120,16 +140,17 @@ mod tests {
         let channel = SubscribedChannel {
             channel: "orders".into(),
             class: Class::Reliable,
+            stream: Some("@".into()),
             cursor: Some(ID),
-            replayed: 2,
-            complete: true,
-            snapshot: false,
+            live: false,
         };
-        let refused = RefusedChannel::new("x".into(), ErrorCode::Forbidden, "not yours".into());
-        let channels = vec![channel.clone(), SubscribedChannel { cursor: None, ..channel }];
+        let mut object = ErrorObject::new(ErrorCode::Forbidden, "not yours");
+        object.details.field = Some("channels[0].since".into());
+        let refused = RefusedChannel { channel: "x".into(), object };
+        let channels = vec![channel.clone(), SubscribedChannel { stream: None, cursor: None, live: true, ..channel }];
         assert_eq!(
             text(&Reply::Subscribed(Subscribed { id: id("7"), channels, errors: vec![refused] })),
-            r#"{"type":"subscribed","id":7,"channels":[{"channel":"orders","class":"reliable","cursor":"1763700000000-42","replayed":2,"complete":true,"snapshot":false},{"channel":"orders","class":"reliable","cursor":null,"replayed":2,"complete":true,"snapshot":false}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}"#
+            r#"{"type":"subscribed","id":7,"channels":[{"channel":"orders","class":"reliable","stream":"@","cursor":"1763700000000-42","live":false},{"channel":"orders","class":"reliable","cursor":null,"live":true}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours","details":{"field":"channels[0].since"}}]}"#
         );
         assert_eq!(
             text(&Reply::Subscribed(Subscribed::default())),
@@ -142,19 +163,20 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_publication_is_named_with_and_without_a_request_id() {
-        let stored = |id, stored| Acknowledged::new(id, "orders".into(), stored, false);
+    fn an_acknowledged_publication_is_named_beside_the_request() {
+        let published =
+            |id, publication_id| Published { id, channel: "orders".into(), publication_id, duplicate: false };
         assert_eq!(
-            text(&Reply::Published(stored(None, Some(ID)))),
-            r#"{"type":"published","id":"1763700000000-42","duplicate":false,"_meta":{"channel":"orders","id":"1763700000000-42"}}"#
+            text(&Reply::Published(published(None, Some(ID)))),
+            r#"{"type":"published","channel":"orders","publication_id":"1763700000000-42","duplicate":false}"#
         );
         assert_eq!(
-            text(&Reply::CommandAccepted(stored(id("3"), Some(ID)))),
-            r#"{"type":"command_accepted","id":3,"duplicate":false,"_meta":{"channel":"orders","id":"1763700000000-42"}}"#
+            text(&Reply::Published(published(id("3"), None))),
+            r#"{"type":"published","id":3,"channel":"orders","publication_id":null,"duplicate":false}"#
         );
         assert_eq!(
-            text(&Reply::Published(stored(None, None))),
-            r#"{"type":"published","id":null,"duplicate":false,"_meta":{"channel":"orders"}}"#
+            text(&Reply::CommandAccepted(CommandAccepted { id: id("3"), publication_id: Some(ID), duplicate: true })),
+            r#"{"type":"command_accepted","id":3,"publication_id":"1763700000000-42","duplicate":true}"#
         );
     }
 
@@ -162,20 +184,33 @@ mod tests {
     fn history_holds_pushes() {
         let of = |payload: &'static str| Retained { id: Some(ID), payload: payload.into() };
         let messages = vec![of("{\"a\":1}"), of("{}")];
+        let page = History { id: id("1"), channel: "logs".into(), messages, cursor: Some(ID), more: true, gap: None };
         assert_eq!(
-            text(&Reply::History(History { id: id("1"), channel: "logs".into(), messages, complete: true })),
-            r#"{"type":"history","id":1,"channel":"logs","messages":[{"a":1,"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}},{"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}}],"complete":true}"#
+            text(&Reply::History(page.clone())),
+            r#"{"type":"history","id":1,"channel":"logs","messages":[{"a":1,"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}},{"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}}],"cursor":"1763700000000-42","more":true}"#
         );
+        let page = History { messages: vec![], cursor: None, more: false, gap: Some(lost()), ..page };
+        assert_eq!(
+            text(&Reply::History(page)),
+            r#"{"type":"history","id":1,"channel":"logs","messages":[],"cursor":null,"more":false,"gap":{"channels":["orders"],"after":"1763700000000-42","before":null,"count":null,"reason":"failover","cursor":"1763700000000-44"}}"#
+        );
+    }
+
+    #[test]
+    fn what_a_command_had_in_vain_is_named_in_its_reply() {
+        let mut out = BytesMut::new();
+        encode(&mut out, &Reply::Ingested(Ingested { id: None }), &["where".into(), "x\"".into()]);
+        assert_eq!(&out[..], br#"{"type":"ingested","ignored":["where","x\""]}"#);
     }
 
     #[test]
     fn short_replies() {
         let pong = Pong { id: id("1"), timestamp: Json::keep("17.5").unwrap(), server_time: NOW };
-        let authenticated = Authenticated { id: id("1"), user: user("al\"ice"), expires_at: NOW };
+        let authenticated = Authenticated { id: id("1"), user: user("al\"ice"), expires_at: Some(NOW) };
         let presence = Presence { id: None, channel: "logs".into(), connections: 3, users: 2, more: false };
         let many = Presence { connections: 1_500, users: 1_024, more: true, ..presence.clone() };
-        let configured = Configured { id: None, max_rate: None, heartbeat_interval: 30 };
-        let heartbeat = Heartbeat { timestamp: NOW, server_time: NOW, cursor: Some(ID) };
+        let configured = Configured { id: None, heartbeat_interval: 30 };
+        let heartbeat = Heartbeat { timestamp: NOW, server_time: NOW, cursors: [("@".into(), ID)].into() };
         let cases = [
             (
                 Reply::Pong(pong.clone()),
@@ -194,18 +229,14 @@ mod tests {
                 Reply::Presence(many),
                 r#"{"type":"presence","channel":"logs","connections":1500,"users":1024,"more":true}"#,
             ),
-            (Reply::Configured(configured), r#"{"type":"configured","max_rate":null,"heartbeat_interval":30}"#),
+            (Reply::Configured(configured), r#"{"type":"configured","heartbeat_interval":30}"#),
             (
                 Reply::Heartbeat(heartbeat.clone()),
-                r#"{"type":"heartbeat","timestamp":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z","cursor":"1763700000000-42"}"#,
+                r#"{"type":"heartbeat","timestamp":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z","cursors":{"@":"1763700000000-42"}}"#,
             ),
             (
-                Reply::Heartbeat(Heartbeat { cursor: None, ..heartbeat }),
+                Reply::Heartbeat(Heartbeat { cursors: [].into(), ..heartbeat }),
                 r#"{"type":"heartbeat","timestamp":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z"}"#,
-            ),
-            (
-                Reply::Reconnect(Reconnect { after_ms: 1_500, reason: "draining".into() }),
-                r#"{"type":"reconnect","after_ms":1500,"reason":"draining"}"#,
             ),
             (
                 Reply::TokenExpiring(TokenExpiring { expires_at: NOW }),
@@ -220,38 +251,66 @@ mod tests {
 
     #[test]
     fn errors_have_a_number_a_name_and_details() {
-        let slower = Failure::new(ErrorCode::RateLimited, "slower", id(r#""q""#), NOW_MS);
-        let details = Details { retry_after_ms: Some(250), ..Details::default() };
+        let mut slower = Failure::new(ErrorCode::RateLimited, "slower", id(r#""q""#), NOW_MS);
+        slower.object.details.retry_after_ms = Some(250);
         assert_eq!(
-            text(&Reply::Error(Failure { details: details.clone(), ..slower })),
+            text(&Reply::Error(slower)),
             r#"{"type":"error","code":4100,"error":"rate_limited","message":"slower","details":{"retry_after_ms":250},"id":"q","timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
-        let unknown = Failure::new(ErrorCode::TryAgainLater, "m", None, NOW_MS);
-        let details = Details { outcome: Some("unknown".into()), ..details };
+        let mut unknown = Failure::new(ErrorCode::TryAgainLater, "m", None, NOW_MS);
+        assert!(!text(&Reply::Error(unknown.clone())).contains("details"));
+        unknown.object.details =
+            Details { retry_after_ms: Some(250), outcome: Some("unknown".into()), ..Details::default() };
         assert_eq!(
-            text(&Reply::Error(Failure { details, ..unknown.clone() })),
+            text(&Reply::Error(unknown)),
             r#"{"type":"error","code":1013,"error":"try_again_later","message":"m","details":{"retry_after_ms":250,"outcome":"unknown"},"timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
-        assert!(!text(&Reply::Error(unknown)).contains("details"));
         let limits = Limits { depth_max: 32, channels_max: 10 };
-        let invalid = decode(r#"{"type":"subscribe","id":9}"#, &limits).unwrap_err();
-        let details = Details { field: invalid.field, ..Details::default() };
-        let failure = Failure::new(invalid.code, invalid.message, invalid.id, NOW_MS);
+        let invalid = decode(r#"{"type":"presence","id":9}"#, &limits).unwrap_err();
+        let mut failure = Failure::new(invalid.code, invalid.message, invalid.id, NOW_MS);
+        failure.object.details.field = invalid.field;
         assert_eq!(
-            text(&Reply::Error(Failure { details, ..failure })),
-            r#"{"type":"error","code":4004,"error":"invalid_message","message":"`channels` is missing: an array of names","details":{"field":"channels"},"id":9,"timestamp":"2023-12-01T12:00:00.000Z"}"#
+            text(&Reply::Error(failure)),
+            r#"{"type":"error","code":4004,"error":"invalid_message","message":"`channel` is missing: the name of a channel","details":{"field":"channel"},"id":9,"timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
     }
 
     #[test]
-    fn a_gap_says_what_is_missing() {
+    fn notices_about_subscriptions_and_the_end() {
+        let channel = CaughtUpChannel { channel: "orders".into(), cursor: Some(ID), replayed: 2, complete: true };
+        assert_eq!(
+            text(&Reply::CaughtUp(CaughtUp { channels: vec![channel] })),
+            r#"{"type":"caught_up","channels":[{"channel":"orders","cursor":"1763700000000-42","replayed":2,"complete":true}]}"#
+        );
+        let object = ErrorObject::new(ErrorCode::Forbidden, "no more");
+        assert_eq!(
+            text(&Reply::Ended(Ended { channels: vec!["x".into()], object })),
+            r#"{"type":"unsubscribed","channels":["x"],"code":4502,"error":"forbidden","message":"no more"}"#
+        );
+        assert_eq!(
+            text(&Reply::Closing(Closing::new(1012, "draining", Some(1_500)))),
+            r#"{"type":"closing","code":1012,"error":"restarting","message":"draining","reconnect":"yes","after_ms":1500}"#
+        );
+        assert_eq!(
+            text(&Reply::Closing(Closing::new(4001, "", None))),
+            r#"{"type":"closing","code":4001,"error":"auth_required","message":"The token is missing, invalid or expired.","reconnect":"new_token"}"#
+        );
+        assert!(text(&Reply::Closing(Closing::new(4501, "", None))).contains(r#""reconnect":"no"}"#));
+    }
+
+    fn lost() -> Gap<'static> {
         let reason = GapReason::Failover.as_str().into();
-        let lost = Gap { channel: "orders".into(), after: Some(ID), before: None, count: None, reason };
+        let cursor = Some(StreamId::new(1_763_700_000_000, 44));
+        Gap { channels: vec!["orders".into()].into(), after: Some(ID), before: None, count: None, reason, cursor }
+    }
+
+    #[test]
+    fn a_gap_says_what_is_missing() {
         let mut out = BytesMut::new();
-        gap(&mut out, &lost);
+        gap(&mut out, &lost());
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
-            r#"{"type":"gap","channel":"orders","after":"1763700000000-42","before":null,"count":null,"reason":"failover"}"#
+            r#"{"type":"gap","channels":["orders"],"after":"1763700000000-42","before":null,"count":null,"reason":"failover","cursor":"1763700000000-44"}"#
         );
     }
 }

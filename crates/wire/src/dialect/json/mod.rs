@@ -1,10 +1,10 @@
-//! The JSON dialect of clients (the wire contract, sections 5 and 6): one object per message, in both directions.
+//! The JSON dialect of clients: one object per message, in both directions.
 
 mod decode;
 mod encode;
 mod read;
 
-pub use read::{ServerMessage, read};
+pub use read::{ServerMessage, frame, read};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{encode, gap};

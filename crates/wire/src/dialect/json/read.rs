@@ -7,25 +7,38 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::value::RawValue;
 
 use crate::{
-    command::Json,
     json::scan_object,
     payload::META_KEY,
     push::{Gap, Meta},
-    reply::{Acknowledged, Reply, Retained},
+    reply::{Reply, Retained},
 };
 
 /// Maximum nesting depth.
 const DEPTH_MAX: usize = 128;
 
-/// One message from the server.
+/// One message from the server. `_meta` makes a push. Of all others, those with an `id` are replies, and the rest are
+/// notices.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerMessage<'a> {
     /// A publication: the gateway's `_meta`, and the publisher's object without it.
     Push(Meta<'a>, Bytes),
     Gap(Gap<'a>),
-    Reply(Reply),
+    /// A reply or a notice, with the fields of the command that meant nothing to the server.
+    Reply(Reply, Vec<String>),
     /// A message of an unknown type.
     Unknown,
+}
+
+/// The messages of one text frame: it holds an object, or an array of objects.
+///
+/// # Errors
+/// If an array is not well-formed.
+pub fn frame(text: &str) -> Result<Vec<&str>, serde_json::Error> {
+    if !text.starts_with('[') {
+        return Ok(vec![text]);
+    }
+    let messages: Vec<&RawValue> = serde_json::from_str(text)?;
+    Ok(messages.into_iter().map(RawValue::get).collect())
 }
 
 /// Reads one message from the server.
@@ -33,59 +46,41 @@ pub enum ServerMessage<'a> {
 /// # Errors
 /// If the text is not a JSON object, or a known message lacks a required field.
 pub fn read(text: &str) -> Result<ServerMessage<'_>, serde_json::Error> {
-    if let Ok(Acknowledgement { r#type, id, duplicate, meta }) = serde_json::from_str(text) {
-        let acknowledged = Acknowledged { id, duplicate, meta };
-        return Ok(ServerMessage::Reply(match r#type {
-            Stored::Published => Reply::Published(acknowledged),
-            Stored::CommandAccepted => Reply::CommandAccepted(acknowledged),
-        }));
-    }
-    // A publication can have any fields, even `type`. A message with `_meta` is therefore never read as a reply.
+    // A publication can have any fields, even `type` and `id`. A message with `_meta` is therefore never read as a reply.
     if let Some((meta, payload)) = split(text)? {
         return Ok(ServerMessage::Push(meta, payload));
     }
-    let Typed { r#type } = serde_json::from_str(text)?;
+    let Typed { r#type, ignored, code } = serde_json::from_str(text)?;
     let reply = match &*r#type {
         "gap" => return serde_json::from_str(text).map(ServerMessage::Gap),
         "connection_established" => Reply::ConnectionEstablished(serde_json::from_str(text)?),
         "subscribed" => Reply::Subscribed(serde_json::from_str(text)?),
+        "unsubscribed" if code.is_some() => Reply::Ended(serde_json::from_str(text)?),
         "unsubscribed" => Reply::Unsubscribed(serde_json::from_str(text)?),
+        "caught_up" => Reply::CaughtUp(serde_json::from_str(text)?),
         "pong" => Reply::Pong(serde_json::from_str(text)?),
         "authenticated" => Reply::Authenticated(serde_json::from_str(text)?),
         "history" => Reply::History(serde_json::from_str(text)?),
+        "published" => Reply::Published(serde_json::from_str(text)?),
+        "command_accepted" => Reply::CommandAccepted(serde_json::from_str(text)?),
         "presence" => Reply::Presence(serde_json::from_str(text)?),
         "configured" => Reply::Configured(serde_json::from_str(text)?),
         "heartbeat" => Reply::Heartbeat(serde_json::from_str(text)?),
-        "reconnect" => Reply::Reconnect(serde_json::from_str(text)?),
         "token_expiring" => Reply::TokenExpiring(serde_json::from_str(text)?),
+        "closing" => Reply::Closing(serde_json::from_str(text)?),
         "error" => Reply::Error(serde_json::from_str(text)?),
         _ => return Ok(ServerMessage::Unknown),
     };
-    Ok(ServerMessage::Reply(reply))
+    Ok(ServerMessage::Reply(reply, ignored))
 }
 
 #[derive(Deserialize)]
 struct Typed<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
-}
-
-/// The replies that contain `_meta`. They are distinguished from pushes by having no other fields.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Acknowledgement {
-    r#type: Stored,
-    id: Option<Json>,
-    duplicate: bool,
-    #[serde(rename = "_meta")]
-    meta: Meta<'static>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Stored {
-    Published,
-    CommandAccepted,
+    #[serde(default)]
+    ignored: Vec<String>,
+    code: Option<u16>,
 }
 
 impl<'de> Deserialize<'de> for Retained {
@@ -115,7 +110,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{model::StreamId, push::push_json};
+    use crate::{
+        command::Json,
+        model::{Class, StreamId},
+        push::push_json,
+        reply::Advice,
+    };
 
     fn push(text: &str) -> (Meta<'_>, Bytes) {
         match read(text) {
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn a_publication_cannot_imitate_the_gateway() {
         for posing in [
-            r#"{"type":"reconnect","after_ms":1,"channels":5"#,
+            r#"{"type":"closing","after_ms":1,"channels":5"#,
             r#"{"type":"gap""#,
-            r#"{"type":"published","duplicate":false,"of":1"#,
+            r#"{"type":"published","id":1,"duplicate":false,"of":1"#,
         ] {
             let text = format!(r#"{posing},"_meta":{{"channel":"a","id":"1-2","replayed":true}}}}"#);
             let (meta, payload) = push(&text);
@@ -139,22 +139,25 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgements_are_replies() {
-        let text = r#"{"type":"published","id":"7-1","duplicate":true,"_meta":{"channel":"a","id":"7-1"}}"#;
-        let acknowledged = Acknowledged::new(None, "a".into(), Some(StreamId::new(7, 1)), true);
-        assert_eq!(read(text).unwrap(), ServerMessage::Reply(Reply::Published(acknowledged)));
+    fn unknown_types_fields_codes_and_classes_are_not_errors() {
+        assert_eq!(read(r#"{"type":"of_next_year"}"#).unwrap(), ServerMessage::Unknown);
+        let text = r#"{"type":"closing","code":4999,"error":"new","message":"m","reconnect":"no","new":[]}"#;
+        let Ok(ServerMessage::Reply(Reply::Closing(closing), _)) = read(text) else { panic!("no closing") };
+        assert_eq!((closing.object.code, closing.reconnect, closing.after_ms), (4999, Advice::No, None));
+        let failure = r#"{"type":"error","code":4999,"error":"new","message":"m","id":1.50,"timestamp":"2025-11-21T08:00:00.000Z"}"#;
+        let Ok(ServerMessage::Reply(Reply::Error(failure), _)) = read(failure) else { panic!("no error") };
+        assert_eq!((failure.object.code, failure.id.as_ref().map(Json::get)), (4999, Some("1.50")));
+        let class = r#"{"type":"subscribed","channels":[{"channel":"a","class":"table","cursor":null,"live":true,"x":1}],"errors":[],"ignored":["where"]}"#;
+        let Ok(ServerMessage::Reply(Reply::Subscribed(subscribed), ignored)) = read(class) else { panic!("{class}") };
+        assert_eq!((subscribed.channels[0].class, ignored), (Class::Event, vec!["where".to_owned()]));
+        assert!(read("[]").is_err() && read(r#"{"type":"pong"}"#).is_err() && read("{}").is_err());
     }
 
     #[test]
-    fn unknown_types_and_fields_are_not_errors() {
-        assert_eq!(read(r#"{"type":"of_next_year"}"#).unwrap(), ServerMessage::Unknown);
-        let text = r#"{"type":"reconnect","after_ms":5,"reason":"because","new":[]}"#;
-        let Ok(ServerMessage::Reply(Reply::Reconnect(reconnect))) = read(text) else { panic!("no reconnect") };
-        assert_eq!((reconnect.after_ms, &*reconnect.reason), (5, "because"));
-        let failure =
-            r#"{"type":"error","code":4999,"error":"new","message":"m","timestamp":"2025-11-21T08:00:00.000Z"}"#;
-        assert!(matches!(read(failure), Ok(ServerMessage::Reply(Reply::Error(failure))) if failure.code == 4999));
-        assert!(read("[]").is_err() && read(r#"{"type":"pong"}"#).is_err() && read("{}").is_err());
+    fn a_frame_holds_one_message_or_several() {
+        assert_eq!(frame(r#"{"a":[]}"#).unwrap(), [r#"{"a":[]}"#]);
+        assert_eq!(frame(r#"[{"a":1}, {"b":[2]}]"#).unwrap(), [r#"{"a":1}"#, r#"{"b":[2]}"#]);
+        assert!(frame("[{").is_err());
     }
 
     proptest! {

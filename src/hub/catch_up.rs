@@ -1,0 +1,294 @@
+//! How what a subscription begins with is pushed, and how one that lags comes to the live stream without gap or repeat: from
+//! the ring when that covers its cursor, from the stream otherwise, page by page as the socket drains; then it is joined,
+//! atomically, where the two meet. Never keeps what its client does not take.
+
+use std::sync::Arc;
+
+use tickgate_wire::model::{Class, Message, StreamId};
+
+use super::{
+    backlog::Backlog,
+    batch::{Batch, Mark},
+    form::Form,
+    gap::{Gap, gap_label},
+    member::Member,
+    outbox::Outbox,
+    past::Past,
+    position::Step,
+    queue::{Cursor, Slot, SlotId, Stage},
+    subscribe::{Interest, Onward},
+    topic::Joining,
+};
+use crate::backplane::{ReadLimits, Unavailable};
+
+/// Entries of one page that is pushed.
+const PUSHED_MAX: usize = 100;
+
+/// How a catch-up went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// Live from here on.
+    Live,
+    /// More is to come when the socket has drained.
+    More,
+}
+
+impl Interest {
+    /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client came with all up to `has`.
+    #[must_use]
+    pub fn open(&self, outbox: &Outbox, at: StreamId, has: StreamId) -> SlotId {
+        let has = if has > at { self.believed(has, at) } else { has };
+        let class = self.topic.rule.class;
+        let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
+        let (stage, cursor) = (Stage::Lagging, if self.is_retained() { Cursor::Known } else { Cursor::None });
+        outbox.open(Slot { class, urgent, cursor, stage, ticket: 0, queued: at, written: has })
+    }
+
+    /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger
+    /// than an outbox nothing is kept for a socket that is behind: the subscription lags, and the catch-up reads on. True
+    /// when the whole past was pushed.
+    pub async fn push_backlog<D>(
+        &self,
+        (member, form): (&Member, &Form),
+        past: &mut Past,
+        backlog: &Backlog,
+        drained: impl Fn() -> D,
+    ) -> bool
+    where
+        D: Future<Output = ()>,
+    {
+        if let Some(gap) = &backlog.gap {
+            past.gap();
+            self.tell(member, form, gap, backlog.from);
+        }
+        let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
+        let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
+        let may_stop = backlog.cut.is_none() && backlog.bytes() > member.outbox.bytes_max();
+        while !rest.is_empty() {
+            let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
+            rest = later;
+            past.count(form, page);
+            let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
+            let batch = Batch::encode(form, after, &steps, backlog.mark);
+            after = batch.last;
+            member.outbox.catch_up(member.slot, Arc::new(batch));
+            if may_stop && !rest.is_empty() && !member.outbox.has_room() {
+                return false;
+            }
+            drained().await;
+        }
+        if let Some(cut) = &backlog.cut {
+            past.gap();
+            self.tell(member, form, cut, cut.cursor);
+        }
+        !backlog.goes_on
+    }
+
+    /// Pushes a backlog beside a subscription that exists: its position stays what it is.
+    pub fn push_beside(&self, member: &Member, form: &Form, past: &mut Past, backlog: &Backlog) {
+        past.count(form, &backlog.messages);
+        if backlog.gap.is_some() || backlog.cut.is_some() {
+            past.gap();
+        }
+        let tell = |gap: Gap| {
+            self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
+            member.outbox.send(form.encode_gap(gap));
+        };
+        backlog.gap.into_iter().for_each(tell);
+        let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
+        let batch = Batch::encode(form, backlog.from, &steps, backlog.mark);
+        member.outbox.send(batch.bytes);
+        // What lies behind its position, the subscription brings itself.
+        let end = member.outbox.queued(member.slot).unwrap_or_default().next();
+        let cut =
+            backlog.cut.map(|cut| Gap::new(cut.after, cut.before.map_or(end, |before| before.min(end)), cut.reason));
+        cut.into_iter().filter(|cut| cut.before > Some(cut.after)).for_each(tell);
+    }
+
+    fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
+        self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
+        let bytes = form.encode_gap(*gap);
+        let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
+        member.outbox.catch_up(member.slot, Arc::new(batch));
+    }
+
+    /// One step of a catch-up: joins the live stream if what is missing is at hand, else pushes one page.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the stream can't be read now; the subscription goes on lagging.
+    pub async fn catch_up(
+        &self,
+        member: &Member,
+        form: &Form,
+        fresh: bool,
+        mut past: Option<&mut Past>,
+    ) -> Result<CaughtUp, Unavailable> {
+        let slot = member.slot;
+        let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
+        let has = member.outbox.known(slot).unwrap_or_default();
+        if has > at
+            && let Some((rest, _)) = self.topic.since(at)
+            && let Some(known) = rest.iter().filter_map(|message| message.id).take_while(|id| *id <= has).last()
+        {
+            member.outbox.pass(slot, known);
+            at = known;
+        }
+        if let Some(past) = &mut past
+            && self.send_at_hand((member, form), past, at, has)
+        {
+            return Ok(CaughtUp::More);
+        }
+        if self.join((member, form), (fresh, past.as_deref()), at, false) {
+            return Ok(CaughtUp::Live);
+        }
+        let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
+        if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
+            // What the client has is known when it has been written.
+            return Err(Unavailable("the client has not taken all that the server lost".into()));
+        }
+        if let Some(gap) = &gap {
+            past.iter_mut().for_each(|past| past.gap());
+            self.tell(member, form, gap, onward);
+        }
+        let at = if gap.is_some() { onward } else { at };
+        if let Some(last) = page.messages.last().and_then(|message| message.id)
+            && has > at
+        {
+            page.messages.retain(|message| message.id > Some(has));
+            if page.messages.is_empty() {
+                member.outbox.pass(slot, last);
+                return Ok(CaughtUp::More);
+            }
+        }
+        if page.messages.is_empty() {
+            let live = gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true);
+            return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
+        }
+        self.push_page((member, form), past, at, page.messages);
+        Ok(CaughtUp::More)
+    }
+
+    /// Pushes what this replica has after `at`, once, as the past of a subscription that comes from further back. False
+    /// when there is none, or it is not known what is between.
+    fn send_at_hand(&self, (member, form): (&Member, &Form), past: &mut Past, at: StreamId, has: StreamId) -> bool {
+        if self.class() == Class::State || past.at_hand_sent {
+            return false;
+        }
+        let Some((mut rest, _)) = self.topic.since(at) else { return false };
+        past.at_hand_sent = true;
+        rest.retain(|message| message.id > Some(has));
+        let found = !rest.is_empty();
+        if found {
+            self.push_page((member, form), Some(past), at, rest);
+        }
+        found
+    }
+
+    /// Pushes a page of the past. What its channel does not want is left out, and passed all the same.
+    fn push_page(
+        &self,
+        (member, form): (&Member, &Form),
+        past: Option<&mut Past>,
+        at: StreamId,
+        mut messages: Vec<Arc<Message>>,
+    ) {
+        let last = messages.last().and_then(|message| message.id);
+        if let Some(past) = past {
+            messages.retain(|message| past.wants(message));
+            past.count(form, &messages);
+        }
+        let steps: Vec<_> = messages.into_iter().map(Step::Message).collect();
+        let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, snapshot: false });
+        batch.last = last.map_or(batch.last, |last| last.max(batch.last));
+        self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
+        member.outbox.catch_up(member.slot, Arc::new(batch));
+    }
+
+    fn join(
+        &self,
+        (member, form): (&Member, &Form),
+        (fresh, past): (bool, Option<&Past>),
+        at: StreamId,
+        proven: bool,
+    ) -> bool {
+        let shard = self.hub.shard_of(&member.outbox);
+        self.topic.join(Joining { member, form, shard, fresh, past }, at, proven, &self.hub.shards)
+    }
+}
+
+/// Bytes of a page that is pushed: an outbox that is half full has room for it.
+fn page_bytes(member: &Member) -> usize {
+    member.outbox.bytes_max() / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+    use tickgate_wire::{
+        model::{Publication, Start, Topic},
+        protocol::Protocol,
+    };
+
+    use super::*;
+    use crate::{
+        hub::{MemorySocket, QueueLimits, ReplayLimits, Shared, Socket, linger::tests::hub},
+        metrics::Metrics,
+        tasks::Tasks,
+    };
+
+    #[tokio::test]
+    async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads() {
+        const OUTBOX_BYTES: usize = 100_000;
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = Topic::public("trades:X").unwrap();
+        let interest = hub.interest(&topic, &rule).unwrap();
+        interest.ready(Duration::from_secs(5)).await.unwrap();
+        let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(30_000)));
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            let (topic, rule, payload) = (topic.clone(), rule.clone(), payload.clone());
+            let publication = Publication { topic, channel: None, payload, msg_id: None, rule };
+            ids.extend(hub.backplane.publish(publication).await.unwrap().id);
+        }
+        let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
+        let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
+        let socket = Socket::Memory(Box::new(memory));
+        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let form = Form::of_topic(Protocol::default(), "trades:X".into());
+        let mut backlog = interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20)).await.unwrap();
+        assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
+        let slot = interest.open(&outbox, backlog.cursor, ids[0]);
+        let member = Member { outbox: outbox.clone(), slot, pacer: None };
+        let mut past = Past::new(true);
+        past.add("trades:X".into(), ids[0], true);
+        let room = || poll_fn(|cx| outbox.poll_room(cx));
+        let push = interest.push_backlog((&member, &form), &mut past, &backlog, room);
+        let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
+        assert!(!whole, "more than an outbox holds");
+        let queued = outbox.queued(slot).unwrap();
+        assert!(queued >= ids[1] && queued < ids[5], "as much as an outbox holds: {queued} of {ids:?}");
+
+        // Put off, only the first message is kept.
+        backlog.put_off();
+        assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (1, ids[1], true));
+
+        let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
+        memory.lock().room = usize::MAX;
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
+        while interest.catch_up(&member, &form, true, Some(&mut past)).await.unwrap() == CaughtUp::More {}
+        let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
+        while outbox.known(slot) < Some(ids[9]) || !told() {
+            tokio::task::yield_now().await;
+        }
+        let written = std::mem::take(&mut memory.lock().written);
+        let text = String::from_utf8_lossy(&written);
+        let counts: Vec<_> = ids.iter().map(|id| text.matches(&format!("\"id\":\"{id}\"")).count()).collect();
+        assert_eq!(counts, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        let end = format!(r#"{{"channel":"trades:X","cursor":"{}","replayed":9,"complete":true}}"#, ids[9]);
+        assert!(text.ends_with(&format!(r#"{{"type":"caught_up","channels":[{end}]}}"#)), "{text:.200}");
+    }
+}
