@@ -423,12 +423,13 @@ async fn a_subscription_whose_stream_cannot_be_read_ends_by_a_notice_that_says_w
     assert_eq!(wire.answer_head().await.map(|(status, _)| status), Some(101));
     wire.send(&frame(TEXT, br#"{"type":"subscribe","id":1,"channels":["orders"]}"#)).await;
     while wire.hear_json().await["type"] != "subscribed" {}
-    // It reads nothing until it lags, and what it missed can't be read then.
+    // It reads nothing until it lags by more than any socket's buffers hold, and what it missed can't be read then.
     let padding = "x".repeat(60_000);
-    while replica.metric("tickgate_lagged_total").await == 0.0 {
+    let mut published = 0;
+    while published < 250 || replica.metric("tickgate_lagged_total").await == 0.0 {
         replica.publish_to("alice", "orders", json!({"padding": padding})).await;
+        published += 1;
     }
-    replica.publish_to("alice", "orders", json!({"padding": padding})).await;
     let streams: Vec<String> = server.run(&["KEYS", "tg1:*alice*:s"]).await;
     server.run::<()>(&["SET", &streams[0], "no stream"]).await;
     let notice = loop {
