@@ -229,6 +229,34 @@ fn the_tables_allow_nothing_that_is_not_needed() {
     );
 }
 
+/// A documented label value that nothing counts is a panel that stays empty and an alert that never fires.
+#[test]
+fn every_label_value_is_counted_somewhere() {
+    let sources = sources();
+    let (list, rest): (Vec<_>, Vec<_>) = sources.iter().partition(|source| source.path == "metrics/labels.rs");
+    let list = &list.first().expect("the list of labels").text;
+    let mut wrong = Vec::new();
+    for label in list.split("\nlabel!(").skip(1).filter_map(|block| block.split("\n);").next()) {
+        let declared = label.lines().find(|line| line.contains(" as \"")).expect("a label");
+        let name = declared.split_whitespace().next().expect("a name");
+        let variants = label.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(variant, _)| variant);
+        let users = || rest.iter().filter(|source| !source.is_test && source.names(name));
+        for variant in variants {
+            // The list itself maps numbers of others to some labels.
+            let mapped = list.contains(&format!("Self::{variant},"));
+            let counts = |source: &Source| {
+                source.text.contains(&format!("::{variant}"))
+                    || source.names(&format!("{variant},"))
+                    || source.names(&format!("{variant} "))
+            };
+            if !mapped && !users().any(|source| counts(source)) {
+                wrong.push(format!("`{name}::{variant}` is never counted"));
+            }
+        }
+    }
+    nothing(wrong);
+}
+
 #[test]
 fn crates_stay_at_home() {
     holds(|source| {

@@ -334,7 +334,10 @@ pub(super) async fn admit_user(
     match replica.registry.admit(&admission).await {
         Ok(Verdict::Admitted { .. }) => Ok(()),
         Ok(Verdict::Refused { .. }) => Err(UserRefusal::TooManyConnections),
-        Ok(Verdict::Revoked) => Err(UserRefusal::Revoked),
+        Ok(Verdict::Revoked) => {
+            replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
+            Err(UserRefusal::Revoked)
+        }
         // While Redis is unreachable nobody can be counted, and readiness says so. Clients that connect all the same are
         // admitted, and counted when Redis is back.
         Err(error) => {

@@ -117,20 +117,44 @@ impl Interest {
         Ok(backlog)
     }
 
-    /// All after the cursor.
+    /// All after the cursor, counted by what answered.
     async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let begun = Instant::now();
+        let gathered = self.gather(cursor, limits).await;
+        let answered_by = match &gathered {
+            Err(_) => metrics::Replay::Unavailable,
+            Ok((_, backlog)) if backlog.cut.is_some() => metrics::Replay::TooLong,
+            Ok((_, backlog)) if backlog.gap.is_some() => metrics::Replay::Gap,
+            Ok((false, backlog)) if backlog.messages.is_empty() => metrics::Replay::Live,
+            Ok((was_read, _)) => {
+                if *was_read {
+                    metrics::Replay::Stream
+                } else {
+                    metrics::Replay::Ring
+                }
+            }
+        };
+        let metrics = &self.hub.metrics;
+        metrics.replay_requests_total.of(answered_by).inc();
+        let (_, backlog) = gathered?;
+        metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
+        metrics.replay_duration_seconds.observe(begun.elapsed().as_secs_f64());
+        Ok(backlog)
+    }
+
+    /// All after the cursor, and whether the stream had to be read for it.
+    async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), Unavailable> {
         let mark = Mark { replayed: true, ..Mark::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
-        let mut source = metrics::Replay::Ring;
+        let mut was_read = false;
         loop {
             if let Some((rest, at)) = self.topic.since(backlog.cursor) {
                 backlog.messages.extend(rest);
                 backlog.cursor = at;
                 break;
             }
-            source = metrics::Replay::Stream;
+            was_read = true;
             let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
             if let Some(gap) = gap {
                 if !backlog.messages.is_empty() {
@@ -138,7 +162,6 @@ impl Interest {
                     backlog.goes_on = true;
                     break;
                 }
-                source = metrics::Replay::Gap;
                 (backlog.from, backlog.cursor) = (at, at);
                 backlog.gap = Some(gap);
             }
@@ -153,11 +176,7 @@ impl Interest {
         }
         let has = self.believed(cursor, backlog.from);
         backlog.messages.retain(|message| message.id > Some(has));
-        let metrics = &self.hub.metrics;
-        metrics.replay_requests_total.of(source).inc();
-        metrics.replayed_messages_total.inc_by(backlog.messages.len() as u64);
-        metrics.replay_duration_seconds.observe(begun.elapsed().as_secs_f64());
-        Ok(backlog)
+        Ok((was_read, backlog))
     }
 
     /// What a client surely has that says it came as far as `cursor`, where its subscription begins at `from`. It may be

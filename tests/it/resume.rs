@@ -267,3 +267,29 @@ async fn a_mass_reconnect_is_served_from_what_replicas_remember_and_redis_sees_f
     assert_eq!((share(&warm, "ring").await, share(&warm, "stream").await), (250.0, 0.0));
     assert_eq!(share(&cold, "gap").await, 0.0, "a replica that never had the topic reads it");
 }
+
+#[tokio::test]
+async fn what_answered_a_resume_is_counted() {
+    let server = RedisServer::start();
+    let (warm, cold) =
+        (Replica::on(&server).await, Replica::on_with(&server, "[limits]\nreplay_entries_max = 5").await);
+    let trade = |number: u64| json!({"type": "trade", "number": number});
+    let first = warm.publish("trades:RUN", trade(0)).await;
+    let mut last = first.clone();
+    // More than one page of the stream, and more than a replica remembers.
+    for number in 1..=800 {
+        last = warm.publish("trades:RUN", trade(number)).await;
+    }
+    let resumed = async |replica: &Replica, cursor, result| {
+        let name = format!("tickgate_replay_requests_total{{result=\"{result}\"}}");
+        let before = replica.metric(&name).await;
+        let mut client = replica.market().await;
+        client.subscribe_since(&["trades:RUN"], cursor).await;
+        assert_eq!(replica.metric(&name).await, before + 1.0, "{result}");
+    };
+    resumed(&cold, &first, "too_long").await;
+    resumed(&warm, &first, "stream").await;
+    let mut follower = warm.market().await;
+    follower.subscribe(&["trades:RUN"]).await;
+    resumed(&warm, &last, "live").await;
+}
