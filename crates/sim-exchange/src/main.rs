@@ -5,6 +5,7 @@
 //! wrong in the same way.
 
 mod control;
+mod event;
 mod faults;
 mod frames;
 mod http;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
-use crate::{market::STEP_MS, world::Event};
+use crate::{event::Event, market::STEP_MS};
 
 /// A recording and how far it has been played.
 #[derive(Debug)]

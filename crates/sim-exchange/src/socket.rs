@@ -21,10 +21,11 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::{
     control::{Limits, Outcome, Subscriptions},
+    event::Event,
     faults::{Sent, apply, matches},
     frames,
     http::Request,
-    world::{Command, Connected, Event, World},
+    world::{Command, Connected, World},
 };
 
 /// Commands that may wait for one connection.
@@ -74,14 +75,8 @@ pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{extension}\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
-    let streams: HashSet<String> = match request.path().strip_prefix("/ws/") {
-        Some(names) => names.split('/').map(str::to_owned).collect(),
-        None => request
-            .parameter("streams")
-            .into_iter()
-            .flat_map(|names| names.split('/').map(str::to_owned).collect::<Vec<_>>())
-            .collect(),
-    };
+    let names = request.path().strip_prefix("/ws/").map(str::to_owned).or_else(|| request.parameter("streams"));
+    let streams: HashSet<String> = names.iter().flat_map(|names| names.split('/')).map(str::to_owned).collect();
     let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
     let events = world.events.subscribe();
     world.lock().connected.push(Connected { id, opened_ms: now_ms, streams: streams.clone(), commands, sent: 0 });
@@ -356,17 +351,11 @@ impl Socket {
         if bytes.is_empty() {
             return Ok(());
         }
-        match lag {
-            Some(lag) => {
-                self.later.push_back((Instant::now() + Duration::from_millis(lag), bytes));
-                Ok(())
-            }
-            None if !self.later.is_empty() => {
-                self.later.push_back((Instant::now(), bytes));
-                Ok(())
-            }
-            None => self.write(&bytes).await,
+        if lag.is_none() && self.later.is_empty() {
+            return self.write(&bytes).await;
         }
+        self.later.push_back((Instant::now() + lag.map_or(Duration::ZERO, Duration::from_millis), bytes));
+        Ok(())
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

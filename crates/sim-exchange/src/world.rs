@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
-use crate::{faults::Fault, market::Market, random::Random, replay::Replay, switches::Switches};
+use crate::{event::Event, faults::Fault, market::Market, random::Random, replay::Replay, switches::Switches};
 
 /// Lines of the log that are kept.
 const LOG_MAX: usize = 20_000;
@@ -19,15 +19,6 @@ const VIOLATIONS_MAX: usize = 1_000;
 /// Steps that a slow connection may be behind before it is cut.
 const BEHIND_MAX: usize = 256;
 const FIVE_MINUTES_MS: u64 = 300_000;
-
-/// One event of a stream.
-#[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub stream: Arc<str>,
-    pub payload: Arc<str>,
-    /// Told again although nothing changed: only for those who have not had it yet.
-    pub repeated: bool,
-}
 
 /// What a connection is told to do.
 #[derive(Clone, Debug)]
