@@ -3,11 +3,13 @@
 
 use std::{
     future::Future,
+    pin::{Pin, pin},
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt;
 use serde_json::{Value, json, value::RawValue};
-use tickgate_client::{Opening, Publication, Socket};
+use tickgate_client::{Builder, Channel, Client, Event, Publication, State};
 use tickgate_wire::model::{Pattern, StreamId, UserId};
 
 use super::{Failure, print, settings::Settings, token::Signer};
@@ -31,6 +33,7 @@ else publishes to (where no HS256 secret is configured)."#;
 const ENDPOINT: &str = "/ws/trading";
 const CHANNEL: &str = "orders";
 const TOKEN_TTL: Duration = Duration::from_secs(300);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Check a running gateway: connect, publish, receive, come back, miss nothing
 #[derive(Debug, clap::Args)]
@@ -103,27 +106,29 @@ impl Gateway {
     }
 
     async fn walk(&self, report: &mut Report) -> Result<(), Failure> {
-        let mut client = report.step("connect", self.connect()).await?;
+        let mut client = report.step("connect", self.connect(None)).await?;
         report.step("subscribe", client.subscribe()).await?;
         let user = client.user.clone();
         let first = report.step("publish", self.publish(&user, 1)).await?;
         report.step("receive", client.receive(&first)).await?;
         report.step("disconnect", client.leave()).await?;
         let second = report.step("publish meanwhile", self.publish(&user, 2)).await?;
-        let mut client = report.step("connect again", self.connect()).await?;
+        let mut client = report.step("connect again", self.connect(Some(&first))).await?;
         report.step("resume", client.resume(&first, &second)).await?;
         report.step("disconnect again", client.leave()).await
     }
 
-    async fn connect(&self) -> Result<(String, Client), Failure> {
-        let socket = Opening::to(&self.endpoint).token(&self.token).open().await?;
-        let mut client = Client { socket, user: String::new() };
-        let welcome = client.expect("connection_established").await?;
-        let Some(user) = welcome["user"].as_str() else {
-            return Err(Failure::new(format!("{ENDPOINT} knows no user: {welcome}")));
+    /// Connects; with a message that was received, asks for what came after it.
+    async fn connect(&self, after: Option<&Sent>) -> Result<(String, Follower), Failure> {
+        let builder = Builder::new(&self.endpoint).token(&self.token);
+        let resumed = after.map(|sent| Channel::new(CHANNEL).since(sent.id.to_string()));
+        let (client, driver) = builder.channels(resumed).build();
+        let mut follower = Follower { client, driver: Box::pin(driver.run()), user: String::new() };
+        let Event::Connected { user: Some(user), .. } = follower.next().await? else {
+            return Err(Failure::new(format!("{ENDPOINT} knows no user")));
         };
-        client.user = user.to_owned();
-        Ok((format!("{} as {user}", self.endpoint), client))
+        follower.user.clone_from(&user);
+        Ok((format!("{} as {user}", self.endpoint), follower))
     }
 
     async fn publish(&self, user: &str, number: u32) -> Result<(String, Sent), Failure> {
@@ -153,86 +158,99 @@ struct Sent {
     data: Value,
 }
 
-/// One connection as the user.
-struct Client {
-    socket: Socket,
+/// One client of the user, and what works for it.
+struct Follower {
+    client: Client,
+    driver: Pin<Box<dyn Future<Output = ()>>>,
     user: String,
 }
 
-impl Client {
+impl Follower {
     async fn subscribe(&mut self) -> Result<(String, ()), Failure> {
-        let subscribed = self.ask(json!({ "type": "subscribe", "channels": [CHANNEL] }), "subscribed").await?;
-        accepted(&subscribed)?;
+        let handle = self.client.handle();
+        self.drive(handle.subscribe([CHANNEL])).await;
+        self.subscribed().await?;
         Ok((CHANNEL.to_owned(), ()))
     }
 
+    async fn subscribed(&mut self) -> Result<(), Failure> {
+        match self.next().await? {
+            Event::Subscribed { .. } => Ok(()),
+            Event::Refused { error, .. } => Err(Failure::new(format!("`{CHANNEL}` was refused: {error}"))),
+            event => Err(Failure::new(format!("not `subscribed` but {event:?}"))),
+        }
+    }
+
     async fn receive(&mut self, sent: &Sent) -> Result<(String, ()), Failure> {
-        let push = self.next().await?;
-        is_publication(&push, sent)?;
+        is_publication(&self.next().await?, sent)?;
         Ok((sent.id.to_string(), ()))
     }
 
     /// What came after the first: the second, and nothing else.
     async fn resume(&mut self, first: &Sent, second: &Sent) -> Result<(String, ()), Failure> {
-        let request = json!({ "type": "subscribe", "channels": [{ "channel": CHANNEL, "since": first.id }] });
-        let subscribed = self.ask(request, "subscribed").await?;
-        accepted(&subscribed)?;
-        let push = self.next().await?;
-        is_publication(&push, second)?;
-        let caught_up = self.expect("caught_up").await?;
-        let channel = &caught_up["channels"][0];
-        if channel["complete"] != true || channel["replayed"] != 1 {
-            return Err(Failure::new(format!("one message was missed, and the end of the replay is {channel}")));
+        self.subscribed().await?;
+        is_publication(&self.next().await?, second)?;
+        match self.next().await? {
+            Event::CaughtUp { replayed: 1, complete: true, .. } => {}
+            event => return Err(Failure::new(format!("one message was missed, and the replay ends with {event:?}"))),
         }
-        self.ask(json!({ "type": "ping" }), "pong").await?;
-        Ok((format!("{} replayed after {}, complete", second.id, first.id), ()))
+        let handle = self.client.handle();
+        let fields = RawValue::from_string("{}".into()).map_err(|error| Failure::new(error.to_string()))?;
+        let pong = self.drive(handle.request("ping", &fields, PING_TIMEOUT)).await;
+        pong.map_err(|error| Failure::new(format!("no pong: {error}")))?;
+        match self.next().now_or_never() {
+            None => Ok((format!("{} replayed after {}, complete", second.id, first.id), ())),
+            Some(more) => Err(Failure::new(format!("more came than was missed: {:?}", more?))),
+        }
     }
 
-    async fn leave(self) -> Result<(String, ()), Failure> {
-        self.socket.close().await?;
+    async fn leave(mut self) -> Result<(String, ()), Failure> {
+        let handle = self.client.handle();
+        self.drive(handle.stop()).await;
+        while self.next().await.is_ok() {}
         Ok((String::new(), ()))
     }
 
-    async fn ask(&mut self, request: Value, kind: &str) -> Result<Value, Failure> {
-        self.socket.send(request.to_string()).await?;
-        self.expect(kind).await
-    }
-
-    /// The next message, which has to be of this type.
-    async fn expect(&mut self, kind: &str) -> Result<Value, Failure> {
-        let message = self.next().await?;
-        if message["type"] == kind { Ok(message) } else { Err(Failure::new(format!("not `{kind}` but {message}"))) }
-    }
-
-    /// The next message that is no heartbeat.
-    async fn next(&mut self) -> Result<Value, Failure> {
+    /// The next event that is no state; a lost connection is a failure.
+    async fn next(&mut self) -> Result<Event, Failure> {
         loop {
-            let text = self.socket.next().await?;
-            let message: Value =
-                serde_json::from_str(&text).map_err(|error| Failure::new(format!("not JSON: {error}")))?;
-            if message["type"] != "heartbeat" {
-                return Ok(message);
+            let event = tokio::select! {
+                biased;
+                event = self.client.next() => event,
+                () = &mut self.driver => continue,
+            };
+            match event {
+                Some(Event::State(State::Waiting { error, .. } | State::Closed { error: Some(error) })) => {
+                    return Err(error.into());
+                }
+                Some(Event::State(_)) => {}
+                Some(event) => return Ok(event),
+                None => return Err(Failure::new("the client has ended")),
             }
         }
     }
-}
 
-/// The channel of a `subscribed`.
-fn accepted(subscribed: &Value) -> Result<&Value, Failure> {
-    match subscribed["channels"].get(0) {
-        Some(channel) => Ok(channel),
-        None => Err(Failure::new(format!("`{CHANNEL}` was refused: {}", subscribed["errors"]))),
+    /// Does something while the client works.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = &mut self.driver => {}
+        }
+        work.await
     }
 }
 
-/// A push is what was published, under the same id, to the last character.
-fn is_publication(push: &Value, sent: &Sent) -> Result<(), Failure> {
-    let mut data = push.clone();
-    let meta = data.as_object_mut().and_then(|fields| fields.remove("_meta")).unwrap_or_default();
-    if data == sent.data && meta["id"] == json!(sent.id) && meta["channel"] == CHANNEL {
+/// A message is what was published, under the same id, to the last character.
+fn is_publication(event: &Event, sent: &Sent) -> Result<(), Failure> {
+    let Event::Message(message) = event else {
+        return Err(Failure::new(format!("not {} but {event:?}", sent.id)));
+    };
+    let data: Value = serde_json::from_str(&message.payload()).unwrap_or_default();
+    if data == sent.data && message.meta.id == Some(sent.id.to_string()) && message.meta.channel == CHANNEL {
         return Ok(());
     }
-    Err(Failure::new(format!("not {} but {push}", sent.id)))
+    Err(Failure::new(format!("not {} but {}", sent.id, message.text)))
 }
 
 /// A line a step.

@@ -5,6 +5,7 @@
 mod bad_input;
 mod check;
 mod check_config;
+mod client;
 mod conformance;
 mod conformance_registry;
 mod demo;

@@ -9,14 +9,14 @@ const MOST: Duration = Duration::from_secs(30);
 
 /// Random waits below a bound that doubles with each failed attempt, up to 30 seconds.
 #[derive(Clone, Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next wait: between a tenth of the bound and the bound, so that clients that lost their connections together do not
     /// reconnect together, and at least what the gateway asks for. `chance` is any random number.
-    pub fn next(&mut self, least: Option<Duration>, chance: u128) -> Duration {
+    pub(crate) fn next(&mut self, least: Option<Duration>, chance: u128) -> Duration {
         let failures = if is(Defect::NoDoubling) { 0 } else { self.failures.min(10) };
         let bound = FIRST.saturating_mul(1 << failures).min(MOST);
         self.failures += 1;

@@ -5,8 +5,8 @@ use std::{fmt, future::Future};
 use tokio::sync::mpsc;
 
 use crate::{
-    application::Client,
     channel::Channel,
+    client::Client,
     driver::Driver,
     headers::Headers,
     settings::{Auth, Settings},

@@ -1,303 +1,179 @@
-//! Following channels over as many connections as it takes.
+//! The application's side of a client: events out, commands in. Never does I/O; that is the [`Driver`](crate::Driver)'s
+//! part.
 
-use std::{fmt, pin::Pin, time::Duration};
-
-use tokio::time::{Instant, sleep_until};
-
-use crate::{
-    backoff::Backoff,
-    cursors::Cursors,
-    error::Error,
-    message::Message,
-    socket::{Opening, Socket},
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
 };
 
-/// What a [`Client`] has to tell.
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    channel::Channel,
+    command::Command,
+    defect::{Defect, is},
+    error::RequestError,
+    event::Event,
+    outgoing::{Fields, Outgoing},
+    positions::Move,
+    publish::Publication,
+    queue::Delivery,
+    read::{self, Accepted as AcceptedReply},
+};
+
+/// How long a gateway remembers a `msg_id`. A publication is not repeated for longer than that.
+const REPEAT_MAX: Duration = Duration::from_secs(300);
+
+/// Follows channels over as many connections as it takes. See the [documentation of the crate](crate).
 #[derive(Debug)]
-pub enum Event {
-    /// The gateway sent a message.
-    Message {
-        /// As it came.
-        text: String,
-        /// What it says.
-        message: Message,
-    },
-    /// The connection was lost, or not made. The client comes back by itself.
-    Lost {
-        /// Why.
-        error: Error,
-        /// When: [`Client::next`] waits for so long before the next attempt.
-        wait: Duration,
-    },
-}
-
-/// A connection in the making.
-type Connecting = Pin<Box<dyn Future<Output = Result<Socket, Error>> + Send>>;
-
-/// Follows channels. After a lost connection it comes back, to the next of its endpoints, and continues from the last
-/// position it saw of each channel.
 pub struct Client {
-    endpoints: Vec<Opening>,
-    /// The endpoint of the present or next connection.
-    at: usize,
-    cursors: Cursors,
-    last: Option<u32>,
-    backoff: Backoff,
-    not_before: Option<Instant>,
-    connecting: Option<Connecting>,
-    socket: Option<Socket>,
-    /// The subscription that is to be sent next.
-    command: Option<String>,
-    /// How long the gateway asked to wait before it closed the connection.
-    hint: Option<Duration>,
+    deliveries: mpsc::Receiver<Delivery>,
+    handle: Handle,
+    cursors: BTreeMap<String, String>,
+    /// The cursors that move once the last event is handled.
+    moves: Vec<Move>,
 }
 
 impl Client {
-    /// A client of replicas that serve the same endpoint; the first is tried first. There has to be one.
+    pub(crate) fn new(commander: mpsc::Sender<Command>, deliveries: mpsc::Receiver<Delivery>) -> Self {
+        Self { deliveries, handle: Handle { commander }, cursors: BTreeMap::new(), moves: Vec::new() }
+    }
+
+    /// The next event; `None` after the state `closed`. Calling it confirms that the previous event was handled, which moves
+    /// the cursors.
     ///
-    /// # Panics
-    /// Without an endpoint.
-    pub fn new(endpoints: impl IntoIterator<Item = Opening>, cursors: Cursors) -> Self {
-        let endpoints: Vec<_> = endpoints.into_iter().collect();
-        assert!(!endpoints.is_empty(), "a client needs an endpoint");
-        Self {
-            endpoints,
-            at: 0,
-            cursors,
-            last: None,
-            backoff: Backoff::default(),
-            not_before: None,
-            connecting: None,
-            socket: None,
-            command: None,
-            hint: None,
+    /// Cancel safe: no event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.handled();
+        loop {
+            let Delivery { event, moves } = self.deliveries.recv().await?;
+            self.moves = moves;
+            match event {
+                Some(event) => {
+                    if is(Defect::HandledOnArrival) {
+                        self.handled();
+                    }
+                    return Some(event);
+                }
+                None => self.handled(),
+            }
         }
     }
 
-    /// Begins channels of which no position is known with so many messages of the past.
-    #[must_use]
-    pub fn last(mut self, last: u32) -> Self {
-        self.last = Some(last);
-        self
+    fn handled(&mut self) {
+        for (channel, cursor) in self.moves.drain(..) {
+            match cursor {
+                Some(cursor) => self.cursors.insert(channel, cursor),
+                None => self.cursors.remove(&channel),
+            };
+        }
     }
 
-    /// Which of the endpoints it is connected to, or tries next.
+    /// The cursor of each channel up to which events were handled. Store them and pass them to [`Channel::since`] to continue
+    /// after a restart of the application.
     #[must_use]
-    pub fn endpoint(&self) -> usize {
-        self.at
+    pub fn cursors(&self) -> &BTreeMap<String, String> {
+        &self.cursors
     }
 
-    /// What happens next. Connects, waits and subscribes as needed.
-    ///
-    /// Cancel safe: no message is lost when the future is dropped. A subscription may then be sent again.
+    /// A handle for other tasks.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+/// Sends commands to a client. Clones belong to the same client.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commander: mpsc::Sender<Command>,
+}
+
+/// An accepted publication or command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id; `None` if the topic is not retained.
+    pub id: Option<String>,
+    /// It was accepted before with the same `msg_id`; `id` is the first one's.
+    pub duplicate: bool,
+}
+
+impl Handle {
+    /// Subscribes to more channels. The result for each is an [`Event`]. If a channel is already wanted, its options are
+    /// replaced.
+    pub async fn subscribe<C: Into<Channel>>(&self, channels: impl IntoIterator<Item = C>) {
+        self.give(Command::Subscribe(channels.into_iter().map(Into::into).collect())).await;
+    }
+
+    /// Unsubscribes from channels and forgets their cursors.
+    pub async fn unsubscribe<C: Into<String>>(&self, channels: impl IntoIterator<Item = C>) {
+        self.give(Command::Unsubscribe(channels.into_iter().map(Into::into).collect())).await;
+    }
+
+    /// Publishes over the connection within a time limit of at most 5 minutes. Until it is answered, it is sent again with the
+    /// same `msg_id`, which is generated if there is none. Nothing is sent after the time limit.
     ///
     /// # Errors
-    /// An error after which no attempt succeeds ([`Error::is_final`]).
-    pub async fn next(&mut self) -> Result<Event, Error> {
-        if let Some(not_before) = self.not_before {
-            sleep_until(not_before).await;
-            self.not_before = None;
-        }
-        match self.receive().await {
-            Ok(text) => {
-                let message = Message::read(&text);
-                self.take(&message)?;
-                Ok(Event::Message { text, message })
-            }
-            Err(error) => self.lost(error),
-        }
+    /// [`RequestError`] says whether it may have been stored.
+    pub async fn publish(&self, publication: &Publication<'_>, within: Duration) -> Result<Accepted, RequestError> {
+        let fields = Fields::new("publish").text("channel", publication.channel).json("data", publication.data.get());
+        let fields = publication.user.into_iter().fold(fields, |fields, user| fields.text("user", user));
+        self.once(fields, publication.msg_id, within).await
     }
 
-    async fn receive(&mut self) -> Result<String, Error> {
-        let socket = match &mut self.socket {
-            Some(socket) => socket,
-            None => {
-                let opening = &self.endpoints[self.at];
-                let connecting = self.connecting.get_or_insert_with(|| {
-                    let opening = opening.clone();
-                    Box::pin(async move { opening.open().await })
-                });
-                let opened = connecting.await;
-                self.connecting = None;
-                self.socket.insert(opened?)
-            }
-        };
-        if let Some(command) = &self.command {
-            socket.send(command).await?;
-            self.command = None;
-        }
-        socket.next().await
+    /// Sends a command to the engine of the endpoint's run, by the same rules as [`Handle::publish`].
+    ///
+    /// # Errors
+    /// [`RequestError`] says whether it may have been stored.
+    pub async fn command(
+        &self,
+        name: &str,
+        arguments: Option<&RawValue>,
+        within: Duration,
+    ) -> Result<Accepted, RequestError> {
+        let fields = Fields::new("command").text("command", name);
+        let fields = arguments.into_iter().fold(fields, |fields, arguments| fields.json("args", arguments.get()));
+        self.once(fields, None, within).await
     }
 
-    fn take(&mut self, message: &Message) -> Result<(), Error> {
-        match message {
-            Message::Welcome => {
-                self.backoff = Backoff::default();
-                self.command = self.cursors.subscribe(self.last);
-            }
-            Message::Subscribed(subscribed) if subscribed.channels.is_empty() && !subscribed.errors.is_empty() => {
-                return Err(Error::NothingSubscribed(subscribed.refusals()));
-            }
-            Message::Closing(after) => self.hint = *after,
-            message => self.cursors.take(message),
-        }
-        Ok(())
+    /// Sends any other request, such as `history` or `presence`, with the fields of a JSON object. Returns the text of the
+    /// reply. The request is sent once: if the connection ends before the reply, the outcome is unknown.
+    ///
+    /// # Errors
+    /// [`RequestError`] says whether it may have been acted on; a request that is not an object is not sent.
+    pub async fn request(&self, kind: &str, fields: &RawValue, within: Duration) -> Result<String, RequestError> {
+        let parsed: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_str(fields.get());
+        let parsed = parsed.map_err(|error| RequestError::NotSent(error.to_string()))?;
+        let named = parsed.iter().filter(|(name, _)| !["id", "type"].contains(&name.as_str()));
+        let fields = named.fold(Fields::new(kind), |fields, (name, value)| fields.json(name, value.get()));
+        self.ask(fields, None, within).await
     }
 
-    /// Ends the connection; the next attempt goes to the next endpoint.
-    fn lost(&mut self, error: Error) -> Result<Event, Error> {
-        (self.socket, self.command) = (None, None);
-        if error.is_final() {
-            return Err(error);
-        }
-        self.at = (self.at + 1) % self.endpoints.len();
-        let hint = error.retry_after().or(self.hint.take());
-        let wait = self.backoff.next(hint, uuid::Uuid::new_v4().as_u128());
-        self.not_before = Some(Instant::now() + wait);
-        Ok(Event::Lost { error, wait })
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connected = self.socket.is_some();
-        f.debug_struct("Client")
-            .field("endpoint", &self.endpoints[self.at])
-            .field("connected", &connected)
-            .field("cursors", &self.cursors)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::{SinkExt, StreamExt};
-    use serde_json::{Value, json};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio_tungstenite::{
-        WebSocketStream, accept_async,
-        tungstenite::{Message as Frame, protocol::CloseFrame},
-    };
-
-    use super::*;
-
-    /// A gateway of the test's own making.
-    struct Gateway(WebSocketStream<TcpStream>);
-
-    impl Gateway {
-        async fn accept(listener: &TcpListener) -> Self {
-            let (socket, _) = listener.accept().await.unwrap();
-            let mut gateway = Self(accept_async(socket).await.unwrap());
-            gateway.send(json!({"type":"connection_established"})).await;
-            gateway
-        }
-
-        async fn send(&mut self, message: Value) {
-            self.0.send(Frame::text(message.to_string())).await.unwrap();
-        }
-
-        async fn received(&mut self) -> Value {
-            serde_json::from_str(self.0.next().await.unwrap().unwrap().to_text().unwrap()).unwrap()
-        }
-
-        async fn push(&mut self, id: &str) {
-            self.send(json!({"type":"order_update","_meta":{"channel":"orders","id":id}})).await;
-        }
-
-        async fn close(mut self, code: u16) {
-            self.0.close(Some(CloseFrame { code: code.into(), reason: "".into() })).await.unwrap();
-            while self.0.next().await.is_some() {}
-        }
+    /// Stops the client: closes the connection with 1000. The only event after that is the state `closed`.
+    pub async fn stop(&self) {
+        self.give(Command::Stop).await;
     }
 
-    async fn listen() -> (TcpListener, Opening) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let opening = Opening::to(format!("ws://{}/ws/trading", listener.local_addr().unwrap()));
-        (listener, opening)
+    async fn once(&self, fields: Fields, msg_id: Option<&str>, within: Duration) -> Result<Accepted, RequestError> {
+        let msg_id = msg_id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+        let reply = self.ask(fields, Some(msg_id), within.min(REPEAT_MAX)).await?;
+        // The request was accepted even if the rest of the reply cannot be read.
+        let unreadable = |_| RequestError::Unknown;
+        let AcceptedReply { publication_id, duplicate } = read::parse(&reply).map_err(unreadable)?;
+        Ok(Accepted { id: publication_id, duplicate })
     }
 
-    /// Follows `orders` until so many publications have come; how often the connection was lost.
-    async fn follow(endpoints: Vec<Opening>, count: usize) -> Result<usize, Error> {
-        let mut client = Client::new(endpoints, Cursors::new(["orders"], None));
-        let (mut publications, mut losses) = (0, 0);
-        while publications < count {
-            match client.next().await? {
-                Event::Message { message: Message::Publication(_), .. } => publications += 1,
-                Event::Message { .. } => {}
-                Event::Lost { .. } => losses += 1,
-            }
-        }
-        Ok(losses)
+    async fn ask(&self, fields: Fields, msg_id: Option<String>, within: Duration) -> Result<String, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + within.min(REPEAT_MAX);
+        self.give(Command::Request(Outgoing { fields, msg_id, deadline, answer })).await;
+        let ended = RequestError::NotSent("the client has ended".into());
+        answered.await.unwrap_or(Err(ended))
     }
 
-    #[tokio::test]
-    async fn it_comes_back_to_where_it_was_after_a_restart() {
-        let ((listener, first), (other_listener, other)) = (listen().await, listen().await);
-        let gateway = async {
-            let mut before = Gateway::accept(&listener).await;
-            assert_eq!(before.received().await, json!({"type":"subscribe","channels":["orders"]}));
-            before.push("5-1").await;
-            before.push("5-2").await;
-            before.send(json!({"type":"closing","code":1012,"reconnect":"yes","after_ms":20})).await;
-            before.close(1012).await;
-            let mut after = Gateway::accept(&other_listener).await;
-            let command = json!({"type":"subscribe","channels":[{"channel":"orders","since":"5-2"}]});
-            assert_eq!(after.received().await, command);
-            after.push("5-3").await;
-        };
-        let (losses, ()) = tokio::join!(follow(vec![first, other], 3), gateway);
-        assert_eq!(losses.unwrap(), 1, "three messages, over two connections");
-    }
-
-    #[tokio::test]
-    async fn it_does_not_come_back_when_told_so() {
-        let (listener, opening) = listen().await;
-        let gateway = async { Gateway::accept(&listener).await.close(4501).await };
-        let (followed, ()) = tokio::join!(follow(vec![opening], 1), gateway);
-        assert_eq!(followed.unwrap_err().to_string(), "closed 4501 superseded");
-    }
-
-    #[tokio::test]
-    async fn it_ends_when_everything_was_refused() {
-        let (listener, opening) = listen().await;
-        let gateway = async {
-            let mut gateway = Gateway::accept(&listener).await;
-            gateway.received().await;
-            let refused = json!({"channel":"orders","code":4502,"error":"forbidden","message":"not allowed"});
-            gateway.send(json!({"type":"subscribed","channels":[],"errors":[refused]})).await;
-        };
-        let (followed, ()) = tokio::join!(follow(vec![opening], 1), gateway);
-        assert_eq!(followed.unwrap_err().to_string(), "nothing subscribed: orders: not allowed");
-    }
-
-    #[tokio::test]
-    async fn nothing_is_lost_when_waiting_is_cut_short() {
-        let (listener, opening) = listen().await;
-        let gateway = async {
-            let mut gateway = Gateway::accept(&listener).await;
-            gateway.received().await;
-            for number in 1..=50 {
-                gateway.push(&format!("5-{number}")).await;
-                tokio::task::yield_now().await;
-            }
-            gateway
-        };
-        let client = async {
-            let mut client = Client::new([opening], Cursors::new(["orders"], None));
-            let mut seen = Vec::new();
-            while seen.len() < 50 {
-                let event = tokio::select! {
-                    biased;
-                    event = client.next() => event.unwrap(),
-                    () = tokio::task::yield_now() => continue,
-                };
-                if let Event::Message { message: Message::Publication(meta), .. } = event {
-                    seen.push(meta.id.unwrap().seq);
-                }
-            }
-            seen
-        };
-        let (seen, _gateway) = tokio::join!(client, gateway);
-        assert_eq!(seen, (1..=50).collect::<Vec<_>>());
+    async fn give(&self, command: Command) {
+        // A client that has stopped ignores commands.
+        let _ = self.commander.send(command).await;
     }
 }

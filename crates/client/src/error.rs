@@ -1,4 +1,4 @@
-//! Why something did not succeed, and whether it is worth another attempt.
+//! Why something did not succeed.
 
 use std::{fmt, time::Duration};
 
@@ -47,30 +47,9 @@ pub enum Error {
     /// The gateway refused a token that was to renew the one of the connection.
     #[error("the token was refused: {0}")]
     TokenRefused(ServerError),
-    /// Every channel was refused: the channels and reasons.
-    #[error("nothing subscribed: {0}")]
-    NothingSubscribed(String),
 }
 
 impl Error {
-    /// Whether the same attempt would end the same way: something has to be changed first, such as the token.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Invalid(_) | Self::NothingSubscribed(_) => true,
-            Self::Refused(refusal) => {
-                refusal.status != StatusCode::TOO_MANY_REQUESTS && !refusal.status.is_server_error()
-            }
-            Self::Closed(closed) => closed.is_final(),
-            Self::Unreachable(_)
-            | Self::Timeout { .. }
-            | Self::Lost(_)
-            | Self::Unreadable(_)
-            | Self::Token(_)
-            | Self::TokenRefused(_) => false,
-        }
-    }
-
     /// The code with which the gateway closed or refused the connection.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
@@ -177,10 +156,6 @@ impl Closed {
             _ => Reconnect::Yes,
         }
     }
-
-    fn is_final(&self) -> bool {
-        self.reconnect() != Reconnect::Yes
-    }
 }
 
 fn needs_token(code: u16) -> bool {
@@ -191,36 +166,30 @@ fn needs_token(code: u16) -> bool {
 mod tests {
     use super::*;
 
-    fn closed(code: u16) -> Error {
-        Error::Closed(Closed { code: Some(code), reason: "so".into() })
+    fn closed(code: impl Into<Option<u16>>) -> Closed {
+        Closed { code: code.into(), reason: "so".into() }
     }
 
     #[test]
     fn the_rule_of_the_codes_decides_whether_to_come_back() {
-        for code in [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104] {
-            assert!(!closed(code).is_final(), "{code}");
+        for code in [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104, 4499] {
+            assert_eq!(closed(code).reconnect(), Reconnect::Yes, "{code}");
         }
-        for code in [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004, 4500, 4501, 4999] {
-            assert!(closed(code).is_final(), "{code}");
+        for code in [1000, 1002, 1003, 1007, 1008, 1009, 4002, 4004, 4500, 4501, 4999] {
+            assert_eq!(closed(code).reconnect(), Reconnect::No, "{code}");
         }
-        assert!(!Error::Closed(Closed { code: None, reason: String::new() }).is_final());
-        assert_eq!(closed(4501).to_string(), "closed 4501 superseded: so");
+        assert_eq!(closed(4001).reconnect(), Reconnect::WithNewToken);
+        assert_eq!(closed(None).reconnect(), Reconnect::Yes);
+        assert_eq!(Error::Closed(closed(4501)).to_string(), "closed 4501 superseded: so");
+        assert_eq!(Error::Closed(closed(4501)).code(), Some(4501));
     }
 
     #[test]
-    fn a_refused_handshake_is_tried_again_when_the_gateway_says_so() {
-        let refused = |status: u16| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
-            let body = r#"{"title":"Busy","detail":"full"}"#.to_owned();
-            Error::Refused(Box::new(Refusal { status: status.try_into().unwrap(), headers, body }))
-        };
-        for status in [429, 500, 503] {
-            assert!(!refused(status).is_final(), "{status}");
-        }
-        for status in [301, 400, 401, 403, 404] {
-            assert!(refused(status).is_final(), "{status}");
-        }
-        assert_eq!(refused(503).retry_after(), Some(Duration::from_secs(7)));
-        assert_eq!(refused(503).to_string(), "refused with HTTP 503 Service Unavailable: full");
+    fn a_refused_handshake_says_why_and_when_to_try_again() {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
+        let body = r#"{"title":"Busy","detail":"full"}"#.to_owned();
+        let error = Error::Refused(Box::new(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, headers, body }));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(error.to_string(), "refused with HTTP 503 Service Unavailable: full");
     }
 }

@@ -67,13 +67,11 @@
 //! (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
 #![warn(missing_docs)]
 
-mod application;
 mod backoff;
 mod builder;
 mod channel;
 mod client;
 mod command;
-mod cursors;
 #[cfg(feature = "defects")]
 pub mod defect;
 #[cfg(not(feature = "defects"))]
@@ -83,11 +81,9 @@ mod error;
 mod event;
 mod headers;
 pub mod http;
-pub mod implicit;
 mod inbound;
 mod lasting;
 mod link;
-mod message;
 mod outgoing;
 mod pace;
 mod positions;
@@ -99,10 +95,9 @@ mod settings;
 mod socket;
 mod token;
 
-pub use application::{Accepted, Client, Handle};
-pub use backoff::Backoff;
 pub use builder::Builder;
 pub use channel::Channel;
+pub use client::{Accepted, Client, Handle};
 pub use driver::Driver;
 pub use error::{Closed, Error, Refusal, RequestError};
 pub use event::{Event, Gap, Message, Meta, State};

@@ -6,10 +6,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{json, value::to_raw_value};
-use tickgate_client::{
-    Error, Publication, Published,
-    implicit::{Client, Event, Message},
-};
+use tickgate_client::{Client, Error, Event, Publication, Published, State};
 use tokio::time::{Instant, sleep};
 
 use super::tally::{Diary, Told};
@@ -39,35 +36,32 @@ pub(super) struct Follower {
 impl Follower {
     /// Follows until the end, or until it may not come back.
     pub(super) async fn run(mut self, mut stop: Stop) {
+        let mut replica = None;
         loop {
             let event = tokio::select! {
                 event = self.client.next() => event,
                 () = stop.wait() => return,
             };
+            let mut diary = self.diary.lock();
             match event {
-                Ok(Event::Message { text, message }) => self.take(&text, &message),
-                Ok(Event::Lost { .. }) => self.diary.lock().replica = None,
-                Err(_) => {
-                    self.diary.lock().replica = None;
+                Some(Event::Message(message)) => {
+                    let order: Order = serde_json::from_str(&message.text).unwrap_or_default();
+                    let id = message.meta.id.and_then(|id| id.parse().ok());
+                    diary.heard.extend(id.map(|id| (id, order.number)));
+                }
+                Some(Event::Gap(_)) => diary.gaps += 1,
+                Some(Event::Connected { endpoint, .. }) => replica = Some(self.replicas[endpoint]),
+                Some(Event::Subscribed { .. }) => {
+                    diary.replica = replica;
+                    diary.connections += 1;
+                }
+                Some(Event::State(State::Waiting { .. })) => diary.replica = None,
+                Some(_) => {}
+                None => {
+                    diary.replica = None;
                     return;
                 }
             }
-        }
-    }
-
-    fn take(&self, text: &str, message: &Message) {
-        let mut diary = self.diary.lock();
-        match message {
-            Message::Publication(meta) => {
-                let order: Order = serde_json::from_str(text).unwrap_or_default();
-                diary.heard.extend(meta.id.map(|id| (id, order.number)));
-            }
-            Message::Gap(_) => diary.gaps += 1,
-            Message::Subscribed(_) => {
-                diary.replica = Some(self.replicas[self.client.endpoint()]);
-                diary.connections += 1;
-            }
-            _ => {}
         }
     }
 }

@@ -9,10 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tickgate_client::{
-    Opening,
-    implicit::{Client, Cursors},
-};
+use tickgate_client::Builder;
 use tickgate_wire::model::UserId;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -149,11 +146,13 @@ impl Performance {
             let diary = SharedDiary::new(Mutex::new(Diary { user: user_number, ..Diary::default() }));
             let mut replicas: Vec<_> = (0..self.stage.listeners.len()).collect();
             replicas.rotate_left(number / USERS % self.stage.listeners.len());
-            let endpoint =
-                |at: &usize| Opening::to(format!("ws://{}/ws/trading", self.stage.listeners[*at])).token(&token);
-            let client = Client::new(replicas.iter().map(endpoint), Cursors::new([CHANNEL], None));
+            let mut endpoints = replicas.iter().map(|at| format!("ws://{}/ws/trading", self.stage.listeners[*at]));
+            let builder = Builder::new(endpoints.next().unwrap_or_default()).token(token).channel(CHANNEL);
+            let (client, driver) = endpoints.fold(builder, Builder::replica).build();
             let follower = Follower { client, replicas, diary: Arc::clone(&diary) };
-            self.tasks.spawn("client", follower.run(self.tasks.stop()));
+            self.tasks.spawn("follower", follower.run(self.tasks.stop()));
+            // It ends with its client.
+            self.tasks.spawn("client", driver.run());
             self.clients.push(diary);
         }
         Ok(())

@@ -2,30 +2,27 @@
 
 mod show;
 
-use tickgate_client::{
-    Opening,
-    implicit::{Client, Cursors, Event},
-};
-use tickgate_wire::model::StreamId;
+use tickgate_client::{Builder, Channel, Client, Error, Event, State};
 
 use self::show::Show;
 use super::Failure;
 
 const EXAMPLES: &str = r#"Examples:
   tickgate tail ticker:BTCUSDT trades:BTCUSDT
-  tickgate tail --url ws://127.0.0.1:8000/ws
+  tickgate tail --url ws://127.0.0.1:8000/ws position_update equity_update
   tickgate tail --url wss://gw.example.com/ws/trading --token "$TOKEN" orders
   tickgate tail trades:BTCUSDT --last 10 --count 10 --json
 
 A line a message: channel, id, the JSON object. Notices go to standard error.
 After a broken connection it comes back by itself and gets what it missed, from
-the last id it has seen; close codes from 4500 on end it."#;
+the last position it has seen. It ends when the gateway says not to come back."#;
 
 /// Subscribe to channels and print what arrives
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Channels of the endpoint; left out: those it subscribes by itself
+    /// Channels of the endpoint
+    #[arg(required = true)]
     channels: Vec<String>,
     /// The endpoint
     #[arg(long, default_value = "ws://127.0.0.1:8000/ws/market")]
@@ -33,9 +30,9 @@ pub(super) struct Args {
     /// Token
     #[arg(long, env = "TICKGATE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Begin after this id
-    #[arg(long, value_name = "ID", conflicts_with = "last")]
-    since: Option<StreamId>,
+    /// Begin after this cursor; `earliest`: with all that is kept
+    #[arg(long, value_name = "CURSOR", conflicts_with = "last")]
+    since: Option<String>,
     /// Begin with the last messages of event channels
     #[arg(long, value_name = "N")]
     last: Option<u32>,
@@ -45,28 +42,52 @@ pub(super) struct Args {
     /// End with the connection
     #[arg(long)]
     once: bool,
-    /// Print every frame as it came, for programs
+    /// Print a JSON object a line, for programs: messages as they came, and notices
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let opening = Opening::to(args.url);
-    let opening = args.token.iter().fold(opening, |opening, token| opening.token(token));
-    let mut client = Client::new([opening], Cursors::new(args.channels, args.since));
-    if let Some(last) = args.last {
-        client = client.last(last);
+impl Args {
+    fn channel(&self, name: &str) -> Channel {
+        Channel { since: self.since.clone(), last: self.last, ..Channel::new(name) }
     }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let builder = Builder::new(&args.url).channels(args.channels.iter().map(|name| args.channel(name)));
+    let builder = args.token.iter().fold(builder, |builder, token| builder.token(token));
+    let (client, driver) = builder.build();
+    // The client is gone once it has ended, and the driver ends with it.
+    let (result, ()) = tokio::join!(follow(client, &args), driver.run());
+    result
+}
+
+/// Whether the address is none of an endpoint: a person who mistyped it must not wait for it.
+fn is_mistaken(error: &Error) -> bool {
+    matches!(error, Error::Refused(refusal) if refusal.status.is_client_error() && refusal.status.as_u16() != 429)
+}
+
+async fn follow(mut client: Client, args: &Args) -> Result<(), Failure> {
     let mut show = Show::new(args.json, args.count);
-    loop {
-        match client.next().await? {
-            Event::Message { text, message } => {
-                if show.message(&text, &message)? {
-                    return Ok(());
-                }
+    let (mut wanted, mut refusals) = (args.channels.len(), Vec::new());
+    while let Some(event) = client.next().await {
+        match &event {
+            Event::State(State::Waiting { error, .. }) if args.once || is_mistaken(error) => {
+                return Err(error.clone().into());
             }
-            Event::Lost { error, .. } if args.once => return Err(error.into()),
-            Event::Lost { error, wait } => eprintln!("{error}; again in {:.1} s", wait.as_secs_f64()),
+            Event::State(State::Closed { error: Some(error) }) => return Err(error.clone().into()),
+            _ => {}
+        }
+        if show.event(&event)? {
+            return Ok(());
+        }
+        if let Event::Refused { channel, error } = event {
+            refusals.push(format!("{channel}: {error}"));
+            wanted -= 1;
+            if wanted == 0 {
+                return Err(Failure::new(format!("nothing subscribed: {}", refusals.join("; "))));
+            }
         }
     }
+    Ok(())
 }

@@ -1,10 +1,11 @@
-//! What is printed: messages on standard output, notices on standard error.
+//! What is printed: messages on standard output, notices on standard error, or everything as JSON.
 
-use tickgate_client::implicit::{Message, Meta};
+use serde_json::{Value, json};
+use tickgate_client::{Event, Message, State};
 
 use crate::cli::{Failure, print};
 
-/// Prints messages, and counts them.
+/// Prints events, and counts messages.
 #[derive(Debug)]
 pub(super) struct Show {
     json: bool,
@@ -17,14 +18,15 @@ impl Show {
         Self { json, left: count }
     }
 
-    /// Prints one; whether it was the last one asked for.
-    pub(super) fn message(&mut self, text: &str, message: &Message) -> Result<bool, Failure> {
-        match message {
-            _ if self.json => print(text)?,
-            Message::Publication(meta) => print(&line(text, meta))?,
-            message => notice(text, message).iter().for_each(|notice| eprintln!("{notice}")),
+    /// Prints one; whether it was the last message asked for.
+    pub(super) fn event(&mut self, event: &Event) -> Result<bool, Failure> {
+        match event {
+            Event::Message(message) if self.json => print(&message.text)?,
+            Event::Message(message) => print(&line(message))?,
+            event if self.json => notice_json(event).map_or(Ok(()), |notice| print(&notice.to_string()))?,
+            event => notice(event).iter().for_each(|notice| eprintln!("{notice}")),
         }
-        if matches!(message, Message::Publication(_)) {
+        if matches!(event, Event::Message(_)) {
             self.left = self.left.map(|left| left.saturating_sub(1));
         }
         Ok(self.left == Some(0))
@@ -32,9 +34,10 @@ impl Show {
 }
 
 /// A publication, for people: channel, id, what applies, and the publisher's object.
-fn line(text: &str, meta: &Meta) -> String {
+fn line(message: &Message) -> String {
+    let meta = &message.meta;
     let mut line = meta.channel.clone();
-    if let Some(id) = meta.id {
+    if let Some(id) = &meta.id {
         line.push_str(&format!(" {id}"));
     }
     if meta.replayed {
@@ -46,65 +49,83 @@ fn line(text: &str, meta: &Meta) -> String {
     if meta.conflated > 0 {
         line.push_str(&format!(" conflated={}", meta.conflated));
     }
-    format!("{line} {}", without_meta(text))
-}
-
-/// The publisher's object. The gateway puts its key last, so the text before it is the publisher's own.
-fn without_meta(text: &str) -> String {
-    match text.rfind("\"_meta\":") {
-        Some(at) => format!("{}}}", text[..at].trim_end_matches(',')),
-        None => text.into(),
-    }
+    format!("{line} {}", message.payload())
 }
 
 /// Everything else that people should know.
-fn notice(text: &str, message: &Message) -> Option<String> {
-    match message {
-        Message::Heartbeat(_) | Message::Pong | Message::CaughtUp(_) => None,
-        Message::Welcome => Some("connected".into()),
-        Message::Subscribed(subscribed) => {
-            let names: Vec<_> = subscribed.channels.iter().map(|channel| channel.channel.as_str()).collect();
-            let refused = subscribed.refusals();
-            let refused = if refused.is_empty() { refused } else { format!(", refused {refused}") };
-            Some(format!("subscribed {}{refused}", names.join(" ")))
+fn notice(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Connected { .. } => "connected".into(),
+        Event::Subscribed { channel, .. } => format!("subscribed {channel}"),
+        Event::Refused { channel, error } => format!("refused {channel}: {error}"),
+        Event::State(State::Waiting { wait, error }) => format!("{error}; again in {:.1} s", wait.as_secs_f64()),
+        Event::State(State::Stale) => "nothing received for a heartbeat interval".into(),
+        // Rare, and all of it matters.
+        Event::Gap(_) | Event::CaughtUp { complete: false, .. } => notice_json(event)?.to_string(),
+        Event::Unknown { kind } => format!("unknown notice {kind:?}"),
+        _ => return None,
+    })
+}
+
+/// An event that is no message, for programs.
+fn notice_json(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::Gap(gap) => json!({
+            "type": "gap", "channels": gap.channels, "after": gap.after, "before": gap.before, "count": gap.count,
+            "reason": gap.reason, "cursor": gap.cursor,
+        }),
+        Event::Connected { user, .. } => json!({ "type": "connected", "user": user }),
+        Event::Subscribed { channel, class, live } => {
+            json!({ "type": "subscribed", "channel": channel, "class": class, "live": live })
         }
-        // Gaps, errors, hints: rare, and all of it matters.
-        _ => Some(text.into()),
-    }
+        Event::CaughtUp { channel, replayed, complete } => {
+            json!({ "type": "caught_up", "channel": channel, "replayed": replayed, "complete": complete })
+        }
+        Event::Refused { channel, error } => json!({
+            "type": "refused", "channel": channel, "code": error.code, "error": error.error, "message": error.message,
+        }),
+        Event::State(State::Waiting { wait, error }) => json!({
+            "type": "state", "state": "waiting", "wait_ms": wait.as_millis() as u64, "error": error.to_string(),
+            "code": error.code(),
+        }),
+        Event::State(state) => json!({ "type": "state", "state": state.name() }),
+        Event::Unknown { kind } => json!({ "type": "unknown", "kind": kind }),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use tickgate_client::{Gap, Meta};
+
     use super::*;
 
-    /// How it is shown to people, where it is.
-    fn shown(text: &str) -> Option<String> {
-        match Message::read(text) {
-            Message::Publication(meta) => Some(line(text, &meta)),
-            message => notice(text, &message),
-        }
+    fn message(meta: Value, text: &str) -> Event {
+        let meta: Meta = serde_json::from_value(meta).unwrap();
+        Event::Message(Message { meta, text: text.into() })
     }
 
     #[test]
     fn people_see_the_publishers_object_as_it_was_written() {
         let text = r#"{"price": "1.10","_meta":{"channel":"ticker:A","id":"1-2","conflated":3,"snapshot":true}}"#;
-        assert_eq!(shown(text).unwrap(), r#"ticker:A 1-2 snapshot conflated=3 {"price": "1.10"}"#);
-        assert_eq!(shown(r#"{"_meta":{"channel":"a"}}"#).unwrap(), "a {}");
+        let meta = json!({ "channel": "ticker:A", "id": "1-2", "conflated": 3, "snapshot": true });
+        let Event::Message(message) = message(meta, text) else { panic!("a message") };
+        assert_eq!(line(&message), r#"ticker:A 1-2 snapshot conflated=3 {"price": "1.10"}"#);
     }
 
     #[test]
     fn only_publications_are_counted() {
         let mut show = Show::new(true, Some(1));
-        let heartbeat = r#"{"type":"heartbeat"}"#;
-        assert_eq!(show.message(heartbeat, &Message::read(heartbeat)), Ok(false));
-        let push = r#"{"_meta":{"channel":"a"}}"#;
-        assert_eq!(show.message(push, &Message::read(push)), Ok(true));
+        assert_eq!(show.event(&Event::State(State::Live)), Ok(false));
+        let push = message(json!({ "channel": "a" }), r#"{"_meta":{"channel":"a"}}"#);
+        assert_eq!(show.event(&push), Ok(true));
     }
 
     #[test]
-    fn gaps_are_told_to_people() {
-        let gap = r#"{"type":"gap","channels":["a"],"after":"1-1","before":"1-4","count":2,"reason":"retention","cursor":"1-3"}"#;
-        assert_eq!(shown(gap).as_deref(), Some(gap));
-        assert_eq!(shown(r#"{"type":"heartbeat"}"#), None);
+    fn gaps_are_reported_to_people() {
+        let gap = r#"{"after":"1-1","before":"1-4","channels":["a"],"count":2,"cursor":"1-3","reason":"retention","type":"gap"}"#;
+        let event = Event::Gap(serde_json::from_str::<Gap>(gap).unwrap());
+        assert_eq!(notice(&event).as_deref(), Some(gap));
+        assert_eq!(notice(&Event::State(State::Live)), None);
     }
 }

@@ -1,0 +1,217 @@
+//! The client of `crates/client` against the gateway: what the suite plays, done by the real one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json, value::to_raw_value};
+use tickgate_client::{Builder, Channel, Client, Event, Handle, Message, Publication, RequestError, State};
+use tokio::{task::AbortHandle, time::timeout};
+
+use crate::support::{
+    PATIENCE,
+    redis::RedisServer,
+    replica::{Replica, Token, token},
+};
+
+/// A client whose driver runs in a task.
+struct Running {
+    client: Client,
+    handle: Handle,
+    driver: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Running {
+    fn start(builder: Builder) -> Self {
+        let (client, driver) = builder.build();
+        #[expect(clippy::disallowed_methods, reason = "a task of the test's own")]
+        let driver = tokio::spawn(driver.run()).abort_handle();
+        Self { handle: client.handle(), client, driver }
+    }
+
+    /// What it finds among the next events.
+    async fn until<T>(&mut self, mut find: impl FnMut(&Event) -> Option<T>) -> T {
+        let mut seen = Vec::new();
+        let found = async {
+            loop {
+                let event = self.client.next().await.unwrap_or_else(|| panic!("the client has ended: {seen:?}"));
+                if let Some(found) = find(&event) {
+                    return found;
+                }
+                seen.push(event);
+            }
+        };
+        timeout(PATIENCE, found).await.expect("what was waited for")
+    }
+
+    async fn live(&mut self) {
+        self.until(|event| matches!(event, Event::State(State::Live)).then_some(())).await;
+    }
+
+    /// The next thing handed over is this message.
+    async fn expect(&mut self, data: &Value) -> Message {
+        let message = self.until(|event| match event {
+            Event::Message(message) => Some(message.clone()),
+            Event::Gap(gap) => panic!("a gap: {gap:?}"),
+            _ => None,
+        });
+        let message = message.await;
+        assert_eq!(serde_json::from_str::<Value>(&message.payload()).unwrap(), *data);
+        message
+    }
+}
+
+fn url(replica: &Replica) -> String {
+    format!("ws://{}/ws/trading", replica.address())
+}
+
+fn alice(replica: &Replica) -> Builder {
+    Builder::new(url(replica)).token(token("alice"))
+}
+
+fn order(number: u32) -> Value {
+    json!({ "type": "order_update", "order_id": number.to_string() })
+}
+
+#[tokio::test]
+async fn it_follows_its_channels_from_a_killed_replica_to_another_one() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let builder = alice(&one).replica(url(&other)).channels(["orders", "risk_alerts", "ticker:BTCUSDT"]);
+    let mut running = Running::start(builder);
+    running.live().await;
+    one.publish_to("alice", "orders", order(1)).await;
+    running.expect(&order(1)).await;
+    one.kill();
+    for number in 2..=50 {
+        other.publish_to("alice", "orders", order(number)).await;
+    }
+    for number in 2..=50 {
+        assert!(running.expect(&order(number)).await.meta.replayed || number > 2);
+    }
+    running.live().await;
+    other.publish_to("alice", "risk_alerts", order(51)).await;
+    running.expect(&order(51)).await;
+}
+
+#[tokio::test]
+async fn the_first_message_that_comes_while_it_is_away_is_not_lost() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut running = Running::start(alice(&one).replica(url(&other)).channel("orders"));
+    running.live().await;
+    one.kill();
+    other.publish_to("alice", "orders", order(1)).await;
+    assert!(running.expect(&order(1)).await.meta.replayed);
+}
+
+#[tokio::test]
+async fn a_drain_moves_it_and_says_when() {
+    let server = RedisServer::start();
+    let (mut one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut running = Running::start(alice(&one).replica(url(&other)).channel("orders"));
+    running.live().await;
+    one.drain();
+    let code = running.until(|event| match event {
+        Event::State(State::Waiting { error, .. }) => Some(error.code()),
+        _ => None,
+    });
+    assert_eq!(code.await, Some(1012));
+    running.live().await;
+    other.publish_to("alice", "orders", order(1)).await;
+    running.expect(&order(1)).await;
+    one.ended().await;
+}
+
+#[tokio::test]
+async fn its_cursors_continue_where_another_one_ended() {
+    let replica = Replica::alone().await;
+    let mut running = Running::start(alice(&replica).channels(["orders", "ticker:BTCUSDT"]));
+    running.live().await;
+    for number in 1..=3 {
+        replica.publish_to("alice", "orders", order(number)).await;
+        running.expect(&order(number)).await;
+    }
+    // The last one is handled when the next event is asked for.
+    let handled = timeout(Duration::ZERO, running.client.next()).await;
+    assert!(handled.is_err(), "{handled:?}");
+    let cursors = running.client.cursors().clone();
+    running.handle.stop().await;
+    running.until(|event| matches!(event, Event::State(State::Closed { error: None })).then_some(())).await;
+    replica.publish_to("alice", "orders", order(4)).await;
+    let channels = cursors.into_iter().map(|(channel, cursor)| Channel::new(channel).since(cursor));
+    let mut running = Running::start(alice(&replica).channels(channels));
+    assert!(running.expect(&order(4)).await.meta.replayed);
+}
+
+#[tokio::test]
+async fn it_publishes_once_and_hears_why_not() {
+    let replica = Replica::alone().await;
+    let connector = Token::of("connector").publish(&["orders"]).sign();
+    let mut publisher = Running::start(Builder::new(url(&replica)).token(connector));
+    let mut running = Running::start(alice(&replica).channel("orders"));
+    running.live().await;
+    publisher.live().await;
+    let data = to_raw_value(&order(1)).unwrap();
+    let mut publication = Publication { channel: "orders", user: Some("alice"), data: &data, msg_id: Some("fill-1") };
+    let first = publisher.handle.publish(&publication, PATIENCE).await.unwrap();
+    let again = publisher.handle.publish(&publication, PATIENCE).await.unwrap();
+    assert_eq!((first.duplicate, again.duplicate, &first.id), (false, true, &again.id));
+    assert_eq!(running.expect(&order(1)).await.meta.id, first.id);
+    publication.channel = "risk_alerts";
+    let refused = publisher.handle.publish(&publication, PATIENCE).await.unwrap_err();
+    assert!(matches!(&refused, RequestError::Refused(error) if error.code == 4502), "{refused:?}");
+    let history = to_raw_value(&json!({ "channel": "orders", "last": 5 })).unwrap();
+    let history = running.handle.request("history", &history, PATIENCE).await.unwrap();
+    assert!(history.contains(r#""order_id":"1""#), "{history}");
+}
+
+#[tokio::test]
+async fn refusals_say_why_and_end_what_can_not_succeed() {
+    let replica = Replica::alone().await;
+    let mut running = Running::start(alice(&replica).channels(["orders", "payroll"]));
+    let refused = running.until(|event| match event {
+        Event::Refused { channel, error } => Some((channel.clone(), error.code)),
+        _ => None,
+    });
+    assert_eq!(refused.await.0, "payroll");
+    running.live().await;
+    let mut stranger = Running::start(Builder::new(url(&replica)).token("not.a.token").channel("orders"));
+    let code = stranger.until(|event| match event {
+        Event::State(State::Closed { error: Some(error) }) => Some(error.code()),
+        _ => None,
+    });
+    assert_eq!(code.await, Some(4001), "after the same token was refused twice");
+}
+
+#[tokio::test]
+async fn a_token_that_ends_is_renewed_in_place() {
+    let replica = Replica::alone().await;
+    let source = || async { Ok::<_, std::io::Error>(Token::of("alice").expires_in(3).sign()) };
+    let builder = Builder::new(url(&replica)).token_source(source).channel("orders");
+    let mut running = Running::start(builder);
+    running.live().await;
+    let whole = Duration::from_secs(5);
+    let lost = running.until(|event| matches!(event, Event::State(State::Waiting { .. })).then_some(()));
+    assert!(timeout(whole, lost).await.is_err(), "it outlives its first token on one connection");
+    replica.publish_to("alice", "orders", order(1)).await;
+    running.expect(&order(1)).await;
+}
+
+#[tokio::test]
+async fn a_late_token_opens_the_same_door() {
+    let replica = Replica::alone().await;
+    let mut running = Running::start(alice(&replica).late_token().channel("orders"));
+    let user = running.until(|event| match event {
+        Event::Connected { user, .. } => Some(user.clone()),
+        _ => None,
+    });
+    assert_eq!(user.await.as_deref(), Some("alice"));
+    running.live().await;
+    replica.publish_to("alice", "orders", order(1)).await;
+    running.expect(&order(1)).await;
+}
