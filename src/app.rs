@@ -23,6 +23,7 @@ use crate::{
         address::AddressLimits,
         drain,
         keep_alive::KeepAliveConfig,
+        loopback,
         refusal_log::RefusalLog,
         replica::{Replica, UserBuckets},
         routes,
@@ -169,7 +170,11 @@ impl App {
             descriptors,
             spares,
         };
-        let sockets = routes::router(&replica, api.public());
+        let local = |router| {
+            let development = replica.config.development;
+            if development { loopback::only(router, &server.allowed_origins) } else { router }
+        };
+        let sockets = local(routes::router(&replica, api.public()));
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), serving(PUBLIC_SPARES), tasks.clone(), doors.stop());
             doors.spawn_vital("public listener", serve);
@@ -177,7 +182,7 @@ impl App {
         // Open until the drain is over: metrics and probes tell of it.
         let publishers = tasks.apart();
         for listener in operations.all() {
-            let (router, serving) = (api.operations(), serving(OPERATIONS_SPARES));
+            let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES));
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
             publishers.spawn_vital("operations listener", serve);
         }

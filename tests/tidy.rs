@@ -107,6 +107,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
             "connection/accept.rs",
             "connection/admission.rs",
             "connection/event_stream.rs",
+            "connection/loopback.rs",
             "connection/routes.rs",
             "connection/upgrade.rs",
             "problem.rs",

@@ -5,12 +5,19 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::problem::REQUEST_ID;
+use crate::{
+    config::{LOOPBACK_ORIGINS, is_loopback_origin},
+    problem::REQUEST_ID,
+};
 
-/// Allows the origins of `server.allowed_origins`; `"*"` allows all.
+/// Allows the origins of `server.allowed_origins`; `"*"` allows all, those of this machine are the default of
+/// development mode.
 pub(super) fn layer(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
+    let is = |wanted: &str| origins.iter().any(|origin| origin == wanted);
+    let allowed = if is("*") {
         AllowOrigin::any()
+    } else if is(LOOPBACK_ORIGINS) {
+        AllowOrigin::predicate(|origin, _| origin.to_str().is_ok_and(is_loopback_origin))
     } else {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };

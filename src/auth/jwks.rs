@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tickgate_client::http::Request;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::keys::Key;
 use crate::{clock, config, metrics::Metrics, tasks::Stop};
@@ -36,18 +36,27 @@ const UNKNOWN_KEY_INTERVAL_SECONDS: u64 = 30;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Keys by address, with the last good ones kept whatever happens.
+/// Keys by address. The last good ones are kept while they can't be fetched, up to an age: then a key that was withdrawn
+/// meanwhile must not be believed any longer.
 #[derive(Debug)]
 pub(super) struct KeySet {
     source: Source,
     refresh_interval: Duration,
+    age_max: Duration,
     /// `None` until the first fetch succeeded.
-    keys: ArcSwapOption<Vec<Key>>,
+    keys: ArcSwapOption<Fetched>,
     /// When the last attempt began, in seconds since 1970.
     attempted_at: AtomicU64,
     progress: watch::Sender<Progress>,
     /// When somebody last asked for a fetch, in seconds since 1970.
     wanted_at: watch::Sender<u64>,
+}
+
+/// The keys of one fetch.
+#[derive(Debug)]
+struct Fetched {
+    keys: Vec<Key>,
+    at: Instant,
 }
 
 /// What the fetching task is at.
@@ -86,6 +95,7 @@ impl KeySet {
         Ok(Self {
             source: Source::new(&config.url, FETCH_TIMEOUT)?,
             refresh_interval: config.refresh_interval,
+            age_max: config.age_max,
             keys: ArcSwapOption::empty(),
             attempted_at: AtomicU64::new(0),
             progress: watch::Sender::default(),
@@ -101,8 +111,9 @@ impl KeySet {
         (algorithm, kid): (Algorithm, Option<&str>),
         use_key: impl Fn(&Key) -> bool,
     ) -> Option<bool> {
-        let keys = self.keys.load();
-        let of_algorithm = keys.iter().flat_map(|keys| keys.iter()).filter(|key| key.algorithm == algorithm);
+        let fetched = self.keys.load();
+        let fetched = fetched.as_ref().filter(|fetched| self.is_young(fetched));
+        let of_algorithm = fetched.iter().flat_map(|fetched| &fetched.keys).filter(|key| key.algorithm == algorithm);
         let fitting = of_algorithm.filter(|key| kid.is_none() || key.answers(algorithm, kid));
         let (mut found, mut verified) = (0_usize, false);
         for key in fitting {
@@ -115,9 +126,13 @@ impl KeySet {
         (found > 0).then_some(verified)
     }
 
-    /// Whether a set was ever fetched.
+    /// Whether there are keys: a set was fetched, not too long ago.
     pub(super) fn is_loaded(&self) -> bool {
-        self.keys.load().is_some()
+        self.keys.load().as_ref().is_some_and(|fetched| self.is_young(fetched))
+    }
+
+    fn is_young(&self, fetched: &Fetched) -> bool {
+        fetched.at.elapsed() < self.age_max
     }
 
     /// Whether it is worth waiting for a fetch now (seconds since 1970): one runs, or an unknown key may cause one.
@@ -159,6 +174,7 @@ impl KeySet {
         let mut now = clock::unix_s();
         loop {
             let wait = if self.attempt(now).await {
+                metrics.key_set_fetched_timestamp_seconds.set(i64::try_from(now).unwrap_or(i64::MAX));
                 retry = RETRY_MIN;
                 self.refresh_interval
             } else {
@@ -208,7 +224,7 @@ impl KeySet {
         let body = self.source.get().await?;
         let keys = parse(&body)?;
         let count = keys.len();
-        self.keys.store(Some(Arc::new(keys)));
+        self.keys.store(Some(Arc::new(Fetched { keys, at: Instant::now() })));
         Ok(count)
     }
 }

@@ -61,6 +61,8 @@ pub enum Algorithm {
 pub struct Jwks {
     pub url: String,
     pub refresh_interval: Duration,
+    /// How long keys are used after they were fetched.
+    pub age_max: Duration,
 }
 
 impl Auth {
@@ -160,9 +162,12 @@ impl SecretSource<'_> {
     }
 }
 
-/// Secrets from the key or from the file it names, empty ones left out.
+/// Secrets from the key or from the file it names.
 fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> {
     let written: Vec<Secret> = source.written.iter().filter(|secret| !secret.is_empty()).cloned().collect();
+    if written.len() < source.written.len() {
+        section.tell(source.key, "has an empty secret: write one, or leave it out");
+    }
     match (written.is_empty(), source.path.is_empty()) {
         (_, true) => written,
         (true, false) => {
@@ -178,13 +183,18 @@ fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> 
 
 fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
     let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["10s", "24h"]);
+    let age_max = section.duration("jwks_age_max", &raw.jwks_age_max, ["1m", "30d"]);
+    if age_max < refresh_interval * 2 {
+        section
+            .tell("jwks_age_max", "must be at least twice auth.jwks_refresh_interval: one failed fetch is no reason");
+    }
     let url = some(&raw.jwks_url)?;
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '@'])) {
         section.tell("jwks_url", "wants an address such as \"https://login.example.com/.well-known/jwks.json\"");
         return None;
     }
-    Some(Jwks { url, refresh_interval })
+    Some(Jwks { url, refresh_interval, age_max })
 }
 
 fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Option<PublicKey> {

@@ -17,6 +17,13 @@ pub fn deliberate_defect() -> Option<String> {
 /// Begins every variable that sets a key; `__` stands for the dot.
 pub(super) const PREFIX: &str = "TICKGATE__";
 
+/// Begins every variable that may be a setting's with a mistake in its name.
+const OWN: &str = "TICKGATE_";
+
+/// Keys that open the gateway when their variable is set but empty.
+pub(super) const SECRETS: [&str; 4] =
+    ["auth.hs256_secrets", "auth.hs256_secrets_file", "auth.api_keys", "auth.api_keys_file"];
+
 /// Short names of what is set most, and the keys that they set. Times are plain seconds.
 pub const SHORT_NAMES: [(&str, &str); 4] = [
     ("WS_HEARTBEAT_INTERVAL", "session.heartbeat_interval"),
@@ -29,15 +36,24 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
 pub(super) fn of_process() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| {
-            name == FILE || name.starts_with(PREFIX) || SHORT_NAMES.iter().any(|(short, _)| short == name)
-        })
+        .filter(|(name, _)| name.starts_with(OWN) || SHORT_NAMES.iter().any(|(short, _)| short == name))
         .collect()
 }
 
 /// The key that a variable sets: `TICKGATE__SERVER__LISTEN` sets `server.listen`.
 pub(super) fn key_of(variable: &str) -> Option<String> {
     Some(variable.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."))
+}
+
+/// What follows the prefix in a variable that sets no key, `None` for those that are somebody else's: Kubernetes makes
+/// variables for each Service, such as one named `tickgate-redis`.
+pub(super) fn stray(variable: &str) -> Option<&str> {
+    let rest = variable.strip_prefix(OWN).filter(|_| variable != FILE)?;
+    let numbered = |rest: &str| {
+        rest.split_once("_PORT_").is_some_and(|(_, tail)| tail.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    let of_service = rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || rest.ends_with("_PORT");
+    (!of_service && !numbered(rest)).then_some(rest)
 }
 
 /// The variable that sets a key.
@@ -61,5 +77,22 @@ mod tests {
             assert_eq!(key_of(&name_of(&key)), Some(key));
         }
         assert_eq!(key_of("PATH"), None);
+    }
+
+    #[test]
+    fn variables_of_kubernetes_are_not_ours() {
+        for name in [
+            "TICKGATE_REDIS_SERVICE_HOST",
+            "TICKGATE_REDIS_SERVICE_PORT",
+            "TICKGATE_REDIS_SERVICE_PORT_REDIS",
+            "TICKGATE_REDIS_PORT",
+            "TICKGATE_REDIS_PORT_6379_TCP",
+            "TICKGATE_REDIS_PORT_6379_TCP_ADDR",
+            "TICKGATE_CONFIG",
+            "PATH",
+        ] {
+            assert_eq!(stray(name), None, "{name}");
+        }
+        assert_eq!(stray("TICKGATE_SERVER__LISTEN"), Some("SERVER__LISTEN"));
     }
 }

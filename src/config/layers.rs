@@ -122,7 +122,8 @@ impl Layers {
         let Value::Array(elements) = value else {
             return self.problems.tell(key, format!("wants tables, each headed [[{key}]]"));
         };
-        let checked = lists::check(key, elements, &mut self.problems);
+        let known = find(&self.known, key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let checked = lists::check(key, elements, known, &mut self.problems);
         for name in &checked.names {
             self.origins.insert(name.clone(), origin.into());
         }
@@ -138,11 +139,33 @@ impl Layers {
                 self.text(name, key, &environment::short_value(key, value));
             }
         }
-        for (name, value) in variables.iter().filter(|(_, value)| !value.is_empty()) {
-            if let Some(key) = environment::key_of(name) {
-                self.text(name, &key, value);
+        for (name, value) in variables {
+            match environment::key_of(name) {
+                Some(key) if !value.is_empty() => self.text(name, &key, value),
+                // Usually a secret that did not arrive: what is meant to be closed must not stay open.
+                Some(key) if environment::SECRETS.contains(&key.as_str()) => {
+                    self.problems.tell(name, "is set but empty: give it a value, or do not set it");
+                }
+                Some(key) if find(&self.known, &key).is_none() => self.unknown(name, &key, name),
+                Some(_) => {}
+                None => self.stray(name),
             }
         }
+    }
+
+    /// Tells of a variable that looks like a setting's and sets none, such as one with a single underscore.
+    fn stray(&mut self, name: &str) {
+        let Some(rest) = environment::stray(name) else { return };
+        let rest = rest.to_ascii_lowercase();
+        let is_of = |section: &String| {
+            rest.strip_prefix(section.as_str()).is_some_and(|it| it.is_empty() || it.starts_with('_'))
+        };
+        if !self.known.keys().any(is_of) {
+            return;
+        }
+        let meant = keys().into_iter().find(|key| key.replace('.', "_") == rest.replace("__", "_"));
+        let hint = meant.map_or_else(String::new, |key| format!(", did you mean {}?", environment::name_of(&key)));
+        self.problems.tell(name, format!("sets nothing{hint}"));
     }
 
     /// Sets a key from text, as variables and flags have it: the default's type says how to read it.

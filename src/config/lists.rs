@@ -21,8 +21,9 @@ pub(super) struct Checked {
     pub names: Vec<String>,
 }
 
-/// Tells unknown, missing and mistyped keys of every entry, and keeps the entries without those.
-pub(super) fn check(key: &str, elements: Vec<Value>, problems: &mut Problems) -> Checked {
+/// Tells unknown, missing and mistyped keys of every entry, and keeps the entries without those. `known`: the shipped
+/// entries.
+pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: &mut Problems) -> Checked {
     let mut checked =
         Checked { elements: Vec::with_capacity(elements.len()), names: Vec::with_capacity(elements.len()) };
     for (at, mut element) in elements.into_iter().enumerate() {
@@ -39,12 +40,24 @@ pub(super) fn check(key: &str, elements: Vec<Value>, problems: &mut Problems) ->
             "topics" => admit::<raw::Topic>(&name, &mut element, problems),
             _ => admit::<raw::PublicKey>(&name, &mut element, problems),
         };
-        if sound {
+        if sound && key == "profiles" && !is_defined(&element, known) {
+            let known: Vec<_> = known.iter().filter_map(|profile| profile.get("name")?.as_str()).collect();
+            let text = format!("no such profile, and a new one requires a path; there are {}", known.join(", "));
+            problems.tell(&name, text);
+        } else if sound {
             checked.elements.push(element);
         }
         checked.names.push(name);
     }
     checked
+}
+
+/// Whether a profile changes a known one or completely defines a new one. Anything else is a name that was mistyped, and
+/// would leave as it is what was to be changed.
+fn is_defined(profile: &Value, known: &[Value]) -> bool {
+    let name = profile.get("name");
+    let has_path = profile.get("path").and_then(Value::as_str).is_some_and(|path| !path.is_empty());
+    name.is_none() || has_path || known.iter().any(|known| known.get("name") == name)
 }
 
 /// The channels of a profile are tables as well; only sound ones stay.
@@ -176,7 +189,12 @@ mod tests {
     fn every_fault_of_every_entry_is_told() {
         let mut problems = Problems::default();
         let text = "profiles = [{name='a', pth='/a', colour=1, channels=[{nam='x'}]}, {path='/b'}, {name='c', path=1}]";
-        let checked = check("profiles", entries("profiles", text), &mut problems);
+        let checked = check(
+            "profiles",
+            entries("profiles", text),
+            &entries("profiles", "profiles = [{name='a'}]"),
+            &mut problems,
+        );
         assert_eq!(names(&checked.elements, "name"), ["a"]);
         let told: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect();
         assert_eq!(

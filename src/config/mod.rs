@@ -10,6 +10,7 @@ mod feeds;
 mod layers;
 mod limits;
 mod lists;
+mod loopback;
 mod mode;
 mod named_file;
 mod problems;
@@ -35,11 +36,12 @@ pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
+pub use loopback::{is_loopback_host, is_loopback_origin};
 pub use problems::{Problem, Problems};
 pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
 pub use redis::Redis;
 pub use secret::{Secret, without_credentials};
-pub use server::Server;
+pub use server::{AddressHeader, LOOPBACK_ORIGINS, Proxies, Server};
 pub use session::{Drain, Readiness, Session};
 pub use value::duration as parse_duration;
 
@@ -129,7 +131,7 @@ impl Config {
         let secret_generated = development && auth.generate_missing();
         if development {
             if server.allowed_origins.is_empty() {
-                server.allowed_origins.push("*".into());
+                server.allowed_origins.push(LOOPBACK_ORIGINS.into());
             }
         } else {
             auth.check_strength(&raw.auth, problems);

@@ -34,6 +34,8 @@ pub(super) struct Server {
     pub workers: u64,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<String>,
+    pub trusted_hops: u64,
+    pub address_header: String,
     pub header_timeout: String,
     pub header_bytes_max: u64,
 }
@@ -63,6 +65,7 @@ pub(super) struct Auth {
     pub hs256_secrets_file: String,
     pub jwks_url: String,
     pub jwks_refresh_interval: String,
+    pub jwks_age_max: String,
     pub issuer: String,
     pub audience: String,
     pub leeway: String,

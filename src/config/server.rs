@@ -18,15 +18,40 @@ pub struct Server {
     pub ops_listen: SocketAddr,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
-    /// Origins that browsers may come from; `*` alone allows all.
+    /// Origins that browsers may come from; `*` alone allows all, [`LOOPBACK_ORIGINS`] those of this machine.
     pub allowed_origins: Vec<String>,
-    /// Peers whose `X-Forwarded-For` is believed (CIDR notation).
-    pub trusted_proxies: Vec<IpNet>,
+    pub proxies: Proxies,
     /// The time a client has to send its request head.
     pub header_timeout: Duration,
     /// Largest request head, in bytes.
     pub header_bytes_max: usize,
 }
+
+/// Stands for the origins of this machine. Nobody can write it: it is not an origin.
+pub const LOOPBACK_ORIGINS: &str = "loopback";
+
+/// What is in front of the clients, and how it says who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxies {
+    /// Peers whose header is believed (CIDR notation).
+    pub ranges: Vec<IpNet>,
+    /// Instead of ranges: how many proxies are in front of every client.
+    pub hops: usize,
+    /// The one header that is read.
+    pub header: AddressHeader,
+}
+
+/// A header in which proxies name the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressHeader {
+    /// `X-Forwarded-For`.
+    ForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// No larger range is a network of proxies: the shortest prefixes of private networks.
+const PREFIX_MIN: [u8; 2] = [8, 7];
 
 impl Server {
     pub(super) fn check(raw: &raw::Server, problems: &mut Problems) -> Self {
@@ -37,18 +62,41 @@ impl Server {
             ops_listen: section.take("ops_listen", address(&raw.ops_listen), loopback(8001)),
             workers: section.number("workers", raw.workers, 0..=1024),
             allowed_origins: section.take_all("allowed_origins", &raw.allowed_origins, origin),
-            trusted_proxies: section.take_all("trusted_proxies", &raw.trusted_proxies, address_range),
+            proxies: Proxies {
+                ranges: section.take_all("trusted_proxies", &raw.trusted_proxies, proxy_range),
+                hops: section.number("trusted_hops", raw.trusted_hops, 0..=16),
+                header: section.choice(
+                    "address_header",
+                    &raw.address_header,
+                    &[("x-forwarded-for", AddressHeader::ForwardedFor), ("forwarded", AddressHeader::Forwarded)],
+                ),
+            },
             header_timeout: section.duration("header_timeout", &raw.header_timeout, ["100ms", "5m"]),
             header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
             section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");
         }
+        if server.proxies.hops > 0 && !server.proxies.ranges.is_empty() {
+            section.tell("trusted_hops", "is set beside server.trusted_proxies: one of the two");
+        }
         if collide(server.listen, server.ops_listen) {
             section.tell("ops_listen", format!("wants another port than server.listen, which is {}", server.listen));
         }
         server
     }
+}
+
+/// The range of proxies; one that everybody is in would let everybody choose an address.
+fn proxy_range(text: &str) -> Result<IpNet, String> {
+    let range = address_range(text)?;
+    let [v4, v6] = PREFIX_MIN;
+    let prefix_min = if range.addr().is_ipv4() { v4 } else { v6 };
+    if range.prefix_len() < prefix_min {
+        let text = quoted(text);
+        return Err(format!("must be the proxies' own addresses, /{prefix_min} or smaller, not {text}"));
+    }
+    Ok(range)
 }
 
 /// Whether one of two listeners could not be bound beside the other.
@@ -80,6 +128,16 @@ mod tests {
         assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
         assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("10.0.0.1", "10.0.0.1"));
         assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe80::1") && !contains("::/0", "10.0.0.1"));
+    }
+
+    #[test]
+    fn nobody_trusts_everybody() {
+        for text in ["10.0.0.0/8", "fc00::/7", "192.0.2.1", "2001:db8::/32"] {
+            assert!(proxy_range(text).is_ok(), "{text}");
+        }
+        for text in ["0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/7", "2000::/3", "x"] {
+            assert!(proxy_range(text).is_err(), "{text}");
+        }
     }
 
     #[test]

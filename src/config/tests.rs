@@ -188,7 +188,7 @@ fn development_mode_makes_its_own_secrets_and_only_on_loopback() {
     assert!(first.secret_generated && first.auth.hs256_secrets != second.auth.hs256_secrets);
     assert_eq!((first.auth.hs256_secrets.len(), first.auth.api_keys.len()), (1, 1));
     assert!(first.feeds.synthetic.is_some());
-    assert_eq!(first.server.allowed_origins, ["*"]);
+    assert_eq!(first.server.allowed_origins, [LOOPBACK_ORIGINS]);
 
     let told = problems(&environment(&[("TICKGATE__SERVER__LISTEN", "0.0.0.0:8000")]));
     assert_eq!(told.len(), 1);

@@ -6,8 +6,8 @@ mod limits;
 use std::net::IpAddr;
 
 use hyper::{HeaderMap, header};
-use ipnet::IpNet;
 
+use crate::config::{AddressHeader, Proxies};
 pub use limits::{AddressLimits, Permit, Refused, RefusedBy};
 
 /// No more hops of a forwarding header are looked at.
@@ -16,30 +16,29 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The address that limits count and logs show: the last hop that is not a trusted proxy.
 ///
-/// `X-Forwarded-For` is read where it is present, `Forwarded` (RFC 7239) otherwise; the trusted proxy must append to
-/// the one it uses, and nearly all use the first. Both are read from the right: what stands left of the last untrusted
-/// hop was written by that hop and may be a lie.
+/// Only the configured header is read: a client can send any other, and a proxy passes it on. It is read from the right:
+/// what stands left of the last untrusted hop was written by that hop and may be a lie.
 #[must_use]
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address| trusted.iter().any(|range| range.contains(&address));
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let mut client = peer.to_canonical();
-    if !is_trusted(client) {
+    if !is_proxy(proxies, client, 0) {
         return client;
     }
-    let hops = if headers.contains_key(FORWARDED_FOR) {
-        hops(headers, FORWARDED_FOR, |element| Some(element))
-    } else {
-        hops(headers, header::FORWARDED.as_str(), forwarded_for)
+    let hops = match proxies.header {
+        AddressHeader::ForwardedFor => hops(headers, FORWARDED_FOR, |element| Some(element)),
+        AddressHeader::Forwarded => hops(headers, header::FORWARDED.as_str(), forwarded_for),
     };
-    for hop in hops {
+    for (passed, hop) in hops.into_iter().enumerate() {
         // A hop without an address (`unknown`, garbage): the proxy that wrote it is the last one known.
-        let Some(address) = hop else { break };
+        let Some(address) = hop.filter(|_| is_proxy(proxies, client, passed)) else { break };
         client = address;
-        if !is_trusted(client) {
-            break;
-        }
     }
     client
+}
+
+/// Whether the address is one of the proxies, after so many that were passed.
+fn is_proxy(proxies: &Proxies, address: IpAddr, passed: usize) -> bool {
+    passed < proxies.hops || proxies.ranges.iter().any(|range| range.contains(&address))
 }
 
 /// The hops of a header, nearest first, over all its lines.
@@ -68,16 +67,25 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
 
-    fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
-        let range = |address: &str, prefix_len| IpNet::new(address.parse().unwrap(), prefix_len).unwrap();
-        let trusted = [range("10.0.0.0", 8), range("fd00::", 8)];
+    fn seen_by(proxies: &Proxies, peer: &str, headers: &[(&'static str, &'static str)]) -> String {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        client_address(peer.parse().unwrap(), &map, &trusted).to_string()
+        client_address(peer.parse().unwrap(), &map, proxies).to_string()
+    }
+
+    fn trusting(header: AddressHeader) -> Proxies {
+        let range = |address: &str, prefix_len| IpNet::new(address.parse().unwrap(), prefix_len).unwrap();
+        Proxies { ranges: vec![range("10.0.0.0", 8), range("fd00::", 8)], hops: 0, header }
+    }
+
+    fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
+        seen_by(&trusting(AddressHeader::ForwardedFor), peer, headers)
     }
 
     #[test]
@@ -116,16 +124,30 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_counts_where_the_older_header_is_missing() {
-        let by_proxy = |value| seen("10.0.0.1", &[("forwarded", value)]);
+    fn only_the_configured_header_is_read() {
+        let proxies = trusting(AddressHeader::Forwarded);
+        let by_proxy = |value| seen_by(&proxies, "10.0.0.1", &[("forwarded", value)]);
         assert_eq!(by_proxy("for=198.51.100.1"), "198.51.100.1");
         assert_eq!(by_proxy("for=1.1.1.1, For=\"[2001:db8::7]:4711\";proto=https;by=10.0.0.9"), "2001:db8::7");
         assert_eq!(by_proxy("proto=https;for=198.51.100.1, for=10.9.9.9"), "198.51.100.1");
         for value in ["for=unknown", "for=_hidden", "proto=https", "for=", "for=\"198.51.100.1"] {
             assert_eq!(by_proxy(value), "10.0.0.1", "{value}");
         }
+        let both = [("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "1.1.1.1")];
+        assert_eq!(seen_by(&proxies, "10.0.0.1", &both), "198.51.100.1");
         let both = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "198.51.100.1")];
         assert_eq!(seen("10.0.0.1", &both), "198.51.100.1");
+        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=1.1.1.1")]), "10.0.0.1", "a client's own, passed on");
+    }
+
+    #[test]
+    fn so_many_hops_are_believed_wherever_they_are() {
+        let proxies = |hops| Proxies { ranges: Vec::new(), hops, header: AddressHeader::ForwardedFor };
+        let lines = [("x-forwarded-for", "1.1.1.1, 198.51.100.1, 192.0.2.9")];
+        let seen = |hops| seen_by(&proxies(hops), "203.0.113.7", &lines);
+        assert_eq!([seen(0), seen(1), seen(2)], ["203.0.113.7", "192.0.2.9", "198.51.100.1"]);
+        assert_eq!(seen(9), "1.1.1.1", "fewer hops than that: as far as they go");
+        assert_eq!(seen_by(&proxies(1), "203.0.113.7", &[]), "203.0.113.7");
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub(super) struct Endpoint {
     pub(super) gauge: prometheus::IntGauge,
 }
 
+/// An attempt that its address may make.
+pub(super) struct Place {
+    permit: Permit,
+    /// When it was taken.
+    since: Instant,
+}
+
 /// A client that is admitted.
 pub(super) struct Admitted {
     /// When its admission began.
@@ -130,16 +137,12 @@ impl Endpoint {
         Ok(Some(value.into()))
     }
 
-    pub(super) async fn admit(
-        &self,
-        credential: &Credential,
-        session: Option<SessionId>,
-        attempt: Attempt,
-    ) -> Result<Admitted, Refused> {
-        let (replica, address) = (&self.replica, attempt.address);
+    /// Counts the attempt, whatever it turns out to be, and takes a connection's place for its address. What an attempt
+    /// costs is paid only after this.
+    pub(super) fn take_place(&self, attempt: Attempt) -> Result<Place, Refused> {
         let since = Instant::now();
-        let permit = replica.addresses.admit(address, since).map_err(|refused| {
-            replica.metrics.rate_limited_total.of(RateScope::Address).inc();
+        let permit = self.replica.addresses.admit(attempt.address, since).map_err(|refused| {
+            self.replica.metrics.rate_limited_total.of(RateScope::Address).inc();
             let (code, outcome) = match refused.by {
                 RefusedBy::Rate => (CloseCode::RateLimited, Outcome::RateLimited),
                 RefusedBy::Connections | RefusedBy::Addresses => (CloseCode::TryAgainLater, Outcome::AddressLimit),
@@ -148,6 +151,18 @@ impl Endpoint {
             Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, outcome)
                 .after(refused.retry_after.as_secs_f64().ceil() as u64)
         })?;
+        Ok(Place { permit, since })
+    }
+
+    pub(super) async fn admit(
+        &self,
+        credential: &Credential,
+        session: Option<SessionId>,
+        attempt: Attempt,
+        place: Place,
+    ) -> Result<Admitted, Refused> {
+        let replica = &self.replica;
+        let Place { permit, since } = place;
         if !replica.has_room() {
             let draining = replica.closing.load(Ordering::Relaxed);
             let (code, outcome) = if draining {
@@ -176,13 +191,15 @@ impl Endpoint {
             return Ok((None, false));
         }
         if rule == TokenRule::Publisher
-            && let Credential::Token(key) | Credential::ApiKey(key) = credential
+            && let Credential::Bearer(key) | Credential::ApiKey(key) = credential
             && self.replica.verifier.is_api_key(key.expose())
         {
             return Ok((None, false));
         }
         match credential {
-            Credential::Token(token) => self.verify(token.expose()).await.map(|identity| (Some(identity), false)),
+            Credential::Bearer(token) | Credential::Token(token) => {
+                self.verify(token.expose()).await.map(|identity| (Some(identity), false))
+            }
             Credential::Ticket(ticket) => {
                 let token = self.replica.registry.take_ticket(ticket.expose()).await;
                 match token {

@@ -71,6 +71,10 @@ pub(super) async fn open(
     if parts.extensions.get::<Spare>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
+    let place = match endpoint.take_place(attempt) {
+        Ok(place) => place,
+        Err(refused) => return endpoint.refuse(attempt, &parts.headers, refused),
+    };
     let asked = match Asked::read(&parts, &endpoint) {
         Ok(asked) => asked,
         Err(problem) => {
@@ -81,7 +85,7 @@ pub(super) async fn open(
             return problem.respond(&parts.headers);
         }
     };
-    match endpoint.admit(&asked.credential, None, attempt).await {
+    match endpoint.admit(&asked.credential, None, attempt, place).await {
         Ok(admitted) => {
             endpoint.replica.metrics.handshakes_total.of(Outcome::Accepted).inc();
             let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
@@ -105,22 +109,24 @@ struct Asked {
 impl Asked {
     fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, Problem> {
         let config = &endpoint.replica.config;
-        let origin = parts.headers.get(header::ORIGIN).cloned();
+        let mut origins = parts.headers.get_all(header::ORIGIN).iter();
+        let origin = origins.next().cloned();
+        if origins.next().is_some() {
+            return Err(Problem::invalid("more than one Origin came with the request"));
+        }
         let is_allowed = |origin: &str| handshake::is_allowed(origin, &config.server.allowed_origins);
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
             return Err(Problem::new(ProblemKind::Policy, "the origin is not allowed"));
         }
         let invalid_param = |()| Problem::new(ProblemKind::NotFound, "the path's parameter is not a valid name");
         let param = endpoint.param(parts.uri.path()).map_err(invalid_param)?;
-        let channels = query::channels(parts.uri.query().unwrap_or_default());
+        let max = config.limits.subscriptions_max;
+        let channels = query::channels(parts.uri.query().unwrap_or_default(), max)
+            .ok_or_else(|| Problem::invalid(format!("a connection has at most {max} subscriptions")))?;
         if channels.is_empty() {
             return Err(Problem::invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
         }
-        let max = config.limits.subscriptions_max;
-        if channels.len() > max {
-            return Err(Problem::invalid(format!("a connection has at most {max} subscriptions")));
-        }
-        let cursors = cursors(&parts.headers).ok_or_else(|| {
+        let cursors = cursors(&parts.headers, max).ok_or_else(|| {
             Problem::invalid("Last-Event-ID holds cursors of this endpoint, such as 1763700000000-42")
         })?;
         let credential = handshake::http_credential(parts)
@@ -134,12 +140,16 @@ impl Asked {
     }
 }
 
-/// The cursors with which a reader comes back. `None` when they are malformed.
-fn cursors(headers: &HeaderMap) -> Option<Vec<StreamId>> {
+/// The cursors with which a reader comes back. `None` when they are malformed, or more than `max`.
+fn cursors(headers: &HeaderMap, max: usize) -> Option<Vec<StreamId>> {
     match headers.get(LAST_EVENT_ID) {
         None => Some(Vec::new()),
         Some(value) if value.is_empty() => Some(Vec::new()),
-        Some(value) => value.to_str().ok()?.split(',').map(|cursor| cursor.parse().ok()).collect(),
+        Some(value) => {
+            let read = |cursor: &str| cursor.parse().ok();
+            let cursors: Vec<_> = value.to_str().ok()?.split(',').take(max + 1).map(read).collect::<Option<_>>()?;
+            (cursors.len() <= max).then_some(cursors)
+        }
     }
 }
 

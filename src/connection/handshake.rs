@@ -14,7 +14,7 @@ use super::{
     malformed::Malformed,
     query::{self, Query},
 };
-use crate::config::Secret;
+use crate::config::{LOOPBACK_ORIGINS, Secret, is_loopback_origin};
 
 /// The sub-protocol that is spoken here.
 pub const PROTOCOL: &str = "tickgate.v1";
@@ -64,7 +64,9 @@ pub enum Credential {
     None,
     /// Nothing yet: an `auth` message follows (`?auth=message`, or our sub-protocol without a bearer).
     Deferred,
-    /// A JWT; from a backend's `Authorization` header it may be an API key as well.
+    /// A JWT or an API key, in `Authorization`.
+    Bearer(Secret),
+    /// A JWT, in the sub-protocol or the query: an API key is refused there, where logs and histories keep it.
     Token(Secret),
     /// A single-use ticket that stands for a token.
     Ticket(Secret),
@@ -136,10 +138,15 @@ pub fn http_credential(parts: &Parts) -> Result<Credential, Malformed> {
     credential(&parts.headers, &Offer::default(), &query)
 }
 
-/// Whether a page from `origin` may connect. Scheme and host are compared without case, as browsers write them.
+/// Whether a page from `origin` may connect; `origins` as in `server.allowed_origins`. Scheme and host are compared without case, as browsers write them.
 #[must_use]
 pub fn is_allowed(origin: &str, origins: &[String]) -> bool {
-    origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    let is_this = |allowed: &String| match allowed.as_str() {
+        "*" => true,
+        LOOPBACK_ORIGINS => is_loopback_origin(origin),
+        allowed => allowed.eq_ignore_ascii_case(origin),
+    };
+    origins.iter().any(is_this)
 }
 
 fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
@@ -220,8 +227,10 @@ fn credential(headers: &HeaderMap, offer: &Offer, query: &Query) -> Result<Crede
     let authorization = single(headers, &header::AUTHORIZATION, "authorization")?.and_then(bearer);
     let api_key = single(headers, &API_KEY, "x-api-key")?;
     let secret = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Secret::new);
-    let tokens = [authorization, offer.bearer, query.token.as_deref()];
-    Ok(if let Some(token) = tokens.into_iter().find_map(secret) {
+    let tokens = [offer.bearer, query.token.as_deref()];
+    Ok(if let Some(bearer) = secret(authorization) {
+        Credential::Bearer(bearer)
+    } else if let Some(token) = tokens.into_iter().find_map(secret) {
         Credential::Token(token)
     } else if let Some(ticket) = secret(query.ticket.as_deref()) {
         Credential::Ticket(ticket)

@@ -25,6 +25,7 @@ mod history;
 mod inbound;
 mod ingest;
 pub mod keep_alive;
+pub mod loopback;
 pub mod malformed;
 mod opening;
 mod perform;

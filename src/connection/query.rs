@@ -1,6 +1,7 @@
 //! The query parameters of a handshake. Strict where a parameter is ours, blind where it is not. Never logged: tokens
 //! travel here.
 
+use indexmap::IndexSet;
 use tickgate_wire::{command::Since, model::SessionId};
 
 use super::malformed::Malformed;
@@ -36,16 +37,19 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
     Ok(query)
 }
 
-/// The names in `?channels=a,b` (which may be repeated), each once; broken escapes name nothing.
-pub(super) fn channels(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let lists = text.split('&').filter_map(|pair| decode(pair.strip_prefix("channels=")?));
-    for name in lists.collect::<Vec<_>>().iter().flat_map(|list| list.split(',')) {
-        if !name.is_empty() && !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+/// The names in `?channels=a,b` (which may be repeated), each once and in order; broken escapes name nothing. `None` when
+/// there are more than `max`: then the rest is not read.
+pub(super) fn channels(text: &str, max: usize) -> Option<Vec<String>> {
+    let mut names = IndexSet::new();
+    for list in text.split('&').filter_map(|pair| decode(pair.strip_prefix("channels=")?)) {
+        for name in list.split(',').filter(|name| !name.is_empty()) {
+            if names.len() == max && !names.contains(name) {
+                return None;
+            }
+            names.insert(name.to_owned());
         }
     }
-    names
+    Some(names.into_iter().collect())
 }
 
 /// A whole number from 1 on, in plain digits.
@@ -105,11 +109,18 @@ mod tests {
 
     #[test]
     fn channels_are_named_in_order_and_once() {
-        assert_eq!(
-            channels("token=x&channels=ticker:BTC,orders&channels=orders,trades%3ABTC"),
-            ["ticker:BTC", "orders", "trades:BTC"]
-        );
-        assert!(channels("channels=&channel=x").is_empty());
+        let names = channels("token=x&channels=ticker:BTC,orders&channels=orders,trades%3ABTC", 3).unwrap();
+        assert_eq!(names, ["ticker:BTC", "orders", "trades:BTC"]);
+        assert!(channels("channels=&channel=x", 3).unwrap().is_empty());
+    }
+
+    #[test]
+    fn reading_stops_at_the_maximum() {
+        assert_eq!(channels("channels=a,b,b,a", 2).map(|names| names.len()), Some(2));
+        assert_eq!(channels("channels=a,b,c", 2), None);
+        let many: Vec<_> = (0..100_000).map(|number| number.to_string()).collect();
+        // So many that a list instead of a set would take minutes.
+        assert_eq!(channels(&format!("channels={}", many.join(",")), 100_000).map(|names| names.len()), Some(100_000));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Replica {
     /// The address that limits count, given the peer's.
     #[must_use]
     pub fn address(&self, peer: IpAddr, headers: &hyper::HeaderMap) -> IpAddr {
-        address::client_address(peer, headers, &self.config.server.trusted_proxies)
+        address::client_address(peer, headers, &self.config.server.proxies)
     }
 
     /// Whether the replica accepts the connection that was just counted for its address.

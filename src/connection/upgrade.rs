@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::{
     admission::{Admitted, Endpoint, Refused, no_descriptor},
-    handshake::{self, Refusal, Told, Upgrade, Why},
+    handshake::{self, Handshake, Refusal, Told, Upgrade, Why},
     opening,
     refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
@@ -49,14 +49,25 @@ pub(super) async fn open(
     if parts.extensions.get::<Spare>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
-    let handshake = match handshake::check(&parts, &endpoint.replica.config.server.allowed_origins) {
-        Ok(handshake) => handshake,
-        Err(Refusal::Malformed(malformed)) => {
+    let place = endpoint.take_place(attempt);
+    let checked = handshake::check(&parts, &endpoint.replica.config.server.allowed_origins);
+    let (place, handshake) = match (place, checked) {
+        (Ok(place), Ok(handshake)) => (place, handshake),
+        (Err(refused), checked) => {
+            endpoint.note_refusal(attempt, refused.outcome, &refused);
+            return match &checked {
+                Ok(Handshake { upgrade, told, .. }) | Err(Refusal::Refused { upgrade, told, .. }) => {
+                    refuse(&endpoint, &mut parts, (upgrade, *told), refused)
+                }
+                Err(Refusal::Malformed(_)) => refused.respond(&parts.headers),
+            };
+        }
+        (Ok(_), Err(Refusal::Malformed(malformed))) => {
             endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
             let problem = Problem::new(malformed.kind(), malformed.to_string());
             return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
-        Err(Refusal::Refused { upgrade, told, why }) => {
+        (Ok(_), Err(Refusal::Refused { upgrade, told, why })) => {
             let (refused, reason) = match why {
                 Why::ForeignOrigin => (foreign_origin(), refusal_log::foreign_origin(&parts.headers)),
                 Why::Malformed(malformed) => {
@@ -74,7 +85,7 @@ pub(super) async fn open(
         endpoint.note_refusal(attempt, refused.outcome, &refused);
         return refuse(&endpoint, &mut parts, to, refused);
     };
-    let admitted = endpoint.admit(&handshake.credential, handshake.session, attempt).await;
+    let admitted = endpoint.admit(&handshake.credential, handshake.session, attempt, place).await;
     let explicit = handshake.told == Told::Notice;
     let begin = (handshake.begin, explicit);
     match admitted.and_then(|admitted| endpoint.may_begin(param.as_deref(), begin, admitted)) {

@@ -127,6 +127,7 @@ metrics! {
     tokens_accepted_total: IntCounter = "Tokens that were accepted: at handshakes, in messages, and for tickets.";
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
     key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
+    key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without one.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";

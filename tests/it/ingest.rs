@@ -138,6 +138,17 @@ async fn outside_of_development_a_producer_shows_its_right() {
 }
 
 #[tokio::test]
+async fn an_api_key_is_taken_from_headers_only() {
+    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let ingest = || replica.connect("/ws/ingest");
+    // Addresses are logged on the way, and sub-protocols are what pages use.
+    ingest().query("token", API_KEY).expect_refused(401).await;
+    ingest().header("sec-websocket-protocol", &format!("tickgate.v1, bearer.{API_KEY}")).expect_closed(4001).await;
+    ingest().header("authorization", &format!("Bearer {API_KEY}")).open().await;
+    ingest().header("x-api-key", API_KEY).open().await;
+}
+
+#[tokio::test]
 async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
     let replica = Replica::alone_with(
         "[server]\nmode = \"production\"\n[[profiles]]\nname = \"open\"\npath = \"/ws/open\"\n\

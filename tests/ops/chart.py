@@ -154,7 +154,7 @@ def checksum() -> None:
 @check("helm notes warn of what works by halves")
 def notes() -> None:
     open_to_all = {"enabled": True, "hosts": [{"host": "ws.example.com"}]}
-    whole = {"server": {"allowed_origins": ["https://a.example"], "trusted_proxies": ["10.0.0.0/8"]}}
+    whole = {"server": {"allowed_origins": ["https://a.example"], "trusted_proxies": ["10.0.8.0/24"]}}
     for values, warnings in [({}, 1), ({"ingress": open_to_all}, 2), ({"ingress": open_to_all, "config": whole}, 0)]:
         text = render(over(TRIAL, values))["tickgate/templates/NOTES.txt"]
         if text.count("WARNING") != warnings:

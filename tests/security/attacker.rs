@@ -55,10 +55,27 @@ impl Attacker {
         staying
     }
 
-    async fn connect(&self, path: &str, text: &str) -> std::io::Result<TcpStream> {
+    /// Sends this on a connection of its own; the status of the answer, `None` when there is none.
+    pub async fn ask(&self, request: &str) -> Option<u16> {
+        let mut stream = self.dial().await.ok()?;
+        self.send(&mut stream, request.as_bytes()).await.ok()?;
+        let mut heard = Vec::new();
+        while heard.len() < 12 {
+            if stream.read_buf(&mut heard).await.ok()? == 0 {
+                return None;
+            }
+        }
+        String::from_utf8_lossy(&heard[9..12]).parse().ok()
+    }
+
+    async fn dial(&self) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((ADDRESS, 0).into())?;
-        let mut stream = socket.connect(self.gateway).await?;
+        socket.connect(self.gateway).await
+    }
+
+    async fn connect(&self, path: &str, text: &str) -> std::io::Result<TcpStream> {
+        let mut stream = self.dial().await?;
         self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await?;
         // Its answer and the greeting.
         self.hear(&mut stream, b"connection_established").await?;

@@ -16,6 +16,11 @@ mod neighbour;
 mod scene;
 
 mod s00_work_queue;
+mod s04_handshakes;
 mod s08_log;
+mod s14_development;
+mod s16_keys;
+mod s17_forwarded;
+mod s20_mistyped;
 
 use tickgate_kit as support;

@@ -92,7 +92,11 @@ async fn a_replica_whose_topics_wait_too_long_says_so_and_is_still_alive() {
 
 #[tokio::test]
 async fn a_replica_without_any_key_for_tokens_is_not_ready() {
-    let jwks = Jwks { url: "http://127.0.0.1:9/keys.json".into(), refresh_interval: Duration::from_secs(600) };
+    let jwks = Jwks {
+        url: "http://127.0.0.1:9/keys.json".into(),
+        refresh_interval: Duration::from_secs(600),
+        age_max: Duration::from_secs(86_400),
+    };
     let only = Replica::with(|config| {
         (config.auth.jwks, config.auth.hs256_secrets) = (Some(jwks.clone()), Vec::new());
     });

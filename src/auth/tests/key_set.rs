@@ -56,7 +56,12 @@ impl Server {
 
     /// A verifier of this server's keys only, after its first fetch.
     async fn verifier(&self) -> Verifier {
-        let jwks = Jwks { url: self.url.clone(), refresh_interval: Duration::from_secs(600) };
+        self.verifier_with(Duration::from_secs(86_400)).await
+    }
+
+    /// The same with keys that are used for so long.
+    async fn verifier_with(&self, age_max: Duration) -> Verifier {
+        let jwks = Jwks { url: self.url.clone(), refresh_interval: Duration::from_secs(600), age_max };
         let verifier = Verifier::new(&Auth { jwks: Some(jwks), hs256_secrets: Vec::new(), ..config() }).unwrap();
         verifier.start(&self.tasks, &self.metrics).await;
         verifier
@@ -174,6 +179,22 @@ async fn a_set_that_never_came_is_our_fault_and_heals() {
 }
 
 #[tokio::test]
+async fn keys_that_were_fetched_too_long_ago_are_used_no_more() {
+    let key = keys::es256();
+    let server = Server::start(set(&[public(&key, "k1")])).await;
+    let age_max = Duration::from_millis(200);
+    let verifier = server.verifier_with(age_max).await;
+    assert!(server.metrics.key_set_fetched_timestamp_seconds.get() > 0);
+    assert_eq!(outcome(&verifier, &token(&key, Some("k1"))).as_deref(), Ok("alice"));
+    server.now_answers(("500 Internal Server Error", "{}".into()));
+    tokio::time::sleep(age_max).await;
+    assert_eq!(outcome(&verifier, &token(&key, Some("k1"))), Err(TokenError::KeysUnavailable));
+    assert!(verifier.awaits_keys(), "not ready: no token can be verified");
+    server.now_answers(set(&[public(&key, "k1")]));
+    assert_eq!(verified(&verifier, &token(&key, Some("k1")), 60).await.as_deref(), Ok("alice"), "asked for again");
+}
+
+#[tokio::test]
 async fn keys_that_may_not_verify_are_left_out() {
     let (key, rsa) = (keys::es256(), keys::rs256());
     let with = |field: &str, value: Value| {
@@ -207,7 +228,8 @@ async fn keys_that_may_not_verify_are_left_out() {
 #[test]
 fn only_safe_addresses_are_fetched() {
     let new = |url: &str| {
-        let jwks = Jwks { url: url.into(), refresh_interval: Duration::from_secs(600) };
+        let jwks =
+            Jwks { url: url.into(), refresh_interval: Duration::from_secs(600), age_max: Duration::from_secs(86_400) };
         Verifier::new(&Auth { jwks: Some(jwks), ..config() }).map(|_| ())
     };
     for url in ["https://id.example/keys", "http://127.0.0.1:9/k", "http://localhost/k", "http://[::1]:9/k"] {

@@ -53,6 +53,20 @@ fn values_that_mean_nothing_are_told() {
             "server.allowed_origins: \"*\" allows every origin: write it alone",
         ),
         ("server.trusted_proxies = [\"10.0.0.0/99\"]", "server.trusted_proxies: must be an address range"),
+        ("server.trusted_proxies = [\"0.0.0.0/0\"]", "server.trusted_proxies: must be the proxies' own addresses"),
+        (
+            "server.trusted_proxies = [\"10.0.0.1\"]\nserver.trusted_hops = 1",
+            "server.trusted_hops: is set beside server.trusted_proxies",
+        ),
+        ("server.address_header = \"via\"", "server.address_header: wants one of x-forwarded-for, forwarded"),
+        ("server.allowed_origins = [\"loopback\"]", "server.allowed_origins: wants an origin"),
+        ("auth.hs256_secrets = [\"\"]", "auth.hs256_secrets: has an empty secret"),
+        ("auth.jwks_age_max = \"15m\"", "auth.jwks_age_max: must be at least twice auth.jwks_refresh_interval"),
+        (
+            "[[profiles]]\nname = \"tradng\"\nenabled = false",
+            "profiles.tradng: no such profile, and a new one requires a path; there are trading, market, events",
+        ),
+        ("[[topics]]\npattern = \"tickr:*\"", "topics.tickr:*: missing field `class`"),
         ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
         ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
         ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
@@ -273,4 +287,38 @@ fn a_file_that_is_no_toml_names_the_line() {
     assert!(told[0].contains("line 2 is not TOML"), "{told:?}");
     let missing = Sources { file: Some("/no/such.toml".into()), ..Sources::default() };
     assert!(problems(&missing)[0].starts_with("/no/such.toml: can't be read"));
+}
+
+#[test]
+fn variables_that_set_nothing_are_told_and_those_of_others_are_left_alone() {
+    let told = problems(&environment(&[
+        ("TICKGATE_SERVER__LISTEN", "0.0.0.0:8000"),
+        ("TICKGATE_AUTH_API_KEYS", "x"),
+        ("TICKGATE__SERVER__LISTN", ""),
+        ("TICKGATE_LOG", "debug"),
+        ("TICKGATE_BIN", "/usr/bin/tickgate"),
+        ("TICKGATE_LOGIN_URL", "https://login.example"),
+        ("TICKGATE_REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("TICKGATE_REDIS_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
+        ("TICKGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TICKGATE_PORT", "tcp://10.0.0.1:8000"),
+    ]));
+    assert_eq!(
+        told,
+        [
+            "TICKGATE_SERVER__LISTEN: sets nothing, did you mean TICKGATE__SERVER__LISTEN?",
+            "TICKGATE_AUTH_API_KEYS: sets nothing, did you mean TICKGATE__AUTH__API_KEYS?",
+            "TICKGATE__SERVER__LISTN: unknown key, did you mean TICKGATE__SERVER__LISTEN?",
+            "TICKGATE_LOG: sets nothing",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_secret_does_not_mean_development() {
+    for name in ["HS256_SECRETS", "HS256_SECRETS_FILE", "API_KEYS", "API_KEYS_FILE"] {
+        let name = format!("TICKGATE__AUTH__{name}");
+        let told = problems(&environment(&[(&name, "")]));
+        assert_eq!(told, [format!("{name}: is set but empty: give it a value, or do not set it")]);
+    }
 }

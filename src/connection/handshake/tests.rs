@@ -53,6 +53,10 @@ fn token(text: &str) -> Credential {
     Credential::Token(Secret::new(text))
 }
 
+fn bearer(text: &str) -> Credential {
+    Credential::Bearer(Secret::new(text))
+}
+
 #[test]
 fn a_good_request_is_accepted_with_the_proof_of_the_rfc() {
     let handshake = outcome("/ws", &[]).unwrap();
@@ -192,7 +196,7 @@ fn the_first_credential_in_order_counts() {
     let protocol = ("sec-websocket-protocol", "tickgate.v1, bearer.protocol.token");
     let key = ("x-api-key", "backend");
     let path = "/ws?token=query.token&ticket=t1&auth=message";
-    assert_eq!(credential_of(path, &[header, protocol, key]), token("header.token"));
+    assert_eq!(credential_of(path, &[header, protocol, key]), bearer("header.token"));
     assert_eq!(credential_of(path, &[protocol, key]), token("protocol.token"));
     assert_eq!(credential_of(path, &[key]), token("query.token"));
     assert_eq!(credential_of("/ws?ticket=t1&auth=message", &[key]), Credential::Ticket(Secret::new("t1")));
@@ -208,7 +212,7 @@ fn what_is_empty_or_of_another_scheme_is_no_credential() {
         assert_eq!(credential_of("/ws", &[("authorization", value)]), Credential::None, "{value}");
         assert_eq!(credential_of("/ws?token=q", &[("authorization", value)]), token("q"), "{value}");
     }
-    assert_eq!(credential_of("/ws", &[("authorization", "bearer  a.b.c ")]), token("a.b.c"));
+    assert_eq!(credential_of("/ws", &[("authorization", "bearer  a.b.c ")]), bearer("a.b.c"));
     assert_eq!(credential_of("/ws?token=&ticket=", &[]), Credential::None);
     let twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")];
     assert_eq!(refused("/ws", &twice).1, Malformed::Header("authorization"));
@@ -258,6 +262,6 @@ fn no_form_of_a_handshake_shows_a_token() {
 fn plain_http_shows_the_same_credentials() {
     let parts = |path: &str, headers: &[(&str, &str)]| request(path, headers);
     assert_eq!(http_credential(&parts("/sse?token=q", &[])), Ok(token("q")));
-    assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(token("h")));
+    assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(bearer("h")));
     assert_eq!(http_credential(&parts("/sse?token=%", &[])), Err(Malformed::Parameter("token")));
 }

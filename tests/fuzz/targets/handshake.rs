@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use hyper::Request;
-use tickgate::connection::{
-    address::client_address,
-    handshake::{self, Refusal, Told, Why},
+use tickgate::{
+    config::{AddressHeader, Proxies},
+    connection::{
+        address::client_address,
+        handshake::{self, Refusal, Told, Why},
+    },
 };
 
 /// Request heads: the path, then headers, a line each. Refused by a status that is documented, or taken with its proof.
@@ -30,6 +33,7 @@ pub(super) fn heads(data: &[u8]) {
         Err(Refusal::Refused { why: Why::Malformed(malformed), .. }) => assert_eq!(malformed.kind().status(), 400),
     }
     let _ = handshake::http_credential(&parts);
+    let proxies = Proxies { ranges: Vec::new(), hops: 0, header: AddressHeader::ForwardedFor };
     let peer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
-    assert_eq!(client_address(peer, &parts.headers, &[]), peer, "nobody is believed who is not trusted");
+    assert_eq!(client_address(peer, &parts.headers, &proxies), peer, "nobody is believed who is not trusted");
 }

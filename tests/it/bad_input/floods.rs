@@ -92,8 +92,29 @@ async fn who_sends_and_never_reads_is_not_read_from_either() {
 }
 
 #[tokio::test]
+async fn whatever_an_address_asks_for_counts_against_its_limit() {
+    let settings = "[server]\nallowed_origins = [\"https://app.example\"]\n\
+                    [limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
+    let malformed = upgrade_request("/ws/market", "").replace("Version: 13", "Version: 12");
+    let foreign = upgrade_request("/ws/market", "Origin: https://evil.example\r\n");
+    let stream = "GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
+    for (what, request, status) in
+        [("malformed", malformed, 426), ("foreign", foreign, 101), ("no channels", stream, 400)]
+    {
+        let replica = Replica::alone_with(settings).await;
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            let mut wire = Wire::connect(replica.address()).await;
+            wire.send(request.as_bytes()).await;
+            statuses.push(wire.answer_head().await.expect("an answer").0);
+        }
+        assert!(statuses[..3] == [status; 3] && statuses[3..].contains(&429), "{what}: {statuses:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
-    let limit = "[limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
+    let limit = "mode = \"production\"\n[limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
     let upgrade = async |replica: &Replica, number: u32| {
         let mut wire = Wire::connect(replica.address()).await;
         let spoofed = format!("X-Forwarded-For: 198.51.100.{number}\r\nForwarded: for=198.51.100.{number}\r\n");
@@ -104,7 +125,7 @@ async fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
         }
         status
     };
-    let stranger = Replica::alone_with(limit).await;
+    let stranger = Replica::alone_with(&format!("[server]\n{limit}")).await;
     let mut statuses = Vec::new();
     for number in 1..=6 {
         statuses.push(upgrade(&stranger, number).await);

@@ -157,7 +157,7 @@ async fn a_request_that_takes_its_time_is_ended() {
     bystander.is_alone_after("a byte now and then").await;
 
     let mut second = Wire::connect(replica.address()).await;
-    second.send(b"GET /livez HTTP/1.1\r\nHost: gateway\r\n\r\n").await;
+    second.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(second.answer_head().await.expect("an answer").0, 200);
     second.expect_end_within(long, "silence after an answer").await;
     bystander.is_alone_after("silence after an answer").await;

@@ -109,7 +109,7 @@ async fn a_body_that_does_not_come_holds_nothing_up() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let head = format!(
-        "POST /api/v1/publish HTTP/1.1\r\nHost: gateway\r\nX-Api-Key: {API_KEY}\r\nContent-Type: application/json\r\n"
+        "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {API_KEY}\r\nContent-Type: application/json\r\n"
     );
     let mut announced = Wire::connect(replica.operations()).await;
     announced.send(format!("{head}Content-Length: 9999999999\r\n\r\n").as_bytes()).await;

@@ -341,6 +341,9 @@ fn config(redis: Option<&str>, settings: &str) -> Config {
     for (key, value) in defaults(settings) {
         sources = sources.flag("", key, value);
     }
+    if !settings.contains("allowed_origins =") {
+        sources = sources.flag("", "server.allowed_origins", "*");
+    }
     if !settings.contains("mode =") {
         sources = sources.flag("", "server.mode", "development");
     }

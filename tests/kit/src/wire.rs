@@ -57,7 +57,7 @@ pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
 /// The head of a request that becomes a WebSocket, with more header lines (each with its line's end).
 pub fn upgrade_request(path: &str, more: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
     )
 }

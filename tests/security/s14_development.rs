@@ -1,0 +1,27 @@
+//! S14. A gateway in development mode is published by a proxy, or found by a page from elsewhere.
+
+use std::time::Duration;
+
+use crate::{attacker::Attacker, scene::Scene, support::wire::upgrade_request};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_development_mode_serves_this_machine_alone() {
+    let title = "S14: development mode behind a proxy, and asked by foreign pages";
+    let scene = Scene::set(title, "[server]\nmode = \"development\"\n", Duration::ZERO).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let own = |more: &str| upgrade_request("/ws/ingest", more);
+    assert_eq!(attacker.ask(&own("")).await, Some(101));
+    for (what, request) in [
+        ("forwarded by a proxy", own("X-Forwarded-For: 203.0.113.7\r\n")),
+        ("forwarded as RFC 7239 has it", own("Forwarded: for=203.0.113.7\r\n")),
+        ("by a public name", upgrade_request("/ws/ingest", "").replace("Host: localhost", "Host: gateway.example")),
+        ("a status by a rebound name", "GET /ws/status HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned()),
+    ] {
+        assert_eq!(attacker.ask(&request).await, Some(403), "{what}");
+        println!("  refused    {what}");
+    }
+    let page = own("Origin: https://evil.example\r\n");
+    // A page hears by a Close frame.
+    assert_eq!(attacker.ask(&page).await, Some(101));
+    assert!(scene.gateway.log().contains("development mode is for this machine alone"), "it is logged");
+}

@@ -1,0 +1,26 @@
+//! S16. An API key where addresses and histories are kept: in the query, or as a sub-protocol.
+
+use std::time::Duration;
+
+use crate::{
+    attacker::Attacker,
+    scene::Scene,
+    support::{client::Request, replica::API_KEY, wire::upgrade_request},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s16_an_api_key_opens_nothing_from_an_address() {
+    let scene = Scene::set("S16: an API key in the query and as a sub-protocol", "", Duration::ZERO).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let ingest = |query: &str, more: &str| upgrade_request(&format!("/ws/ingest{query}"), more);
+    assert_eq!(attacker.ask(&ingest("", &format!("X-API-Key: {API_KEY}\r\n"))).await, Some(101));
+    assert_eq!(attacker.ask(&ingest("", &format!("Authorization: Bearer {API_KEY}\r\n"))).await, Some(101));
+    assert_eq!(attacker.ask(&ingest(&format!("?token={API_KEY}"), "")).await, Some(401));
+    assert_eq!(attacker.ask(&ingest(&format!("?ticket={API_KEY}"), "")).await, Some(401));
+    let protocol = format!("tickgate.v1, bearer.{API_KEY}");
+    Request::new(scene.gateway.public, "/ws/ingest")
+        .header("sec-websocket-protocol", &protocol)
+        .expect_closed(4001)
+        .await;
+    assert!(!scene.gateway.log().contains(API_KEY), "no log holds the key");
+}
