@@ -112,7 +112,7 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
     alice.expect(order(1)).await;
     replica.drain();
     replica.signal("HUP");
-    alice.expect_type("reconnect").await;
+    alice.expect_type("closing").await;
     alice.expect_close(1012).await;
     replica.ended().await;
 }

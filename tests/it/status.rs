@@ -25,7 +25,6 @@ async fn accepted_tokens_are_counted_wherever_they_come_in() {
     let replica = Replica::alone().await;
     let _by_query = replica.trading("alice").await;
     let mut by_message = replica.connect("/ws/trading").query("auth", "message").open().await;
-    by_message.greeted().await;
     by_message.ask(json!({"type": "auth", "token": token("bob")})).await;
     replica.ticket(&token("carol")).await;
     let _without = replica.market().await;
