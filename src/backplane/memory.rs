@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, TopicRule};
 use tokio::time::Instant;
 
-use super::{Event, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
+use super::{
+    Event, HeadError, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable,
+};
 use crate::clock;
 
 /// How long the result of a publication with `msg_id` is remembered.
@@ -140,7 +142,7 @@ impl Memory {
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
         let mut state = self.inner.state.lock();
         topics.iter().map(|topic| Ok(state.live(topic).map_or(StreamId::ZERO, |stream| stream.head()))).collect()
     }

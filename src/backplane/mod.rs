@@ -78,6 +78,17 @@ pub enum Refusal {
 #[error("the stream can't be read now: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
+/// Why the head of a topic's stream is not known.
+#[derive(Clone, Debug, Error)]
+pub enum HeadError {
+    /// Nothing can be read now; other topics probably neither.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// What is under this topic's key is not a stream: that says nothing of other topics.
+    #[error("the key does not hold a stream: {0}")]
+    NoStream(Arc<str>),
+}
+
 /// The part of a stream that follows a cursor.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -238,7 +249,7 @@ impl Backplane {
 
     /// The heads of many streams, read together, in the order of `topics`; `ZERO` where there is no stream. Each topic
     /// has its own result: [`Unavailable`] where its server does not answer in time.
-    pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
         each!(self, b => b.heads(topics).await)
     }
 

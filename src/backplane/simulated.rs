@@ -5,7 +5,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use tickgate_wire::model::{Publication, StreamId, Topic};
 
-use super::{Health, Newest, Page, PublishError, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
+use super::{HeadError, Health, Newest, Page, PublishError, ReadLimits, Receiver, Refusal, Ticket, Unavailable};
 
 /// An answer under way.
 pub type SimulatedAnswer<T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send>>;
@@ -56,10 +56,10 @@ impl Simulated {
         self.0.generation(topic)
     }
 
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
         match self.0.heads(topics).await {
             Ok(heads) => heads.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); topics.len()],
+            Err(error) => vec![Err(error.into()); topics.len()],
         }
     }
 

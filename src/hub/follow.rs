@@ -1,7 +1,7 @@
 //! Keeps followed topics equal to their streams: compares heads, reads what is missing. The only part of the hub that
 //! waits for the backplane; never while it holds a lock.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::{
     work_queue::{Priority, WorkQueue},
 };
 use crate::{
-    backplane::{Page, ReadLimits, Unavailable},
+    backplane::{HeadError, Page, ReadLimits, Unavailable},
     metrics::Metrics,
     tasks::{Stop, Tasks},
 };
@@ -23,7 +23,7 @@ const COMPARE_MAX: usize = 512;
 const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
 /// Streams that are read at the same time: those that somebody waits for, and others.
 const READERS: [(Priority, usize); 2] = [(Priority::Awaited, 3), (Priority::Routine, 1)];
-/// Pause after a failed read. A lost link is confirmed anew anyway; this is for everything else.
+/// Before a failed comparison or read is tried again. A lost link is confirmed anew anyway; this is for everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How often the work queues are looked at for metrics and the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,8 +51,15 @@ impl Hub {
     }
 
     async fn compare_forever(&self, priority: Priority) {
+        let mut later = Later::default();
         loop {
-            let batch = self.queues.compare.take(priority, COMPARE_MAX).await;
+            let batch = tokio::select! {
+                topic = later.due() => {
+                    self.queues.compare.push(&topic);
+                    continue;
+                }
+                batch = self.queues.compare.take(priority, COMPARE_MAX) => batch,
+            };
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
             let heads = self.backplane.heads(&names).await;
             for (topic, head) in batch.topics().zip(&heads) {
@@ -62,8 +69,14 @@ impl Hub {
                     self.queues.read.push(topic);
                 }
             }
-            if let Some(Err(error)) = heads.iter().find(|head| head.is_err()) {
-                let failed: Vec<_> = heads.iter().map(Result::is_err).collect();
+            let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
+            for (topic, head) in batch.topics().zip(&heads) {
+                if matches!(head, Err(HeadError::NoStream(_))) {
+                    later.add(topic);
+                }
+            }
+            if let Some(Err(error)) = heads.iter().find(|head| is_unavailable(head)) {
+                let failed: Vec<_> = heads.iter().map(is_unavailable).collect();
                 let topics = failed.iter().filter(|failed| **failed).count();
                 tracing::debug!(%error, topics, "heads can't be compared now");
                 batch.put_back(&failed);
@@ -73,32 +86,35 @@ impl Hub {
     }
 
     async fn read_forever(&self, priority: Priority) {
+        let mut later = Later::default();
         loop {
+            let batch = tokio::select! {
+                topic = later.due() => {
+                    self.queues.compare.push(&topic);
+                    continue;
+                }
+                batch = self.queues.read.take(priority, 1) => batch,
+            };
             // What is read of one topic may take long, and each page of it has its time-out.
-            for topic in self.queues.read.take(priority, 1).await.into_topics() {
-                self.fill(&topic).await;
+            for topic in batch.into_topics() {
+                if self.fill(&topic).await.is_err() {
+                    later.add(&topic);
+                }
             }
         }
     }
 
     /// Reads after the position until nothing is missing.
-    async fn fill(&self, topic: &Arc<Followed>) {
+    async fn fill(&self, topic: &Arc<Followed>) -> Result<(), Unavailable> {
         self.metrics.fills_total.inc();
         loop {
             let asked = topic.ask();
-            match self.page(topic, asked.cursor).await {
-                Ok(page) => {
-                    if topic.filled(asked, &page, &self.shards) == Todo::Nothing {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a hole can't be filled now");
-                    topic.unfilled();
-                    tokio::time::sleep(RETRY_AFTER).await;
-                    self.queues.compare.push(topic);
-                    return;
-                }
+            let page = self.page(topic, asked.cursor).await.inspect_err(|error| {
+                tracing::debug!(%error, "a hole can't be filled now");
+                topic.unfilled();
+            })?;
+            if topic.filled(asked, &page, &self.shards) == Todo::Nothing {
+                return Ok(());
             }
         }
     }
@@ -146,6 +162,27 @@ impl Hub {
             let _ = topic.compared(StreamId::ZERO, &self.shards);
         } else {
             self.queues.compare.push(topic);
+        }
+    }
+}
+
+/// Topics with which something failed, until they are tried again. No other topic waits for them, and of one worker there
+/// are no more than it took within [`RETRY_AFTER`].
+#[derive(Default)]
+struct Later(VecDeque<(Instant, Arc<Followed>)>);
+
+impl Later {
+    fn add(&mut self, topic: &Arc<Followed>) {
+        self.0.push_back((Instant::now() + RETRY_AFTER, Arc::clone(topic)));
+    }
+
+    /// The next one whose time has come.
+    async fn due(&mut self) -> Arc<Followed> {
+        let Some((at, _)) = self.0.front() else { return std::future::pending().await };
+        tokio::time::sleep_until(*at).await;
+        match self.0.pop_front() {
+            Some((_, topic)) => topic,
+            None => std::future::pending().await,
         }
     }
 }

@@ -158,6 +158,7 @@ label!(
         TryAgain = "tryagain",
         ClusterDown = "clusterdown",
         CrossSlot = "crossslot",
+        WrongType = "wrongtype",
         NoPerm = "noperm",
         NoAuth = "noauth",
         WrongPass = "wrongpass",

@@ -59,6 +59,7 @@ refusals! {
     TryAgain "TRYAGAIN" passes "redis is moving some of the keys";
     ClusterDown "CLUSTERDOWN" passes "the redis cluster is down";
     CrossSlot "CROSSSLOT" stays "redis wants the keys in one slot";
+    WrongType "WRONGTYPE" stays "redis has a value of another type under the key";
     NoPerm "NOPERM" stays "the redis user lacks a right";
     NoAuth "NOAUTH" stays "redis requires a password";
     WrongPass "WRONGPASS" stays "redis does not accept user and password";

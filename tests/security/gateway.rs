@@ -105,6 +105,13 @@ impl Gateway {
         http::send(self.operations, "POST", "/api/v1/publish", &headers, Some(body)).await.status
     }
 
+    /// Whether the registry counts a connection of this user.
+    pub async fn counts(&self, user: &str) -> bool {
+        let key = [("x-api-key", API_KEY)];
+        let status = http::send(self.public, "GET", "/ws/status", &key, None).await.json();
+        status["user_connections"][user].as_u64().is_some_and(|count| count > 0)
+    }
+
     /// Waits until both links to Redis work.
     pub async fn linked(&self) {
         eventually("both links to Redis", async || (self.metric("tickgate_redis_up").await >= 2.0).then_some(())).await;

@@ -17,6 +17,7 @@ mod scene;
 
 mod s00_work_queue;
 mod s04_handshakes;
+mod s07_other_types;
 mod s08_log;
 mod s14_development;
 mod s16_keys;

@@ -101,6 +101,11 @@ impl Latencies {
         self.refused += other.refused;
     }
 
+    /// The longest that an answer took.
+    pub fn max(&self) -> Duration {
+        self.quantile(1.0)
+    }
+
     fn asked(&self) -> usize {
         self.sorted.len() + self.refused
     }

@@ -144,7 +144,7 @@ const fn refusal(kind: RefusalKind) -> Refusal {
         RefusalKind::Misconf => Refusal::Disk,
         RefusalKind::NoReplicas => Refusal::NoReplicas,
         RefusalKind::Busy | RefusalKind::TryAgain | RefusalKind::ClusterDown => Refusal::Busy,
-        RefusalKind::NoScript | RefusalKind::CrossSlot => Refusal::Denied,
+        RefusalKind::NoScript | RefusalKind::CrossSlot | RefusalKind::WrongType => Refusal::Denied,
         RefusalKind::NoPerm | RefusalKind::NoAuth | RefusalKind::WrongPass => Refusal::Denied,
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tickgate_wire::model::{Publication, StreamId, Topic};
 
-use super::{Event, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
+use super::{Event, HeadError, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
 use crate::{
     redis_link::{self, LinkHealth, RedisLink, Topology},
     tasks::Tasks,
@@ -99,7 +99,7 @@ impl Redis {
         self.link(topic).generation()
     }
 
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
         let placement = self.topology.placement();
         let mut by_shard = vec![Vec::new(); self.shards.len()];
         for topic in topics {
@@ -111,8 +111,8 @@ impl Redis {
         });
         let mut found: Vec<_> = join_all(reads).await.into_iter().map(|heads| heads.map(Vec::into_iter)).collect();
         let head = |topic: &Topic| match &mut found[placement.shard(topic.as_str())] {
-            Ok(heads) => heads.next().ok_or_else(|| Unavailable("an answer is missing".into())),
-            Err(error) => Err(error.clone()),
+            Ok(heads) => heads.next().unwrap_or_else(|| Err(Unavailable("an answer is missing".into()).into())),
+            Err(error) => Err(error.clone().into()),
         };
         topics.iter().map(head).collect()
     }

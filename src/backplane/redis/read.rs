@@ -11,8 +11,8 @@ use super::{
     page::{Backward, Forward},
 };
 use crate::{
-    backplane::{Newest, Page, ReadLimits, Unavailable},
-    redis_link::{Failure, RedisLink},
+    backplane::{HeadError, Newest, Page, ReadLimits, Unavailable},
+    redis_link::{Failure, RedisLink, RefusalKind},
 };
 
 /// Streams asked in one pipeline.
@@ -38,7 +38,7 @@ pub(super) async fn page(
         let replies;
         (reader, replies) = reader.ask(&pipe).await?;
         let mut replies = replies.into_iter();
-        let entries = messages(replies.next())?;
+        let entries = messages(replies.next(), link, topic)?;
         read.add(entries, replies.next().is_some_and(|info| was_trimmed(&info)));
     }
     Ok(read.finish())
@@ -55,13 +55,16 @@ pub(super) async fn newest(link: &RedisLink, topic: &Topic, limits: ReadLimits) 
         pipe.cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(count);
         let replies;
         (reader, replies) = reader.ask(&pipe).await?;
-        read.add(messages(replies.into_iter().next())?);
+        read.add(messages(replies.into_iter().next(), link, topic)?);
     }
     Ok(read.finish())
 }
 
-/// The heads of many streams of one server, in the order of `topics`.
-pub(super) async fn heads(link: &RedisLink, topics: &[&Topic]) -> Result<Vec<StreamId>, Unavailable> {
+/// The heads of many streams of one server, in the order of `topics`. One that can't be read fails alone.
+pub(super) async fn heads(
+    link: &RedisLink,
+    topics: &[&Topic],
+) -> Result<Vec<Result<StreamId, HeadError>>, Unavailable> {
     let mut heads = Vec::with_capacity(topics.len());
     let mut reader = Reader::open(link).await?;
     for chunk in topics.chunks(HEADS_CHUNK) {
@@ -71,9 +74,13 @@ pub(super) async fn heads(link: &RedisLink, topics: &[&Topic]) -> Result<Vec<Str
         }
         let replies;
         (reader, replies) = reader.ask(&pipe).await?;
-        for entries in replies {
-            let newest = messages(Some(entries))?;
-            heads.push(newest.first().and_then(|message| message.id).unwrap_or_default());
+        for (topic, entries) in chunk.iter().zip(replies) {
+            let no_stream = is_of_another_type(&entries);
+            let newest = messages(Some(entries), link, topic).map_err(|error| match no_stream {
+                true => HeadError::NoStream(error.0),
+                false => HeadError::Unavailable(error),
+            });
+            heads.push(newest.map(|newest| newest.first().and_then(|message| message.id).unwrap_or_default()));
         }
     }
     Ok(heads)
@@ -110,13 +117,24 @@ fn failed(link: &RedisLink, failure: &Failure) -> Unavailable {
     Unavailable(failure.to_string().into())
 }
 
-/// The answer to a range read.
-fn messages(entries: Option<Value>) -> Result<Vec<Arc<Message>>, Unavailable> {
+/// The answer to a range read of a topic's stream.
+fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<Vec<Arc<Message>>, Unavailable> {
     match entries {
         Some(Value::Array(entries)) => Ok(entries.into_iter().filter_map(message).map(Arc::new).collect()),
-        Some(Value::ServerError(error)) => Err(Unavailable(Failure::of(&error.into()).to_string().into())),
+        Some(Value::ServerError(error)) => {
+            let failure = Failure::of(&error.into());
+            if !failure.is_passing() {
+                tracing::debug!(%topic, %failure, "a stream can't be read");
+            }
+            Err(failed(link, &failure))
+        }
         _ => Err(Unavailable("unexpected answer to a range read".into())),
     }
+}
+
+/// Whether the answer says that there is a key of another type.
+fn is_of_another_type(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.code() == RefusalKind::WrongType.code())
 }
 
 /// One entry of a range. `None`: not an entry at all.

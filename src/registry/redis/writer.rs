@@ -233,12 +233,17 @@ impl Writer {
         self.send(ShardBatch::of([swap]), Index::Current).await;
     }
 
-    /// The control messages of the last minutes, once Redis answers; none when the replica stops.
+    /// The control messages of the last minutes, once Redis answers; none when the replica stops, or where they can't be
+    /// read and nothing that passes is the reason: whatever else there is to write must not wait for them.
     async fn kept(&self) -> Kept {
         let mut stop = self.stop.clone();
         loop {
             match control::kept(&self.inner).await {
                 Ok(kept) => return kept,
+                Err(failure) if !failure.is_passing() => {
+                    tracing::error!(%failure, "the last control messages can't be read: some may have been missed");
+                    return Kept::default();
+                }
                 Err(failure) => tracing::debug!(%failure, "reading the last control messages waits for redis"),
             }
             tokio::select! {
