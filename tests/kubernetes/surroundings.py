@@ -124,7 +124,7 @@ def _storage() -> list[dict]:
 
 
 def _redis(name: str, *, acl: bool) -> list[dict]:
-    """A Redis with the files of deploy/redis, unchanged."""
+    """A Redis with the files of deploy/redis, unchanged, that other pods reach."""
     files = {"redis.conf": (ROOT / "deploy/redis/redis.conf").read_text(), "users.acl": (ROOT / "deploy/redis/users.acl").read_text()}
     labels = {"app": name}
     container = {
@@ -133,7 +133,7 @@ def _redis(name: str, *, acl: bool) -> list[dict]:
         "command": ["redis-server", "/etc/redis/redis.conf"],
         "args": ["--dir", "/data", "--tls-port", "6380", "--tls-auth-clients", "no", "--tls-ca-cert-file", "/etc/redis-tls/ca.crt",
                  "--tls-cert-file", "/etc/redis-tls/redis.crt", "--tls-key-file", "/etc/redis-tls/redis.key",
-                 *(["--aclfile", "/etc/redis/users.acl"] if acl else [])],
+                 "--bind", "*", "-::*", *(["--aclfile", "/etc/redis/users.acl"] if acl else ["--protected-mode", "no"])],
         "ports": [{"name": "redis", "containerPort": 6379}, {"name": "redis-tls", "containerPort": 6380}],
         "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 1},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},

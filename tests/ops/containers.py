@@ -105,7 +105,7 @@ def redis() -> None:
         raise Missing("redis-server is not installed")
     expected = {
         "appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "1024",
-        "maxmemory": str(64 << 20),
+        "maxmemory": str(64 << 20), "protected-mode": "yes",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/redis.sock"
