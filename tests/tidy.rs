@@ -2,6 +2,8 @@
 //! file may be, and that lists in the documents are those of the code. Never judges what a compiler or clippy judges.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
+#[path = "tidy/bounds.rs"]
+mod bounds;
 #[path = "tidy/cycles.rs"]
 mod cycles;
 #[path = "tidy/documents.rs"]
