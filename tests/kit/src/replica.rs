@@ -369,6 +369,9 @@ impl Process {
     async fn start(mut command: Command, redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
         command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", redis_url]);
+        if !settings.contains("allowed_origins =") {
+            command.env("TICKGATE__SERVER__ALLOWED_ORIGINS", "*");
+        }
         for (key, value) in defaults(settings) {
             command.env(format!("TICKGATE__{}", key.replace('.', "__").to_uppercase()), value);
         }
