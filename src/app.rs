@@ -17,9 +17,9 @@ use crate::{
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, Problems, Sources},
+    config::{Config, Effective, Problems, Rate, Sources},
     connection::{
-        accept::{self, Serving},
+        accept::{self, PlainLimit, Serving},
         address::AddressLimits,
         drain,
         keep_alive::KeepAliveConfig,
@@ -45,6 +45,11 @@ use crate::{
 const TASKS_GRACE: Duration = Duration::from_secs(3);
 /// How long requests of publishers and operators may take to be answered once all connections are closed.
 const PUBLISHERS_GRACE: Duration = Duration::from_secs(3);
+
+/// Plain connections of an address beyond `limits.connections_per_address_max`.
+const PLAIN_BESIDE: u32 = 32;
+/// What the kernel adds to `session.write_timeout`: a WebSocket or an event stream is closed with its reason before.
+const WRITE_GRACE: Duration = Duration::from_secs(5);
 
 /// One replica, built and listening, not yet serving.
 #[derive(Debug)]
@@ -169,14 +174,18 @@ impl App {
             head_bytes_max: server.header_bytes_max,
             descriptors,
             spares,
+            write_timeout: replica.config.session.write_timeout + WRITE_GRACE,
+            plain: None,
         };
+        let plain = PlainLimit { addresses: plain_limits(&replica.config), proxies: server.proxies.clone() };
         let local = |router| {
             let development = replica.config.development;
             if development { loopback::only(router, &server.allowed_origins) } else { router }
         };
         let sockets = local(routes::router(&replica, api.public()));
+        let public_serving = || Serving { plain: Some(plain.clone()), ..serving(PUBLIC_SPARES) };
         for listener in public.all() {
-            let serve = accept::serve(listener, sockets.clone(), serving(PUBLIC_SPARES), tasks.clone(), doors.stop());
+            let serve = accept::serve(listener, sockets.clone(), public_serving(), tasks.clone(), doors.stop());
             doors.spawn_vital("public listener", serve);
         }
         // Open until the drain is over: metrics and probes tell of it.
@@ -221,6 +230,19 @@ impl Listeners {
     fn all(self) -> impl Iterator<Item = TcpListener> {
         [Some(self.asked), self.beside].into_iter().flatten()
     }
+}
+
+/// What an address may have of connections that are no WebSockets: as many as of those, so that a storm of reconnects
+/// passes, and some to be told that there are too many.
+fn plain_limits(config: &Config) -> AddressLimits {
+    let limits = &config.limits;
+    let any_rate = Rate { per_second: 0, burst: 0 };
+    let addresses_max = limits.connections_max.saturating_add(ADDRESSES_BESIDE);
+    let connections_max = match limits.connections_per_address_max {
+        0 => 0,
+        max => max.saturating_add(PLAIN_BESIDE),
+    };
+    AddressLimits::new(connections_max, any_rate, addresses_max, Instant::now())
 }
 
 /// No more clients than there are descriptors for: the replica then refuses in time, and is not ready.

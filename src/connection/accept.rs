@@ -14,13 +14,16 @@ use std::{
 use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
+    address::{AddressLimits, Permit, Refused},
     hang_up::HangUp,
     spares::{Place, Spare, Spares},
 };
 use crate::{
+    config::Proxies,
     descriptors::Descriptors,
     log_limit::LogLimit,
     tasks::{Stop, Tasks},
@@ -44,6 +47,29 @@ pub struct Serving {
     pub descriptors: Descriptors,
     /// Connections served at once when no descriptor is left for clients.
     pub spares: usize,
+    /// A connection whose peer takes nothing of what waits for it ends after this time, also when nobody waits for it any
+    /// more but the kernel.
+    pub write_timeout: Duration,
+    /// How many plain connections of one address there may be; those that became WebSockets are counted apart.
+    pub plain: Option<PlainLimit>,
+}
+
+/// Bounds the connections of one address before they have asked for anything. Proxies are not bounded: they speak for
+/// many, whose addresses are known only from their requests.
+#[derive(Clone, Debug)]
+pub struct PlainLimit {
+    pub addresses: AddressLimits,
+    pub proxies: Proxies,
+}
+
+impl PlainLimit {
+    /// Takes a place, given back when what is returned is dropped. `Err` when the address has as many as it may.
+    fn take(&self, peer: IpAddr) -> Result<Option<Permit>, Refused> {
+        if self.proxies.hops > 0 || self.proxies.ranges.iter().any(|range| range.contains(&peer.to_canonical())) {
+            return Ok(None);
+        }
+        self.addresses.admit(peer, Instant::now()).map(Some)
+    }
 }
 
 /// Binds a listener with room for a storm.
@@ -85,8 +111,13 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Ok(permit) = serving.plain.as_ref().map_or(Ok(None), |plain| plain.take(peer.ip())) else {
+                    // Closed at once, without an answer: that would have to be waited for.
+                    continue;
+                };
                 // A socket that refuses is closed by its client already.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(serving.write_timeout));
                 let hang_up = HangUp::default();
                 let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
                     tokio::select! {
@@ -96,7 +127,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 } else {
                     None
                 };
-                let peer = Peer { address: peer, hang_up, place, stop: stop.clone() };
+                let peer = Peer { address: peer, hang_up, place, permit, stop: stop.clone() };
                 tasks.spawn("http", speak(stream, peer, router.clone(), serving.clone()));
             }
             Err(error) => {
@@ -116,13 +147,15 @@ struct Peer {
     hang_up: HangUp,
     /// When it is served from the reserve.
     place: Option<Place>,
+    /// Its place among those of its address.
+    permit: Option<Permit>,
     /// From then on it is kept for no further request.
     stop: Stop,
 }
 
 /// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
 async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
-    let Peer { address: peer, hang_up, place, mut stop } = peer;
+    let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
     let asked = hang_up.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -163,7 +196,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
         () = hang_up.asked() => tracing::debug!(%peer, "http connection ended by this side"),
     }
     // Only now, when the descriptor is closed.
-    drop(place);
+    drop((place, permit));
 }
 
 /// A router never fails.

@@ -16,6 +16,7 @@ mod neighbour;
 mod scene;
 
 mod s00_work_queue;
+mod s03_plain;
 mod s04_handshakes;
 mod s07_other_types;
 mod s08_log;

@@ -51,6 +51,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         head_bytes_max: 16_384,
         descriptors: Descriptors::of_process(0),
         spares: 1,
+        write_timeout: Duration::from_secs(30),
+        plain: None,
     };
     accept::serve(listener, router, serving, tasks.clone(), tasks.stop()).await;
     Ok(())
