@@ -55,7 +55,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
     }
     assert_eq!(inside.len(), max);
     assert!(refused.iter().all(|refusal| refusal.status == 503 && refusal.retry_after.is_some()), "{refused:?}");
-    replica.connect("/ws/market").origin("https://desk.example").expect_closed(1013).await;
+    replica.connect("/ws/market").origin("http://localhost:5173").expect_closed(1013).await;
     inside[0].subscribe(&["ticker:BTCUSDT"]).await;
 
     let mut crowd = JoinSet::new();
@@ -71,7 +71,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
         probes_answer(&replica).await;
     }
     replica.connect("/ws/market").expect_refused(503).await;
-    replica.connect("/ws/market").origin("https://desk.example").expect_refused(503).await;
+    replica.connect("/ws/market").origin("http://localhost:5173").expect_refused(503).await;
 
     let links = replica.metric("tickgate_redis_reconnects_total").await;
     server.client_kill("normal").await;

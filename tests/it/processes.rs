@@ -120,7 +120,7 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
 /// Publishes over a kept connection; the whole response's head, or none when the connection had ended.
 async fn publish_over(stream: &mut TcpStream) -> Option<String> {
     let body = r#"{"channel":"logs","data":{"n":1}}"#;
-    let head = format!("POST /api/v1/publish HTTP/1.1\r\nhost: x\r\nx-api-key: {API_KEY}\r\n");
+    let head = format!("POST /api/v1/publish HTTP/1.1\r\nhost: localhost\r\nx-api-key: {API_KEY}\r\n");
     let typed = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(format!("{head}{typed}").as_bytes()).await.ok()?;
     let (mut seen, mut buffer) = (String::new(), [0; 4096]);
