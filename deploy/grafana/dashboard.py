@@ -141,6 +141,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "HTTP duration p99", "To the head of the response.", "s", [("{{route}}", quantile(0.99, "tickgate_http_request_duration_seconds", "route"))]),
             ("lines", "Accepted tokens", "At handshakes, in messages, and for tickets.", "cps", [("accepted", rate("tickgate_tokens_accepted_total"))]),
             ("bars", "Key set failures", "Fetches that failed; the last good keys stay in use.", "cps", [("{{instance}}", rate("tickgate_key_set_failures_total", "instance"))]),
+            ("lines", "Age of the key set", "Since the last fetch that succeeded; keys older than auth.jwks_age_max are not used.", "s", [("{{instance}}", f"time() - (tickgate_key_set_fetched_timestamp_seconds{{{FILTER}}} > 0)")]),
+            ("bars", "Log lines dropped", "Nobody read the log, or not fast enough.", "cps", [("{{instance}}", rate("tickgate_log_lines_dropped_total", "instance"))]),
             ("bars", "Refused tokens and keys", "By reason.", "cps", [("{{reason}}", rate("tickgate_auth_failures_total", "reason"))]),
             ("bars", "Rate limited", "By scope.", "cps", [("{{scope}}", rate("tickgate_rate_limited_total", "scope"))]),
         ],

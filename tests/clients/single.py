@@ -231,7 +231,7 @@ async def trading_without_a_token_is_refused_as_a_browser_and_as_a_program_can_s
             equal(refused.response.status_code, 401)
         else:
             raise AssertionError(f"{path} was let in")
-        async with connect(world.gateway.url + path, origin="https://app.example.com") as browser:
+        async with connect(world.gateway.url + path, origin="http://localhost:3000") as browser:
             try:
                 await asyncio.wait_for(browser.recv(), SOON)
             except ConnectionClosed as closed:
