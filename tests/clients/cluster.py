@@ -113,7 +113,7 @@ async def a_user_has_five_connections_over_all_replicas(world: World) -> None:
     for at in range(5):
         await world.client(path, at=world.replicas[at % 3])
     for replica in world.replicas:
-        async with connect(replica.url + path, origin="https://app.example.com") as sixth:
+        async with connect(replica.url + path, origin="http://localhost:3000") as sixth:
             try:
                 await asyncio.wait_for(sixth.recv(), SOON)
             except ConnectionClosed as closed:

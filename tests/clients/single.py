@@ -245,7 +245,7 @@ async def a_client_that_answers_pings_stays_and_a_silent_one_is_closed(world: Wo
     lively = await world.client("/ws/market")
     reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
     writer.write(
-        b"GET /ws/market HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /ws/market HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     heard = await asyncio.wait_for(reader.read(-1), SOON)

@@ -16,7 +16,7 @@ check = GROUP.check
 @check
 async def feed_refuses_with_1008_and_the_documents_reasons(world: World) -> None:
     for query, reason in (("", "Authentication required"), ("?token=garbage", "Invalid token")):
-        async with connect(f"{world.gateway.url}/ws{query}", origin="https://app.example.com") as browser:
+        async with connect(f"{world.gateway.url}/ws{query}", origin="http://localhost:3000") as browser:
             try:
                 await asyncio.wait_for(browser.recv(), SOON)
             except ConnectionClosed as closed:
