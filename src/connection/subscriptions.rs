@@ -136,8 +136,8 @@ impl Subscriptions {
             self.start(next, handle, &mut ends).await;
         }
         let outbox = &handle.outbox;
-        caught_up(self.protocol, ends.urgent).into_iter().for_each(|notice| outbox.send(notice));
-        caught_up(self.protocol, ends.public).into_iter().for_each(|notice| outbox.send_behind(notice));
+        caught_up(self.protocol, ends.urgent).into_iter().for_each(|notice| outbox.send_end(notice, true));
+        caught_up(self.protocol, ends.public).into_iter().for_each(|notice| outbox.send_end(notice, false));
         self.catch_up(handle).await;
         handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.member.slot));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)

@@ -24,8 +24,7 @@ impl Gap {
     /// A gap between two known ids.
     #[must_use]
     pub fn new(after: StreamId, before: StreamId, reason: GapReason) -> Self {
-        // Of an epoch's first entry there is no position directly before it: the gap would be reported again.
-        let cursor = before.seq.checked_sub(1).map_or(after, |seq| StreamId::new(before.epoch, seq).max(after));
+        let cursor = before.previous().max(after);
         Self { after, before: Some(before), count: StreamId::missing_between(after, before), reason, cursor }
     }
 
@@ -66,5 +65,21 @@ pub(super) fn gap_label(reason: GapReason) -> metrics::Gap {
         GapReason::Backplane => metrics::Gap::Backplane,
         GapReason::Failover => metrics::Gap::Failover,
         GapReason::InvalidPayload => metrics::Gap::InvalidPayload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_gap_sends_its_client_back_to_the_beginning_of_a_stream() {
+        let (first, second) = (StreamId::new(9, 0), StreamId::new(9, 1));
+        for after in [StreamId::ZERO, StreamId::new(7, 3)] {
+            let gap = Gap::new(after, first, GapReason::Failover);
+            assert!(first.directly_after(gap.cursor), "{gap:?}");
+            assert_eq!(Gap::new(after, second, GapReason::Retention).cursor, first);
+        }
+        assert_eq!(Gap::new(second, StreamId::new(9, 5), GapReason::Retention).cursor, StreamId::new(9, 4));
     }
 }

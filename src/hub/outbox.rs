@@ -90,11 +90,16 @@ impl Outbox {
         }
     }
 
-    /// Sends a notice behind the public messages that wait.
-    pub fn send_behind(&self, frame: Bytes) {
+    /// Sends the notice that the past was sent, behind the pushes that it stands for: the `urgent` ones or the public ones.
+    /// Like them it is dropped once the end was asked for: its cursor must not pass what was never sent.
+    pub fn send_end(&self, notice: Bytes, urgent: bool) {
         let mut state = self.state.lock();
-        if state.ending == Ending::Open && !frame.is_empty() {
-            state.queue.frame_behind(frame);
+        if state.ending == Ending::Open {
+            if urgent {
+                state.queue.frame(notice);
+            } else {
+                state.queue.frame_behind(notice);
+            }
             self.write(&mut state).count(&self.shared.metrics);
         }
     }

@@ -111,6 +111,10 @@ async fn nothing_of_a_subscription_comes_after_the_end_was_asked_for() {
     let slot = client.slot;
     client.outbox.pause(slot);
     assert_eq!(client.outbox.lagging(), None, "nor is it caught up");
+    for urgent in [true, false] {
+        client.outbox.send_end(Bytes::from_static(b"all of the past was sent"), urgent);
+    }
+    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "its cursor would pass what was never sent");
     client.outbox.send(Bytes::from_static(b"last words"));
     assert!(client.outbox.state.lock().queue.bytes() > before);
 }

@@ -88,7 +88,8 @@ impl Past {
         let told = self.channels.iter().filter(|own| own.told);
         told.map(move |own| CaughtUpChannel {
             channel: own.channel.clone(),
-            cursor: self.has_cursor.then_some(at),
+            // From a stream without entries nothing that is lost later could be reported: the client keeps its own.
+            cursor: self.has_cursor.then_some(if at == StreamId::ZERO { own.after } else { at }),
             replayed: own.replayed,
             complete: self.complete,
         })

@@ -109,10 +109,8 @@ impl Interest {
     async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let mut backlog = self.since(StreamId::ZERO, limits).await?;
         backlog.gap = None;
-        if let Some(first) = backlog.messages.first().and_then(|message| message.id)
-            && first.seq > 0
-        {
-            backlog.from = StreamId::new(first.epoch, first.seq - 1);
+        if let Some(first) = backlog.messages.first().and_then(|message| message.id) {
+            backlog.from = first.previous();
         }
         Ok(backlog)
     }
@@ -215,7 +213,9 @@ impl Interest {
                         continue;
                     }
                     let (cursor, reason) = (head.max(end), GapReason::Failover);
-                    (Some(Gap { after, before: None, count: None, reason, cursor }), cursor)
+                    // From a stream without entries nothing that is lost later could be reported: the client keeps its own.
+                    let told = if cursor == StreamId::ZERO { after } else { cursor };
+                    (Some(Gap { after, before: None, count: None, reason, cursor: told }), cursor)
                 }
                 _ => (None, after),
             };

@@ -181,7 +181,7 @@ impl Client {
             return;
         }
         let id = id(&meta["id"]).expect("every topic here is retained");
-        story.cursor = story.cursor.max(Some(id));
+        story.cursor = Some(id);
         let number = frame["n"].as_u64().expect("a number");
         let snapshot = meta["snapshot"] == true;
         story.seen.push(Seen::Message { id, number, channel, snapshot });
@@ -197,7 +197,7 @@ impl Client {
             let story = self.stories.entry(subject.topic.clone()).or_default();
             let (replayed, complete) = (end["replayed"].as_u64().expect("a number"), end["complete"] == true);
             story.seen.push(Seen::CaughtUp { channel: channel.to_owned(), replayed, complete });
-            story.cursor = story.cursor.max(id(&end["cursor"]));
+            story.cursor = id(&end["cursor"]).or(story.cursor);
         }
     }
 }
@@ -242,10 +242,7 @@ impl Connection {
         };
         let limits = ReplayLimits::new(self.replay_max, 1 << 20);
         let Ok(mut backlog) = interest.backlog(start, limits).await else { return false };
-        let before_first = backlog.messages.first().and_then(|m| m.id).map(|id| match id.seq.checked_sub(1) {
-            Some(seq) => StreamId::new(id.epoch, seq),
-            None => StreamId::ZERO,
-        });
+        let before_first = backlog.messages.first().and_then(|m| m.id).map(StreamId::previous);
         let first_cursor = match start {
             Start::Since(cursor) => cursor,
             Start::Snapshot { least } => before_first.unwrap_or(backlog.cursor).max(least),
@@ -287,7 +284,7 @@ impl Connection {
             outbox.pass(slot, end);
             let notice = caught_up(form.protocol, past.ended(end).collect());
             let urgent = outbox.is_urgent(slot);
-            notice.into_iter().for_each(|notice| if urgent { outbox.send(notice) } else { outbox.send_behind(notice) });
+            notice.into_iter().for_each(|notice| outbox.send_end(notice, urgent));
         } else {
             *kept = Some(past);
         }

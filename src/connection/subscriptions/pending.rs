@@ -126,7 +126,8 @@ impl PendingSubscription {
     /// What the client is told about one of the channels, before anything is pushed.
     pub(super) fn answer(&self, wish: &Wish) -> SubscribedChannel {
         // Where the stream was read for other channels, this one was not sent what lies between.
-        let cursor = if wish.live && self.backlog.is_empty() { self.end() } else { wish.begins };
+        let moves = wish.live && self.backlog.is_empty() && self.end() != StreamId::ZERO;
+        let cursor = if moves { self.end() } else { wish.begins };
         SubscribedChannel {
             channel: wish.channel.clone(),
             class: if self.in_user_stream { Class::Reliable } else { self.interest.class() },
@@ -141,7 +142,7 @@ impl PendingSubscription {
 /// stream was at least when it was read.
 fn begin(start: Start, all: Start, head: StreamId, backlog: &Backlog) -> StreamId {
     let before_first = || match backlog.messages.first().and_then(|message| message.id) {
-        Some(first) => first.seq.checked_sub(1).map_or(StreamId::ZERO, |seq| StreamId::new(first.epoch, seq)),
+        Some(first) => first.previous(),
         None => backlog.cursor,
     };
     match start {

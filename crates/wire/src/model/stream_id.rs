@@ -27,22 +27,41 @@ impl StreamId {
     /// Above every id that can exist.
     pub const MAX: Self = Self { epoch: u64::MAX, seq: u64::MAX };
 
+    /// The last number of every epoch. No entry has it: it is the position before the next epoch's first entry.
+    const SEQ_END: u64 = (1 << 53) - 1;
+
     /// An id from its two parts.
     #[must_use]
     pub const fn new(epoch: u64, seq: u64) -> Self {
         Self { epoch, seq }
     }
 
-    /// The id that must come next within the same epoch; after the last one there can be, itself.
+    /// The id that must come next: the next number, or the first of the epoch that this is the position before; after the
+    /// last one there can be, itself.
     #[must_use]
     pub const fn next(self) -> Self {
+        if self.seq == Self::SEQ_END {
+            return Self { epoch: self.epoch.saturating_add(1), seq: 0 };
+        }
         Self { epoch: self.epoch, seq: self.seq.saturating_add(1) }
     }
 
-    /// Whether `self` comes directly after `before` without needing more proof: same epoch, next number.
+    /// The position directly before an entry. Of an epoch's first entry it is never that of a stream without entries, from
+    /// which nothing that was lost earlier could be reported.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        match (self.epoch, self.seq) {
+            (epoch, 1..) => Self { epoch, seq: self.seq - 1 },
+            (1.., 0) => Self { epoch: self.epoch - 1, seq: Self::SEQ_END },
+            (0, 0) => Self::ZERO,
+        }
+    }
+
+    /// Whether `self` comes directly after `before` without needing more proof.
     #[must_use]
     pub const fn directly_after(self, before: Self) -> bool {
-        self.epoch == before.epoch && before.seq != u64::MAX && self.seq == before.seq + 1
+        let next = before.next();
+        self.epoch == next.epoch && self.seq == next.seq && before.seq != u64::MAX
     }
 
     /// How many entries lie between two ids, both ends excluded, where that can be known (one epoch).
@@ -91,6 +110,19 @@ impl<'de> serde::Deserialize<'de> for StreamId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_entry_but_the_first_of_all_has_a_position_before_it_that_is_no_streams_beginning() {
+        for id in [StreamId::new(7, 0), StreamId::new(7, 1), StreamId::new(1, 0), StreamId::new(0, 1)] {
+            let before = id.previous();
+            assert!(before < id && id.directly_after(before) && before.next() == id, "{id}");
+        }
+        assert_eq!(StreamId::new(7, 0).previous(), StreamId::new(6, (1 << 53) - 1));
+        assert_eq!((StreamId::ZERO.previous(), StreamId::MAX.next()), (StreamId::ZERO, StreamId::MAX));
+        assert!(
+            !StreamId::MAX.directly_after(StreamId::MAX) && !StreamId::new(8, 0).directly_after(StreamId::new(6, 9))
+        );
+    }
 
     #[test]
     fn text_form_round_trips() {
