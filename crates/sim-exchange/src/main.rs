@@ -125,8 +125,8 @@ async fn run(args: Args) -> Result<ExitCode, String> {
     if !address.ip().is_loopback() {
         eprintln!("sim-exchange: listens on {address}, which others may reach: anybody can break it");
     }
-    println!("listening on {address}");
     let mut ended = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    println!("listening on {address}");
     let mut connections = JoinSet::new();
     let mut steps = interval(Duration::from_millis(STEP_MS));
     steps.set_missed_tick_behavior(MissedTickBehavior::Burst);
