@@ -16,7 +16,6 @@ mod wants;
 use pending::{PendingSubscription, Wish, unavailable};
 use tickgate_wire::{
     code::ErrorCode,
-    dialect::Dialect,
     model::Class,
     protocol::Protocol,
     reply::{
@@ -126,7 +125,7 @@ impl Subscriptions {
         self.change_options(&known);
         let pending = self.prepare(hub, new, &mut refused);
         let mut ready = self.load(pending, &mut refused).await;
-        if echo.id.is_none() && self.protocol.dialect == Dialect::Envelope {
+        if !self.protocol.dialect.acknowledges_subscriptions(echo.id.is_some()) {
             // What is not acknowledged has no end either.
             ready.iter_mut().for_each(|next| next.past.hush());
         }

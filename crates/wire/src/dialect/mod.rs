@@ -92,6 +92,15 @@ impl Dialect {
         }
     }
 
+    /// Whether a subscription is acknowledged, with an id in the command or without one.
+    #[must_use]
+    pub const fn acknowledges_subscriptions(self, has_id: bool) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Envelope => has_id,
+        }
+    }
+
     /// Whether clients are told their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
