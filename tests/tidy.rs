@@ -118,7 +118,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
         ],
     ),
     ("redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
-    ("deadpool_redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
+    ("deadpool", &["redis_link/"]),
     ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
     (
