@@ -18,7 +18,7 @@ use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRule
 /// What every key begins with.
 pub const PREFIX: &str = "tg1:";
 /// How long an idle stream is kept.
-pub const RETAIN_TTL: Duration = Duration::from_secs(5);
+pub const RETAIN_TTL: Duration = Duration::from_secs(40);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 

@@ -10,15 +10,17 @@ use crate::{
     gateway::{Outcome, Publication, TOPICS},
 };
 
-/// What is wrong.
+/// What is wrong, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// An acknowledged publication that a client neither got nor was told of.
     Silent,
-    Twice,
-    Disorder,
+    /// A client that waits forever, or a gateway that takes nothing any more.
+    Stuck,
     /// One id for two contents.
     TwoContents,
+    Twice,
+    Disorder,
     FalseComplete,
     /// A gap over what the client has.
     GapOverHad,
@@ -26,45 +28,55 @@ pub enum Kind {
     GapOverNothing,
     /// More gaps heard than counted.
     Uncounted,
-    /// A client that waits forever, or a gateway that takes nothing any more.
-    Stuck,
 }
 
 /// A fault, and what it is seen by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     pub kind: Kind,
     pub text: String,
+}
+
+impl Fault {
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
 }
 
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
 }
 
-/// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system.
-pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], counted_gaps: u64) -> Result<(), Fault> {
-    contents(clients, publications)?;
+/// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. Returns all
+/// that is wrong, the worst first.
+pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], counted_gaps: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut add = |found: Result<(), Fault>, who: &str| {
+        faults.extend(found.err().map(|own| Fault::new(own.kind, format!("{who}{}", own.text))));
+    };
+    add(contents(clients, publications), "");
     let mut heard = 0;
     for (number, client) in clients.iter().enumerate() {
         for (at, story) in client.iter().enumerate() {
-            let who =
-                |fault: Fault| Fault { text: format!("client {number}, {}: {}", TOPICS[at].0, fault.text), ..fault };
+            let who = format!("client {number}, {}: ", TOPICS[at].0);
             heard += story.seen.iter().filter(|seen| matches!(seen, Seen::Gap { .. })).count() as u64;
-            order(story).map_err(who)?;
-            ends(story).map_err(who)?;
-            match TOPICS[at].1 {
-                Class::State => newest(story, at, publications),
-                Class::Event | Class::Reliable => {
-                    owed(story, at, publications).and_then(|()| gaps(story, at, publications))
-                }
+            add(order(story), &who);
+            add(ends(story), &who);
+            if TOPICS[at].1 == Class::State {
+                add(newest(story, at, publications), &who);
+                add(no_gap(story), &who);
+            } else {
+                add(owed(story, at, publications), &who);
+                add(over_had(story), &who);
+                add(over_nothing(story, at, publications), &who);
             }
-            .map_err(who)?;
         }
     }
     if heard > counted_gaps {
-        return fault(Kind::Uncounted, format!("{heard} gaps heard, {counted_gaps} counted"));
+        add(fault(Kind::Uncounted, format!("{heard} gaps heard, {counted_gaps} counted")), "");
     }
-    Ok(())
+    faults.sort();
+    faults
 }
 
 /// Every id has one content, whoever says so.
@@ -95,7 +107,7 @@ fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication]) ->
 
 /// Nothing twice, and ids only grow. A value that a subscription begins with is shown again.
 fn order(story: &Story) -> Result<(), Fault> {
-    let (mut had, mut last) = (BTreeSet::new(), None);
+    let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
         if *number == usize::MAX {
@@ -166,7 +178,6 @@ struct Range {
     at: usize,
     after: StreamId,
     before: StreamId,
-    is_certain: bool,
 }
 
 impl Range {
@@ -178,50 +189,60 @@ impl Range {
 /// One without an end reaches to what came next.
 fn ranges(story: &Story) -> Vec<Range> {
     let gap = |(at, seen): (usize, &Seen)| {
-        let Seen::Gap { after, before, count, .. } = seen else { return None };
+        let Seen::Gap { after, before, .. } = seen else { return None };
         let next = story.seen[at..].iter().find_map(|seen| match seen {
             Seen::Message { id, .. } => Some(*id),
             _ => None,
         });
         let before = before.or(next).unwrap_or(StreamId::MAX);
-        Some(Range { at, after: *after, before, is_certain: count.is_some() })
+        Some(Range { at, after: *after, before })
     };
     story.seen.iter().enumerate().filter_map(gap).collect()
 }
 
-/// No gap names what the client has, and each names something that it has not. One from `0-0` may be told always, one in
-/// doubt wherever something may be missing.
-fn gaps(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
-    for range in ranges(story) {
-        let had = story.seen[..range.at].iter().find_map(|seen| match seen {
-            Seen::Message { id, number, .. } if range.covers(*id) => Some((*id, *number)),
-            _ => None,
-        });
-        let (after, before) = (range.after, range.before);
-        if let Some((id, number)) = had {
-            return fault(Kind::GapOverHad, format!("gap {after} to {before} over {number} ({id}), which it has"));
+/// No gap names what the client has.
+fn over_had(story: &Story) -> Result<(), Fault> {
+    for Range { at, after, before, .. } in ranges(story) {
+        for seen in &story.seen[..at] {
+            if let Seen::Message { id, number, .. } = seen
+                && after < *id
+                && *id < before
+            {
+                return fault(Kind::GapOverHad, format!("gap {after} to {before} over {number} ({id}), which it has"));
+            }
         }
-        if range.after == StreamId::ZERO {
-            continue;
-        }
+    }
+    Ok(())
+}
+
+/// Each gap names something that the client has not. One from `0-0` may be told always, one in doubt wherever something
+/// may be missing.
+fn over_nothing(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+    for range in ranges(story).iter().filter(|range| range.after > StreamId::ZERO) {
         let missing = publications.iter().enumerate().any(|(number, own)| match own.outcome {
             Outcome::Acknowledged(id) => own.topic == topic && range.covers(id) && !came(story, number),
             // It may have been stored and lost.
             Outcome::Unknown | Outcome::Pending => own.topic == topic,
             Outcome::Refused => false,
         });
-        if !missing && range.is_certain {
+        if !missing {
+            let Range { after, before, .. } = range;
             return fault(Kind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
         }
     }
     Ok(())
 }
 
-/// The last value came; nobody is told of those between.
-fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
-    if let Some(gap) = story.seen.iter().find(|seen| matches!(seen, Seen::Gap { .. })) {
-        return fault(Kind::GapOverNothing, format!("a topic whose newest value is all that is owed: {gap:?}"));
+/// Of a topic whose newest value is all that is owed nobody is told a gap.
+fn no_gap(story: &Story) -> Result<(), Fault> {
+    match story.seen.iter().find(|seen| matches!(seen, Seen::Gap { .. })) {
+        Some(gap) => fault(Kind::GapOverNothing, format!("only the newest value is owed: {gap:?}")),
+        None => Ok(()),
     }
+}
+
+/// The last value came.
+fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
     let last = publications.iter().enumerate().rev().find(|(_, own)| own.topic == topic);
     match last {
         Some((number, own)) if matches!(own.outcome, Outcome::Acknowledged(_)) && !came(story, number) => {

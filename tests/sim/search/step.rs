@@ -38,8 +38,6 @@ pub enum Pause {
     Moment,
     /// Long enough for links to be made again.
     While,
-    /// Longer than an idle stream is kept.
-    Idle,
 }
 
 /// What somebody writes into a channel by mistake.
@@ -54,6 +52,8 @@ pub enum Stray {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Wait(Pause),
+    /// Nothing happens for longer than an idle stream is kept.
+    Idle,
     Publish {
         gateway: usize,
         topic: usize,
@@ -174,10 +174,11 @@ pub enum Group {
     Others,
     Links,
     Engines,
+    Silence,
 }
 
 impl Group {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crashes,
         Self::Failover,
         Self::Addresses,
@@ -190,6 +191,7 @@ impl Group {
         Self::Others,
         Self::Links,
         Self::Engines,
+        Self::Silence,
     ];
 }
 
@@ -256,6 +258,7 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             _ => Step::Release,
         },
         Group::Engines => Step::Engine { topic },
+        Group::Silence => Step::Idle,
     }
 }
 
@@ -272,7 +275,7 @@ pub fn random(seed: u64, len: usize) -> Vec<Step> {
             0..=27 => Step::Publish { gateway, topic },
             28..=37 => Step::Connect { client: dice.index(CLIENTS), gateway },
             38..=43 => Step::Leave { client: dice.index(CLIENTS) },
-            44..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::While, Pause::While, Pause::Idle])),
+            44..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::While])),
             _ => fault(*dice.choose(&groups), &mut dice),
         });
     }

@@ -23,7 +23,8 @@ use crate::{
 /// What was made of a trace.
 #[derive(Clone, Debug)]
 pub struct Played {
-    pub verdict: Result<(), Fault>,
+    /// What is wrong, the worst first.
+    pub faults: Vec<Fault>,
     /// The stories, for whoever has to find out what went wrong.
     pub told: String,
 }
@@ -43,7 +44,7 @@ pub fn play(seed: u64, steps: &[Step]) -> Played {
     let joined = thread.spawn(run).expect("a thread").join();
     joined.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned());
-        Played { verdict: Err(Fault { kind: FaultKind::Stuck, text }), told: String::new() }
+        Played { faults: vec![Fault::new(FaultKind::Stuck, text)], told: String::new() }
     })
 }
 
@@ -63,6 +64,8 @@ struct World {
     numbers: [usize; GATEWAYS],
     last_number: usize,
     refusals: Refusals,
+    /// Gateways of another configuration: an operator's mistake, which is mended in the end.
+    others: [bool; GATEWAYS],
 }
 
 async fn run(steps: &[Step]) -> Played {
@@ -78,8 +81,7 @@ async fn run(steps: &[Step]) -> Played {
         world.step(*step).await;
     }
     world.calm().await;
-    let verdict = world.verdict();
-    Played { verdict, told: world.tell() }
+    Played { faults: world.faults(), told: world.tell() }
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
             numbers: [0; GATEWAYS],
             last_number: 0,
             refusals: Refusals::default(),
+            others: [false; GATEWAYS],
         }
     }
 
@@ -106,6 +109,7 @@ impl World {
         net::with(|net| Kind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
         let gateway = Gateway::start(self.last_number, database, gateway::rules(other));
         self.metrics.push(gateway.metrics.clone());
+        self.others[at] = database != 0 || other;
         self.gateways[at] = Some(gateway);
     }
 
@@ -122,12 +126,15 @@ impl World {
     }
 
     async fn pause(&mut self, pause: Pause) {
-        sleep(match pause {
+        let time = match pause {
             Pause::Moment => Duration::from_millis(10),
-            Pause::While => Duration::from_secs(3),
-            Pause::Idle => RETAIN_TTL + Duration::from_secs(1),
-        })
-        .await;
+            Pause::While => Duration::from_secs(2),
+        };
+        self.pass(time).await;
+    }
+
+    async fn pass(&mut self, time: Duration) {
+        sleep(time).await;
         let primary = self.primary();
         net::with(|net| net.replicate(primary));
         self.clients.iter_mut().for_each(Client::read);
@@ -136,6 +143,7 @@ impl World {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Wait(pause) => return self.pause(pause).await,
+            Step::Idle => return self.pass(RETAIN_TTL + Duration::from_secs(1)).await,
             Step::Publish { gateway, topic } => {
                 if let Some(gateway) = &self.gateways[gateway] {
                     gateway.publish(topic, &self.publications);
@@ -295,7 +303,7 @@ impl World {
                     let text = match stray {
                         Stray::Nonsense => "nonsense",
                         // As the same product would write it elsewhere, in the year 2060.
-                        Stray::Foreign => "2840000000000-0 0-0 0 - {\"n\":1}",
+                        Stray::Foreign => "2840000000000-0 0-0 0 - {\"n\":\"stray\"}",
                         Stray::NotJson => "2840000000000-0 0-0 0 - {\"n\"",
                     };
                     server.run(&["PUBLISH", &key(topic), text]);
@@ -336,6 +344,9 @@ impl World {
             }
         });
         for gateway in 0..GATEWAYS {
+            if self.others[gateway] {
+                self.drain(gateway).await;
+            }
             self.begin(gateway, 0, false);
         }
         self.pause(Pause::While).await;
@@ -361,20 +372,20 @@ impl World {
         }
     }
 
-    fn verdict(&self) -> Result<(), Fault> {
+    fn faults(&self) -> Vec<Fault> {
         let publications = self.publications.lock();
+        let stuck = |text: String| vec![Fault::new(FaultKind::Stuck, text)];
         let last = &publications[publications.len() - TOPICS.len()..];
         if let Some(own) = last.iter().find(|own| !matches!(own.outcome, gateway::Outcome::Acknowledged(_))) {
-            let text = format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome);
-            return Err(Fault { kind: FaultKind::Stuck, text });
+            return stuck(format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome));
         }
-        let known: Vec<_> =
-            self.clients.iter().filter(|client| client.gateway().is_some()).map(|client| &client.stories).collect();
-        if let Some(at) = self.clients.iter().position(|client| client.gateway().is_some() && !client.is_subscribed()) {
-            return Err(Fault { kind: FaultKind::Stuck, text: format!("client {at} waits for its subscription") });
+        let mut connected = self.clients.iter().filter(|client| client.gateway().is_some());
+        if let Some(own) = connected.clone().find(|client| !client.is_subscribed()) {
+            return stuck(format!("a client at {:?} waits for its subscription", own.gateway()));
         }
+        let stories: Vec<_> = connected.by_ref().map(|client| &client.stories).collect();
         let counted = self.metrics.iter().map(|metrics| counted_gaps(metrics)).sum();
-        judge::judge(&known, &publications, counted)
+        judge::judge(&stories, &publications, counted)
     }
 
     fn tell(&self) -> String {
