@@ -9,7 +9,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{Failure, Keys, RefusalKind, server::Server};
+use super::{Failure, Keys, RefusalKind, server::Server, transport};
 use crate::{
     config,
     defect::{self, Defect},
@@ -87,7 +87,7 @@ pub(super) async fn establish(
     });
     let info = connection_info(config)?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-    let connecting = Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await;
+    let connecting = transport::open(&info, &settings, name).await;
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
     // For the operator's eyes in CLIENT LIST; not worth a failure where the rights are missing.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deadpool_redis::PoolError;
+use deadpool::managed::{PoolError, TimeoutType};
 use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
@@ -151,10 +151,10 @@ impl From<RedisError> for Failure {
     }
 }
 
-impl From<PoolError> for Failure {
-    fn from(error: PoolError) -> Self {
+impl From<PoolError<RedisError>> for Failure {
+    fn from(error: PoolError<RedisError>) -> Self {
         match error {
-            PoolError::Timeout(deadpool_redis::TimeoutType::Wait) => Self::PoolWait,
+            PoolError::Timeout(TimeoutType::Wait) => Self::PoolWait,
             PoolError::Timeout(_) => Self::TimedOut,
             PoolError::Backend(error) => Self::of(&error),
             other => Self::Other(other.to_string().into()),

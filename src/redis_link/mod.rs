@@ -24,6 +24,7 @@ mod refusal_log;
 mod server;
 mod subscriptions;
 mod topology;
+mod transport;
 
 use std::{
     sync::{
@@ -44,9 +45,12 @@ use tokio::{
 pub use check::check;
 pub use failure::Failure;
 pub use keys::Keys;
+pub use pool::Pooled;
 pub use refusal::RefusalKind;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
 pub use topology::{Placement, Topology};
+#[cfg(feature = "simulation")]
+pub use transport::{Dialled, Network, with_network};
 
 use crate::{
     config,
@@ -166,7 +170,7 @@ impl RedisLink {
     ///
     /// # Errors
     /// [`Failure::PoolWait`] when all stayed busy for the configured wait, or why no connection could be made.
-    pub async fn pooled(&self) -> Result<deadpool_redis::Connection, Failure> {
+    pub async fn pooled(&self) -> Result<Pooled, Failure> {
         self.shared.pool.get().await
     }
 

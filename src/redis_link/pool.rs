@@ -1,12 +1,75 @@
 //! The pool for reads of history and for housekeeping. Never used on the hot path: a checkout costs a round trip.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
-use deadpool_redis::{Connection, Hook, HookError, Manager, Pool, Runtime};
+use deadpool::{
+    Runtime,
+    managed::{self, Hook, HookError, Metrics as Usage, Object, RecycleError, RecycleResult},
+};
 use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedConnection};
 
-use super::{Failure, connect};
+use super::{Failure, connect, transport};
 use crate::{config, metrics::Metrics};
+
+/// A page of history may take this many times as long as a small command.
+const READ_PATIENCE: u32 = 4;
+
+type Pool = managed::Pool<Manager>;
+
+/// Makes the pool's connections.
+pub(super) struct Manager {
+    info: ConnectionInfo,
+    settings: AsyncConnectionConfig,
+    probes: AtomicU64,
+}
+
+impl managed::Manager for Manager {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        transport::open(&self.info, &self.settings, "tickgate-reads").await
+    }
+
+    /// Probes before each use, with an answer that is no other probe's.
+    async fn recycle(&self, connection: &mut MultiplexedConnection, _: &Usage) -> RecycleResult<RedisError> {
+        let probe = self.probes.fetch_add(1, Ordering::Relaxed);
+        let answer: u64 = redis::cmd("PING").arg(probe).query_async(connection).await?;
+        if answer == probe { Ok(()) } else { Err(RecycleError::message("an answer to something else")) }
+    }
+}
+
+/// A connection of the pool, given back when it is dropped.
+pub struct Pooled(Object<Manager>);
+
+impl Pooled {
+    /// Ends the connection: a late answer on it must not reach the next reader.
+    pub(crate) fn discard(self) {
+        drop(Object::take(self.0));
+    }
+}
+
+impl Deref for Pooled {
+    type Target = MultiplexedConnection;
+
+    fn deref(&self) -> &MultiplexedConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut MultiplexedConnection {
+        &mut self.0
+    }
+}
 
 /// A bounded pool that is made when it is first needed, and again for as long as its settings can't be used (a
 /// certificate file that is not there yet).
@@ -29,12 +92,12 @@ impl Reads {
     }
 
     /// Waits for a free connection, at most for the configured time.
-    pub(super) async fn get(&self) -> Result<Connection, Failure> {
+    pub(super) async fn get(&self) -> Result<Pooled, Failure> {
         let pool = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();
         let connection = pool.get().await;
         timer.observe_duration();
-        Ok(connection?)
+        Ok(Pooled(connection?))
     }
 
     /// The server changed, or a link to it was torn down: no connection made until now is used again.
@@ -52,7 +115,7 @@ impl Reads {
         }
         let config = &self.config;
         let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
-        let manager = Manager::new_with_config(connect::connection_info(config)?, settings)?;
+        let manager = Manager { info: connect::connection_info(config)?, settings, probes: AtomicU64::new(0) };
         let valid_since = Arc::clone(&self.valid_since);
         let fresh = Hook::sync_fn(move |_, metrics| match metrics.created >= *valid_since.lock() {
             true => Ok(()),
@@ -71,6 +134,3 @@ impl Reads {
         Ok(pool)
     }
 }
-
-/// A page of history may take this many times as long as a small command.
-const READ_PATIENCE: u32 = 4;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backplane::{HeadError, Newest, Page, ReadLimits, Unavailable},
-    redis_link::{Failure, RedisLink, RefusalKind},
+    redis_link::{Failure, Pooled, RedisLink, RefusalKind},
 };
 
 /// Streams asked in one pipeline.
@@ -89,7 +89,7 @@ pub(super) async fn heads(
 /// A connection of the pool, for all parts of one read.
 struct Reader<'a> {
     link: &'a RedisLink,
-    connection: deadpool_redis::Connection,
+    connection: Pooled,
 }
 
 impl<'a> Reader<'a> {
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
             Ok(replies) => Ok((Self { link, connection }, replies)),
             Err(error) => {
                 // The next reader must not receive a late answer: the connection is not given back.
-                drop(deadpool_redis::Connection::take(connection));
+                connection.discard();
                 Err(failed(link, &Failure::of(&error)))
             }
         }

@@ -16,7 +16,7 @@ use super::{
     replica::cluster,
 };
 use crate::{
-    redis_link::{Failure, RedisLink},
+    redis_link::{Failure, Pooled, RedisLink},
     registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
 };
 
@@ -131,7 +131,7 @@ impl Inner {
 /// Up to `limit` sessions of a replica's index on one shard.
 async fn index_of(
     link: &RedisLink,
-    pooled: &mut deadpool_redis::Connection,
+    pooled: &mut Pooled,
     replica: &ReplicaId,
     limit: usize,
 ) -> Result<Vec<(String, IndexEntry)>, Failure> {
@@ -142,7 +142,7 @@ async fn index_of(
         let mut scan = redis::cmd("HSCAN");
         scan.arg(link.keys().replica_sessions(replica)).arg(cursor).arg("COUNT").arg(PAGE);
         let (next, page): (u64, HashMap<String, String>) =
-            scan.query_async(pooled).await.map_err(|error| failed(link, &error))?;
+            scan.query_async(&mut **pooled).await.map_err(|error| failed(link, &error))?;
         let parse = |(session, slot): (String, String)| Some((session, serde_json::from_str(&slot).ok()?));
         slots.extend(page.into_iter().filter_map(parse));
         cursor = next;

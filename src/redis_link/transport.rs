@@ -1,0 +1,61 @@
+//! Opens connections: the one place, so that a simulation can put its own network under the links.
+
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
+
+#[cfg(feature = "simulation")]
+pub use simulated::{Dialled, Network, with_network};
+
+/// Connects and logs in. `name` says what the connection is for.
+pub(super) async fn open(
+    info: &ConnectionInfo,
+    settings: &AsyncConnectionConfig,
+    #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "for a simulated network alone"))]
+    name: &str,
+) -> RedisResult<MultiplexedConnection> {
+    #[cfg(feature = "simulation")]
+    if let Some(dialled) = simulated::dial(info, name) {
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(info.redis_settings(), dialled.await?, settings.clone()).await?;
+        tokio::spawn(driver);
+        return Ok(connection);
+    }
+    Client::open(info.clone())?.get_multiplexed_async_connection_with_config(settings).await
+}
+
+#[cfg(feature = "simulation")]
+mod simulated {
+    use std::{cell::RefCell, io, pin::Pin, rc::Rc};
+
+    use redis::ConnectionInfo;
+    use tokio::io::{AsyncRead, AsyncWrite};
+
+    /// Both directions of a simulated connection.
+    pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+    impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+    /// A connection that is being made.
+    pub type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>>;
+
+    /// What stands in for the network.
+    pub trait Network {
+        /// Connects to an address, such as `redis.example:6379`, for what `name` says.
+        fn dial(&self, address: &str, name: &str) -> Dialled;
+    }
+
+    thread_local! {
+        static NETWORK: RefCell<Option<Rc<dyn Network>>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `act` with this network under all links of this thread, and of it alone.
+    pub fn with_network<R>(network: Rc<dyn Network>, act: impl FnOnce() -> R) -> R {
+        let before = NETWORK.replace(Some(network));
+        let result = act();
+        NETWORK.set(before);
+        result
+    }
+
+    pub(super) fn dial(info: &ConnectionInfo, name: &str) -> Option<Dialled> {
+        NETWORK.with_borrow(|network| network.as_ref().map(|network| network.dial(&info.addr().to_string(), name)))
+    }
+}

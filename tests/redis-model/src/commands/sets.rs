@@ -1,0 +1,29 @@
+//! Sets.
+
+use super::count_of;
+use crate::{
+    core::{Answer, Call, Core},
+    resp::Reply,
+};
+
+pub(super) fn sadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+    core.write_set(call, &words[1], |set| {
+        let added = words[2..].iter().filter(|member| set.insert((*member).clone())).count();
+        Ok((Reply::Int(count_of(added)), added > 0))
+    })
+}
+
+pub(super) fn srem(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+    core.write_set(call, &words[1], |set| {
+        let gone = words[2..].iter().filter(|member| set.remove(&member[..])).count();
+        Ok((Reply::Int(count_of(gone)), gone > 0))
+    })
+}
+
+pub(super) fn scard(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+    core.read_set(call, &words[1], |set| Reply::Int(set.map_or(0, |set| count_of(set.len()))))
+}
+
+pub(super) fn sismember(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+    core.read_set(call, &words[1], |set| Reply::Int(set.is_some_and(|set| set.contains(&words[2])).into()))
+}

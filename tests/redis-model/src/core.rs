@@ -1,0 +1,247 @@
+//! The state of a server, without its scripts: keys, history, clients, identity.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use crate::{
+    Refusals, Reply,
+    data::{Data, Value},
+};
+
+/// Databases of a server.
+pub(crate) const DATABASES: usize = 16;
+
+/// One step that a server wrote, as its replicas and its log get it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// A key has this value from now on, or none.
+    Set { db: usize, key: Vec<u8>, value: Option<Value> },
+    /// A message was published.
+    Publish { channel: Vec<u8>, payload: Vec<u8> },
+}
+
+/// Everything that was written, a command or a script at a time. A dataset that goes back is a prefix of it.
+pub type History = Vec<Rc<Vec<Effect>>>;
+
+/// By what a server is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// One per process.
+    pub run_id: String,
+    /// One per history.
+    pub replid: String,
+    /// The history before this one, and where it ended.
+    pub former: Option<(String, usize)>,
+}
+
+/// Whether it takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    Primary,
+    Replica { host: String, port: u16 },
+}
+
+/// Names a connection.
+pub type ClientId = u64;
+
+/// One connection.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    pub(crate) resp3: bool,
+    pub(crate) db: usize,
+    pub name: String,
+    pub(crate) channels: BTreeSet<Vec<u8>>,
+    /// What the client has not read yet.
+    pub out: Vec<u8>,
+    /// The server ends the connection.
+    pub closing: bool,
+}
+
+/// Who calls a command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) client: ClientId,
+    pub(crate) in_script: bool,
+}
+
+/// Everything but the scripts' runtime.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) dbs: Vec<BTreeMap<Vec<u8>, Value>>,
+    pub(crate) history: History,
+    /// What the command that runs has done so far.
+    pub(crate) pending: Vec<Effect>,
+    pub(crate) clients: BTreeMap<ClientId, Client>,
+    /// The hashes of the scripts that were loaded.
+    pub(crate) scripts: BTreeSet<String>,
+    pub(crate) identity: Identity,
+    pub(crate) role: Role,
+    pub(crate) replicas: usize,
+    pub(crate) refusals: Refusals,
+    pub(crate) now_us: u64,
+    pub(crate) node_entries: usize,
+}
+
+/// The result of a command: a reply, or the text of an error.
+pub(crate) type Answer = Result<Reply, String>;
+
+pub(crate) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+
+impl Core {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self {
+            dbs: vec![BTreeMap::new(); DATABASES],
+            history: History::new(),
+            pending: Vec::new(),
+            clients: BTreeMap::new(),
+            scripts: BTreeSet::new(),
+            identity,
+            role: Role::Primary,
+            replicas: 0,
+            refusals: Refusals::default(),
+            now_us: 0,
+            node_entries: 100,
+        }
+    }
+
+    pub(crate) const fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    fn db(&self, call: Call) -> usize {
+        self.clients.get(&call.client).map_or(0, |client| client.db)
+    }
+
+    /// The value of a key that has not expired. A primary writes down that it has.
+    pub(crate) fn get(&mut self, call: Call, key: &[u8]) -> Option<Value> {
+        let (db, now_ms) = (self.db(call), self.now_ms());
+        let value = self.dbs[db].get(key)?.clone();
+        if value.expires_ms.is_none_or(|end| end > now_ms) {
+            return Some(value);
+        }
+        if self.role == Role::Primary {
+            self.put(call, key, None);
+        }
+        None
+    }
+
+    pub(crate) fn put(&mut self, call: Call, key: &[u8], value: Option<Value>) {
+        let effect = Effect::Set { db: self.db(call), key: key.to_vec(), value };
+        self.apply(&effect);
+        self.pending.push(effect);
+    }
+
+    /// Does what the effect says, without writing it down.
+    pub(crate) fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Set { db, key, value: Some(value) } => drop(self.dbs[*db].insert(key.clone(), value.clone())),
+            Effect::Set { db, key, value: None } => drop(self.dbs[*db].remove(key)),
+            Effect::Publish { channel, payload } => {
+                self.send(channel, payload);
+            }
+        }
+    }
+
+    /// Gives a message to those who subscribe; returns to how many.
+    pub(crate) fn send(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        let mut count = 0;
+        for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
+            let parts = [&b"message"[..], channel, payload].map(Reply::text);
+            Reply::Push(parts.into()).write(client.resp3, &mut client.out);
+            count += 1;
+        }
+        count
+    }
+
+    /// What the command wrote becomes a step of the history.
+    pub(crate) fn commit(&mut self) {
+        if !self.pending.is_empty() {
+            self.history.push(Rc::new(std::mem::take(&mut self.pending)));
+        }
+    }
+
+    /// The dataset becomes that of this history.
+    pub(crate) fn load(&mut self, history: History) {
+        self.dbs = vec![BTreeMap::new(); DATABASES];
+        for step in &history {
+            for effect in step.iter() {
+                if let Effect::Set { .. } = effect {
+                    self.apply(effect);
+                }
+            }
+        }
+        self.history = history;
+    }
+}
+
+/// The parts of a value of one type: a way in for reading, and one for writing with a new value where there is none.
+macro_rules! typed {
+    ($read:ident, $write:ident, $variant:ident, $type:ty) => {
+        impl Core {
+            pub(crate) fn $read<T>(
+                &mut self,
+                call: Call,
+                key: &[u8],
+                read: impl FnOnce(Option<&$type>) -> T,
+            ) -> Result<T, String> {
+                match self.get(call, key) {
+                    None => Ok(read(None)),
+                    Some(value) => match &*value.data {
+                        Data::$variant(data) => Ok(read(Some(data))),
+                        _ => Err(WRONG_TYPE.into()),
+                    },
+                }
+            }
+
+            /// Writes nothing when `write` fails or says `false`; an empty value other than a stream or text ends the key.
+            pub(crate) fn $write<T>(
+                &mut self,
+                call: Call,
+                key: &[u8],
+                write: impl FnOnce(&mut $type) -> Result<(T, bool), String>,
+            ) -> Result<T, String> {
+                let mut value = self.get(call, key).unwrap_or_else(|| Value::new(Data::$variant(<$type>::default())));
+                let Data::$variant(data) = Rc::make_mut(&mut value.data) else { return Err(WRONG_TYPE.into()) };
+                let (result, has_changed) = write(data)?;
+                if has_changed {
+                    let is_empty = value.data.is_spent();
+                    self.put(call, key, (!is_empty).then_some(value));
+                }
+                Ok(result)
+            }
+        }
+    };
+}
+
+typed!(read_text, write_text, Text, Vec<u8>);
+typed!(read_hash, write_hash, Hash, indexmap::IndexMap<Vec<u8>, Vec<u8>>);
+typed!(read_sorted, write_sorted, Sorted, crate::data::Sorted);
+typed!(read_set, write_set, Set, BTreeSet<Vec<u8>>);
+typed!(read_stream, write_stream, Stream, crate::stream::Stream);
+
+impl Data {
+    /// Whether a key with this value ceases to be.
+    pub(crate) fn is_spent(&self) -> bool {
+        match self {
+            Self::Hash(fields) => fields.is_empty(),
+            Self::Sorted(sorted) => sorted.members().is_empty(),
+            Self::Set(members) => members.is_empty(),
+            Self::Text(_) | Self::Stream(_) => false,
+        }
+    }
+}
+
+impl Core {
+    /// A whole database becomes another one.
+    pub(crate) fn replace(&mut self, db: usize, with: &BTreeMap<Vec<u8>, Value>) {
+        let gone = self.dbs[db].keys().filter(|key| !with.contains_key(*key)).map(|key| (key.clone(), None));
+        let effects = gone.chain(with.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
+        let effects: Vec<_> = effects.map(|(key, value)| Effect::Set { db, key, value }).collect();
+        for effect in effects {
+            self.apply(&effect);
+            self.pending.push(effect);
+        }
+    }
+}

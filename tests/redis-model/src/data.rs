@@ -1,0 +1,65 @@
+//! What a key holds.
+
+use std::{collections::BTreeSet, rc::Rc};
+
+use indexmap::IndexMap;
+
+use crate::stream::Stream;
+
+/// A value of one of the types. Small hashes keep the order of their fields, as Redis's do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Data {
+    Text(Vec<u8>),
+    Hash(IndexMap<Vec<u8>, Vec<u8>>),
+    Sorted(Sorted),
+    Set(BTreeSet<Vec<u8>>),
+    Stream(Stream),
+}
+
+/// A key's value, and when it ends, in milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    pub(crate) data: Rc<Data>,
+    pub(crate) expires_ms: Option<u64>,
+}
+
+impl Value {
+    pub(crate) fn new(data: Data) -> Self {
+        Self { data: Rc::new(data), expires_ms: None }
+    }
+}
+
+/// A sorted set: members by score, then by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sorted(Vec<(f64, Vec<u8>)>);
+
+impl Sorted {
+    pub(crate) fn score(&self, member: &[u8]) -> Option<f64> {
+        self.0.iter().find(|(_, known)| known == member).map(|(score, _)| *score)
+    }
+
+    /// True when the member is new.
+    pub(crate) fn add(&mut self, score: f64, member: &[u8]) -> bool {
+        let is_new = !self.remove(member);
+        let at = self.0.partition_point(|(known, name)| (*known, &name[..]) < (score, member));
+        self.0.insert(at, (score, member.to_vec()));
+        is_new
+    }
+
+    pub(crate) fn remove(&mut self, member: &[u8]) -> bool {
+        let count = self.0.len();
+        self.0.retain(|(_, known)| known != member);
+        count != self.0.len()
+    }
+
+    pub(crate) fn members(&self) -> &[(f64, Vec<u8>)] {
+        &self.0
+    }
+
+    /// Takes those out that the test names; returns how many.
+    pub(crate) fn remove_where(&mut self, test: impl Fn(f64) -> bool) -> usize {
+        let count = self.0.len();
+        self.0.retain(|(score, _)| !test(*score));
+        count - self.0.len()
+    }
+}

@@ -1,0 +1,351 @@
+//! One server: bytes in, bytes out, and what is done to it from outside.
+
+use std::{
+    cell::{Ref, RefCell, RefMut},
+    collections::BTreeSet,
+    rc::Rc,
+};
+
+use crate::{
+    Client, ClientId, Effect, Engine, History, Identity, Reply, Role,
+    commands::{self, Command, integer},
+    core::{Answer, Call, Core},
+    read_command, script,
+};
+
+/// What a server refuses now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Out of memory (`maxmemory` with `noeviction`).
+    pub full: bool,
+    /// Its last dump failed.
+    pub disk: bool,
+    /// Fewer replicas than `min-replicas-to-write`.
+    pub no_replicas: bool,
+    /// Commands, in lower case, that no user but an administrator may run.
+    pub denied: BTreeSet<String>,
+}
+
+/// A Redis server.
+#[derive(Debug)]
+pub struct Server {
+    core: Rc<RefCell<Core>>,
+    engine: Engine,
+    last_client: ClientId,
+}
+
+impl Server {
+    /// An empty primary. The engine may serve many servers.
+    #[must_use]
+    pub fn new(identity: Identity, engine: Engine) -> Self {
+        Self { core: Rc::new(RefCell::new(Core::new(identity))), engine, last_client: 0 }
+    }
+
+    fn core(&self) -> Ref<'_, Core> {
+        self.core.borrow()
+    }
+
+    fn change(&mut self) -> RefMut<'_, Core> {
+        self.core.borrow_mut()
+    }
+
+    /// Microseconds since 1970, by this server's clock.
+    pub fn set_time(&mut self, now_us: u64) {
+        self.change().now_us = now_us;
+    }
+
+    /// Entries of one node of a stream: trimming "about" removes whole nodes.
+    pub fn set_node_entries(&mut self, count: usize) {
+        self.change().node_entries = count;
+    }
+
+    /// What it refuses from now on.
+    pub fn refuse(&mut self, refusals: Refusals) {
+        self.change().refusals = refusals;
+    }
+
+    /// How many replicas confirm a write (`WAIT`).
+    pub fn set_replicas(&mut self, count: usize) {
+        self.change().replicas = count;
+    }
+
+    /// A connection begins.
+    pub fn connect(&mut self) -> ClientId {
+        self.last_client += 1;
+        let client = self.last_client;
+        self.change().clients.insert(client, Client::default());
+        client
+    }
+
+    /// A connection ends, by whichever side.
+    pub fn disconnect(&mut self, client: ClientId) {
+        self.change().clients.remove(&client);
+    }
+
+    /// Whether the connection still stands.
+    #[must_use]
+    pub fn is_connected(&self, client: ClientId) -> bool {
+        self.core().clients.contains_key(&client)
+    }
+
+    /// Runs the whole commands of the buffer, and takes them out of it. Answers go to the client's own buffer.
+    pub fn receive(&mut self, client: ClientId, bytes: &mut Vec<u8>) {
+        let mut at = 0;
+        while let Some((words, len)) = read_command(&bytes[at..]) {
+            at += len;
+            self.execute(client, &words);
+        }
+        bytes.drain(..at);
+    }
+
+    /// What was answered and pushed to a client since the last call, and whether the server ends the connection behind it.
+    pub fn take_output(&mut self, client: ClientId) -> (Vec<u8>, bool) {
+        match self.change().clients.get_mut(&client) {
+            Some(client) => (std::mem::take(&mut client.out), client.closing),
+            None => (Vec::new(), true),
+        }
+    }
+
+    /// The clients that have something to read.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<ClientId> {
+        let clients = &self.core().clients;
+        clients.iter().filter(|(_, client)| !client.out.is_empty() || client.closing).map(|(id, _)| *id).collect()
+    }
+
+    fn execute(&mut self, client: ClientId, words: &[Vec<u8>]) {
+        let name = words.first().map(|name| String::from_utf8_lossy(name).to_lowercase()).unwrap_or_default();
+        let answer = self.answer(Call { client, in_script: false }, &name, words);
+        let mut core = self.change();
+        core.commit();
+        let is_pushed = answer.is_ok() && matches!(&*name, "subscribe" | "unsubscribe");
+        if let Some(client) = core.clients.get_mut(&client).filter(|_| !is_pushed) {
+            answer.unwrap_or_else(Reply::Error).write(client.resp3, &mut client.out);
+        }
+    }
+
+    /// Runs a command as an administrator would, past all refusals of rights.
+    pub fn run(&mut self, words: &[&str]) -> Reply {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let name = String::from_utf8_lossy(&words[0]).to_lowercase();
+        let denied = std::mem::take(&mut self.change().refusals.denied);
+        let answer = self.answer(Call { client: 0, in_script: false }, &name, &words);
+        let mut core = self.change();
+        core.refusals.denied = denied;
+        core.commit();
+        answer.unwrap_or_else(Reply::Error)
+    }
+
+    fn answer(&mut self, call: Call, name: &str, words: &[Vec<u8>]) -> Answer {
+        let scripted = matches!(name, "eval" | "evalsha" | "script");
+        let command = Command::find(name);
+        if !scripted && command.is_none() {
+            let quoted: String =
+                words[1..].iter().map(|word| format!("'{}' ", String::from_utf8_lossy(word))).collect();
+            let name = String::from_utf8_lossy(&words[0]);
+            return Err(format!("ERR unknown command '{name}', with args beginning with: {quoted}"));
+        }
+        if let Some(error) = commands::of_container(name, words) {
+            return Err(error);
+        }
+        if command.is_some_and(|command| !command.takes(words.len())) || scripted && words.len() < 2 {
+            return Err(format!("ERR wrong number of arguments for '{name}' command"));
+        }
+        if self.core().refusals.denied.contains(name) {
+            let shown = shown(name, words);
+            return Err(format!("NOPERM this user has no permissions to run the '{shown}' command"));
+        }
+        if let Some(refusal) = command.and_then(|command| command.refusal(&self.core())) {
+            return Err(refusal);
+        }
+        if self.core().clients.get(&call.client).is_some_and(|client| !client.resp3 && !client.channels.is_empty())
+            && !matches!(name, "subscribe" | "unsubscribe" | "ping" | "quit")
+        {
+            let shown = shown(name, words);
+            return Err(format!(
+                "ERR Can't execute '{shown}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                this context"
+            ));
+        }
+        match command {
+            Some(command) => (command.run)(&mut self.change(), call, words),
+            None => self.script(call, name, words),
+        }
+    }
+
+    fn script(&mut self, call: Call, name: &str, words: &[Vec<u8>]) -> Answer {
+        if name == "script" {
+            return self.scripts(words);
+        }
+        if words.len() < 3 {
+            return Err(format!("ERR wrong number of arguments for '{name}' command"));
+        }
+        let count = integer(&words[2])?;
+        let count = usize::try_from(count).map_err(|_| "ERR Number of keys can't be negative")?;
+        if count > words.len() - 3 {
+            return Err("ERR Number of keys can't be greater than number of args".into());
+        }
+        let hash = if name == "eval" {
+            self.engine.load(&words[1])?
+        } else {
+            String::from_utf8_lossy(&words[1]).to_lowercase()
+        };
+        if name == "eval" {
+            self.change().scripts.insert(hash.clone());
+        }
+        if !self.core().scripts.contains(&hash) {
+            return Err("NOSCRIPT No matching script. Please use EVAL.".into());
+        }
+        let (keys, values) = words[3..].split_at(count);
+        self.engine.clone().run(&hash, &self.core, call, keys, values)
+    }
+
+    fn scripts(&mut self, words: &[Vec<u8>]) -> Answer {
+        if commands::is(&words[1], "load") && words.len() == 3 {
+            let hash = self.engine.load(&words[2])?;
+            self.change().scripts.insert(hash.clone());
+            return Ok(Reply::text(hash));
+        }
+        if commands::is(&words[1], "flush") {
+            self.change().scripts.clear();
+            return Ok(Reply::OK);
+        }
+        if commands::is(&words[1], "exists") && words.len() > 2 {
+            let known = |hash: &Vec<u8>| self.core().scripts.contains(&*String::from_utf8_lossy(hash));
+            return Ok(Reply::Array(words[2..].iter().map(|hash| Reply::Int(known(hash).into())).collect()));
+        }
+        Err(commands::SYNTAX.into())
+    }
+}
+
+/// A command's name in a refusal: with its subcommand.
+fn shown(name: &str, words: &[Vec<u8>]) -> String {
+    match (name, words.get(1)) {
+        ("xinfo" | "script" | "client" | "config", Some(sub)) => {
+            format!("{name}|{}", String::from_utf8_lossy(sub).to_lowercase())
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// What happens to a server, rather than what it is asked.
+impl Server {
+    /// Everything that was written here.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.core().history.clone()
+    }
+
+    /// How many steps were written here.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.core().history.len()
+    }
+
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.core().identity.clone()
+    }
+
+    /// Names it anew: a promotion changes the `replid`, a restart all of it.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.change().identity = identity;
+    }
+
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.core().role.clone()
+    }
+
+    pub fn set_role(&mut self, role: Role) {
+        self.change().role = role;
+    }
+
+    /// The process ends and another one begins with this much of the history: no connections, no scripts.
+    pub fn restart(&mut self, history: History, identity: Identity) {
+        let mut core = self.change();
+        core.clients.clear();
+        core.scripts.clear();
+        core.pending.clear();
+        core.identity = identity;
+        core.load(history);
+    }
+
+    /// The dataset is replaced inside the running server.
+    pub fn replace(&mut self, history: History) {
+        self.change().load(history);
+    }
+
+    /// A replica takes what it does not have of the first `upto` steps of its primary's history. One whose own history is
+    /// another one takes it whole, and its subscribers hear nothing of it.
+    pub fn replicate(&mut self, primary: &History, upto: usize) {
+        let mut core = self.change();
+        let have = core.history.len();
+        let follows = have <= upto && core.history.iter().zip(primary).all(|(one, other)| Rc::ptr_eq(one, other));
+        if !follows {
+            return core.load(primary[..upto].to_vec());
+        }
+        for step in &primary[have..upto] {
+            step.iter().for_each(|effect| core.apply(effect));
+            core.history.push(Rc::clone(step));
+        }
+    }
+
+    /// A key goes for lack of memory, or by hand. False when there was none.
+    pub fn remove(&mut self, db: usize, key: &[u8]) -> bool {
+        let mut core = self.change();
+        if !core.dbs[db].contains_key(key) {
+            return false;
+        }
+        let effect = Effect::Set { db, key: key.to_vec(), value: None };
+        core.apply(&effect);
+        core.pending.push(effect);
+        core.commit();
+        true
+    }
+
+    /// The keys of a database that have a name like this.
+    #[must_use]
+    pub fn keys(&self, db: usize, like: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        self.core().dbs[db].keys().filter(|key| like(key)).cloned().collect()
+    }
+
+    /// The ids of a stream's entries; empty for anything else.
+    #[must_use]
+    pub fn entries(&self, db: usize, key: &[u8]) -> Vec<crate::EntryId> {
+        match self.core().dbs[db].get(key).map(|value| &*value.data) {
+            Some(crate::data::Data::Stream(stream)) => {
+                stream.range(crate::EntryId::default(), crate::EntryId::MAX).map(|(id, _)| id).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A command of a script: checked as Redis checks it there.
+pub(crate) fn from_script(core: &Rc<RefCell<Core>>, running: &mut script::Running, words: &[Vec<u8>]) -> Answer {
+    let name = String::from_utf8_lossy(&words[0]).to_lowercase();
+    let command = Command::find(&name);
+    if command.is_none() && matches!(&*name, "eval" | "evalsha" | "script") {
+        return Err("ERR This Redis command is not allowed from script".into());
+    }
+    let command = command.ok_or("ERR Unknown Redis command called from script")?;
+    if !command.takes(words.len()) {
+        return Err("ERR Wrong number of args calling Redis command from script".into());
+    }
+    if !command.is_for_scripts() {
+        return Err("ERR This Redis command is not allowed from script".into());
+    }
+    let mut core = core.borrow_mut();
+    if core.refusals.denied.contains(&name) {
+        return Err("ERR The user executing the script can't run this command or subcommand".into());
+    }
+    // Redis does not break off a script that has written.
+    if !running.has_written
+        && let Some(refusal) = command.refusal(&core)
+    {
+        return Err(refusal);
+    }
+    running.has_written |= command.is_write();
+    (command.run)(&mut core, running.call, words)
+}

@@ -1,0 +1,54 @@
+//! The model against a real `redis-server`: the same random commands and all of the product's scripts to both, and the
+//! same bytes back from both. What only a clock or an allocator knows is left out of the comparison, and named here.
+//!
+//! `TICKGATE_MODEL_SEED=<seed>` plays one round again, `TICKGATE_MODEL_SECONDS=<n>` plays longer.
+#![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+
+mod scripts;
+mod twin;
+mod words;
+
+use std::time::{Duration, Instant};
+
+use tickgate_kit::{dice::Dice, redis::RedisServer};
+use twin::{Condition, Twin};
+
+/// Commands of one round, which begins with empty servers.
+const ROUND: u64 = 400;
+const SECONDS: u64 = 10;
+/// Differences that are shown at once.
+const SHOWN: usize = 20;
+
+#[expect(clippy::disallowed_methods, reason = "a test's own knobs")]
+fn knob(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn the_model_answers_as_redis_does() {
+    let server = RedisServer::start_with(&["--stream-node-max-entries", "3"]);
+    let seconds = Duration::from_secs(knob("TICKGATE_MODEL_SECONDS").unwrap_or(SECONDS));
+    let (begun, mut commands, mut differences) = (Instant::now(), 0, Vec::new());
+    for seed in knob("TICKGATE_MODEL_SEED").map_or(0..=u64::MAX, |seed| seed..=seed) {
+        if begun.elapsed() > seconds || differences.len() == SHOWN {
+            break;
+        }
+        let mut twin = Twin::new(&server, seed);
+        let mut dice = Dice::new(seed);
+        for number in 0..ROUND {
+            if dice.chance(10) {
+                twin.become_so(*dice.choose(Condition::ALL));
+            }
+            let words = if dice.chance(400) { scripts::random(&mut dice) } else { words::random(&mut dice) };
+            commands += 1;
+            if let Err(difference) = twin.ask(number, &words) {
+                // What follows in the round would differ for the same reason.
+                differences.push(difference);
+                break;
+            }
+        }
+    }
+    println!("{commands} commands");
+    assert!(differences.is_empty(), "TICKGATE_MODEL_SEED plays one round again\n{}", differences.join("\n"));
+}

@@ -1,0 +1,151 @@
+//! One gateway: the real links, backplane, hub and publisher, over simulated wires.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tickgate::{
+    backplane::{Backplane, Published, Redis},
+    config,
+    hub::{Hub, RingLimits, Settings},
+    metrics::{Door, Metrics},
+    publisher::{PublishFailure, PublishLimits, PublishRequest, Publisher},
+    redis_link::{RedisLink, Topology},
+    tasks::Tasks,
+};
+use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRules};
+
+/// What every key begins with.
+pub const PREFIX: &str = "tg1:";
+/// How long an idle stream is kept.
+pub const RETAIN_TTL: Duration = Duration::from_secs(40);
+/// Entries kept of a stream.
+pub const RETAIN_MAX: u32 = 12;
+
+/// The topics of a run: one whose every message is owed, and one whose newest value is.
+pub const TOPICS: [(&str, Class); 2] = [("orders", Class::Reliable), ("price", Class::State)];
+
+pub fn topic(at: usize) -> Topic {
+    Topic::public(TOPICS[at].0).expect("a name")
+}
+
+/// The rules of a gateway; `other`: those of one that was configured otherwise.
+pub fn rules(other: bool) -> Arc<TopicRules> {
+    let rule = |name: &str, class| TopicRule {
+        pattern: Pattern::new(name).expect("a pattern"),
+        class,
+        retain_max: if class == Class::State { 1 } else { RETAIN_MAX },
+        retain_ttl: RETAIN_TTL,
+        wait_replicas: 0,
+        wait_aof: false,
+    };
+    let swapped = |class| match class {
+        Class::State if other => Class::Reliable,
+        _ if other => Class::State,
+        class => class,
+    };
+    let all = TOPICS.map(|(name, class)| rule(name, swapped(class)));
+    Arc::new(TopicRules::new(all.into(), rule("*", Class::Reliable), rule("*", Class::Event)))
+}
+
+/// What became of a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Pending,
+    Acknowledged(StreamId),
+    Refused,
+    Unknown,
+}
+
+/// One publication, by its number: what its content is.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub topic: usize,
+    pub outcome: Outcome,
+    pub by: String,
+}
+
+/// All publications of a run; the number is the place.
+pub type Publications = Arc<Mutex<Vec<Publication>>>;
+
+/// A gateway that runs.
+pub struct Gateway {
+    pub hub: Arc<Hub>,
+    pub metrics: Arc<Metrics>,
+    publisher: Publisher,
+    tasks: Tasks,
+    number: usize,
+    pub rules: Arc<TopicRules>,
+}
+
+fn settings(number: usize, database: usize) -> config::Redis {
+    config::Redis {
+        url: config::Secret::new(&format!("redis://gateway-{number}:6379/{database}")),
+        prefix: PREFIX.into(),
+        pool_size: 4,
+        pool_wait_timeout: Duration::from_millis(500),
+        connect_timeout: Duration::from_millis(300),
+        response_timeout: Duration::from_millis(300),
+        canary_interval: Duration::from_millis(300),
+        canary_timeout: Duration::from_millis(700),
+        compare_interval: Duration::from_millis(900),
+        dedupe_ttl: Duration::from_secs(300),
+        ca_file: None,
+    }
+}
+
+impl Gateway {
+    pub fn start(number: usize, database: usize, rules: Arc<TopicRules>) -> Self {
+        let (tasks, metrics) = (Tasks::new(), Metrics::new());
+        let config = settings(number, database);
+        let link = RedisLink::start(&config, &tasks, metrics.clone());
+        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &tasks));
+        let settings = Settings {
+            shards: 1,
+            topics_max: 99,
+            ring: RingLimits { messages_max: 4, bytes_max: 1 << 16 },
+            linger: Duration::from_millis(200),
+            compare_interval: config.compare_interval,
+            queue_grace: Duration::from_secs(10),
+        };
+        let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
+        let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
+        let publisher = Publisher::new(backplane, rules.clone(), limits, metrics.clone());
+        Self { hub, metrics, publisher, tasks, number, rules }
+    }
+
+    /// Publishes the next number; its outcome is noted when it is known.
+    pub fn publish(&self, topic: usize, all: &Publications) -> usize {
+        let number = note(all, topic, format!("gateway {}", self.number));
+        let text = format!("{{\"n\":{number}}}");
+        let request = PublishRequest {
+            channel: TOPICS[topic].0,
+            user: None,
+            payload: Bytes::from(text),
+            msg_id: None,
+            door: Door::Http,
+        };
+        let (answer, all) = (self.publisher.publish(request), all.clone());
+        tokio::spawn(async move {
+            let outcome = match answer.await {
+                Ok(Published { id: Some(id), .. }) => Outcome::Acknowledged(id),
+                Ok(Published { id: None, .. }) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
+                Err(_) => Outcome::Refused,
+            };
+            all.lock()[number].outcome = outcome;
+        });
+        number
+    }
+
+    /// Ends its tasks, as a drain does when all connections are closed.
+    pub async fn end(&self) {
+        self.tasks.end(Duration::from_secs(1)).await;
+    }
+}
+
+/// A publication begins; returns its number.
+pub fn note(all: &Publications, topic: usize, by: String) -> usize {
+    let mut all = all.lock();
+    all.push(Publication { topic, outcome: Outcome::Pending, by });
+    all.len() - 1
+}

@@ -1,0 +1,327 @@
+//! Servers, addresses, and the wires between gateways and servers. A wire is a connection of the real `redis` crate: what
+//! is written to it is executed at once by the model of the server that it leads to, unless the wire is held.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tickgate::redis_link::{Dialled, Network};
+use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use crate::still;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Commands,
+    PubSub,
+    Reads,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Commands, Self::PubSub, Self::Reads];
+
+    fn named(name: &str) -> Self {
+        match name {
+            "tickgate-pubsub" => Self::PubSub,
+            "tickgate-reads" => Self::Reads,
+            _ => Self::Commands,
+        }
+    }
+}
+
+/// One kind of connections of one gateway.
+pub type Link = (usize, Kind);
+
+/// A machine with a Redis on it.
+pub struct Machine {
+    pub server: Server,
+    pub up: bool,
+    /// How far its clock is off, in milliseconds.
+    pub clock_ms: i64,
+    /// A copy of its dataset: the last dump.
+    pub saved: History,
+    /// It does not follow now.
+    pub lagging: bool,
+    /// What it had when it stopped.
+    pub stopped: History,
+}
+
+struct Connection {
+    link: Link,
+    machine: usize,
+    client: ClientId,
+    /// On the way to the server, and to the gateway.
+    to_server: Vec<u8>,
+    to_gateway: Vec<u8>,
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+/// Everything between the gateways' links and the datasets.
+pub struct Net {
+    pub machines: Vec<Machine>,
+    /// Where each link's address leads.
+    routes: BTreeMap<Link, usize>,
+    connections: BTreeMap<u64, Connection>,
+    held: BTreeSet<Link>,
+    /// Gateways that are gone: nothing of theirs reaches anybody.
+    gone: BTreeSet<usize>,
+    last: u64,
+    identities: u64,
+    began: Instant,
+}
+
+thread_local! {
+    static NET: RefCell<Option<Net>> = const { RefCell::new(None) };
+}
+
+/// The network of this thread, as the links see it.
+pub struct Dialler;
+
+impl Network for Dialler {
+    fn dial(&self, address: &str, name: &str) -> Dialled {
+        let gateway = address.split(':').next().and_then(|host| host.strip_prefix("gateway-")).expect("our address");
+        let link = (gateway.parse().expect("a number"), Kind::named(name));
+        let dialled = with(|net| net.open(link));
+        Box::pin(async move {
+            match dialled {
+                Some(id) => Ok(Box::new(Wire(id)) as Box<_>),
+                None => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        })
+    }
+}
+
+/// Runs `act` on the network; whoever then has something to read is woken when it is done.
+pub fn with<T>(act: impl FnOnce(&mut Net) -> T) -> T {
+    let (result, wakers) = NET.with_borrow_mut(|net| {
+        let net = net.as_mut().expect("a run has a network");
+        net.set_time();
+        let result = act(net);
+        (result, net.distribute())
+    });
+    wakers.into_iter().for_each(Waker::wake);
+    result
+}
+
+/// Begins with so many servers, of which all but the first follow it.
+pub fn begin(machines: usize) {
+    let engine = Engine::new();
+    let machine = |number: usize| {
+        let mut server = Server::new(identity(number as u64), engine.clone());
+        server.set_node_entries(1);
+        if number > 0 {
+            server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+        }
+        let (saved, stopped) = (History::new(), History::new());
+        Machine { server, up: true, clock_ms: 0, saved, lagging: false, stopped }
+    };
+    let net = Net {
+        machines: (0..machines).map(machine).collect(),
+        routes: BTreeMap::new(),
+        connections: BTreeMap::new(),
+        held: BTreeSet::new(),
+        gone: BTreeSet::new(),
+        last: 0,
+        identities: 100,
+        began: Instant::now(),
+    };
+    NET.set(Some(net));
+}
+
+/// Ends the network of this thread.
+pub fn end() {
+    NET.set(None);
+}
+
+fn identity(number: u64) -> Identity {
+    Identity { run_id: format!("{number:040x}"), replid: format!("{:040x}", number + (1 << 40)), former: None }
+}
+
+impl Net {
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn set_time(&mut self) {
+        let now = self.now();
+        still::set(u64::try_from(now.as_nanos()).expect("short runs"));
+        let now_us = still::BEGINNING_S * 1_000_000 + u64::try_from(now.as_micros()).expect("short runs");
+        for machine in &mut self.machines {
+            machine.server.set_time(now_us.saturating_add_signed(machine.clock_ms * 1_000));
+        }
+    }
+
+    pub fn new_identity(&mut self) -> Identity {
+        self.identities += 1;
+        identity(self.identities)
+    }
+
+    /// Where a link's address leads.
+    pub fn route(&self, link: Link) -> usize {
+        self.routes.get(&link).copied().unwrap_or(0)
+    }
+
+    /// The address of a link leads elsewhere from now on; connections that stand go on.
+    pub fn lead(&mut self, link: Link, machine: usize) {
+        self.routes.insert(link, machine);
+    }
+
+    fn open(&mut self, link: Link) -> Option<u64> {
+        let machine = self.route(link);
+        if !self.machines[machine].up || self.gone.contains(&link.0) {
+            return None;
+        }
+        let client = self.machines[machine].server.connect();
+        self.last += 1;
+        let (to_server, to_gateway) = (Vec::new(), Vec::new());
+        let connection = Connection { link, machine, client, to_server, to_gateway, closed: false, reader: None };
+        self.connections.insert(self.last, connection);
+        Some(self.last)
+    }
+
+    /// Cuts what stands of the links that the test names.
+    pub fn cut(&mut self, test: impl Fn(Link, usize) -> bool) {
+        let Self { connections, machines, .. } = self;
+        for connection in connections.values_mut().filter(|own| !own.closed && test(own.link, own.machine)) {
+            connection.closed = true;
+            connection.to_server.clear();
+            machines[connection.machine].server.disconnect(connection.client);
+        }
+    }
+
+    /// A gateway is gone for good.
+    pub fn lose(&mut self, gateway: usize) {
+        self.gone.insert(gateway);
+        self.cut(|link, _| link.0 == gateway);
+    }
+
+    /// Nothing passes on a link, in either direction, and nothing is lost.
+    pub fn hold(&mut self, link: Link) {
+        self.held.insert(link);
+    }
+
+    pub fn release(&mut self) {
+        self.held.clear();
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.execute(id));
+    }
+
+    fn execute(&mut self, id: u64) {
+        let Some(own) = self.connections.get_mut(&id) else { return };
+        if own.closed || self.held.contains(&own.link) {
+            return;
+        }
+        self.machines[own.machine].server.receive(own.client, &mut own.to_server);
+    }
+
+    /// What the servers have for their clients goes on its way; returns whom to wake.
+    fn distribute(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for own in self.connections.values_mut() {
+            if !own.closed {
+                let (bytes, ends) = self.machines[own.machine].server.take_output(own.client);
+                own.to_gateway.extend(bytes);
+                own.closed |= ends;
+            }
+            let readable = !own.to_gateway.is_empty() && !self.held.contains(&own.link);
+            if readable || own.closed {
+                wakers.extend(own.reader.take());
+            }
+        }
+        wakers
+    }
+
+    /// Followers take what they do not have, unless they lag.
+    pub fn replicate(&mut self, primary: usize) {
+        let history = self.machines[primary].server.history();
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            if at != primary && machine.up && !machine.lagging && machine.server.role() != Role::Primary {
+                machine.server.replicate(&history, history.len());
+            }
+        }
+    }
+}
+
+/// One connection, as the real links hold it.
+struct Wire(u64);
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Wire").field(&self.0).finish()
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        NET.with_borrow_mut(|net| {
+            let Some(net) = net.as_mut() else { return Poll::Ready(Ok(())) };
+            let Some(own) = net.connections.get_mut(&self.0) else { return Poll::Ready(Ok(())) };
+            let held = net.held.contains(&own.link);
+            if !own.to_gateway.is_empty() && !held {
+                let count = own.to_gateway.len().min(buffer.remaining());
+                buffer.put_slice(&own.to_gateway[..count]);
+                own.to_gateway.drain(..count);
+                return Poll::Ready(Ok(()));
+            }
+            if own.closed {
+                return Poll::Ready(Ok(()));
+            }
+            own.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if NET.with_borrow(Option::is_none) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = with(|net| {
+            let own = net.connections.get_mut(&self.0).filter(|own| !own.closed)?;
+            own.to_server.extend_from_slice(bytes);
+            net.execute(self.0);
+            Some(bytes.len())
+        });
+        Poll::Ready(written.ok_or_else(|| io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        NET.with(|net| {
+            let Ok(mut net) = net.try_borrow_mut() else { return };
+            let Some(net) = net.as_mut() else { return };
+            if let Some(own) = net.connections.remove(&self.0)
+                && !own.closed
+            {
+                net.machines[own.machine].server.disconnect(own.client);
+            }
+        });
+    }
+}
+
+/// The network under this thread's links.
+pub fn dialler() -> Rc<dyn Network> {
+    Rc::new(Dialler)
+}

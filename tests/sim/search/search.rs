@@ -1,0 +1,95 @@
+//! The search: traces from seeds, and all traces over a small alphabet; a trace that fails is shrunk to the fewest steps
+//! that still fail in the same way.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    judge::{Fault, Kind},
+    net,
+    step::{Keep, Old, Step},
+    world::{Played, play},
+};
+
+/// A trace that fails, and why.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub seed: u64,
+    pub steps: Vec<Step>,
+    pub fault: Fault,
+    pub told: String,
+}
+
+impl Found {
+    pub fn tell(&self) -> String {
+        let steps: Vec<_> = self.steps.iter().map(ToString::to_string).collect();
+        let Fault { kind, text } = &self.fault;
+        format!("{kind:?} (seed {}): {text}\n    {}\n{}", self.seed, steps.join("\n    "), self.told)
+    }
+
+    /// What it is, whatever the seed: the kind, and the kinds of its steps.
+    pub fn signature(&self) -> (Kind, BTreeSet<String>) {
+        let name = |step: &Step| step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned();
+        let ordinary = ["Wait", "Publish", "Connect", "Leave"];
+        (self.fault.kind, self.steps.iter().map(name).filter(|name| !ordinary.contains(&&**name)).collect())
+    }
+}
+
+/// Plays a trace; what it shows of one kind, or the worst of all.
+pub fn try_out(seed: u64, steps: &[Step], kind: Option<Kind>) -> Option<Found> {
+    let Played { faults, told } = play(seed, steps);
+    let fault = faults.into_iter().find(|fault| kind.is_none_or(|kind| fault.kind == kind))?;
+    Some(Found { seed, steps: steps.to_vec(), fault, told })
+}
+
+/// The fewest steps that fail in the same way: first halves are left out, then quarters, then single steps, until no
+/// single one can be; then each step is made as simple as it can be.
+pub fn shrink(found: &Found) -> Found {
+    let mut best = found.clone();
+    let fails = |steps: &[Step]| try_out(found.seed, steps, Some(found.fault.kind));
+    let mut size = best.steps.len().div_ceil(2);
+    while size > 0 {
+        let (mut at, mut is_smaller) = (0, false);
+        while at < best.steps.len() {
+            let mut steps = best.steps.clone();
+            steps.drain(at..(at + size).min(steps.len()));
+            match fails(&steps) {
+                Some(smaller) => (best, is_smaller) = (smaller, true),
+                None => at += size,
+            }
+        }
+        if size > 1 || !is_smaller {
+            size /= 2;
+        }
+    }
+    for at in 0..best.steps.len() {
+        for simpler in simpler(best.steps[at]) {
+            let mut steps = best.steps.clone();
+            steps[at] = simpler;
+            if let Some(other) = fails(&steps) {
+                best = other;
+                break;
+            }
+        }
+    }
+    best
+}
+
+/// The same step with less in it.
+fn simpler(step: Step) -> Vec<Step> {
+    match step {
+        Step::Crash { machine, keep } => {
+            let simpler = [Keep::All, Keep::But(1), Keep::Nothing].into_iter().filter(|other| *other < keep);
+            simpler.map(|keep| Step::Crash { machine, keep }).collect()
+        }
+        Step::Start { machine, keep } if keep != Keep::All => vec![Step::Start { machine, keep: Keep::All }],
+        Step::Promote { machine, old } if old != Old::Down => vec![Step::Promote { machine, old: Old::Down }],
+        Step::Publish { gateway: 1, topic } => vec![Step::Publish { gateway: 0, topic }],
+        Step::Connect { client, gateway: 1 } => vec![Step::Connect { client, gateway: 0 }],
+        Step::Xdel { topic, at } if at > 0 => vec![Step::Xdel { topic, at: 0 }],
+        Step::Lead { gateway, kind: None, machine, cut } => {
+            let kinds = net::Kind::ALL.into_iter();
+            kinds.map(|kind| Step::Lead { gateway, kind: Some(kind), machine, cut }).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,283 @@
+//! What can happen: the alphabet of the search. Every step can be taken at any moment; where it has no object it does
+//! nothing, so that any part of a trace is a trace.
+
+use std::fmt;
+
+use tickgate_kit::dice::Dice;
+
+use crate::{gateway::TOPICS, net::Kind};
+
+pub const MACHINES: usize = 2;
+pub const GATEWAYS: usize = 2;
+pub const CLIENTS: usize = 2;
+
+/// What a server that comes back still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// `appendfsync always`, or a clean stop.
+    All,
+    /// `appendfsync everysec`: all but so many of the last writes.
+    But(usize),
+    /// The last dump.
+    Dump,
+    Nothing,
+}
+
+/// What becomes of the old primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Old {
+    Down,
+    /// It goes on as a primary, and the connections to it stand.
+    Alive,
+    Follows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pause {
+    /// Long enough for what is under way.
+    Moment,
+    /// Long enough for links to be made again.
+    While,
+}
+
+/// What somebody writes into a channel by mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stray {
+    Nonsense,
+    /// A message of another set-up: its epoch is far above ours.
+    Foreign,
+    NotJson,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Wait(Pause),
+    /// Nothing happens for longer than an idle stream is kept.
+    Idle,
+    Publish {
+        gateway: usize,
+        topic: usize,
+    },
+    Engine {
+        topic: usize,
+    },
+    Connect {
+        client: usize,
+        gateway: usize,
+    },
+    Leave {
+        client: usize,
+    },
+    Crash {
+        machine: usize,
+        keep: Keep,
+    },
+    Stop {
+        machine: usize,
+    },
+    Start {
+        machine: usize,
+        keep: Keep,
+    },
+    Dump {
+        machine: usize,
+    },
+    Lag {
+        machine: usize,
+    },
+    Promote {
+        machine: usize,
+        old: Old,
+    },
+    /// An address leads to another machine: that of one link of a gateway, or all of its.
+    Lead {
+        gateway: usize,
+        kind: Option<Kind>,
+        machine: usize,
+        cut: bool,
+    },
+    /// The dataset is replaced inside the running server by its last dump.
+    Replace {
+        machine: usize,
+    },
+    Clock {
+        machine: usize,
+        ms: i64,
+    },
+    Delete {
+        topic: usize,
+    },
+    Trim {
+        topic: usize,
+    },
+    Xdel {
+        topic: usize,
+        at: usize,
+    },
+    Retype {
+        topic: usize,
+    },
+    Deny(usize),
+    Fill,
+    Allow,
+    Stray {
+        topic: usize,
+        stray: Stray,
+    },
+    Kill {
+        gateway: usize,
+    },
+    Drain {
+        gateway: usize,
+    },
+    Begin {
+        gateway: usize,
+    },
+    /// A gateway of another configuration, in database 1 or with other rules.
+    BeginOther {
+        gateway: usize,
+        database: usize,
+        rules: bool,
+    },
+    Cut {
+        gateway: usize,
+        kind: Kind,
+    },
+    Hold {
+        gateway: usize,
+        kind: Kind,
+    },
+    Release,
+}
+
+/// Rights that are taken away together.
+pub const RIGHTS: [&[&str]; 4] = [&["xrange", "xrevrange"], &["evalsha"], &["xadd"], &["publish"]];
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Groups of steps: a run draws from some of them, so that few kinds of faults meet often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Crashes,
+    Failover,
+    Addresses,
+    Replacement,
+    Clocks,
+    Removal,
+    Rights,
+    Strays,
+    Gateways,
+    Others,
+    Links,
+    Engines,
+    Silence,
+}
+
+impl Group {
+    pub const ALL: [Self; 13] = [
+        Self::Crashes,
+        Self::Failover,
+        Self::Addresses,
+        Self::Replacement,
+        Self::Clocks,
+        Self::Removal,
+        Self::Rights,
+        Self::Strays,
+        Self::Gateways,
+        Self::Others,
+        Self::Links,
+        Self::Engines,
+        Self::Silence,
+    ];
+}
+
+fn keep(dice: &mut Dice) -> Keep {
+    match dice.below(4) {
+        0 => Keep::All,
+        1 => Keep::Nothing,
+        2 => Keep::Dump,
+        _ => Keep::But(dice.between(1, 3) as usize),
+    }
+}
+
+/// One step of a group.
+fn fault(group: Group, dice: &mut Dice) -> Step {
+    let (machine, gateway, topic) = (dice.index(MACHINES), dice.index(GATEWAYS), dice.index(TOPICS.len()));
+    let kind = *dice.choose(&Kind::ALL);
+    match group {
+        Group::Crashes => match dice.below(5) {
+            0 => Step::Dump { machine },
+            1 => Step::Stop { machine },
+            2 => Step::Start { machine, keep: keep(dice) },
+            _ => Step::Crash { machine, keep: keep(dice) },
+        },
+        Group::Failover => match dice.below(3) {
+            0 => Step::Lag { machine },
+            _ => Step::Promote { machine, old: *dice.choose(&[Old::Down, Old::Alive, Old::Follows]) },
+        },
+        Group::Addresses => {
+            let kind = if dice.chance(500) { None } else { Some(kind) };
+            Step::Lead { gateway, kind, machine, cut: dice.chance(800) }
+        }
+        Group::Replacement => {
+            if dice.chance(500) {
+                Step::Dump { machine }
+            } else {
+                Step::Replace { machine }
+            }
+        }
+        Group::Clocks => Step::Clock { machine, ms: *dice.choose(&[-5_000, -3_600_000, 5_000, 3_600_000]) },
+        Group::Removal => match dice.below(4) {
+            0 => Step::Delete { topic },
+            1 => Step::Trim { topic },
+            2 => Step::Retype { topic },
+            _ => Step::Xdel { topic, at: dice.index(3) },
+        },
+        Group::Rights => match dice.below(3) {
+            0 => Step::Deny(dice.index(RIGHTS.len())),
+            1 => Step::Fill,
+            _ => Step::Allow,
+        },
+        Group::Strays => Step::Stray { topic, stray: *dice.choose(&[Stray::Nonsense, Stray::Foreign, Stray::NotJson]) },
+        Group::Gateways => match dice.below(3) {
+            0 => Step::Kill { gateway },
+            1 => Step::Drain { gateway },
+            _ => Step::Begin { gateway },
+        },
+        Group::Others => {
+            let (database, rules) = *dice.choose(&[(1, false), (0, true)]);
+            Step::BeginOther { gateway, database, rules }
+        }
+        Group::Links => match dice.below(3) {
+            0 => Step::Cut { gateway, kind },
+            1 => Step::Hold { gateway, kind },
+            _ => Step::Release,
+        },
+        Group::Engines => Step::Engine { topic },
+        Group::Silence => Step::Idle,
+    }
+}
+
+/// A trace of so many steps, from a seed.
+pub fn random(seed: u64, len: usize) -> Vec<Step> {
+    let mut dice = Dice::new(seed);
+    let count = dice.between(1, 3);
+    let groups: Vec<_> = (0..count).map(|_| *dice.choose(&Group::ALL)).collect();
+    let len = dice.between(4, len as u64);
+    let mut steps = Vec::new();
+    for _ in 0..len {
+        let (gateway, topic) = (dice.index(GATEWAYS), usize::from(dice.chance(200)));
+        steps.push(match dice.below(100) {
+            0..=27 => Step::Publish { gateway, topic },
+            28..=37 => Step::Connect { client: dice.index(CLIENTS), gateway },
+            38..=43 => Step::Leave { client: dice.index(CLIENTS) },
+            44..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::While])),
+            _ => fault(*dice.choose(&groups), &mut dice),
+        });
+    }
+    steps
+}

@@ -1,0 +1,459 @@
+//! One run: servers, gateways, an engine and clients; a trace that happens to them; then calm, and the verdict. A trace is
+//! one course of events: the same steps and the same seed give the same run.
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use tickgate::{
+    metrics::{Gap, Metrics},
+    redis_link::{Keys, with_network},
+};
+use tickgate_redis_model::{History, Refusals, Role};
+use tokio::{runtime::Builder, time::sleep};
+
+use crate::{
+    client::Client,
+    engine::Engine,
+    gateway::{self, Gateway, PREFIX, Publications, RETAIN_TTL, TOPICS, topic},
+    judge::{self, Fault, Kind as FaultKind},
+    net::{self, Kind, Machine, Net},
+    step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
+    still,
+};
+
+/// What was made of a trace.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// What is wrong, the worst first.
+    pub faults: Vec<Fault>,
+    /// The stories, for whoever has to find out what went wrong.
+    pub told: String,
+}
+
+/// Plays a trace. On a thread of its own: what the operating system says is part of the run.
+pub fn play(seed: u64, steps: &[Step]) -> Played {
+    let steps = steps.to_vec();
+    let thread = std::thread::Builder::new().stack_size(4 << 20);
+    let run = move || {
+        still::begin(seed);
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let played = with_network(net::dialler(), || runtime.block_on(run(&steps)));
+        drop(runtime);
+        net::end();
+        played
+    };
+    let joined = thread.spawn(run).expect("a thread").join();
+    joined.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned());
+        Played { faults: vec![Fault::new(FaultKind::Stuck, text)], told: String::new() }
+    })
+}
+
+thread_local! {
+    /// Prints each step, and what the gateways log.
+    pub static ALOUD: RefCell<bool> = const { RefCell::new(false) };
+}
+
+struct World {
+    gateways: [Option<Gateway>; GATEWAYS],
+    /// How often a gateway was started in each place: a new one is another process with another address.
+    clients: [Client; CLIENTS],
+    engine: Engine,
+    publications: Publications,
+    metrics: Vec<Arc<Metrics>>,
+    /// The numbers that the network knows the gateways by.
+    numbers: [usize; GATEWAYS],
+    last_number: usize,
+    refusals: Refusals,
+    /// Gateways of another configuration: an operator's mistake, which is mended in the end.
+    others: [bool; GATEWAYS],
+}
+
+async fn run(steps: &[Step]) -> Played {
+    net::begin(MACHINES);
+    let mut world = World::new();
+    for gateway in 0..GATEWAYS {
+        world.begin(gateway, 0, false);
+    }
+    world.pause(Pause::Moment).await;
+    world.connect(0, 0);
+    world.pause(Pause::Moment).await;
+    for step in steps {
+        world.step(*step).await;
+    }
+    world.calm().await;
+    Played { faults: world.faults(), told: world.tell() }
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            gateways: std::array::from_fn(|_| None),
+            clients: std::array::from_fn(|_| Client::default()),
+            engine: Engine::default(),
+            publications: Publications::default(),
+            metrics: Vec::new(),
+            numbers: [0; GATEWAYS],
+            last_number: 0,
+            refusals: Refusals::default(),
+            others: [false; GATEWAYS],
+        }
+    }
+
+    fn begin(&mut self, at: usize, database: usize, other: bool) {
+        if self.gateways[at].is_some() {
+            return;
+        }
+        let primary = self.primary();
+        self.last_number += 1;
+        self.numbers[at] = self.last_number;
+        net::with(|net| Kind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
+        let gateway = Gateway::start(self.last_number, database, gateway::rules(other));
+        self.metrics.push(gateway.metrics.clone());
+        self.others[at] = database != 0 || other;
+        self.gateways[at] = Some(gateway);
+    }
+
+    /// Where most of the commands go: the server that operators work on.
+    fn primary(&self) -> usize {
+        let living = (0..GATEWAYS).find(|at| self.gateways[*at].is_some());
+        living.map_or(0, |at| net::with(|net| net.route((self.numbers[at], Kind::Commands))))
+    }
+
+    fn connect(&mut self, client: usize, gateway: usize) {
+        let Some(own) = &self.gateways[gateway] else { return };
+        let parts = ((&own.hub, &own.rules), &own.metrics);
+        self.clients[client].connect(gateway, parts.0, parts.1, &self.publications);
+    }
+
+    async fn pause(&mut self, pause: Pause) {
+        let time = match pause {
+            Pause::Moment => Duration::from_millis(10),
+            Pause::While => Duration::from_secs(2),
+        };
+        self.pass(time).await;
+    }
+
+    async fn pass(&mut self, time: Duration) {
+        sleep(time).await;
+        let primary = self.primary();
+        net::with(|net| net.replicate(primary));
+        self.clients.iter_mut().for_each(Client::read);
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Wait(pause) => return self.pause(pause).await,
+            Step::Idle => return self.pass(RETAIN_TTL + Duration::from_secs(1)).await,
+            Step::Publish { gateway, topic } => {
+                if let Some(gateway) = &self.gateways[gateway] {
+                    gateway.publish(topic, &self.publications);
+                }
+            }
+            Step::Engine { topic } => self.engine(topic),
+            Step::Connect { client, gateway } => self.connect(client, gateway),
+            Step::Leave { client } => self.clients[client].leave(),
+            Step::Kill { gateway } => self.kill(gateway).await,
+            Step::Drain { gateway } => self.drain(gateway).await,
+            Step::Begin { gateway } => self.begin(gateway, 0, false),
+            Step::BeginOther { gateway, database, rules } => self.begin(gateway, database, rules),
+            Step::Deny(at) => {
+                self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string));
+                self.refuse();
+            }
+            Step::Fill => {
+                self.refusals.full = true;
+                self.refuse();
+            }
+            Step::Allow => {
+                self.refusals = Refusals::default();
+                self.refuse();
+            }
+            Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Stray { .. } => {
+                self.operate(step);
+            }
+            Step::Promote { machine, old } => self.promote(machine, old),
+            Step::Lead { gateway, kind, machine, cut } => self.lead(gateway, kind, machine, cut),
+            Step::Cut { gateway, kind } => {
+                let link = (self.numbers[gateway], kind);
+                net::with(|net| net.cut(|own, _| own == link));
+            }
+            Step::Hold { gateway, kind } => net::with(|net| net.hold((self.numbers[gateway], kind))),
+            Step::Release => net::with(Net::release),
+            Step::Crash { .. }
+            | Step::Stop { .. }
+            | Step::Start { .. }
+            | Step::Dump { .. }
+            | Step::Lag { .. }
+            | Step::Replace { .. }
+            | Step::Clock { .. } => net::with(|net| at_machine(net, step)),
+        }
+        self.pause(Pause::Moment).await;
+    }
+
+    fn engine(&mut self, topic: usize) {
+        let primary = self.primary();
+        let number = gateway::note(&self.publications, topic, "the engine".to_owned());
+        let keep_one = topic == 1;
+        let engine = &mut self.engine;
+        let outcome = net::with(|net| {
+            let machine = &mut net.machines[primary];
+            if !machine.up || machine.server.role() != Role::Primary {
+                return gateway::Outcome::Refused;
+            }
+            engine.publish(&mut machine.server, topic, number, keep_one)
+        });
+        self.publications.lock()[number].outcome = outcome;
+    }
+
+    fn refuse(&self) {
+        net::with(|net| net.machines.iter_mut().for_each(|machine| machine.server.refuse(self.refusals.clone())));
+    }
+
+    async fn kill(&mut self, gateway: usize) {
+        let Some(own) = self.gateways[gateway].take() else { return };
+        self.leave(gateway);
+        net::with(|net| net.lose(self.numbers[gateway]));
+        own.end().await;
+    }
+
+    async fn drain(&mut self, gateway: usize) {
+        let Some(own) = self.gateways[gateway].take() else { return };
+        self.leave(gateway);
+        own.end().await;
+        net::with(|net| net.lose(self.numbers[gateway]));
+    }
+
+    /// Whoever is connected there is not any more.
+    fn leave(&mut self, gateway: usize) {
+        self.clients.iter_mut().filter(|client| client.gateway() == Some(gateway)).for_each(Client::leave);
+    }
+
+    fn promote(&mut self, to: usize, old: Old) {
+        let from = self.primary();
+        if from == to {
+            return;
+        }
+        let numbers = self.numbers;
+        net::with(|net| {
+            if !net.machines[to].up {
+                return;
+            }
+            net.replicate(from);
+            let (before, identity) = (net.machines[to].server.identity(), net.new_identity());
+            let promoted = &mut net.machines[to].server;
+            let former = Some((before.replid, promoted.offset()));
+            promoted.set_identity(tickgate_redis_model::Identity { former, run_id: before.run_id, ..identity });
+            promoted.set_role(Role::Primary);
+            net.machines[to].lagging = false;
+            match old {
+                Old::Down => stop(net, from),
+                Old::Alive => {}
+                Old::Follows => {
+                    net.machines[from].server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+                }
+            }
+            for number in numbers {
+                Kind::ALL.iter().for_each(|kind| net.lead((number, *kind), to));
+            }
+        });
+    }
+
+    fn lead(&self, gateway: usize, kind: Option<Kind>, machine: usize, cut: bool) {
+        net::with(|net| {
+            for own in Kind::ALL.into_iter().filter(|own| kind.is_none_or(|kind| kind == *own)) {
+                let link = (self.numbers[gateway], own);
+                net.lead(link, machine);
+                if cut {
+                    net.cut(|known, _| known == link);
+                }
+            }
+            // Where an address leads to a follower, somebody believed that it is the primary.
+            let identity = net.new_identity();
+            let led = &mut net.machines[machine];
+            if led.up && led.server.role() != Role::Primary {
+                let before = led.server.identity();
+                let former = Some((before.replid, led.server.offset()));
+                led.server.set_identity(tickgate_redis_model::Identity { former, run_id: before.run_id, ..identity });
+                led.server.set_role(Role::Primary);
+            }
+        });
+    }
+
+    /// What operators, other programs and eviction do to keys and channels.
+    fn operate(&self, step: Step) {
+        let primary = self.primary();
+        let key = |at: usize| Keys::new(PREFIX).stream(&topic(at));
+        net::with(|net| {
+            let machine = &mut net.machines[primary];
+            if !machine.up {
+                return;
+            }
+            let server = &mut machine.server;
+            match step {
+                Step::Delete { topic } => drop(server.remove(0, key(topic).as_bytes())),
+                Step::Trim { topic } => drop(server.run(&["XTRIM", &key(topic), "MAXLEN", "0"])),
+                Step::Xdel { topic, at } => {
+                    let entries = server.entries(0, key(topic).as_bytes());
+                    if let Some(id) = entries.iter().rev().nth(at) {
+                        server.run(&["XDEL", &key(topic), &id.to_string()]);
+                    }
+                }
+                Step::Retype { topic } => drop(server.run(&["SET", &key(topic), "x"])),
+                Step::Stray { topic, stray } => {
+                    let text = match stray {
+                        Stray::Nonsense => "nonsense",
+                        // As the same product would write it elsewhere, in the year 2060.
+                        Stray::Foreign => "2840000000000-0 0-0 0 - {\"n\":\"stray\"}",
+                        Stray::NotJson => "2840000000000-0 0-0 0 - {\"n\"",
+                    };
+                    server.run(&["PUBLISH", &key(topic), text]);
+                }
+                _ => {}
+            }
+        });
+    }
+
+    /// Everything is mended: one primary, which the others follow, all rights, all links. Then there is time, everybody
+    /// comes back, and each topic gets a last publication.
+    async fn calm(&mut self) {
+        self.refusals = Refusals::default();
+        self.refuse();
+        let primary = self.primary();
+        let numbers = self.numbers;
+        net::with(|net| {
+            if !net.machines[primary].up {
+                let history = net.machines[primary].stopped.clone();
+                start(net, primary, history);
+            }
+            net.release();
+            let server = &mut net.machines[primary].server;
+            server.set_role(Role::Primary);
+            for at in 0..TOPICS.len() {
+                let key = Keys::new(PREFIX).stream(&topic(at));
+                if server.run(&["TYPE", &key]) == tickgate_redis_model::Reply::Status("string") {
+                    server.run(&["DEL", &key]);
+                }
+            }
+            for at in (0..MACHINES).filter(|at| *at != primary) {
+                net.machines[at].server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+                (net.machines[at].lagging, net.machines[at].up) = (false, true);
+                net.cut(|_, machine| machine == at);
+            }
+            for number in numbers {
+                Kind::ALL.iter().for_each(|kind| net.lead((number, *kind), primary));
+            }
+        });
+        for gateway in 0..GATEWAYS {
+            if self.others[gateway] {
+                self.drain(gateway).await;
+            }
+            self.begin(gateway, 0, false);
+        }
+        self.pause(Pause::While).await;
+        for client in (0..CLIENTS).filter(|client| client % 2 == 0) {
+            self.come_back(client);
+        }
+        self.pause(Pause::While).await;
+        for topic in (0..TOPICS.len()).rev() {
+            if let Some(gateway) = &self.gateways[0] {
+                gateway.publish(topic, &self.publications);
+            }
+        }
+        self.pause(Pause::Moment).await;
+        for client in 0..CLIENTS {
+            self.come_back(client);
+        }
+        self.pause(Pause::While).await;
+    }
+
+    fn come_back(&mut self, client: usize) {
+        if self.clients[client].gateway().is_none() && self.clients[client].stories[0].cursor.is_some() {
+            self.connect(client, client % GATEWAYS);
+        }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let publications = self.publications.lock();
+        let stuck = |text: String| vec![Fault::new(FaultKind::Stuck, text)];
+        let last = &publications[publications.len() - TOPICS.len()..];
+        if let Some(own) = last.iter().find(|own| !matches!(own.outcome, gateway::Outcome::Acknowledged(_))) {
+            return stuck(format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome));
+        }
+        let mut connected = self.clients.iter().filter(|client| client.gateway().is_some());
+        if let Some(own) = connected.clone().find(|client| !client.is_subscribed()) {
+            return stuck(format!("a client at {:?} waits for its subscription", own.gateway()));
+        }
+        let stories: Vec<_> = connected.by_ref().map(|client| &client.stories).collect();
+        let counted = self.metrics.iter().map(|metrics| counted_gaps(metrics)).sum();
+        judge::judge(&stories, &publications, counted)
+    }
+
+    fn tell(&self) -> String {
+        let mut text = String::new();
+        for (number, own) in self.publications.lock().iter().enumerate() {
+            text += &format!("  {number} {} by {}: {:?}\n", TOPICS[own.topic].0, own.by, own.outcome);
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            for (at, story) in client.stories.iter().enumerate().filter(|(_, story)| !story.seen.is_empty()) {
+                text += &format!("  client {number} {}: {}\n", TOPICS[at].0, judge::tell(story));
+            }
+        }
+        text
+    }
+}
+
+fn counted_gaps(metrics: &Metrics) -> u64 {
+    Gap::ALL.iter().map(|reason| metrics.gaps_total.of(*reason).get()).sum()
+}
+
+fn stop(net: &mut Net, at: usize) {
+    net.machines[at].stopped = net.machines[at].server.history();
+    net.machines[at].up = false;
+    net.cut(|_, machine| machine == at);
+}
+
+fn start(net: &mut Net, at: usize, history: History) {
+    let identity = net.new_identity();
+    let machine = &mut net.machines[at];
+    machine.up = true;
+    machine.server.restart(history, identity);
+}
+
+/// What is left of a history.
+fn kept(machine: &Machine, history: &History, keep: Keep) -> History {
+    match keep {
+        Keep::All => history.clone(),
+        Keep::Dump => machine.saved.clone(),
+        Keep::Nothing => History::new(),
+        Keep::But(lost) => {
+            let writes = |at: &usize| {
+                history[*at].iter().any(|effect| matches!(effect, tickgate_redis_model::Effect::Set { .. }))
+            };
+            let cut = (0..history.len()).rev().filter(writes).nth(lost - 1).unwrap_or(0);
+            history[..cut].to_vec()
+        }
+    }
+}
+
+fn at_machine(net: &mut Net, step: Step) {
+    match step {
+        Step::Crash { machine, keep } if net.machines[machine].up => {
+            stop(net, machine);
+            let history = kept(&net.machines[machine], &net.machines[machine].stopped, keep);
+            start(net, machine, history);
+        }
+        Step::Stop { machine } if net.machines[machine].up => stop(net, machine),
+        Step::Start { machine, keep } if !net.machines[machine].up => {
+            let history = kept(&net.machines[machine], &net.machines[machine].stopped, keep);
+            start(net, machine, history);
+        }
+        Step::Dump { machine } => net.machines[machine].saved = net.machines[machine].server.history(),
+        Step::Lag { machine } => net.machines[machine].lagging = true,
+        Step::Replace { machine } if net.machines[machine].up => {
+            let saved = net.machines[machine].saved.clone();
+            net.machines[machine].server.replace(saved);
+        }
+        Step::Clock { machine, ms } => net.machines[machine].clock_ms += ms,
+        _ => {}
+    }
+}
