@@ -2,21 +2,20 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Instant,
 };
 
 use deadpool::{
     Runtime,
-    managed::{self, Hook, HookError, Metrics as Usage, Object, RecycleError, RecycleResult},
+    managed::{self, Hook, HookError, Metrics as Usage, Object, RecycleResult},
 };
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedConnection};
 
-use super::{Failure, connect, transport};
+#[cfg(feature = "simulation")]
+use super::transport;
+use super::{Failure, connect};
 use crate::{config, metrics::Metrics};
 
 /// A page of history may take this many times as long as a small command.
@@ -24,11 +23,13 @@ const READ_PATIENCE: u32 = 4;
 
 type Pool = managed::Pool<Manager>;
 
-/// Makes the pool's connections.
+/// Makes the pool's connections, as `deadpool-redis` does, over the network that the links use.
 pub(super) struct Manager {
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "for a simulated network alone"))]
     info: ConnectionInfo,
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "for a simulated network alone"))]
     settings: AsyncConnectionConfig,
-    probes: AtomicU64,
+    redis: deadpool_redis::Manager,
 }
 
 impl managed::Manager for Manager {
@@ -36,14 +37,16 @@ impl managed::Manager for Manager {
     type Error = RedisError;
 
     async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        transport::open(&self.info, &self.settings, "tickgate-reads").await
+        #[cfg(feature = "simulation")]
+        if let Some(connection) = transport::simulated(&self.info, &self.settings, "tickgate-reads").await? {
+            return Ok(connection);
+        }
+        self.redis.create().await
     }
 
-    /// Probes before each use, with an answer that is no other probe's.
-    async fn recycle(&self, connection: &mut MultiplexedConnection, _: &Usage) -> RecycleResult<RedisError> {
-        let probe = self.probes.fetch_add(1, Ordering::Relaxed);
-        let answer: u64 = redis::cmd("PING").arg(probe).query_async(connection).await?;
-        if answer == probe { Ok(()) } else { Err(RecycleError::message("an answer to something else")) }
+    /// Probes before each use.
+    async fn recycle(&self, connection: &mut MultiplexedConnection, usage: &Usage) -> RecycleResult<RedisError> {
+        self.redis.recycle(connection, usage).await
     }
 }
 
@@ -115,7 +118,9 @@ impl Reads {
         }
         let config = &self.config;
         let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
-        let manager = Manager { info: connect::connection_info(config)?, settings, probes: AtomicU64::new(0) };
+        let info = connect::connection_info(config)?;
+        let redis = deadpool_redis::Manager::new_with_config(info.clone(), settings.clone())?;
+        let manager = Manager { info, settings, redis };
         let valid_since = Arc::clone(&self.valid_since);
         let fresh = Hook::sync_fn(move |_, metrics| match metrics.created >= *valid_since.lock() {
             true => Ok(()),

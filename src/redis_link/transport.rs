@@ -13,13 +13,24 @@ pub(super) async fn open(
     name: &str,
 ) -> RedisResult<MultiplexedConnection> {
     #[cfg(feature = "simulation")]
-    if let Some(dialled) = simulated::dial(info, name) {
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(info.redis_settings(), dialled.await?, settings.clone()).await?;
-        tokio::spawn(driver);
+    if let Some(connection) = simulated(info, settings, name).await? {
         return Ok(connection);
     }
     Client::open(info.clone())?.get_multiplexed_async_connection_with_config(settings).await
+}
+
+/// A connection over the simulated network, where there is one.
+#[cfg(feature = "simulation")]
+pub(super) async fn simulated(
+    info: &ConnectionInfo,
+    settings: &AsyncConnectionConfig,
+    name: &str,
+) -> RedisResult<Option<MultiplexedConnection>> {
+    let Some(dialled) = simulated::dial(info, name) else { return Ok(None) };
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(info.redis_settings(), dialled.await?, settings.clone()).await?;
+    tokio::spawn(driver);
+    Ok(Some(connection))
 }
 
 #[cfg(feature = "simulation")]

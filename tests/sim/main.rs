@@ -3,6 +3,8 @@
 //!
 //! A failing seed is printed. `TICKGATE_SIM_SEED=<seed> cargo test --test sim` plays it again, `TICKGATE_SIM_RUNS=<n>`
 //! plays more of them.
+
+#![recursion_limit = "256"]
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
 mod client;
