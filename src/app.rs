@@ -171,6 +171,7 @@ impl App {
         let server = &replica.config.server;
         let serving = |spares| Serving {
             head_timeout: server.header_timeout,
+            idle_timeout: server.idle_timeout,
             head_bytes_max: server.header_bytes_max,
             descriptors,
             spares,

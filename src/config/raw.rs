@@ -37,6 +37,7 @@ pub(super) struct Server {
     pub trusted_hops: u64,
     pub address_header: String,
     pub header_timeout: String,
+    pub idle_timeout: String,
     pub header_bytes_max: u64,
 }
 

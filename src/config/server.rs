@@ -23,6 +23,8 @@ pub struct Server {
     pub proxies: Proxies,
     /// The time a client has to send its request head.
     pub header_timeout: Duration,
+    /// The time between two requests for which a connection is kept; clients are told.
+    pub idle_timeout: Duration,
     /// Largest request head, in bytes.
     pub header_bytes_max: usize,
 }
@@ -72,6 +74,7 @@ impl Server {
                 ),
             },
             header_timeout: section.duration("header_timeout", &raw.header_timeout, ["100ms", "5m"]),
+            idle_timeout: section.duration("idle_timeout", &raw.idle_timeout, ["1s", "1h"]),
             header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {

@@ -1,5 +1,5 @@
-//! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on every request head. Never looks into a
-//! request: that is the router's.
+//! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on whatever the client has to do. Never
+//! looks into a request: that is the router's.
 
 use std::{
     convert::Infallible,
@@ -12,8 +12,13 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{
+    Request, StatusCode, Version,
+    body::Incoming,
+    header::{self, HeaderName, HeaderValue},
+    server::conn::http1,
+};
+use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +26,7 @@ use super::{
     address::{AddressLimits, Permit, Refused},
     hang_up::HangUp,
     spares::{Place, Spare, Spares},
+    turns::{ClientTimeouts, HttpStream, Turns},
 };
 use crate::{
     config::Proxies,
@@ -34,6 +40,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait for us in the kernel while we are busy: a reconnect storm comes all at once.
 const BACKLOG: i32 = 4_096;
 
+/// How much longer than announced an idle connection is kept: a request that was sent in time must not meet its end.
+const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// A failed accept is logged once in this time.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -42,6 +52,8 @@ const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Serving {
     /// For a request head.
     pub head_timeout: Duration,
+    /// Between two requests of a connection; its clients are told.
+    pub idle_timeout: Duration,
     /// Bytes of a request head.
     pub head_bytes_max: usize,
     pub descriptors: Descriptors,
@@ -157,7 +169,10 @@ struct Peer {
 async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
     let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
-    let asked = hang_up.clone();
+    let keeps_alive = place.is_none().then(|| (keep_alive_header(serving.idle_timeout), stop.clone()));
+    let (asked, turns) = (hang_up.clone(), Turns::new());
+    let stream = HttpStream::new(stream, turns.clone());
+    let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -166,15 +181,25 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
             has_asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Spare);
         }
-        let mut router = router.clone();
+        answering.asked();
+        let keep_alive = keeps_alive.as_ref().filter(|(_, stop)| !stop.stopping()).map(|(header, _)| header.clone());
+        let keep_alive = keep_alive.filter(|_| is_kept(&request));
+        let (mut router, turns) = (router.clone(), answering.clone());
         async move {
-            Ok::<_, Infallible>(tower_service::Service::call(&mut router, request).await.into_response_infallible())
+            let mut response = tower_service::Service::call(&mut router, request).await.into_response_infallible();
+            if let Some(header) = keep_alive
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+                && !response.headers().contains_key(header::CONNECTION)
+            {
+                response.headers_mut().insert(KEEP_ALIVE, header);
+            }
+            Ok::<_, Infallible>(turns.answer(response))
         }
     });
     let mut served = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(serving.head_timeout)
+            // One that has sent its request and shut its side still waits for the response.
+            .half_close(true)
             .max_buf_size(serving.head_bytes_max)
             .keep_alive(place.is_none())
             .serve_connection(TokioIo::new(stream), service)
@@ -187,16 +212,36 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
         }
         served.await
     };
+    let timeouts = ClientTimeouts { head: serving.head_timeout, idle: serving.idle_timeout + KEEP_ALIVE_GRACE };
     tokio::select! {
+        biased;
         ended = ended => {
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "http connection ended");
             }
         }
         () = hang_up.asked() => tracing::debug!(%peer, "http connection ended by this side"),
+        () = turns.over(timeouts) => tracing::debug!(%peer, "http connection ended: no request came in time"),
     }
     // Only now, when the descriptor is closed.
     drop((place, permit));
+}
+
+/// Says how long the connection is kept for another request, in whole seconds.
+fn keep_alive_header(idle_timeout: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("timeout={}", idle_timeout.as_secs()))
+        .unwrap_or(HeaderValue::from_static("timeout=0"))
+}
+
+/// Whether the client keeps the connection after this request (RFC 9112, 9.3).
+fn is_kept(request: &Request<Body>) -> bool {
+    let mut options = request.headers().get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut says =
+        |wanted: &str| options.any(|line| line.split(',').any(|option| option.trim().eq_ignore_ascii_case(wanted)));
+    match request.version() {
+        Version::HTTP_10 => says("keep-alive"),
+        _ => !says("close"),
+    }
 }
 
 /// A router never fails.

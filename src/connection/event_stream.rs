@@ -114,7 +114,7 @@ impl Asked {
         if origins.next().is_some() {
             return Err(Problem::invalid("more than one Origin came with the request"));
         }
-        let is_allowed = |origin: &str| handshake::is_allowed(origin, &config.server.allowed_origins);
+        let is_allowed = |origin: &str| handshake::is_allowed(origin, &parts.headers, &config.server.allowed_origins);
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
             return Err(Problem::new(ProblemKind::Policy, "the origin is not allowed"));
         }

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Version,
     header::{self, HeaderName, HeaderValue},
-    http::request::Parts,
+    http::{request::Parts, uri::Authority},
 };
 use tickgate_wire::{command::Options, model::SessionId};
 
@@ -115,7 +115,7 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
         (false, Some(_)) => Told::Close,
         (false, None) => Told::Status,
     };
-    if origin.is_some_and(|origin| !is_allowed(origin, origins)) {
+    if origin.is_some_and(|origin| !is_allowed(origin, headers, origins)) {
         return Err(Refusal::Refused { upgrade, told, why: Why::ForeignOrigin });
     }
     let said = query::read(parts.uri.query().unwrap_or_default())
@@ -138,15 +138,38 @@ pub fn http_credential(parts: &Parts) -> Result<Credential, Malformed> {
     credential(&parts.headers, &Offer::default(), &query)
 }
 
-/// Whether a page from `origin` may connect; `origins` as in `server.allowed_origins`. Scheme and host are compared without case, as browsers write them.
+/// Whether a page from `origin` may connect; `origins` as in `server.allowed_origins`. Scheme and host are compared
+/// without case, as browsers write them. An origin that is the host of the request itself is not foreign: programs that
+/// are no browsers send it unasked.
 #[must_use]
-pub fn is_allowed(origin: &str, origins: &[String]) -> bool {
+pub fn is_allowed(origin: &str, headers: &HeaderMap, origins: &[String]) -> bool {
     let is_this = |allowed: &String| match allowed.as_str() {
         "*" => true,
         LOOPBACK_ORIGINS => is_loopback_origin(origin),
         allowed => allowed.eq_ignore_ascii_case(origin),
     };
-    origins.iter().any(is_this)
+    origins.iter().any(is_this) || is_host(origin, headers).unwrap_or(false)
+}
+
+/// Whether the origin names the host that the request is for, at the same port. A proxy that ends TLS changes the scheme
+/// but not the host.
+fn is_host(origin: &str, headers: &HeaderMap) -> Option<bool> {
+    let (scheme, page) = origin.split_once("://")?;
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => 80,
+        "https" | "wss" => 443,
+        _ => return None,
+    };
+    let read = |text: &str| {
+        let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse().ok()?,
+            None if authority.as_str().len() == authority.host().len() => default_port,
+            None => return None,
+        };
+        Some((authority.host().to_ascii_lowercase(), port))
+    };
+    Some(read(page)? == read(single(headers, &header::HOST, "host").ok()??)?)
 }
 
 fn check_request_line(parts: &Parts) -> Result<(), Malformed> {

@@ -1,6 +1,6 @@
 //! One client's connection, from accept to clean-up. Never writes to a socket: that is the outbox's part.
 //!
-//! - On the way in: `accept` takes TCP connections and serves HTTP on them, over `spares` when no
+//! - On the way in: `accept` takes TCP connections and serves HTTP on them (`turns`: how long their clients may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
 //!   `admission` decides who is admitted, `refusal_log` logs who is not, `opening` makes the connection.
@@ -38,6 +38,7 @@ mod state;
 mod subscriptions;
 pub mod table;
 mod task;
+mod turns;
 pub mod upgrade;
 pub mod wheel;
 pub mod wire;

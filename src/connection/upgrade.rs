@@ -26,6 +26,7 @@ use super::{
     refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     task::ConnectionTask,
+    turns::HttpStream,
     wire::{self, Wire},
 };
 use crate::{
@@ -177,9 +178,9 @@ fn cannot_upgrade(parts: &Parts) -> Response {
 /// The TCP stream under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.
 pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<HttpStream>>().ok()?;
     // A copy: the buffer itself would pin hyper's whole read buffer for the life of the connection.
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    Some((parts.io.into_inner().into_tcp(), parts.read_buf.to_vec()))
 }
 
 /// The answer that makes a request a WebSocket.

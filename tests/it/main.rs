@@ -12,6 +12,7 @@ mod demo;
 mod descriptors;
 mod events;
 mod feeds;
+mod http_connections;
 mod http_outcomes;
 mod ingest;
 mod limits;

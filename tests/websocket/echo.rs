@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let router = Router::new().fallback(get(open)).with_state(echo);
     let serving = Serving {
         head_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(75),
         head_bytes_max: 16_384,
         descriptors: Descriptors::of_process(0),
         spares: 1,

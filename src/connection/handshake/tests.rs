@@ -265,3 +265,46 @@ fn plain_http_shows_the_same_credentials() {
     assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(bearer("h")));
     assert_eq!(http_credential(&parts("/sse?token=%", &[])), Err(Malformed::Parameter("token")));
 }
+
+#[test]
+fn an_origin_that_is_the_host_of_the_request_is_not_foreign() {
+    let allowed = |origin: &str, host: &str| {
+        let headers = request("/ws", &[("host", host)]).headers;
+        is_allowed(origin, &headers, &["https://app.example".into()])
+    };
+    for (origin, host) in [
+        ("http://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("https://127.0.0.1:8000", "127.0.0.1:8000"),
+        ("http://gate.example", "gate.example"),
+        ("https://gate.example", "gate.example"),
+        ("https://gate.example", "gate.example:443"),
+        ("https://gate.example:443", "gate.example"),
+        ("wss://gate.example", "gate.example"),
+        ("HTTP://Gate.Example", "gate.example:80"),
+        ("http://[::1]:8000", "[::1]:8000"),
+        ("https://app.example", "gate.example"),
+    ] {
+        assert!(allowed(origin, host), "{origin} at {host}");
+    }
+    for (origin, host) in [
+        ("http://gate.example", "gate.example:8000"),
+        ("http://gate.example:8000", "gate.example"),
+        ("http://gate.example", "gate.example:443"),
+        ("http://evil.example", "gate.example"),
+        ("http://gate.example.evil.example", "gate.example"),
+        ("http://gate.example@evil.example", "gate.example"),
+        ("http://a@gate.example", "gate.example"),
+        ("http://gate.example/", "gate.example"),
+        ("file://gate.example", "gate.example"),
+        ("null", "null"),
+        ("http://", "gate.example"),
+        ("http://gate.example", ""),
+        ("http://gate.example:", "gate.example"),
+        ("http://gate.example:99999", "gate.example:99999"),
+    ] {
+        assert!(!allowed(origin, host), "{origin} at {host}");
+    }
+    let mut twice = request("/ws", &[("host", "gate.example")]).headers;
+    twice.append("host", HeaderValue::from_static("gate.example"));
+    assert!(!is_allowed("http://gate.example", &twice, &[]));
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::{
     bystander::Bystander,
     replica::Replica,
+    sse::EventStream,
     wire::{KEY, TEXT, Wire, frame, upgrade_request},
 };
 
@@ -122,9 +123,27 @@ async fn a_page_from_elsewhere_is_closed_with_1008_and_sees_nothing_before() {
     replica.connect("/ws/market").origin("https://app.example").open().await.greeted().await;
 }
 
+/// Programs that are no browsers send the host that they connect to.
+#[tokio::test]
+async fn an_origin_that_is_the_gateway_itself_is_admitted() {
+    let replica =
+        Replica::alone_with("[server]\nmode = \"production\"\nallowed_origins = [\"https://app.example\"]").await;
+    let host = replica.address().to_string();
+    for scheme in ["http", "https"] {
+        let origin = format!("{scheme}://{host}");
+        replica.connect("/ws/market").origin(&origin).open().await.greeted().await;
+        EventStream::open(replica.address(), "/sse?channels=ticker:BTC", &[("origin", &origin)])
+            .await
+            .expect("a stream");
+    }
+    let other = format!("http://{}:1", replica.address().ip());
+    let refused = EventStream::open(replica.address(), "/sse?channels=ticker:BTC", &[("origin", &other)]).await;
+    assert_eq!(refused.err().expect("a refusal").status, 403);
+}
+
 #[tokio::test]
 async fn a_request_that_takes_its_time_is_ended() {
-    let replica = Replica::alone_with("[server]\nheader_timeout = \"700ms\"").await;
+    let replica = Replica::alone_with("[server]\nheader_timeout = \"700ms\"\nidle_timeout = \"1s\"").await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
     let long = Duration::from_secs(5);

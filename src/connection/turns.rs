@@ -1,0 +1,217 @@
+//! Whose turn it is on an HTTP connection, and how long the client's turn may take: until its request head is whole, and
+//! between two requests. Never reads a request.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper::{
+    Response,
+    body::{Body, Frame, SizeHint},
+    header,
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientTimeouts {
+    /// From the first byte of a request (on a new connection: from the start) to the end of its head.
+    pub(super) head: Duration,
+    /// From the end of a response to the first byte of the next request.
+    pub(super) idle: Duration,
+}
+
+/// The state of one connection, shared by its socket, its requests and the bodies of its responses. They all run in the
+/// connection's task, which therefore looks at the time after each change.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(Arc<Mutex<State>>);
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    turn: Turn,
+    since: Instant,
+    /// The response has no end of its own: only a client that reads it keeps it open.
+    endless: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The client sends a request head.
+    Head,
+    /// The request is read and answered.
+    Response,
+    /// The client may send another request.
+    Idle,
+}
+
+impl Turns {
+    /// A connection that was just accepted: its first request is due.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State { turn: Turn::Head, since: Instant::now(), endless: false })))
+    }
+
+    fn set(&self, turn: Turn) {
+        *self.0.lock() = State { turn, since: Instant::now(), endless: false };
+    }
+
+    /// A request head is whole.
+    pub(super) fn asked(&self) {
+        self.set(Turn::Response);
+    }
+
+    /// The client's turn comes when the response has been read.
+    pub(super) fn answer<B>(&self, response: Response<B>) -> Response<AnsweredBody<B>> {
+        // It ends when the reader leaves; a reader that has shut its side will never be heard of again.
+        let events = response.headers().get(header::CONTENT_TYPE);
+        self.0.lock().endless = events.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        response.map(|body| AnsweredBody { body, turns: self.clone() })
+    }
+
+    fn read(&self) {
+        let idle = self.0.lock().turn == Turn::Idle;
+        if idle {
+            self.set(Turn::Head);
+        }
+    }
+
+    fn wrote(&self) {
+        let mut state = self.0.lock();
+        if state.turn == Turn::Idle {
+            // The last of the response still goes out.
+            state.since = Instant::now();
+        }
+    }
+
+    fn deadline(&self, timeouts: ClientTimeouts) -> Option<Instant> {
+        let State { turn, since, .. } = *self.0.lock();
+        match turn {
+            Turn::Head => Some(since + timeouts.head),
+            Turn::Response => None,
+            Turn::Idle => Some(since + timeouts.idle),
+        }
+    }
+
+    /// Resolves when the client took too long. To be polled after the connection itself.
+    pub(super) async fn over(&self, timeouts: ClientTimeouts) {
+        let mut timer = pin!(sleep_until(Instant::now() + timeouts.head));
+        poll_fn(|cx| {
+            loop {
+                let Some(deadline) = self.deadline(timeouts) else { return Poll::Pending };
+                if deadline <= Instant::now() {
+                    return Poll::Ready(());
+                }
+                // A later deadline needs no new timer before the old one has run out.
+                if deadline < timer.deadline() || timer.is_elapsed() {
+                    timer.as_mut().reset(deadline);
+                }
+                ready!(timer.as_mut().poll(cx));
+            }
+        })
+        .await;
+    }
+}
+
+/// The body of a response. When it is dropped, the response is complete.
+#[derive(Debug)]
+pub(super) struct AnsweredBody<B> {
+    body: B,
+    turns: Turns,
+}
+
+impl<B> Drop for AnsweredBody<B> {
+    fn drop(&mut self) {
+        self.turns.set(Turn::Idle);
+    }
+}
+
+impl<B: Body + Unpin> Body for AnsweredBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A TCP connection that speaks HTTP.
+#[derive(Debug)]
+pub(super) struct HttpStream {
+    tcp: TcpStream,
+    turns: Turns,
+}
+
+impl HttpStream {
+    pub(super) fn new(tcp: TcpStream, turns: Turns) -> Self {
+        Self { tcp, turns }
+    }
+
+    /// The connection, for what is no HTTP.
+    pub(super) fn into_tcp(self) -> TcpStream {
+        self.tcp
+    }
+}
+
+impl AsyncRead for HttpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.turns.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for HttpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.turns.wrote();
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.turns.wrote();
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked after each write, and whenever the connection's task runs. HTTP reads nothing meanwhile.
+        let endless = self.turns.0.lock().endless;
+        if endless {
+            let mut byte = [0];
+            if let Poll::Ready(0) = self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte))? {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
