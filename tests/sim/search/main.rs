@@ -15,28 +15,66 @@ mod step;
 mod still;
 mod world;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use judge::{Fault, Kind};
-use parking_lot::Mutex;
-use search::{Found, shrink, try_out};
-
-#[expect(clippy::disallowed_methods, reason = "a test's own knobs")]
-fn knob(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
+use judge::Kind;
+use search::{Survey, shrink, survey, try_out};
+use step::{ALPHABET, Group};
 
 /// Longest trace of the random search.
 const STEPS_MAX: usize = 24;
+/// How long each part of the search takes in the normal suite.
+const SECONDS: u64 = 20;
+/// Depth of the exhaustive search in the normal suite, and in the long form.
+const DEPTHS: [usize; 2] = [3, 6];
+/// What the gateway still does wrong, and is not looked for: `found.md` has the traces.
+const FORGIVEN: &[Kind] = &[
+    Kind::Silent,
+    Kind::Stuck,
+    Kind::TwoContents,
+    Kind::Twice,
+    Kind::Disorder,
+    Kind::FalseComplete,
+    Kind::GapOverHad,
+    Kind::GapOverNothing,
+    Kind::Uncounted,
+];
+
+#[expect(clippy::disallowed_methods, reason = "a test's own knobs")]
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn knob(name: &str) -> Option<u64> {
+    text(name).map(|value| value.parse().expect("a number"))
+}
+
+/// The groups of faults that `TICKGATE_SEARCH_GROUPS` names, or all.
+fn groups() -> Vec<Group> {
+    let named = |names: String| {
+        let is_named = |group: &Group| names.split(',').any(|name| name == format!("{group:?}"));
+        Group::ALL.into_iter().filter(is_named).collect()
+    };
+    text("TICKGATE_SEARCH_GROUPS").map_or(Group::ALL.to_vec(), named)
+}
+
+/// Searches for as long as the knobs say.
+fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Survey {
+    let seconds = knob("TICKGATE_SEARCH_SECONDS").unwrap_or(SECONDS);
+    let all = knob("TICKGATE_SEARCH_ALL").is_some();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads = knob("TICKGATE_SEARCH_THREADS").unwrap_or(threads);
+    let exact = knob("TICKGATE_SEARCH_EXACT").is_some();
+    let survey = survey(threads, Duration::from_secs(seconds), if all { &[] } else { FORGIVEN }, exact, trace);
+    println!("{}", survey.tell());
+    survey.found.iter().for_each(|found| println!("{}", found.tell()));
+    survey
+}
 
 #[test]
 fn a_trace_is_one_course_of_events() {
     for seed in 0..20 {
-        let steps = step::random(seed, STEPS_MAX);
+        let steps = step::random(seed, STEPS_MAX, &Group::ALL);
         let [first, second] = [0, 1].map(|_| world::play(seed, &steps));
         assert_eq!(first.told, second.told, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
@@ -45,48 +83,22 @@ fn a_trace_is_one_course_of_events() {
 
 #[test]
 fn nothing_is_ever_silently_wrong() {
+    let groups = groups();
     if let Some(seed) = knob("TICKGATE_SEARCH_SEED") {
-        if let Some(found) = try_out(seed, &step::random(seed, STEPS_MAX), None) {
-            println!("{}", found.tell());
-            println!("shrunk {}", shrink(&found).tell());
+        if let Some(found) = try_out(seed, &step::random(seed, STEPS_MAX, &groups), None) {
+            println!("{}\nshrunk {}", found.tell(), shrink(&found).tell());
         }
         return;
     }
-    let seconds = Duration::from_secs(knob("TICKGATE_SEARCH_SECONDS").unwrap_or(20));
     let from = knob("TICKGATE_SEARCH_FROM").unwrap_or(0);
-    let (begun, next, steps) = (Instant::now(), AtomicU64::new(from), AtomicU64::new(0));
-    let known = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..knob("TICKGATE_SEARCH_THREADS").unwrap_or(1) {
-            scope.spawn(|| {
-                while begun.elapsed() < seconds {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let trace = step::random(seed, STEPS_MAX);
-                    steps.fetch_add(trace.len() as u64, Ordering::Relaxed);
-                    for fault in world::play(seed, &trace).faults.into_iter().map(|fault| fault.kind) {
-                        let rough =
-                            Found { seed, steps: trace.clone(), fault: Fault::new(fault, ""), told: String::new() };
-                        // One that has steps of a known kind is taken for known.
-                        let is_new = |known: &BTreeMap<_, (u64, String)>| {
-                            let (kind, names) = rough.signature();
-                            !known.keys().any(|(other, set): &(Kind, BTreeSet<String>)| {
-                                *other == kind && !set.is_empty() && set.is_subset(&names)
-                            })
-                        };
-                        if !is_new(&known.lock()) {
-                            continue;
-                        }
-                        let shrunk = shrink(&rough);
-                        let mut known = known.lock();
-                        if !known.contains_key(&shrunk.signature()) {
-                            println!("{}", shrunk.tell());
-                            known.insert(shrunk.signature(), (seed, String::new()));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let (steps, runs) = (steps.into_inner(), next.into_inner() - from);
-    println!("{steps} steps in {runs} runs, {:.0} steps per second", steps as f64 / begun.elapsed().as_secs_f64());
+    let survey = search(|number| Some(Some(step::random(from + number, STEPS_MAX, &groups))));
+    assert!(survey.found.is_empty(), "{} traces fail", survey.found.len());
+}
+
+#[test]
+fn no_short_course_of_events_is_silently_wrong() {
+    let depth = DEPTHS[usize::from(knob("TICKGATE_SEARCH_SECONDS").is_some())];
+    let all = (ALPHABET.len() as u64).pow(depth as u32);
+    let survey = search(|number| (number < all).then(|| step::numbered(number, depth)));
+    assert!(survey.found.is_empty(), "{} traces of {depth} steps fail", survey.found.len());
 }

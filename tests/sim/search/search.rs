@@ -1,7 +1,13 @@
 //! The search: traces from seeds, and all traces over a small alphabet; a trace that fails is shrunk to the fewest steps
 //! that still fail in the same way.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use crate::{
     judge::{Fault, Kind},
@@ -30,8 +36,77 @@ impl Found {
     pub fn signature(&self) -> (Kind, BTreeSet<String>) {
         let name = |step: &Step| step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned();
         let ordinary = ["Wait", "Publish", "Connect", "Leave"];
+        // What everybody does is in every trace.
         (self.fault.kind, self.steps.iter().map(name).filter(|name| !ordinary.contains(&&**name)).collect())
     }
+}
+
+/// What a search comes to.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub runs: u64,
+    pub steps: u64,
+    pub seconds: f64,
+    /// One shrunken trace of each signature, in the order of its discovery.
+    pub found: Vec<Found>,
+}
+
+impl Survey {
+    pub fn tell(&self) -> String {
+        let Self { runs, steps, seconds, found } = self;
+        format!("{steps} steps in {runs} runs, {:.0} steps a second; {} found", *steps as f64 / seconds, found.len())
+    }
+}
+
+/// Plays one trace after the other until there are no more, or the time is over. A fault whose trace has all the kinds of
+/// steps of one that is known is taken for that one, unless `exact`: then each is shrunk, which takes much longer.
+pub fn survey(
+    threads: u64,
+    limit: Duration,
+    forgiven: &[Kind],
+    exact: bool,
+    trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync,
+) -> Survey {
+    let (begun, next, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+    let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+    let known = Mutex::new((BTreeMap::new(), Vec::new()));
+    let look = |seed: u64, trace: &[Step]| {
+        for fault in play(seed, trace).faults.into_iter().filter(|fault| !forgiven.contains(&fault.kind)) {
+            let rough = Found { seed, steps: trace.to_vec(), fault, told: String::new() };
+            let (kind, names) = rough.signature();
+            let is_known = |known: &BTreeMap<(Kind, BTreeSet<String>), ()>| {
+                known.keys().any(|(other, set)| !exact && *other == kind && !set.is_empty() && set.is_subset(&names))
+            };
+            if is_known(&known.lock().0) {
+                continue;
+            }
+            let shrunk = shrink(&rough);
+            let mut known = known.lock();
+            if known.0.insert(shrunk.signature(), ()).is_none() {
+                known.1.push(shrunk);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while begun.elapsed() < limit && !over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    match trace(number) {
+                        None => over.store(true, Ordering::Relaxed),
+                        Some(None) => {}
+                        Some(Some(trace)) => {
+                            runs.fetch_add(1, Ordering::Relaxed);
+                            steps.fetch_add(trace.len() as u64, Ordering::Relaxed);
+                            look(number, &trace);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (runs, steps) = (runs.into_inner(), steps.into_inner());
+    Survey { runs, steps, seconds: begun.elapsed().as_secs_f64(), found: known.into_inner().1 }
 }
 
 /// Plays a trace; what it shows of one kind, or the worst of all.

@@ -1,14 +1,14 @@
 //! One run: servers, gateways, an engine and clients; a trace that happens to them; then calm, and the verdict. A trace is
 //! one course of events: the same steps and the same seed give the same run.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tickgate::{
     metrics::{Gap, Metrics},
     redis_link::{Keys, with_network},
 };
 use tickgate_redis_model::{History, Refusals, Role};
-use tokio::{runtime::Builder, time::sleep};
+use tokio::{runtime::Builder, task::yield_now, time::sleep};
 
 use crate::{
     client::Client,
@@ -19,6 +19,9 @@ use crate::{
     step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
     still,
 };
+
+/// Rounds over all tasks that are ready within which what takes no time is over.
+const ROUNDS: usize = 40;
 
 /// What was made of a trace.
 #[derive(Clone, Debug)]
@@ -48,19 +51,13 @@ pub fn play(seed: u64, steps: &[Step]) -> Played {
     })
 }
 
-thread_local! {
-    /// Prints each step, and what the gateways log.
-    pub static ALOUD: RefCell<bool> = const { RefCell::new(false) };
-}
-
 struct World {
     gateways: [Option<Gateway>; GATEWAYS],
-    /// How often a gateway was started in each place: a new one is another process with another address.
     clients: [Client; CLIENTS],
     engine: Engine,
     publications: Publications,
     metrics: Vec<Arc<Metrics>>,
-    /// The numbers that the network knows the gateways by.
+    /// What the network knows the gateways by: a new one in the same place is another process with another address.
     numbers: [usize; GATEWAYS],
     last_number: usize,
     refusals: Refusals,
@@ -135,6 +132,11 @@ impl World {
 
     async fn pass(&mut self, time: Duration) {
         sleep(time).await;
+        self.look();
+    }
+
+    /// Followers take what is new, and clients read.
+    fn look(&mut self) {
         let primary = self.primary();
         net::with(|net| net.replicate(primary));
         self.clients.iter_mut().for_each(Client::read);
@@ -187,7 +189,15 @@ impl World {
             | Step::Replace { .. }
             | Step::Clock { .. } => net::with(|net| at_machine(net, step)),
         }
-        self.pause(Pause::Moment).await;
+        self.settle().await;
+    }
+
+    /// Lets everything happen that takes no time: wires carry at once what they are given.
+    async fn settle(&mut self) {
+        for _ in 0..ROUNDS {
+            yield_now().await;
+        }
+        self.look();
     }
 
     fn engine(&mut self, topic: usize) {
@@ -423,7 +433,7 @@ fn start(net: &mut Net, at: usize, history: History) {
 fn kept(machine: &Machine, history: &History, keep: Keep) -> History {
     match keep {
         Keep::All => history.clone(),
-        Keep::Dump => machine.saved.clone(),
+        Keep::Saved => machine.saved.clone(),
         Keep::Nothing => History::new(),
         Keep::But(lost) => {
             let writes = |at: &usize| {
