@@ -50,7 +50,7 @@ pub use refusal::RefusalKind;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
 pub use topology::{Placement, Topology};
 #[cfg(feature = "simulation")]
-pub use transport::{Dialled, Network, with_network};
+pub use transport::{Call, Network, with_network};
 
 use crate::{
     config,

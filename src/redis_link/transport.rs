@@ -3,7 +3,7 @@
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
 
 #[cfg(feature = "simulation")]
-pub use simulated::{Dialled, Network, with_network};
+pub use simulated::{Call, Network, with_network};
 
 /// Connects and logs in. `name` says what the connection is for.
 pub(super) async fn open(
@@ -26,10 +26,10 @@ pub(super) async fn simulated(
     settings: &AsyncConnectionConfig,
     name: &str,
 ) -> RedisResult<Option<MultiplexedConnection>> {
-    let Some(dialled) = simulated::dial(info, name) else { return Ok(None) };
+    let Some(Call { dialled, drive }) = simulated::dial(info, name) else { return Ok(None) };
     let (connection, driver) =
         MultiplexedConnection::new_with_config(info.redis_settings(), dialled.await?, settings.clone()).await?;
-    tokio::spawn(driver);
+    drive(Box::pin(driver));
     Ok(Some(connection))
 }
 
@@ -45,13 +45,19 @@ mod simulated {
 
     impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-    /// A connection that is being made.
-    pub type Dialled = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>>;
+    /// Something under way.
+    type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+    /// A connection that is being made, and what runs its driver once it stands.
+    pub struct Call {
+        pub dialled: Doing<io::Result<Box<dyn Wire>>>,
+        pub drive: fn(Doing<()>),
+    }
 
     /// What stands in for the network.
     pub trait Network {
         /// Connects to an address, such as `redis.example:6379`, for what `name` says.
-        fn dial(&self, address: &str, name: &str) -> Dialled;
+        fn dial(&self, address: &str, name: &str) -> Call;
     }
 
     thread_local! {
@@ -66,7 +72,7 @@ mod simulated {
         result
     }
 
-    pub(super) fn dial(info: &ConnectionInfo, name: &str) -> Option<Dialled> {
+    pub(super) fn dial(info: &ConnectionInfo, name: &str) -> Option<Call> {
         NETWORK.with_borrow(|network| network.as_ref().map(|network| network.dial(&info.addr().to_string(), name)))
     }
 }

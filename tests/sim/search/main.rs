@@ -3,6 +3,7 @@
 //!
 //! `TICKGATE_SEARCH_SEED=<seed> cargo test --test search one` plays a seed again and shrinks it; `just search` is the long
 //! form. `found.md` has what the search found, by its traces.
+#![allow(clippy::disallowed_methods, reason = "what a run starts ends with its runtime")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
 mod client;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tickgate::redis_link::{Dialled, Network};
+use tickgate::redis_link::{Call, Network};
 use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -90,16 +90,17 @@ thread_local! {
 pub struct Dialler;
 
 impl Network for Dialler {
-    fn dial(&self, address: &str, name: &str) -> Dialled {
+    fn dial(&self, address: &str, name: &str) -> Call {
         let gateway = address.split(':').next().and_then(|host| host.strip_prefix("gateway-")).expect("our address");
         let link = (gateway.parse().expect("a number"), Kind::named(name));
-        let dialled = with(|net| net.open(link));
-        Box::pin(async move {
-            match dialled {
+        let opened = with(|net| net.open(link));
+        let dialled = async move {
+            match opened {
                 Some(id) => Ok(Box::new(Wire(id)) as Box<_>),
                 None => Err(io::ErrorKind::ConnectionRefused.into()),
             }
-        })
+        };
+        Call { dialled: Box::pin(dialled), drive: |driver| drop(tokio::spawn(driver)) }
     }
 }
 
