@@ -1,4 +1,4 @@
-// Bundles what runs in Node for tests into build/.
+// Bundles what tests run, in Node and in pages, into build/.
 import { build } from 'esbuild';
 import { readdirSync } from 'node:fs';
 
@@ -12,5 +12,12 @@ await build({
   platform: 'node',
   format: 'esm',
   sourcemap: 'inline',
+  logLevel: 'error',
+});
+await build({
+  entryPoints: ['test/adapter-page.ts'],
+  outdir: 'build',
+  bundle: true,
+  format: 'iife',
   logLevel: 'error',
 });
