@@ -26,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Socket {
     writer: OwnedWriteHalf,
     reader: AbortHandle,
+    /// A Close frame was sent: nothing may follow it.
+    closed: bool,
 }
 
 impl Drop for Socket {
@@ -38,7 +40,7 @@ impl Socket {
     /// Starts reading.
     pub(crate) fn new(stream: TcpStream, number: usize, tasks: &mut JoinSet<()>, seen: &Sender<Seen>) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())) }
+        Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())), closed: false }
     }
 
     /// Writes bytes. A client that is gone is not an error here.
@@ -84,8 +86,11 @@ impl Socket {
         self.frame(Opcode::Pong, payload).await;
     }
 
-    /// A Close frame; the TCP connection stays.
+    /// A Close frame, unless one was sent before; the TCP connection stays.
     pub(crate) async fn close(&mut self, code: Option<u16>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
         let mut out = BytesMut::new();
         websocket::close(&mut out, code, "");
         self.bytes(&out).await;

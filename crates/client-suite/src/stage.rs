@@ -281,8 +281,11 @@ impl Stage {
             Err(wrong) => return self.wrong(&wrong, text),
         };
         if body["type"] == "ping" {
-            let answer = json!({ "type": "pong", "id": body["id"], "timestamp": body["timestamp"] });
-            return self.send(number, &answer).await;
+            if self.lines[number].answers {
+                let answer = json!({ "type": "pong", "id": body["id"], "timestamp": body["timestamp"] });
+                self.send(number, &answer).await;
+            }
+            return;
         }
         if !self.lines[number].open_ids.insert(body["id"].to_string()) {
             return self.wrong("an `id` that no other open request has", text);

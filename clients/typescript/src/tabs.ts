@@ -1,0 +1,191 @@
+/** The link of a tab to a SharedWorker that holds one connection for all tabs, and to an own socket where there is none. */
+import type { ToTab, ToWorker } from './protocol.js';
+import { socketLink } from './socket.js';
+import { type ChannelOptions, type DebugInfo, type Link, type LinkFactory, RequestError } from './types.js';
+
+/** How long a worker may take to say its first word, in milliseconds. */
+const FIRST_WORD = 5000;
+/** How often a worker that died is replaced before the tab takes a socket of its own. */
+const WORKERS = 3;
+
+/**
+ * One connection for all tabs of a site. `start` makes the worker:
+ * `() => new SharedWorker(new URL('@tickgate/client/worker', import.meta.url), { type: 'module' })`, or one from the address
+ * where `dist/worker.js` is served. Where there is no SharedWorker, or it does not start, each tab has a socket of its own.
+ */
+export const share =
+  (start: () => SharedWorker): LinkFactory =>
+  (url, options, sink) => {
+    const wanted = new Map<string, { options: ChannelOptions; cursor: string | undefined; suspended: boolean }>();
+    const requests = new Map<number, { resolve(reply: unknown): void; reject(error: RequestError): void }>();
+    let port: MessagePort | undefined;
+    let own: Link | undefined;
+    let debug: Pick<DebugInfo, 'frames' | 'roundTripMs'> = { frames: [], roundTripMs: undefined };
+    let number = 0;
+    let workers = 0;
+    let closed = false;
+    let bye = () => {};
+
+    const post = (message: ToWorker) => port?.postMessage(message);
+
+    const fallBack = () => {
+      if (closed || own) return;
+      leaveWorker();
+      own = socketLink(url, options, sink);
+      for (const [name, { options: wish, cursor, suspended }] of wanted) if (!suspended) own.want(name, wish, cursor);
+    };
+
+    const leaveWorker = () => {
+      bye();
+      port?.close();
+      port = undefined;
+      for (const { reject } of requests.values()) reject(new RequestError('unknown', 'the shared worker ended'));
+      requests.clear();
+    };
+
+    const lost = () => {
+      if (closed || own) return;
+      sink.status({ state: 'waiting', reason: 'the shared worker ended', retryInMs: 0 });
+      leaveWorker();
+      join();
+    };
+
+    const moved = (name: string, cursor: string | null) => {
+      const channel = wanted.get(name);
+      if (channel && !channel.suspended) channel.cursor = cursor ?? undefined;
+    };
+
+    const hear = (data: ToTab) => {
+      switch (data.to) {
+        case 'granted':
+          return sink.granted(data.name, data.class, data.live);
+        case 'push': {
+          const { message } = data;
+          if (wanted.get(message.channel)?.suspended !== false) return;
+          if (message.id) moved(message.channel, message.id);
+          return sink.push(message);
+        }
+        case 'gap': {
+          const channels = data.gap.channels.filter((name) => wanted.get(name)?.suspended === false);
+          if (data.cursor) for (const name of channels) moved(name, data.cursor);
+          if (channels.length) sink.gap({ ...data.gap, channels }, data.cursor);
+          return;
+        }
+        case 'caughtUp':
+          return sink.caughtUp(data.name);
+        case 'moved':
+          moved(data.name, data.cursor);
+          return sink.moved(data.name, data.cursor);
+        case 'refused':
+          wanted.delete(data.name);
+          return sink.refused(data.name, data.refusal);
+        case 'status':
+          return sink.status(data.status);
+        case 'user':
+          return sink.user(data.user, data.changed);
+        case 'token':
+          return void Promise.resolve()
+            .then(options.token)
+            .then(
+              (token) => post({ do: 'token', id: data.id, token }),
+              (error) => post({ do: 'token', id: data.id, error: String(error) }),
+            );
+        case 'reply': {
+          const request = requests.get(data.id);
+          requests.delete(data.id);
+          if (!data.refused) return request?.resolve(data.reply);
+          const { outcome, message, code, error } = data.refused;
+          return request?.reject(new RequestError(outcome, message, code, error));
+        }
+        case 'debug':
+          debug = data.debug;
+          return;
+        case 'lock':
+          return;
+        case 'error':
+          return sink.error(new Error(data.text));
+      }
+    };
+
+    const join = () => {
+      if (typeof SharedWorker === 'undefined' || workers++ >= WORKERS) return fallBack();
+      let worker: SharedWorker;
+      try {
+        worker = start();
+      } catch (error) {
+        sink.error(error);
+        return fallBack();
+      }
+      const lock = `tickgate-tab-${Math.random()}`;
+      const silent = setTimeout(fallBack, FIRST_WORD);
+      const watch = new AbortController();
+      const { signal } = watch;
+      let release = () => {};
+      bye = () => {
+        watch.abort();
+        release();
+        clearTimeout(silent);
+        worker.port.onmessage = null;
+      };
+      worker.onerror = fallBack;
+      worker.port.onmessage = ({ data }: MessageEvent<ToTab>) => {
+        if (data.to !== 'lock') return hear(data);
+        clearTimeout(silent);
+        // Free once the worker is gone, however it went.
+        void navigator.locks?.request(data.name, { signal, mode: 'shared' }, lost).catch(() => {});
+      };
+      const hello = () => {
+        if (signal.aborted) return;
+        ({ port } = worker);
+        post({ do: 'hello', url, auth: options.auth ?? 'handshake', hasToken: !!options.token, lock });
+        for (const [name, { options: wish, cursor, suspended }] of wanted) {
+          if (!suspended) post({ do: 'want', name, options: wish, cursor });
+        }
+        return new Promise<void>((resolve) => (release = resolve));
+      };
+      // The worker asks for the same lock, and gets it once this tab is gone.
+      if (navigator.locks) void navigator.locks.request(lock, { signal }, hello).catch(() => {});
+      else void hello();
+    };
+
+    queueMicrotask(join);
+    return {
+      want(name, wish, cursor) {
+        wanted.set(name, { options: wish, cursor, suspended: false });
+        if (own) own.want(name, wish, cursor);
+        else post({ do: 'want', name, options: wish, cursor });
+      },
+      drop(name) {
+        wanted.delete(name);
+        if (own) own.drop(name);
+        else post({ do: 'leave', name });
+      },
+      suspend(name) {
+        const channel = wanted.get(name);
+        if (channel) channel.suspended = true;
+        if (own) own.suspend(name);
+        else post({ do: 'leave', name });
+      },
+      request(request) {
+        if (own) return own.request(request);
+        if (!port) return Promise.reject(new RequestError('refused', 'not connected'));
+        return new Promise((resolve, reject) => {
+          requests.set(++number, { resolve, reject });
+          post({ do: 'request', id: number, request });
+        });
+      },
+      nudge: () => (own ? own.nudge() : post({ do: 'nudge' })),
+      debug() {
+        if (own) return own.debug();
+        post({ do: 'debug' });
+        return debug;
+      },
+      async close() {
+        closed = true;
+        if (own) return own.close();
+        post({ do: 'bye' });
+        leaveWorker();
+        sink.status({ state: 'closed' });
+      },
+    };
+  };

@@ -1,0 +1,278 @@
+/** The SharedWorker: one connection for all tabs of a site. A tab that joins a channel late catches up from its history. */
+import { pushOf } from './read.js';
+import { socketLink } from './socket.js';
+import type { ToTab, ToWorker } from './protocol.js';
+import type { ChannelOptions, Gap, Link, Message, Sink, Status } from './types.js';
+
+/** How many messages may wait for a tab that catches up; beyond it, it starts again from where it is. */
+const WAITING_MAX = 10_000;
+/** Until another tab is asked for a token, in milliseconds. */
+const TOKEN_PATIENCE = 3000;
+/** Between two attempts to catch up. */
+const RETRY = 1000;
+const HISTORY_WITHIN = 10_000;
+
+interface Tab {
+  port: MessagePort;
+  site: Site;
+}
+
+/** A tab's place in a channel. */
+interface Place {
+  /** Messages and gaps that came while the tab catches up; `undefined` once it is live. */
+  waiting?: ToTab[];
+  /** Up to here the tab has been given everything. */
+  cursor: string | undefined;
+}
+
+interface Shared {
+  options: ChannelOptions;
+  class?: string;
+  live: boolean;
+  cursor: string | undefined;
+  newest?: Message;
+  places: Map<Tab, Place>;
+}
+
+interface Site {
+  link: Link;
+  tabs: Set<Tab>;
+  channels: Map<string, Shared>;
+  status: Status;
+  user: string | null | undefined;
+}
+
+const sites = new Map<string, Site>();
+
+const send = (tab: Tab, message: ToTab) => tab.port.postMessage(message);
+
+const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasToken: boolean): Site => {
+  const tabs = new Set<Tab>();
+  const channels = new Map<string, Shared>();
+  const to = (message: ToTab) => tabs.forEach((tab) => send(tab, message));
+
+  /** Gives something of a channel to each tab, or keeps it for those that catch up. */
+  const give = (name: string, message: ToTab, cursor: string | null) => {
+    const channel = channels.get(name);
+    if (!channel) return;
+    if (cursor) channel.cursor = cursor;
+    for (const [tab, place] of channel.places) {
+      if (place.waiting) {
+        place.waiting.push(message);
+        if (place.waiting.length > WAITING_MAX) void catchUp(site, name, tab, place);
+      } else {
+        if (cursor) place.cursor = cursor;
+        send(tab, message);
+      }
+    }
+  };
+
+  const sink: Sink = {
+    granted(name, deliveryClass, live) {
+      const channel = channels.get(name);
+      if (channel) Object.assign(channel, { class: deliveryClass, live });
+      give(name, { to: 'granted', name, class: deliveryClass, live }, null);
+    },
+    push(message) {
+      const channel = channels.get(message.channel);
+      if (channel) channel.newest = message;
+      give(message.channel, { to: 'push', message }, message.id);
+    },
+    gap(gap, cursor) {
+      // Each tab gets the gap once, with the channels that it reads.
+      for (const tab of tabs) {
+        const names = gap.channels.filter((name) => channels.get(name)?.places.has(tab));
+        const late = names.filter((name) => channels.get(name)!.places.get(tab)!.waiting);
+        const now = names.filter((name) => !late.includes(name));
+        for (const name of late) {
+          channels.get(name)!.places.get(tab)!.waiting!.push({ to: 'gap', gap: { ...gap, channels: [name] }, cursor });
+        }
+        if (now.length) send(tab, { to: 'gap', gap: { ...gap, channels: now }, cursor });
+      }
+      if (cursor) for (const name of gap.channels) if (channels.has(name)) channels.get(name)!.cursor = cursor;
+    },
+    caughtUp(name) {
+      const channel = channels.get(name);
+      if (channel) channel.live = true;
+      give(name, { to: 'caughtUp', name }, null);
+    },
+    moved: (name, cursor) => give(name, { to: 'moved', name, cursor }, cursor),
+    refused(name, refusal) {
+      const channel = channels.get(name);
+      channels.delete(name);
+      channel?.places.forEach((_, tab) => send(tab, { to: 'refused', name, refusal }));
+    },
+    status(status) {
+      site.status = status;
+      if (status.state === 'closed') sites.delete(key);
+      to({ to: 'status', status });
+    },
+    user(user, changed) {
+      site.user = user;
+      if (changed) {
+        for (const channel of channels.values()) channel.cursor = channel.newest = undefined;
+      }
+      to({ to: 'user', user, changed });
+    },
+    error: (error) => to({ to: 'error', text: String(error) }),
+  };
+
+  let number = 0;
+  /** Asks one tab after the other, the newest first. */
+  const token = () =>
+    new Promise<string>((resolve, reject) => {
+      const id = ++number;
+      const ask = [...tabs].reverse();
+      let timer: ReturnType<typeof setTimeout>;
+      const next = () => {
+        const tab = ask.shift();
+        if (!tab) return;
+        answers.set(id, ({ token: text, error }) => {
+          clearTimeout(timer);
+          answers.delete(id);
+          if (text) resolve(text);
+          else reject(new Error(error));
+        });
+        send(tab, { to: 'token', id });
+        timer = setTimeout(next, TOKEN_PATIENCE);
+      };
+      next();
+    });
+
+  const site: Site = { tabs, channels, status: { state: 'connecting' }, user: undefined, link: undefined as never };
+  sites.set(key, site);
+  site.link = socketLink(url, { auth, ...(hasToken && { token }) }, sink);
+  return site;
+};
+
+const answers = new Map<number, (answer: { token?: string; error?: string }) => void>();
+
+/** Gives a tab what it has missed of a channel that others read, from its history; then what came meanwhile. */
+const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: number) => {
+  const waiting: ToTab[] = (place.waiting = []);
+  const current = () => site.channels.get(name)?.places.get(tab) === place && place.waiting === waiting;
+  const given = new Set<string>();
+  const gapOf = (gap: Gap, cursor: string | null): ToTab => ({ to: 'gap', gap, cursor });
+  for (let more = true; more; ) {
+    const fields = { channel: name, since: place.cursor, last: place.cursor ? undefined : last };
+    try {
+      const page = await site.link.request({ type: 'history', fields, within: HISTORY_WITHIN });
+      if (!current()) return;
+      if (page.gap) send(tab, gapOf({ ...page.gap, channels: [name] }, page.gap.cursor));
+      for (const message of page.messages.map(pushOf) as Message[]) {
+        if (message.id) given.add(message.id);
+        send(tab, { to: 'push', message: { ...message, replayed: true } });
+      }
+      place.cursor = page.cursor ?? place.cursor;
+      ({ more } = page);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+      if (!current()) return;
+    }
+  }
+  delete place.waiting;
+  for (const message of waiting) {
+    if (message.to !== 'push' || !given.has(message.message.id ?? '')) send(tab, message);
+  }
+  if (site.channels.get(name)?.live) send(tab, { to: 'caughtUp', name });
+};
+
+const want = (tab: Tab, { name, options, cursor }: Extract<ToWorker, { do: 'want' }>) => {
+  const { site } = tab;
+  const channel = site.channels.get(name);
+  if (!channel || (channel.places.size === 1 && channel.places.has(tab))) {
+    const places = new Map([[tab, { cursor } as Place]]);
+    site.channels.set(name, { options, live: false, cursor, places });
+    return site.link.want(name, options, cursor);
+  }
+  const place: Place = { cursor: cursor ?? channel.cursor };
+  channel.places.set(tab, place);
+  const rate = channel.options.maxRate;
+  if (rate !== undefined && (options.maxRate ?? Infinity) > rate) {
+    channel.options = { ...channel.options, maxRate: options.maxRate };
+    site.link.want(name, channel.options, channel.cursor);
+  }
+  if (!channel.class) return;
+  const isState = channel.class === 'state';
+  const behind = !isState && ((cursor !== undefined && cursor !== channel.cursor) || (!cursor && options.last));
+  if (!cursor && !isState && !options.last && channel.cursor) send(tab, { to: 'moved', name, cursor: channel.cursor });
+  send(tab, { to: 'granted', name, class: channel.class, live: channel.live && !behind });
+  if (isState && channel.newest) send(tab, { to: 'push', message: { ...channel.newest, snapshot: true } });
+  if (behind) {
+    if (!cursor) place.cursor = undefined;
+    void catchUp(site, name, tab, place, options.last);
+  }
+};
+
+const leave = (tab: Tab, name: string) => {
+  const channel = tab.site.channels.get(name);
+  if (!channel?.places.delete(tab) || channel.places.size) return;
+  tab.site.channels.delete(name);
+  tab.site.link.drop(name);
+};
+
+const gone = (tab: Tab, key: string) => {
+  const { site } = tab;
+  if (!site.tabs.delete(tab)) return;
+  for (const name of [...site.channels.keys()]) leave(tab, name);
+  if (site.tabs.size) return;
+  sites.delete(key);
+  void site.link.close();
+};
+
+const connected = (port: MessagePort) => {
+  let tab: Tab | undefined;
+  let key = '';
+  port.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+    if (data.do === 'hello') {
+      key = JSON.stringify([data.url, data.auth, data.hasToken]);
+      tab = { port, site: sites.get(key) ?? openSite(key, data.url, data.auth, data.hasToken) };
+      const { site } = tab;
+      site.tabs.add(tab);
+      if (site.user !== undefined) send(tab, { to: 'user', user: site.user, changed: false });
+      send(tab, { to: 'status', status: site.status });
+      // The lock is free once the tab is gone, however it went.
+      void navigator.locks?.request(data.lock, () => gone(tab!, key));
+      return;
+    }
+    if (!tab) return;
+    const { link } = tab.site;
+    switch (data.do) {
+      case 'want':
+        return want(tab, data);
+      case 'leave':
+        return leave(tab, data.name);
+      case 'token':
+        return answers.get(data.id)?.(data);
+      case 'request':
+        return void link.request(data.request).then(
+          (reply) => send(tab!, { to: 'reply', id: data.id, reply }),
+          ({ outcome, message, code, error }) =>
+            send(tab!, { to: 'reply', id: data.id, refused: { outcome, message, code, error } }),
+        );
+      case 'nudge':
+        return link.nudge();
+      case 'debug':
+        return send(tab, { to: 'debug', debug: link.debug() });
+      case 'bye':
+        return gone(tab, key);
+    }
+  };
+};
+
+// Held as long as the worker lives, so that its tabs learn when it dies.
+const lock = `tickgate-worker-${Math.random()}`;
+const held = new Promise<void>((resolve) => {
+  const hold = () => {
+    resolve();
+    return new Promise<void>(() => {});
+  };
+  if (navigator.locks) void navigator.locks.request(lock, hold);
+  else resolve();
+});
+
+const scope = globalThis as unknown as { onconnect?: (event: MessageEvent) => void };
+scope.onconnect = ({ ports: [port] }) => {
+  connected(port!);
+  void held.then(() => port!.postMessage({ to: 'lock', name: lock } satisfies ToTab));
+};

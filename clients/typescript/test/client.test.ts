@@ -1,0 +1,320 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, mock, test } from 'node:test';
+import WebSocket from 'ws';
+import { type Client, connect, type Gap, type Options, type Status } from '../src/index.js';
+import { createToken } from '../src/token.js';
+import { Gateway } from './gateway.js';
+
+let gateway: Gateway;
+let client: Client;
+let errors: unknown[];
+
+const start = (options: Options = {}) => {
+  client = connect(gateway.url, { WebSocket, onError: (error) => errors.push(error), ...options });
+  return client;
+};
+
+/** Resolves with the first status that fits. */
+const status = (fits: (status: Status) => boolean) =>
+  new Promise<Status>((resolve) => {
+    if (fits(client.status)) return resolve(client.status);
+    const stop = client.on('status', (next) => {
+      if (!fits(next)) return;
+      stop();
+      resolve(next);
+    });
+  });
+
+const turn = () => new Promise((resolve) => setTimeout(resolve, 20));
+
+/** A promise and how to resolve it. */
+const later = <T = void>() => {
+  let resolve!: (value: T) => void;
+  const promise = new Promise<T>((done) => (resolve = done));
+  return { promise, resolve };
+};
+
+beforeEach(async () => {
+  gateway = new Gateway();
+  await gateway.listening();
+  errors = [];
+});
+afterEach(async () => {
+  await client?.close();
+  gateway.close();
+});
+
+test('messages come once and in order, over a lost connection', async () => {
+  const seen: string[] = [];
+  const third = later();
+  start()
+    .messages('orders', { onGap: () => assert.fail('no gap') })
+    .each(({ id }) => {
+      seen.push(id!);
+      if (seen.length === 3) third.resolve();
+    });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.push('orders', '7-1');
+  line.push('orders', '7-2');
+  await turn();
+  line.socket.terminate();
+  const again = await gateway.line();
+  assert.equal(again.path, '/ws/trading?session=s');
+  assert.deepEqual((await again.request('subscribe')).channels, [{ channel: 'orders', since: '7-2' }]);
+  again.push('orders', '7-3');
+  await third.promise;
+  assert.deepEqual(seen, ['7-1', '7-2', '7-3']);
+});
+
+test('an iteration gets what has arrived as lists, and moves the cursor with the next step', async () => {
+  const orders = start().messages('orders', { onGap() {} });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  for (const id of ['7-1', '7-2', '7-3']) line.push('orders', id);
+  await turn();
+  assert.deepEqual(client.cursors(), { orders: '7-0' });
+  for await (const batch of orders) {
+    assert.deepEqual(batch.map(({ id }) => id), ['7-1', '7-2', '7-3']);
+    assert.deepEqual(client.cursors(), { orders: '7-0' });
+    break;
+  }
+  await line.request('unsubscribe');
+  assert.deepEqual(client.cursors(), {});
+});
+
+test('a handler that throws loses neither the socket nor the messages after', async () => {
+  const seen: string[] = [];
+  const second = later();
+  start()
+    .messages('orders', { onGap() {} })
+    .each(({ id }) => {
+      seen.push(id!);
+      if (seen.length === 2) second.resolve();
+      throw new Error(`no ${id}`);
+    });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.push('orders', '7-1');
+  line.push('orders', '7-2');
+  await second.promise;
+  await turn();
+  assert.deepEqual(errors.map(String), ['Error: no 7-1', 'Error: no 7-2']);
+  assert.deepEqual(client.cursors(), { orders: '7-2' });
+});
+
+test('an onGap that throws is called again, and messages are held until it has ended', async () => {
+  const events: string[] = [];
+  const done = later();
+  let calls = 0;
+  const orders = start().messages('orders', {
+    onGap: async ({ count }) => {
+      events.push(`gap of ${count}`);
+      if (++calls === 1) throw new Error('the snapshot failed');
+    },
+  });
+  orders.each(({ id }) => {
+    events.push(id!);
+    done.resolve();
+  });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  const gap = { type: 'gap', channels: ['orders'], after: '7-0', before: '7-9', count: 8, reason: 'retention', cursor: '7-8' };
+  line.send(gap);
+  line.push('orders', '7-9');
+  await turn();
+  assert.equal(orders.gap?.reason, 'retention');
+  assert.deepEqual(client.cursors(), { orders: '7-0' }, 'a reload before the snapshot reports the gap again');
+  await done.promise;
+  assert.deepEqual(events, ['gap of 8', 'gap of 8', '7-9']);
+  assert.deepEqual(errors.map(String), ['Error: the snapshot failed']);
+  assert.equal(orders.gap, undefined);
+});
+
+test('a slow page learns what it skipped of an event channel', async () => {
+  gateway.classes = { trades: 'event' };
+  const gaps: Gap[] = [];
+  const seen: string[] = [];
+  const trades = start().messages('trades', { buffer: 3, onGap: (gap) => void gaps.push(gap) });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  for (let n = 1; n <= 10; n++) line.push('trades', `7-${n}`);
+  await turn();
+  trades.each(({ id }) => seen.push(id!));
+  await turn();
+  assert.equal(gaps.length, 1);
+  assert.deepEqual({ ...gaps[0] }, { channels: ['trades'], after: null, before: '7-8', count: 7, reason: 'slow_page' });
+  assert.deepEqual(seen, ['7-8', '7-9', '7-10']);
+  assert.deepEqual(client.cursors(), { trades: '7-10' });
+});
+
+test('a reliable channel is left when the page is slow, and caught up afterwards', async () => {
+  const orders = start().messages('orders', { buffer: 2, onGap: () => assert.fail('no gap') });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  for (const id of ['7-1', '7-2', '7-3', '7-4']) line.push('orders', id);
+  await line.request('unsubscribe');
+  const seen: string[] = [];
+  const all = later();
+  orders.each(({ id }) => {
+    seen.push(id!);
+    if (seen.length === 4) all.resolve();
+  });
+  assert.deepEqual((await line.request('subscribe')).channels, [{ channel: 'orders', since: '7-3' }]);
+  line.push('orders', '7-4');
+  await all.promise;
+  assert.deepEqual(seen, ['7-1', '7-2', '7-3', '7-4']);
+});
+
+test('a value is stale until it is up to date, and again without a connection', async () => {
+  gateway.classes = { ticker: 'state' };
+  gateway.live = false;
+  const ticker = start().value('ticker', { maxRate: 4 });
+  const seen: number[] = [];
+  ticker.watch((data) => seen.push(data.price));
+  const line = await gateway.line();
+  assert.deepEqual((await line.request('subscribe')).channels, [{ channel: 'ticker', max_rate: 4 }]);
+  line.push('ticker', '7-1', { price: 5 }, { snapshot: true });
+  await turn();
+  assert.deepEqual([ticker.get(), ticker.stale], [{ price: 5 }, true]);
+  line.send({ type: 'caught_up', channels: [{ channel: 'ticker', cursor: '7-1', replayed: 1, complete: true }] });
+  await status(({ state }) => state === 'live');
+  assert.equal(ticker.stale, false);
+  const joined = client.value('ticker');
+  assert.deepEqual(joined.get(), { price: 5 }, 'who joins later has it at once');
+  line.socket.terminate();
+  await status(({ state }) => state === 'waiting');
+  assert.equal(ticker.stale, true);
+  assert.deepEqual(seen, [5]);
+});
+
+test('a refused channel tells its reader, and an iteration throws', async () => {
+  gateway.grants = false;
+  const payroll = start().messages('payroll', { onGap() {} });
+  const line = await gateway.line();
+  const { id } = await line.request('subscribe');
+  const errors = [{ channel: 'payroll', code: 4502, error: 'forbidden', message: 'not yours' }];
+  line.send({ type: 'subscribed', id, channels: [], errors });
+  await assert.rejects(
+    async () => {
+      for await (const _ of payroll) assert.fail('no message');
+    },
+    { name: 'RefusedError', channel: 'payroll', code: 4502, message: 'not yours' },
+  );
+});
+
+test('a command is refused at once while there is no connection, and a publication waits', async () => {
+  start();
+  await assert.rejects(client.command('pause'), { name: 'RequestError', outcome: 'refused' });
+  const published = client.publish('orders', { side: 'buy' }, { msgId: 'm-1' });
+  const line = await gateway.line();
+  const { id, ...rest } = await line.request('publish');
+  assert.deepEqual(rest, { type: 'publish', channel: 'orders', data: { side: 'buy' }, msg_id: 'm-1' });
+  line.send({ type: 'published', id, channel: 'orders', publication_id: '7-1', duplicate: false });
+  assert.deepEqual(await published, { id: '7-1', duplicate: false });
+});
+
+test('history is a page of messages', async () => {
+  start();
+  const page = client.history('logs', { last: 2 });
+  const line = await gateway.line();
+  const { id, channel, last } = await line.request('history');
+  assert.deepEqual([channel, last], ['logs', 2]);
+  const messages = [{ text: 'a', _meta: { channel: 'logs', id: '7-1', replayed: true } }];
+  line.send({ type: 'history', id, channel, messages, cursor: '7-1', more: false });
+  const { messages: read, more, cursor } = await page;
+  assert.deepEqual([read[0]!.data, more, cursor], [{ text: 'a' }, false, '7-1']);
+});
+
+test('cursors survive in a store, of the same user only', async () => {
+  const saved = later<unknown>();
+  const store = {
+    load: () => ({ user: 'alice', cursors: { orders: '7-33', risk: '7-30' } }),
+    save: (cursors: unknown) => saved.resolve(cursors),
+  };
+  start({ persist: store }).messages('orders', { onGap() {} });
+  const line = await gateway.line();
+  assert.deepEqual((await line.request('subscribe')).channels, [{ channel: 'orders', since: '7-33' }]);
+  await client.close();
+  assert.deepEqual(await saved.promise, { user: 'alice', cursors: { orders: '7-33', risk: '7-30' } });
+  gateway.welcome = { user: 'bob' };
+  start({ persist: store }).messages('orders', { onGap() {} });
+  const other = await gateway.line();
+  assert.deepEqual((await other.request('subscribe')).channels, [{ channel: 'orders' }]);
+});
+
+test('a store that is full or forbidden is reported once, and the client goes on', async () => {
+  const store = {
+    load: () => {
+      throw new Error('forbidden');
+    },
+    save: () => {
+      throw new Error('full');
+    },
+  };
+  start({ persist: store }).messages('orders', { onGap() {} });
+  await (await gateway.line()).request('subscribe');
+  await client.close();
+  assert.deepEqual(errors.map(String), ['Error: forbidden']);
+  start({ persist: { load: () => ({ cursors: { orders: 7 } }) as any, save() {} } }).messages('orders', { onGap() {} });
+  assert.deepEqual((await (await gateway.line()).request('subscribe')).channels, [{ channel: 'orders' }]);
+});
+
+test('a token function that throws or returns no text is a failed attempt', async () => {
+  const tokens: (() => string)[] = [
+    () => {
+      throw new Error('the login is down');
+    },
+    () => undefined as never,
+    () => 'good',
+  ];
+  start({ token: () => tokens.shift()!() });
+  const waiting = await status(({ state }) => state === 'waiting');
+  assert.match(waiting.reason!, /the login is down/);
+  assert.equal((await gateway.line()).protocols, 'tickgate.v1,bearer.good');
+});
+
+test('a token function that hangs is given up after 30 s', async () => {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  const token = createToken(() => new Promise(() => {})).get(0);
+  mock.timers.tick(30_000);
+  mock.timers.reset();
+  await assert.rejects(token, /30 s/);
+});
+
+test('a server of another version is not talked to', async () => {
+  gateway.close();
+  const { WebSocketServer } = await import('ws');
+  const other = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'bearer.x' });
+  const got = mock.fn();
+  other.on('connection', (socket) => socket.on('message', got));
+  await new Promise((resolve) => other.on('listening', resolve));
+  const url = `ws://127.0.0.1:${(other.address() as any).port}/`;
+  client = connect(url, { WebSocket, token: () => 'x' });
+  client.messages('orders', { onGap() {} });
+  const { reason } = await status(({ state }) => state === 'waiting');
+  assert.match(reason!, /tickgate\.v1/);
+  assert.equal(got.mock.callCount(), 0);
+  await client.close();
+  for (const socket of other.clients) socket.terminate();
+  other.close();
+});
+
+test('a malformed frame is reported and the connection made again', async () => {
+  start().messages('orders', { onGap() {} });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.socket.send('{"type":"gap","channels":"orders"}');
+  await gateway.line();
+  assert.match(String(errors[0]), /UnreadableError: gap without a valid channels/);
+});
+
+test('without a WebSocket the mistake is named', () => {
+  assert.throws(() => connect('ws://127.0.0.1:1/', { WebSocket: undefined, ...noGlobal() }), /package ws/);
+});
+
+/** Node before 22 has none; a newer one hides it for this test. */
+const noGlobal = () => {
+  delete (globalThis as any).WebSocket;
+  return {};
+};
