@@ -25,6 +25,8 @@ pub struct Server {
     pub header_timeout: Duration,
     /// Largest request head, in bytes.
     pub header_bytes_max: usize,
+    /// Whether `/` names the program, its version and its endpoints.
+    pub service_information: bool,
 }
 
 /// Stands for the origins of this machine. Nobody can write it: it is not an origin.
@@ -73,6 +75,7 @@ impl Server {
             },
             header_timeout: section.duration("header_timeout", &raw.header_timeout, ["100ms", "5m"]),
             header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
+            service_information: raw.service_information,
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
             section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");
