@@ -74,7 +74,7 @@ impl Problem {
             headers.insert(*name, HeaderValue::from_static(value));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        keep_private(headers);
         if let Some(wait) = self.retry_after {
             // The header counts whole seconds, and 0 would mean "at once".
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
@@ -94,6 +94,12 @@ impl Problem {
         response.headers_mut().insert(REQUEST_ID, id);
         response
     }
+}
+
+/// Nobody keeps the response, and no browser takes it for what it does not say it is.
+pub fn keep_private(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Whether an id of a client can be repeated safely in a log or a document.

@@ -198,7 +198,7 @@ impl Api {
     /// Adds what every route needs: answers for unknown paths and methods, counting, request ids, rendered problems.
     fn observed(&self, routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
         routes
-            .fallback(async || Problem::new(ProblemKind::NotFound, "there is nothing at this path"))
+            .fallback(async || nothing_here())
             .method_not_allowed_fallback(async || {
                 Problem::new(ProblemKind::MethodNotAllowed, "this path does not take that method")
             })
@@ -208,6 +208,10 @@ impl Api {
             .layer(SetRequestIdLayer::new(REQUEST_ID, observe::FreshId))
             .layer(map_request(observe::keep_plain_id))
     }
+}
+
+fn nothing_here() -> Problem {
+    Problem::new(ProblemKind::NotFound, "there is nothing at this path")
 }
 
 #[cfg(test)]

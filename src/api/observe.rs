@@ -62,6 +62,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
         }
     }
 
+    problem::keep_private(response.headers_mut());
     if shared.lifecycle.phase() == Phase::Draining {
         // A kept connection would hold its publisher on this replica until the end.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, status::timestamp};
+use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, nothing_here, status::timestamp};
 
 /// The description of the HTTP API, as it is served.
 pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -30,15 +30,18 @@ impl Shared {
 }
 
 /// Names the service and where to go from here.
-pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Json<serde_json::Value> {
+pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Result<Json<serde_json::Value>, Problem> {
+    if !shared.config.server.service_information {
+        return Err(nothing_here());
+    }
     let endpoints: Vec<_> = shared.config.profiles.iter().map(|profile| profile.path.as_str()).collect();
-    Json(json!({
+    Ok(Json(json!({
         "service": "tickgate",
         "version": env!("CARGO_PKG_VERSION"),
         "status": shared.lifecycle.phase().as_str(),
         "endpoints": endpoints,
         "links": { "health": "/health", "liveness": "/livez", "readiness": "/readyz", "status": "/ws/status" },
-    }))
+    })))
 }
 
 /// Health in one line, for people, load balancers and container engines.

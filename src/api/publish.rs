@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Request, State},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use futures_util::future::join_all;
@@ -19,6 +20,7 @@ use super::{
     stream,
 };
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Publications of one batch.
 const BATCH_MAX: usize = 1_000;
 
@@ -35,10 +37,23 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
 }
 
 async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
-    let key = request.headers().get("idempotency-key").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let key = idempotency_key(request.headers())?;
     let body = body::json_bytes(shared, request).await?;
     let published = shared.hand_over(&body, key.as_deref()).await?;
     Ok(Json(Accepted::from(published)).into_response())
+}
+
+/// The header by which a retry is known. One that can't be used is an error: without it, a retry would be sent twice.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => match key.to_str() {
+            Ok(key) => Ok(Some(key.to_owned())),
+            Err(_) => Err(Problem::invalid("`Idempotency-Key` must be ASCII text")),
+        },
+        (Some(_), Some(_)) => Err(Problem::invalid("more than one `Idempotency-Key` came with the request")),
+    }
 }
 
 #[derive(Deserialize)]

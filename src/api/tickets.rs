@@ -9,7 +9,7 @@ use aws_lc_rs::rand;
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -32,6 +32,10 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     };
     let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
     shared.metrics.tokens_accepted_total.inc();
+    if shared.registry.is_revoked(&identity.user, identity.issued_at).await? {
+        shared.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
+        return Err(Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked"));
+    }
     let taken = shared.tickets.lock().take(&identity.user, Instant::now());
     if let Err(wait) = taken {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();
@@ -43,7 +47,7 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     let ttl = shared.config.auth.ticket_ttl;
     shared.registry.put_ticket(&ticket, token, ttl).await?;
     let body = Json(json!({ "ticket": ticket, "expires_in": ttl.as_secs() }));
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], body).into_response())
+    Ok((StatusCode::CREATED, body).into_response())
 }
 
 fn refused(shared: &Shared, error: TokenError) -> Problem {

@@ -231,18 +231,20 @@ impl KeySet {
 
 impl Source {
     fn new(url: &str, fetch_timeout: Duration) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {url}"))?;
+        let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {}", without_query(url)))?;
         match (uri.scheme_str(), uri.host()) {
             (Some("https"), Some(_)) => {}
             (Some("http"), Some(host)) if is_loopback(host) => {}
-            _ => return Err(format!("must begin with https:// (http:// is for loopback only), not {url}")),
+            _ => {
+                let shown = without_query(url);
+                return Err(format!("must begin with https:// (http:// is for loopback only), not {shown}"));
+            }
         }
         Ok(Self { url: url.to_owned(), fetch_timeout })
     }
 
-    /// The address without its query, which may hold a secret.
     fn shown(&self) -> &str {
-        self.url.split('?').next().unwrap_or_default()
+        without_query(&self.url)
     }
 
     /// The body of a plain 200. Redirections are not followed: the address is fixed.
@@ -255,6 +257,11 @@ impl Source {
         let answer = request.send().await?;
         if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(FetchError::Status(answer.status)) }
     }
+}
+
+/// An address as it may be shown: its query may hold a secret.
+fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
 }
 
 /// The usable keys of a set. What is not understood is skipped, as RFC 7517 asks.

@@ -27,11 +27,13 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Whether a channel the endpoint offers may be subscribed. `restricted` ones need an explicit claim.
+    /// Whether a channel the endpoint offers may be subscribed. `restricted` ones need a claim that names them, in full or
+    /// by a part: an issuer who writes `*` means all that is ordinary.
     #[must_use]
     pub fn may_subscribe(&self, channel: &str, restricted: bool) -> bool {
+        let names = |pattern: &Pattern| (!restricted || pattern.has_fixed_part()) && pattern.matches(channel);
         match &self.channels {
-            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(channel)),
+            Some(patterns) => patterns.iter().any(names),
             None => !restricted,
         }
     }

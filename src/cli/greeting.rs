@@ -95,6 +95,6 @@ mod tests {
         let token = text.split("--token ").nth(1).unwrap().split(' ').next().unwrap();
         let verifier = crate::auth::Verifier::new(&config.auth).unwrap();
         let identity = verifier.verify(token, SystemTime::now()).await.unwrap();
-        assert!(identity.rights.may_subscribe("logs", true) && identity.rights.may_publish("run:1"));
+        assert!(identity.rights.may_subscribe("logs", false) && identity.rights.may_publish("run:1"));
     }
 }

@@ -40,6 +40,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");
     }
+    if !config.development
+        && let Err(error) = keep_memory_private()
+    {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
     #[cfg(feature = "simulation")]
     work_with_deliberate_defect()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -48,6 +53,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
     runtime.block_on(serve(config, &logging))
+}
+
+/// No core dump, and no debugger of the same user: memory holds tokens and keys.
+fn keep_memory_private() -> std::io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
 /// For the suite that shows that it can fail.
@@ -133,5 +143,16 @@ impl Signals {
                 "signal ignored: nothing is reloaded; settings and secrets need a restart"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{DumpableBehavior, dumpable_behavior};
+
+    #[test]
+    fn nobody_dumps_the_memory() {
+        super::keep_memory_private().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 }

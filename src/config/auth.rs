@@ -4,14 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{Problems, Secret, named_file, raw, value::Section};
 
-/// The shortest secret or API key outside development mode, in bytes.
-const SECRET_BYTES_MIN: usize = 32;
 /// The current token secret, and the previous one during a rotation.
 const TOKEN_SECRETS_MAX: usize = 2;
 /// What the files should contain, for messages.
-const TOKEN_SECRETS_CONTENT: &str = "HS256 secrets of at least 32 bytes, one per line: the current one, then \
+pub(super) const TOKEN_SECRETS_CONTENT: &str = "HS256 secrets of at least 32 bytes, one per line: the current one, then \
                                      the previous one during a rotation";
-const API_KEYS_CONTENT: &str = "API keys of at least 32 bytes, one per line";
+pub(super) const API_KEYS_CONTENT: &str = "API keys of at least 32 bytes, one per line";
 const PUBLIC_KEY_CONTENT: &str = "a public key in PEM form (-----BEGIN PUBLIC KEY-----)";
 /// PEM blocks that a public key can be read from.
 const PUBLIC_KEY_BLOCKS: [&str; 3] = ["PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"];
@@ -106,18 +104,6 @@ impl Auth {
             self.api_keys.push(Secret::random());
         }
         generated
-    }
-
-    /// Tells secrets that could be guessed.
-    pub(super) fn check_strength(&self, raw: &raw::Auth, problems: &mut Problems) {
-        let mut section = Section::new("auth", problems);
-        for (source, secrets) in [(token_secrets(raw), &self.hs256_secrets), (api_keys(raw), &self.api_keys)] {
-            if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
-                let text =
-                    format!("wants at least {SECRET_BYTES_MIN} bytes each; `openssl rand -hex 32` makes a good one");
-                source.tell(text, &mut section);
-            }
-        }
     }
 }
 

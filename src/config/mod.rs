@@ -20,6 +20,7 @@ mod redis;
 mod secret;
 mod server;
 mod session;
+mod strength;
 mod topics;
 mod value;
 
@@ -134,7 +135,7 @@ impl Config {
                 server.allowed_origins.push(LOOPBACK_ORIGINS.into());
             }
         } else {
-            auth.check_strength(&raw.auth, problems);
+            strength::check(&raw.auth, [&auth.hs256_secrets, &auth.api_keys], problems);
         }
         let choices = [("auto", development), ("always", true), ("never", false)];
         let anonymous = value::Section::new("auth", problems).choice("anonymous", &raw.auth.anonymous, &choices);
@@ -156,7 +157,7 @@ impl Config {
             warnings: Vec::new(),
         };
         config.check_across(problems);
-        config.warnings = config.warn(anonymous);
+        config.warnings = config.warn(raw, anonymous);
         config
     }
 
@@ -183,7 +184,7 @@ impl Config {
     }
 
     /// What nobody in production usually means.
-    fn warn(&self, anonymous: bool) -> Vec<String> {
+    fn warn(&self, raw: &raw::Raw, anonymous: bool) -> Vec<String> {
         if self.development {
             return Vec::new();
         }
@@ -200,6 +201,10 @@ impl Config {
                 "clients without a token are let in where a profile has token = \"auto\": auth.anonymous is \"always\"",
             ),
         ];
-        warnings.into_iter().filter(|(told, _)| *told).map(|(_, text)| text.into()).collect()
+        let mut warnings: Vec<_> =
+            warnings.into_iter().filter(|(told, _)| *told).map(|(_, text)| text.to_owned()).collect();
+        let secrets = [&*self.auth.hs256_secrets, &*self.auth.api_keys];
+        warnings.extend(strength::warn((&raw.auth, &raw.redis), secrets, self.redis.as_ref()));
+        warnings
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::{Secret, hide_credentials};
+use super::secret::{Secret, hide_credentials, hide_query};
 
 /// The whole of it, all layers merged.
 #[derive(Debug, Deserialize, Serialize)]
@@ -39,6 +39,7 @@ pub(super) struct Server {
     pub header_timeout: String,
     pub idle_timeout: String,
     pub header_bytes_max: u64,
+    pub service_information: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -64,6 +65,7 @@ pub(super) struct Redis {
 pub(super) struct Auth {
     pub hs256_secrets: Vec<Secret>,
     pub hs256_secrets_file: String,
+    #[serde(serialize_with = "hide_query")]
     pub jwks_url: String,
     pub jwks_refresh_interval: String,
     pub jwks_age_max: String,

@@ -63,6 +63,14 @@ pub(super) fn hide_credentials<S: Serializer>(url: &Secret, serializer: S) -> Re
     serializer.serialize_str(&without_credentials(url.expose()))
 }
 
+/// Shows an address without its query, which may hold a key.
+pub(super) fn hide_query<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    match url.split_once('?') {
+        Some((before, _)) => serializer.collect_str(&format_args!("{before}?***")),
+        None => serializer.serialize_str(url),
+    }
+}
+
 /// `redis://***@host:6379/0`. What has no scheme may be anything and is hidden whole; queries are cut off.
 #[must_use]
 pub fn without_credentials(url: &str) -> String {

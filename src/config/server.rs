@@ -27,6 +27,8 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// Largest request head, in bytes.
     pub header_bytes_max: usize,
+    /// Whether `/` names the program, its version and its endpoints.
+    pub service_information: bool,
 }
 
 /// Stands for the origins of this machine. Nobody can write it: it is not an origin.
@@ -76,6 +78,7 @@ impl Server {
             header_timeout: section.duration("header_timeout", &raw.header_timeout, ["100ms", "5m"]),
             idle_timeout: section.duration("idle_timeout", &raw.idle_timeout, ["1s", "1h"]),
             header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
+            service_information: raw.service_information,
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
             section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");

@@ -257,3 +257,48 @@ fn tests_start_from_free_ports() {
     assert_eq!((config.server.listen.port(), config.server.ops_listen.port()), (0, 0));
     assert!(config.development && config.feeds.synthetic.is_none());
 }
+
+#[test]
+fn published_secrets_are_refused_and_weak_ones_are_told() {
+    let published = "local-machine-only-0123456789abcdef";
+    let told = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", published)]));
+    assert!(told.len() == 1 && told[0].starts_with("auth.hs256_secrets"), "{told:?}");
+    assert!(told[0].contains("is published with Tickgate's own files") && !told[0].contains(published), "{told:?}");
+    let development = [("TICKGATE__SERVER__MODE", "development"), ("TICKGATE__AUTH__HS256_SECRETS", published)];
+    assert!(load(&environment(&development)).warnings.is_empty(), "what is tried out may be known");
+
+    let (open, _) = file("redis://tickgate:change-me@redis.example.com:6379/0\n");
+    let config = load(&environment(&[
+        ("TICKGATE__SERVER__ALLOWED_ORIGINS", "https://app.example.com"),
+        ("TICKGATE__AUTH__HS256_SECRETS", &"ab".repeat(32)),
+        ("TICKGATE__AUTH__API_KEYS", &"ab".repeat(32)),
+        ("TICKGATE__REDIS__URL_FILE", open.path().to_str().unwrap()),
+    ]));
+    let told =
+        ["hs256_secrets can be guessed", "api_keys can be guessed", "the same secret", "is published", "unencrypted"];
+    assert_eq!(config.warnings.len(), told.len(), "{:?}", config.warnings);
+    for text in told {
+        assert!(config.warnings.iter().any(|warning| warning.contains(text)), "{text}: {:?}", config.warnings);
+    }
+}
+
+#[test]
+fn a_secret_file_that_everybody_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let (mounted, _) = file(SECRET);
+    let path = mounted.path().to_str().unwrap();
+    let warned = |mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let config = load(&environment(&[("TICKGATE__AUTH__HS256_SECRETS_FILE", path)]));
+        config.warnings.iter().any(|warning| warning.contains("every user of this machine can read"))
+    };
+    assert!(warned(0o644) && !warned(0o640));
+}
+
+#[test]
+fn the_query_of_a_key_set_is_not_shown() {
+    let url = "https://login.example.com/jwks?key=hunter2";
+    let (_, effective) = Config::load(&environment(&[("TICKGATE__AUTH__JWKS_URL", url)])).unwrap();
+    let shown = effective.to_toml();
+    assert!(shown.contains("https://login.example.com/jwks?***") && !shown.contains("hunter2"), "{shown}");
+}

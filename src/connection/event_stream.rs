@@ -50,7 +50,7 @@ use super::{
 use crate::{
     hub::{Close, Socket},
     metrics::{Disconnect, Handshake as Outcome},
-    problem::Problem,
+    problem::{self, Problem},
     session::{Refused, View, Wanted},
 };
 
@@ -182,7 +182,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, (headers, hang_u
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    problem::keep_private(headers);
     // Otherwise nginx would buffer events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     allow(headers, asked.origin);

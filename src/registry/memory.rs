@@ -101,6 +101,10 @@ impl Memory {
         Ok(())
     }
 
+    pub(super) async fn is_revoked(&self, user: &UserId, issued_at: Option<u64>) -> Result<bool, Unavailable> {
+        Ok(self.0.state.lock().is_revoked(user, issued_at, Instant::now()))
+    }
+
     pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
         let mut state = self.0.state.lock();
         if state.tickets.insert(ticket.into(), Ticket { token: token.into(), ends: Instant::now() + ttl }).is_none() {
@@ -196,11 +200,13 @@ impl Memory {
 }
 
 impl State {
+    fn is_revoked(&self, user: &UserId, issued_at: Option<u64>, now: Instant) -> bool {
+        let meant = |revocation: &Revocation| issued_at.is_none_or(|issued_at| issued_at <= revocation.issued_max);
+        self.revocations.get(user).is_some_and(|revocation| revocation.ends > now && meant(revocation))
+    }
+
     fn admit(&mut self, admission: &Admission, now: Instant) -> (Verdict, Vec<SessionId>) {
-        if let Some(revocation) = self.revocations.get(&admission.user)
-            && revocation.ends > now
-            && admission.issued_at.is_none_or(|issued_at| issued_at <= revocation.issued_max)
-        {
+        if self.is_revoked(&admission.user, admission.issued_at, now) {
             return (Verdict::Revoked, Vec::new());
         }
         let sessions = self.users.entry(admission.user.clone()).or_default();

@@ -224,6 +224,14 @@ impl Registry {
         self.control(Control::CloseUser { user: user.to_string(), code: USER_INACTIVE, reason }).await
     }
 
+    /// Whether a token of the user, issued at this time, was revoked: it will be refused at the next admission.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer.
+    pub async fn is_revoked(&self, user: &UserId, issued_at: Option<u64>) -> Result<bool, Unavailable> {
+        each!(self, r => r.is_revoked(user, issued_at).await)
+    }
+
     /// Stores a single-use ticket's token (the JWT it stands for).
     ///
     /// # Errors

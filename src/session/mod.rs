@@ -275,11 +275,10 @@ impl Session {
             // A producer without an identity was admitted by an API key, or in development mode.
             None => rules.development || self.profile.token == TokenRule::Publisher,
         };
-        match ingest.topics.first() {
-            Some(topic) if !may_publish(topic) => {
-                Err(Fault::new(ErrorCode::Forbidden, format!("the token has no publish right for {topic}")))
-            }
-            _ => Ok(Action::Ingest(ingest)),
+        // Each of them: an event goes to the topic of its run as well, which somebody else may follow as their own.
+        match ingest.topics.iter().find(|topic| !may_publish(topic)) {
+            Some(topic) => Err(Fault::new(ErrorCode::Forbidden, format!("the token has no publish right for {topic}"))),
+            None => Ok(Action::Ingest(ingest)),
         }
     }
 

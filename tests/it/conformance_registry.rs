@@ -403,6 +403,8 @@ async fn revokes(mut seat: Seat) {
     {
         let session = SessionId::random();
         let admission = Admission { user: alice.clone(), session, connections_max: 5, evict_oldest: false, issued_at };
+        let revoked = seat.registry.is_revoked(&alice, issued_at).await.unwrap();
+        assert_eq!(revoked, verdict == Verdict::Revoked, "issued at {issued_at:?}");
         assert_eq!(seat.registry.admit(&admission).await.unwrap(), verdict, "issued at {issued_at:?}");
     }
     assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));

@@ -133,6 +133,11 @@ async fn outside_of_development_a_producer_shows_its_right() {
     connector.send(log("m-2", "INFO")).await;
     let refusal = connector.next().await;
     assert_eq!((&refusal["payload"]["code"], &refusal["payload"]["msg_id"]), (&json!("FORBIDDEN"), &json!("m-2")));
+    let narrow = Token::of("connector").publish(&["ingest_events", "run:run-1"]).sign();
+    let mut narrow = replica.connect(path).token(&narrow).open().await;
+    acknowledged(&mut narrow, event("m-4", "run-1")).await;
+    narrow.send(event("m-5", "run-2")).await;
+    assert_eq!(narrow.next().await["payload"]["code"], "FORBIDDEN", "another run needs its own right");
     let mut connector = replica.connect(path).header("x-api-key", API_KEY).open().await;
     acknowledged(&mut connector, log("m-3", "INFO")).await;
 }
@@ -158,7 +163,7 @@ async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
     let mut anonymous = replica.connect("/ws/open").open().await;
     anonymous.send(event("m-1", "run-1")).await;
     assert_eq!(anonymous.next().await["payload"]["code"], "FORBIDDEN");
-    let right = Token::of("connector").publish(&["ingest_events"]).sign();
+    let right = Token::of("connector").publish(&["ingest_events", "run:*"]).sign();
     let mut connector = replica.connect("/ws/open").token(&right).open().await;
     acknowledged(&mut connector, event("m-1", "run-1")).await;
 }
@@ -176,7 +181,7 @@ async fn a_run_id_that_is_too_long_is_refused_before_anything_is_published() {
 
 /// A producer that can also subscribe, connected to `/`.
 async fn both_ways(replica: &Replica, user: &str) -> Client {
-    let right = Token::of(user).publish(&["ingest_events", "logs"]).sign();
+    let right = Token::of(user).publish(&["ingest_events", "logs", "run:*"]).sign();
     replica.connect("/").token(&right).name(user).open().await
 }
 

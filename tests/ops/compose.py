@@ -8,6 +8,9 @@ the address of its name instead of on all of its container's.
 from __future__ import annotations
 
 import functools
+import re
+import subprocess
+import tempfile
 from pathlib import Path
 
 from checks import ROOT, Failed
@@ -21,8 +24,15 @@ PROXY = "127.0.0.1:8080"
 
 @functools.cache
 def services() -> dict:
-    """The services of the file, with what they inherit filled in."""
-    return module("yaml").safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    """The services of the file, with what they inherit and the secrets of its first step filled in."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "env"
+        subprocess.run([ROOT / "deploy/compose-secrets.sh", file], check=True)
+        if file.stat().st_mode & 0o077:
+            raise Failed("others can read what deploy/compose-secrets.sh writes")
+        secrets = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: secrets[found[1]], (ROOT / "docker-compose.yml").read_text())
+    return module("yaml").safe_load(text)["services"]
 
 
 class ComposeCluster(Cluster):

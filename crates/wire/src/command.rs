@@ -195,7 +195,8 @@ impl std::fmt::Debug for Token {
 /// Bounds of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Deepest nesting; the message's own object is the first level.
+    /// Deepest nesting of what is published; its own object is the first level. A message of the JSON dialect, which carries
+    /// it in a field, has one level more.
     pub depth_max: usize,
     /// Channels or symbols that one message can name.
     pub channels_max: usize,

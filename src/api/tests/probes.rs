@@ -244,3 +244,14 @@ async fn metrics_are_served_to_anyone_who_reaches_the_operations_listener() {
     let max = replica.state.config.limits.connections_max;
     assert!(answer.text.contains(&format!("tickgate_connections_max {max}\n")));
 }
+
+#[tokio::test]
+async fn strangers_learn_no_more_than_operators_want() {
+    let replica = Replica::new();
+    let answer = replica.get("/").await;
+    assert_eq!(answer.json()["service"], "tickgate");
+    let private = (answer.header("cache-control"), answer.header("x-content-type-options"));
+    assert_eq!(private, ("no-store", "nosniff"));
+    let silent = Replica::with(|config| config.server.service_information = false);
+    silent.get("/").await.problem(404, "not_found");
+}

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{Method, Request},
+    http::{Method, Request, header},
 };
 use serde_json::{Value, json};
 
@@ -151,4 +151,22 @@ async fn batches_have_a_form_and_a_bound() {
     let many = |count: usize| format!(r#"{{"publications":[{}]}}"#, vec!["1"; count].join(","));
     assert_eq!(replica.post("/api/v1/publish/batch", &many(1_000)).await.status, 200);
     replica.post("/api/v1/publish/batch", &many(1_001)).await.problem(413, "message_too_big");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_that_cannot_be_used_is_refused() {
+    let replica = Replica::new();
+    let publish = async |keys: &[&[u8]]| {
+        let mut request = Request::post("/api/v1/publish")
+            .header("x-api-key", replica.key())
+            .header(header::CONTENT_TYPE, "application/json");
+        for key in keys {
+            request = request.header("idempotency-key", *key);
+        }
+        let body = Body::from(r#"{"channel":"a:b","data":{}}"#);
+        read(call(replica.api.operations(), request.body(body).unwrap()).await).await
+    };
+    publish(&["clé".as_bytes()]).await.problem(400, "invalid_message");
+    publish(&[b"one", b"two"]).await.problem(400, "invalid_message");
+    assert_eq!(publish(&[b"one"]).await.status, 200);
 }

@@ -1,5 +1,7 @@
 //! Who is connected, disconnecting, revoking, and single-use tickets.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Method, Request},
@@ -127,12 +129,22 @@ async fn a_ticket_stands_for_its_token_once() {
     let token = replica.token("alice");
     let answer = ticket(&replica, Some(&format!("Bearer {token}"))).await;
     assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (201, "no-store"));
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
     let given = answer.json();
     assert_eq!(given["expires_in"], replica.state.config.auth.ticket_ttl.as_secs());
     let text = given["ticket"].as_str().unwrap();
     assert_eq!(text.len(), 22, "128 bits");
     assert_eq!(replica.state.registry.take_ticket(text).await.unwrap().as_deref(), Some(token.as_str()));
     assert_eq!(replica.state.registry.take_ticket(text).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_revoked_token_gets_no_ticket() {
+    let replica = Replica::new();
+    let (alice, bob) = (replica.token("alice"), replica.token("bob"));
+    replica.state.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.unwrap();
+    ticket(&replica, Some(&format!("Bearer {alice}"))).await.problem(403, "user_inactive");
+    assert_eq!(ticket(&replica, Some(&format!("Bearer {bob}"))).await.status, 201);
 }
 
 #[tokio::test]

@@ -11,11 +11,12 @@ fn the_shipped_production_file_only_lacks_its_secrets() {
         ..Sources::default()
     };
     let (mounted, _) = file(&format!("{SECRET}\n"));
-    let (url, _) = file("redis://redis:6379/0");
+    let (keys, _) = file("fedcba9876543210fedcba9876543210-api-key\n");
+    let (url, _) = file("rediss://redis:6379/0");
     let path = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
     let sources = sources
         .flag("", "auth.hs256_secrets_file", path(&mounted))
-        .flag("", "auth.api_keys_file", path(&mounted))
+        .flag("", "auth.api_keys_file", path(&keys))
         .flag("", "redis.url_file", path(&url));
     let config = load(&sources);
     assert!(!config.development && config.redis.is_some() && config.log.json);

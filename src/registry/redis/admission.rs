@@ -54,6 +54,16 @@ impl Redis {
         Ok(())
     }
 
+    pub(in crate::registry) async fn is_revoked(
+        &self,
+        user: &UserId,
+        issued_at: Option<u64>,
+    ) -> Result<bool, Unavailable> {
+        let key = self.0.keys().user_revoked(user);
+        let revoked: Option<u64> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
+        Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued_at| issued_at <= revoked)))
+    }
+
     pub(in crate::registry) async fn put_ticket(
         &self,
         ticket: &str,

@@ -40,6 +40,7 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("a ping of 126 bytes", frame(PING, &[0; 126]), 1002),
         ("a ping of 64 KiB", head(PING, 65_536), 1002),
         ("a close of 126 bytes", frame(CLOSE, &[b'x'; 126]), 1002),
+        ("a length that is not in its shortest form", [&[TEXT, 0xff], &15_u64.to_be_bytes()[..]].concat(), 1002),
         ("a fragmented ping", frame(0x09, b""), 1002),
         ("a fragmented close", frame(0x08, b""), 1002),
         ("a close of one byte", frame(CLOSE, &[3]), 1002),
@@ -147,9 +148,6 @@ async fn what_is_unusual_but_allowed_is_answered() {
     let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     let pong_to = |id: &str| frame(TEXT, format!(r#"{{"type":"ping","id":"{id}"}}"#).as_bytes());
-    let padded = [&head(TEXT, 1 << 16)[..2], &15_u64.to_be_bytes(), &[0; 4], br#"{"type":"ping"}"#].concat();
-    wire.send(&padded).await;
-    assert_eq!(wire.hear_json().await["type"], "pong", "a length that is not in its shortest form");
     let text = br#"{"type":"ping","id":"parts"}"#;
     let mut parts = vec![frame(0x01, b"")];
     for byte in text {

@@ -7,20 +7,54 @@ use uuid::Uuid;
 
 /// A name is empty, too long, or holds characters that are not allowed in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{what} must be 1 to {max} bytes without control characters")]
+#[error("{what} must be 1 to {max} bytes without {without}")]
 pub struct InvalidId {
     what: &'static str,
     max: usize,
+    without: &'static str,
 }
 
 fn checked(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, InvalidId> {
     if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
-        return Err(InvalidId { what, max });
+        return Err(InvalidId { what, max, without: "control characters" });
     }
     Ok(text.into())
 }
 
-/// Who a token speaks for: its `sub`, or `user_id` where a token has no `sub`. 1 to 128 bytes, no control characters.
+/// Characters without a shape of their own (Unicode 16, category Cf, and the two separators of lines and paragraphs): zero
+/// width, direction, tags. Two names that differ only in them look the same in every log and console.
+const SHAPELESS: [(u32, u32); 22] = [
+    (0x00AD, 0x00AD),
+    (0x0600, 0x0605),
+    (0x061C, 0x061C),
+    (0x06DD, 0x06DD),
+    (0x070F, 0x070F),
+    (0x0890, 0x0891),
+    (0x08E2, 0x08E2),
+    (0x180E, 0x180E),
+    (0x200B, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x2064),
+    (0x2066, 0x206F),
+    (0xFEFF, 0xFEFF),
+    (0xFFF9, 0xFFFB),
+    (0x110BD, 0x110BD),
+    (0x110CD, 0x110CD),
+    (0x13430, 0x1343F),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0001, 0xE0001),
+    (0xE0020, 0xE007F),
+    // Variation selectors: not of that category, and just as invisible.
+    (0xE0100, 0xE01EF),
+];
+
+fn is_shapeless(c: char) -> bool {
+    SHAPELESS.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
+}
+
+/// Who a token speaks for: its `sub`, or `user_id` where a token has no `sub`. 1 to 128 bytes, without control characters
+/// and characters that nobody sees.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
@@ -40,9 +74,13 @@ impl UserId {
     /// Checks and takes a user's name.
     ///
     /// # Errors
-    /// [`InvalidId`] when empty, over 128 bytes, or with control characters.
+    /// [`InvalidId`] when empty, over 128 bytes, or with control or format characters.
     pub fn new(text: &str) -> Result<Self, InvalidId> {
-        checked("a user id", text, 128).map(Self)
+        let id = checked("a user id", text, 128)?;
+        if !id.is_ascii() && id.chars().any(is_shapeless) {
+            return Err(InvalidId { what: "a user id", max: 128, without: "invisible characters" });
+        }
+        Ok(Self(id))
     }
 }
 
@@ -168,6 +206,17 @@ mod tests {
         assert!(UserId::new("").is_err());
         assert!(UserId::new("a\0b").is_err());
         assert!(UserId::new(&"x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn no_two_users_look_the_same_for_what_nobody_sees() {
+        for name in ["émilie", "김철수", "محمد", "o\u{2019}brien", "👩"] {
+            assert!(UserId::new(name).is_ok(), "{name}");
+        }
+        for hidden in ["\u{200b}", "\u{200d}", "\u{202e}", "\u{2066}", "\u{ad}", "\u{feff}", "\u{2028}", "\u{e0041}"] {
+            assert!(UserId::new(&format!("ali{hidden}ce")).is_err(), "{}", hidden.escape_unicode());
+        }
+        assert!(MsgId::new("a\u{200d}b").is_ok(), "nobody is taken for somebody else by a message id");
     }
 
     #[test]

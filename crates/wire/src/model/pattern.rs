@@ -40,6 +40,12 @@ impl Pattern {
         rest.ends_with(last)
     }
 
+    /// Whether it names something: more than stars.
+    #[must_use]
+    pub fn has_fixed_part(&self) -> bool {
+        self.0.bytes().any(|b| b != b'*')
+    }
+
     /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -62,6 +68,13 @@ mod tests {
             [("ticker:*", "trades:BTC"), ("a*c", "abd"), ("x", "xy"), ("x", ""), ("ab*ba", "aba"), ("a*b*c", "acb")];
         for (pattern, name) in misses {
             assert!(!Pattern::new(pattern).unwrap().matches(name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn stars_alone_name_nothing() {
+        for (pattern, named) in [("*", false), ("****", false), ("l*", true), ("*s", true), ("logs", true)] {
+            assert_eq!(Pattern::new(pattern).unwrap().has_fixed_part(), named, "{pattern}");
         }
     }
 

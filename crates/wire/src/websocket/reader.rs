@@ -2,7 +2,7 @@
 //!
 //! [`Reader`] is one connection's share: 16 bytes, and nothing else while no frame or fragmented message is incomplete.
 //! It never allocates by a declared length, only for bytes that have arrived, and never more than the message bound.
-//! Lengths that are not written in the shortest form are accepted.
+//! Lengths have to be in their shortest form (RFC 6455, 5.2): readers that take others have been made to disagree.
 
 use std::ops::Range;
 
@@ -192,6 +192,9 @@ impl Reader {
             (126 | 127, _) => return Ok(None),
             _ => (u64::from(len7), 0),
         };
+        if (len7 == 126 && len < 126) || (len7 == 127 && len <= u64::from(u16::MAX)) {
+            return Err(Violation::protocol("length is not in its shortest form"));
+        }
         let before = if opcode.is_control() { 0 } else { self.partial().map_or(0, |partial| partial.bytes.len()) };
         let room = self.message_bytes_max as usize - before;
         let len = match usize::try_from(len) {

@@ -3,15 +3,21 @@
 use crate::{
     command::{Command, HistoryFrom, Invalid, Json, Limits, Request, Token},
     dialect::fields::{Fields, Wrong, wrong_kind},
+    json::JsonError,
     model::{MsgId, UserId, check_name},
     payload::check_payload,
 };
 
 /// Reads one message.
 pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
-    let (fields, scanned) = Fields::read(text, limits.depth_max);
+    // The message's own object is not counted: what it carries may be as deep as what is sent to any other entry point.
+    let (fields, scanned) = Fields::read(text, limits.depth_max + 1);
     let id = fields.scalar("id");
     let echo = id.as_ref().ok().copied().flatten().and_then(Json::keep);
+    let scanned = scanned.map_err(|error| match error {
+        JsonError::TooDeep { .. } => JsonError::TooDeep { max: limits.depth_max },
+        error => error,
+    });
     let command = scanned.map_err(Wrong::from).and(id).and_then(|_| decode_command(&fields, limits));
     match command {
         Ok((command, known)) => {
@@ -155,6 +161,16 @@ mod tests {
 
     fn owned(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_publication_may_be_as_deep_as_anywhere_else() {
+        let publish = |levels: usize| {
+            let data = format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
+            assert_eq!(check_payload(data.as_bytes(), LIMITS.depth_max).is_ok(), levels <= 32);
+            decode(&format!(r#"{{"type":"publish","channel":"c","data":{data}}}"#), &LIMITS).is_ok()
+        };
+        assert!(publish(32) && !publish(33));
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Secrets that somebody else may know: published, guessable, used twice, readable by everybody. Never shows one.
+
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt};
+
+use super::{
+    Problems, Redis, Secret,
+    auth::{API_KEYS_CONTENT, TOKEN_SECRETS_CONTENT},
+    raw,
+    value::Section,
+};
+
+/// The shortest secret or API key outside development mode, in bytes.
+const SECRET_BYTES_MIN: usize = 32;
+/// What a secret must hold at least, estimated from how often each of its bytes occurs.
+const ENTROPY_BITS_MIN: f64 = 96.0;
+/// Secrets that stood in Tickgate's own files and documents: everybody can read them.
+const PUBLISHED: [&str; 5] = [
+    "local-machine-only-0123456789abcdef",
+    "local-machine-only-key-0123456789abcdef",
+    "change-me",
+    "change-me-too",
+    "change-me-as-well",
+];
+
+/// What is wrong with secrets outside of development mode.
+pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &mut Problems) {
+    let mut section = Section::new("auth", problems);
+    for ([key, file_key, content], path, secrets) in [
+        (["hs256_secrets", "hs256_secrets_file", TOKEN_SECRETS_CONTENT], &raw.hs256_secrets_file, tokens),
+        (["api_keys", "api_keys_file", API_KEYS_CONTENT], &raw.api_keys_file, keys),
+    ] {
+        let mut tell = |text: String| match path.as_str() {
+            "" => section.tell(key, text),
+            path => section.tell(file_key, format!("{path}: {text}; it should contain {content}")),
+        };
+        if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+            tell(format!("wants at least {SECRET_BYTES_MIN} bytes each; `openssl rand -hex 32` makes a good one"));
+        }
+        if secrets.iter().any(is_published) {
+            tell("is published with Tickgate's own files; `openssl rand -hex 32` makes one of your own".to_owned());
+        }
+    }
+}
+
+/// What is allowed and should not be.
+pub(super) fn warn(
+    raw: (&raw::Auth, &raw::Redis),
+    [tokens, keys]: [&[Secret]; 2],
+    redis: Option<&Redis>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (name, secrets) in [("auth.hs256_secrets", tokens), ("auth.api_keys", keys)] {
+        if secrets.iter().any(|secret| entropy_bits(secret.expose().as_bytes()) < ENTROPY_BITS_MIN) {
+            warnings.push(format!("a secret of {name} can be guessed; `openssl rand -hex 32` makes a good one"));
+        }
+    }
+    if tokens.iter().any(|secret| keys.contains(secret)) {
+        warnings.push("the same secret signs tokens and is an API key: whoever publishes can be any user".to_owned());
+    }
+    let files = [
+        ("auth.hs256_secrets_file", &raw.0.hs256_secrets_file),
+        ("auth.api_keys_file", &raw.0.api_keys_file),
+        ("redis.url_file", &raw.1.url_file),
+    ];
+    let open = |path: &str| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+    for (key, path) in files.into_iter().filter(|(_, path)| !path.is_empty() && open(path)) {
+        warnings.push(format!("every user of this machine can read {path}, which {key} names"));
+    }
+    let Some(redis) = redis else { return warnings };
+    let (credentials, host) = authority(redis.url.expose());
+    let password = credentials.and_then(|text| text.split_once(':')).map(|(_, password)| Secret::new(password));
+    if password.is_some_and(|password| is_published(&password)) {
+        warnings.push("the password of redis.url is published with Tickgate's own files".to_owned());
+    }
+    if redis.url.expose().starts_with("redis://") && !is_loopback(host) {
+        warnings.push("tokens and messages go to Redis unencrypted: redis.url has no rediss://".to_owned());
+    }
+    warnings
+}
+
+fn is_published(secret: &Secret) -> bool {
+    PUBLISHED.contains(&secret.expose())
+}
+
+/// User and password, and the host without its port.
+fn authority(url: &str) -> (Option<&str>, &str) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (credentials, rest) = rest.rsplit_once('@').map_or((None, rest), |(before, rest)| (Some(before), rest));
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    (credentials, host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Length times Shannon's entropy of the bytes; a text that repeats a shorter one counts as the shorter one.
+fn entropy_bits(bytes: &[u8]) -> f64 {
+    let repeats =
+        |len: &usize| bytes.len().is_multiple_of(*len) && bytes.chunks(*len).all(|chunk| chunk == &bytes[..*len]);
+    let unit = (1..=bytes.len() / 2).find(repeats).map_or(bytes, |len| &bytes[..len]);
+    let mut counts: HashMap<u8, f64> = HashMap::new();
+    for byte in unit {
+        *counts.entry(*byte).or_default() += 1.0;
+    }
+    counts.values().map(|count| -count * (count / unit.len() as f64).log2()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_random_can_not_be_guessed_and_what_repeats_can() {
+        for _ in 0..100 {
+            assert!(entropy_bits(Secret::random().expose().as_bytes()) > ENTROPY_BITS_MIN);
+        }
+        for weak in ["a".repeat(64), "0123456789abcdef".repeat(4), "password".repeat(8), "abab".repeat(20)] {
+            assert!(entropy_bits(weak.as_bytes()) < ENTROPY_BITS_MIN, "{weak}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_credentials_and_a_host() {
+        assert_eq!(authority("redis://u:p@host:6379/0"), (Some("u:p"), "host"));
+        assert_eq!(authority("redis://[::1]:6379"), (None, "::1"));
+        assert!(is_loopback("::1") && is_loopback("127.9.9.9") && is_loopback("localhost") && !is_loopback("redis"));
+    }
+
+    /// Whoever copies a shipped file must not share its secrets with everybody.
+    #[test]
+    fn no_shipped_file_starts_a_gateway_with_a_published_secret() {
+        let compose = include_str!("../../docker-compose.yml");
+        for secret in &PUBLISHED[..2] {
+            assert!(!compose.contains(secret));
+        }
+        for line in compose.lines().filter(|line| line.contains("HS256_SECRETS:") || line.contains("API_KEYS:")) {
+            assert!(line.contains("${"), "{line}");
+        }
+    }
+}
