@@ -19,6 +19,10 @@ test *arguments:
 chaos seconds='88' seed='':
     TICKGATE_CHAOS_SECONDS={{ seconds }} TICKGATE_CHAOS_SEED={{ seed }} cargo test --test chaos never_silently_wrong -- --nocapture
 
+# The search for silent loss, long: random traces for so many seconds, then all traces of six steps in as many
+search seconds='7200':
+    TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --nocapture --test-threads=1
+
 # Clients that others wrote, against live gateways
 clients *words:
     cargo build && tests/clients/run.sh {{ words }}

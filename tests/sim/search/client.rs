@@ -20,6 +20,9 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use crate::gateway::{Publications, TOPICS, topic};
 
+/// A cursor that nobody was ever given.
+pub const MADE_UP: StreamId = StreamId::new(1, 5);
+
 /// What the client was told of one topic, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -143,6 +146,15 @@ impl Client {
             (started.clone(), publications.clone()),
         ));
         self.connection = Some(Connection { gateway, outbox, started, task, read: 0 });
+    }
+
+    /// Forgets what it had, and makes a cursor up. Only a client that never had one.
+    pub fn make_up(&mut self) -> bool {
+        let is_new = self.stories[0].seen.is_empty();
+        if is_new {
+            self.stories[0].cursor = Some(MADE_UP);
+        }
+        is_new
     }
 
     /// Ends the connection; what reached the client before counts.

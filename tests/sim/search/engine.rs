@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use tickgate::redis_link::Keys;
 use tickgate_redis_model::{Reply, Server};
-use tickgate_wire::model::StreamId;
+use tickgate_wire::model::{Class, StreamId};
 
-use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, RETAIN_TTL, topic};
+use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, RETAIN_TTL, TOPICS, topic};
 
 const GENERATION: &str = include_str!("../../../src/redis_link/scripts/generation.lua");
 const PUBLISH: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
@@ -22,7 +22,7 @@ pub struct Engine {
 
 impl Engine {
     /// Publishes to the server that its address leads to; connects anew where that is another process.
-    pub fn publish(&mut self, server: &mut Server, at: usize, number: usize, keep_one: bool) -> Outcome {
+    pub fn publish(&mut self, server: &mut Server, (at, number): (usize, usize), is_odd: bool) -> Outcome {
         let run_id = server.identity().run_id;
         if self.connected.as_ref() != Some(&run_id) {
             let known = self.epochs.values().copied().max().unwrap_or(0).max(self.generation).to_string();
@@ -34,8 +34,9 @@ impl Engine {
             self.connected = Some(run_id);
         }
         let epoch = self.generation.max(self.epochs.get(&at).copied().unwrap_or(0)).to_string();
-        let (key, payload) = (Keys::new(PREFIX).stream(&topic(at)), format!("{{\"n\":{number}}}"));
-        let keep = if keep_one { 1 } else { RETAIN_MAX }.to_string();
+        let key = Keys::new(PREFIX).stream(&topic(at));
+        let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };
+        let keep = if TOPICS[at].1 == Class::State { 1 } else { RETAIN_MAX }.to_string();
         let life = RETAIN_TTL.as_secs().to_string();
         match server.run(&["EVAL", PUBLISH, "1", &key, &payload, &keep, &epoch, "0", "-", &life]) {
             Reply::Bulk(id) => {

@@ -63,6 +63,8 @@ pub struct Publication {
     pub topic: usize,
     pub outcome: Outcome,
     pub by: String,
+    /// No client can read its payload.
+    pub is_odd: bool,
 }
 
 /// All publications of a run; the number is the place.
@@ -147,6 +149,6 @@ impl Gateway {
 /// A publication begins; returns its number.
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
-    all.push(Publication { topic, outcome: Outcome::Pending, by });
+    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false });
     all.len() - 1
 }

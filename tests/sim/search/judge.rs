@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
-    client::{Seen, Story},
+    client::{MADE_UP, Seen, Story},
     gateway::{Outcome, Publication, TOPICS},
 };
 
@@ -26,6 +26,8 @@ pub enum Kind {
     GapOverHad,
     /// A gap where nothing is missing.
     GapOverNothing,
+    /// A gap with the wrong reason: what a client or an engine did wrong is told as Redis's loss.
+    Blamed,
     /// More gaps heard than counted.
     Uncounted,
 }
@@ -61,7 +63,7 @@ pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], c
             let who = format!("client {number}, {}: ", TOPICS[at].0);
             heard += story.seen.iter().filter(|seen| matches!(seen, Seen::Gap { .. })).count() as u64;
             add(order(story), &who);
-            add(ends(story), &who);
+            add(ends(story, at, publications), &who);
             if TOPICS[at].1 == Class::State {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story), &who);
@@ -69,6 +71,7 @@ pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], c
                 add(owed(story, at, publications), &who);
                 add(over_had(story), &who);
                 add(over_nothing(story, at, publications), &who);
+                add(blamed(story, at, publications), &who);
             }
         }
     }
@@ -124,25 +127,50 @@ fn order(story: &Story) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What was called complete has no gap in it.
-fn ends(story: &Story) -> Result<(), Fault> {
-    let mut gaps = Vec::new();
+/// What was called complete has no gap in it: none was told before its end, and none later over what had been published
+/// before the connection began.
+fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+    let (mut connection, mut told) = (0, None);
     for (at, seen) in story.seen.iter().enumerate() {
         match seen {
-            Seen::Subscribed { .. } => gaps.clear(),
-            Seen::Gap { after, .. } => gaps.push(*after),
+            Seen::Subscribed { begun, .. } => (connection, told) = (*begun, None),
+            Seen::Gap { after, .. } => told = told.or(Some(*after)),
             Seen::CaughtUp { complete: true, cursor } => {
                 let end = cursor.unwrap_or_default();
-                let later = story.seen[at..].iter().take_while(|seen| !matches!(seen, Seen::Subscribed { .. }));
-                let late = later.filter_map(|seen| match seen {
-                    Seen::Gap { after, .. } if *after < end => Some(*after),
-                    _ => None,
-                });
-                if let Some(after) = gaps.iter().copied().chain(late).next() {
+                if let Some(after) = told {
                     return fault(Kind::FalseComplete, format!("complete up to {end}, with a gap after {after}"));
+                }
+                let is_same = |range: &&Range| {
+                    let between = &story.seen[at..range.at.max(at)];
+                    range.at > at && !between.iter().any(|seen| matches!(seen, Seen::Subscribed { .. }))
+                };
+                for range in ranges(story).iter().filter(is_same) {
+                    let earlier = publications[..connection].iter().enumerate();
+                    let mut lost = earlier.filter(|(number, own)| own.topic == topic && !came(story, *number));
+                    let covered = |own: &Publication| matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id) && id <= end);
+                    if let Some((number, _)) = lost.find(|(_, own)| covered(own)) {
+                        return fault(Kind::FalseComplete, format!("complete up to {end}, then a gap over {number}"));
+                    }
                 }
             }
             Seen::CaughtUp { .. } | Seen::Message { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// A cursor that nobody was given, and a payload that nobody can read, are no loss of Redis.
+fn blamed(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+    for (range, seen) in ranges(story).iter().map(|range| (range, &story.seen[range.at])) {
+        let Seen::Gap { reason, .. } = seen else { continue };
+        let missing = |own: &&Publication| {
+            own.topic == topic && matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id))
+        };
+        let mut missing = publications.iter().filter(missing).peekable();
+        let is_odd = missing.peek().is_some() && missing.all(|own| own.is_odd);
+        if reason == "failover" && (is_odd || range.after == MADE_UP) {
+            let (after, before) = (range.after, range.before);
+            return fault(Kind::Blamed, format!("gap {after} to {before} is told as a failover"));
         }
     }
     Ok(())
@@ -218,7 +246,7 @@ fn over_had(story: &Story) -> Result<(), Fault> {
 /// Each gap names something that the client has not. One from `0-0` may be told always, one in doubt wherever something
 /// may be missing.
 fn over_nothing(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
-    for range in ranges(story).iter().filter(|range| range.after > StreamId::ZERO) {
+    for range in ranges(story).iter().filter(|range| ![StreamId::ZERO, MADE_UP].contains(&range.after)) {
         let missing = publications.iter().enumerate().any(|(number, own)| match own.outcome {
             Outcome::Acknowledged(id) => own.topic == topic && range.covers(id) && !came(story, number),
             // It may have been stored and lost.

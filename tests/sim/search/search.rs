@@ -2,7 +2,7 @@
 //! that still fail in the same way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -34,11 +34,18 @@ impl Found {
 
     /// What it is, whatever the seed: the kind, and the kinds of its steps.
     pub fn signature(&self) -> (Kind, BTreeSet<String>) {
-        let name = |step: &Step| step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned();
-        let ordinary = ["Wait", "Publish", "Connect", "Leave"];
-        // What everybody does is in every trace.
-        (self.fault.kind, self.steps.iter().map(name).filter(|name| !ordinary.contains(&&**name)).collect())
+        (self.fault.kind, self.steps.iter().filter(|step| !is_ordinary(step)).map(name).collect())
     }
+}
+
+/// What everybody does, and is in every trace.
+fn is_ordinary(step: &Step) -> bool {
+    matches!(step, Step::Wait(_) | Step::Publish { .. } | Step::Connect { .. } | Step::Leave { .. })
+}
+
+/// What kind of a step it is.
+fn name(step: &Step) -> String {
+    step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
 /// What a search comes to.
@@ -58,31 +65,34 @@ impl Survey {
     }
 }
 
-/// Plays one trace after the other until there are no more, or the time is over. A fault whose trace has all the kinds of
-/// steps of one that is known is taken for that one, unless `exact`: then each is shrunk, which takes much longer.
+/// Plays one trace after the other until there are no more, or the time is over. A fault is known when the steps of a kind
+/// of trace that is known show it alone.
 pub fn survey(
     threads: u64,
     limit: Duration,
     forgiven: &[Kind],
-    exact: bool,
     trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync,
 ) -> Survey {
     let (begun, next, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
-    let known = Mutex::new((BTreeMap::new(), Vec::new()));
+    let known = Mutex::new((BTreeSet::new(), Vec::new()));
     let look = |seed: u64, trace: &[Step]| {
         for fault in play(seed, trace).faults.into_iter().filter(|fault| !forgiven.contains(&fault.kind)) {
             let rough = Found { seed, steps: trace.to_vec(), fault, told: String::new() };
             let (kind, names) = rough.signature();
-            let is_known = |known: &BTreeMap<(Kind, BTreeSet<String>), ()>| {
-                known.keys().any(|(other, set)| !exact && *other == kind && !set.is_empty() && set.is_subset(&names))
+            let within = |(other, set): &&(Kind, BTreeSet<String>)| *other == kind && set.is_subset(&names);
+            let candidates: Vec<_> = known.lock().0.iter().filter(within).map(|(_, set)| set.clone()).collect();
+            let is_enough = |set: &BTreeSet<String>| {
+                let steps: Vec<_> =
+                    trace.iter().filter(|step| is_ordinary(step) || set.contains(&name(step))).copied().collect();
+                steps.len() == trace.len() || try_out(seed, &steps, Some(kind)).is_some()
             };
-            if is_known(&known.lock().0) {
+            if candidates.iter().any(is_enough) {
                 continue;
             }
             let shrunk = shrink(&rough);
             let mut known = known.lock();
-            if known.0.insert(shrunk.signature(), ()).is_none() {
+            if known.0.insert(shrunk.signature()) {
                 known.1.push(shrunk);
             }
         }

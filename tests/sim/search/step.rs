@@ -61,7 +61,16 @@ pub enum Step {
     Engine {
         topic: usize,
     },
+    /// The engine publishes what no client can read.
+    Odd {
+        topic: usize,
+    },
     Connect {
+        client: usize,
+        gateway: usize,
+    },
+    /// A stranger comes with a cursor that it made up.
+    MadeUp {
         client: usize,
         gateway: usize,
     },
@@ -242,6 +251,7 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             1 => Step::Fill,
             _ => Step::Allow,
         },
+        Group::Strays if dice.chance(300) => Step::MadeUp { client: 1, gateway },
         Group::Strays => Step::Stray { topic, stray: *dice.choose(&[Stray::Nonsense, Stray::Foreign, Stray::NotJson]) },
         Group::Gateways => match dice.below(3) {
             0 => Step::Kill { gateway },
@@ -257,6 +267,7 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             1 => Step::Hold { gateway, kind },
             _ => Step::Release,
         },
+        Group::Engines if dice.chance(200) => Step::Odd { topic: 0 },
         Group::Engines => Step::Engine { topic },
         Group::Silence => Step::Idle,
     }
@@ -273,9 +284,9 @@ pub fn random(seed: u64, len: usize, from: &[Group]) -> Vec<Step> {
         let (gateway, topic) = (dice.index(GATEWAYS), usize::from(dice.chance(200)));
         steps.push(match dice.below(100) {
             0..=27 => Step::Publish { gateway, topic },
-            28..=37 => Step::Connect { client: dice.index(CLIENTS), gateway },
-            38..=43 => Step::Leave { client: dice.index(CLIENTS) },
-            44..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::While])),
+            28..=35 => Step::Connect { client: dice.index(CLIENTS), gateway },
+            36..=40 => Step::Leave { client: dice.index(CLIENTS) },
+            41..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::Moment, Pause::While])),
             _ => fault(*dice.choose(&groups), &mut dice),
         });
     }

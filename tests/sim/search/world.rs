@@ -151,7 +151,13 @@ impl World {
                     gateway.publish(topic, &self.publications);
                 }
             }
-            Step::Engine { topic } => self.engine(topic),
+            Step::Engine { topic } => self.engine(topic, false),
+            Step::Odd { topic } => self.engine(topic, true),
+            Step::MadeUp { client, gateway } => {
+                if self.clients[client].make_up() {
+                    self.connect(client, gateway);
+                }
+            }
             Step::Connect { client, gateway } => self.connect(client, gateway),
             Step::Leave { client } => self.clients[client].leave(),
             Step::Kill { gateway } => self.kill(gateway).await,
@@ -200,19 +206,19 @@ impl World {
         self.look();
     }
 
-    fn engine(&mut self, topic: usize) {
+    fn engine(&mut self, topic: usize, is_odd: bool) {
         let primary = self.primary();
         let number = gateway::note(&self.publications, topic, "the engine".to_owned());
-        let keep_one = topic == 1;
         let engine = &mut self.engine;
         let outcome = net::with(|net| {
             let machine = &mut net.machines[primary];
             if !machine.up || machine.server.role() != Role::Primary {
                 return gateway::Outcome::Refused;
             }
-            engine.publish(&mut machine.server, topic, number, keep_one)
+            engine.publish(&mut machine.server, (topic, number), is_odd)
         });
-        self.publications.lock()[number].outcome = outcome;
+        let own = &mut self.publications.lock()[number];
+        (own.outcome, own.is_odd) = (outcome, is_odd);
     }
 
     fn refuse(&self) {
