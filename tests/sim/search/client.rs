@@ -18,7 +18,7 @@ use tickgate_wire::{
 };
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::gateway::{Publications, TOPICS, topic};
+use crate::gateway::{Home, Publications, TOPICS, home};
 
 /// A cursor that nobody was ever given.
 pub const MADE_UP: StreamId = StreamId::new(1, 5);
@@ -131,7 +131,7 @@ impl Client {
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), shared);
         let started = Arc::<Mutex<Vec<Started>>>::default();
         let wishes = std::array::from_fn(|topic| {
-            let class = rules.of_name(TOPICS[topic].0).class;
+            let class = home(rules, topic).rule.class;
             let start = match (class, self.stories[topic].cursor) {
                 (Class::State, cursor) => Start::Snapshot { least: cursor.unwrap_or_default() },
                 (_, Some(cursor)) => Start::Since(cursor),
@@ -275,9 +275,10 @@ async fn subscribe(
     (started, publications): (&Mutex<Vec<Started>>, &Publications),
 ) -> Option<Subscription> {
     let name = TOPICS[wish.topic].0;
-    let interest = hub.interest(&topic(wish.topic), rules.of_name(name)).expect("few topics");
+    let Home { topic, rule, in_user_stream } = home(rules, wish.topic);
+    let interest = hub.interest(&topic, &rule).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
-    let backlog = interest.backlog(wish.start, ReplayLimits::new(1_000, 1 << 20)).await.ok()?;
+    let mut backlog = interest.backlog(wish.start, ReplayLimits::new(1_000, 1 << 20)).await.ok()?;
     let before_first = || match backlog.messages.first().and_then(|message| message.id) {
         Some(first) => first.previous(),
         None => backlog.cursor,
@@ -292,9 +293,16 @@ async fn subscribe(
     let told = if live && backlog.is_empty() && end != StreamId::ZERO { end } else { begins };
     let mut past = Past::new(true);
     past.add(name.into(), begins, !live);
+    if in_user_stream {
+        backlog.messages.retain(|message| past.wants(message));
+    }
     let begun = publications.lock().len();
     started.lock().push(Started { topic: wish.topic, cursor: told, begun, at: 0 });
-    let form = Form::of_topic(Protocol::default(), name.into());
+    let form = if in_user_stream {
+        Form::of_user(Protocol::default(), [name.into()].into())
+    } else {
+        Form::of_topic(Protocol::default(), name.into())
+    };
     let slot = interest.open(outbox, backlog.cursor, has);
     let member = Member { outbox: outbox.clone(), slot, pacer: None };
     let mut own = Subscription { interest, member, form, past: None, fresh: true };

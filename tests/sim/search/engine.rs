@@ -37,8 +37,9 @@ impl Engine {
         let key = Keys::new(PREFIX).stream(&topic(at));
         let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };
         let keep = if TOPICS[at].1 == Class::State { 1 } else { RETAIN_MAX }.to_string();
+        let channel = if at == 0 { TOPICS[at].0 } else { "-" };
         let life = RETAIN_TTL.as_secs().to_string();
-        match server.run(&["EVAL", PUBLISH, "1", &key, &payload, &keep, &epoch, "0", "-", &life]) {
+        match server.run(&["EVAL", PUBLISH, "1", &key, &payload, &keep, &epoch, "0", channel, &life]) {
             Reply::Bulk(id) => {
                 let id: StreamId = String::from_utf8_lossy(&id).parse().expect("an id");
                 let known = self.epochs.entry(at).or_default();

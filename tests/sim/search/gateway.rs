@@ -13,7 +13,7 @@ use tickgate::{
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
 };
-use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRules};
+use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 /// What every key begins with.
 pub const PREFIX: &str = "tg1:";
@@ -22,11 +22,32 @@ pub const RETAIN_TTL: Duration = Duration::from_secs(40);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 
-/// The topics of a run: one whose every message is owed, and one whose newest value is.
+/// The topics of a run: a user's private channel, whose every message is owed, and a public one whose newest value is.
 pub const TOPICS: [(&str, Class); 2] = [("orders", Class::Reliable), ("price", Class::State)];
+/// Whose the first one is.
+const USER: &str = "alice";
 
+/// Where a channel lives, by the rules of a gateway.
+pub struct Home {
+    pub topic: Topic,
+    pub rule: Arc<TopicRule>,
+    pub in_user_stream: bool,
+}
+
+pub fn home(rules: &TopicRules, at: usize) -> Home {
+    let name = TOPICS[at].0;
+    if at == 0 {
+        let private = rules.of_private(&UserId::new(USER).expect("a name"), name);
+        let (rule, in_user_stream) = (private.rule.clone(), private.in_user_stream);
+        return Home { topic: private.topic, rule, in_user_stream };
+    }
+    let topic = Topic::public(name).expect("a name");
+    Home { topic, rule: rules.of_name(name).clone(), in_user_stream: false }
+}
+
+/// Where a channel lives by the right rules.
 pub fn topic(at: usize) -> Topic {
-    Topic::public(TOPICS[at].0).expect("a name")
+    home(&rules(false), at).topic
 }
 
 /// The rules of a gateway; `other`: those of one that was configured otherwise.
@@ -123,7 +144,7 @@ impl Gateway {
         let text = format!("{{\"n\":{number}}}");
         let request = PublishRequest {
             channel: TOPICS[topic].0,
-            user: None,
+            user: (topic == 0).then_some(USER),
             payload: Bytes::from(text),
             msg_id: None,
             door: Door::Http,

@@ -63,12 +63,12 @@ pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], c
             let who = format!("client {number}, {}: ", TOPICS[at].0);
             heard += story.seen.iter().filter(|seen| matches!(seen, Seen::Gap { .. })).count() as u64;
             add(order(story), &who);
-            add(ends(story, at, publications), &who);
             if TOPICS[at].1 == Class::State {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story), &who);
             } else {
                 add(owed(story, at, publications), &who);
+                add(ends(story, at, publications), &who);
                 add(over_had(story), &who);
                 add(over_nothing(story, at, publications), &who);
                 add(blamed(story, at, publications), &who);

@@ -2,8 +2,17 @@
 
 use crate::{
     judge::Kind,
-    net::Kind::*,
-    step::{Keep::*, Old::*, Pause::*, Step, Step::*, Stray::*},
+    net::Kind::{Commands, PubSub},
+    step::{
+        Keep::But,
+        Old::{Alive, Down, Follows},
+        Pause::{Breath, While},
+        Step::{
+            self, BeginOther, Clock, Connect, Crash, Delete, Drain, Dump, Engine, Idle, Kill, Lag, Lead, Leave, MadeUp,
+            Promote, Publish, Replace, Retype, Stray, Trim, Wait, Xdel,
+        },
+        Stray::Foreign,
+    },
 };
 
 /// One trace, and what it shows.
@@ -15,8 +24,112 @@ pub struct Known {
     pub steps: &'static [Step],
 }
 
+const fn known(name: &'static str, kind: Kind, seed: u64, steps: &'static [Step]) -> Known {
+    Known { name, kind, seed, steps }
+}
+
+const HERE: Step = Publish { gateway: 0, topic: 0 };
+const THERE: Step = Publish { gateway: 1, topic: 0 };
+const VALUE: Step = Publish { gateway: 0, topic: 1 };
+const AWAY: Step = Leave { client: 0 };
+const TAIL: Step = Crash { machine: 0, keep: But(1) };
+const DELETED: Step = Delete { topic: 0 };
+const SAVED: Step = Dump { machine: 0 };
+const REPLACED: Step = Replace { machine: 0 };
+
+/// The address of one link leads to a machine, and what stands is cut.
+const fn link(gateway: usize, kind: crate::net::Kind, machine: usize) -> Step {
+    Lead { gateway, kind: Some(kind), machine, cut: true }
+}
+
 /// What the gateway does wrong today.
-pub const OPEN: &[Known] = &[];
+pub const OPEN: &[Known] = &[
+    known(
+        "L1, another database",
+        Kind::Silent,
+        512,
+        &[Kill { gateway: 0 }, BeginOther { gateway: 0, database: 1, rules: false }, HERE],
+    ),
+    known("L1, a stray message", Kind::Silent, 31, &[Stray { topic: 0, stray: Foreign }, HERE]),
+    known("L2, a gateway that is killed", Kind::Silent, 293, &[AWAY, HERE, Kill { gateway: 0 }, TAIL]),
+    known("L2, an engine", Kind::Silent, 203, &[AWAY, Engine { topic: 0 }, TAIL]),
+    known(
+        "L3, a clock that goes back",
+        Kind::Silent,
+        202,
+        &[
+            Clock { machine: 0, ms: -3_600_000 },
+            THERE,
+            Clock { machine: 0, ms: -5_000 },
+            Clock { machine: 0, ms: 3_600_000 },
+            HERE,
+        ],
+    ),
+    known("L5, one millisecond", Kind::TwoContents, 4, &[THERE, DELETED, HERE]),
+    known("L5, one millisecond, silent", Kind::Silent, 4, &[THERE, DELETED, HERE]),
+    known("L6, expired", Kind::Silent, 210, &[AWAY, HERE, Idle, Idle]),
+    known("L6, deleted", Kind::Silent, 27, &[AWAY, HERE, DELETED]),
+    known("L7", Kind::Silent, 412, &[AWAY, HERE, HERE, Xdel { topic: 0, at: 0 }]),
+    known("L8, silent", Kind::Silent, 25, &[AWAY, SAVED, HERE, REPLACED]),
+    known("L8, one id twice", Kind::TwoContents, 25, &[HERE, SAVED, HERE, REPLACED]),
+    known(
+        "L9, silent",
+        Kind::Silent,
+        145,
+        &[
+            HERE,
+            Lag { machine: 1 },
+            HERE,
+            Promote { machine: 1, old: Follows },
+            Promote { machine: 0, old: Down },
+            HERE,
+        ],
+    ),
+    known(
+        "L9, one id twice",
+        Kind::TwoContents,
+        90,
+        &[link(0, Commands, 1), THERE, Wait(While), HERE, link(0, Commands, 0)],
+    ),
+    known("L10", Kind::Silent, 199, &[link(1, Commands, 1), HERE, Wait(Breath), HERE, THERE]),
+    known(
+        "L14",
+        Kind::Silent,
+        138,
+        &[Drain { gateway: 1 }, BeginOther { gateway: 1, database: 0, rules: true }, HERE, THERE],
+    ),
+    known("F1", Kind::GapOverNothing, 5, &[HERE, Idle]),
+    known("F2, of a value", Kind::GapOverNothing, 18, &[VALUE, TAIL]),
+    known("F2, over what was had", Kind::GapOverHad, 18, &[HERE, TAIL]),
+    known("F4", Kind::Uncounted, 74, &[Promote { machine: 1, old: Alive }, AWAY, HERE]),
+    known("F5", Kind::Blamed, 1, &[MadeUp { client: 1, gateway: 0 }]),
+    known("A key of another type", Kind::Silent, 1_207, &[AWAY, HERE, Retype { topic: 0 }]),
+    known("A trimmed stream", Kind::GapOverHad, 5, &[HERE, Trim { topic: 0 }, AWAY]),
+    known(
+        "Back to an old primary",
+        Kind::Twice,
+        294,
+        &[
+            HERE,
+            Promote { machine: 1, old: Alive },
+            HERE,
+            Connect { client: 0, gateway: 1 },
+            Connect { client: 0, gateway: 0 },
+        ],
+    ),
+    known(
+        "Deaf for a value",
+        Kind::Stuck,
+        136,
+        &[
+            link(0, PubSub, 1),
+            Publish { gateway: 1, topic: 1 },
+            link(1, Commands, 1),
+            Wait(While),
+            link(0, Commands, 0),
+        ],
+    ),
+];
 
 /// What it did wrong once, and never again.
 pub const MENDED: &[Known] = &[];

@@ -45,6 +45,9 @@ fn is_ordinary(step: &Step) -> bool {
 
 /// What kind of a step it is.
 fn name(step: &Step) -> String {
+    if let Step::BeginOther { rules: true, .. } = step {
+        return "BeginOtherRules".to_owned();
+    }
     step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 

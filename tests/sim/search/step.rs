@@ -36,6 +36,8 @@ pub enum Old {
 pub enum Pause {
     /// Long enough for what is under way.
     Moment,
+    /// About as long as one link takes to be made again, and perhaps not another.
+    Breath,
     /// Long enough for links to be made again.
     While,
 }
@@ -286,38 +288,60 @@ pub fn random(seed: u64, len: usize, from: &[Group]) -> Vec<Step> {
             0..=27 => Step::Publish { gateway, topic },
             28..=35 => Step::Connect { client: dice.index(CLIENTS), gateway },
             36..=40 => Step::Leave { client: dice.index(CLIENTS) },
-            41..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::Moment, Pause::While])),
+            41..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::Breath, Pause::While])),
             _ => fault(*dice.choose(&groups), &mut dice),
         });
     }
     steps
 }
 
-/// The alphabet of the exhaustive search: two gateways, two servers, one topic, one client.
-pub const ALPHABET: &[Step] = &[
-    Step::Publish { gateway: 0, topic: 0 },
-    Step::Publish { gateway: 1, topic: 0 },
-    Step::Wait(Pause::While),
-    Step::Leave { client: 0 },
-    Step::Connect { client: 0, gateway: 1 },
-    Step::Crash { machine: 0, keep: Keep::But(1) },
-    Step::Lag { machine: 1 },
-    Step::Promote { machine: 1, old: Old::Alive },
-    Step::Lead { gateway: 0, kind: Some(Kind::Commands), machine: 0, cut: true },
-    Step::Kill { gateway: 0 },
-    Step::Delete { topic: 0 },
+/// The alphabets of the exhaustive search, on one topic: a failover between machines whose clocks differ, and what happens
+/// most: two gateways, two servers, one client.
+pub const ALPHABETS: [&[Step]; 2] = [
+    &[
+        Step::Publish { gateway: 0, topic: 0 },
+        Step::Publish { gateway: 1, topic: 0 },
+        Step::Wait(Pause::Breath),
+        Step::Lag { machine: 1 },
+        Step::Clock { machine: 1, ms: -3_600_000 },
+        Step::Promote { machine: 1, old: Old::Down },
+    ],
+    &[
+        Step::Publish { gateway: 0, topic: 0 },
+        Step::Publish { gateway: 1, topic: 0 },
+        Step::Wait(Pause::While),
+        Step::Leave { client: 0 },
+        Step::Connect { client: 0, gateway: 1 },
+        Step::Crash { machine: 0, keep: Keep::But(1) },
+        Step::Lag { machine: 1 },
+        Step::Promote { machine: 1, old: Old::Alive },
+        Step::Lead { gateway: 0, kind: Some(Kind::Commands), machine: 0, cut: true },
+        Step::Kill { gateway: 0 },
+        Step::Delete { topic: 0 },
+    ],
 ];
 
-/// The trace of so many steps with this number; `None` for one that a shorter or an equal one stands for: nothing is
-/// published, or a step comes twice in a row that changes nothing the second time.
-pub fn numbered(mut number: u64, len: usize) -> Option<Vec<Step>> {
+/// The trace of so many steps with this number, over all alphabets: the outer `None` when there is none, the inner one
+/// where a shorter or an equal trace stands for it: nothing is published, or a step comes twice in a row that changes
+/// nothing the second time.
+pub fn numbered(mut number: u64, len: usize) -> Option<Option<Vec<Step>>> {
+    let count = |alphabet: &&[Step]| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
+    let mut alphabets = ALPHABETS.iter();
+    let alphabet = loop {
+        let alphabet = alphabets.next()?;
+        if number < count(alphabet) {
+            break alphabet;
+        }
+        number -= count(alphabet);
+    };
     let mut steps = Vec::with_capacity(len);
     for _ in 0..len {
-        steps.push(ALPHABET[(number % ALPHABET.len() as u64) as usize]);
-        number /= ALPHABET.len() as u64;
+        steps.push(alphabet[(number % alphabet.len() as u64) as usize]);
+        number /= alphabet.len() as u64;
     }
     let publishes = |step: &Step| matches!(step, Step::Publish { .. });
-    let again = |pair: &[Step]| pair[0] == pair[1] && !publishes(&pair[0]) && !matches!(pair[0], Step::Crash { .. });
-    let is_owed = steps.iter().any(publishes) && !matches!(steps[len - 1], Step::Lag { .. });
-    (is_owed && !steps.windows(2).any(again)).then_some(steps)
+    let repeats = |step: &Step| publishes(step) || matches!(step, Step::Crash { .. } | Step::Wait(_));
+    let again = |pair: &[Step]| pair[0] == pair[1] && !repeats(&pair[0]);
+    let is_owed = steps.iter().any(publishes) && !matches!(steps[len - 1], Step::Lag { .. } | Step::Wait(_));
+    Some((is_owed && !steps.windows(2).any(again)).then_some(steps))
 }

@@ -125,6 +125,7 @@ impl World {
     async fn pause(&mut self, pause: Pause) {
         let time = match pause {
             Pause::Moment => Duration::from_millis(10),
+            Pause::Breath => Duration::from_millis(40),
             Pause::While => Duration::from_secs(2),
         };
         self.pass(time).await;
@@ -316,13 +317,15 @@ impl World {
                 }
                 Step::Retype { topic } => drop(server.run(&["SET", &key(topic), "x"])),
                 Step::Stray { topic, stray } => {
-                    let text = match stray {
-                        Stray::Nonsense => "nonsense",
+                    let channel = if topic == 0 { TOPICS[0].0 } else { "-" };
+                    let payload = match stray {
+                        Stray::Nonsense => "",
                         // As the same product would write it elsewhere, in the year 2060.
-                        Stray::Foreign => "2840000000000-0 0-0 0 - {\"n\":\"stray\"}",
-                        Stray::NotJson => "2840000000000-0 0-0 0 - {\"n\"",
+                        Stray::Foreign => "{\"n\":\"stray\"}",
+                        Stray::NotJson => "{\"n\"",
                     };
-                    server.run(&["PUBLISH", &key(topic), text]);
+                    let text = format!("2840000000000-0 0-0 0 {channel} {payload}");
+                    server.run(&["PUBLISH", &key(topic), if payload.is_empty() { "nonsense" } else { &text }]);
                 }
                 _ => {}
             }
