@@ -285,16 +285,13 @@ pub fn tell(story: &Story) -> String {
     let seen = |seen: &Seen| match seen {
         Seen::Subscribed { cursor, gateway, .. } => format!("|at {gateway} {cursor}|"),
         Seen::Message { id, number, snapshot, replayed } => {
-            format!(
-                "{number}={id}{}",
-                if *snapshot {
-                    " snapshot"
-                } else if *replayed {
-                    " replayed"
-                } else {
-                    ""
-                }
-            )
+            let mark = match (snapshot, replayed) {
+                (true, _) => " snapshot",
+                (_, true) => " replayed",
+                _ => "",
+            };
+            let number = if *number == usize::MAX { "stray".to_owned() } else { number.to_string() };
+            format!("{number}={id}{mark}")
         }
         Seen::Gap { after, before, count, reason, .. } => {
             let before = before.map_or("…".to_owned(), |before| before.to_string());
