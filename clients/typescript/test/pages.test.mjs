@@ -228,19 +228,27 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
       for (const end = performance.now() + 50; performance.now() < end; );
     }, 1000);
   });
+  const frames = () => page.evaluate(() => [window.frames_, performance.now()]);
+  const rate = async (work) => {
+    const [count, at] = await frames();
+    await work();
+    const [after, end] = await frames();
+    return ((after - count) * 1000) / (end - at);
+  };
+  // What this machine draws of the page without these messages: a busy one may draw less.
+  const idle = await rate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
   const ids = [];
-  const seconds = 8;
   const began = Date.now();
-  const frames = await page.evaluate(() => window.frames_);
-  for (let n = 0; n < seconds * 10; n++) {
-    ids.push(...(await world.orders(Array.from({ length: 100 }, (_, at) => 2000 + n * 100 + at))));
-    const ahead = began + (n + 1) * 100 - Date.now();
-    if (ahead > 0) await new Promise((resolve) => setTimeout(resolve, ahead));
-  }
-  const took = (Date.now() - began) / 1000;
-  const rate = ((await page.evaluate(() => window.frames_)) - frames) / took;
+  const drawn = await rate(async () => {
+    for (let n = 0; n < 80; n++) {
+      ids.push(...(await world.orders(Array.from({ length: 100 }, (_, at) => 2000 + n * 100 + at))));
+      const ahead = began + (n + 1) * 100 - Date.now();
+      if (ahead > 0) await new Promise((resolve) => setTimeout(resolve, ahead));
+    }
+  });
+  const published = (ids.length * 1000) / (Date.now() - began);
   await hasExactly(page, ids);
-  console.log(`# ${(ids.length / took).toFixed(0)} messages/s, ${rate.toFixed(1)} frames/s`);
-  assert.ok(rate >= Number(process.env.TICKGATE_FRAMES ?? 50), `${rate.toFixed(1)} frames/s`);
+  console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
+  assert.ok(drawn >= 50 * Math.min(1, idle / 57), `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
   await page.context().close();
 });

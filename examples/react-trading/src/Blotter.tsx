@@ -6,24 +6,20 @@ import type { Order } from './channels';
 const SHOWN = 50;
 
 export const Blotter = () => {
-  const [orders, setOrders] = useState<ReadonlyMap<string, Order>>(new Map());
+  const [orders, setOrders] = useState<readonly Order[]>([]);
   const [incomplete, setIncomplete] = useState(false);
   useMessages(
     'orders',
     (messages) =>
       setOrders((before) => {
-        const after = new Map(before);
-        for (const { data } of messages) {
-          // The order that changed last comes first.
-          after.delete(data.order_id);
-          after.set(data.order_id, data);
-        }
-        return after;
+        // The order that changed last comes first.
+        const changed = new Map(messages.map(({ data }) => [data.order_id, data]));
+        const others = before.filter(({ order_id }) => !changed.has(order_id));
+        return [...[...changed.values()].reverse(), ...others].slice(0, SHOWN);
       }),
     // A platform loads its open orders here; this example has no place to load them from, and says so.
     { onGap: () => setIncomplete(true) },
   );
-  const rows = [...orders.values()].reverse().slice(0, SHOWN);
   return (
     <section className="blotter" aria-label="Orders">
       <h2>Orders</h2>
@@ -41,19 +37,19 @@ export const Blotter = () => {
             </tr>
           </thead>
           <tbody>
-            {rows.map((order) => (
+            {orders.map((order) => (
               <tr key={order.order_id} data-order={order.order_id} className={order.side === 'sell' ? 'down' : 'up'}>
                 <th scope="row">{order.order_id}</th>
                 <td>{order.symbol}</td>
                 <td className="change">{order.side}</td>
                 <td>{order.quantity}</td>
                 <td>{order.price}</td>
-                <td>{order.status}</td>
+                <td className="text">{order.status.replaceAll('_', ' ')}</td>
               </tr>
             ))}
           </tbody>
         </table>
-        {rows.length === 0 && <p className="none">No orders yet</p>}
+        {orders.length === 0 && <p className="none">No orders yet</p>}
       </div>
     </section>
   );
