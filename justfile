@@ -39,6 +39,14 @@ fuzz *words:
 security *words:
     TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
 
+# The TypeScript client and its examples, in Node and in Chromium; `just typescript pages` one of the steps
+typescript *steps:
+    cargo build -p tickgate -p tickgate-client-suite && clients/typescript/test.sh {{ steps }}
+
+# A browser asleep for three minutes: two heartbeats of 90 s
+client-sleep:
+    cargo build && cd clients/typescript && TICKGATE_HEARTBEAT=90 node --test --test-name-pattern=asleep test/pages.test.mjs
+
 # Plays a gateway for a client in any language: `just client-suite --run 'node adapter.js'`
 client-suite *words:
     cargo run -q -p tickgate-client-suite -- {{ words }}

@@ -2,18 +2,18 @@
 # Builds, lints and runs every test: the whole gate, as continuous integration does.
 #
 #   tests/run.sh                  everything
-#   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, operations)
+#   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, typescript, operations)
 #
 # Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
 # no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and
-# tests/websocket need, into target/.
+# tests/websocket need, into target/; clients/typescript/test.sh installs npm, Chromium and packages by lock files.
 # Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
 # step leaves running is killed and counts as a failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients operations)
+[ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients typescript operations)
 mark="TICKGATE_TEST_RUN=$$-$RANDOM"
 export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
 # Built once and thrown away: what makes the next build faster is not worth its time.
@@ -66,6 +66,8 @@ run_step() {
     websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
     clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;
+    typescript) cargo test --workspace --locked --no-run && cargo build --locked -p tickgate-client-suite &&
+        clients/typescript/test.sh ;;
     operations) cargo test --workspace --locked --no-run && tests/ops/run.sh ;;
     *)
         echo "no such step: $1"

@@ -2,20 +2,23 @@
 import { build } from 'esbuild';
 import { readdirSync } from 'node:fs';
 
-const tests = readdirSync('test').filter((name) => name.endsWith('.test.ts') || name === 'adapter-node.ts');
+const tests = readdirSync('test').filter((name) => /\.(test|browser)\.ts$|^adapter-node/.test(name));
 await build({
   entryPoints: tests.map((name) => `test/${name}`),
   outdir: 'build',
   outExtension: { '.js': '.mjs' },
   bundle: true,
   packages: 'external',
+  external: ['../test/browser.mjs'],
   platform: 'node',
   format: 'esm',
   sourcemap: 'inline',
   logLevel: 'error',
 });
 await build({
-  entryPoints: ['test/adapter-page.ts'],
+  entryPoints: ['test/adapter-page.ts', 'test/react-page.tsx'],
+  jsx: 'automatic',
+  define: { 'process.env.NODE_ENV': '"development"' },
   outdir: 'build',
   bundle: true,
   format: 'iife',

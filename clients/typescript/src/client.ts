@@ -32,14 +32,14 @@ export interface RequestOptions {
 }
 
 /** `onGap` may be left out only where the channel is declared as {@link EventChannel}. */
-type OptionsOf<C, N extends Name<C>> = C[N] extends { class: 'event' }
+export type MessagesArguments<C, N extends Name<C>> = C[N] extends { class: 'event' }
   ? [options?: MessagesOptions]
   : [options: MessagesOptions & Required<Pick<MessagesOptions, 'onGap'>>];
 
 /** A connection to a gateway, and the channels read through it. */
 export interface Client<C = UntypedChannels> {
   /** Reads a channel of class `reliable` or `event`: every message, in order, once. */
-  messages<N extends MessageName<C>>(name: N, ...options: OptionsOf<C, N>): Messages<Data<C, N>>;
+  messages<N extends MessageName<C>>(name: N, ...options: MessagesArguments<C, N>): Messages<Data<C, N>>;
   /** Reads a channel of class `state`: the newest value. */
   value<N extends ValueName<C>>(name: N, options?: ValueOptions): Value<Data<C, N>>;
   /**

@@ -217,9 +217,11 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
       let channel = channels.get(name);
       if (!channel) {
         const since = options.since ?? stored?.cursors[name];
+        // Nothing else of what a reader may be given: a worker takes no functions.
+        const { last, maxRate, snapshot } = options;
         channel = {
           name,
-          options,
+          options: { last, maxRate, snapshot },
           class: undefined,
           live: false,
           suspended: false,

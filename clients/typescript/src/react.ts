@@ -136,8 +136,10 @@ export const useValue = <N extends ValueName<Registered>, S = Data<Registered, N
 export const useStale = <N extends ValueName<Registered>>(name: N, options: ValueOptions = {}): boolean =>
   useEntry(name, options, (value) => value?.stale ?? true);
 
-type MessagesHookOptions = Omit<MessagesOptions, 'onGap'>;
-type GapHandler = (gap: Gap) => void | Promise<void>;
+/** {@link MessagesOptions} without `onGap`. */
+export type MessagesHookOptions = Omit<MessagesOptions, 'onGap'>;
+/** See {@link MessagesOptions.onGap}. */
+export type GapHandler = (gap: Gap) => void | Promise<void>;
 
 interface Reading {
   messages: Messages<any>;

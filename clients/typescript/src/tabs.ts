@@ -127,12 +127,17 @@ export const share =
         clearTimeout(silent);
         worker.port.onmessage = null;
       };
+      const failed = (error: unknown) => {
+        if (signal.aborted) return;
+        sink.error(error);
+        fallBack();
+      };
       worker.onerror = fallBack;
       worker.port.onmessage = ({ data }: MessageEvent<ToTab>) => {
         if (data.to !== 'lock') return hear(data);
         clearTimeout(silent);
         // Free once the worker is gone, however it went.
-        void navigator.locks?.request(data.name, { signal, mode: 'shared' }, lost).catch(() => {});
+        void navigator.locks?.request(data.name, { signal, mode: 'shared' }, lost).catch(failed);
       };
       const hello = () => {
         if (signal.aborted) return;
@@ -144,7 +149,7 @@ export const share =
         return new Promise<void>((resolve) => (release = resolve));
       };
       // The worker asks for the same lock, and gets it once this tab is gone.
-      if (navigator.locks) void navigator.locks.request(lock, { signal }, hello).catch(() => {});
+      if (navigator.locks) void navigator.locks.request(lock, { signal }, hello).catch(failed);
       else void hello();
     };
 

@@ -1,7 +1,8 @@
 // Starts Debian's Chromium for tests.
 import { chromium } from 'playwright-core';
 
-const args = [
+export const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium';
+export const ARGS = [
   '--no-sandbox',
   '--disable-dev-shm-usage',
   '--disable-background-timer-throttling',
@@ -9,4 +10,4 @@ const args = [
   '--disable-renderer-backgrounding',
 ];
 
-export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args });
+export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: ARGS });

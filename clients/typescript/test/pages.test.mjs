@@ -1,0 +1,254 @@
+// The examples in Chromium against real gateways.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { chromium } from 'playwright-core';
+import { ARGS, EXECUTABLE } from './browser.mjs';
+import { startWorld, until } from './world.mjs';
+
+const SHOTS = new URL('../build/screenshots/', import.meta.url).pathname;
+/** A page asleep: longer than two intervals of 5 s; `just client-sleep` runs it with an interval of 90 s. */
+const HEARTBEAT = Number(process.env.TICKGATE_HEARTBEAT ?? 5);
+const AXE = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+
+let world, server, browser;
+
+before(async () => {
+  mkdirSync(SHOTS, { recursive: true });
+  world = await startWorld({ heartbeat: `${HEARTBEAT}s` });
+  server = await chromium.launchServer({ executablePath: EXECUTABLE, args: ARGS });
+  browser = await chromium.connect(server.wsEndpoint());
+});
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  await world?.stop();
+});
+
+/** Opens the React page, or another, and counts the orders that its client delivers. */
+const open = async ({ context, path = '', width = 1280, height = 900, colorScheme = 'light' } = {}) => {
+  const mine = context ?? (await browser.newContext({ viewport: { width, height }, colorScheme }));
+  const page = await mine.newPage();
+  page.errors = [];
+  page.on('pageerror', (error) => page.errors.push(String(error)));
+  page.on('console', (message) => message.type() === 'error' && page.errors.push(message.text()));
+  await page.goto(world.url + path);
+  await page.evaluate(() => {
+    window.orders = [];
+    window.gaps = [];
+    const options = { onGap: (gap) => void window.gaps.push(gap), buffer: 100_000 };
+    window.tickgate.messages('orders', options).each(({ id }) => window.orders.push(id));
+  });
+  await live(page);
+  return page;
+};
+
+const live = (page) => page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
+
+/** The page got exactly these orders, in order, and no gap. */
+const hasExactly = async (page, ids) => {
+  await until(`${ids.length} orders`, async () => (await page.evaluate(() => window.orders.length)) >= ids.length, 20);
+  assert.deepEqual(await page.evaluate(() => window.orders), ids);
+  assert.deepEqual(await page.evaluate(() => window.gaps), []);
+};
+
+const price = (page) => page.locator('tbody tr').first().locator('.price').textContent();
+
+test('prices move and an order arrives', { timeout: 60_000 }, async () => {
+  const page = await open();
+  const first = await price(page);
+  await until('another price', async () => ![first, '…'].includes(await price(page)));
+  const ids = await world.orders([1, 2, 3]);
+  await page.locator('[data-order="A-1003"]').waitFor();
+  await hasExactly(page, ids);
+  assert.equal(await page.locator('tr.stale').count(), 0);
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+});
+
+test('the plain page shows the same', { timeout: 60_000 }, async () => {
+  const page = await open({ path: 'plain/' });
+  await until('a price', async () => Number(await page.locator('#price').textContent()) > 0);
+  await world.orders([4]);
+  await page.getByText('A-1004').waitFor();
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+});
+
+for (const colorScheme of ['light', 'dark']) {
+  test(`the page fits and can be read: ${colorScheme}`, { timeout: 90_000 }, async () => {
+    for (const width of [1280, 390]) {
+      const page = await open({ width, height: width > 1000 ? 900 : 844, colorScheme });
+      await world.orders(Array.from({ length: 12 }, (_, n) => n + 10));
+      await page.locator('[data-order="A-1021"]').waitFor();
+      await until('all prices', async () => (await page.locator('td.price', { hasText: '…' }).count()) === 0);
+      await page.screenshot({ path: `${SHOTS}${colorScheme}-${width}.png`, fullPage: true });
+      await checkLayout(page, width);
+      await checkContrast(page);
+      await page.context().close();
+    }
+  });
+}
+
+const checkLayout = async (page, width) => {
+  const found = await page.evaluate(() => {
+    const boxes = [...document.querySelectorAll('header, section')].map((each) => each.getBoundingClientRect());
+    const overlaps = boxes.filter((a, at) =>
+      boxes.slice(at + 1).some((b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom),
+    );
+    return { width: document.documentElement.scrollWidth, overlaps: overlaps.length };
+  });
+  assert.deepEqual(found, { width, overlaps: 0 });
+};
+
+const checkContrast = async (page) => {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const shown = violations.map(({ id, nodes }) => `${id}: ${nodes[0].html} ${nodes[0].failureSummary}`);
+  assert.deepEqual(shown, []);
+};
+
+test('a killed replica: nothing is missing and nothing comes twice', { timeout: 90_000 }, async () => {
+  const page = await open();
+  const ids = [];
+  let publishing = true;
+  const publisher = (async () => {
+    for (let n = 100; publishing; n += 5) {
+      ids.push(...(await world.orders([n, n + 1, n + 2, n + 3, n + 4])));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  })();
+  await page.waitForFunction(() => window.orders.length > 20);
+  await world.kill(world.replicas[0]);
+  await page.waitForFunction(() => window.tickgate.status.state !== 'live');
+  await page.locator('tr.stale').first().waitFor();
+  await page.screenshot({ path: `${SHOTS}recovering.png` });
+  await live(page);
+  const before = await page.evaluate(() => window.orders.length);
+  await page.waitForFunction((before) => window.orders.length > before + 20, before);
+  publishing = false;
+  await publisher;
+  await hasExactly(page, ids);
+  await page.context().close();
+  await world.replace();
+});
+
+/** The processes of the browser. */
+const processes = (root) => {
+  const all = execFileSync('ps', ['-eo', 'pid=,ppid='], { encoding: 'utf8' }).trim().split('\n');
+  const pairs = all.map((line) => line.trim().split(/\s+/).map(Number));
+  const found = [root];
+  for (const pid of found) found.push(...pairs.filter(([, parent]) => parent === pid).map(([child]) => child));
+  return found;
+};
+
+test('a browser asleep for more than two heartbeats catches up', { timeout: (HEARTBEAT * 3 + 60) * 1000 }, async () => {
+  const page = await open();
+  const ids = await world.orders([900, 901]);
+  await hasExactly(page, ids);
+  const asleep = processes(server.process().pid);
+  asleep.forEach((pid) => process.kill(pid, 'SIGSTOP'));
+  try {
+    const end = Date.now() + (HEARTBEAT * 2 + 2) * 1000;
+    for (let n = 902; Date.now() < end; n++) {
+      ids.push(...(await world.orders([n])));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  } finally {
+    asleep.forEach((pid) => process.kill(pid, 'SIGCONT'));
+  }
+  ids.push(...(await world.orders([990])));
+  await hasExactly(page, ids);
+  await live(page);
+  await page.context().close();
+});
+
+test('a token that expires is renewed in place', { timeout: 60_000 }, async () => {
+  world.tokenSeconds = 6;
+  const tokens = world.tokens;
+  const page = await open({ path: 'plain/' });
+  const upgrades = world.upgrades;
+  await until('three renewals', () => world.tokens >= tokens + 4, 30);
+  world.tokenSeconds = 600;
+  await hasExactly(page, await world.orders([1100]));
+  assert.equal(world.upgrades, upgrades, 'the connection stayed');
+  await page.context().close();
+});
+
+test('two tabs share one socket, and a worker that dies is replaced', { timeout: 90_000 }, async () => {
+  const before = world.upgrades;
+  const one = await open();
+  const ids = await world.orders([1200]);
+  await hasExactly(one, ids);
+  const two = await open({ context: one.context() });
+  assert.equal(world.upgrades, before + 1, 'one socket for both');
+  const more = await world.orders([1201, 1202]);
+  await hasExactly(one, [...ids, ...more]);
+  await hasExactly(two, more);
+  await until('a price in the second tab', async () => (await price(two)) !== '…');
+  await two.close();
+  const third = await world.orders([1203]);
+  await hasExactly(one, [...ids, ...more, ...third]);
+
+  const session = await browser.newBrowserCDPSession();
+  const { targetInfos } = await session.send('Target.getTargets');
+  const worker = targetInfos.find(({ type }) => type === 'shared_worker');
+  await session.send('Target.closeTarget', { targetId: worker.targetId });
+  await until('another connection', () => world.upgrades > before + 1);
+  await live(one);
+  const last = await world.orders([1204]);
+  await hasExactly(one, [...ids, ...more, ...third, ...last]);
+  await one.context().close();
+});
+
+test('cursors survive a reload', { timeout: 60_000 }, async () => {
+  const page = await open({ path: 'plain/' });
+  await hasExactly(page, await world.orders([1300]));
+  await page.goto('about:blank');
+  const missed = await world.orders([1301, 1302]);
+  await page.goto(`${world.url}plain/`);
+  await page.getByText('A-2302').waitFor();
+  assert.equal(await page.getByText('A-2301').count(), 1);
+  assert.equal(await page.getByText('A-2300').count(), 0, 'what was handled does not come again');
+  assert.equal(missed.length, 2);
+  await page.context().close();
+});
+
+test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async () => {
+  const page = await open();
+  await page.evaluate(() => {
+    window.frames_ = 0;
+    const count = () => {
+      window.frames_++;
+      requestAnimationFrame(count);
+    };
+    requestAnimationFrame(count);
+    setInterval(() => {
+      for (const end = performance.now() + 50; performance.now() < end; );
+    }, 1000);
+  });
+  const frames = () => page.evaluate(() => [window.frames_, performance.now()]);
+  const rate = async (work) => {
+    const [count, at] = await frames();
+    await work();
+    const [after, end] = await frames();
+    return ((after - count) * 1000) / (end - at);
+  };
+  // What this machine draws of the page without these messages: a busy one may draw less.
+  const idle = await rate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
+  const ids = [];
+  const began = Date.now();
+  const drawn = await rate(async () => {
+    for (let n = 0; n < 80; n++) {
+      ids.push(...(await world.orders(Array.from({ length: 100 }, (_, at) => 2000 + n * 100 + at))));
+      const ahead = began + (n + 1) * 100 - Date.now();
+      if (ahead > 0) await new Promise((resolve) => setTimeout(resolve, ahead));
+    }
+  });
+  const published = (ids.length * 1000) / (Date.now() - began);
+  await hasExactly(page, ids);
+  console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
+  assert.ok(drawn >= 50 * Math.min(1, idle / 57), `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
+  await page.context().close();
+});

@@ -1,0 +1,56 @@
+import { useMessages } from '@tickgate/client/react';
+import { useState } from 'react';
+import type { Order } from './channels';
+
+/** How many orders are shown. */
+const SHOWN = 50;
+
+export const Blotter = () => {
+  const [orders, setOrders] = useState<readonly Order[]>([]);
+  const [incomplete, setIncomplete] = useState(false);
+  useMessages(
+    'orders',
+    (messages) =>
+      setOrders((before) => {
+        // The order that changed last comes first.
+        const changed = new Map(messages.map(({ data }) => [data.order_id, data]));
+        const others = before.filter(({ order_id }) => !changed.has(order_id));
+        return [...[...changed.values()].reverse(), ...others].slice(0, SHOWN);
+      }),
+    // A platform loads its open orders here; this example has no place to load them from, and says so.
+    { onGap: () => setIncomplete(true) },
+  );
+  return (
+    <section className="blotter" aria-label="Orders">
+      <h2>Orders</h2>
+      {incomplete && <p role="alert">Some orders are missing.</p>}
+      <div className="scroll" tabIndex={0} role="region" aria-label="Table of orders">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Order</th>
+              <th scope="col">Symbol</th>
+              <th scope="col">Side</th>
+              <th scope="col">Quantity</th>
+              <th scope="col">Price</th>
+              <th scope="col">Status</th>
+            </tr>
+          </thead>
+          <tbody>
+            {orders.map((order) => (
+              <tr key={order.order_id} data-order={order.order_id} className={order.side === 'sell' ? 'down' : 'up'}>
+                <th scope="row">{order.order_id}</th>
+                <td>{order.symbol}</td>
+                <td className="change">{order.side}</td>
+                <td>{order.quantity}</td>
+                <td>{order.price}</td>
+                <td className="text">{order.status.replaceAll('_', ' ')}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+        {orders.length === 0 && <p className="none">No orders yet</p>}
+      </div>
+    </section>
+  );
+};
