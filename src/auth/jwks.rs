@@ -5,6 +5,8 @@
 //! follows. So a flood of unknown tokens causes one fetch, and a client that leaves aborts nobody's.
 
 use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,12 +16,13 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use hyper::{StatusCode, Uri, header};
+use ipnet::IpNet;
 use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 use tickgate_client::http::Request;
-use tokio::{sync::watch, time::Instant};
+use tokio::{net::lookup_host, sync::watch, time::Instant};
 
 use super::keys::Key;
 use crate::{clock, config, metrics::Metrics, tasks::Stop};
@@ -32,6 +35,8 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 const KEYS_MAX: usize = 64;
 /// Unknown keys cause one fetch in this time.
 const UNKNOWN_KEY_INTERVAL_SECONDS: u64 = 30;
+/// A bad signature by a known key causes one fetch in this time: the key may have been replaced behind its name.
+const REPLACED_KEY_INTERVAL_SECONDS: u64 = 60;
 /// After a failed fetch, the next follows after this time, doubled each time.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -59,6 +64,24 @@ struct Fetched {
     at: Instant,
 }
 
+/// Why the keys that are here may not be those of today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// A token names a key that is not here.
+    UnknownKey,
+    /// A token's signature is not that of the key it names.
+    Signature,
+}
+
+impl Doubt {
+    const fn interval_seconds(self) -> u64 {
+        match self {
+            Self::UnknownKey => UNKNOWN_KEY_INTERVAL_SECONDS,
+            Self::Signature => REPLACED_KEY_INTERVAL_SECONDS,
+        }
+    }
+}
+
 /// What the fetching task is at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
@@ -70,6 +93,10 @@ struct Progress {
 #[derive(Debug)]
 struct Source {
     url: String,
+    /// An own authority, read at each fetch.
+    ca_file: Option<PathBuf>,
+    /// Where a set without TLS may come from, beside loopback. Empty with TLS.
+    plain_ranges: Vec<IpNet>,
     fetch_timeout: Duration,
 }
 
@@ -78,6 +105,10 @@ struct Source {
 enum FetchError {
     #[error(transparent)]
     Transport(#[from] tickgate_client::Error),
+    #[error("{0}")]
+    Authority(String),
+    #[error("{0} is not in auth.jwks_plain_ranges, from where alone keys may come without TLS")]
+    Address(IpAddr),
     #[error("status {0}")]
     Status(StatusCode),
     #[error("not a key set")]
@@ -90,10 +121,10 @@ impl KeySet {
     /// Checks the address; fetches nothing yet.
     ///
     /// # Errors
-    /// A sentence when the address is not `https` (or `http` on loopback).
+    /// A sentence when the address is neither `https` nor `http` to where that is allowed.
     pub(super) fn new(config: &config::Jwks) -> Result<Self, String> {
         Ok(Self {
-            source: Source::new(&config.url, FETCH_TIMEOUT)?,
+            source: Source::new(config, FETCH_TIMEOUT)?,
             refresh_interval: config.refresh_interval,
             age_max: config.age_max,
             keys: ArcSwapOption::empty(),
@@ -135,20 +166,20 @@ impl KeySet {
         fetched.at.elapsed() < self.age_max
     }
 
-    /// Whether it is worth waiting for a fetch now (seconds since 1970): one runs, or an unknown key may cause one.
-    pub(super) fn may_fetch(&self, now: u64) -> bool {
-        self.progress.borrow().running || self.is_due(now)
+    /// Whether it is worth waiting for a fetch now (seconds since 1970): one runs, or this reason may cause one.
+    pub(super) fn may_fetch(&self, doubt: Doubt, now: u64) -> bool {
+        self.progress.borrow().running || self.is_due(doubt, now)
     }
 
-    fn is_due(&self, now: u64) -> bool {
-        now.abs_diff(self.attempted_at.load(Ordering::Relaxed)) >= UNKNOWN_KEY_INTERVAL_SECONDS
+    fn is_due(&self, doubt: Doubt, now: u64) -> bool {
+        now.abs_diff(self.attempted_at.load(Ordering::Relaxed)) >= doubt.interval_seconds()
     }
 
     /// Waits for the end of the fetch that runs, or asks for one; however it ends.
-    pub(super) async fn refresh(&self, now: u64) {
+    pub(super) async fn refresh(&self, doubt: Doubt, now: u64) {
         let progress = self.progress.subscribe();
         let Progress { running, finished } = *progress.borrow();
-        if !running && self.is_due(now) {
+        if !running && self.is_due(doubt, now) {
             self.wanted_at.send_replace(now);
         } else if !running {
             return;
@@ -213,7 +244,7 @@ impl KeySet {
                 std::future::pending::<()>().await;
             }
             let now = *wanted_at.borrow_and_update();
-            if self.is_due(now) {
+            if self.is_due(Doubt::UnknownKey, now) {
                 return now;
             }
         }
@@ -230,17 +261,28 @@ impl KeySet {
 }
 
 impl Source {
-    fn new(url: &str, fetch_timeout: Duration) -> Result<Self, String> {
+    fn new(config: &config::Jwks, fetch_timeout: Duration) -> Result<Self, String> {
+        let url = &config.url;
         let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {}", without_query(url)))?;
-        match (uri.scheme_str(), uri.host()) {
-            (Some("https"), Some(_)) => {}
-            (Some("http"), Some(host)) if is_loopback(host) => {}
-            _ => {
-                let shown = without_query(url);
-                return Err(format!("must begin with https:// (http:// is for loopback only), not {shown}"));
+        let plain = match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => false,
+            (Some("http"), Some(host)) => {
+                let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+                let allowed = match literal {
+                    Some(address) => may_be_plain(address, &config.plain_ranges),
+                    // Its addresses are looked up at each fetch.
+                    None => host == "localhost" || !config.plain_ranges.is_empty(),
+                };
+                if !allowed {
+                    let where_to = "http:// is for loopback and auth.jwks_plain_ranges only";
+                    return Err(format!("must begin with https:// ({where_to}), not {}", without_query(url)));
+                }
+                true
             }
-        }
-        Ok(Self { url: url.to_owned(), fetch_timeout })
+            _ => return Err(format!("must begin with https://, not {}", without_query(url))),
+        };
+        let plain_ranges = if plain { config.plain_ranges.clone() } else { Vec::new() };
+        Ok(Self { url: url.clone(), ca_file: config.ca_file.clone(), plain_ranges, fetch_timeout })
     }
 
     fn shown(&self) -> &str {
@@ -254,8 +296,37 @@ impl Source {
             .header(header::USER_AGENT.as_str(), concat!("tickgate/", env!("CARGO_PKG_VERSION")))
             .timeout(self.fetch_timeout)
             .body_bytes_max(BODY_BYTES_MAX);
+        let request = match &self.ca_file {
+            Some(path) => request.authorities(config::read_pem(path).map_err(FetchError::Authority)?),
+            None => request,
+        };
+        let request = match self.url.starts_with("https:") {
+            true => request,
+            false => request.connect_to(self.plain_address().await?),
+        };
         let answer = request.send().await?;
-        if answer.status == StatusCode::OK { Ok(answer.body) } else { Err(FetchError::Status(answer.status)) }
+        if answer.status == StatusCode::OK {
+            Ok(config::without_marks(answer.body))
+        } else {
+            Err(FetchError::Status(answer.status))
+        }
+    }
+
+    /// Where to fetch a set without TLS: the first address of its host, which must be an allowed one.
+    async fn plain_address(&self) -> Result<SocketAddr, FetchError> {
+        let unreachable = |text: String| FetchError::Transport(tickgate_client::Error::Unreachable(text));
+        let uri: Uri = self.url.parse().map_err(|_| unreachable("not a URL".into()))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let looked_up =
+            tokio::time::timeout(self.fetch_timeout, lookup_host((host, uri.port_u16().unwrap_or(80)))).await;
+        let found = looked_up.map_err(|_| unreachable(format!("no answer to the look-up of {host}")))?;
+        let found: Vec<SocketAddr> = found.map_err(|error| unreachable(error.to_string()))?.collect();
+        let allowed = found.iter().find(|address| may_be_plain(address.ip(), &self.plain_ranges));
+        match (allowed, found.first()) {
+            (Some(address), _) => Ok(*address),
+            (None, Some(address)) => Err(FetchError::Address(address.ip())),
+            (None, None) => Err(unreachable(format!("{host} has no address"))),
+        }
     }
 }
 
@@ -277,9 +348,9 @@ fn parse(body: &str) -> Result<Vec<Key>, FetchError> {
     if keys.is_empty() { Err(FetchError::NoUsableKey(set.keys.len())) } else { Ok(keys) }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn may_be_plain(address: IpAddr, ranges: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || ranges.iter().any(|range| range.contains(&address))
 }
 
 #[cfg(test)]
@@ -292,7 +363,8 @@ mod tests {
     async fn a_silent_server_is_given_up() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let source = Source::new(&url, Duration::from_millis(50)).unwrap();
+        let config = config::Jwks { url, ..config::Jwks::default() };
+        let source = Source::new(&config, Duration::from_millis(50)).unwrap();
         let (fetched, accepted) = tokio::join!(source.get(), listener.accept());
         assert!(matches!(fetched, Err(FetchError::Transport(Error::Timeout { .. }))), "{fetched:?}");
         drop(accepted);

@@ -43,8 +43,8 @@ impl Key {
     /// A sentence naming the file: unreadable, not a public key, of another algorithm, or too weak.
     pub(super) fn from_file(key: &config::PublicKey) -> Result<Self, String> {
         let path = key.path.display();
-        let pem = std::fs::read(&key.path).map_err(|error| format!("can't read {path}: {error}"))?;
-        Self::from_pem(&pem, key.algorithm, key.kid.as_deref())
+        let pem = config::read_pem(&key.path)?;
+        Self::from_pem(pem.as_bytes(), key.algorithm, key.kid.as_deref())
             .ok_or_else(|| format!("{path} should contain a PEM public key for {}", name(pinned(key.algorithm))))
     }
 

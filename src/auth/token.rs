@@ -3,7 +3,16 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Identity, TokenError, api_keys::ApiKeys, claims::ClaimRules, jwks::KeySet, jws::Jws, keys::Key};
+use jsonwebtoken::Algorithm;
+
+use super::{
+    Identity, TokenError,
+    api_keys::ApiKeys,
+    claims::ClaimRules,
+    jwks::{Doubt, KeySet},
+    jws::Jws,
+    keys::Key,
+};
 use crate::{clock, config, metrics::Metrics, tasks::Tasks};
 
 /// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
@@ -62,10 +71,12 @@ impl Verifier {
         if let Some(settled) = self.verify_now(token, now) {
             return settled;
         }
-        if let Some(key_set) = &self.key_set {
-            key_set.refresh(clock::s_of(now)).await;
+        let now = clock::s_of(now);
+        let first = self.check(token, now);
+        if let (Some(key_set), Some(doubt)) = (&self.key_set, self.doubt(&first, token)) {
+            key_set.refresh(doubt, now).await;
         }
-        self.check(token, clock::s_of(now))
+        self.check(token, now)
     }
 
     /// The same without waiting: `None` when only a fetch of the key set can settle it. Takes a few microseconds for
@@ -73,14 +84,9 @@ impl Verifier {
     #[must_use]
     pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<Identity, TokenError>> {
         let now = clock::s_of(now);
-        match self.check(token, now) {
-            Err(TokenError::UnknownKey | TokenError::KeysUnavailable)
-                if self.key_set.as_ref().is_some_and(|set| set.may_fetch(now)) =>
-            {
-                None
-            }
-            settled => Some(settled),
-        }
+        let checked = self.check(token, now);
+        let may_fetch = |doubt| self.key_set.as_ref().is_some_and(|set| set.may_fetch(doubt, now));
+        if self.doubt(&checked, token).is_some_and(may_fetch) { None } else { Some(checked) }
     }
 
     /// Whether no token can be verified yet: all keys come from the key set, which was never fetched.
@@ -93,6 +99,20 @@ impl Verifier {
     #[must_use]
     pub fn is_api_key(&self, key: &str) -> bool {
         self.api_keys.contains(key)
+    }
+
+    /// Why today's keys might lead to another result.
+    fn doubt(&self, checked: &Result<Identity, TokenError>, token: &str) -> Option<Doubt> {
+        match checked {
+            Err(TokenError::UnknownKey | TokenError::KeysUnavailable) => Some(Doubt::UnknownKey),
+            Err(TokenError::Signature) => {
+                let jws = Jws::parse(token).ok()?;
+                let key_set = self.key_set.as_ref().filter(|_| jws.algorithm != Algorithm::HS256)?;
+                let named = key_set.any((jws.algorithm, jws.kid.as_deref()), |_| false).is_some();
+                named.then_some(Doubt::Signature)
+            }
+            _ => None,
+        }
     }
 
     fn check(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
@@ -113,7 +133,7 @@ impl Verifier {
             return Ok(());
         }
         // Secrets never come from a key set, so only public-key tokens are looked up there.
-        let symmetric = jws.algorithm == jsonwebtoken::Algorithm::HS256;
+        let symmetric = jws.algorithm == Algorithm::HS256;
         let key_set = self.key_set.as_ref().filter(|_| !symmetric);
         match key_set.and_then(|set| set.any((jws.algorithm, kid), verifies)) {
             Some(true) => Ok(()),

@@ -6,6 +6,7 @@ use serde_json::{json, value::RawValue};
 use tickgate_client::{Publication, Published};
 
 use super::{Failure, print};
+use crate::config::without_marks;
 
 const EXAMPLES: &str = r#"Examples:
   tickgate publish ticker:BTCUSDT '{"type":"ticker","price":"50000.00"}'
@@ -46,6 +47,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         data.clear();
         let read = std::io::stdin().read_to_string(&mut data);
         read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?;
+        data = without_marks(data);
     }
     let publication = Publication {
         channel: &args.channel,

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Problems, Secret, named_file, raw, value::Section};
+use ipnet::IpNet;
+
+use super::{
+    Problems, Secret, named_file, raw,
+    value::{Section, address_range},
+};
 
 /// The current token secret, and the previous one during a rotation.
 const TOKEN_SECRETS_MAX: usize = 2;
@@ -11,6 +16,7 @@ pub(super) const TOKEN_SECRETS_CONTENT: &str = "HS256 secrets of at least 32 byt
                                      the previous one during a rotation";
 pub(super) const API_KEYS_CONTENT: &str = "API keys of at least 32 bytes, one per line";
 const PUBLIC_KEY_CONTENT: &str = "a public key in PEM form (-----BEGIN PUBLIC KEY-----)";
+const CA_FILE_CONTENT: &str = "the key set's certificate authority in PEM form (-----BEGIN CERTIFICATE-----)";
 /// PEM blocks that a public key can be read from.
 const PUBLIC_KEY_BLOCKS: [&str; 3] = ["PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"];
 
@@ -55,9 +61,14 @@ pub enum Algorithm {
     EdDsa,
 }
 
-#[derive(Clone, Debug)]
+/// Where keys are fetched from, and how long they are used.
+#[derive(Clone, Debug, Default)]
 pub struct Jwks {
     pub url: String,
+    /// PEM file of own certificate authorities, instead of those that the operating system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Addresses from which keys may be fetched without TLS, beside loopback.
+    pub plain_ranges: Vec<IpNet>,
     pub refresh_interval: Duration,
     /// How long keys are used after they were fetched.
     pub age_max: Duration,
@@ -174,13 +185,18 @@ fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
         section
             .tell("jwks_age_max", "must be at least twice auth.jwks_refresh_interval: one failed fetch is no reason");
     }
+    let ca_file = section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None);
+    let plain_ranges = section.take_all("jwks_plain_ranges", &raw.jwks_plain_ranges, address_range);
+    if ca_file.is_some() && !raw.jwks_url.starts_with("https://") {
+        section.tell("ca_file", "requires https:// in auth.jwks_url: without TLS no certificate is checked");
+    }
     let url = some(&raw.jwks_url)?;
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '@'])) {
         section.tell("jwks_url", "wants an address such as \"https://login.example.com/.well-known/jwks.json\"");
         return None;
     }
-    Some(Jwks { url, refresh_interval, age_max })
+    Some(Jwks { url, ca_file, plain_ranges, refresh_interval, age_max })
 }
 
 fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Option<PublicKey> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Problems, environment, lists, raw::Raw, value::nearest};
+use super::{Problems, environment, lists, named_file::without_marks, raw::Raw, value::nearest};
 
 /// `config/default.toml`: the defaults and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -54,7 +54,7 @@ impl Layers {
         if let Some(path) = &sources.file {
             let name = path.display().to_string();
             match std::fs::read_to_string(path) {
-                Ok(text) => layers.file(&name, &text),
+                Ok(text) => layers.file(&name, &without_marks(text)),
                 Err(error) => layers.problems.tell(name, format!("can't be read: {error}")),
             }
         }

@@ -38,6 +38,7 @@ pub use feeds::{Feeds, Log, Synthetic};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use loopback::{is_loopback_host, is_loopback_origin};
+pub use named_file::{read_pem, without_marks};
 pub use problems::{Problem, Problems};
 pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
 pub use redis::Redis;

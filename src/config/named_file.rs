@@ -10,6 +10,8 @@ use super::Secret;
 
 /// The largest file that is read, in bytes. Bundles of certificate authorities are a few hundred kilobytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// A byte order mark in UTF-8.
+const MARK: char = '\u{feff}';
 
 /// Reads a mounted secret: its lines, trimmed, without empty ones.
 ///
@@ -18,6 +20,19 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) fn read_lines(path: &Path, expected: &str) -> Result<Vec<Secret>, String> {
     let text = read(path, expected)?;
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Secret::new).collect())
+}
+
+/// Reads a PEM file.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn read_pem(path: &Path) -> Result<String, String> {
+    read(path, "PEM blocks")
+}
+
+/// The text without byte order marks, which editors put at the beginning of files, and joined files have inside.
+pub fn without_marks(text: String) -> String {
+    if text.contains(MARK) { text.replace(MARK, "") } else { text }
 }
 
 /// A PEM file that can be read now and holds a block of one of these kinds, or `None` where no path is set.
@@ -46,7 +61,11 @@ fn read(path: &Path, expected: &str) -> Result<String, String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("{shown} is larger than {FILE_BYTES_MAX} bytes; it should contain {expected}"));
     }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(format!("{shown} is UTF-16: save it as UTF-8; it should contain {expected}"));
+    }
     let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not text; it should contain {expected}"))?;
+    let text = without_marks(text);
     if text.trim().is_empty() {
         return Err(format!("{shown} is empty; it should contain {expected}"));
     }
@@ -67,7 +86,7 @@ mod tests {
 
     #[test]
     fn lines_are_trimmed_and_empty_ones_left_out() {
-        let file = holding(b"  first \r\n\n\t\nsecond");
+        let file = holding(b"\xef\xbb\xbf  first \r\n\n\t\n\xef\xbb\xbfsecond");
         let lines = read_lines(file.path(), "secrets").unwrap();
         assert_eq!(lines.iter().map(Secret::expose).collect::<Vec<_>>(), ["first", "second"]);
     }
@@ -75,9 +94,13 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_used_is_named_with_what_it_should_contain() {
         let large = vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
-        for (bytes, reason) in
-            [(&b""[..], "is empty"), (b" \n\t\n", "is empty"), (b"\xff\xfe", "is not text"), (&large, "is larger than")]
-        {
+        for (bytes, reason) in [
+            (&b""[..], "is empty"),
+            (b" \n\t\n", "is empty"),
+            (b"\xff\xfea\0", "is UTF-16: save it as UTF-8"),
+            (b"\xc3(", "is not text"),
+            (&large, "is larger than"),
+        ] {
             let file = holding(bytes);
             let path = file.path().display().to_string();
             for told in [read_lines(file.path(), "secrets").unwrap_err(), pem(&path, &["X"], "secrets").unwrap_err()] {

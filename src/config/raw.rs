@@ -67,6 +67,8 @@ pub(super) struct Auth {
     pub hs256_secrets_file: String,
     #[serde(serialize_with = "hide_query")]
     pub jwks_url: String,
+    pub jwks_plain_ranges: Vec<String>,
+    pub ca_file: String,
     pub jwks_refresh_interval: String,
     pub jwks_age_max: String,
     pub issuer: String,

@@ -1,6 +1,9 @@
 //! Where Redis is and how it is used.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     Problems, Secret, named_file, raw,
@@ -15,8 +18,10 @@ const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-
 /// Where Redis is and how it is used.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis://` or `rediss://`, with user and password.
+    /// `redis://` or `rediss://`, with user and password: as it was at the start.
     pub url: Secret,
+    /// The file that `url` was read from. Its present content counts for each new connection.
+    pub url_file: Option<PathBuf>,
     /// Put before every key and channel. Versioned.
     pub prefix: String,
     /// Connections of the pool for history reads and housekeeping: the admission limit of a reconnect herd.
@@ -45,6 +50,7 @@ impl Redis {
         let url = address(raw, &mut section);
         let redis = Self {
             url: url.clone().unwrap_or_default(),
+            url_file: Some(PathBuf::from(&raw.url_file)).filter(|path| !path.as_os_str().is_empty()),
             prefix: section.take("prefix", prefix(&raw.prefix), String::new()),
             pool_size: section.number("pool_size", raw.pool_size, 1..=1024),
             pool_wait_timeout: section.duration("pool_wait_timeout", &raw.pool_wait_timeout, ["10ms", "1m"]),
@@ -56,8 +62,8 @@ impl Redis {
             dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
             ca_file: section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None),
         };
-        if redis.ca_file.is_some() && url.as_ref().is_some_and(|url| !url.expose().starts_with("rediss://")) {
-            section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+        if let Some(text) = url.as_ref().and_then(|url| redis.plain_beside_ca(url)) {
+            section.tell("ca_file", text);
         }
         if redis.canary_timeout <= redis.canary_interval {
             let text = format!(
@@ -67,6 +73,21 @@ impl Redis {
             section.tell("canary_timeout", text);
         }
         url.map(|_| redis)
+    }
+
+    /// The address for a connection that is made now: a mounted secret may have changed since the start.
+    ///
+    /// # Errors
+    /// A sentence without any of the file's contents, when the file can't be used now.
+    pub fn address(&self) -> Result<Secret, String> {
+        let Some(path) = &self.url_file else { return Ok(self.url.clone()) };
+        let url = address_in(path)?;
+        self.plain_beside_ca(&url).map_or(Ok(url), |text| Err(format!("redis.ca_file {text}")))
+    }
+
+    fn plain_beside_ca(&self, url: &Secret) -> Option<&'static str> {
+        let plain = self.ca_file.is_some() && !url.expose().starts_with("rediss://");
+        plain.then_some("requires rediss:// in redis.url: without TLS no certificate is checked")
     }
 }
 
@@ -82,7 +103,7 @@ fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
             );
             None
         }
-        (true, false) => section.take("url_file", address_in(&raw.url_file).map(Some), None),
+        (true, false) => section.take("url_file", address_in(raw.url_file.as_ref()).map(Some), None),
         (false, false) => {
             section.tell("url_file", "is set beside redis.url: one of the two");
             None
@@ -91,8 +112,8 @@ fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
 }
 
 /// The one line of the file.
-fn address_in(path: &str) -> Result<Secret, String> {
-    let lines = named_file::read_lines(path.as_ref(), URL_FILE_CONTENT)?;
+fn address_in(path: &Path) -> Result<Secret, String> {
+    let (lines, path) = (named_file::read_lines(path, URL_FILE_CONTENT)?, path.display());
     match &lines[..] {
         [url] if is_address(url.expose()) => Ok(url.clone()),
         [_] => Err(format!("{path} holds no Redis address; it should contain {URL_FILE_CONTENT}")),

@@ -6,11 +6,11 @@ use crate::config::{self, Problems};
 /// Tells what no link could ever be made with.
 pub fn check(config: &config::Redis, problems: &mut Problems) {
     let without_ca = config::Redis { ca_file: None, ..config.clone() };
-    if connect::read_info(&without_ca).is_err() {
+    if connect::read_info(&without_ca, &config.url).is_err() {
         // Not the address itself: it may hold a password.
         problems.tell("redis.url", "can't be used: must be one server, redis://user:password@host:port/number");
     } else if let Some(path) = &config.ca_file
-        && let Err(error) = connect::read_info(config)
+        && let Err(error) = connect::read_info(config, &config.url)
     {
         let expected = "the certificate authority of Redis in PEM form";
         problems.tell("redis.ca_file", format!("{}: {error}; it should contain {expected}", path.display()));

@@ -67,7 +67,7 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut u64) -> Resu
     if established.generation > *logged {
         *logged = established.generation;
         tracing::info!(
-            address = &*shared.address,
+            address = connect::shown_address(&shared.config),
             server = &*established.server.version,
             generation = established.generation,
             "redis is there"
@@ -139,7 +139,7 @@ impl Outage {
         let due = |(told, at): &(Failure, Instant)| told != failure || now - *at >= REMINDER;
         if self.told.as_ref().is_none_or(due) {
             let down = (now - began).as_secs();
-            let (link, address) = (self.link, &*shared.address);
+            let (link, address) = (self.link, connect::shown_address(&shared.config));
             tracing::warn!(link, address, down_seconds = down, %failure, "the link to redis is down");
             self.told = Some((failure.clone(), now));
         }

@@ -1,6 +1,6 @@
 //! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
 
-use std::{fs, time::Duration};
+use std::{io, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
@@ -11,7 +11,7 @@ use redis::{
 
 use super::{Failure, Keys, RefusalKind, server::Server, transport};
 use crate::{
-    config,
+    config::{self, Secret},
     defect::{self, Defect},
 };
 
@@ -27,28 +27,30 @@ pub(super) struct Established {
     pub(super) server: Server,
 }
 
-/// Where Redis is, with everything but the response time-out.
+/// Where Redis is now, with everything but the response time-out, and the address it was made of.
 ///
 /// # Errors
 /// [`Failure::Unreachable`] when address or certificates can't be used.
-pub(super) fn connection_info(config: &config::Redis) -> Result<ConnectionInfo, Failure> {
-    read_info(config).map_err(|error| Failure::of_connecting(&error, false))
+pub(super) fn connection_info(config: &config::Redis) -> Result<(ConnectionInfo, Secret), Failure> {
+    let url = config.address().map_err(|text| Failure::Unreachable(text.into()))?;
+    let info = read_info(config, &url).map_err(|error| Failure::of_connecting(&error, false))?;
+    Ok((info, url))
 }
 
 /// The address for the log: without user and password.
 pub(super) fn shown_address(config: &config::Redis) -> String {
-    let info = config.url.expose().into_connection_info();
-    info.map_or_else(|_| "unknown".to_owned(), |info| info.addr().to_string())
+    let info = config.address().ok().and_then(|url| url.expose().into_connection_info().ok());
+    info.map_or_else(|| "unknown".to_owned(), |info| info.addr().to_string())
 }
 
 /// The same with the library's error.
-pub(super) fn read_info(config: &config::Redis) -> RedisResult<ConnectionInfo> {
-    let mut info = config.url.expose().into_connection_info()?;
+pub(super) fn read_info(config: &config::Redis, url: &Secret) -> RedisResult<ConnectionInfo> {
+    let mut info = url.expose().into_connection_info()?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         if let Some(path) = &config.ca_file {
-            let root_cert = Some(fs::read(path)?);
+            let root_cert = Some(config::read_pem(path).map_err(io::Error::other)?.into_bytes());
             let client = Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?;
             info = client.get_connection_info().clone();
         }
@@ -85,7 +87,7 @@ pub(super) async fn establish(
         push(info);
         Ok::<(), ()>(())
     });
-    let info = connection_info(config)?;
+    let (info, _) = connection_info(config)?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let connecting = transport::open(&info, &settings, name).await;
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;

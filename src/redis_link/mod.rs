@@ -85,8 +85,6 @@ pub struct LinkHealth {
 
 struct Shared {
     config: config::Redis,
-    /// For logs: without user and password.
-    address: String,
     keys: Keys,
     metrics: Arc<Metrics>,
     pool: pool::Reads,
@@ -128,7 +126,6 @@ impl RedisLink {
         let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
         let shared = Arc::new(Shared {
             config: config.clone(),
-            address: connect::shown_address(config),
             subscriptions: Subscriptions::new(canary),
             keys,
             pool: pool::Reads::new(config, Arc::clone(&metrics)),

@@ -8,7 +8,7 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Hook, HookError, Metrics as Usage, Object, RecycleResult},
+    managed::{self, Hook, HookError, Metrics as Usage, Object, PoolError, RecycleResult},
 };
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedConnection};
@@ -16,7 +16,10 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedC
 #[cfg(feature = "simulation")]
 use super::transport;
 use super::{Failure, connect};
-use crate::{config, metrics::Metrics};
+use crate::{
+    config::{self, Secret},
+    metrics::Metrics,
+};
 
 /// A page of history may take this many times as long as a small command.
 const READ_PATIENCE: u32 = 4;
@@ -74,14 +77,21 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A bounded pool that is made when it is first needed, and again for as long as its settings can't be used (a
-/// certificate file that is not there yet).
+/// A bounded pool that is made when it is first needed, and again when the address changed, and for as long as its
+/// settings can't be used (a certificate file that is not there yet).
 pub(super) struct Reads {
     config: config::Redis,
     metrics: Arc<Metrics>,
-    pool: Mutex<Option<Pool>>,
+    pool: Mutex<Option<Made>>,
     /// Connections made before this may lead to a server that is no longer the one.
     valid_since: Arc<Mutex<Instant>>,
+}
+
+/// A pool, and the address it connects to.
+#[derive(Clone)]
+struct Made {
+    pool: Pool,
+    url: Secret,
 }
 
 impl Reads {
@@ -96,29 +106,41 @@ impl Reads {
 
     /// Waits for a free connection, at most for the configured time.
     pub(super) async fn get(&self) -> Result<Pooled, Failure> {
-        let pool = self.pool()?;
+        let Made { pool, url } = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();
-        let connection = pool.get().await;
+        let mut connection = pool.get().await;
+        if matches!(connection, Err(PoolError::Backend(_))) && self.forget_changed(&url) {
+            connection = self.pool()?.pool.get().await;
+        }
         timer.observe_duration();
         Ok(Pooled(connection?))
+    }
+
+    /// Whether the address is another one than before: then the pool is made anew.
+    fn forget_changed(&self, url: &Secret) -> bool {
+        let changed = self.config.address().is_ok_and(|now| now != *url);
+        if changed {
+            self.pool.lock().take_if(|made| made.url == *url);
+        }
+        changed
     }
 
     /// The server changed, or a link to it was torn down: no connection made until now is used again.
     pub(super) fn renew(&self) {
         *self.valid_since.lock() = Instant::now();
-        if let Some(pool) = &*self.pool.lock() {
-            let _ = pool.retain(|_, _| false);
+        if let Some(made) = &*self.pool.lock() {
+            let _ = made.pool.retain(|_, _| false);
         }
     }
 
-    fn pool(&self) -> Result<Pool, Failure> {
+    fn pool(&self) -> Result<Made, Failure> {
         let mut slot = self.pool.lock();
-        if let Some(pool) = &*slot {
-            return Ok(pool.clone());
+        if let Some(made) = &*slot {
+            return Ok(made.clone());
         }
         let config = &self.config;
         let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
-        let info = connect::connection_info(config)?;
+        let (info, url) = connect::connection_info(config)?;
         let redis = deadpool_redis::Manager::new_with_config(info.clone(), settings.clone())?;
         let manager = Manager { info, settings, redis };
         let valid_since = Arc::clone(&self.valid_since);
@@ -135,7 +157,6 @@ impl Reads {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Failure::Other(error.to_string().into()))?;
-        *slot = Some(pool.clone());
-        Ok(pool)
+        Ok(slot.insert(Made { pool, url }).clone())
     }
 }

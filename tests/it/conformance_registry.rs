@@ -44,6 +44,7 @@ fn session_times() -> config::Session {
 
 fn redis_config(url: &str) -> config::Redis {
     config::Redis {
+        url_file: None,
         url: config::Secret::new(url),
         prefix: "tg1:".into(),
         pool_size: 4,

@@ -1,15 +1,24 @@
 //! HTTP requests to a gateway: one connection each, bounded in time and size, no redirections.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 pub use hyper::{HeaderMap, Method, StatusCode};
-use hyper::{Uri, body::Incoming, header::CONTENT_TYPE};
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper::{
+    Uri,
+    body::Incoming,
+    header::{CONTENT_TYPE, HOST, HeaderValue},
+    http::uri::InvalidUri,
+};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Builder, Client, Error as ClientError, connect::HttpConnector},
     rt::TokioExecutor,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::time::timeout;
 
@@ -32,6 +41,9 @@ pub struct Request {
     body: Bytes,
     timeout: Duration,
     body_bytes_max: usize,
+    /// Certificates in PEM form, instead of those that the operating system trusts.
+    authorities: Option<Bytes>,
+    connect_to: Option<SocketAddr>,
 }
 
 /// An answer.
@@ -69,6 +81,8 @@ impl Request {
             body: Bytes::new(),
             timeout: TIMEOUT,
             body_bytes_max: BODY_BYTES_MAX,
+            authorities: None,
+            connect_to: None,
         }
     }
 
@@ -119,6 +133,22 @@ impl Request {
         self
     }
 
+    /// Trusts these authorities (certificates in PEM form) for `https`, and no others. Without it, those that the
+    /// operating system trusts.
+    #[must_use]
+    pub fn authorities(mut self, pem: impl Into<Bytes>) -> Self {
+        self.authorities = Some(pem.into());
+        self
+    }
+
+    /// Connects to this address (IP and port) instead of looking up the host, which the request still names. For
+    /// `http` only.
+    #[must_use]
+    pub fn connect_to(mut self, address: SocketAddr) -> Self {
+        self.connect_to = Some(address);
+        self
+    }
+
     /// Sends it and reads the whole answer, whatever its status.
     ///
     /// # Errors
@@ -159,11 +189,11 @@ impl Request {
         *request.method_mut() = self.method;
         *request.uri_mut() = url;
         self.headers.put(request.headers_mut())?;
+        if let Some(address) = self.connect_to.filter(|_| !secure) {
+            redirect(&mut request, address)?;
+        }
         let response = if secure {
-            let provider = rustls::crypto::aws_lc_rs::default_provider();
-            let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
-            let connector =
-                connector.map_err(|error| Error::Unreachable(format!("no trusted certificates: {error}")))?;
+            let connector = HttpsConnectorBuilder::new().with_tls_config(tls(self.authorities.as_deref())?);
             client().build(connector.https_only().enable_http1().build()).request(request).await
         } else {
             client().build(HttpConnector::new()).request(request).await
@@ -197,6 +227,38 @@ impl Streaming {
             }
         }
     }
+}
+
+/// Sends the request to an address, while it still names its host.
+fn redirect<B>(request: &mut hyper::Request<B>, address: SocketAddr) -> Result<(), Error> {
+    let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
+    let mut parts = request.uri().clone().into_parts();
+    let host = parts.authority.replace(address.to_string().parse().map_err(|error: InvalidUri| invalid(&error))?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| invalid(&error))?;
+    let host =
+        HeaderValue::from_str(host.as_ref().map_or("", |host| host.as_str())).map_err(|error| invalid(&error))?;
+    request.headers_mut().entry(HOST).or_insert(host);
+    Ok(())
+}
+
+fn tls(authorities: Option<&[u8]>) -> Result<ClientConfig, Error> {
+    let untrusted = |error: &dyn std::fmt::Display| Error::Unreachable(format!("no trusted certificates: {error}"));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Error::Invalid(error.to_string()))?;
+    let Some(pem) = authorities else {
+        let builder = builder.with_native_roots().map_err(|error| untrusted(&error))?;
+        return Ok(builder.with_no_client_auth());
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| untrusted(&error))?;
+        roots.add(certificate).map_err(|error| untrusted(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(untrusted(&"there is none in the file"));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A client that keeps no connection.

@@ -96,6 +96,7 @@ async fn a_replica_without_any_key_for_tokens_is_not_ready() {
         url: "http://127.0.0.1:9/keys.json".into(),
         refresh_interval: Duration::from_secs(600),
         age_max: Duration::from_secs(86_400),
+        ..Jwks::default()
     };
     let only = Replica::with(|config| {
         (config.auth.jwks, config.auth.hs256_secrets) = (Some(jwks.clone()), Vec::new());

@@ -61,7 +61,8 @@ impl Server {
 
     /// The same with keys that are used for so long.
     async fn verifier_with(&self, age_max: Duration) -> Verifier {
-        let jwks = Jwks { url: self.url.clone(), refresh_interval: Duration::from_secs(600), age_max };
+        let refresh_interval = Duration::from_secs(600);
+        let jwks = Jwks { url: self.url.clone(), refresh_interval, age_max, ..Jwks::default() };
         let verifier = Verifier::new(&Auth { jwks: Some(jwks), hs256_secrets: Vec::new(), ..config() }).unwrap();
         verifier.start(&self.tasks, &self.metrics).await;
         verifier
@@ -228,8 +229,7 @@ async fn keys_that_may_not_verify_are_left_out() {
 #[test]
 fn only_safe_addresses_are_fetched() {
     let new = |url: &str| {
-        let jwks =
-            Jwks { url: url.into(), refresh_interval: Duration::from_secs(600), age_max: Duration::from_secs(86_400) };
+        let jwks = Jwks { url: url.into(), ..Jwks::default() };
         Verifier::new(&Auth { jwks: Some(jwks), ..config() }).map(|_| ())
     };
     for url in ["https://id.example/keys", "http://127.0.0.1:9/k", "http://localhost/k", "http://[::1]:9/k"] {
@@ -240,4 +240,38 @@ fn only_safe_addresses_are_fetched() {
     {
         assert!(new(url).is_err(), "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_behind_its_kid_is_fetched_once_a_minute() {
+    let (old, new) = (keys::es256(), keys::es256());
+    let server = Server::start(set(&[public(&old, "same")])).await;
+    let verifier = server.verifier().await;
+    server.now_answers(set(&[public(&new, "same")]));
+    let of_new = token(&new, Some("same"));
+    assert_eq!(verified(&verifier, &of_new, 59).await, Err(TokenError::Signature), "fetched less than a minute ago");
+    assert_eq!(server.requests(), 1);
+    assert_eq!(verified(&verifier, &of_new, 61).await.as_deref(), Ok("alice"));
+    assert_eq!(verified(&verifier, &token(&old, Some("same")), 62).await, Err(TokenError::Signature));
+    assert_eq!(server.requests(), 2);
+    let secret = hs256(&good());
+    assert!(verified(&verifier, &secret, 500).await.is_err());
+    assert_eq!(server.requests(), 2, "no secret comes from a key set");
+}
+
+#[test]
+fn a_key_set_comes_by_tls_unless_its_address_is_allowed() {
+    let new = |url: &str, ranges: &[&str]| {
+        let plain_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let jwks = Jwks { url: url.into(), plain_ranges, ..Jwks::default() };
+        Verifier::new(&Auth { jwks: Some(jwks), ..config() }).is_ok()
+    };
+    for url in ["https://id.example/keys", "http://127.0.0.1:1/k", "http://[::1]/k", "http://localhost/k"] {
+        assert!(new(url, &[]), "{url}");
+    }
+    assert!(new("http://10.1.2.3/k", &["10.0.0.0/8"]) && new("http://keycloak.auth.svc/k", &["10.0.0.0/8"]));
+    for url in ["http://id.example/keys", "http://10.1.2.3/k", "ftp://127.0.0.1/", "http://[fd00::1]/k"] {
+        assert!(!new(url, &[]), "{url}");
+    }
+    assert!(!new("http://11.1.2.3/k", &["10.0.0.0/8"]));
 }

@@ -126,6 +126,7 @@ fn keys_that_could_never_verify_are_told_at_start() {
     let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
     let cases = [
         (String::new(), Pinned::Rs256),
+        ("hello".into(), Pinned::Rs256),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".into(), Pinned::Es256),
         (es256().pem, Pinned::Rs256),
         (es256().pem, Pinned::EdDsa),
@@ -135,10 +136,7 @@ fn keys_that_could_never_verify_are_told_at_start() {
     ];
     for (text, algorithm) in cases {
         let problems = load(&text, algorithm, None).expect_err(&text);
-        assert!(
-            problems.iter().count() == 1 && problems.to_string().contains("should contain a PEM public key"),
-            "{problems:?}"
-        );
+        assert!(problems.iter().count() == 1 && problems.to_string().contains("should contain"), "{problems:?}");
     }
     let missing = PublicKey { algorithm: Pinned::Rs256, path: "/nowhere/key.pem".into(), kid: None };
     let all = Auth {

@@ -114,6 +114,7 @@ pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
 /// Settings of a Redis that is looked at often, so that faults are found soon.
 pub fn redis_config(url: &str) -> config::Redis {
     config::Redis {
+        url_file: None,
         url: config::Secret::new(url),
         prefix: "tg1:".to_owned(),
         pool_size: 4,

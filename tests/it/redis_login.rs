@@ -1,0 +1,51 @@
+//! A login to Redis that changes while replicas run: the mounted file is read for each new connection.
+
+use std::fs;
+
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use crate::support::{eventually, redis::RedisServer, replica::Replica};
+
+async fn set_user(redis: &RedisServer, change: &str) {
+    redis.run::<()>(&["ACL", "SETUSER", "gate", "on", change, "~*", "&*", "+@all"]).await;
+}
+
+#[tokio::test]
+async fn a_changed_login_needs_no_restart() {
+    let redis = RedisServer::start();
+    set_user(&redis, ">old-password").await;
+    let file = NamedTempFile::new().unwrap();
+    let url = |password: &str| format!("\u{feff}redis://gate:{password}@127.0.0.1:{}/0\r\n", redis.port());
+    fs::write(file.path(), url("old-password")).unwrap();
+    let replica = Replica::alone_with(&format!("[redis]\nurl_file = \"{}\"\n", file.path().display())).await;
+    let history = "/api/v1/topics/logs/history?last=1";
+    let works = async || {
+        let body = json!({"channel": "logs", "data": {"n": 1}});
+        let published = replica.api_post("/api/v1/publish", body).await.status;
+        let read = replica.api_get(history).await;
+        ((published, read.status) == (200, 200)).then_some(())
+    };
+    eventually("a publication and its history", works).await;
+
+    set_user(&redis, ">new-password").await;
+    fs::write(file.path(), url("new-password")).unwrap();
+    set_user(&redis, "<old-password").await;
+    redis.run::<()>(&["CLIENT", "KILL", "USER", "gate"]).await;
+    eventually("the same with the new login", works).await;
+    eventually("readiness", async || (replica.get("/readyz").await.status == 200).then_some(())).await;
+    let stays = replica.metric("tickgate_redis_errors_total{kind=\"wrongpass\"}").await;
+
+    // A file that is being written: refused with its name, and read again.
+    fs::write(file.path(), "").unwrap();
+    redis.run::<()>(&["CLIENT", "KILL", "USER", "gate"]).await;
+    eventually("the loss of the links", async || (replica.metric("tickgate_redis_up").await == 0.0).then_some(()))
+        .await;
+    fs::write(file.path(), url("new-password")).unwrap();
+    eventually("the links", works).await;
+    assert_eq!(
+        replica.metric("tickgate_redis_errors_total{kind=\"wrongpass\"}").await,
+        stays,
+        "the old one is forgotten"
+    );
+}
