@@ -269,10 +269,7 @@ impl Source {
     fn new(config: &config::Jwks, fetch_timeout: Duration) -> Result<Self, String> {
         let url = &config.url;
         let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {}", without_query(url)))?;
-<<<<<<< HEAD
         let shown = without_query(url);
-=======
->>>>>>> doors
         let plain = match (uri.scheme_str(), uri.host()) {
             (Some("https"), Some(_)) => false,
             (Some("http"), Some(host)) => {
@@ -284,19 +281,11 @@ impl Source {
                 };
                 if !allowed {
                     let where_to = "http:// is for loopback and auth.jwks_plain_ranges only";
-<<<<<<< HEAD
                     return Err(format!("must begin with https:// ({where_to}), not {shown}"));
                 }
                 true
             }
             _ => return Err(format!("must begin with https://, not {shown}")),
-=======
-                    return Err(format!("must begin with https:// ({where_to}), not {}", without_query(url)));
-                }
-                true
-            }
-            _ => return Err(format!("must begin with https://, not {}", without_query(url))),
->>>>>>> doors
         };
         let plain_ranges = if plain { config.plain_ranges.clone() } else { Vec::new() };
         Ok(Self { url: url.clone(), ca_file: config.ca_file.clone(), plain_ranges, fetch_timeout })

@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
-<<<<<<< HEAD
-use super::{Problems, environment, lists, named_file::without_marks, raw::Raw, value::nearest};
-=======
 use super::{Problems, environment, lines, lists, named_file::without_marks, raw::Raw, value::nearest};
->>>>>>> doors
 
 /// `config/default.toml`: the defaults and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");

@@ -225,6 +225,9 @@ impl Connection {
     }
 
     async fn presence(&self, id: Option<Json>, resolved: Resolved) -> Result<Reply, Fault> {
+        if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
+            return Err(Fault::new(ErrorCode::Forbidden, "without a token, presence is of subscribed channels only"));
+        }
         let presence = self.replica.registry.presence(&resolved.topic).await;
         let presence = presence.map_err(|_| later("presence can't be read now"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);

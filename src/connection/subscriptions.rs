@@ -342,6 +342,12 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the channel is subscribed.
+    #[must_use]
+    pub(super) fn has(&self, channel: &str) -> bool {
+        self.all.iter().flat_map(|s| s.wants.channels()).any(|own| **own == *channel)
+    }
+
     /// The subscribed channels that are `forbidden`.
     #[must_use]
     pub(super) fn channels_where(&self, forbidden: impl Fn(&str) -> bool) -> Vec<String> {

@@ -90,6 +90,14 @@ pub struct SubscriptionRecord {
     pub topic: Option<String>,
 }
 
+impl SubscriptionRecord {
+    /// The topic that the channel stands for.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or(&self.channel)
+    }
+}
+
 /// An instruction from one replica to another, or to all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]

@@ -113,7 +113,7 @@ impl TryFrom<Encoded> for Audience {
 
 /// Whether a session with that record follows the topic.
 pub(super) fn follows(record: &SessionRecord, topic: &Topic) -> bool {
-    record.subscriptions.iter().any(|own| own.topic.as_deref().unwrap_or(&own.channel) == topic.as_str())
+    record.subscriptions.iter().any(|own| own.topic() == topic.as_str())
 }
 
 #[cfg(test)]

@@ -185,6 +185,11 @@ async fn presence_counts_over_all_replicas() {
     }
     let answer = alice.ask(json!({"type": "presence", "channel": "ticker:BTCUSDT"})).await;
     assert_eq!((&answer["connections"], &answer["users"]), (&json!(4), &json!(2)), "{answer}");
+    // Strangers learn of what they follow themselves.
+    let answer = somebody.ask(json!({"type": "presence", "channel": "ticker:BTCUSDT"})).await;
+    assert_eq!(answer["connections"], 4);
+    let answer = somebody.ask(json!({"type": "presence", "channel": "ticker:ETHUSDT"})).await;
+    assert_eq!((&answer["type"], &answer["error"]), (&json!("error"), &json!("forbidden")), "{answer}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Names of constants that bound what clients can make grow.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "ANSWERS_MAX",
     "ASKED_MAX",
     "BYTES_MAX",
@@ -27,6 +27,7 @@ const NAMES: [&str; 18] = [
     "TOPICS_MAX",
     "UNDER_WAY_BYTES_MAX",
     "UNDER_WAY_MAX",
+    "WAITING_MAX",
 ];
 /// The largest value that a setting may have, which is no bound of what grows.
 const NOT_A_BOUND: [&str; 1] = ["src/config/limits.rs"];

@@ -19,12 +19,9 @@ use std::{
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use crate::registry::{
-    Admission, ConnectionInfo,
-    presence::{Audience, follows},
-};
+use crate::registry::{Admission, ConnectionInfo, presence::Audience};
 
 /// Buckets of the table: ticks in one round of renewals.
 pub(super) const BUCKETS: usize = 64;
@@ -222,19 +219,12 @@ impl LeaseTable {
         bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(renewal).collect()
     }
 
-    /// The followers of a topic here, by their records.
-    pub(super) fn audience(&self, topic: &Topic) -> Audience {
+    /// Counts these sessions, as far as they are open here.
+    pub(super) fn audience(&self, sessions: &[SessionId]) -> Audience {
         let mut audience = Audience::default();
-        // Most records do not name the topic at all, and are not parsed.
-        let quoted = serde_json::to_string(topic.as_str()).unwrap_or_default();
-        for bucket in &self.buckets {
-            for entry in bucket.lock().values() {
-                let record = entry.record.as_deref().filter(|record| record.contains(&quoted));
-                if let Some(record) = record
-                    && serde_json::from_str(record).is_ok_and(|record| follows(&record, topic))
-                {
-                    audience.add(entry.user.as_ref());
-                }
+        for session in sessions {
+            if let Some(entry) = self.bucket(*session).lock().get(session) {
+                audience.add(entry.user.as_ref());
             }
         }
         audience

@@ -29,18 +29,19 @@ pub(super) struct ControlMessage {
     pub(super) stamp: Option<u64>,
 }
 
-/// A question to all replicas: who follows the topic?
+/// A question to all replicas: who follows these topics?
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PresenceQuestion {
     pub(super) number: u64,
     /// Who asks.
     pub(super) replica: String,
-    pub(super) topic: String,
+    pub(super) topics: Vec<String>,
 }
 
 /// One replica's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PresenceAnswer {
     pub(super) number: u64,
-    pub(super) audience: Audience,
+    /// In the order of the topics.
+    pub(super) audiences: Vec<Audience>,
 }

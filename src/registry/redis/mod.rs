@@ -13,6 +13,7 @@ mod admission;
 mod batch;
 mod commands;
 mod control;
+mod followers;
 mod leases;
 mod message;
 mod presence;
@@ -41,6 +42,7 @@ use tokio::{
 use self::{
     batch::Op,
     commands::Scripts,
+    followers::Followers,
     leases::LeaseTable,
     message::PresenceQuestion,
     presence::Questions,
@@ -71,6 +73,7 @@ struct Inner {
     scripts: Scripts,
     lifetimes: Lifetimes,
     leases: LeaseTable,
+    followers: Followers,
     /// What waits to be written, by shard.
     queues: Vec<ShardQueue>,
     started: Instant,
@@ -95,16 +98,18 @@ impl Redis {
     pub fn start_on(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
         let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| ShardQueue::new()).unzip();
         let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
+        let (questions, to_ask) = Questions::new();
         let inner = Arc::new(Inner {
             lifetimes: Lifetimes::new(&local.session),
             topology: topology.clone(),
             local,
             scripts: Scripts::new(),
             leases: LeaseTable::new(),
+            followers: Followers::default(),
             queues,
             started: Instant::now(),
             clock: StampClock::new(clock::unix_ms() * 1_000),
-            questions: Questions::default(),
+            questions,
             asked,
             held: Mutex::default(),
             left: AtomicBool::new(false),
@@ -118,6 +123,7 @@ impl Redis {
             tasks.spawn_vital("registry writer", writer.run());
         }
         tasks.spawn_vital("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
+        tasks.spawn_vital("registry questions", presence::ask_all(Arc::clone(&inner), to_ask, tasks.stop()));
         tasks.spawn_vital("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
         Self(inner)
     }

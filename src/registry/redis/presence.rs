@@ -1,8 +1,8 @@
 //! Presence over Redis: a question to all replicas over the control channels; each counts its own followers, and the one
 //! that asked adds up.
 //!
-//! Counting looks at every session, so it has a task of its own, and a replica asks only so often. Never asks twice within
-//! a second for the same topic, however many clients do.
+//! Whoever asks waits for the next question, which is about all topics that are asked for by then: many who ask about many
+//! topics cost no more questions than one. Never asks twice within a second for the same topic, however many clients do.
 
 use std::{
     collections::HashMap,
@@ -13,9 +13,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tickgate_wire::model::{ReplicaId, Topic};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Inner, Redis,
@@ -37,6 +41,10 @@ const CACHE_MAX: usize = 1_024;
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the replicas may take to answer, the wait for a question's turn included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Topics of one question.
+const TOPICS_MAX: usize = 64;
+/// Topics that wait for their turn to be asked about; beyond that clients are asked to retry.
+const WAITING_MAX: usize = 4_096;
 /// Questions of others that wait to be answered; beyond that they get no answer, and try again later.
 pub(super) const ASKED_MAX: usize = 64;
 /// Answers that may wait for one question: more replicas than anybody runs. Each is bounded by [`Audience`].
@@ -45,22 +53,34 @@ const ANSWERS_MAX: usize = 1_024;
 type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
 
 /// Questions under way, and recent answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Questions {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Audience>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Vec<Audience>>>>,
     /// The call that holds a topic's lock asks; the others wait for it and take its answer.
     recent: Mutex<HashMap<Topic, Cached>>,
-    /// When the next question may be asked.
-    turn: tokio::sync::Mutex<Option<Instant>>,
+    to_ask: mpsc::Sender<Wanted>,
+}
+
+/// A topic that somebody asks about.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    topic: Topic,
+    answer: oneshot::Sender<Presence>,
 }
 
 impl Questions {
+    /// The other end is for [`ask_all`].
+    pub(super) fn new() -> (Self, mpsc::Receiver<Wanted>) {
+        let (to_ask, wanted) = mpsc::channel(WAITING_MAX);
+        (Self { next: AtomicU64::new(0), waiting: Mutex::default(), recent: Mutex::default(), to_ask }, wanted)
+    }
+
     /// Takes one replica's answer.
     pub(super) fn answer(&self, reply: PresenceAnswer) {
         if let Some(sender) = self.waiting.lock().get(&reply.number) {
             // Full only when nobody reads any more.
-            let _ = sender.try_send(reply.audience);
+            let _ = sender.try_send(reply.audiences);
         }
     }
 
@@ -75,13 +95,11 @@ impl Questions {
         Arc::clone(recent.entry(topic.clone()).or_default())
     }
 
-    /// Waits for the turn of a question.
-    async fn take_turn(&self) {
-        let mut turn = self.turn.lock().await;
-        if let Some(at) = *turn {
-            tokio::time::sleep_until(at).await;
-        }
-        *turn = Some(Instant::now() + ASK_INTERVAL);
+    /// What all replicas answer about a topic.
+    async fn ask(&self, topic: &Topic) -> Result<Presence, Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.to_ask.try_send(Wanted { topic: topic.clone(), answer }).map_err(|_| Failure::PoolWait)?;
+        answered.await.map_err(|_| Failure::Closed)
     }
 }
 
@@ -94,8 +112,9 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Pres
         };
         let Some(ask) = ask else { return };
         let Ok(replica) = ReplicaId::new(&ask.replica) else { continue };
-        let audience = inner.leases.audience(&Topic::from_wire(&ask.topic));
-        let answer = ChannelMessage::Answer(PresenceAnswer { number: ask.number, audience }).encode();
+        let audience = |topic: &String| inner.leases.audience(&inner.followers.of(topic));
+        let audiences = ask.topics.iter().take(TOPICS_MAX).map(audience).collect();
+        let answer = ChannelMessage::Answer(PresenceAnswer { number: ask.number, audiences }).encode();
         inner.push(inner.control_shard(), Op::Tell(replica, answer));
     }
 }
@@ -123,30 +142,64 @@ impl Redis {
         {
             return Ok(presence);
         }
-        let answers = tokio::time::timeout(ANSWER_TIMEOUT, ask_all(inner, topic));
+        let answers = tokio::time::timeout(ANSWER_TIMEOUT, inner.questions.ask(topic));
         let presence = answers.await.map_err(|_| Failure::TimedOut)??;
         *kept = Some((Instant::now(), presence));
         Ok(presence)
     }
 }
 
-async fn ask_all(inner: &Inner, topic: &Topic) -> Result<Presence, Failure> {
-    inner.questions.take_turn().await;
+/// Asks about whatever topics are wanted, so often, until the replica stops.
+pub(super) async fn ask_all(inner: Arc<Inner>, mut wanted: mpsc::Receiver<Wanted>, mut stop: Stop) {
+    let (mut under_way, mut turn) = (FuturesUnordered::new(), Instant::now());
+    let mut batch = Vec::new();
+    loop {
+        let next = async {
+            tokio::time::sleep_until(turn).await;
+            wanted.recv_many(&mut batch, TOPICS_MAX).await
+        };
+        tokio::select! {
+            count = next => if count == 0 { return },
+            Some(()) = under_way.next() => continue,
+            () = stop.wait() => return,
+        }
+        turn = Instant::now() + ASK_INTERVAL;
+        batch.retain(|wanted| !wanted.answer.is_closed());
+        if !batch.is_empty() {
+            under_way.push(ask(&inner, std::mem::take(&mut batch)));
+        }
+    }
+}
+
+/// Asks all replicas about these topics. Where the answers don't come, whoever wants them hears so.
+async fn ask(inner: &Inner, batch: Vec<Wanted>) {
+    let topics = batch.iter().map(|wanted| wanted.topic.to_string()).collect();
+    match tokio::time::timeout(ANSWER_TIMEOUT, answers(inner, topics, batch.len())).await {
+        Ok(Ok(all)) => {
+            for (wanted, audience) in batch.into_iter().zip(all) {
+                // Nobody waits any more.
+                let _ = wanted.answer.send(audience.presence());
+            }
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "presence can't be asked"),
+        Err(_) => tracing::debug!("not all replicas answered about presence"),
+    }
+}
+
+async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec<Audience>, Failure> {
     let number = inner.questions.next.fetch_add(1, Ordering::Relaxed);
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     inner.questions.waiting.lock().insert(number, sender);
     let _open = Open { questions: &inner.questions, number };
-    let ask = PresenceQuestion { number, replica: inner.local.replica.to_string(), topic: topic.to_string() };
+    let ask = PresenceQuestion { number, replica: inner.local.replica.to_string(), topics };
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.keys().control_all()).arg(ChannelMessage::Ask(ask).encode());
     // As many as listened when the question was asked; this replica is one of them.
     let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
-    let mut all = Audience::default();
+    let mut all = vec![Audience::default(); count];
     for _ in 0..listeners {
-        match answers.recv().await {
-            Some(audience) => all.merge(&audience),
-            None => return Err(Failure::Closed),
-        }
+        let one = answers.recv().await.ok_or(Failure::Closed)?;
+        all.iter_mut().zip(&one).for_each(|(all, one)| all.merge(one));
     }
-    Ok(all.presence())
+    Ok(all)
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, Pooled, RedisLink},
-    registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
+    registry::{ClusterFigures, ConnectionInfo, SessionRecord, SubscriptionRecord, Unavailable},
 };
 
 /// Index entries read per step.
@@ -38,6 +38,7 @@ impl Redis {
     pub(in crate::registry) fn closed(&self, session: SessionId) {
         let inner = &*self.0;
         if let Some(ended) = inner.leases.closed(session) {
+            inner.followers.set(session, std::iter::empty());
             let shard = inner.session_shard(session, ended.user.as_ref());
             inner.push_both(shard, inner.record_shard(session), Op::Closed(session, ended));
         }
@@ -46,6 +47,9 @@ impl Redis {
     #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
     pub(in crate::registry) fn record(&self, session: SessionId, record: SessionRecord) {
         let Ok(json) = serde_json::to_string(&record) else { return };
+        if self.0.leases.get(session).is_some() {
+            self.0.followers.set(session, record.subscriptions.iter().map(SubscriptionRecord::topic));
+        }
         if self.0.leases.record(session, json.into()) {
             self.0.push(self.0.record_shard(session), Op::Record(session));
         }
