@@ -41,6 +41,10 @@ use crate::{
     tasks::Tasks,
 };
 
+mod connect;
+
+pub use connect::connect;
+
 /// How long background tasks may take to end once all connections are closed.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
 /// How long requests of publishers and operators may take to be answered once all connections are closed.
@@ -74,8 +78,8 @@ struct Listeners {
 pub enum BuildError {
     #[error(transparent)]
     Keys(Problems),
-    #[error("can't listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("{key}: can't listen on {address}: {source}{}", connect::remedy(.source))]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
 }
 
 /// Loads the configuration of a replica and decides whether one can start with it: keys, certificates and addresses are
@@ -113,8 +117,8 @@ impl App {
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
-        let public = Listeners::bind(config.server.listen, config.development)?;
-        let operations = Listeners::bind(config.server.ops_listen, config.development)?;
+        let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
+        let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
         let tasks = Tasks::new();
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
@@ -222,8 +226,8 @@ impl App {
 }
 
 impl Listeners {
-    fn bind(address: SocketAddr, development: bool) -> Result<Self, BuildError> {
-        let asked = accept::bind(address).map_err(|source| BuildError::Listen { address, source })?;
+    fn bind(key: &'static str, address: SocketAddr, development: bool) -> Result<Self, BuildError> {
+        let asked = accept::bind(address).map_err(|source| BuildError::Listen { key, address, source })?;
         let beside = if development { accept::bind_beside(&asked) } else { None };
         Ok(Self { asked, beside })
     }

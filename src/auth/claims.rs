@@ -126,14 +126,10 @@ impl ClaimRules {
     }
 }
 
-/// `sub`, or `user_id`, which some issuers write as a number.
+/// `sub`, or else `user_id`; some issuers write numbers.
 fn user(claims: &Claims) -> Result<UserId, TokenError> {
-    let name = match (claims.sub, claims.user_id) {
-        (Some(sub), _) => text(sub),
-        (None, Some(id)) if is_digits(id.get()) => Some(Cow::Borrowed(id.get())),
-        (None, Some(id)) => text(id),
-        (None, None) => None,
-    };
+    let raw = claims.sub.or(claims.user_id).ok_or(TokenError::Subject)?;
+    let name = if is_digits(raw.get()) { Some(Cow::Borrowed(raw.get())) } else { text(raw) };
     name.and_then(|name| UserId::new(&name).ok()).ok_or(TokenError::Subject)
 }
 
@@ -287,10 +283,12 @@ mod tests {
         assert_eq!(with(r#""user_id":"bob""#).as_deref(), Ok("bob"));
         assert_eq!(with(r#""user_id":42"#).as_deref(), Ok("42"));
         assert_eq!(with(r#""user_id":"bob","sub":"alice""#).as_deref(), Ok("alice"));
+        assert_eq!(with(r#""sub":42,"user_id":"bob""#).as_deref(), Ok("42"));
         let long = format!(r#""sub":"{}""#, "x".repeat(129));
         for claims in [
             r#""sub":"""#,
-            r#""sub":42"#,
+            r#""sub":-42"#,
+            r#""sub":4.2"#,
             r#""sub":"a\u0000b""#,
             r#""sub":"a\nb""#,
             r#""sub":"","user_id":"bob""#,

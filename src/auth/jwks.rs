@@ -250,6 +250,11 @@ impl KeySet {
         }
     }
 
+    /// Fetches once.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        self.fetch().await.map(|_| ()).map_err(|error| format!("{}: {error}", self.source.shown()))
+    }
+
     /// Replaces the keys. The old ones stay when it fails.
     async fn fetch(&self) -> Result<usize, FetchError> {
         let body = self.source.get().await?;

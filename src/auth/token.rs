@@ -63,6 +63,17 @@ impl Verifier {
         }
     }
 
+    /// Fetches the key set once, where one is configured.
+    ///
+    /// # Errors
+    /// Why it can't be fetched.
+    pub async fn probe(&self) -> Result<(), String> {
+        match &self.key_set {
+            Some(key_set) => key_set.probe().await,
+            None => Ok(()),
+        }
+    }
+
     /// Verifies signature and claims as of `now`, waiting for a fetch of the key set where the token needs one.
     ///
     /// # Errors

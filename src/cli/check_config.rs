@@ -6,6 +6,8 @@ use crate::{app, config::Problems};
 const EXAMPLES: &str = r#"Examples:
   tickgate check-config                         the defaults and this environment
   tickgate check-config --config a.toml --json  {"ok":…,"problems":[…],"config":{…}}
+  tickgate check-config --config a.toml --connect
+                                                and whether it would work now
 
 Ends with 0, or with 2 and all problems: what it accepts, serve accepts. Secrets
 print as ***."#;
@@ -16,13 +18,23 @@ print as ***."#;
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
+    /// Try Redis, the key set and both addresses as well, as serve would now
+    #[arg(long)]
+    connect: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match app::load(&args.settings.sources()) {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let mut loaded = app::load(&args.settings.sources());
+    if args.connect
+        && let Ok((config, _)) = &loaded
+        && let Err(problems) = app::connect(config).await
+    {
+        loaded = Err(problems);
+    }
+    match loaded {
         Ok((config, effective)) if args.json => {
             let mut shown = effective.to_json();
             shown["ok"] = true.into();

@@ -56,8 +56,8 @@ impl Verb {
     fn run(self) -> Result<(), Failure> {
         match self {
             Self::Serve(args) => serve::run(&args),
-            Self::CheckConfig(args) => check_config::run(&args),
-            Self::Token(args) => token::run(&args),
+            Self::CheckConfig(args) => block_on(check_config::run(args)),
+            Self::Token(args) => block_on(token::run(args)),
             Self::Publish(args) => block_on(publish::run(args)),
             Self::Tail(args) => block_on(tail::run(args)),
             Self::Check(args) => block_on(check::run(args)),

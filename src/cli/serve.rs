@@ -1,13 +1,13 @@
 //! `tickgate serve`: one replica, from its configuration to its drain.
 
-use std::time::SystemTime;
+use std::{io::Write, time::SystemTime};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-use super::{Failure, greeting::greeting, print, settings::Settings};
+use super::{Failure, greeting::greeting, settings::Settings};
 use crate::{
     app::{self, App},
     config::Config,
@@ -86,7 +86,8 @@ async fn serve(config: Config, logging: &Logging) -> Result<(), Failure> {
         // Not the configured ones: port 0 becomes a free one.
         let addresses =
             [app.public_address().map_err(|e| failed(&e))?, app.operations_address().map_err(|e| failed(&e))?];
-        print(&greeting(&shown, addresses, &program, SystemTime::now()))?;
+        // Whoever started it may not read: no reason to end.
+        let _ = writeln!(std::io::stdout(), "{}", greeting(&shown, addresses, &program, SystemTime::now()));
     }
     let (end, ended) = oneshot::channel();
     let run = app.run(async move {

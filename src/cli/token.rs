@@ -1,19 +1,24 @@
-//! `tickgate token`: makes a JWT for development and tests.
+//! `tickgate token`: makes a JWT for development and tests, or says what a gateway makes of one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tickgate_wire::model::{Pattern, UserId};
+use serde_json::json;
+use tickgate_wire::{
+    model::{Pattern, UserId},
+    time::Timestamp,
+};
 
 use super::{Failure, print, settings::Settings};
 use crate::{
-    auth::{NewToken, Rights, mint},
-    config::{Config, Secret, parse_duration},
+    auth::{Identity, NewToken, Rights, Verifier, mint},
+    config::{Config, Secret, parse_duration, without_marks},
 };
 
 const EXAMPLES: &str = r#"Examples:
   tickgate token --user alice --config a.toml
   tickgate token --user engine --publish 'run:*,commands' --ttl 12h --config a.toml
   tickgate token --user alice --channels 'orders,ticker:*' --secret "$SECRET"
+  tickgate token --check - --config a.toml < token.jwt
 
 A gateway in development mode makes its secret at each start and prints a token.
 To make tokens for it yourself, give both the same secret:
@@ -26,8 +31,11 @@ To make tokens for it yourself, give both the same secret:
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Who it speaks for
-    #[arg(long)]
-    user: String,
+    #[arg(long, required_unless_present = "check")]
+    user: Option<String>,
+    /// Say whether the gateway of this configuration accepts a token, and why not; -: read it from standard input
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "ttl", "channels", "publish", "commands"])]
+    check: Option<String>,
     /// How long it is valid, such as 30m, 12h, 7d
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
@@ -50,9 +58,68 @@ pub(super) struct Args {
     settings: Settings,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    match &args.check {
+        Some(token) => check(token, &args).await,
+        None => make(&args),
+    }
+}
+
+/// Says what the gateway of this configuration makes of a token.
+async fn check(token: &str, args: &Args) -> Result<(), Failure> {
+    let token = match token {
+        "-" => {
+            let read = std::io::read_to_string(std::io::stdin());
+            without_marks(read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?)
+        }
+        token => token.to_owned(),
+    };
+    let mut auth = Config::load(&args.settings.sources())?.0;
+    if let Some(secret) = &args.secret {
+        auth.auth.hs256_secrets = vec![Secret::new(secret)];
+    } else if auth.secret_generated {
+        return Err(no_secret());
+    }
+    let verifier = Verifier::new(&auth.auth)?;
+    verifier.probe().await.map_err(Failure::new)?;
+    // As it is in a header.
+    let token = token.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    let verified = verifier.verify(token, SystemTime::now()).await;
+    if args.json {
+        let said = match &verified {
+            Ok(Identity { user, expires_at, rights, .. }) => json!({
+                "valid": true, "user": user, "expires_at": expires_at,
+                "channels": rights.channels.as_deref().map(shown),
+                "publish": shown(&rights.publish), "commands": rights.commands,
+            }),
+            Err(error) => json!({"valid": false, "reason": error.reason().as_str(), "error": error.to_string()}),
+        };
+        print(&said.to_string())?;
+    }
+    let Identity { user, expires_at, rights, .. } =
+        verified.map_err(|error| Failure::new(format!("refused ({}): {error}", error.reason().as_str())))?;
+    if args.json {
+        return Ok(());
+    }
+    let channels =
+        rights.channels.as_deref().map_or_else(|| "all but restricted ones".into(), |all| shown(all).join(", "));
+    let publish = if rights.publish.is_empty() { "nothing".into() } else { shown(&rights.publish).join(", ") };
+    let until = Timestamp::from_s(expires_at);
+    let commands = if rights.commands { "yes" } else { "no" };
+    print(&format!(
+        "accepted: user {user}, until {until}\n  channels: {channels}\n  publish:  {publish}\n  commands: {commands}"
+    ))
+}
+
+fn shown(patterns: &[Pattern]) -> Vec<&str> {
+    patterns.iter().map(Pattern::as_str).collect()
+}
+
+fn make(args: &Args) -> Result<(), Failure> {
     let signer = Signer::of(args)?;
-    let user = UserId::new(&args.user).map_err(|error| Failure::usage(error.to_string()))?;
+    let user =
+        UserId::new(args.user.as_deref().unwrap_or_default()).map_err(|error| Failure::usage(error.to_string()))?;
     let rights = Rights {
         channels: args.channels.as_deref().map(patterns).transpose()?,
         publish: patterns(&args.publish)?,
@@ -67,6 +134,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
     texts.iter().map(|text| Pattern::new(text).map_err(|error| Failure::usage(error.to_string()))).collect()
+}
+
+fn no_secret() -> Failure {
+    Failure::usage(
+        "no secret: give one by --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development mode \
+         without one makes its own at each start, and prints a token)",
+    )
 }
 
 /// A secret and what goes with it into every token.
@@ -99,10 +173,7 @@ impl Signer {
     /// opens nothing.
     pub(super) fn of_configured(config: &Config) -> Result<Self, Failure> {
         if config.secret_generated {
-            return Err(Failure::usage(
-                "no secret: give one by --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development \
-                 mode without one makes its own at each start, and prints a token)",
-            ));
+            return Err(no_secret());
         }
         Self::of_config(config).ok_or_else(|| {
             Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens")
@@ -129,7 +200,6 @@ impl Signer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Verifier;
 
     #[tokio::test]
     async fn the_gateway_of_the_same_configuration_takes_the_token() {

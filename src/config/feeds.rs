@@ -53,14 +53,33 @@ fn symbol(text: &str) -> Result<String, String> {
     Err(format!("wants symbols such as \"BTCUSDT\", got {}", quoted(text)))
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level, or a target with one. A target alone would turn all others off, and a level without a name counts for
+/// everything: `warning` must not be taken for a target.
+fn is_filter(part: &str) -> bool {
+    let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    match part.split_once('=') {
+        None => is_level(part),
+        Some((target, level)) => !target.is_empty() && !target.contains(char::is_whitespace) && is_level(level),
+    }
+}
+
 impl Log {
     pub(super) fn check(raw: &raw::Log, problems: &mut Problems) -> Self {
         let mut section = Section::new("log", problems);
-        // Without a name, a level would count for everything.
-        let blank = |part: &str| part.is_empty() || part.contains(char::is_whitespace);
-        if raw.filter.split(',').any(blank) || raw.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
-            let wants = "wants levels such as \"info\" or \"info,tickgate::hub=debug\"";
-            section.tell("filter", format!("{wants}, got {}", quoted(&raw.filter)));
+        let wrong = raw.filter.split(',').find(|part| !is_filter(part));
+        if wrong.is_some() || raw.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            let hint = wrong.and_then(|part| {
+                let level = part.rsplit('=').next().unwrap_or_default().to_ascii_lowercase();
+                LEVELS
+                    .into_iter()
+                    .find(|known| !level.is_empty() && (level.starts_with(known) || known.starts_with(&*level)))
+            });
+            let hint = hint.map_or_else(String::new, |level| format!(" (did you mean \"{level}\"?)"));
+            let wants = "must be levels (off, error, warn, info, debug, trace), such as \"info\" or \
+                         \"info,tickgate::hub=debug\", not ";
+            section.tell("filter", format!("{wants}{}{hint}", quoted(&raw.filter)));
         }
         let json = section.choice("format", &raw.format, &[("text", false), ("json", true)]);
         Self { filter: raw.filter.clone(), json }

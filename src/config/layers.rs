@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Problems, environment, lists, named_file::without_marks, raw::Raw, value::nearest};
+use super::{Problems, environment, lines, lists, named_file::without_marks, raw::Raw, value::nearest};
 
 /// `config/default.toml`: the defaults and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -78,12 +78,21 @@ impl Layers {
     /// Lays a file over what is there.
     fn file(&mut self, name: &str, text: &str) {
         match toml::from_str::<Table>(text) {
-            Ok(table) => self.table(name, "", table),
+            Ok(table) => {
+                self.table(name, "", table);
+                for (key, line) in lines::of_keys(text) {
+                    // A section stands for keys in it that were not written.
+                    let is_section = matches!(find(&self.known, &key), Some(Value::Table(_)));
+                    if !is_section || self.origins.contains_key(&key) {
+                        self.origins.insert(key, format!("{name}:{line}"));
+                    }
+                }
+            }
             // Not the error's own text: it quotes the line, which may hold a secret.
             Err(error) => {
-                let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or(text);
-                let line = before.matches('\n').count() + 1;
-                self.problems.tell(name, format!("line {line} is not TOML: {}", error.message()));
+                let line = lines::at(text, error.span().map_or(0, |span| span.start));
+                let hint = text.lines().nth(line - 1).and_then(hint_for).unwrap_or_default();
+                self.problems.tell(name, format!("line {line} is not TOML: {}{hint}", error.message()));
             }
         }
     }
@@ -280,6 +289,14 @@ fn wants(default: &Value) -> String {
         Value::Table(_) => "is a section".into(),
         _ => "wants a list of texts, such as [\"a\", \"b\"]".into(),
     }
+}
+
+/// What a line that is no TOML probably lacks, without its value.
+fn hint_for(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
+    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    let is_text = !value.starts_with(['"', '\'', '[', '{']) && value.contains(|c: char| !c.is_ascii_digit());
+    (is_key && is_text && !value.is_empty()).then(|| format!("; text is written in quotes: {key} = \"…\""))
 }
 
 fn parts(text: &str) -> impl Iterator<Item = &str> {

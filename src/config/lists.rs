@@ -84,6 +84,14 @@ fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Pr
             nearest(&key, fields.iter().copied()).map_or_else(String::new, |key| format!(", did you mean {key}?"));
         problems.tell(format!("{name}.{key}"), format!("unknown key{hint}"));
     }
+    let negative = table.iter().filter(|(_, value)| value.as_integer().is_some_and(|number| number < 0));
+    let negative: Vec<_> = negative.map(|(key, _)| format!("{name}.{key}")).collect();
+    for key in &negative {
+        problems.tell(key, "must be a whole number from 0");
+    }
+    if !negative.is_empty() {
+        return false;
+    }
     match element.clone().try_into::<T>() {
         Ok(_) => true,
         Err(error) => {

@@ -9,6 +9,7 @@ mod environment;
 mod feeds;
 mod layers;
 mod limits;
+mod lines;
 mod lists;
 mod loopback;
 mod mode;
@@ -195,6 +196,10 @@ impl Config {
             (
                 origins.iter().any(|origin| origin == "*"),
                 "pages of any origin can connect: server.allowed_origins is \"*\"",
+            ),
+            (
+                self.redis.is_none(),
+                "messages are kept in the memory of this one replica and end with it: redis.url is not set",
             ),
             (self.auth.api_keys.is_empty(), "nobody can publish over HTTP: auth.api_keys is empty"),
             (

@@ -212,12 +212,12 @@ fn with_secrets_it_is_not_development_mode() {
     assert!(!config.development && config.feeds.synthetic.is_none() && config.auth.api_keys.is_empty());
     assert!(config.server.allowed_origins.is_empty());
     assert_eq!(config.profiles[2].token, TokenRule::Required, "/ws is closed to the anonymous");
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
 
     let open =
         load(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", SECRET), ("TICKGATE__AUTH__ANONYMOUS", "always")]));
     assert_eq!(open.profiles[2].token, TokenRule::Optional);
-    assert_eq!(open.warnings.len(), 3);
+    assert_eq!(open.warnings.len(), 4);
 }
 
 #[test]

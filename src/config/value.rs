@@ -33,11 +33,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Reads `127.0.0.1:8000` or `[::1]:8000`; `localhost:8000` is the former.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|_| format!("wants an IP address and a port, such as \"127.0.0.1:8000\", got {}", quoted(text)))
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
+        let example = if text.matches(':').count() > 1 && !text.starts_with('[') {
+            "an IPv6 address in brackets, such as \"[::1]:8000\""
+        } else {
+            "such as \"127.0.0.1:8000\""
+        };
+        format!("wants an IP address and a port, {example}, got {}", quoted(text))
+    })
 }
 
 /// Reads `10.0.0.0/8`; a bare address is a range of one.

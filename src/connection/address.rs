@@ -55,13 +55,15 @@ fn forwarded_for(element: &str) -> Option<&str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// `203.0.113.7`, `203.0.113.7:4711`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:4711`.
+/// `203.0.113.7`, `203.0.113.7:4711`, `2001:db8::7`, `fe80::7%eth0`, `[2001:db8::7]`, `[2001:db8::7]:4711`.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = match text.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?.0,
         None if text.matches(':').count() == 1 => text.split_once(':')?.0,
         None => text,
     };
+    // A link-local address may name its interface (RFC 4007), which says nothing here.
+    let bare = bare.split_once('%').map_or(bare, |(address, _zone)| address);
     bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
@@ -105,6 +107,9 @@ mod tests {
         assert_eq!(by_proxy("198.51.100.1:4711"), "198.51.100.1");
         assert_eq!(by_proxy("[2001:db8::7]:4711"), "2001:db8::7");
         assert_eq!(by_proxy("2001:db8::7"), "2001:db8::7");
+        assert_eq!(by_proxy("fe80::7%eth0"), "fe80::7");
+        assert_eq!(by_proxy("[fe80::7%25eth0]:4711"), "fe80::7");
+        assert_eq!(by_proxy("%eth0"), "10.0.0.1", "no address");
         assert_eq!(by_proxy("::ffff:10.1.1.1"), "10.1.1.1");
         assert_eq!(seen("fd00::1", &[("x-forwarded-for", "198.51.100.1")]), "198.51.100.1");
     }

@@ -19,6 +19,7 @@ use tickgate_wire::{
 use super::{
     address::{Permit, RefusedBy},
     handshake::Credential,
+    query,
     refusal_log::Attempt,
     replica::Replica,
 };
@@ -73,6 +74,8 @@ pub(super) struct Refused {
     pub(super) retry_after_s: Option<u64>,
     /// What is wrong with the token: for the log, the client is not told.
     detail: Option<AuthFailure>,
+    /// For the client, where there is more room than in a Close frame.
+    cause: Option<String>,
 }
 
 impl Refused {
@@ -82,7 +85,16 @@ impl Refused {
         reason: impl Into<Cow<'static, str>>,
         outcome: Outcome,
     ) -> Self {
-        Self { status, code, reason: reason.into(), field: None, outcome, retry_after_s: None, detail: None }
+        Self {
+            status,
+            code,
+            reason: reason.into(),
+            field: None,
+            outcome,
+            retry_after_s: None,
+            detail: None,
+            cause: None,
+        }
     }
 
     /// A parameter is wrong.
@@ -99,10 +111,15 @@ impl Refused {
         Self { detail: Some(detail), ..self }
     }
 
+    /// What the client is told where there is room.
+    pub(super) fn told(&self) -> Cow<'static, str> {
+        self.cause.as_ref().map_or_else(|| self.reason.clone(), |cause| format!("{}: {cause}", self.reason).into())
+    }
+
     /// The refusal as plain HTTP.
     pub(super) fn respond(self, request: &HeaderMap) -> Response {
         let retry_after = self.retry_after_s.map(Duration::from_secs);
-        let problem = Problem::new(ProblemKind::of_close(self.code), self.reason);
+        let problem = Problem::new(ProblemKind::of_close(self.code), self.told());
         Problem { status: self.status, retry_after, ..problem }.respond(request)
     }
 }
@@ -133,7 +150,8 @@ impl Endpoint {
         let Some(open) = self.profile.path.find('{') else { return Ok(None) };
         let tail = self.profile.path.find('}').map_or("", |close| &self.profile.path[close + 1..]);
         let value = path.get(open..).and_then(|rest| rest.strip_suffix(tail)).ok_or(())?;
-        check_name(value).map_err(|_| ())?;
+        let value = query::decode(value).ok_or(())?;
+        check_name(&value).map_err(|_| ())?;
         Ok(Some(value.into()))
     }
 
@@ -234,7 +252,10 @@ impl Endpoint {
             self.replica.metrics.auth_failures_total.of(error.reason()).inc();
             let refused =
                 if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") };
-            refused.for_log(error.reason())
+            let refused = refused.for_log(error.reason());
+            // A stranger must not learn how close a guess was; on a developer's machine the cause saves an hour.
+            let cause = self.replica.config.development.then(|| error.to_string());
+            Refused { cause, ..refused }
         })?;
         self.replica.metrics.tokens_accepted_total.inc();
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {

@@ -69,7 +69,7 @@ fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Resul
 
 /// Undoes percent-encoding. `None` for a broken escape, or for anything but printable ASCII without spaces: no value
 /// of ours needs more.
-fn decode(value: &str) -> Option<String> {
+pub(super) fn decode(value: &str) -> Option<String> {
     let mut bytes = value.bytes();
     let mut text = String::with_capacity(value.len());
     while let Some(byte) = bytes.next() {

@@ -158,7 +158,7 @@ fn close_at_once(
     endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
     let mut last = BytesMut::with_capacity(256);
     if told == Told::Notice {
-        let mut closing = Closing::new(code, refused.reason.clone(), refused.retry_after_s.map(|s| s * 1_000));
+        let mut closing = Closing::new(code, refused.told(), refused.retry_after_s.map(|s| s * 1_000));
         closing.object.details.field = refused.field.map(str::to_owned);
         protocol.notice(&mut last, &Reply::Closing(closing), clock::stamp);
     }

@@ -111,6 +111,25 @@ pub(super) async fn establish(
     Ok(Established { connection, generation, server })
 }
 
+/// Connects once, and makes sure that the server is a master of a known version. Writes nothing.
+///
+/// # Errors
+/// Why no replica could work with it now.
+pub async fn probe(config: &config::Redis) -> Result<(), Failure> {
+    let attempt = async {
+        let settings = connection_config(config, config.response_timeout);
+        let (info, _) = connection_info(config)?;
+        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let connecting = transport::open(&info, &settings, "tickgate-probe").await;
+        let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
+        check_role(&mut connection).await?;
+        let server = ask_server(&mut connection).await?;
+        if server.is_supported { Ok(()) } else { Err(Failure::TooOld(server.version)) }
+    };
+    let bound = config.connect_timeout + config.response_timeout * 4;
+    tokio::time::timeout(bound, attempt).await.unwrap_or(Err(Failure::TimedOut))
+}
+
 /// Makes sure that the server still has the generation that the connection learned.
 pub(super) async fn check_generation(
     connection: &mut MultiplexedConnection,

@@ -43,6 +43,7 @@ use tokio::{
 };
 
 pub use check::check;
+pub use connect::probe;
 pub use failure::Failure;
 pub use keys::Keys;
 pub use pool::Pooled;

@@ -97,3 +97,58 @@ async fn what_check_config_accepts_is_served() {
     let line = line.expect("a line in time").unwrap();
     assert!(line.as_ref().is_some_and(|line| line.contains("serving")), "{line:?}");
 }
+
+/// What `--connect` finds: everything at once, each with its key.
+#[tokio::test]
+async fn connect_tries_what_serve_would_use() {
+    let directory = TempDir::new().unwrap();
+    let (redis, taken) = (support::redis::RedisServer::start(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let run = async |settings: String| {
+        let file = directory.path().join("a.toml");
+        fs::write(&file, settings).unwrap();
+        let mut command = Command::new(support::program());
+        command.args(["check-config", "--connect", "--config"]).arg(&file);
+        ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).await
+    };
+    let good = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nops_listen = \"127.0.0.1:0\"\n[redis]\nurl = \"{}\"\n",
+        redis.url()
+    );
+    let output = run(good).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let address = taken.local_addr().unwrap();
+    let closed = support::redis::free_port();
+    let output = run(format!(
+        "[server]\nlisten = \"{address}\"\nops_listen = \"127.0.0.1:0\"\n[redis]\nurl = \"redis://127.0.0.1:{closed}\"\n\
+         [auth]\njwks_url = \"http://127.0.0.1:{closed}/keys\"\n"
+    ))
+    .await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for wanted in ["3 problems", "server.listen: can't listen on", "set another one", "redis.url: ", "auth.jwks_url: "]
+    {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_checked_as_the_gateway_would() {
+    let check = async |token: &str, more: &[&str]| {
+        let mut command = Command::new(support::program());
+        command.args(["token", "--check", token, "--secret", support::replica::SECRET]).args(more);
+        let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = ended(output).await;
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let good = support::replica::token("alice");
+    let (code, said) = check(&good, &[]).await;
+    assert!(code == Some(0) && said.contains("accepted: user alice, until 2"), "{said}");
+    let (code, said) = check(&good, &["--json"]).await;
+    assert!(code == Some(0) && said.contains("\"valid\":true"), "{said}");
+    let expired = support::replica::Token::of("alice").expires_in(-600).sign();
+    let (code, said) = check(&expired, &[]).await;
+    assert!(code == Some(1) && said.contains("refused (expired): the token is expired"), "{said}");
+    let (code, said) = check("nonsense", &["--json"]).await;
+    assert!(code == Some(1) && said.contains("\"reason\":\"malformed\""), "{said}");
+}

@@ -123,3 +123,13 @@ async fn a_run_has_a_speakable_name() {
     replica.connect("/ws/backtest/").expect_refused(404).await;
     replica.connect("/ws/backtest/%7Bx%7D").expect_refused(404).await;
 }
+
+/// Clients encode what they put into a URL: it is decoded once, and checked after.
+#[tokio::test]
+async fn the_name_of_a_run_is_decoded_once() {
+    let replica = Replica::alone().await;
+    replica.run("/ws/backtest/run%2D1").await;
+    for path in ["/ws/backtest/run%252D1", "/ws/backtest/run%", "/ws/backtest/a%0Ab"] {
+        replica.connect(path).token(&token("alice")).expect_refused(404).await;
+    }
+}

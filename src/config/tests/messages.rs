@@ -16,17 +16,17 @@ fn all_problems_are_told_at_once_with_where_they_were_written() {
     let text = Config::load(&sources).unwrap_err().to_string().replace(&path, "FILE");
     let wanted = [
         "11 problems in the configuration",
-        "limits.heartbeat_interval (FILE): unknown key, did you mean session.heartbeat_interval?",
-        "limits.subscriptions_max (FILE): wants a whole number from 0, such as 200",
-        "server.lisen (FILE): unknown key, did you mean server.listen?",
-        "sesion (FILE): unknown key, did you mean session?",
+        "limits.heartbeat_interval (FILE:8): unknown key, did you mean session.heartbeat_interval?",
+        "limits.subscriptions_max (FILE:7): wants a whole number from 0, such as 200",
+        "server.lisen (FILE:3): unknown key, did you mean server.listen?",
+        "sesion (FILE:4): unknown key, did you mean session?",
         "limits.json_depth_max (TICKGATE__LIMITS__JSON_DEPTH_MAX): wants a whole number from 0, such as 32",
         "TICKGATE__LIMITS__JSON_DEPT_MAX: unknown key, did you mean TICKGATE__LIMITS__JSON_DEPTH_MAX?",
         "TICKGATE__SERVER: `server` is a section, name a key of it",
         "TICKGATE__PROFILES: can be set in a file only",
-        "server.listen (FILE): wants an IP address and a port, such as \"127.0.0.1:8000\", got \"nowhere\"",
-        "log.filter (--log): wants levels such as \"info\" or \"info,tickgate::hub=debug\", got \"tickgate=loud\"",
-        "log.format (FILE): wants one of text, json, got \"xml\"",
+        "server.listen (FILE:2): wants an IP address and a port, such as \"127.0.0.1:8000\", got \"nowhere\"",
+        "log.filter (--log): must be levels (off, error, warn, info, debug, trace), such as \"info\" or \"info,tickgate::hub=debug\", not \"tickgate=loud\"",
+        "log.format (FILE:10): wants one of text, json, got \"xml\"",
     ];
     assert_eq!(text, wanted.join("\n  "));
 }
@@ -42,8 +42,8 @@ fn values_that_mean_nothing_are_told() {
         ("session.heartbeat_interval = \"10ms\"", "session.heartbeat_interval: wants 1s to 10m, got 10ms"),
         ("limits.subscriptions_max = -1", "limits.subscriptions_max: wants a whole number from 0, such as 200"),
         ("limits.over_limit = \"evict\"", "limits.over_limit: wants one of refuse, evict-oldest, got \"evict\""),
-        ("log.filter = \"info, tickgate=debug\"", "log.filter: wants levels such as \"info\""),
-        ("log.filter = \"\"", "log.filter: wants levels such as \"info\""),
+        ("log.filter = \"info, tickgate=debug\"", "log.filter: must be levels (off"),
+        ("log.filter = \"\"", "log.filter: must be levels (off"),
         ("limits.messages_per_user = 5", "limits.messages_per_user: is a section"),
         ("limits.messages_per_user.burst = 0", "limits.messages_per_user.burst: wants 1 to 10000000, got 0"),
         ("server.allowed_origins = \"*\"", "server.allowed_origins: wants a list of texts, such as [\"a\", \"b\"]"),
@@ -67,6 +67,16 @@ fn values_that_mean_nothing_are_told() {
             "profiles.tradng: no such profile, and a new one requires a path; there are trading, market, events",
         ),
         ("[[topics]]\npattern = \"tickr:*\"", "topics.tickr:*: missing field `class`"),
+        (
+            "[[topics]]\npattern = \"x\"\nclass = \"state\"\nretain_max = -1",
+            "topics.x.retain_max: must be a whole number from 0",
+        ),
+        ("server.listen = \"::1:27506\"", "an IPv6 address in brackets, such as \"[::1]:8000\", got \"::1:27506\""),
+        ("server.listen = 127.0.0.1:8000", "; text is written in quotes: server.listen = \"…\""),
+        ("log.filter = \"warning\"", "log.filter: must be levels (off, error, warn, info, debug, trace)"),
+        ("log.filter = \"warning\"", "not \"warning\" (did you mean \"warn\"?)"),
+        ("log.filter = \"info,tickgate\"", "log.filter: must be levels"),
+        ("log.filter = \"info,tickgate::hub=verbose\"", "log.filter: must be levels"),
         ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
         ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
         ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
@@ -321,4 +331,29 @@ fn an_empty_secret_does_not_mean_development() {
         let told = problems(&environment(&[(&name, "")]));
         assert_eq!(told, [format!("{name}: is set but empty: give it a value, or do not set it")]);
     }
+}
+
+#[test]
+fn a_problem_names_its_line() {
+    let (file, _) =
+        file("# settings\n\n[server]\nlisten = \"x\"\n\n[[topics]]\npattern = \"t\"\nclass = \"no\"\n[lmits]\n");
+    let told = Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap_err().to_string();
+    let path = file.path().display();
+    for at in ["server.listen", "topics.t", "lmits"] {
+        let line = match at {
+            "server.listen" => ":4",
+            "topics.t" => ":8",
+            _ => ":9",
+        };
+        let found = told.lines().find(|told| told.trim_start().starts_with(at)).expect("told");
+        assert!(found.contains(&format!("({path}{line})")), "{at}: {told}");
+    }
+}
+
+#[test]
+fn production_in_memory_is_warned_of() {
+    let secret = "auth.hs256_secrets = [\"0123456789abcdef0123456789abcdef\"]\nserver.mode = \"production\"\n";
+    let (file, _) = file(secret);
+    let config = load(&Sources { file: Some(file.path().into()), ..Sources::default() });
+    assert!(config.warnings.iter().any(|warning| warning.contains("redis.url is not set")), "{:?}", config.warnings);
 }

@@ -183,3 +183,18 @@ async fn a_token_of_100_kb_is_refused_wherever_it_is() {
     );
     bystander.is_alone_after("a long token that fits a message").await;
 }
+
+/// In development mode the client is told the cause; in production only the log and the metric know it.
+#[tokio::test]
+async fn the_cause_of_a_refusal_is_told_in_development_only() {
+    let expired = Token::of("alice").expires_in(-600).sign();
+    for (mode, detail) in [("development", "Invalid token: the token is expired"), ("production", "Invalid token")] {
+        let replica = Replica::alone_with(&format!("[server]\nmode = \"{mode}\"\n")).await;
+        let refusal = replica.connect("/ws/trading").token(&expired).expect_refused(401).await;
+        let problem: Value = serde_json::from_str(&refusal.body).unwrap();
+        assert_eq!(problem["detail"], detail);
+        let page = replica.connect("/ws/trading").token(&expired).origin("https://app.example");
+        assert_eq!(page.expect_closed(4001).await, "Invalid token");
+        assert_eq!(replica.metric("tickgate_auth_failures_total{reason=\"expired\"}").await, 2.0);
+    }
+}

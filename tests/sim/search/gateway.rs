@@ -80,6 +80,7 @@ pub struct Gateway {
 
 fn settings(number: usize, database: usize) -> config::Redis {
     config::Redis {
+        url_file: None,
         url: config::Secret::new(&format!("redis://gateway-{number}:6379/{database}")),
         prefix: PREFIX.into(),
         pool_size: 4,

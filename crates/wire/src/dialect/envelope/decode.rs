@@ -11,7 +11,9 @@ use crate::{
 
 const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack";
 const EVENT_TYPES: [&str; 4] = ["order", "execution", "market_data", "strategy"];
-const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const LEVELS: [&str; 8] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "TRACE", "WARN", "FATAL"];
+/// Levels that are acknowledged but not published. Other libraries' `TRACE` is as detailed as `DEBUG`.
+const QUIET_LEVELS: [&str; 2] = ["DEBUG", "TRACE"];
 const OBJECT: &str = "a JSON object";
 /// Every event is published here and to the topic of its run.
 const EVENTS_TOPIC: &str = "ingest_events";
@@ -84,13 +86,14 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(vec![EVENTS_TOPIC.to_owned(), run])
 }
 
-/// Topics of one line of a structured log. `DEBUG` records are acknowledged but not published.
+/// Topics of one line of a structured log. Detailed records are acknowledged but not published. The level
+/// is passed on as it was written.
 fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     let level = word(payload, "level", &LEVELS)?;
     payload.string("logger_name", "a string")?;
     payload.needed_string("message", "a string")?;
     object(payload, "meta")?;
-    Ok(if level == "DEBUG" { vec![] } else { vec![LOGS_TOPIC.to_owned()] })
+    Ok(if QUIET_LEVELS.contains(&level) { vec![] } else { vec![LOGS_TOPIC.to_owned()] })
 }
 
 /// Topics of a failure in the producer itself: none.
@@ -167,7 +170,15 @@ mod tests {
     fn debug_records_are_not_published() {
         let record = r#"{"level":"INFO","logger_name":"trade_service","message":"\"x\"","meta":{"trade_id":"t"}}"#;
         assert_eq!(ingest(&with_payload("log_record", record)).topics, ["logs"]);
-        for (level, published) in [("DEBUG", false), ("debug", false), ("warning", true), ("CRITICAL", true)] {
+        for (level, published) in [
+            ("DEBUG", false),
+            ("debug", false),
+            ("Trace", false),
+            ("warning", true),
+            ("WARN", true),
+            ("fatal", true),
+            ("CRITICAL", true),
+        ] {
             let record = format!(r#"{{"level":"{level}","logger_name":null,"message":"","meta":null}}"#);
             assert_eq!(ingest(&with_payload("log_record", &record)).topics.len(), usize::from(published), "{level}");
         }
@@ -225,7 +236,7 @@ mod tests {
             ),
             (
                 with_payload("log_record", r#"{"level":"LOUD"}"#),
-                "unknown `level`; known are DEBUG, INFO, WARNING, ERROR or CRITICAL",
+                "unknown `level`; known are DEBUG, INFO, WARNING, ERROR, CRITICAL, TRACE, WARN or FATAL",
             ),
             (with_payload("log_record", r#"{"level":"INFO"}"#), "`message` is missing: a string"),
             (r#"{"msg_id":"m","_meta":{}}"#.to_owned(), "the key `_meta` is reserved for the gateway"),
