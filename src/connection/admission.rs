@@ -74,7 +74,7 @@ pub(super) struct Refused {
     pub(super) retry_after_s: Option<u64>,
     /// What is wrong with the token: for the log, the client is not told.
     detail: Option<AuthFailure>,
-    /// More than the reason, for the client.
+    /// For the client, where there is more room than in a Close frame.
     cause: Option<String>,
 }
 
@@ -109,11 +109,6 @@ impl Refused {
 
     fn for_log(self, detail: AuthFailure) -> Self {
         Self { detail: Some(detail), ..self }
-    }
-
-    /// Tells the client the cause too, beside the reason of the Close frame, which stays short.
-    fn because(self, cause: String) -> Self {
-        Self { cause: Some(cause), ..self }
     }
 
     /// What the client is told where there is room.
@@ -259,7 +254,8 @@ impl Endpoint {
                 if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") };
             let refused = refused.for_log(error.reason());
             // A stranger must not learn how close a guess was; on a developer's machine the cause saves an hour.
-            if self.replica.config.development { refused.because(error.to_string()) } else { refused }
+            let cause = self.replica.config.development.then(|| error.to_string());
+            Refused { cause, ..refused }
         })?;
         self.replica.metrics.tokens_accepted_total.inc();
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {

@@ -120,7 +120,7 @@ pub async fn probe(config: &config::Redis) -> Result<(), Failure> {
         let settings = connection_config(config, config.response_timeout);
         let (info, _) = connection_info(config)?;
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-        let connecting = Client::open(info)?.get_multiplexed_async_connection_with_config(&settings).await;
+        let connecting = transport::open(&info, &settings, "tickgate-probe").await;
         let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
         check_role(&mut connection).await?;
         let server = ask_server(&mut connection).await?;

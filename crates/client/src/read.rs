@@ -95,6 +95,7 @@ pub(crate) struct Closing {
     pub code: u16,
     #[serde(default)]
     pub message: String,
+    #[serde(default)]
     pub reconnect: String,
     pub after_ms: Option<u64>,
 }
