@@ -83,6 +83,16 @@ test('an iteration gets what has arrived as lists, and moves the cursor with the
   assert.deepEqual(client.cursors(), {});
 });
 
+test('an iteration ends when the client is closed', async () => {
+  const orders = start().messages('orders', { onGap() {} });
+  await (await gateway.line()).request('subscribe');
+  const iteration = (async () => {
+    for await (const _ of orders) assert.fail('no message');
+  })();
+  await client.close();
+  await iteration;
+});
+
 test('a handler that throws loses neither the socket nor the messages after', async () => {
   const seen: string[] = [];
   const second = later();
