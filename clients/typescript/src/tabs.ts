@@ -161,6 +161,12 @@ export const share =
       else void hello();
     };
 
+    // Locks tell the worker that a tab is gone; pages without TLS have none.
+    if (typeof navigator !== 'undefined' && !navigator.locks) {
+      addEventListener('pagehide', () => post({ do: 'bye' }));
+      addEventListener('pageshow', ({ persisted }) => persisted && lost());
+    }
+
     queueMicrotask(join);
     return {
       want(name, wish, cursor) {

@@ -270,12 +270,13 @@ test('a store that is full or forbidden is reported once, and the client goes on
   assert.deepEqual((await (await gateway.line()).request('subscribe')).channels, [{ channel: 'orders' }]);
 });
 
-test('a token function that throws or returns no text is a failed attempt', async () => {
+test('a token function that throws or returns no token is a failed attempt', async () => {
   const tokens: (() => string)[] = [
     () => {
       throw new Error('the login is down');
     },
     () => undefined as never,
+    () => '<!doctype html>',
     () => 'good',
   ];
   start({ token: () => tokens.shift()!() });
