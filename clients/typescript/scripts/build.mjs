@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
 
-const entries = ['index', 'react', 'tabs', 'worker', 'overlay'];
+const entries = ['index', 'react', 'tabs', 'overlay'];
 const common = {
   entryPoints: entries.map((entry) => `src/${entry}.ts`),
   bundle: true,

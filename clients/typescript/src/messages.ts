@@ -98,7 +98,9 @@ export const createMessages = <T>(
     reset() {
       items = [];
     },
-    changed() {},
+    changed() {
+      if (hub.status().state === 'closed') wake();
+    },
     roomy: () => items.length <= most / 2,
   };
 
@@ -210,6 +212,8 @@ export const createMessages = <T>(
             handled();
           } else if (refused) {
             throw refused;
+          } else if (hub.status().state === 'closed') {
+            return;
           } else {
             await new Promise<void>((resolve) => (wake = resolve));
           }

@@ -3,7 +3,7 @@ import type { ChannelOptions, DebugInfo, Gap, Message, Refusal, Request, Status 
 
 export type ToWorker =
   | { do: 'hello'; url: string; auth: 'handshake' | 'message'; hasToken: boolean; lock: string }
-  | { do: 'want'; name: string; options: ChannelOptions; cursor: string | undefined }
+  | { do: 'want'; name: string; number: number; options: ChannelOptions; cursor: string | undefined }
   | { do: 'leave'; name: string }
   | { do: 'token'; id: number; token?: string; error?: string }
   | { do: 'request'; id: number; request: Request }
@@ -11,13 +11,18 @@ export type ToWorker =
   | { do: 'debug' }
   | { do: 'bye' };
 
-export type ToTab =
-  | { to: 'lock'; name: string }
-  | { to: 'granted'; name: string; class: string; live: boolean }
+/** What happens to a channel. */
+export type Happening =
+  | { to: 'granted'; class: string; live: boolean }
   | { to: 'push'; message: Message }
   | { to: 'gap'; gap: Gap; cursor: string | null }
-  | { to: 'caughtUp'; name: string }
-  | { to: 'moved'; name: string; cursor: string | null }
+  | { to: 'caughtUp' }
+  | { to: 'moved'; cursor: string | null };
+
+export type ToTab =
+  /** `number` is that of the `want` that it answers: what was on its way before another one does not count. */
+  | { to: 'channel'; name: string; number: number; what: Happening }
+  | { to: 'lock'; name: string }
   | { to: 'refused'; name: string; refusal: Refusal }
   | { to: 'status'; status: Status }
   | { to: 'user'; user: string | null; changed: boolean }

@@ -1,5 +1,5 @@
 /** The link of a tab to a SharedWorker that holds one connection for all tabs, and to an own socket where there is none. */
-import type { ToTab, ToWorker } from './protocol.js';
+import type { Happening, ToTab, ToWorker } from './protocol.js';
 import { socketLink } from './socket.js';
 import { type ChannelOptions, type DebugInfo, type Link, type LinkFactory, RequestError } from './types.js';
 
@@ -7,6 +7,14 @@ import { type ChannelOptions, type DebugInfo, type Link, type LinkFactory, Reque
 const FIRST_WORD = 5000;
 /** How often a worker that died is replaced before the tab takes a socket of its own. */
 const WORKERS = 3;
+
+interface Wanted {
+  /** Of the last `want`; what answers another one is ignored. */
+  number: number;
+  options: ChannelOptions;
+  cursor: string | undefined;
+  suspended: boolean;
+}
 
 /**
  * One connection for all tabs of a site. `start` makes the worker:
@@ -16,7 +24,7 @@ const WORKERS = 3;
 export const share =
   (start: () => SharedWorker): LinkFactory =>
   (url, options, sink) => {
-    const wanted = new Map<string, { options: ChannelOptions; cursor: string | undefined; suspended: boolean }>();
+    const wanted = new Map<string, Wanted>();
     const requests = new Map<number, { resolve(reply: unknown): void; reject(error: RequestError): void }>();
     let port: MessagePort | undefined;
     let own: Link | undefined;
@@ -50,32 +58,34 @@ export const share =
       join();
     };
 
-    const moved = (name: string, cursor: string | null) => {
+    const happened = (name: string, number: number, what: Happening) => {
       const channel = wanted.get(name);
-      if (channel && !channel.suspended) channel.cursor = cursor ?? undefined;
+      if (channel?.number !== number || channel.suspended) return;
+      if (what.to === 'granted') return sink.granted(name, what.class, what.live);
+      if (what.to === 'caughtUp') return sink.caughtUp(name);
+      if (what.to === 'push') {
+        channel.cursor = what.message.id ?? channel.cursor;
+        return sink.push(what.message);
+      }
+      if (what.to === 'moved') {
+        channel.cursor = what.cursor ?? undefined;
+        return sink.moved(name, what.cursor);
+      }
+      channel.cursor = what.cursor ?? channel.cursor;
+      sink.gap({ ...what.gap, channels: [name] }, what.cursor);
+    };
+
+    const want = (name: string) => {
+      const channel = wanted.get(name)!;
+      channel.number = ++number;
+      const { options: wish, cursor } = channel;
+      post({ do: 'want', name, number, options: wish, cursor });
     };
 
     const hear = (data: ToTab) => {
       switch (data.to) {
-        case 'granted':
-          return sink.granted(data.name, data.class, data.live);
-        case 'push': {
-          const { message } = data;
-          if (wanted.get(message.channel)?.suspended !== false) return;
-          if (message.id) moved(message.channel, message.id);
-          return sink.push(message);
-        }
-        case 'gap': {
-          const channels = data.gap.channels.filter((name) => wanted.get(name)?.suspended === false);
-          if (data.cursor) for (const name of channels) moved(name, data.cursor);
-          if (channels.length) sink.gap({ ...data.gap, channels }, data.cursor);
-          return;
-        }
-        case 'caughtUp':
-          return sink.caughtUp(data.name);
-        case 'moved':
-          moved(data.name, data.cursor);
-          return sink.moved(data.name, data.cursor);
+        case 'channel':
+          return happened(data.name, data.number, data.what);
         case 'refused':
           wanted.delete(data.name);
           return sink.refused(data.name, data.refusal);
@@ -143,9 +153,7 @@ export const share =
         if (signal.aborted) return;
         ({ port } = worker);
         post({ do: 'hello', url, auth: options.auth ?? 'handshake', hasToken: !!options.token, lock });
-        for (const [name, { options: wish, cursor, suspended }] of wanted) {
-          if (!suspended) post({ do: 'want', name, options: wish, cursor });
-        }
+        for (const [name, { suspended }] of wanted) if (!suspended) want(name);
         return new Promise<void>((resolve) => (release = resolve));
       };
       // The worker asks for the same lock, and gets it once this tab is gone.
@@ -153,12 +161,18 @@ export const share =
       else void hello();
     };
 
+    // Locks tell the worker that a tab is gone; pages without TLS have none.
+    if (typeof navigator !== 'undefined' && !navigator.locks) {
+      addEventListener('pagehide', () => post({ do: 'bye' }));
+      addEventListener('pageshow', ({ persisted }) => persisted && lost());
+    }
+
     queueMicrotask(join);
     return {
       want(name, wish, cursor) {
-        wanted.set(name, { options: wish, cursor, suspended: false });
+        wanted.set(name, { number, options: wish, cursor, suspended: false });
         if (own) own.want(name, wish, cursor);
-        else post({ do: 'want', name, options: wish, cursor });
+        else want(name);
       },
       drop(name) {
         wanted.delete(name);

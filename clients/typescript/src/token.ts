@@ -8,6 +8,9 @@ const RENEW_BEFORE = 60_000;
 /** Between two renewals, for sources that return the same token again. */
 const RENEW_INTERVAL = 1000;
 
+/** What a sub-protocol can carry, as every JWT: the page of a login that failed is none. */
+const TOKEN = /^[\w.-]+$/;
+
 type Source = () => string | Promise<string>;
 
 const fetchToken = (source: Source) =>
@@ -16,8 +19,8 @@ const fetchToken = (source: Source) =>
     Promise.resolve()
       .then(source)
       .then((value) => {
-        if (typeof value === 'string' && value) resolve(value);
-        else reject(new TypeError('the token function did not return a string'));
+        if (typeof value === 'string' && TOKEN.test(value)) resolve(value);
+        else reject(new TypeError('the token function did not return a token'));
       }, reject)
       .finally(() => clearTimeout(timer));
   });

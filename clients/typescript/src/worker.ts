@@ -1,7 +1,7 @@
 /** The SharedWorker: one connection for all tabs of a site. A tab that joins a channel late catches up from its history. */
 import { pushOf } from './read.js';
 import { socketLink } from './socket.js';
-import type { ToTab, ToWorker } from './protocol.js';
+import type { Happening, ToTab, ToWorker } from './protocol.js';
 import type { ChannelOptions, Gap, Link, Message, Sink, Status } from './types.js';
 
 /** How many messages may wait for a tab that catches up; beyond it, it starts again from where it is. */
@@ -19,8 +19,9 @@ interface Tab {
 
 /** A tab's place in a channel. */
 interface Place {
-  /** Messages and gaps that came while the tab catches up; `undefined` once it is live. */
-  waiting?: ToTab[];
+  number: number;
+  /** What came while the tab catches up; `undefined` once it is live. */
+  waiting?: Happening[];
   /** Up to here the tab has been given everything. */
   cursor: string | undefined;
 }
@@ -46,23 +47,26 @@ const sites = new Map<string, Site>();
 
 const send = (tab: Tab, message: ToTab) => tab.port.postMessage(message);
 
+const tell = (tab: Tab, name: string, { number }: Place, what: Happening) =>
+  send(tab, { to: 'channel', name, number, what });
+
 const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasToken: boolean): Site => {
   const tabs = new Set<Tab>();
   const channels = new Map<string, Shared>();
   const to = (message: ToTab) => tabs.forEach((tab) => send(tab, message));
 
   /** Gives something of a channel to each tab, or keeps it for those that catch up. */
-  const give = (name: string, message: ToTab, cursor: string | null) => {
+  const give = (name: string, what: Happening, cursor: string | null) => {
     const channel = channels.get(name);
     if (!channel) return;
     if (cursor) channel.cursor = cursor;
     for (const [tab, place] of channel.places) {
       if (place.waiting) {
-        place.waiting.push(message);
+        place.waiting.push(what);
         if (place.waiting.length > WAITING_MAX) void catchUp(site, name, tab, place);
       } else {
         if (cursor) place.cursor = cursor;
-        send(tab, message);
+        tell(tab, name, place, what);
       }
     }
   };
@@ -71,7 +75,7 @@ const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasTo
     granted(name, deliveryClass, live) {
       const channel = channels.get(name);
       if (channel) Object.assign(channel, { class: deliveryClass, live });
-      give(name, { to: 'granted', name, class: deliveryClass, live }, null);
+      give(name, { to: 'granted', class: deliveryClass, live }, null);
     },
     push(message) {
       const channel = channels.get(message.channel);
@@ -79,24 +83,14 @@ const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasTo
       give(message.channel, { to: 'push', message }, message.id);
     },
     gap(gap, cursor) {
-      // Each tab gets the gap once, with the channels that it reads.
-      for (const tab of tabs) {
-        const names = gap.channels.filter((name) => channels.get(name)?.places.has(tab));
-        const late = names.filter((name) => channels.get(name)!.places.get(tab)!.waiting);
-        const now = names.filter((name) => !late.includes(name));
-        for (const name of late) {
-          channels.get(name)!.places.get(tab)!.waiting!.push({ to: 'gap', gap: { ...gap, channels: [name] }, cursor });
-        }
-        if (now.length) send(tab, { to: 'gap', gap: { ...gap, channels: now }, cursor });
-      }
-      if (cursor) for (const name of gap.channels) if (channels.has(name)) channels.get(name)!.cursor = cursor;
+      for (const name of gap.channels) give(name, { to: 'gap', gap, cursor }, cursor);
     },
     caughtUp(name) {
       const channel = channels.get(name);
       if (channel) channel.live = true;
-      give(name, { to: 'caughtUp', name }, null);
+      give(name, { to: 'caughtUp' }, null);
     },
-    moved: (name, cursor) => give(name, { to: 'moved', name, cursor }, cursor),
+    moved: (name, cursor) => give(name, { to: 'moved', cursor }, cursor),
     refused(name, refusal) {
       const channel = channels.get(name);
       channels.delete(name);
@@ -149,19 +143,19 @@ const answers = new Map<number, (answer: { token?: string; error?: string }) => 
 
 /** Gives a tab what it has missed of a channel that others read, from its history; then what came meanwhile. */
 const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: number) => {
-  const waiting: ToTab[] = (place.waiting = []);
+  const waiting: Happening[] = (place.waiting = []);
   const current = () => site.channels.get(name)?.places.get(tab) === place && place.waiting === waiting;
+  const give = (what: Happening) => tell(tab, name, place, what);
   const given = new Set<string>();
-  const gapOf = (gap: Gap, cursor: string | null): ToTab => ({ to: 'gap', gap, cursor });
   for (let more = true; more; ) {
     const fields = { channel: name, since: place.cursor, last: place.cursor ? undefined : last };
     try {
       const page = await site.link.request({ type: 'history', fields, within: HISTORY_WITHIN });
       if (!current()) return;
-      if (page.gap) send(tab, gapOf({ ...page.gap, channels: [name] }, page.gap.cursor));
+      if (page.gap) give({ to: 'gap', gap: { ...(page.gap as Gap), channels: [name] }, cursor: page.gap.cursor });
       for (const message of page.messages.map(pushOf) as Message[]) {
         if (message.id) given.add(message.id);
-        send(tab, { to: 'push', message: { ...message, replayed: true } });
+        give({ to: 'push', message: { ...message, replayed: true } });
       }
       place.cursor = page.cursor ?? place.cursor;
       ({ more } = page);
@@ -171,21 +165,26 @@ const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: 
     }
   }
   delete place.waiting;
-  for (const message of waiting) {
-    if (message.to !== 'push' || !given.has(message.message.id ?? '')) send(tab, message);
+  const channel = site.channels.get(name)!;
+  for (const what of waiting) {
+    const known = what.to === 'push' && given.has(what.message.id ?? '');
+    // Where the channel stands now is told below.
+    if (!known && what.to !== 'moved') give(what);
   }
-  if (site.channels.get(name)?.live) send(tab, { to: 'caughtUp', name });
+  place.cursor = channel.cursor ?? place.cursor;
+  give({ to: 'moved', cursor: place.cursor ?? null });
+  if (channel.live) give({ to: 'caughtUp' });
 };
 
-const want = (tab: Tab, { name, options, cursor }: Extract<ToWorker, { do: 'want' }>) => {
+const want = (tab: Tab, { name, number, options, cursor }: Extract<ToWorker, { do: 'want' }>) => {
   const { site } = tab;
   const channel = site.channels.get(name);
   if (!channel || (channel.places.size === 1 && channel.places.has(tab))) {
-    const places = new Map([[tab, { cursor } as Place]]);
+    const places = new Map<Tab, Place>([[tab, { number, cursor }]]);
     site.channels.set(name, { options, live: false, cursor, places });
     return site.link.want(name, options, cursor);
   }
-  const place: Place = { cursor: cursor ?? channel.cursor };
+  const place: Place = { number, cursor: cursor ?? channel.cursor };
   channel.places.set(tab, place);
   const rate = channel.options.maxRate;
   if (rate !== undefined && (options.maxRate ?? Infinity) > rate) {
@@ -195,9 +194,10 @@ const want = (tab: Tab, { name, options, cursor }: Extract<ToWorker, { do: 'want
   if (!channel.class) return;
   const isState = channel.class === 'state';
   const behind = !isState && ((cursor !== undefined && cursor !== channel.cursor) || (!cursor && options.last));
-  if (!cursor && !isState && !options.last && channel.cursor) send(tab, { to: 'moved', name, cursor: channel.cursor });
-  send(tab, { to: 'granted', name, class: channel.class, live: channel.live && !behind });
-  if (isState && channel.newest) send(tab, { to: 'push', message: { ...channel.newest, snapshot: true } });
+  const give = (what: Happening) => tell(tab, name, place, what);
+  if (!behind && channel.cursor) give({ to: 'moved', cursor: channel.cursor });
+  give({ to: 'granted', class: channel.class, live: channel.live && !behind });
+  if (isState && channel.newest) give({ to: 'push', message: { ...channel.newest, snapshot: true } });
   if (behind) {
     if (!cursor) place.cursor = undefined;
     void catchUp(site, name, tab, place, options.last);

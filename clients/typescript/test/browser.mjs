@@ -10,4 +10,5 @@ export const ARGS = [
   '--disable-renderer-backgrounding',
 ];
 
-export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
+/** `more` are further arguments of the command line. */
+export const launch = (...more) => chromium.launch({ executablePath: EXECUTABLE, args: [...ARGS, ...more] });

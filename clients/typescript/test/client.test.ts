@@ -83,6 +83,16 @@ test('an iteration gets what has arrived as lists, and moves the cursor with the
   assert.deepEqual(client.cursors(), {});
 });
 
+test('an iteration ends when the client is closed', async () => {
+  const orders = start().messages('orders', { onGap() {} });
+  await (await gateway.line()).request('subscribe');
+  const iteration = (async () => {
+    for await (const _ of orders) assert.fail('no message');
+  })();
+  await client.close();
+  await iteration;
+});
+
 test('a handler that throws loses neither the socket nor the messages after', async () => {
   const seen: string[] = [];
   const second = later();
@@ -260,12 +270,13 @@ test('a store that is full or forbidden is reported once, and the client goes on
   assert.deepEqual((await (await gateway.line()).request('subscribe')).channels, [{ channel: 'orders' }]);
 });
 
-test('a token function that throws or returns no text is a failed attempt', async () => {
+test('a token function that throws or returns no token is a failed attempt', async () => {
   const tokens: (() => string)[] = [
     () => {
       throw new Error('the login is down');
     },
     () => undefined as never,
+    () => '<!doctype html>',
     () => 'good',
   ];
   start({ token: () => tokens.shift()!() });

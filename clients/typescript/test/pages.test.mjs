@@ -215,6 +215,24 @@ test('cursors survive a reload', { timeout: 60_000 }, async () => {
   await page.context().close();
 });
 
+test('a tab that reloads beside another gets what it missed', { timeout: 60_000 }, async () => {
+  const one = await open();
+  const two = await open({ context: one.context() });
+  const ids = await world.orders([1400]);
+  await hasExactly(two, ids);
+  await two.goto('about:blank');
+  const missed = await world.orders([1401, 1402]);
+  await hasExactly(one, [...ids, ...missed]);
+  await two.goto(world.url);
+  await two.locator('[data-order="A-2402"]').waitFor();
+  await two.locator('[data-order="A-2401"]').waitFor();
+  assert.equal(await two.locator('[data-order="A-2400"]').count(), 0, 'what was handled does not come again');
+  const last = await world.orders([1403]);
+  await two.locator('[data-order="A-2403"]').waitFor();
+  await hasExactly(one, [...ids, ...missed, ...last]);
+  await one.context().close();
+});
+
 test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async () => {
   const page = await open();
   await page.evaluate(() => {

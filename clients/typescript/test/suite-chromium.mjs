@@ -10,7 +10,8 @@ const [suite, ...scenarios] = process.argv.slice(2);
 const script = readFileSync('build/adapter-page.js', 'utf8');
 const site = createHttp((_, response) => response.end('<!doctype html><title>adapter</title>'));
 await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
-const browser = await launch();
+// One process for all pages: each scenario opens at least one.
+const browser = await launch('--process-per-site', '--renderer-process-limit=1');
 const context = await browser.newContext();
 
 const play = async (socket) => {
