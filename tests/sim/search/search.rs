@@ -80,8 +80,9 @@ pub fn survey(
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let known = Mutex::new((BTreeSet::new(), Vec::new()));
     let look = |seed: u64, trace: &[Step]| {
-        for fault in play(seed, trace).faults.into_iter().filter(|fault| !forgiven.contains(&fault.kind)) {
-            let rough = Found { seed, steps: trace.to_vec(), fault, told: String::new() };
+        let Played { faults, told } = play(seed, trace);
+        for fault in faults.into_iter().filter(|fault| !forgiven.contains(&fault.kind)) {
+            let rough = Found { seed, steps: trace.to_vec(), fault, told: told.clone() };
             let (kind, names) = rough.signature();
             let within = |(other, set): &&(Kind, BTreeSet<String>)| *other == kind && set.is_subset(&names);
             let candidates: Vec<_> = known.lock().0.iter().filter(within).map(|(_, set)| set.clone()).collect();
