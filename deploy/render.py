@@ -224,6 +224,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail if anything differs")
     check = parser.parse_args().check
+    # Where it is missing, nothing is written.
+    import helm_python  # noqa: F401
 
     wanted = {target: source.read_text() for source, target in COPIES.items()}
     wanted[CHART / "files/rules.yaml"] = chart_rules(RULES.read_text(), thresholds())

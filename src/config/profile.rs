@@ -78,7 +78,7 @@ pub struct SymbolVerb {
 const WELCOME: &str = "Connected to Tickgate";
 
 /// Paths of the public listener that no profile can take. `/` is shared with the service information.
-const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
+pub(super) const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
 pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::*;
+use super::{super::profile::RESERVED, *};
 
 #[test]
 fn the_shipped_production_file_only_lacks_its_secrets() {
@@ -67,7 +67,7 @@ fn the_example_of_the_reference_works() {
     let config = load(&file(example).1);
     let profile = config.profiles.iter().find(|profile| profile.name == "strategies").unwrap();
     assert_eq!(profile.channels[0].scope, Scope::Path("signals:{strategy}".into()));
-    assert_eq!(config.profiles.len(), 8);
+    assert_eq!(config.profiles.len(), Config::development().profiles.len() + 1);
     assert_eq!(config.topics.of_name("signals:momentum").retain_max, 5000);
 }
 
@@ -92,4 +92,32 @@ fn the_shipped_file_explains_every_key() {
         let key = ["name", "pattern", "class", "enabled"].contains(&field) || DEFAULTS.contains(&format!(" {field} "));
         assert!(key, "not explained: {field}");
     }
+}
+
+/// What the gateway itself serves on the public listener, no profile can take: otherwise it would not start.
+#[test]
+fn the_public_paths_are_taken() {
+    let api: serde_json::Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+    let is_public = |path: &serde_json::Value| path["servers"][0]["url"].as_str().unwrap().ends_with(":8000");
+    let paths = api["paths"].as_object().unwrap().iter().filter(|(_, path)| is_public(path)).map(|(name, _)| &**name);
+    let mut public: Vec<_> = paths.filter(|path| *path != "/").collect();
+    public.sort_unstable();
+    assert_eq!(public, RESERVED);
+    let docs = include_str!("../../../docs/configuration.md");
+    for path in RESERVED {
+        assert!(docs.contains(&format!("`{path}`")), "docs/configuration.md does not name {path}");
+    }
+}
+
+#[test]
+fn the_documents_name_the_shipped_endpoints() {
+    let profiles = Config::development().profiles;
+    let docs = include_str!("../../../docs/configuration.md");
+    let listed = docs.split("Shipped: ").nth(1).unwrap().split('.').next().unwrap();
+    let listed: Vec<_> = listed.split(", ").map(|name| name.trim_matches('`')).collect();
+    assert_eq!(listed, profiles.iter().map(|profile| &*profile.name).collect::<Vec<_>>());
+    let described = include_str!("../../../docs/asyncapi.yaml").lines();
+    let described: Vec<_> = described.filter_map(|line| line.trim().strip_prefix("address: ")).collect();
+    let sockets = profiles.iter().filter(|profile| profile.protocol.transport == Transport::WebSocket);
+    assert_eq!(described, sockets.map(|profile| &*profile.path).collect::<Vec<_>>());
 }
