@@ -105,9 +105,7 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
     store();
   };
 
-  const changed = () => {
-    for (const channel of channels.values()) for (const reader of channel.readers) reader.changed();
-  };
+  const changed = ({ readers }: Channel) => readers.forEach((reader) => reader.changed());
 
   const want = (channel: Channel) => {
     channel.suspended = channel.live = false;
@@ -120,7 +118,7 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
       if (!channel) return;
       channel.class = deliveryClass;
       channel.live = live;
-      for (const reader of channel.readers) reader.changed();
+      changed(channel);
     },
     push(message) {
       const channel = channels.get(message.channel);
@@ -140,7 +138,7 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
       const channel = channels.get(name);
       if (!channel) return;
       channel.live = true;
-      for (const reader of channel.readers) reader.changed();
+      changed(channel);
     },
     moved(name, cursor) {
       const channel = channels.get(name);
@@ -162,9 +160,7 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
     },
     status(next) {
       status = next;
-      if (next.state !== 'live' && next.state !== 'catching_up' && next.state !== 'stale') {
-        for (const channel of channels.values()) channel.live = false;
-      }
+      const connected = ['live', 'catching_up', 'stale'].includes(next.state);
       for (const watcher of watchers) {
         try {
           watcher(next);
@@ -172,7 +168,10 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
           report(error);
         }
       }
-      changed();
+      for (const channel of channels.values()) {
+        channel.live &&= connected;
+        changed(channel);
+      }
     },
     user(next, isOther) {
       if (isOther || (stored && stored.user !== next)) {
@@ -262,7 +261,7 @@ export const createHub = (report: (error: unknown) => void, store: () => void) =
       channel.suspended = true;
       channel.live = false;
       link.suspend(channel.name);
-      for (const reader of channel.readers) reader.changed();
+      changed(channel);
     },
 
     resume(channel: Channel) {

@@ -1,7 +1,9 @@
 /** The link over an own WebSocket: opens one connection after the other, and decides whether and when to reconnect. */
+import { abandon } from './abandon.js';
 import { afterCode, backOff } from './backoff.js';
 import { createChannels } from './channels.js';
 import { createOutbox } from './outbox.js';
+import { createPace } from './pace.js';
 import { checked, messagesOf, pushOf, refusalOf, UnreadableError } from './read.js';
 import { createToken } from './token.js';
 import { createTrace } from './trace.js';
@@ -30,16 +32,13 @@ interface Ending {
   afterMs?: number | undefined;
 }
 
-/** What the welcome said, and how many more names may be subscribed. */
+/** What the welcome said. */
 interface Welcome {
   at: number;
   interval: number;
   bytes: number;
   most: number;
-  perSecond: number;
-  burst: number;
-  left: number;
-  leftAt: number;
+  pace: ReturnType<typeof createPace>;
 }
 
 const now = () => performance.now();
@@ -97,19 +96,11 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     ask('auth', { token: text }, text);
   };
 
-  const abandon = (code?: number) => {
+  const leave = (code?: number) => {
     const old = socket;
     attempt++;
     socket = welcome = undefined;
-    if (!old) return;
-    old.onopen = old.onmessage = old.onclose = null;
-    try {
-      old.close(code);
-      // The package `ws` waits 30 s for the other side.
-      if (!code) (old as any).terminate?.();
-    } catch {
-      // It was closed already.
-    }
+    if (old) abandon(old, code);
   };
 
   const close = (ending?: Ending) => {
@@ -121,7 +112,7 @@ export const socketLink: LinkFactory = (url, options, sink) => {
 
   const lost = (ending: Ending) => {
     const welcomed = welcome;
-    abandon();
+    leave();
     channels.disconnected();
     outbox.disconnected();
     if (welcomed && now() - welcomed.at >= HELD) failures = 0;
@@ -134,8 +125,7 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     if (reconnect === 'no' || (reconnect === 'new_token' && (tokensRefused > 1 || !options.token))) return close(ending);
     notBefore = now() + Math.min(ending.afterMs ?? 0, DELAY_MAX);
     nextAt = Math.max(now() + backOff(failures++, Math.random()), notBefore);
-    const retryInMs = Math.round(nextAt - now());
-    show({ state: 'waiting', retryInMs, code: ending.code, reason: ending.reason });
+    show({ state: 'waiting', retryInMs: Math.round(nextAt - now()), code: ending.code, reason: ending.reason });
     act();
   };
 
@@ -153,8 +143,7 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     }
     if (mine !== attempt) return;
     const late = options.auth === 'message';
-    const mark = url.includes('?') ? '&' : '?';
-    const place = session ? `${mark}session=${encodeURIComponent(session)}` : '';
+    const place = session ? `${url.includes('?') ? '&' : '?'}session=${encodeURIComponent(session)}` : '';
     const protocols = [PROTOCOL, ...(text && !late ? [`bearer.${text}`] : [])];
     deadline = now() + OPENING_TIMEOUT;
     open.clear();
@@ -284,16 +273,12 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     user = message.user ?? null;
     session = message.session ?? undefined;
     tokensRefused = 0;
-    const burst = Math.max(limits.names_burst ?? 1, 1);
     welcome = {
       at,
       interval: Math.min(Math.max(message.heartbeat_interval, 1), 3600) * 1000,
       bytes: (limits.message_bytes ?? 65_536) - ENVELOPE,
       most: limits.subscriptions ?? 200,
-      perSecond: Math.max(limits.names_per_second, 1) / 1000,
-      burst,
-      left: burst,
-      leftAt: at,
+      pace: createPace(limits.names_per_second, limits.names_burst ?? 1, at),
     };
     token.clock(message.server_time, message.expires_at, at);
     if (changed) channels.forget();
@@ -301,18 +286,15 @@ export const socketLink: LinkFactory = (url, options, sink) => {
   };
 
   /** Subscribes to what is due, as far as the limits allow. Returns when more may be. */
-  const subscribe = (to: Welcome): number => {
+  const subscribe = ({ pace, most, bytes }: Welcome): number => {
     const at = now();
-    to.left = Math.min(to.burst, to.left + (at - to.leftAt) * to.perSecond);
-    to.leftAt = at;
-    while (to.left >= 1) {
-      const elements = channels.ask(at, number + 1, Math.min(Math.floor(to.left), to.most), to.bytes);
+    for (let names; (names = Math.min(pace.available(at), most)); ) {
+      const elements = channels.ask(at, number + 1, names, bytes);
       if (!elements.length) break;
-      to.left -= elements.length;
+      pace.take(elements.length);
       ask('subscribe', { channels: elements });
     }
-    const pace = to.left >= 1 ? at : at + (1 - to.left) / to.perSecond + 1;
-    return Math.max(channels.due(), pace);
+    return Math.max(channels.due(), pace.next(at));
   };
 
   /** When the oldest request of the client's own must be answered. */
@@ -372,18 +354,18 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     else act();
   };
 
+  const unsubscribe = (name: string, told: boolean) => {
+    if (told && welcome) ask('unsubscribe', { channels: [name] });
+    queueMicrotask(act);
+  };
+
   const link: Link = {
     want(name, wish, cursor) {
       channels.want(name, wish, cursor);
       queueMicrotask(act);
     },
-    drop(name) {
-      if (channels.drop(name) && welcome) ask('unsubscribe', { channels: [name] });
-      queueMicrotask(act);
-    },
-    suspend(name) {
-      if (channels.suspend(name) && welcome) ask('unsubscribe', { channels: [name] });
-    },
+    drop: (name) => unsubscribe(name, channels.drop(name)),
+    suspend: (name) => unsubscribe(name, channels.suspend(name)),
     request(request) {
       if (state === 'closed' || (request.now && !welcome)) {
         return Promise.reject(new RequestError('refused', 'not connected'));
@@ -405,13 +387,12 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     async close() {
       if (state === 'closed') return;
       const old = socket;
-      const closed = new Promise<void>((resolve) => {
+      leave(1000);
+      close();
+      await new Promise<void>((resolve) => {
         old?.addEventListener('close', () => resolve());
         setTimeout(resolve, old ? 1000 : 0);
       });
-      abandon(1000);
-      close();
-      await closed;
     },
   };
   queueMicrotask(act);

@@ -10,5 +10,4 @@ export const ARGS = [
   '--disable-renderer-backgrounding',
 ];
 
-/** `more` are further arguments of the command line. */
-export const launch = (...more) => chromium.launch({ executablePath: EXECUTABLE, args: [...ARGS, ...more] });
+export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: ARGS });

@@ -46,6 +46,8 @@ export class Gateway {
   /** Answers `subscribe` by itself. */
   grants = true;
   live = true;
+  /** Answers `ping`. */
+  answers = true;
   #server = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'tickgate.v1' });
   #lines: Line[] = [];
   #waiting: ((line: Line) => void)[] = [];
@@ -68,8 +70,8 @@ export class Gateway {
       socket.on('message', (text) => {
         const request = JSON.parse(String(text));
         if (request.type === 'subscribe' && this.grants) this.#grant(line, request);
-        if (request.type === 'ping') line.send({ type: 'pong', id: request.id });
-        else line.add(request);
+        if (request.type !== 'ping') line.add(request);
+        else if (this.answers) line.send({ type: 'pong', id: request.id });
       });
       const waiting = this.#waiting.shift();
       if (waiting) waiting(line);

@@ -67,6 +67,13 @@ test('prices move and an order arrives', { timeout: 60_000 }, async () => {
   await page.context().close();
 });
 
+test('the overlay shows the connection', { timeout: 60_000 }, async () => {
+  const page = await open({ path: '#debug' });
+  await page.getByText(/Tickgate {2}live {2}demo/).click();
+  await page.getByText(/● {2}orders {2}reliable/).waitFor();
+  await page.context().close();
+});
+
 test('the plain page shows the same', { timeout: 60_000 }, async () => {
   const page = await open({ path: 'plain/' });
   await until('a price', async () => Number(await page.locator('#price').textContent()) > 0);

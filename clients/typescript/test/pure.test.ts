@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { afterCode, backOff } from '../src/backoff.js';
 import { createChannels } from '../src/channels.js';
 import { createOutbox } from '../src/outbox.js';
+import { createPace } from '../src/pace.js';
 import { checked, messagesOf, pushOf } from '../src/read.js';
 import { createTrace } from '../src/trace.js';
 
@@ -78,4 +79,15 @@ test('the trace has the last frames and no token', () => {
   assert.equal(frames.length, 200);
   assert.equal(frames[0]!.text, '2');
   assert.ok(!frames.at(-1)!.text.includes('secret'));
+});
+
+test('a burst of channels is followed by a rate', () => {
+  const pace = createPace(4, 2, 0);
+  assert.equal(pace.available(0), 2);
+  pace.take(2);
+  assert.equal(pace.available(0), 0);
+  const next = pace.next(0);
+  assert.ok(next >= 250 && next < 253);
+  assert.equal(pace.available(next), 1);
+  assert.equal(pace.available(60_000), 2);
 });

@@ -127,3 +127,39 @@ test('a refused channel is reported, and the page goes on', { timeout: 30_000 },
   line.push('orders', '7-1');
   await seen(1);
 });
+
+const state = (name: string) => page.locator('#state', { hasText: name }).waitFor();
+const online = () => page.evaluate(() => void dispatchEvent(new Event('online')));
+const closing = { type: 'closing', code: 1012, message: 'restarting', reconnect: 'yes' };
+
+test('a network that is back ends the back-off, but not the delay that the gateway asks for', { timeout: 30_000 }, async () => {
+  const line = await open();
+  await state('live');
+  // From here on no timer fires: what happens is not the back-off.
+  await page.clock.pauseAt(await page.evaluate(() => Date.now() + 10));
+  line.send(closing);
+  await page.waitForFunction(() => window.page.client.status.state === 'waiting');
+  await online();
+  const again = await gateway.line();
+  await page.waitForFunction(() => window.page.client.status.state === 'live');
+  again.send({ ...closing, after_ms: 60_000 });
+  await page.waitForFunction(() => window.page.client.status.state === 'waiting');
+  await online();
+  assert.equal(await page.evaluate(() => window.page.client.status.state), 'waiting');
+  await page.clock.runFor(61_000);
+  await gateway.line();
+});
+
+test('a page that comes back looks whether its connection lives', { timeout: 30_000 }, async () => {
+  await open();
+  await state('live');
+  await page.clock.runFor(2000);
+  await online();
+  await page.clock.runFor(6000);
+  await state('live');
+  gateway.answers = false;
+  await page.clock.runFor(2000);
+  await online();
+  await page.clock.runFor(6000);
+  assert.equal(new URL((await gateway.line()).path, 'ws://x').search, '?session=s');
+});

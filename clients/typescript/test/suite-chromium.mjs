@@ -1,4 +1,5 @@
-// Plays tickgate-client-suite with the client in Chromium: `node test/suite-chromium.mjs SUITE [scenario…]`.
+// Plays tickgate-client-suite with the client in Chromium: `node test/suite-chromium.mjs SUITE [scenario…]`. One page runs
+// the clients of all scenarios: opening one for each takes longer than playing it.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttp } from 'node:http';
@@ -7,25 +8,33 @@ import { createInterface } from 'node:readline';
 import { launch } from './browser.mjs';
 
 const [suite, ...scenarios] = process.argv.slice(2);
-const script = readFileSync('build/adapter-page.js', 'utf8');
 const site = createHttp((_, response) => response.end('<!doctype html><title>adapter</title>'));
 await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
-// One process for all pages: each scenario opens at least one.
-const browser = await launch('--process-per-site', '--renderer-process-limit=1');
-const context = await browser.newContext();
+const browser = await launch();
+const page = await browser.newPage();
+const sockets = new Map();
+await page.exposeFunction('fromAdapter', (run, line) => {
+  if (line) sockets.get(run)?.write(`${line}\n`);
+  else sockets.get(run)?.end();
+});
+await page.goto(`http://127.0.0.1:${site.address().port}/`);
+await page.addScriptTag({ content: readFileSync('build/adapter-page.js', 'utf8') });
 
+let runs = 0;
 const play = async (socket) => {
+  const run = ++runs;
+  sockets.set(run, socket);
+  const stop = () => {
+    sockets.delete(run);
+    page.evaluate((run) => window.toAdapter(run, '{"command":"stop"}'), run).catch(() => {});
+  };
+  socket.on('error', () => {}).on('close', stop);
   const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
   const setup = JSON.parse((await lines.next()).value);
-  const page = await context.newPage();
-  await page.exposeFunction('fromAdapter', (line) => (line ? socket.write(`${line}\n`) : socket.end()));
-  await page.goto(`http://127.0.0.1:${site.address().port}/`);
-  await page.addScriptTag({ content: script });
-  await page.evaluate((setup) => window.startAdapter(setup), setup);
-  socket.on('close', () => page.close().catch(() => {}));
-  for await (const line of lines) page.evaluate((line) => window.toAdapter(line), line).catch(() => {});
+  await page.evaluate(([run, setup]) => window.startAdapter(run, setup), [run, setup]);
+  for await (const line of lines) page.evaluate(([run, line]) => window.toAdapter(run, line), [run, line]).catch(() => {});
 };
-// The suite ends a run whose scenario has failed: its socket and its page are gone then.
+// The suite ends a run whose scenario has failed: its socket is gone then.
 const relay = createServer((socket) => play(socket).catch(() => socket.destroy()));
 await new Promise((resolve) => relay.listen(0, '127.0.0.1', resolve));
 

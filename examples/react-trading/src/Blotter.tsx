@@ -1,9 +1,20 @@
 import { useMessages } from '@tickgate/client/react';
-import { useState } from 'react';
+import { memo, useState } from 'react';
 import type { Order } from './channels';
 
 /** How many orders are shown. */
-const SHOWN = 50;
+const SHOWN = 30;
+
+const Row = memo(({ order }: { order: Order }) => (
+  <tr data-order={order.order_id} className={order.side === 'sell' ? 'down' : 'up'}>
+    <th scope="row">{order.order_id}</th>
+    <td>{order.symbol}</td>
+    <td className="change">{order.side}</td>
+    <td>{order.quantity}</td>
+    <td>{order.price}</td>
+    <td className="text">{order.status.replaceAll('_', ' ')}</td>
+  </tr>
+));
 
 export const Blotter = () => {
   const [orders, setOrders] = useState<readonly Order[]>([]);
@@ -38,14 +49,7 @@ export const Blotter = () => {
           </thead>
           <tbody>
             {orders.map((order) => (
-              <tr key={order.order_id} data-order={order.order_id} className={order.side === 'sell' ? 'down' : 'up'}>
-                <th scope="row">{order.order_id}</th>
-                <td>{order.symbol}</td>
-                <td className="change">{order.side}</td>
-                <td>{order.quantity}</td>
-                <td>{order.price}</td>
-                <td className="text">{order.status.replaceAll('_', ' ')}</td>
-              </tr>
+              <Row key={order.order_id} order={order} />
             ))}
           </tbody>
         </table>
