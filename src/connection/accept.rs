@@ -25,8 +25,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     address::{AddressLimits, Permit, Refused},
     hang_up::HangUp,
+    http_stream::{Backpressure, HttpStream},
     spares::{Place, Spare, Spares},
-    turns::{ClientTimeouts, HttpStream, Turns},
+    turns::{ClientTimeouts, Turns},
 };
 use crate::{
     config::Proxies,
@@ -170,13 +171,14 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
     let keeps_alive = place.is_none().then(|| (keep_alive_header(serving.idle_timeout), stop.clone()));
-    let (asked, turns) = (hang_up.clone(), Turns::new());
-    let stream = HttpStream::new(stream, turns.clone());
+    let (asked, turns, backpressure) = (hang_up.clone(), Turns::new(), Backpressure::default());
+    let stream = HttpStream::new(stream, turns.clone(), backpressure.clone());
     let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(asked.clone());
+        request.extensions_mut().insert(backpressure.clone());
         if let Some(has_asked) = &has_asked {
             has_asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Spare);

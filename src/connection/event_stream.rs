@@ -42,6 +42,7 @@ use super::{
     handle::ConnectionHandle,
     handshake::{self, Credential},
     hang_up::HangUp,
+    http_stream::Backpressure,
     opening, query,
     refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
@@ -88,8 +89,7 @@ pub(super) async fn open(
     match endpoint.admit(&asked.credential, None, attempt, place).await {
         Ok(admitted) => {
             endpoint.replica.metrics.handshakes_total.of(Outcome::Accepted).inc();
-            let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
-            stream(endpoint, admitted, asked, (&parts.headers, hang_up))
+            stream(endpoint, admitted, asked, &parts)
         }
         Err(refused) => endpoint.refuse(attempt, &parts.headers, refused),
     }
@@ -153,7 +153,9 @@ fn cursors(headers: &HeaderMap, max: usize) -> Option<Vec<StreamId>> {
     }
 }
 
-fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, (headers, hang_up): (&HeaderMap, HangUp)) -> Response {
+fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -> Response {
+    let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
+    let backpressure = parts.extensions.get::<Backpressure>().cloned().unwrap_or_default();
     let replica = endpoint.replica.clone();
     let view = View {
         profile: &endpoint.profile,
@@ -166,12 +168,15 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, (headers, hang_u
     let counted = selection.counted;
     if !asked.cursors.is_empty() && asked.cursors.len() != counted {
         endpoint.withdraw(&admitted);
-        return Problem::invalid("Last-Event-ID is of another list of channels").respond(headers);
+        return Problem::invalid("Last-Event-ID is of another list of channels").respond(&parts.headers);
+    }
+    if selection.wanted.iter().any(|wanted| wanted.resolved.rule.class == Class::State) {
+        backpressure.limit();
     }
     let request = opening::Request { param: asked.param, begin: Options::default(), explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
-    let body = EventBody { handle: connection.handle.clone(), counted, _ended: ended };
+    let body = EventBody { handle: connection.handle.clone(), backpressure, counted, _ended: ended };
     replica.tasks.spawn("event stream", async move {
         serve(connection, selection).await;
         // Whatever has not been read by then never will be.
@@ -281,6 +286,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
 /// The response body: takes what waits in the outbox. When it is dropped, the reader is gone.
 struct EventBody {
     handle: Arc<ConnectionHandle>,
+    backpressure: Backpressure,
     /// Cursors that are sent together.
     counted: usize,
     /// Closes when the body is dropped.
@@ -292,7 +298,10 @@ impl hyper::body::Body for EventBody {
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(events) = ready!(self.handle.outbox.poll_body(cx)) else { return Poll::Ready(None) };
+        let bytes_max = ready!(self.backpressure.poll_room(cx));
+        let polled = self.handle.outbox.poll_body(cx, bytes_max);
+        self.backpressure.handed(matches!(polled, Poll::Ready(Some(_))));
+        let Some(events) = ready!(polled) else { return Poll::Ready(None) };
         let mut piece = BytesMut::from(events);
         let cursors = self.handle.outbox.cursors();
         // While subscriptions start there are fewer: the reader could not say later which ones they were.

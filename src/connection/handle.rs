@@ -111,10 +111,12 @@ impl ConnectionHandle {
         self.timing.lock().private = slot;
     }
 
-    /// A pong arrived.
+    /// A pong arrived: of a ping that asked whether the client is there, or of one that asked how far it has read.
     pub fn pong(&self, payload: &[u8]) {
         if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
             self.timing.lock().keep_alive.pong(number);
+        } else if let Ok(position) = payload.try_into().map(u64::from_be_bytes) {
+            self.outbox.confirm(position);
         }
     }
 

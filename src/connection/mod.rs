@@ -1,6 +1,7 @@
 //! One client's connection, from accept to clean-up. Never writes to a socket: that is the outbox's part.
 //!
-//! - On the way in: `accept` takes TCP connections and serves HTTP on them (`turns`: how long their clients may take), over `spares` when no
+//! - On the way in: `accept` takes TCP connections and serves HTTP on them (`http_stream`; `turns` says how long a
+//!   client may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
 //!   `admission` decides who is admitted, `refusal_log` logs who is not, `opening` makes the connection.
@@ -22,6 +23,7 @@ pub mod handle;
 pub mod handshake;
 mod hang_up;
 mod history;
+mod http_stream;
 mod inbound;
 mod ingest;
 pub mod keep_alive;

@@ -3,7 +3,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,11 +15,7 @@ use hyper::{
     header,
 };
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -77,19 +72,26 @@ impl Turns {
         response.map(|body| AnsweredBody { body, turns: self.clone() })
     }
 
-    fn read(&self) {
+    /// The client sent something.
+    pub(super) fn read(&self) {
         let idle = self.0.lock().turn == Turn::Idle;
         if idle {
             self.set(Turn::Head);
         }
     }
 
-    fn wrote(&self) {
+    /// Something is written to the client.
+    pub(super) fn wrote(&self) {
         let mut state = self.0.lock();
         if state.turn == Turn::Idle {
             // The last of the response still goes out.
             state.since = Instant::now();
         }
+    }
+
+    /// Whether the response that is written ends only when its reader leaves.
+    pub(super) fn is_endless(&self) -> bool {
+        self.0.lock().endless
     }
 
     fn deadline(&self, timeouts: ClientTimeouts) -> Option<Instant> {
@@ -148,70 +150,5 @@ impl<B: Body + Unpin> Body for AnsweredBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A TCP connection that speaks HTTP.
-#[derive(Debug)]
-pub(super) struct HttpStream {
-    tcp: TcpStream,
-    turns: Turns,
-}
-
-impl HttpStream {
-    pub(super) fn new(tcp: TcpStream, turns: Turns) -> Self {
-        Self { tcp, turns }
-    }
-
-    /// The connection, for what is no HTTP.
-    pub(super) fn into_tcp(self) -> TcpStream {
-        self.tcp
-    }
-}
-
-impl AsyncRead for HttpStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.turns.read();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for HttpStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.turns.wrote();
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.turns.wrote();
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked after each write, and whenever the connection's task runs. HTTP reads nothing meanwhile.
-        let endless = self.turns.0.lock().endless;
-        if endless {
-            let mut byte = [0];
-            if let Poll::Ready(0) = self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte))? {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-            }
-        }
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

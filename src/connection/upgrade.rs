@@ -22,11 +22,11 @@ use tokio::net::TcpStream;
 use super::{
     admission::{Admitted, Endpoint, Refused, no_descriptor},
     handshake::{self, Handshake, Refusal, Told, Upgrade, Why},
+    http_stream::HttpStream,
     opening,
     refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     task::ConnectionTask,
-    turns::HttpStream,
     wire::{self, Wire},
 };
 use crate::{

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 mod backlog;
 mod batch;
 mod catch_up;
+mod flow;
 mod follow;
 mod form;
 mod gap;
@@ -38,6 +39,8 @@ mod socket;
 mod subscribe;
 mod tickets;
 mod topic;
+mod unconfirmed;
+mod unsent;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
@@ -51,9 +54,11 @@ pub use past::{Past, caught_up};
 pub use position::{Arrival, Asked, Next, Position, State, Step, reason_between};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
+pub(crate) use socket::try_write_if_drained;
 pub use socket::{MemorySocket, Socket};
 pub use subscribe::Interest;
 pub use topic::Followed;
+pub(crate) use unsent::UnsentLimit;
 
 use crate::{
     backplane::{Backplane, Event},

@@ -2,7 +2,6 @@
 //! never sessions. Whoever adds something flushes; what the socket does not take waits for [`Outbox::poll_flush`].
 
 use std::{
-    io::IoSlice,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -13,6 +12,7 @@ use parking_lot::Mutex;
 
 mod ending;
 mod look;
+mod writing;
 mod written;
 
 pub use ending::Close;
@@ -21,11 +21,12 @@ pub(super) use written::Written;
 
 use super::{
     batch::Batch,
+    flow::Flow,
     queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
     socket::Socket,
 };
 use crate::metrics::{self, Held, Metrics};
-use tickgate_wire::model::StreamId;
+use tickgate_wire::model::{Class, StreamId};
 
 /// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
 #[derive(Debug)]
@@ -62,8 +63,10 @@ struct State {
     ending: Ending,
     /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
     slow: Option<Held>,
-    /// Bytes written so far: whether a slow socket moves at all.
+    /// Bytes written so far.
     progress: u64,
+    /// Where values are sent: how many of them may be under way. On the heap, as many connections have none.
+    flow: Option<Box<Flow>>,
 }
 
 impl Outbox {
@@ -112,7 +115,13 @@ impl Outbox {
 
     /// Opens a subscription. It starts out lagging at `slot.queued`: a catch-up joins it to the live stream.
     pub fn open(&self, slot: Slot) -> SlotId {
-        self.state.lock().queue.open(slot)
+        let mut state = self.state.lock();
+        if slot.class == Class::State && state.flow.is_none() {
+            // A value that is under way can't be replaced by a newer one.
+            let flow = Flow::new(state.progress);
+            state.flow = self.socket.limit_unsent(flow.unsent_max()).then(|| Box::new(flow));
+        }
+        state.queue.open(slot)
     }
 
     /// Ends a subscription at once: nothing of it is written after this returns, save a frame already under way.
@@ -207,100 +216,13 @@ impl Outbox {
         self.write(&mut state)
     }
 
-    /// The one place that writes. Everything that waits goes out in as few system calls as the socket allows.
-    fn write(&self, state: &mut State) -> Written {
-        let mut written = Written::default();
-        while !state.queue.is_empty() {
-            let (offered, taken) = match state.queue.only() {
-                // By far the most frequent: what was published just now.
-                Some(bytes) => (bytes.len(), self.socket.try_write(&[IoSlice::new(bytes)])),
-                None => {
-                    let mut slices = Slices::new();
-                    state.queue.front(&mut slices);
-                    let offered = slices.bytes();
-                    (offered, if offered == 0 { Ok(0) } else { self.socket.try_write(slices.get()) })
-                }
-            };
-            match taken {
-                Ok(0) if offered > 0 => {
-                    self.broken(state);
-                    return written;
-                }
-                Ok(count) => {
-                    self.shared.wrote(state.queue.consume(count));
-                    state.progress += count as u64;
-                    written.add(Written { bytes: count as u64, writes: 1 });
-                    if count < offered {
-                        self.behind(state);
-                        return written;
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.behind(state);
-                    return written;
-                }
-                Err(_) => {
-                    self.broken(state);
-                    return written;
-                }
-            }
-        }
-        state.slow = None;
-        if std::mem::take(&mut state.queue.blocked) && state.queue.lagging().is_some() {
-            self.waker.wake();
-        }
-        written
-    }
-
-    fn behind(&self, state: &mut State) {
-        if !std::mem::replace(&mut state.queue.blocked, true) {
-            self.waker.wake();
-        }
-    }
-
-    fn broken(&self, state: &mut State) {
-        state.ending = Ending::Shut;
-        state.slow = None;
-        state.queue.abandon();
-        self.waker.wake();
-    }
-
-    /// For the connection's task: goes on writing while the socket is behind. Ready when nothing waits.
-    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            {
-                let mut state = self.state.lock();
-                if state.queue.is_empty() {
-                    return Poll::Ready(());
-                }
-                if !state.queue.blocked {
-                    self.write(&mut state).count(&self.shared.metrics);
-                    continue;
-                }
-            }
-            match self.socket.poll_writable(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {
-                    let mut state = self.state.lock();
-                    state.queue.blocked = false;
-                    self.write(&mut state).count(&self.shared.metrics);
-                    if state.queue.blocked {
-                        // Still behind: the readiness was cleared by the failed write, so polling again registers.
-                        continue;
-                    }
-                }
-                Poll::Ready(Err(_)) => self.broken(&mut self.state.lock()),
-            }
-        }
-    }
-
     /// Registers the connection's task for all that concerns it.
     pub fn register(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
 
-    /// For a response body: takes everything that waits.
-    pub fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// For a response body: takes whole messages of what waits, and no more when they have so many bytes.
+    pub fn poll_body(&self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Option<Bytes>> {
         if let Socket::Body(waker) = &self.socket {
             waker.register(cx.waker());
         }
@@ -310,19 +232,22 @@ impl Outbox {
             return if state.ending == Ending::Shut { Poll::Ready(None) } else { Poll::Pending };
         }
         let (mut body, mut writes) = (BytesMut::new(), 0);
-        while !state.queue.is_empty() {
-            let mut slices = Slices::new();
-            state.queue.front(&mut slices);
+        while !state.queue.is_empty() && body.len() < bytes_max {
+            let mut slices = Slices::whole(bytes_max - body.len());
+            state.queue.front(&mut slices, true);
             slices.get().iter().for_each(|slice| body.extend_from_slice(slice));
             let offered = slices.bytes();
             self.shared.wrote(state.queue.consume(offered));
             writes += 1;
         }
-        state.slow = None;
         let bytes = body.len() as u64;
         state.progress += bytes;
         Written { bytes, writes }.count(&self.shared.metrics);
-        if std::mem::take(&mut state.queue.blocked) {
+        let blocked = !state.queue.is_empty();
+        if !blocked {
+            state.slow = None;
+        }
+        if std::mem::replace(&mut state.queue.blocked, blocked) {
             self.waker.wake();
         }
         Poll::Ready(Some(body.freeze()))

@@ -69,8 +69,8 @@ fn blocked(class: Class) -> (Queue, SlotId) {
 fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
     let mut written = Vec::new();
     while !queue.is_empty() {
-        let mut slices = Slices::new();
-        queue.front(&mut slices);
+        let mut slices = Slices::new(usize::MAX);
+        queue.front(&mut slices, true);
         let all: Vec<u8> = slices.get().iter().flat_map(|slice| slice.iter().copied()).collect();
         assert_eq!(all.len(), slices.bytes());
         let taken = all.len().min(room);

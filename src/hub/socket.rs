@@ -7,7 +7,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
 
 /// The far end of an outbox.
 #[derive(Debug)]
@@ -48,6 +53,25 @@ impl Socket {
         }
     }
 
+    /// The same, but only when the kernel holds less unsent than half of what it may hold.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`].
+    pub(super) fn try_write_if_drained(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => try_write_if_drained(stream, slices),
+            Self::Body(_) | Self::Memory(_) => self.try_write(slices),
+        }
+    }
+
+    /// Bounds what the kernel holds unsent. False where there is no kernel in between, or it can't.
+    pub(super) fn limit_unsent(&self, bytes: u32) -> bool {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(bytes).is_ok(),
+            Self::Body(_) | Self::Memory(_) => false,
+        }
+    }
+
     /// Whether a write would get somewhere; wakes the task when it does.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -57,6 +81,24 @@ impl Socket {
             Self::Memory(_) => Poll::Pending,
         }
     }
+}
+
+/// Writes in one system call, if the kernel holds less unsent than half of what it may hold.
+///
+/// The limit alone (`TCP_NOTSENT_LOWAT`) is not enough: a write adds to the last unsent packet, of up to 64 KiB, whatever
+/// the limit is. But `poll` obeys it, and by asking makes the kernel wake the task when there is room again.
+///
+/// # Errors
+/// `WouldBlock` when it holds more; anything else ends the connection.
+pub(crate) fn try_write_if_drained(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    stream.try_io(Interest::WRITABLE, || {
+        let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+        retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+        if asked[0].revents().is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        SockRef::from(stream).send_vectored(slices)
+    })
 }
 
 impl MemorySocket {

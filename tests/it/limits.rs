@@ -187,6 +187,8 @@ async fn who_never_reads_is_closed_and_slows_nobody() {
     let mut reader = replica.market().await;
     reader.subscribe(&["trades:BTCUSDT"]).await;
     let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
+    // Otherwise megabytes fit between the two, which take their time on a busy machine.
+    stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
     let padding = "x".repeat(50_000);
     let slow = async || replica.metric("tickgate_disconnects_total{reason=\"slow_consumer\"}").await;
@@ -207,6 +209,8 @@ async fn who_never_reads_is_closed_and_slows_nobody() {
 async fn who_never_reads_is_let_go_of_soon_after_the_close() {
     let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
     let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
+    // Otherwise megabytes fit between the two, which take their time on a busy machine.
+    stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
     let padding = "x".repeat(50_000);
     eventually("the close", async || {

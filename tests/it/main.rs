@@ -31,6 +31,7 @@ mod redis_tls;
 mod replicas;
 mod resume;
 mod runs;
+mod slow_readers;
 mod sse;
 mod status;
 mod strangers;

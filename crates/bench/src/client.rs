@@ -12,6 +12,7 @@ use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
 use crate::{
     Failure,
     clock::Clock,
+    plan::Reading,
     stamp::{Finder, find},
     tally::Tally,
     target::Target,
@@ -61,7 +62,9 @@ pub(crate) struct Client {
     pub(crate) received: u32,
     /// The last cursor heard.
     pub(crate) cursor: Option<String>,
-    slow: bool,
+    reading: Reading,
+    /// Of a steady reader: since when it reads, and the bytes read since.
+    steady: (u64, u64),
 }
 
 /// What a connection begins with.
@@ -71,7 +74,7 @@ pub(crate) struct Start {
     pub(crate) opening: Vec<String>,
     pub(crate) answers: usize,
     pub(crate) streams: Vec<u32>,
-    pub(crate) slow: bool,
+    pub(crate) reading: Reading,
 }
 
 impl Client {
@@ -80,7 +83,7 @@ impl Client {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if start.slow {
+        if start.reading == Reading::Nothing {
             socket.set_recv_buffer_size(4096)?;
         }
         // The kernel takes its time to find a port for an address that was bound, so only the many bind one.
@@ -106,7 +109,8 @@ impl Client {
             seen: start.streams.into_iter().map(|stream| (stream, 0)).collect(),
             received: 0,
             cursor: None,
-            slow: start.slow,
+            reading: start.reading,
+            steady: (0, 0),
         })
     }
 
@@ -141,7 +145,7 @@ impl Client {
             }
             self.flush()?;
         }
-        if !event.is_readable() || (self.slow && self.phase == Phase::Ready) {
+        if !event.is_readable() || (self.reading != Reading::All && self.phase == Phase::Ready) {
             return Ok(());
         }
         while self.phase != Phase::Closed {
@@ -160,6 +164,33 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Reads what a steady reader is due.
+    pub(crate) fn read_steadily(&mut self, buffer: &mut [u8], shared: &mut Shared<'_>) {
+        let Reading::Steady(bytes_per_s) = self.reading else { return };
+        if self.phase != Phase::Ready {
+            return;
+        }
+        let now_ns = shared.clock.now_ns();
+        if self.steady.0 == 0 {
+            self.steady.0 = now_ns;
+        }
+        let due = ((now_ns - self.steady.0) as f64 / 1e9 * f64::from(bytes_per_s)) as u64 - self.steady.1;
+        let due = buffer.len().min(due as usize);
+        match self.socket.read(&mut buffer[..due]) {
+            Ok(0) if due > 0 => self.close(shared, "the server closed the connection"),
+            Ok(len) => {
+                self.steady.1 += len as u64;
+                if let Err(error) = self.take(&mut buffer[..len], shared) {
+                    self.close(shared, &error.to_string());
+                }
+            }
+            // What it could not read now it does not read later: it is the line that is slow.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.steady.1 += due as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.close(shared, &error.to_string()),
+        }
     }
 
     fn take(&mut self, bytes: &mut [u8], shared: &mut Shared<'_>) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use crate::{
     Failure,
     client::{Client, Shared, Start},
     clock::Clock,
-    plan::{Pace, Pacer, Plan},
+    plan::{Pace, Pacer, Plan, Reading},
     publish::{Publisher, upgrade_request},
     stamp::{Finder, Stamp},
     tally::Tally,
@@ -64,6 +64,8 @@ pub(crate) struct Load<'a> {
     pub(crate) expected_conflated: u64,
     written_off: u64,
     progress_ns: u64,
+    /// Some connections read at a speed of their own.
+    steady: bool,
 }
 
 impl<'a> Load<'a> {
@@ -91,6 +93,7 @@ impl<'a> Load<'a> {
             expected_conflated: 0,
             written_off: 0,
             progress_ns: 0,
+            steady: plan.subscribers.iter().any(|subscriber| matches!(subscriber.reading, Reading::Steady(_))),
         })
     }
 
@@ -156,7 +159,7 @@ impl<'a> Load<'a> {
             opening,
             answers,
             streams: subscriber.streams.clone(),
-            slow: subscriber.slow,
+            reading: subscriber.reading,
         };
         let mut client = Client::connect(address, number, start)?;
         client.register(self.poll.registry(), Token(self.clients.len()))?;
@@ -306,6 +309,9 @@ impl<'a> Load<'a> {
             } else if let Some(client) = self.clients.get_mut(token) {
                 client.wake(event, &mut self.buffer, &mut self.shared);
             }
+        }
+        if self.steady {
+            self.clients.iter_mut().for_each(|client| client.read_steadily(&mut self.buffer, &mut self.shared));
         }
         Ok(())
     }

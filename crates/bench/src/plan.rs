@@ -11,8 +11,17 @@ pub(crate) struct Subscriber {
     pub(crate) streams: Vec<u32>,
     /// Whose token it carries.
     pub(crate) user: Option<String>,
-    /// It never reads after it has subscribed.
-    pub(crate) slow: bool,
+    pub(crate) reading: Reading,
+}
+
+/// What a connection reads once it has subscribed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    #[default]
+    All,
+    /// So many bytes a second.
+    Steady(u32),
+    Nothing,
 }
 
 /// How fast messages are published.
@@ -58,12 +67,20 @@ impl Plan {
         for stream in &streams {
             self.streams[*stream as usize].subscribers += 1;
         }
-        self.subscribers.push(Subscriber { streams, user, slow: false });
+        self.subscribers.push(Subscriber { streams, user, reading: Reading::All });
     }
 
     /// Adds a connection that asks for a stream and never reads; nothing is expected to reach it.
     pub(crate) fn subscribe_slow(&mut self, stream: u32) {
-        self.subscribers.push(Subscriber { streams: vec![stream], user: None, slow: true });
+        self.subscribers.push(Subscriber { streams: vec![stream], user: None, reading: Reading::Nothing });
+    }
+
+    /// Adds a connection that hears `streams`, and reads so many bytes a second.
+    pub(crate) fn subscribe_steady(&mut self, streams: Range<u32>, bytes_per_s: u32) {
+        self.subscribe(streams);
+        if let Some(subscriber) = self.subscribers.last_mut() {
+            subscriber.reading = Reading::Steady(bytes_per_s);
+        }
     }
 
     /// One topic and all who hear it.

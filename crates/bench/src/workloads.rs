@@ -77,6 +77,13 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         Needs::TwoGateways,
         replicas,
     ),
+    workload(
+        "prices-64k",
+        "50 prices, 100 updates/s each, to 20 readers of 64 KiB/s: their age",
+        Needs::Gateway,
+        |stage| slow_prices(stage, 64),
+    ),
+    workload("prices-16k", "the same to readers of 16 KiB/s", Needs::Gateway, |stage| slow_prices(stage, 16)),
     workload("slow", "100 messages/s to 900 subscribers, then 100 more that never read", Needs::Gateway, slow),
     Workload {
         own_only: true,
@@ -299,6 +306,25 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
         figures.set(alone_name, alone.get(name).unwrap_or(f64::NAN));
     }
     figures.set("grown_kib_per_slow", grown as f64 / 1024.0 / 100.0);
+    load.close_publishers()?;
+    load.close_clients()?;
+    Ok(figures)
+}
+
+/// How old prices are when slow and steady readers have read them. Nearly all are replaced by newer ones on the way.
+fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
+    /// What the kernels held before the readers were known to be slow is read by then.
+    const SETTLED: Duration = Duration::from_secs(30);
+    let mut plan = Plan::default();
+    let prices = plan.add_streams(&stage.target.channels, Kind::State, 50);
+    (0..20).for_each(|_| plan.subscribe_steady(prices.clone(), kib_per_s * 1024));
+    let mut load = Load::new(&stage.target, &plan, &stage.access)?;
+    load.connect(0..20, &[], &[])?;
+    load.open_publishers()?;
+    let pace = fixed(&plan, 5_000.0);
+    let mut pacer = load.pacer(&pace);
+    load.run(&mut pacer, SETTLED)?;
+    let figures = measured(stage, &mut load, &pace)?;
     load.close_publishers()?;
     load.close_clients()?;
     Ok(figures)

@@ -27,7 +27,8 @@ impl Outbox {
         Look {
             asked: if let Ending::Asked(close) = &state.ending { Some(Close::clone(close)) } else { None },
             shut: state.ending == Ending::Shut,
-            full: state.queue.bytes() > self.shared.limits.bytes_max,
+            // Where a pong is awaited, it has to be read.
+            full: state.queue.bytes() > self.shared.limits.bytes_max && !state.is_held(),
             lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
         }
     }
@@ -103,10 +104,12 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Bytes written so far, and whether the socket is behind.
+    /// A number that grows with the bytes that were written and with those that the client confirmed, and whether the
+    /// socket is behind. A slow client whose buffers are full reads on although nothing can be written to it.
     #[must_use]
     pub fn progress(&self) -> (u64, bool) {
         let state = self.state.lock();
-        (state.progress, state.queue.blocked)
+        let confirmed = state.flow.as_ref().map_or(0, |flow| flow.confirmed());
+        (state.progress + confirmed, state.queue.blocked)
     }
 }

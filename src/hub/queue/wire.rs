@@ -13,9 +13,10 @@ use super::{
 };
 
 impl Queue {
-    /// Fills `slices` with what is to be written next, in order.
-    pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut Slices<'a>) {
-        for item in self.urgent.iter_mut().chain(self.public.iter_mut()).take(Slices::MAX) {
+    /// Fills `slices` with what is to be written next, in order; nothing that is public unless asked for.
+    pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut Slices<'a>, public: bool) {
+        let public_max = if public { Slices::MAX } else { 0 };
+        for item in self.urgent.iter_mut().chain(self.public.iter_mut().take(public_max)).take(Slices::MAX) {
             match item {
                 Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
                     *bytes = batch.encode_newest(*skipped);
@@ -27,7 +28,7 @@ impl Queue {
         if let Some(partial) = &self.partial {
             slices.push(&partial.bytes);
         }
-        for item in self.urgent.iter().chain(self.public.iter()).take(Slices::MAX) {
+        for item in self.urgent.iter().chain(self.public.iter().take(public_max)).take(Slices::MAX) {
             slices.push(ready(item).unwrap_or_default());
         }
     }
@@ -40,6 +41,12 @@ impl Queue {
             (None, 1, 0) => self.urgent.front().and_then(plain),
             _ => None,
         }
+    }
+
+    /// Whether something waits that is not public, or a message is half written.
+    #[must_use]
+    pub(in crate::hub) fn is_pressing(&self) -> bool {
+        self.partial.is_some() || !self.urgent.is_empty()
     }
 
     /// Whether something of a subscription is still to be written.
@@ -180,21 +187,35 @@ pub(in crate::hub) struct Slices<'a> {
     all: [IoSlice<'a>; Slices::MAX],
     len: usize,
     bytes: usize,
+    bytes_max: usize,
+    whole: bool,
 }
 
 impl<'a> Slices<'a> {
     pub(super) const MAX: usize = 64;
 
-    pub(in crate::hub) fn new() -> Self {
-        Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0 }
+    /// For so many bytes at the most.
+    pub(in crate::hub) fn new(bytes_max: usize) -> Self {
+        Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0, bytes_max, whole: false }
     }
 
+    /// The same without cutting anything: the first piece may be longer.
+    pub(in crate::hub) fn whole(bytes_max: usize) -> Self {
+        Self { whole: true, ..Self::new(bytes_max) }
+    }
+
+    /// Only the first piece is cut: what is cut can't be replaced by a newer value any more.
     fn push(&mut self, bytes: &'a [u8]) {
-        if self.len < Self::MAX {
-            self.all[self.len] = IoSlice::new(bytes);
-            self.len += 1;
-            self.bytes += bytes.len();
+        let room = self.bytes_max.saturating_sub(self.bytes);
+        if self.len == Self::MAX || self.len > 0 && bytes.len() > room {
+            // Nothing goes out before what is in front of it.
+            self.bytes_max = self.bytes;
+            return;
         }
+        let bytes = if self.whole { bytes } else { &bytes[..bytes.len().min(room)] };
+        self.all[self.len] = IoSlice::new(bytes);
+        self.len += 1;
+        self.bytes += bytes.len();
     }
 
     pub(in crate::hub) fn get(&self) -> &[IoSlice<'a>] {

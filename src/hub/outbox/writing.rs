@@ -1,0 +1,192 @@
+//! How what waits in an outbox goes to its socket. Never decides what waits.
+
+use std::{
+    io::{self, IoSlice},
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use tickgate_wire::websocket;
+
+use super::{
+    super::{flow::Flow, queue::Slices},
+    Outbox, State, Written,
+    ending::Ending,
+};
+
+impl State {
+    /// Whether what waits has to wait until the client has confirmed more.
+    pub(super) fn is_held(&self) -> bool {
+        self.public_max() == 0 && !self.queue.is_pressing()
+    }
+
+    /// The most that may be written of what is public.
+    fn public_max(&self) -> usize {
+        match &self.flow {
+            // The last words: what is confirmed from here on is not heard.
+            Some(flow) if self.ending != Ending::Shut => flow.bytes_max(self.progress),
+            _ => usize::MAX,
+        }
+    }
+}
+
+impl Outbox {
+    /// The one place that writes. Everything that may go out goes in as few system calls as the socket allows.
+    pub(super) fn write(&self, state: &mut State) -> Written {
+        let mut written = Written::default();
+        while !state.queue.is_empty() {
+            let public_max = state.public_max();
+            if public_max == 0 && !state.queue.is_pressing() {
+                self.behind(state);
+                return written;
+            }
+            let (offered, taken) = self.write_once(state, public_max);
+            match taken {
+                Ok(0) if offered > 0 => {
+                    self.broken(state);
+                    return written;
+                }
+                Ok(count) => {
+                    self.shared.wrote(state.queue.consume(count));
+                    state.progress += count as u64;
+                    written.add(Written { bytes: count as u64, writes: 1 });
+                    send_probe(state);
+                    if count < offered {
+                        self.behind(state);
+                        return written;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.behind(state);
+                    return written;
+                }
+                Err(_) => {
+                    self.broken(state);
+                    return written;
+                }
+            }
+        }
+        state.slow = None;
+        if std::mem::take(&mut state.queue.blocked) {
+            if let Some(flow) = &mut state.flow {
+                flow.recovered();
+            }
+            if state.queue.lagging().is_some() {
+                self.waker.wake();
+            }
+        }
+        written
+    }
+
+    /// Writes what comes next in one system call. Returns how many bytes that was meant to be, and how many it was.
+    fn write_once(&self, state: &mut State, public_max: usize) -> (usize, io::Result<usize>) {
+        let State { queue, flow, .. } = state;
+        let (behind, public) = (queue.blocked, public_max > 0);
+        let bytes_max = match flow {
+            Some(flow) if !public => flow.chunk(),
+            _ => public_max,
+        };
+        // By far the most frequent: what was published just now.
+        if let Some(bytes) = queue.only().filter(|_| public) {
+            let bytes = &bytes[..bytes.len().min(bytes_max)];
+            return (bytes.len(), self.put(flow, behind, &[IoSlice::new(bytes)], bytes.len()));
+        }
+        let mut slices = Slices::new(bytes_max);
+        queue.front(&mut slices, public);
+        let offered = slices.bytes();
+        (offered, self.put(flow, behind, slices.get(), offered))
+    }
+
+    fn put(
+        &self,
+        flow: &mut Option<Box<Flow>>,
+        behind: bool,
+        slices: &[IoSlice<'_>],
+        bytes: usize,
+    ) -> io::Result<usize> {
+        if bytes == 0 {
+            return Ok(0);
+        }
+        let Some(flow) = flow else { return self.socket.try_write(slices) };
+        let taken = if behind || flow.needs_check(bytes) {
+            let taken = self.socket.try_write_if_drained(slices)?;
+            if flow.drained(behind) {
+                self.socket.limit_unsent(flow.unsent_max());
+            }
+            taken
+        } else {
+            self.socket.try_write(slices)?
+        };
+        flow.wrote(taken);
+        Ok(taken)
+    }
+
+    fn behind(&self, state: &mut State) {
+        if std::mem::replace(&mut state.queue.blocked, true) {
+            return;
+        }
+        self.waker.wake();
+        if let Some(flow) = &mut state.flow {
+            if flow.fell_behind() {
+                self.socket.limit_unsent(flow.unsent_max());
+            }
+            // Before all that waits: how much of what was written the client has read.
+            send_probe(state);
+        }
+    }
+
+    fn broken(&self, state: &mut State) {
+        state.ending = Ending::Shut;
+        state.slow = None;
+        state.queue.abandon();
+        self.waker.wake();
+    }
+
+    /// For the connection's task: goes on writing while the socket is behind. Ready when nothing waits.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.queue.is_empty() {
+                    return Poll::Ready(());
+                }
+                if !state.queue.blocked {
+                    self.write(&mut state).count(&self.shared.metrics);
+                    continue;
+                }
+                if state.is_held() {
+                    return Poll::Pending;
+                }
+            }
+            match self.socket.poll_writable(cx) {
+                Poll::Pending => return Poll::Pending,
+                // A failed write clears the readiness, so that polling again registers.
+                Poll::Ready(Ok(())) => self.write(&mut self.state.lock()).count(&self.shared.metrics),
+                Poll::Ready(Err(_)) => self.broken(&mut self.state.lock()),
+            }
+        }
+    }
+
+    /// The client answered the probe that was sent when so many bytes had been written.
+    pub fn confirm(&self, position: u64) {
+        let mut state = self.state.lock();
+        let behind = state.queue.blocked;
+        if let Some(flow) = &mut state.flow {
+            flow.confirm(position, behind);
+            send_probe(&mut state);
+            self.write(&mut state).count(&self.shared.metrics);
+        }
+    }
+}
+
+/// Asks the client by a ping whether it has read what was written.
+fn send_probe(state: &mut State) {
+    if let Some(flow) = &mut state.flow
+        && state.ending != Ending::Shut
+        && let Some(position) = flow.probe(state.progress)
+    {
+        let mut ping = BytesMut::with_capacity(16);
+        websocket::ping(&mut ping, &position);
+        state.queue.frame(ping.freeze());
+    }
+}

@@ -1,0 +1,156 @@
+//! How much the kernel may hold unsent for one connection: as much as its client takes in a fraction of a second. What
+//! is beyond that waits in the outbox, where a newer value can take its place. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// For a connection of which nothing is known yet: room for a burst to a client that is far away.
+const FIRST: u32 = 64 * 1024;
+const MIN: u32 = 4 * 1024;
+const MAX: u32 = 256 * 1024;
+/// The time in which the client takes what the kernel holds.
+const AGE: Duration = Duration::from_millis(300);
+/// Shortest time over which the client's speed is measured: a kernel announces room in its buffer by bursts.
+const MEASURED_MIN: Duration = Duration::from_millis(250);
+/// A connection that was slow gets twice the room when it has not been for so long.
+const RELAX: Duration = Duration::from_secs(30);
+
+/// The limit of one connection, which follows the client's speed.
+#[derive(Clone, Debug)]
+pub(crate) struct UnsentLimit {
+    bytes: u32,
+    /// Written since the kernel was last seen to hold less than half of the limit.
+    unchecked: u32,
+    /// Only while the socket is behind: when the measurement began, and the bytes written since.
+    measured: Option<(Instant, u64)>,
+    /// When the socket was last behind.
+    recovered: Option<Instant>,
+}
+
+impl Default for UnsentLimit {
+    fn default() -> Self {
+        Self { bytes: FIRST, unchecked: 0, measured: None, recovered: None }
+    }
+}
+
+impl UnsentLimit {
+    /// The limit that the kernel has to know: it calls a socket writable that holds less than half of it unsent.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// The most that may be written in one go.
+    pub(crate) fn chunk(&self) -> usize {
+        self.bytes as usize / 2
+    }
+
+    /// Whether the kernel has to be asked before so many bytes are written.
+    pub(crate) fn needs_check(&self, bytes: usize) -> bool {
+        self.unchecked as usize + bytes > self.chunk()
+    }
+
+    /// The socket is writable: the kernel holds less than half of the limit.
+    pub(crate) fn is_writable(&mut self) {
+        self.unchecked = 0;
+    }
+
+    /// So much was written.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.unchecked = self.unchecked.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if let Some((_, written)) = &mut self.measured {
+            *written += bytes as u64;
+        }
+    }
+
+    /// The socket falls behind. True when the limit has changed.
+    pub(crate) fn fell_behind(&mut self, now: Instant) -> bool {
+        let Some(recovered) = self.recovered.take() else { return false };
+        let relaxed = now.saturating_duration_since(recovered).div_duration_f64(RELAX).exp2();
+        self.set((f64::from(self.bytes) * relaxed).min(FIRST.max(self.bytes).into()) as u32)
+    }
+
+    /// The kernel has sent what it held but for half of the limit: the moments between which the client's speed is
+    /// measured. True when the limit has changed.
+    pub(crate) fn drained(&mut self, now: Instant) -> bool {
+        let Some((since, written)) = self.measured else {
+            self.measured = Some((now, 0));
+            return false;
+        };
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < MEASURED_MIN {
+            return false;
+        }
+        self.measured = Some((now, 0));
+        let fitting = (written as f64 * AGE.div_duration_f64(elapsed)).clamp(MIN.into(), MAX.into()) as u32;
+        // Not for little: each change is a system call.
+        let changes = fitting.abs_diff(self.bytes) > self.bytes / 4 && self.set(fitting);
+        if changes {
+            // Half of the limit is another amount now: the next measurement begins at the next such moment.
+            self.measured = None;
+        }
+        changes
+    }
+
+    /// Nothing waits any more.
+    pub(crate) fn recovered(&mut self, now: Instant) {
+        self.measured = None;
+        self.recovered = Some(now);
+    }
+
+    fn set(&mut self, bytes: u32) -> bool {
+        std::mem::replace(&mut self.bytes, bytes) != bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that takes so many bytes a second from a kernel that holds what the limit allows.
+    fn read(limit: &mut UnsentLimit, bytes_per_s: f64, mut now: Instant, seconds: f64) -> Instant {
+        let end = now + Duration::from_secs_f64(seconds);
+        while now < end {
+            now += Duration::from_secs_f64(limit.chunk() as f64 / bytes_per_s);
+            limit.is_writable();
+            limit.drained(now);
+            assert!(!limit.needs_check(limit.chunk()) && limit.needs_check(limit.chunk() + 1));
+            limit.wrote(limit.chunk());
+        }
+        now
+    }
+
+    #[test]
+    fn the_kernel_holds_less_than_half_a_second_of_a_slow_client() {
+        let mut now = Instant::now();
+        let mut limit = UnsentLimit::default();
+        for kib_per_s in [64.0, 16.0, 300.0, 10.0, 128.0] {
+            limit.fell_behind(now);
+            now = read(&mut limit, kib_per_s * 1024.0, now, 20.0);
+            let seconds = f64::from(limit.bytes()) / 1024.0 / kib_per_s;
+            assert!((0.2..=0.4).contains(&seconds), "{kib_per_s} KiB/s: {seconds} s");
+        }
+    }
+
+    #[test]
+    fn it_never_holds_less_than_a_few_messages_nor_more_than_a_burst() {
+        let (mut limit, mut now) = (UnsentLimit::default(), Instant::now());
+        now = read(&mut limit, 100.0, now, 2_000.0);
+        assert_eq!(limit.bytes(), MIN);
+        read(&mut limit, 1e9, now, 5.0);
+        assert_eq!(limit.bytes(), MAX);
+    }
+
+    #[test]
+    fn a_client_that_was_slow_long_ago_is_as_good_as_new() {
+        let (mut limit, mut now) = (UnsentLimit::default(), Instant::now());
+        now = read(&mut limit, 16_384.0, now, 20.0);
+        let slow = limit.bytes();
+        limit.recovered(now);
+        assert!(!limit.fell_behind(now), "at once it is as slow as before");
+        limit.recovered(now);
+        limit.fell_behind(now + RELAX);
+        assert_eq!(limit.bytes(), 2 * slow);
+        limit.recovered(now);
+        limit.fell_behind(now + 20 * RELAX);
+        assert_eq!(limit.bytes(), FIRST);
+    }
+}

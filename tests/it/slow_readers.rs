@@ -1,0 +1,221 @@
+//! Readers that take less than is published: the prices that they read are recent, whatever lies in between, and only one
+//! that stops is closed.
+
+use std::{
+    collections::VecDeque,
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{
+    PATIENCE, eventually,
+    replica::{API_KEY, Replica},
+    wire::{PING, PONG, TEXT, frame, upgrade_request},
+};
+
+const SYMBOLS: usize = 50;
+/// Time between two updates of every symbol: more than half a megabyte a second.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// A reader's last values, all of which are to be recent.
+const LAST: usize = 200;
+/// At first the kernels hold what was written before the reader was known to be slow.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+fn symbols() -> Vec<String> {
+    (0..SYMBOLS).map(|symbol| format!("ticker:S{symbol}")).collect()
+}
+
+/// Publishes all symbols again and again.
+async fn publish_prices(replica: &Replica) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    loop {
+        ticks.tick().await;
+        let price = |channel: &String| {
+            let data = json!({"type": "ticker", "at": now_ms(), "pad": "x".repeat(120)});
+            json!({"channel": channel, "data": data}).to_string() + "\n"
+        };
+        let lines = symbols().iter().map(price).collect();
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/x-ndjson")];
+        let answer = replica.api("POST", "/api/v1/publish", &headers, Some(lines)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    WebSocket,
+    EventStream,
+}
+
+/// Reads so many bytes a second, as an application that is busy.
+struct SlowReader {
+    socket: Socket,
+    transport: Transport,
+    bytes_per_s: usize,
+    unread: Vec<u8>,
+    taken: usize,
+    /// Age of the last values when they were read, in milliseconds.
+    ages_ms: VecDeque<u64>,
+}
+
+impl SlowReader {
+    /// `receive_buffer`: what the reader's own kernel holds, where that is not its default.
+    fn connect(address: SocketAddr, transport: Transport, kib_per_s: usize, receive_buffer: Option<usize>) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        receive_buffer.into_iter().for_each(|bytes| socket.set_recv_buffer_size(bytes).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let request = match transport {
+            Transport::WebSocket => upgrade_request("/ws/market", ""),
+            Transport::EventStream => {
+                format!("GET /sse?channels={} HTTP/1.1\r\nHost: localhost\r\n\r\n", symbols().join(","))
+            }
+        };
+        (&socket).write_all(request.as_bytes()).unwrap();
+        let bytes_per_s = kib_per_s * 1024;
+        Self { socket, transport, bytes_per_s, unread: Vec::new(), taken: 0, ages_ms: VecDeque::new() }
+    }
+
+    /// Reads until the last values were all at most so old.
+    #[expect(clippy::disallowed_methods, reason = "the pace of the reader is what is tested")]
+    fn read_until_recent(&mut self, age_max_ms: u64) {
+        const STEP: Duration = Duration::from_millis(20);
+        let started = Instant::now();
+        let mut buffer = vec![0; self.bytes_per_s / 10];
+        while self.ages_ms.len() < LAST || self.ages_ms.iter().any(|age_ms| *age_ms > age_max_ms) {
+            let quantile = |share: usize| {
+                let mut sorted: Vec<_> = self.ages_ms.iter().collect();
+                sorted.sort_unstable();
+                sorted.get(sorted.len() * share / 100).map(|age_ms| **age_ms)
+            };
+            let slow = format!("{:?} of {} B/s", self.transport, self.bytes_per_s);
+            assert!(
+                started.elapsed() < SETTLED_WITHIN,
+                "{slow}: its values are still {:?} ms old, 90 % of them {:?}",
+                quantile(50),
+                quantile(90)
+            );
+            // The reader's speed is what is tested, and time is what it is made of.
+            std::thread::sleep(STEP);
+            let due = (started.elapsed().as_secs_f64() * self.bytes_per_s as f64) as usize;
+            let want = due.saturating_sub(self.taken).min(buffer.len());
+            match self.socket.read(&mut buffer[..want]) {
+                Ok(0) if want > 0 => panic!("{slow}: the connection ended"),
+                Ok(count) => {
+                    self.taken += count;
+                    self.unread.extend_from_slice(&buffer[..count]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("{slow}: nothing came"),
+                Err(error) => panic!("{slow}: {error}"),
+            }
+            match self.transport {
+                Transport::WebSocket => self.take_frames(),
+                Transport::EventStream => self.take_events(),
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        if let Some(at) = value["at"].as_u64() {
+            self.ages_ms.push_back(now_ms().saturating_sub(at));
+            if self.ages_ms.len() > LAST {
+                self.ages_ms.pop_front();
+            }
+        }
+    }
+
+    fn take_frames(&mut self) {
+        if self.unread.starts_with(b"HTTP") {
+            let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return };
+            assert!(self.unread.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&self.unread));
+            self.unread.drain(..end + 4);
+            let request = json!({"type": "subscribe", "channels": symbols()}).to_string();
+            self.socket.write_all(&frame(TEXT, request.as_bytes())).unwrap();
+        }
+        while let Some((first, payload)) = self.take_frame() {
+            match first {
+                TEXT => self.value(&serde_json::from_slice(&payload).unwrap()),
+                PING => self.socket.write_all(&frame(PONG, &payload)).unwrap(),
+                _ => panic!("{first:#x} {}", String::from_utf8_lossy(&payload)),
+            }
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, second) = (*self.unread.first()?, *self.unread.get(1)?);
+        let (start, len) = match second {
+            126 => (4, u16::from_be_bytes(self.unread.get(2..4)?.try_into().ok()?).into()),
+            127 => (10, u64::from_be_bytes(self.unread.get(2..10)?.try_into().ok()?) as usize),
+            len => (2, usize::from(len)),
+        };
+        let payload = self.unread.get(start..start + len)?.to_vec();
+        self.unread.drain(..start + len);
+        Some((first, payload))
+    }
+
+    fn take_events(&mut self) {
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            // A line that the end of a chunk cuts in two is no JSON.
+            if let Some(data) = line.strip_prefix(b"data: ")
+                && let Ok(value) = serde_json::from_slice(data)
+            {
+                self.value(&value);
+            }
+        }
+    }
+}
+
+/// A steady reader of each kind at one replica, all at once; each comes to read recent prices.
+#[tokio::test]
+async fn steady_readers_receive_recent_prices() {
+    let replica = Replica::alone_with("[session]\nwrite_timeout = \"5s\"").await;
+    let address = replica.address();
+    let read = |transport, kib_per_s, receive_buffer, age_max_ms| {
+        tokio::task::spawn_blocking(move || {
+            SlowReader::connect(address, transport, kib_per_s, receive_buffer).read_until_recent(age_max_ms);
+        })
+    };
+    let readers = futures_util::future::try_join_all([
+        // The buffers of these are counted too: they confirm what they read.
+        read(Transport::WebSocket, 64, None, 2_000),
+        read(Transport::WebSocket, 16, None, 2_000),
+        // A reader of events confirms nothing: what the gateway holds.
+        read(Transport::EventStream, 64, Some(4_096), 1_000),
+        read(Transport::EventStream, 32, Some(4_096), 1_000),
+    ]);
+    tokio::select! {
+        read = readers => drop(read.unwrap()),
+        () = publish_prices(&replica) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_that_stops_is_closed() {
+    let replica = Replica::alone_with("[session]\nwrite_timeout = \"2s\"").await;
+    let address = replica.address();
+    let closed = "tickgate_disconnects_total{reason=\"slow_consumer\"}";
+    let reader = async {
+        let read = move || {
+            let mut reader = SlowReader::connect(address, Transport::WebSocket, 64, Some(4_096));
+            reader.read_until_recent(2_000);
+            reader
+        };
+        let reader = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!(replica.metric(closed).await, 0.0, "it was steady");
+        eventually("the close", async || (replica.metric(closed).await == 1.0).then_some(())).await;
+        drop(reader);
+    };
+    tokio::select! {
+        () = reader => {}
+        () = publish_prices(&replica) => {}
+    }
+}
