@@ -23,6 +23,10 @@ chaos seconds='88' seed='':
 search seconds='7200':
     TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --nocapture --test-threads=1
 
+# Searches the protocol of generations and boundaries for mistakes, in its long form
+model *words:
+    cargo run --release -q -p tickgate-model -- {{ words }}
+
 # Clients that others wrote, against live gateways
 clients *words:
     cargo build && tests/clients/run.sh {{ words }}

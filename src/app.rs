@@ -216,6 +216,7 @@ impl App {
         drain::drain(&replica, &doors).await;
         // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
         publishers.end(PUBLISHERS_GRACE).await;
+        replica.backplane.leave().await;
         if let Err(error) = replica.registry.leave().await {
             tracing::debug!(%error, "leases end by themselves");
         }
@@ -277,7 +278,10 @@ fn build_replica(
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
     let topology = link.map(Topology::one);
     let backplane = match &topology {
-        Some(topology) => Backplane::Redis(backplane::Redis::start_on(topology, &tasks)),
+        Some(topology) => {
+            let identity = backplane::Identity { replica: id.clone(), rules: config.topics.clone() };
+            Backplane::Redis(backplane::Redis::start_on(topology, &identity, &tasks))
+        }
         None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);

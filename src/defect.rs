@@ -12,8 +12,8 @@ pub enum Defect {
     NoCompare,
     /// Nobody looks whether the pub/sub link still hears anything.
     NoCanary,
-    /// A server that changed counts as the same one.
-    NoGeneration,
+    /// What a server lost is not reported by those who had acknowledged it.
+    NoReport,
     /// Nobody cleans up after a replica that is gone.
     NoSweep,
     /// What is replayed has no ids.
@@ -28,10 +28,9 @@ impl Defect {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         use Defect::{
-            NoCanary, NoCompare, NoGeneration, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoSweep, VitalTaskPanics,
+            NoCanary, NoCompare, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoReport, NoSweep, VitalTaskPanics,
         };
-        let all =
-            [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoGeneration, NoSweep, NoReplayIds, VitalTaskPanics];
+        let all = [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoReport, NoSweep, NoReplayIds, VitalTaskPanics];
         all.into_iter().find(|defect| format!("{defect:?}") == name)
     }
 }

@@ -31,13 +31,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["clock", "config", "metrics", "tasks"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
+    // Judges every step of every reader.
+    ("history", &[]),
     ("redis_link", &["clock", "config", "defect", "log_limit", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
-    ("backplane", &["clock", "redis_link", "tasks"]),
+    ("backplane", &["clock", "defect", "history", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "metrics", "tasks"]),
+    ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks"]),
     ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
@@ -99,6 +101,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("benches", &[]),
     ("tests/kit", &["tickgate", "tickgate-client", "tickgate-wire"]),
     // Knows Redis alone, so that it can't agree with the gateway where both are wrong.
+    ("tests/model", &[]),
     ("tests/redis-model", &[]),
 ];
 

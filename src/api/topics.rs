@@ -126,15 +126,15 @@ pub(super) async fn history(
     let limits = ReadLimits::new(limit, shared.config.limits.replay_bytes_max);
     let (messages, contiguous, more) = match asked.since {
         Some(since) => {
-            let page = shared.backplane.read(&topic, since, limits).await?;
-            (page.messages, page.contiguous, page.more)
+            let page = shared.backplane.read_on(&topic, since, None, limits).await?;
+            (page.messages, page.lack.is_none(), page.more)
         }
         None => {
             let Newest { messages, whole } = shared.backplane.newest(&topic, limits).await?;
             (messages, whole, false)
         }
     };
-    let is_lost = |message: &Message| matches!(message.content, Content::Lost { .. });
+    let is_lost = |message: &Message| matches!(message.content, Content::Unreadable);
     let lost = messages.iter().any(|message| is_lost(message));
     let cursor = messages.last().and_then(|message| message.id).or(asked.since);
     // A user's stream holds all reliable channels; the others' publications are passed over, the cursor is not.
@@ -160,8 +160,9 @@ fn entry(message: &Message) -> Option<Entry<'_>> {
     match &message.content {
         // Checked when it was published; what is not JSON any more is left out rather than break the document.
         Content::Data(payload) => Some(Entry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
-        Content::Lost { after, before, .. } => {
-            Some(Entry { lost: Some(Lost { after: *after, before: *before }), ..entry })
+        Content::Unreadable => {
+            let id = message.id?;
+            Some(Entry { lost: Some(Lost { after: id.previous(), before: id.next() }), ..entry })
         }
     }
 }

@@ -56,6 +56,7 @@ pub(super) struct Redis {
     pub canary_interval: String,
     pub canary_timeout: String,
     pub compare_interval: String,
+    pub engines: bool,
     pub dedupe_ttl: String,
     pub ca_file: String,
 }

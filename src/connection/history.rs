@@ -5,13 +5,13 @@ use std::{borrow::Cow, sync::Arc};
 use tickgate_wire::{
     command::{HistoryFrom, Since},
     model::{Content, Message, StreamId},
-    push::{Gap, GapReason},
+    push::Gap,
     reply::{History, Retained},
 };
 
 use crate::{
     backplane::{Backplane, ReadLimits, Unavailable},
-    hub::{self, reason_between},
+    hub,
     session::Resolved,
 };
 
@@ -46,24 +46,14 @@ async fn forward(
         Since::Earliest => StreamId::ZERO,
         Since::After(cursor) => cursor,
     };
-    let page = backplane.read(&resolved.topic, after, limits).await?;
-    let mut gap = None;
-    if !page.contiguous && since != Since::Earliest {
-        gap = Some(match page.messages.first().and_then(|message| message.id) {
-            Some(before) => hub::Gap::new(after, before, reason_between(after, before)),
-            // The position is ahead of the stream.
-            None => hub::Gap { after, before: None, count: None, reason: GapReason::Failover, cursor: StreamId::ZERO },
-        });
-    }
+    let page = backplane.read_on(&resolved.topic, after, None, limits).await?;
+    let mut gap = page.lack.as_ref().map(hub::Gap::of).filter(|_| since != Since::Earliest);
     let (mut cursor, mut room, mut more) = (gap.map_or(after, |gap| gap.cursor), Room::new(&resolved), page.more);
     let mut messages = Vec::with_capacity(page.messages.len());
     for message in &page.messages {
         let id = message.id.unwrap_or(cursor);
         match &message.content {
-            Content::Lost { after, before, loss } if messages.is_empty() => {
-                let marked = hub::Gap::marked(*after, *before, *loss, id);
-                gap = Some(gap.and_then(|gap| gap.with_marker(message)).unwrap_or(marked));
-            }
+            Content::Unreadable if messages.is_empty() && gap.is_none() => gap = Some(hub::Gap::unreadable(id)),
             Content::Data(payload) => {
                 if is_own(&resolved, message) {
                     if !room.take(payload.len()) {
@@ -73,7 +63,7 @@ async fn forward(
                     messages.push(Retained { id: message.id, payload: payload.clone() });
                 }
             }
-            Content::Lost { .. } => {
+            Content::Unreadable => {
                 more = true;
                 break;
             }
@@ -92,7 +82,7 @@ async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
         Content::Data(payload) => Some(Retained { id: message.id, payload: payload.clone() }),
-        Content::Lost { .. } => None,
+        Content::Unreadable => None,
     });
     let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
     messages.reverse();

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::model::{Message, StreamId};
+use tickgate_wire::{
+    model::{Message, StreamId},
+    push::GapReason,
+};
 
-use super::{batch::Mark, gap::Gap, position::reason_between, turns::Reader};
+use super::{batch::Mark, gap::Gap, turns::Reader};
 
 /// What a subscription gets before it goes live.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +66,7 @@ impl Backlog {
         if self.cursor < position && self.cut.is_none() {
             // It was trimmed, or lost, while it was being read.
             let before = position.next();
-            self.cut = Some(Gap::new(self.cursor, before, reason_between(self.cursor, before)));
+            self.cut = Some(Gap::new(self.cursor, before, GapReason::Retention));
         }
         self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
     }

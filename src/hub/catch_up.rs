@@ -14,9 +14,9 @@ use super::{
     member::Member,
     outbox::Outbox,
     past::Past,
-    position::Step,
     queue::{Cursor, Slot, SlotId, Stage},
-    subscribe::{Interest, Onward},
+    step::Step,
+    subscribe::Interest,
     topic::Joining,
     turns::Reader,
 };
@@ -144,7 +144,8 @@ impl Interest {
             return Ok(CaughtUp::Live);
         }
         let turn = self.hub.turn(reader).await?;
-        let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
+        let mut page = self.read_on(at, page_bytes(member)).await?;
+        let gap = page.lack.as_ref().map(Gap::of);
         drop(turn);
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known when it has been written.
@@ -152,9 +153,9 @@ impl Interest {
         }
         if let Some(gap) = &gap {
             past.iter_mut().for_each(|past| past.gap());
-            self.tell(member, form, gap, onward);
+            self.tell(member, form, gap, gap.cursor);
         }
-        let at = if gap.is_some() { onward } else { at };
+        let at = gap.map_or(at, |gap| gap.cursor);
         if let Some(last) = page.messages.last().and_then(|message| message.id)
             && has > at
         {

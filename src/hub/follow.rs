@@ -61,14 +61,18 @@ impl Hub {
                 batch = self.queues.compare.take(priority, COMPARE_MAX) => batch,
             };
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
+            let before: Vec<_> = batch.topics().map(|topic| topic.position()).collect();
             let heads = self.backplane.heads(&names).await;
-            for (topic, head) in batch.topics().zip(&heads) {
-                if let Ok(head) = head
-                    && topic.compared(*head, &self.shards) == Todo::Read
-                {
-                    self.queues.read.push(topic);
+            let mut unanchored = Vec::new();
+            for ((topic, head), before) in batch.topics().zip(&heads).zip(before) {
+                let Ok(head) = head else { continue };
+                let history = self.backplane.history(&topic.topic);
+                match topic.compared((*head, before), &history, &self.shards) {
+                    Todo::Anchor(at) => unanchored.push((topic, at)),
+                    todo => self.follow_up(topic, todo, &mut later),
                 }
             }
+            self.anchor(&unanchored, &mut later).await;
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
                 if matches!(head, Err(HeadError::NoStream(_))) {
@@ -97,15 +101,42 @@ impl Hub {
             };
             // What is read of one topic may take long, and each page of it has its time-out.
             for topic in batch.into_topics() {
-                if self.fill(&topic).await.is_err() {
-                    later.add(&topic);
+                match self.fill(&topic).await {
+                    Ok(todo) => self.follow_up(&topic, todo, &mut later),
+                    Err(_) => later.add(&topic),
                 }
             }
         }
     }
 
-    /// Reads after the position until nothing is missing.
-    async fn fill(&self, topic: &Arc<Followed>) -> Result<(), Unavailable> {
+    /// Gives topics without a stream a position, and compares them with that.
+    async fn anchor(&self, topics: &[(&Arc<Followed>, Option<StreamId>)], later: &mut Later) {
+        if topics.is_empty() {
+            return;
+        }
+        let names: Vec<_> = topics.iter().map(|(topic, at)| (topic.topic.clone(), *at)).collect();
+        for ((topic, _), end) in topics.iter().zip(self.backplane.anchors(&names).await) {
+            let todo = match end {
+                Ok(end) => topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards),
+                Err(_) => Todo::Wait,
+            };
+            self.follow_up(topic, todo, later);
+        }
+    }
+
+    /// Does what follows from a comparison or a read.
+    fn follow_up(&self, topic: &Arc<Followed>, todo: Todo, later: &mut Later) {
+        match todo {
+            Todo::Nothing => return,
+            Todo::Read => return self.queues.read.push(topic),
+            Todo::Doubt => self.backplane.doubt(&topic.topic),
+            Todo::Compare | Todo::Wait | Todo::Anchor(_) => {}
+        }
+        later.add(topic);
+    }
+
+    /// Reads after the position until nothing is missing. Returns what is left to do.
+    async fn fill(&self, topic: &Arc<Followed>) -> Result<Todo, Unavailable> {
         self.metrics.fills_total.inc();
         loop {
             let asked = topic.ask();
@@ -113,8 +144,10 @@ impl Hub {
                 tracing::debug!(%error, "a hole can't be filled now");
                 topic.unfilled();
             })?;
-            if topic.filled(asked, &page, &self.shards) == Todo::Nothing {
-                return Ok(());
+            let history = self.backplane.history(&topic.topic);
+            let todo = topic.filled(asked, &page, &history, &self.shards);
+            if todo != Todo::Read {
+                return Ok(todo);
             }
         }
     }
@@ -122,7 +155,8 @@ impl Hub {
     async fn page(&self, topic: &Followed, after: StreamId) -> Result<Page, Unavailable> {
         if topic.rule.class == Class::State {
             let messages = self.backplane.newest(&topic.topic, ReadLimits::ONE).await?.messages;
-            return Ok(Page { messages, contiguous: true, more: false });
+            let end = messages.last().and_then(|message| message.id);
+            return Ok(Page { messages, more: false, end });
         }
         self.backplane.read(&topic.topic, after, PAGE).await
     }
@@ -159,7 +193,8 @@ impl Hub {
     /// The first comparison of a topic without retention needs no stream.
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
         if topic.rule.retain_max == 0 {
-            let _ = topic.compared(StreamId::ZERO, &self.shards);
+            let history = self.backplane.history(&topic.topic);
+            let _ = topic.compared((Some(StreamId::ZERO), None), &history, &self.shards);
         } else {
             self.queues.compare.push(topic);
         }

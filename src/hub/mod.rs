@@ -36,6 +36,7 @@ mod queue;
 mod ring;
 mod shard;
 mod socket;
+mod step;
 mod subscribe;
 mod tickets;
 mod topic;
@@ -52,11 +53,12 @@ pub use gap::Gap;
 pub use member::{Member, Pacer};
 pub use outbox::{Close, Outbox, Shared};
 pub use past::{Past, caught_up};
-pub use position::{Arrival, Asked, Next, Position, State, Step, reason_between};
+pub use position::{Asked, Position, State};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
 pub(crate) use socket::try_write_if_drained;
 pub use socket::{MemorySocket, Socket};
+pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
 pub use turns::{Reader, Turn};
@@ -190,6 +192,11 @@ impl Hub {
                     topic.lost();
                 }
             }
+            Event::Foreign { topic } => {
+                if let Some(topic) = self.topics.get(topic) {
+                    self.queues.compare.push(&topic);
+                }
+            }
             Event::GenerationChanged => self.metrics.generation_changes_total.inc(),
         }
     }
@@ -197,8 +204,11 @@ impl Hub {
     /// Delivers an arrival to this replica's subscribers.
     fn deliver(&self, topic: &str, message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
-        if topic.arrived(message, &self.shards) == topic::Todo::Read {
-            self.queues.read.push(&topic);
+        let history = self.backplane.history(&topic.topic);
+        match topic.arrived(message, &history, &self.shards) {
+            topic::Todo::Read => self.queues.read.push(&topic),
+            topic::Todo::Compare => self.queues.compare.push(&topic),
+            _ => {}
         }
     }
 

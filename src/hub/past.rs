@@ -68,7 +68,7 @@ impl Past {
     pub(super) fn count<'a>(&mut self, form: &Form, messages: impl IntoIterator<Item = &'a Arc<Message>>) {
         for message in messages {
             match (&message.content, form.channel_of(message)) {
-                (Content::Lost { .. }, _) => self.complete = false,
+                (Content::Unreadable, _) => self.complete = false,
                 (Content::Data(_), None) => {}
                 (Content::Data(_), Some(channel)) => {
                     let own = self.channels.iter_mut().find(|own| own.channel == *channel);

@@ -20,12 +20,11 @@ use super::{
     gap::Gap,
     member::Member,
     outbox::Outbox,
-    position::reason_between,
     queue::SlotId,
     topic::Followed,
 };
 use crate::{
-    backplane::{Page, ReadLimits, Unavailable},
+    backplane::{Onward, ReadLimits, Unavailable},
     metrics,
 };
 
@@ -38,15 +37,6 @@ const PAGE_BYTES: usize = 1 << 20;
 pub struct Interest {
     pub(super) hub: Arc<Hub>,
     pub(super) topic: Arc<Followed>,
-}
-
-/// What comes after a position.
-pub(super) struct Onward {
-    pub(super) page: Page,
-    /// Told before the page.
-    pub(super) gap: Option<Gap>,
-    /// The position before the page, behind the gap where nothing is left to be read.
-    pub(super) at: StreamId,
 }
 
 impl Interest {
@@ -168,15 +158,15 @@ impl Interest {
                 }
             }
             let turn = self.hub.turn(limits.reader).await?;
-            let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
+            let page = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
             drop(turn);
-            if let Some(gap) = gap {
+            if let Some(gap) = page.lack.as_ref().map(Gap::of) {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
                     backlog.goes_on = true;
                     break;
                 }
-                (backlog.from, backlog.cursor) = (at, at);
+                (backlog.from, backlog.cursor) = (gap.cursor, gap.cursor);
                 backlog.gap = Some(gap);
             }
             let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
@@ -197,46 +187,14 @@ impl Interest {
     /// ahead of a server that lost its last entries, and those may still come, from a read or a link that was late. Of
     /// the epoch that goes on nobody can have what is not there: then it is a mistake, and must not hide what comes.
     pub(super) fn believed(&self, cursor: StreamId, from: StreamId) -> StreamId {
-        let generation = self.hub.backplane.generation(&self.topic.topic);
+        let generation = self.hub.backplane.history(&self.topic.topic).generation;
         if cursor > from && cursor.epoch >= generation { from } else { cursor.max(from) }
     }
 
     /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
     pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
-        let (backplane, topic) = (&self.hub.backplane, &self.topic.topic);
         let limits = ReadLimits::new(PAGE_MAX, bytes_max.min(PAGE_BYTES));
-        loop {
-            // What this replica had delivered before the read is in the stream, or was lost.
-            let head = self.head();
-            let mut page = backplane.read(topic, after, limits).await?;
-            let (gap, at) = match page.messages.first().and_then(|m| m.id) {
-                Some(before) if !page.contiguous => {
-                    let gap = Gap::new(after, before, reason_between(after, before));
-                    match gap.with_marker(&page.messages[0]) {
-                        Some(gap) => {
-                            page.messages.remove(0);
-                            (Some(gap), gap.cursor)
-                        }
-                        None => (Some(gap), after),
-                    }
-                }
-                None if head > after => (Some(Gap::new(after, head.next(), GapReason::Failover)), head),
-                None if !page.contiguous => {
-                    // The cursor is ahead of the stream. Whoever came that far has all that is left in it.
-                    let newest = backplane.newest(topic, ReadLimits::ONE).await?;
-                    let end = newest.messages.last().and_then(|m| m.id).unwrap_or_default();
-                    if end > after {
-                        continue;
-                    }
-                    let (cursor, reason) = (head.max(end), GapReason::Failover);
-                    // From a stream without entries nothing that is lost later could be reported: the client keeps its own.
-                    let told = if cursor == StreamId::ZERO { after } else { cursor };
-                    (Some(Gap { after, before: None, count: None, reason, cursor: told }), cursor)
-                }
-                _ => (None, after),
-            };
-            return Ok(Onward { page, gap, at });
-        }
+        self.hub.backplane.read_on(&self.topic.topic, after, self.topic.head().0, limits).await
     }
 
     /// More was missed than one resume may fetch: the rest is told, and the client takes a snapshot.

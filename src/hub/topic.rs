@@ -15,13 +15,14 @@ use super::{
     member::{self, Group, Member, Seat},
     outbox::Outbox,
     past::Past,
-    position::{Arrival, Asked, Next, Position, State, Step},
+    position::{Asked, Position, State},
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
+    step::{Arrival, Judge, Next, Step},
     tickets::Tickets,
 };
-use crate::backplane::Page;
+use crate::{backplane::Page, history::History};
 
 /// A topic that this replica follows.
 #[derive(Debug)]
@@ -60,6 +61,13 @@ pub(super) struct Lane {
 pub(super) enum Todo {
     Nothing,
     Read,
+    /// Compare with the stream, at once or soon.
+    Compare,
+    Wait,
+    /// Give the topic a position in place of a stream, and compare with that.
+    Anchor(Option<StreamId>),
+    /// Its server went back.
+    Doubt,
 }
 
 /// What happens to a topic without subscribers when its turn in line has come.
@@ -103,18 +111,19 @@ impl Followed {
     }
 
     /// A message came in from the backplane.
-    pub(super) fn arrived(self: &Arc<Self>, message: Message, shards: &[Arc<Shard>]) -> Todo {
+    pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &History, shards: &[Arc<Shard>]) -> Todo {
         let message = Arc::new(message);
         self.stirred.store(true, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let after = inner.position.at().unwrap_or_default();
-        match inner.position.arrive(&message) {
+        match inner.position.arrive(&message, self.judge(history)) {
             Arrival::Next => {
                 let after = if message.id.is_some() { after } else { StreamId::ZERO };
                 self.post_all(after, &[Step::Message(message)], shards);
                 Todo::Nothing
             }
             Arrival::Repeat | Arrival::Held => Todo::Nothing,
+            Arrival::Past => Todo::Compare,
             Arrival::Hole => Todo::Read,
         }
     }
@@ -124,9 +133,18 @@ impl Followed {
         self.inner.lock().position.lost();
     }
 
-    /// The head of the stream was read.
-    pub(super) fn compared(self: &Arc<Self>, head: StreamId, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, steps| position.compare(head, steps))
+    fn judge<'a>(&'a self, history: &'a History) -> Judge<'a> {
+        Judge { topic: self.topic.as_str(), history }
+    }
+
+    /// The end of the stream was read. `before`: the position when it was asked for.
+    pub(super) fn compared(
+        self: &Arc<Self>,
+        (end, before): (Option<StreamId>, Option<StreamId>),
+        history: &History,
+        shards: &[Arc<Shard>],
+    ) -> Todo {
+        self.step(shards, |position, steps| position.compare(end, before, self.judge(history), steps))
     }
 
     /// What the stream is to be asked.
@@ -135,8 +153,14 @@ impl Followed {
     }
 
     /// A page was read.
-    pub(super) fn filled(self: &Arc<Self>, asked: Asked, page: &Page, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, steps| position.filled(asked, page, steps))
+    pub(super) fn filled(
+        self: &Arc<Self>,
+        asked: Asked,
+        page: &Page,
+        history: &History,
+        shards: &[Arc<Shard>],
+    ) -> Todo {
+        self.step(shards, |position, steps| position.filled(asked, page, self.judge(history), steps))
     }
 
     /// The stream could not be read.
@@ -150,11 +174,19 @@ impl Followed {
         let mut steps = Vec::new();
         let next = act(&mut inner.position, &mut steps);
         self.post_all(after, &steps, shards);
-        for waiting in inner.waiting.drain(..) {
-            // Whoever waited may have gone.
-            let _ = waiting.send(());
+        if inner.position.at().is_some() {
+            for waiting in inner.waiting.drain(..) {
+                // Whoever waited may have gone.
+                let _ = waiting.send(());
+            }
         }
-        if next == Next::Read { Todo::Read } else { Todo::Nothing }
+        match next {
+            Next::Live => Todo::Nothing,
+            Next::Read => Todo::Read,
+            Next::Wait => Todo::Wait,
+            Next::Anchor(at) => Todo::Anchor(at),
+            Next::Doubt => Todo::Doubt,
+        }
     }
 
     /// Hands steps to every shard that has subscribers, or a mark where it has no room for them. Called under the

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
 
 use super::*;
+use crate::history::History;
 use crate::{
     hub::{RingLimits, linger::tests::hub},
     tasks::Tasks,
@@ -112,7 +113,7 @@ async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_o
 #[test]
 fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
     let (queue, live, new) = (queue(), awaited(0), awaited(1));
-    let _ = live.compared(StreamId::ZERO, &[]);
+    let _ = live.compared((Some(StreamId::ZERO), None), &History::default(), &[]);
     queue.push(&live);
     queue.push(&new);
     assert_eq!(take(&queue, Priority::Awaited, 9), [1]);

@@ -152,6 +152,8 @@ label!(
         Misconf = "misconf",
         NoReplicas = "noreplicas",
         Busy = "busy",
+        Stale = "stale",
+        Format = "format",
         NoScript = "noscript",
         Moved = "moved",
         Ask = "ask",

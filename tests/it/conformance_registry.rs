@@ -46,13 +46,14 @@ fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
         url: config::Secret::new(url),
-        prefix: "tg1:".into(),
+        prefix: "tg2:".into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
         canary_interval: Duration::from_millis(200),
         canary_timeout: Duration::from_millis(800),
+        engines: false,
         compare_interval: Duration::from_secs(5),
         dedupe_ttl: Duration::from_secs(60),
         ca_file: None,
@@ -599,8 +600,8 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     one.die().await;
     let mut commands = server.connect().await;
     eventually("every key of the sessions and the replica to end", async || {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("tg1:*").query_async(&mut commands).await.unwrap();
-        keys.iter().all(|key| key == "tg1:gen").then_some(())
+        let keys: Vec<String> = redis::cmd("KEYS").arg("tg2:*").query_async(&mut commands).await.unwrap();
+        keys.iter().all(|key| key == "tg2:{gen}").then_some(())
     })
     .await;
 }
@@ -633,10 +634,10 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
     // As if the replica had slept through both leases, and another connection had taken bob's slot meanwhile.
     let mut commands = server.connect().await;
     let _: i64 =
-        redis::cmd("DEL").arg("tg1:{u:alice}:l").arg("tg1:{u:bob}:l").query_async(&mut commands).await.unwrap();
+        redis::cmd("DEL").arg("tg2:{u:alice}:l").arg("tg2:{u:bob}:l").query_async(&mut commands).await.unwrap();
     let other = format!("1763700000000:elsewhere:{}", SessionId::random());
     let _: i64 = redis::cmd("ZADD")
-        .arg("tg1:{u:bob}:l")
+        .arg("tg2:{u:bob}:l")
         .arg(u32::MAX as u64 * 1_000)
         .arg(other)
         .query_async(&mut commands)
@@ -644,7 +645,7 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
         .unwrap();
     one.told_to_close(lost, 4501).await;
     eventually("alice, who has room, to be back in", async || {
-        let count: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut commands).await.ok()?;
+        let count: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut commands).await.ok()?;
         (count == 1).then_some(())
     })
     .await;

@@ -110,7 +110,7 @@ impl Pipeline {
             let _ = write!(self.out, "*{}\r\n", 3 + per_call + 6 * per_call);
             self.words(&["EVALSHA", digest, &per_call.to_string()]);
             for number in numbers.clone() {
-                self.words(&[&format!("tg1:{{t:bench:{}}}:s", number % self.topics)]);
+                self.words(&[&format!("tg2:{{t:bench:{}}}:s", number % self.topics)]);
             }
             for number in numbers {
                 // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.

@@ -78,7 +78,7 @@ fn values_that_mean_nothing_are_told() {
         ("log.filter = \"info,tickgate\"", "log.filter: must be levels"),
         ("log.filter = \"info,tickgate::hub=verbose\"", "log.filter: must be levels"),
         ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
-        ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
+        ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port"),
         ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
         ("redis.ca_file = \"/no/such.pem\"", "redis.ca_file: can't read /no/such.pem"),
         ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),

@@ -32,7 +32,7 @@ const SWEEP_PAGE: usize = 500;
 /// Renews until the replica stops or leaves.
 pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
     let mut lease = OwnLease::new(inner.local.session.replica_ttl);
-    let mut generations = inner.replicas_link().generations();
+    let mut changes = inner.replicas_link().changes();
     while !stop.stopping() && !inner.has_left() {
         let renewed = match renew(&inner).await {
             Ok(renewal) => {
@@ -54,7 +54,7 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
         tokio::select! {
             () = sleep(renewed.pause) => {}
             // A new server does not know this replica.
-            Ok(()) = generations.changed() => {}
+            Ok(()) = changes.changed() => {}
             () = stop.wait() => {}
         }
     }

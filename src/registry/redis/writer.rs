@@ -113,7 +113,7 @@ impl Writer {
         let mut tick = interval((round / BUCKETS as u32).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut generations = self.link.generations();
+        let mut changes = self.link.changes();
         let mut pubsub_links = inner.control_link().pubsub_links();
         while !stop.stopping() {
             tokio::select! {
@@ -127,7 +127,7 @@ impl Writer {
                 _ = tick.tick() => self.renew().await,
                 () = queue.rewrite.notified() => self.rewrite().await,
                 // Another server may have lost anything.
-                Ok(()) = generations.changed() => queue.mark_stale(),
+                Ok(()) = changes.changed() => queue.mark_stale(),
                 // Control messages may have been missed: they are read again, and the scripts say who gave way.
                 Ok(()) = pubsub_links.changed() => queue.mark_stale(),
                 () = stop.wait() => {}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Published, Redis},
+    backplane::{Backplane, Identity, Published, Redis},
     config,
     hub::{Hub, RingLimits, Settings},
     metrics::{Door, Metrics},
@@ -13,10 +13,10 @@ use tickgate::{
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
 };
-use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRules, UserId};
+use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 /// What every key begins with.
-pub const PREFIX: &str = "tg1:";
+pub const PREFIX: &str = "tg2:";
 /// How long an idle stream is kept.
 pub const RETAIN_TTL: Duration = Duration::from_secs(40);
 /// Entries kept of a stream.
@@ -94,6 +94,7 @@ pub type Publications = Arc<Mutex<Vec<Publication>>>;
 /// A gateway that runs.
 pub struct Gateway {
     pub hub: Arc<Hub>,
+    backplane: Backplane,
     pub metrics: Arc<Metrics>,
     publisher: Publisher,
     tasks: Tasks,
@@ -113,6 +114,7 @@ fn settings(number: usize, database: usize) -> config::Redis {
         canary_interval: Duration::from_millis(300),
         canary_timeout: Duration::from_millis(700),
         compare_interval: Duration::from_millis(900),
+        engines: false,
         dedupe_ttl: Duration::from_secs(300),
         ca_file: None,
     }
@@ -123,7 +125,8 @@ impl Gateway {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let config = settings(number, database);
         let link = RedisLink::start(&config, &tasks, metrics.clone());
-        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &tasks));
+        let identity = Identity { replica: ReplicaId::random(), rules: rules.clone() };
+        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
         let settings = Settings {
             shards: 1,
             topics_max: 99,
@@ -136,8 +139,9 @@ impl Gateway {
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
+        let road = backplane.clone();
         let publisher = Publisher::new(backplane, rules.clone(), limits, metrics.clone());
-        Self { hub, metrics, publisher, tasks, number, rules }
+        Self { hub, backplane: road, metrics, publisher, tasks, number, rules }
     }
 
     /// Publishes the next number; its outcome is noted when it is known.
@@ -165,6 +169,7 @@ impl Gateway {
 
     /// Ends its tasks, as a drain does when all connections are closed.
     pub async fn end(&self) {
+        self.backplane.leave().await;
         self.tasks.end(Duration::from_secs(1)).await;
     }
 }

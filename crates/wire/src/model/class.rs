@@ -73,6 +73,22 @@ impl TopicRules {
         }
     }
 
+    /// What replicas that share their topics have to agree on, a line for each rule in their order: pattern, class, and
+    /// whether there are streams. Not how long and how much is kept.
+    #[must_use]
+    pub fn agreement(&self) -> Vec<String> {
+        let line = |rule: &Arc<TopicRule>| {
+            let kept = if rule.retain_max > 0 { "retained" } else { "not retained" };
+            format!("{} ({}, {kept})", rule.pattern.as_str(), rule.class.as_str())
+        };
+        self.all().map(line).collect()
+    }
+
+    /// Every rule.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TopicRule>> {
+        self.rules.iter().chain([&self.fallback, &self.user_stream])
+    }
+
     /// The rule of every user's own stream.
     #[must_use]
     pub fn user_stream(&self) -> &Arc<TopicRule> {
