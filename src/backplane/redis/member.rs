@@ -110,8 +110,9 @@ impl Member {
     pub(super) async fn run(mut self, mut leave: oneshot::Receiver<Leave>, mut stop: Stop) {
         let mut identities = self.link.identities();
         loop {
-            let pause = match self.round_until_done().await {
-                Ok(()) => BEAT_INTERVAL,
+            let pause = match self.round().await {
+                Ok(Round::Done) => BEAT_INTERVAL,
+                Ok(Round::Again) => Duration::ZERO,
                 Err(failure) => {
                     self.fail(&failure);
                     RETRY_PAUSE
@@ -141,15 +142,6 @@ impl Member {
         } else {
             self.shared.revoke(Some(failure.to_string().into()));
         }
-    }
-
-    async fn round_until_done(&mut self) -> Result<(), Failure> {
-        for _ in 0..ATTEMPTS_MAX {
-            if matches!(self.round().await?, Round::Done) {
-                return Ok(());
-            }
-        }
-        Err(Failure::Other("the roster in redis changes too often".into()))
     }
 
     async fn round(&mut self) -> Result<Round, Failure> {

@@ -20,12 +20,12 @@ impl Scene {
 
     fn attach(&mut self, me: &mut Me) {
         let place = self.place();
-        self.attach_with(me, place);
+        self.attach_with(me, &place);
     }
 
-    fn attach_with(&mut self, me: &mut Me, place: Place) {
-        assert!(me.must_attach(self.stored.as_ref(), &place));
-        let next = me.attach(self.stored.clone(), &place);
+    fn attach_with(&mut self, me: &mut Me, place: &Place) {
+        assert!(me.must_attach(self.stored.as_ref(), place));
+        let next = me.attach(self.stored.clone(), place);
         me.settled(&next);
         self.stored = Some(next);
         self.beat(me);
@@ -101,7 +101,7 @@ fn what_was_lost_with_the_server_is_told_and_the_boundary_proven() {
     scene.restart(older);
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
     let place = Place { lost, ..scene.place() };
-    scene.attach_with(&mut a, place);
+    scene.attach_with(&mut a, &place);
     scene.attach(&mut b);
     assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
     let history = scene.stored.as_ref().unwrap().history();
@@ -206,9 +206,9 @@ fn nobody_vouches_after_its_lease_unless_all_do() {
         let whole = scene.stored.clone();
         scene.restart(whole);
         let late = Place { silent_ms: Some(silent_ms), ..scene.place() };
-        scene.attach_with(&mut a, late.clone());
+        scene.attach_with(&mut a, &late);
         assert_eq!(scene.border(), BorderState::Pending);
-        scene.attach_with(&mut b, late);
+        scene.attach_with(&mut b, &late);
         assert_eq!(scene.border(), expected, "{silent_ms}");
     }
 }
@@ -249,7 +249,7 @@ fn an_emptied_server_is_proven_by_who_knows_it() {
     scene.stored = None;
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
     let place = Place { lost, ..scene.place() };
-    scene.attach_with(&mut a, place);
+    scene.attach_with(&mut a, &place);
     assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
     assert!(scene.stored.as_ref().unwrap().g > before);
     scene.attach(&mut b);
@@ -274,7 +274,7 @@ fn verdicts_and_lost_ids_outlive_the_copy_in_redis() {
     scene.restart(older);
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
     let place = Place { lost, ..scene.place() };
-    scene.attach_with(&mut a, place);
+    scene.attach_with(&mut a, &place);
     scene.attach(&mut b);
     scene.beat(&mut a);
     scene.restart(None);
@@ -289,7 +289,7 @@ fn what_is_no_longer_remembered_leaves_doubt() {
     let older = scene.stored.clone();
     scene.restart(older);
     let place = Place { forgot: true, ..scene.place() };
-    scene.attach_with(&mut a, place);
+    scene.attach_with(&mut a, &place);
     assert_eq!(scene.border(), BorderState::Doubt);
 }
 
