@@ -38,6 +38,7 @@ mod socket;
 mod subscribe;
 mod tickets;
 mod topic;
+mod turns;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
@@ -54,9 +55,10 @@ pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
 pub use subscribe::Interest;
 pub use topic::Followed;
+pub use turns::{Reader, Turn};
 
 use crate::{
-    backplane::{Backplane, Event},
+    backplane::{Backplane, Event, Unavailable},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -64,6 +66,9 @@ use tickgate_wire::model::{Message, Topic, TopicRule};
 
 /// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
 const TABLE_PARTS: usize = 16;
+
+/// Resumes of more than one page that are held in memory at once; of others the catch-up brings what follows the first.
+const LONG_MAX: usize = 4;
 
 /// All topics that this replica follows, and its shards.
 #[derive(Debug)]
@@ -75,6 +80,9 @@ pub struct Hub {
     /// before any part of the table.
     following: Mutex<()>,
     lingering: linger::LingerQueue,
+    turns: Arc<turns::Turns>,
+    /// Of those who gather more than one page before they push any of it.
+    long_turns: Arc<turns::Turns>,
     topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
@@ -95,6 +103,9 @@ pub struct Settings {
     pub compare_interval: Duration,
     /// A work queue whose oldest topic waits longer is logged as stalled.
     pub queue_grace: Duration,
+    /// How many read at once what they missed, and how long others wait for their turn.
+    pub reads_max: usize,
+    pub reads_timeout: Duration,
 }
 
 /// In order of their first subscriptions, so that a course of events can be played again.
@@ -139,6 +150,8 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
+            turns: turns::Turns::new(settings.reads_max, settings.reads_timeout),
+            long_turns: turns::Turns::new(LONG_MAX, settings.reads_timeout),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -229,6 +242,14 @@ impl Hub {
     fn shard_of(&self, outbox: &Arc<Outbox>) -> usize {
         // Neighbouring allocations differ in their low bits only above the allocator's granularity.
         (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
+    }
+
+    /// Waits for a turn to read a stream for a client.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it did not come in time.
+    pub async fn turn(&self, reader: Reader) -> Result<Turn, Unavailable> {
+        self.turns.take(reader).await
     }
 
     /// Subscriptions of this replica.
