@@ -16,8 +16,8 @@ use tickgate::{
     backplane::{Backplane, Memory},
     config::{Auth, Config, Secret, Sources},
     hub::{
-        Batch, Form, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, RingLimits, Settings,
-        Shared, Socket, Step,
+        Batch, Form, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader, RingLimits,
+        Settings, Shared, Socket, Step,
     },
     metrics::Metrics,
     tasks::Tasks,
@@ -76,6 +76,8 @@ impl Stage {
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
+            reads_max: 4,
+            reads_timeout: Duration::from_secs(10),
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
@@ -93,7 +95,7 @@ impl Stage {
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
             let member = Member { outbox: outbox.clone(), slot, pacer: None };
-            interest.catch_up(&member, &form, true, None).await.expect("nothing to catch up");
+            interest.catch_up(&member, &form, true, None, Reader::default()).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
         Self { hub, backplane, metrics, topic, rule, _subscribers: all, _tasks: tasks }

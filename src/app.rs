@@ -329,6 +329,10 @@ fn build_replica(
 /// Addresses that are counted beside those that are connected: whoever only knocks.
 const ADDRESSES_BESIDE: usize = 65_536;
 
+/// Reads of what clients missed at once in memory, where nothing is waited for.
+const READS_MAX: usize = 8;
+const READS_TIMEOUT: Duration = Duration::from_secs(2);
+
 fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, tasks: &Tasks) -> Arc<Hub> {
     let shards = match config.server.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -338,7 +342,11 @@ fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, task
     let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
     let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
     let queue_grace = config.readiness.queue_grace;
-    let settings = hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace };
+    // The other half is for what everybody waits for: where topics stand, and operators.
+    let reads_max = config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2);
+    let reads_timeout = config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout);
+    let settings =
+        hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace, reads_max, reads_timeout };
     Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 

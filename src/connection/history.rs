@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Bytes of one message of the server, at the most, and room in it for all that is not a page's publications.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const OVERHEAD_BYTES: usize = 4 << 10;
 /// What the gateway adds to a publication, beside its channel's name.
 const META_BYTES: usize = 112;

@@ -58,7 +58,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     let handle = ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms).into();
     let session = Session::new(id, profile, request.param, request.explicit);
     let limits = &replica.config.limits;
-    let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max);
+    let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max, permit.reader());
     let mut connection = Connection {
         subscriptions: Subscriptions::new(protocol, replay, request.explicit),
         handle,

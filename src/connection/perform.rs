@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::{Identity, TokenError},
-    backplane::ReadLimits,
+    backplane::{ReadLimits, Unavailable},
     clock,
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome},
@@ -196,10 +196,13 @@ impl Connection {
         from: HistoryFrom,
         count: usize,
     ) -> Result<Reply, Fault> {
-        let bytes_max = self.replica.config.limits.replay_bytes_max;
+        // A page is large: the next one is not read before the client has taken what waits for it.
+        poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
+        let bytes_max = self.replica.config.limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX);
+        let unavailable = |_: Unavailable| later("the history can't be read now");
+        let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
         let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
-        let page = page.map_err(|_| later("the history can't be read now"))?;
-        Ok(Reply::History(History { id, ..page }))
+        Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
     }
 
     /// Stores a command for the engine that executes the run.
@@ -278,6 +281,14 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     let look = outbox.look();
     let ends = look.asked.is_some() || look.shut;
     if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
+}
+
+/// Ready when nothing waits for the client, or the connection has to end.
+fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
+    outbox.register(cx);
+    let flushed = outbox.poll_flush(cx);
+    let look = outbox.look();
+    if look.asked.is_some() || look.shut { Poll::Ready(()) } else { flushed.map(drop) }
 }
 
 /// The fault that reports a failed publication.

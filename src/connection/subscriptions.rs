@@ -124,7 +124,7 @@ impl Subscriptions {
         let (known, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|w| self.is_subscribed(&w.resolved.channel));
         self.change_options(&known);
         let pending = self.prepare(hub, new, &mut refused);
-        let mut ready = self.load(pending, &mut refused).await;
+        let mut ready = self.load(pending, handle.outbox.bytes_max(), &mut refused).await;
         if !self.protocol.dialect.acknowledges_subscriptions(echo.id.is_some()) {
             // What is not acknowledged has no end either.
             ready.iter_mut().for_each(|next| next.past.hush());
@@ -181,7 +181,12 @@ impl Subscriptions {
     }
 
     /// Those that can start, with what they begin with.
-    async fn load(&self, pending: Vec<PendingSubscription>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
+    async fn load(
+        &self,
+        pending: Vec<PendingSubscription>,
+        outbox_bytes_max: usize,
+        refused: &mut Vec<Refused>,
+    ) -> Vec<PendingSubscription> {
         let until = Instant::now() + READY_TIMEOUT;
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
@@ -189,7 +194,7 @@ impl Subscriptions {
             match next.load(extends, until, self.limits).await {
                 Ok(()) => {
                     // Channels that are added to a subscription get all of theirs beside it.
-                    bytes = if next.extends.is_some() { bytes } else { next.backlog.share(bytes, self.limits) };
+                    bytes = if next.extends.is_some() { bytes } else { next.backlog.share(bytes, outbox_bytes_max) };
                     ready.push(next);
                 }
                 Err(error) => {
@@ -276,7 +281,7 @@ impl Subscriptions {
             let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
             let form = subscription.wants.form(self.protocol);
             let Subscription { interest, member, past, fresh, .. } = subscription;
-            match interest.catch_up(member, &form, *fresh, past.as_deref_mut()).await {
+            match interest.catch_up(member, &form, *fresh, past.as_deref_mut(), self.limits.reader).await {
                 Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Err(error) => {

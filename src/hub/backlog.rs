@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{Message, StreamId};
 
-use super::{batch::Mark, gap::Gap, position::reason_between};
+use super::{batch::Mark, gap::Gap, position::reason_between, turns::Reader};
 
 /// What a subscription gets before it goes live.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +29,11 @@ impl Backlog {
         self.messages.iter().map(|message| message.payload_bytes()).sum()
     }
 
-    /// Takes its part of the bytes that one request may hold, of which so many are held; what would be too much is put
-    /// off. Returns how many are held with it.
-    pub fn share(&mut self, held: usize, limits: ReplayLimits) -> usize {
-        if held + self.bytes() > limits.bytes_max() {
+    /// Takes its part of the bytes that one request may hold, of which so many are held. What would be too much is put
+    /// off: whatever the client misses, no more is held for it than its outbox holds, save one that is pushed at once.
+    /// Returns how many are held with it.
+    pub fn share(&mut self, held: usize, outbox_bytes_max: usize) -> usize {
+        if held > 0 && held + self.bytes() > outbox_bytes_max {
             self.put_off();
         }
         held + self.bytes()
@@ -73,14 +74,16 @@ impl Backlog {
 pub struct ReplayLimits {
     pub(super) entries_max: u32,
     bytes_max: u32,
+    /// Who resumes.
+    pub reader: Reader,
 }
 
 impl ReplayLimits {
     /// So many entries, and so many bytes, at the most.
     #[must_use]
-    pub fn new(entries_max: usize, bytes_max: usize) -> Self {
+    pub fn new(entries_max: usize, bytes_max: usize, reader: Reader) -> Self {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        Self { entries_max: small(entries_max), bytes_max: small(bytes_max) }
+        Self { entries_max: small(entries_max), bytes_max: small(bytes_max), reader }
     }
 
     /// Bytes that all beginnings of one request may hold together, about.

@@ -18,6 +18,7 @@ use super::{
     queue::{Cursor, Slot, SlotId, Stage},
     subscribe::{Interest, Onward},
     topic::Joining,
+    turns::Reader,
 };
 use crate::backplane::{ReadLimits, Unavailable};
 
@@ -122,6 +123,7 @@ impl Interest {
         form: &Form,
         fresh: bool,
         mut past: Option<&mut Past>,
+        reader: Reader,
     ) -> Result<CaughtUp, Unavailable> {
         let slot = member.slot;
         let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
@@ -141,7 +143,9 @@ impl Interest {
         if self.join((member, form), (fresh, past.as_deref()), at, false) {
             return Ok(CaughtUp::Live);
         }
+        let turn = self.hub.turn(reader).await?;
         let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
+        drop(turn);
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known when it has been written.
             return Err(Unavailable("the client has not taken all that the server lost".into()));
@@ -259,7 +263,8 @@ mod tests {
         let socket = Socket::Memory(Box::new(memory));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
         let form = Form::of_topic(Protocol::default(), "trades:X".into());
-        let mut backlog = interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20)).await.unwrap();
+        let mut backlog =
+            interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20, Reader::default())).await.unwrap();
         assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
         let slot = interest.open(&outbox, backlog.cursor, ids[0]);
         let member = Member { outbox: outbox.clone(), slot, pacer: None };
@@ -279,7 +284,9 @@ mod tests {
         let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
         memory.lock().room = usize::MAX;
         poll_fn(|cx| outbox.poll_flush(cx)).await;
-        while interest.catch_up(&member, &form, true, Some(&mut past)).await.unwrap() == CaughtUp::More {}
+        while interest.catch_up(&member, &form, true, Some(&mut past), Reader::default()).await.unwrap()
+            == CaughtUp::More
+        {}
         let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
         while outbox.known(slot) < Some(ids[9]) || !told() {
             tokio::task::yield_now().await;

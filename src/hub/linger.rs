@@ -131,6 +131,8 @@ pub(super) mod tests {
             linger: 10 * second,
             compare_interval: 60 * second,
             queue_grace: 10 * second,
+            reads_max: 4,
+            reads_timeout: 10 * second,
         };
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
     }

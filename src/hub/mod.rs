@@ -39,6 +39,7 @@ mod socket;
 mod subscribe;
 mod tickets;
 mod topic;
+mod turns;
 mod unconfirmed;
 mod unsent;
 mod work_queue;
@@ -58,10 +59,11 @@ pub(crate) use socket::try_write_if_drained;
 pub use socket::{MemorySocket, Socket};
 pub use subscribe::Interest;
 pub use topic::Followed;
+pub use turns::{Reader, Turn};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
-    backplane::{Backplane, Event},
+    backplane::{Backplane, Event, Unavailable},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -69,6 +71,9 @@ use tickgate_wire::model::{Message, Topic, TopicRule};
 
 /// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
 const TABLE_PARTS: usize = 16;
+
+/// Resumes of more than one page that are held in memory at once; of others the catch-up brings what follows the first.
+const LONG_MAX: usize = 4;
 
 /// All topics that this replica follows, and its shards.
 #[derive(Debug)]
@@ -80,6 +85,9 @@ pub struct Hub {
     /// before any part of the table.
     following: Mutex<()>,
     lingering: linger::LingerQueue,
+    turns: Arc<turns::Turns>,
+    /// Of those who gather more than one page before they push any of it.
+    long_turns: Arc<turns::Turns>,
     topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
@@ -100,6 +108,9 @@ pub struct Settings {
     pub compare_interval: Duration,
     /// A work queue whose oldest topic waits longer is logged as stalled.
     pub queue_grace: Duration,
+    /// How many read at once what they missed, and how long others wait for their turn.
+    pub reads_max: usize,
+    pub reads_timeout: Duration,
 }
 
 /// In order of their first subscriptions, so that a course of events can be played again.
@@ -144,6 +155,8 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
+            turns: turns::Turns::new(settings.reads_max, settings.reads_timeout),
+            long_turns: turns::Turns::new(LONG_MAX, settings.reads_timeout),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -234,6 +247,14 @@ impl Hub {
     fn shard_of(&self, outbox: &Arc<Outbox>) -> usize {
         // Neighbouring allocations differ in their low bits only above the allocator's granularity.
         (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
+    }
+
+    /// Waits for a turn to read a stream for a client.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it did not come in time.
+    pub async fn turn(&self, reader: Reader) -> Result<Turn, Unavailable> {
+        self.turns.take(reader).await
     }
 
     /// Subscriptions of this replica.

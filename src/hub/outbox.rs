@@ -286,7 +286,7 @@ impl Outbox {
     }
 
     /// Bytes that may wait.
-    pub(super) fn bytes_max(&self) -> usize {
+    pub fn bytes_max(&self) -> usize {
         self.shared.limits.bytes_max
     }
 

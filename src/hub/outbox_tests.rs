@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::Config,
-    hub::{Form, Hub, Interest, Member, MemorySocket, RingLimits, Settings},
+    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings},
     tasks::Tasks,
 };
 
@@ -36,6 +36,8 @@ impl Client {
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
+            reads_max: 4,
+            reads_timeout: Duration::from_secs(10),
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let topic = Topic::public(topic).unwrap();
@@ -48,7 +50,7 @@ impl Client {
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, pacer: None };
-        interest.catch_up(&member, &form, true, None).await.unwrap();
+        interest.catch_up(&member, &form, true, None, Reader::default()).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, slot, _interest: interest, _tasks: tasks }
     }
 

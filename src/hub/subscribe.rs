@@ -29,8 +29,9 @@ use crate::{
     metrics,
 };
 
-/// Entries of one page that is read.
+/// Entries of one page that is read, and their bytes.
 const PAGE_MAX: usize = 500;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Interest {
         let at = self.topic.head().0.unwrap_or_default();
         match start {
             Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
-            Start::Snapshot { least } => self.snapshot(at, least).await,
+            Start::Snapshot { least } => self.snapshot(at, least, limits).await,
             Start::Last(count) => self.last(count, at, limits).await,
             Start::Since(cursor) => self.since(cursor, limits).await,
             Start::Earliest => self.earliest(limits).await,
@@ -80,12 +81,15 @@ impl Interest {
     }
 
     /// The newest value; where the client has a newer one than this replica, that of the stream itself.
-    async fn snapshot(&self, at: StreamId, least: StreamId) -> Result<Backlog, Unavailable> {
+    async fn snapshot(&self, at: StreamId, least: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
             None if at.max(least) == StreamId::ZERO => None,
-            _ => self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop(),
+            _ => {
+                let _turn = self.hub.turn(limits.reader).await?;
+                self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop()
+            }
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
         Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
@@ -96,6 +100,7 @@ impl Interest {
         let messages = match self.topic.last(count) {
             Some(messages) => messages,
             None => {
+                let _turn = self.hub.turn(limits.reader).await?;
                 let limits = ReadLimits::new(count, limits.bytes_max());
                 self.hub.backplane.newest(&self.topic.topic, limits).await?.messages
             }
@@ -146,6 +151,7 @@ impl Interest {
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
         let mut was_read = false;
+        let mut long = None;
         loop {
             if let Some((rest, at)) = self.topic.since(backlog.cursor) {
                 backlog.messages.extend(rest);
@@ -153,7 +159,17 @@ impl Interest {
                 break;
             }
             was_read = true;
+            if bytes > 0 && long.is_none() {
+                // What is gathered is held, so only some gather more than a page.
+                long = self.hub.long_turns.try_take();
+                if long.is_none() {
+                    backlog.goes_on = true;
+                    break;
+                }
+            }
+            let turn = self.hub.turn(limits.reader).await?;
             let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
+            drop(turn);
             if let Some(gap) = gap {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
@@ -188,7 +204,7 @@ impl Interest {
     /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
     pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
         let (backplane, topic) = (&self.hub.backplane, &self.topic.topic);
-        let limits = ReadLimits::new(PAGE_MAX, bytes_max);
+        let limits = ReadLimits::new(PAGE_MAX, bytes_max.min(PAGE_BYTES));
         loop {
             // What this replica had delivered before the read is in the stream, or was lost.
             let head = self.head();

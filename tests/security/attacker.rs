@@ -55,6 +55,17 @@ impl Attacker {
         staying
     }
 
+    /// Connects, says all of this, and never reads an answer. `None` when it was turned away or cut short.
+    pub async fn pester(&self, path: &str, texts: &[&str]) -> Option<TcpStream> {
+        let mut stream = self.dial().await.ok()?;
+        self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await.ok()?;
+        self.hear(&mut stream, b"connection_established").await.ok()?;
+        for text in texts {
+            self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
+        }
+        Some(stream)
+    }
+
     /// Sends this on a connection of its own; the status of the answer, `None` when there is none.
     pub async fn ask(&self, request: &str) -> Option<u16> {
         let mut stream = self.dial().await.ok()?;

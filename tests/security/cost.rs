@@ -52,6 +52,11 @@ impl Cost {
         self.received_bytes() as f64 / sent_bytes.max(1) as f64
     }
 
+    /// What the gateway took more than before, at the most.
+    pub const fn grown_bytes(&self) -> u64 {
+        self.after.gateway.peak_bytes.saturating_sub(self.before.gateway.resident_bytes)
+    }
+
     const fn received_bytes(&self) -> u64 {
         self.after.redis.received_bytes - self.before.redis.received_bytes
     }

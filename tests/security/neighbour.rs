@@ -31,6 +31,17 @@ pub struct Latencies {
     pub refused: usize,
 }
 
+/// What a neighbour asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// A channel that nobody follows yet.
+    New,
+    /// All that it ever missed of a channel.
+    Missed(&'static str),
+    /// Who follows a channel that it follows.
+    Presence,
+}
+
 /// A neighbour that asks until it is told to stop.
 pub struct Asking {
     stop: oneshot::Sender<()>,
@@ -45,7 +56,36 @@ impl Neighbour {
     }
 
     /// Subscribes to channels that nobody follows yet, one after the other, from now on.
-    pub fn subscribes(mut self) -> Asking {
+    pub fn subscribes(self) -> Asking {
+        self.asks(Question::New)
+    }
+
+    /// The same for so long.
+    pub async fn subscribes_for(self, time: Duration) -> (Self, Latencies) {
+        self.asks(Question::New).for_so_long(time).await
+    }
+
+    /// Comes back to a channel again and again, for all that it ever missed, from now on.
+    pub fn comes_back(self, channel: &'static str) -> Asking {
+        self.asks(Question::Missed(channel))
+    }
+
+    /// The same for so long.
+    pub async fn comes_back_for(self, channel: &'static str, time: Duration) -> (Self, Latencies) {
+        self.comes_back(channel).for_so_long(time).await
+    }
+
+    /// Asks who else follows a channel, that it follows itself, from now on.
+    pub fn wonders(self) -> Asking {
+        self.asks(Question::Presence)
+    }
+
+    /// The same for so long.
+    pub async fn wonders_for(self, time: Duration) -> (Self, Latencies) {
+        self.wonders().for_so_long(time).await
+    }
+
+    fn asks(mut self, question: Question) -> Asking {
         let (stop, mut stopped) = oneshot::channel();
         let asking = tokio::spawn(async move {
             let mut latencies = Latencies::default();
@@ -54,7 +94,7 @@ impl Neighbour {
             // At least once.
             while latencies.asked() == 0 || stopped.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
                 pace.tick().await;
-                match self.subscribe().await {
+                match self.ask(question).await {
                     Some(took) => latencies.sorted.push(took),
                     None => latencies.refused += 1,
                 }
@@ -65,26 +105,36 @@ impl Neighbour {
         Asking { stop, asking }
     }
 
-    /// The same for so long.
-    pub async fn subscribes_for(self, time: Duration) -> (Self, Latencies) {
-        let asking = self.subscribes();
-        tokio::time::sleep(time).await;
-        asking.stop().await
-    }
-
     /// How long the answer took; `None` when it was a refusal.
-    async fn subscribe(&mut self) -> Option<Duration> {
+    async fn ask(&mut self, question: Question) -> Option<Duration> {
         self.asked += 1;
-        let channel = format!("trades:NEW{}", self.asked);
+        let channel = match question {
+            Question::New | Question::Presence => format!("trades:NEW{}", self.asked),
+            Question::Missed(channel) => channel.to_owned(),
+        };
+        let element = match question {
+            Question::New | Question::Presence => json!(channel),
+            Question::Missed(channel) => json!({"channel": channel, "since": "earliest"}),
+        };
         let began = Instant::now();
-        let answer = self.client.ask(json!({"type": "subscribe", "channels": [channel]})).await;
-        let took = began.elapsed();
+        let answer = self.client.ask(json!({"type": "subscribe", "channels": [element]})).await;
+        let mut took = (answer["errors"] == json!([])).then(|| began.elapsed());
+        if question == Question::Presence {
+            let began = Instant::now();
+            let answer = self.client.ask(json!({"type": "presence", "channel": channel})).await;
+            took = (answer["type"] == "presence").then(|| began.elapsed());
+        }
         self.client.ask(json!({"type": "unsubscribe", "channels": [channel]})).await;
-        (answer["errors"] == json!([])).then_some(took)
+        took
     }
 }
 
 impl Asking {
+    async fn for_so_long(self, time: Duration) -> (Neighbour, Latencies) {
+        tokio::time::sleep(time).await;
+        self.stop().await
+    }
+
     /// Ends after the answer that is waited for.
     pub async fn stop(self) -> (Neighbour, Latencies) {
         // It has ended by itself only when it panicked, which shows here.
@@ -104,6 +154,10 @@ impl Latencies {
     /// The longest that an answer took.
     pub fn max(&self) -> Duration {
         self.quantile(1.0)
+    }
+
+    pub fn median(&self) -> Duration {
+        self.quantile(0.5)
     }
 
     fn asked(&self) -> usize {

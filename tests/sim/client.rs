@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, ReplayLimits, Shared, SlotId,
-        Socket, caught_up,
+        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
+        SlotId, Socket, caught_up,
     },
     metrics::Metrics,
 };
@@ -240,7 +240,7 @@ impl Connection {
             (Class::Event, None) if dice.chance(300) => Start::Last(3),
             (_, None) => Start::Live,
         };
-        let limits = ReplayLimits::new(self.replay_max, 1 << 20);
+        let limits = ReplayLimits::new(self.replay_max, 1 << 20, Reader::default());
         let Ok(mut backlog) = interest.backlog(start, limits).await else { return false };
         let before_first = backlog.messages.first().and_then(|m| m.id).map(StreamId::previous);
         let first_cursor = match start {
@@ -294,7 +294,7 @@ impl Connection {
     async fn catch_up(&mut self) {
         while let Some((slot, _)) = self.outbox.lagging() {
             let Some(Subscription { interest, member, form, past, fresh }) = self.of(slot) else { return };
-            match interest.catch_up(member, form, *fresh, past.as_mut()).await {
+            match interest.catch_up(member, form, *fresh, past.as_mut(), Reader::default()).await {
                 Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Err(_) => return sleep(Duration::from_millis(20)).await,

@@ -187,6 +187,8 @@ impl World {
                 linger: Duration::from_millis(dice.between(0, 300)),
                 compare_interval: Duration::from_millis(400),
                 queue_grace: Duration::from_secs(10),
+                reads_max: 4,
+                reads_timeout: Duration::from_secs(10),
             };
             hubs.push(Hub::start(Backplane::Simulated(Simulated(link.clone())), settings, metrics.clone(), &tasks));
             links.push(link);

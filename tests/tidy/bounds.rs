@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Names of constants that bound what clients can make grow.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "ANSWERS_MAX",
     "ASKED_MAX",
     "BYTES_MAX",
@@ -19,6 +19,7 @@ const NAMES: [&str; 19] = [
     "HELD_BYTES_MAX",
     "HELD_MAX",
     "KEPT_MAX",
+    "LONG_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_MAX",
     "REQUESTS_MAX",

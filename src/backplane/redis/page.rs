@@ -7,8 +7,8 @@ use tickgate_wire::model::{Message, StreamId};
 
 use crate::backplane::{Newest, Page, ReadLimits};
 
-/// Entries of the first part of a read, and of the others: they bound what is fetched beyond a limit in bytes.
-const PART_MIN: usize = 64;
+/// Entries of the first part of a read, and of the others at the most: they bound what is fetched beyond a limit in bytes.
+const PART_MIN: usize = 16;
 const PART_MAX: usize = 128;
 
 /// A read in parts, so that large messages are not all fetched to be thrown away.
@@ -36,8 +36,14 @@ impl Parts {
         let all = fits == part.len();
         self.bytes += part[..fits].iter().map(|message| message.payload_bytes()).sum::<usize>();
         self.messages.extend(part.into_iter().take(fits));
-        self.next_max = (all && self.messages.len() < self.limits.messages_max).then_some(PART_MAX);
+        self.next_max = (all && self.messages.len() < self.limits.messages_max).then(|| self.likely_to_fit());
         all
+    }
+
+    /// How many more there is room for, if they are like those before.
+    fn likely_to_fit(&self) -> usize {
+        let average = (self.bytes / self.messages.len().max(1)).max(1);
+        (self.limits.bytes_max.saturating_sub(self.bytes) / average).clamp(1, PART_MAX)
     }
 }
 
@@ -211,23 +217,23 @@ mod tests {
             assert!(page.messages.iter().zip(1..).all(|(message, seq)| message.id == Some(StreamId::new(5, seq))));
             (asked, page.messages.len(), page.more)
         };
-        assert_eq!(seen(10, ReadLimits::new(500, bytes)), (vec![64], 10, false));
-        assert_eq!(seen(64, ReadLimits::new(500, bytes)), (vec![64], 64, false));
-        assert_eq!(seen(65, ReadLimits::new(500, bytes)), (vec![64, 128], 65, false));
-        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![64, 128, 108], 300, true));
-        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![64, 128], 100, true), "two bytes each");
+        assert_eq!(seen(10, ReadLimits::new(500, bytes)), (vec![16], 10, false));
+        assert_eq!(seen(16, ReadLimits::new(500, bytes)), (vec![16], 16, false));
+        assert_eq!(seen(17, ReadLimits::new(500, bytes)), (vec![16, 128], 17, false));
+        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![16, 128, 128, 28], 300, true));
+        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![16, 84, 1], 100, true), "two bytes each");
         assert_eq!(seen(700, ReadLimits::ONE), (vec![1], 1, true));
     }
 
     #[test]
     fn a_later_part_that_does_not_join_ends_the_read() {
         let mut read = Forward::new(StreamId::new(5, 0), ReadLimits::new(500, usize::MAX));
-        read.add((0..=65).map(|seq| entry(5, seq)).collect(), false);
-        assert_eq!(read.next(), Some((StreamId::new(5, 64), 128)));
+        read.add((0..=17).map(|seq| entry(5, seq)).collect(), false);
+        assert_eq!(read.next(), Some((StreamId::new(5, 16), 128)));
         read.add((200..300).map(|seq| entry(5, seq)).collect(), false);
         assert_eq!(read.next(), None);
         let page = read.finish();
-        assert_eq!((page.messages.len(), page.contiguous, page.more), (64, true, true));
+        assert_eq!((page.messages.len(), page.contiguous, page.more), (16, true, true));
     }
 
     #[test]

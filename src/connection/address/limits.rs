@@ -1,6 +1,7 @@
 //! What one address may take of a replica. Never more memory than its bound, whoever asks.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 use indexmap::{IndexMap, map::Entry};
 use parking_lot::Mutex;
 
-use crate::{bucket::Bucket, config::Rate};
+use crate::{bucket::Bucket, config::Rate, hub::Reader};
 
 /// When the limit on connections refuses: nobody knows when one closes.
 const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
@@ -79,6 +80,14 @@ impl Permit {
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// All connections of the address are one reader of what was missed.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        let mut hasher = DefaultHasher::new();
+        self.address.hash(&mut hasher);
+        Reader(hasher.finish())
     }
 }
 

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, ReplayLimits, Shared, Socket,
-        caught_up,
+        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
+        Socket, caught_up,
     },
     metrics::Metrics,
 };
@@ -251,7 +251,7 @@ async fn serve(
     loop {
         while let Some((slot, _)) = outbox.lagging() {
             let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { break };
-            match own.interest.catch_up(&own.member, &own.form, own.fresh, own.past.as_mut()).await {
+            match own.interest.catch_up(&own.member, &own.form, own.fresh, own.past.as_mut(), Reader::default()).await {
                 Ok(CaughtUp::Live) => (own.fresh, own.past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Err(_) => sleep(Duration::from_millis(20)).await,
@@ -278,7 +278,7 @@ async fn subscribe(
     let Home { topic, rule, in_user_stream } = home(rules, wish.topic);
     let interest = hub.interest(&topic, &rule).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
-    let mut backlog = interest.backlog(wish.start, ReplayLimits::new(1_000, 1 << 20)).await.ok()?;
+    let mut backlog = interest.backlog(wish.start, ReplayLimits::new(1_000, 1 << 20, Reader::default())).await.ok()?;
     let before_first = || match backlog.messages.first().and_then(|message| message.id) {
         Some(first) => first.previous(),
         None => backlog.cursor,

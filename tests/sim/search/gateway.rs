@@ -131,6 +131,8 @@ impl Gateway {
             linger: Duration::from_millis(200),
             compare_interval: config.compare_interval,
             queue_grace: Duration::from_secs(10),
+            reads_max: 4,
+            reads_timeout: Duration::from_secs(10),
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
