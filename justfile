@@ -21,7 +21,7 @@ chaos seconds='88' seed='':
 
 # The search for silent loss, long: random traces for so many seconds, then all traces of six steps in as many
 search seconds='7200':
-    TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --nocapture --test-threads=1
+    TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --ignored --nocapture --test-threads=1
 
 # Searches the protocol of generations and boundaries for mistakes, in its long form
 model *words:

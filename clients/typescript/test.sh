@@ -15,6 +15,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export TICKGATE_BIN=${TICKGATE_BIN:-$target/debug/tickgate}
 suite=${TICKGATE_SUITE:-$target/debug/tickgate-client-suite}
 example=$root/examples/react-trading
+# Taken where Debian's is older than 20.
+NODE=22.20.0
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(build units suite hooks pages package)
 
@@ -29,9 +31,13 @@ tools() {
     command -v ps >/dev/null || missing+=(procps)
     command -v redis-server >/dev/null || missing+=(redis-server)
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+    # Debian 12 has Node 18, which the client does not support: then npm's own package is taken.
     if [ "$(node --print 'Number(process.versions.node.split(".")[0]) >= 20')" != true ]; then
-        echo "Node 20 or later is required; this is $(node --version)"
-        return 1
+        local cpu
+        case $(uname -m) in aarch64) cpu=arm64 ;; *) cpu=x64 ;; esac
+        npm install --prefix "$target/node" --no-audit --no-fund --silent "node-linux-$cpu@$NODE"
+        PATH=$target/node/node_modules/node-linux-$cpu/bin:$PATH
+        [ "$(node --version)" = "v$NODE" ] || { echo "Node $NODE is required; this is $(node --version)" && return 1; }
     fi
     CHROMIUM=$(command -v chromium)
     export CHROMIUM

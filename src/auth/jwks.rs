@@ -52,9 +52,11 @@ pub(super) struct KeySet {
     keys: ArcSwapOption<Fetched>,
     /// When the last attempt began, in seconds since 1970.
     attempted_at: AtomicU64,
+    /// When a bad signature last caused an attempt, in seconds since 1970.
+    doubted_at: AtomicU64,
     progress: watch::Sender<Progress>,
-    /// When somebody last asked for a fetch, in seconds since 1970.
-    wanted_at: watch::Sender<u64>,
+    /// Why and when somebody last asked for a fetch, in seconds since 1970.
+    wanted_at: watch::Sender<(Doubt, u64)>,
 }
 
 /// The keys of one fetch.
@@ -129,8 +131,9 @@ impl KeySet {
             age_max: config.age_max,
             keys: ArcSwapOption::empty(),
             attempted_at: AtomicU64::new(0),
+            doubted_at: AtomicU64::new(0),
             progress: watch::Sender::default(),
-            wanted_at: watch::Sender::new(0),
+            wanted_at: watch::Sender::new((Doubt::UnknownKey, 0)),
         })
     }
 
@@ -172,7 +175,11 @@ impl KeySet {
     }
 
     fn is_due(&self, doubt: Doubt, now: u64) -> bool {
-        now.abs_diff(self.attempted_at.load(Ordering::Relaxed)) >= doubt.interval_seconds()
+        let last = match doubt {
+            Doubt::UnknownKey => &self.attempted_at,
+            Doubt::Signature => &self.doubted_at,
+        };
+        now.abs_diff(last.load(Ordering::Relaxed)) >= doubt.interval_seconds()
     }
 
     /// Waits for the end of the fetch that runs, or asks for one; however it ends.
@@ -180,7 +187,7 @@ impl KeySet {
         let progress = self.progress.subscribe();
         let Progress { running, finished } = *progress.borrow();
         if !running && self.is_due(doubt, now) {
-            self.wanted_at.send_replace(now);
+            self.wanted_at.send_replace((doubt, now));
         } else if !running {
             return;
         }
@@ -238,13 +245,16 @@ impl KeySet {
     }
 
     /// The next wish for a fetch that the last attempt did not answer already.
-    async fn asked(&self, wanted_at: &mut watch::Receiver<u64>) -> u64 {
+    async fn asked(&self, wanted_at: &mut watch::Receiver<(Doubt, u64)>) -> u64 {
         loop {
             if wanted_at.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            let now = *wanted_at.borrow_and_update();
-            if self.is_due(Doubt::UnknownKey, now) {
+            let (doubt, now) = *wanted_at.borrow_and_update();
+            if self.is_due(doubt, now) {
+                if doubt == Doubt::Signature {
+                    self.doubted_at.store(now, Ordering::Relaxed);
+                }
                 return now;
             }
         }

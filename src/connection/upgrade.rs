@@ -12,6 +12,7 @@ use axum::{
 use bytes::BytesMut;
 use hyper::{StatusCode, header, http::request::Parts, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
     reply::{Closing, Reply},
@@ -133,6 +134,8 @@ fn accept(
             endpoint.withdraw(&admitted);
             return;
         };
+        // From here on the connection's own time-outs judge, which tell the client why it is closed.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(None);
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
         let resumed = admitted.resumed;

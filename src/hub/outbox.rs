@@ -279,6 +279,7 @@ impl Outbox {
             state.queue.frame(frame);
         }
         state.ending = Ending::Shut;
+        self.socket.end_soon();
         self.write(&mut state).count(&self.shared.metrics);
         if let Socket::Body(waker) = &self.socket {
             waker.wake();

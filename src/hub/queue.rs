@@ -8,10 +8,12 @@ use tickgate_wire::model::{Class, StreamId};
 use super::batch::Batch;
 use crate::defect::{self, Defect};
 
+mod amount;
 mod item;
 mod slot;
 mod wire;
 
+use amount::Amount;
 use item::{Item, Lost, Partial, behind, dropped};
 pub use slot::{Cursor, Slot, SlotId, Stage};
 pub(in crate::hub) use wire::Slices;
@@ -48,8 +50,8 @@ pub struct Queue {
     slots: Vec<(SlotId, Slot)>,
     next_slot: SlotId,
     /// Publications and bytes that wait and count towards the limits.
-    messages: usize,
-    bytes: usize,
+    messages: Amount,
+    bytes: Amount,
     lagging: u16,
     /// The socket did not take the last write whole: from here on the classes' policies act.
     pub(super) blocked: bool,
@@ -127,13 +129,13 @@ impl Queue {
     /// Publications that wait.
     #[must_use]
     pub fn messages(&self) -> usize {
-        self.messages
+        self.messages.get()
     }
 
     /// Bytes that wait.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.get()
     }
 
     /// Adds a reply or a control frame: before all public pushes, after what is private and waits already.
@@ -242,13 +244,14 @@ impl Queue {
     }
 
     fn over(&self, batch: &Batch, limits: QueueLimits) -> bool {
-        self.messages + batch.count as usize > limits.messages_max || self.bytes + batch.bytes.len() > limits.bytes_max
+        self.messages.get() + batch.count as usize > limits.messages_max
+            || self.bytes.get() + batch.bytes.len() > limits.bytes_max
     }
 
     /// Whether a value fits in bytes once it has taken the place of those of its subscription that wait.
     fn fits_in_place(&self, id: SlotId, batch: &Batch, limits: QueueLimits) -> bool {
         let given_up: usize = self.public.iter().filter(|item| item.is_value_of(id)).map(Item::batch_bytes).sum();
-        self.bytes - given_up + batch.bytes.len() <= limits.bytes_max
+        self.bytes.get() - given_up + batch.bytes.len() <= limits.bytes_max
     }
 
     fn add(&mut self, slot: SlotId, batch: Arc<Batch>, urgent: bool) {
@@ -301,7 +304,7 @@ impl Queue {
         self.add(id, batch.clone(), false);
         let mut dropped = 0;
         let mut from = 0;
-        while self.messages > limits.messages_max || self.bytes > limits.bytes_max {
+        while self.messages.get() > limits.messages_max || self.bytes.get() > limits.bytes_max {
             let Some(at) = (from..self.public.len()).find(|at| self.is_event(*at)) else { break };
             dropped += self.drop_at(at);
             from = at;
@@ -334,8 +337,8 @@ impl Queue {
 
     fn recount(&mut self) {
         let all = self.urgent.iter().chain(self.public.iter());
-        self.messages =
-            all.clone().map(|item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 }).sum();
+        let count = |item: &Item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 };
+        self.messages = Amount::of(all.clone().map(count).sum());
         let waiting: usize = all
             .map(|item| match item {
                 Item::Frame(bytes) => bytes.len(),
@@ -343,7 +346,7 @@ impl Queue {
                 Item::Dropped { .. } => 0,
             })
             .sum();
-        self.bytes = waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len());
+        self.bytes = Amount::of(waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len()));
     }
 
     /// Throws away everything, the frame under way too: the socket is broken.

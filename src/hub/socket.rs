@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -13,6 +14,9 @@ use rustix::{
 };
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
+
+/// How long the kernel keeps what the peer of a connection that has ended does not take.
+const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The far end of an outbox.
 #[derive(Debug)]
@@ -69,6 +73,14 @@ impl Socket {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(bytes).is_ok(),
             Self::Body(_) | Self::Memory(_) => false,
+        }
+    }
+
+    /// From now on the kernel forgets what its peer does not take within a few seconds: nobody waits for it any more.
+    pub(super) fn end_soon(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that refuses is closed by its client already.
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNTAKEN_TIMEOUT));
         }
     }
 

@@ -93,7 +93,6 @@ async fn it_follows_its_channels_from_a_killed_replica_to_another_one() {
     for number in 2..=50 {
         assert!(running.expect(&order(number)).await.meta.replayed || number > 2);
     }
-    running.live().await;
     other.publish_to("alice", "risk_alerts", order(51)).await;
     running.expect(&order(51)).await;
 }

@@ -25,6 +25,7 @@ mod s09_presence;
 mod s14_development;
 mod s16_keys;
 mod s17_forwarded;
+mod s19_redis_settings;
 mod s20_mistyped;
 
 use tickgate_kit as support;

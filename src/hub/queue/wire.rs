@@ -9,6 +9,7 @@ use tickgate_wire::model::StreamId;
 use super::{
     super::batch::Batch,
     Cursor, Queue, SlotId,
+    amount::Amount,
     item::{Item, Partial, ready},
 };
 
@@ -68,7 +69,7 @@ impl Queue {
                 return 0;
             }
             count -= partial.bytes.len();
-            self.bytes = self.bytes.saturating_sub(partial.bytes.len());
+            self.bytes.take(partial.bytes.len());
             self.mark(partial.mark, true);
             items += 1;
         }
@@ -84,8 +85,7 @@ impl Queue {
             count = count.saturating_sub(len);
         }
         if self.is_empty() {
-            self.messages = 0;
-            self.bytes = 0;
+            (self.messages, self.bytes) = (Amount::default(), Amount::default());
             self.shrink();
         }
         items
@@ -99,7 +99,7 @@ impl Queue {
                 (Out::Own(bytes), counted, None)
             }
             Item::Batch { batch, slot } => {
-                self.messages = self.messages.saturating_sub(batch.count as usize);
+                self.messages.take(batch.count as usize);
                 let (counted, mark) = (batch.bytes.len(), (slot, batch.last));
                 (Out::Shared(batch), counted, Some(mark))
             }
@@ -109,7 +109,7 @@ impl Queue {
             }
             Item::Dropped { bytes, .. } => (Out::Own(bytes.unwrap_or_default()), 0, None),
         };
-        self.bytes = self.bytes.saturating_sub(counted);
+        self.bytes.take(counted);
         if written == bytes.len() {
             self.mark(mark, written > 0);
             return 1;

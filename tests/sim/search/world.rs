@@ -394,6 +394,9 @@ impl World {
     fn faults(&self) -> Vec<Fault> {
         let publications = self.publications.lock();
         let stuck = |text: String| vec![Fault::new(FaultKind::Stuck, text)];
+        if net::with(|net| net.spins) {
+            return stuck("a gateway asks and asks within one moment".to_owned());
+        }
         let last = &publications[publications.len() - TOPICS.len()..];
         if let Some(own) = last.iter().find(|own| !matches!(own.outcome, gateway::Outcome::Acknowledged(_))) {
             return stuck(format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome));

@@ -80,7 +80,8 @@ pub(super) fn zrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
         } else if is(word, "withscores") {
             with_scores = true;
         } else if is(word, "limit") {
-            page = Some((integer(rest.next().ok_or(SYNTAX)?)?, integer(rest.next().ok_or(SYNTAX)?)?));
+            let (skip, take) = (rest.next().ok_or(SYNTAX)?, rest.next().ok_or(SYNTAX)?);
+            page = Some((integer(skip)?, integer(take)?));
         } else {
             return Err(SYNTAX.into());
         }

@@ -48,11 +48,7 @@ fn wanted(word: &[u8]) -> Result<Wanted, String> {
         let id = EntryId::parse(epoch, 0).filter(|_| !epoch.contains(&b'-'));
         return Ok(Wanted::InEpoch(id.ok_or(BAD_ID)?.ms));
     }
-    let id = EntryId::parse(word, 0).ok_or(BAD_ID)?;
-    if id == EntryId::default() {
-        return Err("ERR The ID specified in XADD must be greater than 0-0".into());
-    }
-    Ok(Wanted::Exactly(id))
+    Ok(Wanted::Exactly(EntryId::parse(word, 0).ok_or(BAD_ID)?))
 }
 
 /// The id for the next entry; `None` where it would not be greater than the last.
@@ -84,6 +80,9 @@ pub(super) fn xadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     let fields = &words[at + 1..];
     if fields.is_empty() || !fields.len().is_multiple_of(2) {
         return Err("ERR wrong number of arguments for 'xadd' command".into());
+    }
+    if matches!(wanted, Wanted::Exactly(id) if id == EntryId::default()) {
+        return Err("ERR The ID specified in XADD must be greater than 0-0".into());
     }
     if core.read_stream(call, &words[1], |stream| stream.is_none())? && only_old {
         return Ok(Reply::Nil);

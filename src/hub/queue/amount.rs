@@ -1,0 +1,35 @@
+//! How much waits in a queue, in half the space of a `usize`: every connection has two of them. Never wraps.
+
+use std::ops::{AddAssign, SubAssign};
+
+/// A number of things that wait; it stays at `u32::MAX` where there are more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount(u32);
+
+impl Amount {
+    pub(super) fn of(number: usize) -> Self {
+        Self(u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn get(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Takes so many off, or all there are.
+    pub(super) fn take(&mut self, number: usize) {
+        self.0 = self.0.saturating_sub(Self::of(number).0);
+    }
+}
+
+impl AddAssign<usize> for Amount {
+    fn add_assign(&mut self, number: usize) {
+        self.0 = self.0.saturating_add(Self::of(number).0);
+    }
+}
+
+impl SubAssign<usize> for Amount {
+    fn sub_assign(&mut self, number: usize) {
+        debug_assert!(self.get() >= number, "{number} of {self:?}");
+        self.take(number);
+    }
+}
