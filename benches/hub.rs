@@ -15,8 +15,9 @@ use tickgate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
     config::{Auth, Config, Secret, Sources},
+    history::History,
     hub::{
-        Batch, Form, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader, RingLimits,
+        Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader, RingLimits,
         Settings, Shared, Socket, Step,
     },
     metrics::Metrics,
@@ -33,7 +34,9 @@ const PAYLOAD: &[u8] = &[b'x'; 200];
 
 fn hole_check(criterion: &mut Criterion) {
     let mut position = Position::new(false, RING);
-    position.compare(StreamId::new(1, 0), &mut Vec::new());
+    let history = History::single(1);
+    let judge = Judge { topic: "bench", history: &history };
+    position.compare(Some(StreamId::new(1, 0)), None, judge, &mut Vec::new());
     let mut seq = 0;
     criterion.bench_function("hole check", |b| {
         b.iter_batched(
@@ -47,7 +50,7 @@ fn hole_check(criterion: &mut Criterion) {
                     content: Content::Data(Bytes::from_static(PAYLOAD)),
                 })
             },
-            |message| position.arrive(black_box(&message)),
+            |message| position.arrive(black_box(&message), judge),
             criterion::BatchSize::SmallInput,
         );
     });

@@ -22,6 +22,8 @@ pub struct Onward {
     pub more: bool,
     /// Missing before the first of them, or up to the end.
     pub lack: Option<Lack>,
+    /// The position behind all this: where nothing follows, the end of what is known, which may lie in a later generation.
+    pub cursor: StreamId,
 }
 
 /// A range that can't be had.
@@ -93,7 +95,7 @@ fn judge(
             Verdict::Gap(missing) if index == 0 => lack = Some(Lack::between(missing, at, id)),
             Verdict::Pending | Verdict::Gap(_) => {
                 page.messages.truncate(index);
-                return Ok(Onward { messages: page.messages, more: true, lack });
+                return Ok(Onward { messages: page.messages, more: true, lack, cursor: at });
             }
         }
         at = id;
@@ -101,10 +103,17 @@ fn judge(
     let more = page.more;
     if page.messages.is_empty() && !more {
         lack = match page.end.or(known) {
-            Some(end) => history.end(name, at, end)?.map(|(missing, to)| Lack::until(missing, at, to)),
+            Some(end) => match history.end(name, at, end)? {
+                Some((missing, to)) => Some(Lack::until(missing, at, to)),
+                None => {
+                    at = at.max(end).max(history.beginning());
+                    None
+                }
+            },
             None if at == StreamId::ZERO => None,
             None => Some(Lack { missing: Missing::Retention, after: at, before: None, cursor: at }),
         };
     }
-    Ok(Onward { messages: page.messages, more, lack })
+    let cursor = lack.filter(|_| page.messages.is_empty()).map_or(at, |lack| lack.cursor);
+    Ok(Onward { messages: page.messages, more, lack, cursor })
 }

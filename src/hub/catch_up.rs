@@ -155,7 +155,8 @@ impl Interest {
             past.iter_mut().for_each(|past| past.gap());
             self.tell(member, form, gap, gap.cursor);
         }
-        let at = gap.map_or(at, |gap| gap.cursor);
+        let before = at;
+        at = gap.map_or(at, |gap| gap.cursor);
         if let Some(last) = page.messages.last().and_then(|message| message.id)
             && has > at
         {
@@ -166,8 +167,16 @@ impl Interest {
             }
         }
         if page.messages.is_empty() {
-            let live = gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true);
-            return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
+            if page.cursor > at {
+                // Nothing lies in between: another generation has begun.
+                member.outbox.pass(slot, page.cursor);
+                at = page.cursor;
+            }
+            if gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true) {
+                return Ok(CaughtUp::Live);
+            }
+            // The topic has moved on, and what moved it was not in the stream yet.
+            return if at != before { Ok(CaughtUp::More) } else { Err(Unavailable("nothing new in the stream".into())) };
         }
         self.push_page((member, form), past, at, page.messages);
         Ok(CaughtUp::More)

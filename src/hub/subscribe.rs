@@ -169,10 +169,13 @@ impl Interest {
                 (backlog.from, backlog.cursor) = (gap.cursor, gap.cursor);
                 backlog.gap = Some(gap);
             }
-            let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
+            if page.messages.is_empty() {
+                backlog.cursor = page.cursor;
+                break;
+            }
             bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
             backlog.messages.extend(page.messages);
-            backlog.cursor = last;
+            backlog.cursor = page.cursor;
             if backlog.messages.len() >= limits.entries_max as usize || bytes >= limits.bytes_max() {
                 self.cut(&mut backlog);
                 break;

@@ -18,7 +18,7 @@ use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule
 /// What every key begins with.
 pub const PREFIX: &str = "tg2:";
 /// How long an idle stream is kept.
-pub const RETAIN_TTL: Duration = Duration::from_secs(40);
+pub const RETAIN_TTL: Duration = Duration::from_secs(120);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 
@@ -139,9 +139,8 @@ impl Gateway {
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
-        let road = backplane.clone();
-        let publisher = Publisher::new(backplane, rules.clone(), limits, metrics.clone());
-        Self { hub, backplane: road, metrics, publisher, tasks, number, rules }
+        let publisher = Publisher::new(backplane.clone(), rules.clone(), limits, metrics.clone());
+        Self { hub, backplane, metrics, publisher, tasks, number, rules }
     }
 
     /// Publishes the next number; its outcome is noted when it is known.
@@ -167,9 +166,19 @@ impl Gateway {
         number
     }
 
-    /// Ends its tasks, as a drain does when all connections are closed.
-    pub async fn end(&self) {
+    /// Whether it acknowledges publications now.
+    pub fn acknowledges(&self) -> bool {
+        self.backplane.health().acknowledges
+    }
+
+    /// Leaves the others, as a drain does when all connections are closed, and ends its tasks.
+    pub async fn leave(&self) {
         self.backplane.leave().await;
+        self.end().await;
+    }
+
+    /// Ends its tasks.
+    pub async fn end(&self) {
         self.tasks.end(Duration::from_secs(1)).await;
     }
 }

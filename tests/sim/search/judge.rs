@@ -8,6 +8,7 @@ use tickgate_wire::model::{Class, StreamId};
 use crate::{
     client::{MADE_UP, Seen, Story},
     gateway::{Outcome, Publication, TOPICS},
+    step::Step,
 };
 
 /// What is wrong, the worst first.
@@ -45,18 +46,48 @@ impl Fault {
     }
 }
 
+/// What the promise does not cover, as docs/guarantees.md says it.
+#[derive(Debug, Default)]
+pub struct Excuses {
+    /// A gateway could not say what it acknowledged: it was killed, or its links led nowhere. A change of server is in doubt.
+    pub doubtful: bool,
+    /// A stream is gone, and with it the knowledge of what it gave: whoever comes back is told `retention`.
+    pub vanished: [bool; TOPICS.len()],
+    /// The dataset went back under the same identity, which shows with the next beat.
+    pub replaced: bool,
+}
+
+impl Excuses {
+    pub fn add(&mut self, step: &Step) {
+        match step {
+            Step::Kill { .. } | Step::Hold { .. } | Step::Lead { .. } | Step::Deny(_) | Step::Fill => {
+                self.doubtful = true;
+            }
+            Step::Replace { .. } => self.replaced = true,
+            _ => {}
+        }
+    }
+}
+
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
 }
 
 /// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. Returns all
 /// that is wrong, the worst first.
-pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], counted_gaps: u64) -> Vec<Fault> {
+pub fn judge(
+    clients: &[&[Story; TOPICS.len()]],
+    publications: &[Publication],
+    counted_gaps: u64,
+    excuses: &Excuses,
+) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut add = |found: Result<(), Fault>, who: &str| {
         faults.extend(found.err().map(|own| Fault::new(own.kind, format!("{who}{}", own.text))));
     };
-    add(contents(clients, publications), "");
+    if !excuses.replaced {
+        add(contents(clients, publications), "");
+    }
     let mut heard = 0;
     for (number, client) in clients.iter().enumerate() {
         for (at, story) in client.iter().enumerate() {
@@ -70,7 +101,7 @@ pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], c
                 add(owed(story, at, publications), &who);
                 add(ends(story, at, publications), &who);
                 add(over_had(story), &who);
-                add(over_nothing(story, at, publications), &who);
+                add(over_nothing(story, at, publications, excuses), &who);
                 add(blamed(story, at, publications), &who);
             }
         }
@@ -245,7 +276,12 @@ fn over_had(story: &Story) -> Result<(), Fault> {
 
 /// Each gap names something that the client has not. One from `0-0` may be told always, one in doubt wherever something
 /// may be missing.
-fn over_nothing(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+fn over_nothing(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+    let is_excused = |range: &Range| match &story.seen[range.at] {
+        Seen::Gap { count: None, reason, .. } if reason == "failover" => excuses.doubtful,
+        Seen::Gap { reason, .. } if reason == "retention" => excuses.vanished[topic],
+        _ => false,
+    };
     for range in ranges(story).iter().filter(|range| ![StreamId::ZERO, MADE_UP].contains(&range.after)) {
         let missing = publications.iter().enumerate().any(|(number, own)| match own.outcome {
             Outcome::Acknowledged(id) => own.topic == topic && range.covers(id) && !came(story, number),
@@ -253,7 +289,7 @@ fn over_nothing(story: &Story, topic: usize, publications: &[Publication]) -> Re
             Outcome::Unknown | Outcome::Pending => own.topic == topic,
             Outcome::Refused => false,
         });
-        if !missing {
+        if !missing && !is_excused(range) {
             let Range { after, before, .. } = range;
             return fault(Kind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
         }
