@@ -17,8 +17,8 @@ use tickgate::{
     config::{Auth, Config, Secret, Sources},
     history::History,
     hub::{
-        Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader, RingLimits,
-        Settings, Shared, Socket, Step,
+        Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
+        RingLimits, Settings, Shared, Socket, Step,
     },
     metrics::Metrics,
     tasks::Tasks,

@@ -46,9 +46,6 @@ tools() {
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
-# What only `just search` runs: on the present protocol they find what tests/sim/found.md lists.
-SEARCHES=(--skip nothing_is_ever_silently_wrong --skip no_short_course_of_events_is_silently_wrong)
-
 # Runs a command with the client libraries at hand; what needs them is ignored by a bare `cargo test`.
 with_libraries() (
     # shellcheck source=tests/clients/libraries.sh
@@ -65,7 +62,7 @@ run_step() {
     lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
     # Most tests wait for something most of the time.
     test) RUST_TEST_THREADS=$((2 * $(nproc))) with_libraries \
-        cargo test --workspace --locked --no-fail-fast -- --include-ignored "${SEARCHES[@]}" ;;
+        cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
     clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;

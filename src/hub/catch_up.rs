@@ -176,7 +176,11 @@ impl Interest {
                 return Ok(CaughtUp::Live);
             }
             // The topic has moved on, and what moved it was not in the stream yet.
-            return if at != before { Ok(CaughtUp::More) } else { Err(Unavailable("nothing new in the stream".into())) };
+            return if at != before {
+                Ok(CaughtUp::More)
+            } else {
+                Err(Unavailable("nothing new in the stream".into()))
+            };
         }
         self.push_page((member, form), past, at, page.messages);
         Ok(CaughtUp::More)

@@ -52,6 +52,8 @@ pub(super) struct Member {
     /// When the last beat that was answered was sent, and its number as the dataset has it.
     answered: Option<Instant>,
     written: Option<u64>,
+    /// The dataset may have gone back, until this member has attached anew.
+    doubts: bool,
     revision: String,
     stored: Option<Stored>,
     scripts: [Script; 2],
@@ -101,6 +103,7 @@ impl Member {
             beat: 0,
             answered: None,
             written: None,
+            doubts: false,
             revision: String::new(),
             stored: None,
             scripts,
@@ -119,15 +122,16 @@ impl Member {
                 }
             };
             tokio::select! {
-                () = sleep(pause) => {}
-                () = self.shared.woken() => {}
-                Ok(()) = identities.changed() => {}
+                biased;
+                () = stop.wait() => return,
                 Ok(left) = &mut leave => {
                     self.leave().await;
                     let _ = left.send(());
                     return;
                 }
-                () = stop.wait() => return,
+                Ok(()) = identities.changed() => {}
+                () = self.shared.woken() => {}
+                () = sleep(pause) => {}
             }
         }
     }
@@ -156,7 +160,8 @@ impl Member {
             return Err(Failure::Other("the dataset of redis was replaced".into()));
         }
         let is_where_it_was = seen.stored.as_ref().is_some_and(|stored| stored.g == self.me.g);
-        let went_back = self.shared.take_doubt() || (is_where_it_was && seen.beat < self.written);
+        self.doubts |= self.shared.take_doubt();
+        let went_back = is_where_it_was && (self.doubts || seen.beat < self.written);
         let place = self.place(&seen, went_back);
         if self.me.must_attach(seen.stored.as_ref(), &place) {
             return self.attach(connection, seen, place).await;
@@ -229,7 +234,7 @@ impl Member {
         let next = self.me.attach(seen.stored, &place);
         let round = self.commit(&mut connection, next).await?;
         let Some(stored) = &self.stored else { return Ok(round) };
-        self.written = None;
+        (self.written, self.doubts) = (None, false);
         self.ledger.lock().begin(stored.g);
         if before != 0 && before != stored.g {
             tracing::warn!(before, generation = stored.g, "redis is another server than before, or was restarted");
@@ -278,6 +283,7 @@ impl Member {
         let mut call = self.scripts[0].key(self.link.keys().generation());
         let revision = if self.stored.is_some() { &*self.revision } else { "" };
         call.arg(self.me.name()).arg(self.beat).arg(self.me.g).arg(revision);
+        call.arg(self.written.map_or_else(String::new, |beat| beat.to_string()));
         for name in &names {
             call.arg(name);
         }

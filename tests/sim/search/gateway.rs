@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::net;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, Identity, Published, Redis},
-    config,
+    config::{self, Config, Sources},
     hub::{Hub, RingLimits, Settings},
     metrics::{Door, Metrics},
     publisher::{PublishFailure, PublishLimits, PublishRequest, Publisher},
@@ -86,6 +87,8 @@ pub struct Publication {
     pub by: String,
     /// No client can read its payload.
     pub is_odd: bool,
+    /// When it began.
+    pub at: Duration,
 }
 
 /// All publications of a run; the number is the place.
@@ -118,6 +121,13 @@ fn settings(number: usize, database: usize) -> config::Redis {
         dedupe_ttl: Duration::from_secs(300),
         ca_file: None,
     }
+}
+
+/// Whether the configuration refuses such a database.
+pub fn is_refused(database: usize) -> bool {
+    let url = settings(0, database).url.expose().to_owned();
+    let sources = Sources { flags: vec![("--redis", "redis.url", url)], ..Sources::default() };
+    Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
 
 impl Gateway {
@@ -186,6 +196,7 @@ impl Gateway {
 /// A publication begins; returns its number.
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
-    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false });
+    let at = net::with(|net| net.now());
+    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false, at });
     all.len() - 1
 }

@@ -78,7 +78,7 @@ async fn run(steps: &[Step]) -> Played {
     world.connect(0, 0);
     world.pause(Pause::Moment).await;
     for step in steps {
-        world.excuses.add(step);
+        world.excuses.add(step, net::with(|net| net.now()));
         world.step(*step).await;
     }
     world.calm().await;
@@ -103,7 +103,7 @@ impl World {
     }
 
     fn begin(&mut self, at: usize, database: usize, other: bool) {
-        if self.gateways[at].is_some() {
+        if self.gateways[at].is_some() || (database != 0 && gateway::is_refused(database)) {
             return;
         }
         let primary = self.primary();
