@@ -212,8 +212,7 @@ impl Member {
         mut place: Place,
     ) -> Result<Round, Failure> {
         self.shared.revoke(None);
-        let claims = self.ledger.lock().claims(seen.beat);
-        let mut count = 0;
+        let (claims, mut count) = (self.ledger.lock().claims(seen.beat), 0);
         match claims {
             None => place.forgot = true,
             Some(claims) => {
@@ -229,8 +228,7 @@ impl Member {
             (place.lost, place.forgot) = (Vec::new(), false);
         }
         (self.revision, self.stored) = (seen.revision, None);
-        let before = self.me.g;
-        let topics = place.lost.len();
+        let (before, topics) = (self.me.g, place.lost.len());
         let next = self.me.attach(seen.stored, &place);
         let round = self.commit(&mut connection, next).await?;
         let Some(stored) = &self.stored else { return Ok(round) };
@@ -358,8 +356,7 @@ impl Member {
     async fn leave(&mut self) {
         self.shared.revoke(Some("the replica is leaving".into()));
         let left = async {
-            let claims = self.ledger.lock().claims(None);
-            let until = Instant::now() + HANDOVER_TIMEOUT;
+            let (claims, until) = (self.ledger.lock().claims(None), Instant::now() + HANDOVER_TIMEOUT);
             if let Some(claims) = claims {
                 self.hand_over(&claims, until).await?;
             }
