@@ -125,7 +125,7 @@ impl Publisher {
         let invalid = |error: &dyn std::fmt::Display| PublishFailure::Invalid(error.to_string());
         check_payload(&request.payload, self.limits.json_depth_max).map_err(|error| invalid(&error))?;
         let msg_id = request.msg_id.map(MsgId::new).transpose().map_err(|error| invalid(&error))?;
-        check_name(request.channel).map_err(|error| invalid(&error))?;
+        check_name(request.channel).map_err(|error| PublishFailure::Invalid(format!("`channel` is {error}")))?;
         let user = request.user.map(UserId::new).transpose().map_err(|error| invalid(&error))?;
         if self.limits.development {
             warn_of_type(&request);
@@ -156,6 +156,6 @@ fn warn_of_type(request: &PublishRequest<'_>) {
     let Ok(Typed { r#type: Some(kind) }) = serde_json::from_slice(&request.payload) else { return };
     if TYPES.contains(&&*kind) {
         let channel = request.channel;
-        tracing::warn!(%channel, %kind, "a publication has the type of a message of the gateway");
+        tracing::warn!(channel, kind = &*kind, "a publication has the type of a message of the gateway");
     }
 }

@@ -13,7 +13,7 @@ use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
     command::Options,
-    model::{SessionId, UserId, check_name},
+    model::{SessionId, UserId},
 };
 
 use super::{
@@ -145,13 +145,13 @@ impl Endpoint {
         refused.respond(request)
     }
 
-    /// The value of the path's one parameter, which becomes part of a topic's name.
-    pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, ()> {
-        let Some(open) = self.profile.path.find('{') else { return Ok(None) };
-        let tail = self.profile.path.find('}').map_or("", |close| &self.profile.path[close + 1..]);
-        let value = path.get(open..).and_then(|rest| rest.strip_suffix(tail)).ok_or(())?;
-        let value = query::decode(value).ok_or(())?;
-        check_name(&value).map_err(|_| ())?;
+    /// The value of the path's one parameter, which becomes part of the names of topics, or why it can't.
+    pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, String> {
+        let pattern = &self.profile.path;
+        let Some((open, close)) = pattern.find('{').zip(pattern.find('}')) else { return Ok(None) };
+        let value = path.get(open..).and_then(|rest| rest.strip_suffix(&pattern[close + 1..])).unwrap_or_default();
+        let value = query::decode_name(value).map_err(|_| "the path is not UTF-8 text")?;
+        self.profile.check_param(&value)?;
         Ok(Some(value.into()))
     }
 

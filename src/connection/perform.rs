@@ -31,7 +31,7 @@ use crate::{
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome},
     publisher::{PublishFailure, PublishRequest},
-    session::{Action, Fault, Resolved},
+    session::{Action, Fault, Refused, Resolved},
 };
 
 /// When to retry what failed temporarily.
@@ -72,7 +72,7 @@ impl Connection {
                 self.subscribe(&echo, wanted, refused).await;
                 return;
             }
-            Action::Unsubscribe { channels } => return self.unsubscribe(&echo, channels).await,
+            Action::Unsubscribe { channels, refused } => return self.unsubscribe(&echo, channels, refused).await,
             Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
             Action::Pong { timestamp } => Ok(pong(id, timestamp)),
             Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
@@ -99,10 +99,11 @@ impl Connection {
         }
     }
 
-    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>) {
+    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>, refused: Vec<Refused>) {
         self.subscriptions.unsubscribe(&self.handle, &channels);
-        let id = echo.id.clone();
-        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels }), &echo.ignored);
+        self.count_refused(&refused);
+        let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
+        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
         self.subscriptions.catch_up(&self.handle).await;
         self.record();
     }

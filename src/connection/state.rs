@@ -68,12 +68,17 @@ impl Connection {
     pub(super) async fn subscribe(&mut self, echo: &Echo, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
-        for refusal in &refused {
-            self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
-        }
+        self.count_refused(&refused);
         let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, echo, wanted, refused).await;
         self.record();
         all
+    }
+
+    /// Counts what a reply refuses beside what it grants.
+    pub(super) fn count_refused(&self, refused: &[Refused]) {
+        for refusal in refused {
+            self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
+        }
     }
 
     /// Subscribes what the endpoint subscribes by itself. The client would not ask for these channels again, so if one

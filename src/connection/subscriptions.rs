@@ -18,9 +18,7 @@ use tickgate_wire::{
     code::ErrorCode,
     model::Class,
     protocol::Protocol,
-    reply::{
-        CaughtUpChannel, Details, Ended, ErrorObject, RefusedChannel, Reply, Subscribed, SubscribedChannel, USER_STREAM,
-    },
+    reply::{CaughtUpChannel, Ended, ErrorObject, Reply, Subscribed, SubscribedChannel, USER_STREAM},
 };
 use wants::{Wants, earlier};
 
@@ -229,7 +227,7 @@ impl Subscriptions {
                 live: found.past.is_none(),
             })
         });
-        let (channels, errors) = (started.chain(again).collect(), refused.iter().map(refusal).collect());
+        let (channels, errors) = (started.chain(again).collect(), refused.iter().cloned().map(Into::into).collect());
         handle.send(&Reply::Subscribed(Subscribed { id: echo.id.clone(), channels, errors }), &echo.ignored);
     }
 
@@ -373,11 +371,4 @@ impl Subscriptions {
         };
         self.all.iter().flat_map(of).collect()
     }
-}
-
-/// A refused channel as the client is told.
-fn refusal(refused: &Refused) -> RefusedChannel {
-    let Refused { channel, code, message, field, retry_after_ms } = refused.clone();
-    let details = Details { field, retry_after_ms, ..Details::default() };
-    RefusedChannel { channel, object: ErrorObject { details, ..ErrorObject::new(code, message) } }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     code::ErrorCode,
-    command::{Command, Element, HistoryFrom, Ingest, Json, Options, Since, Token},
+    command::{Command, Element, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Options, Since, Token},
     model::{Class, SessionId, Start, StreamId, TopicRules},
 };
 
@@ -70,6 +70,7 @@ pub enum Action {
     },
     Unsubscribe {
         channels: Vec<String>,
+        refused: Vec<Refused>,
     },
     Pong {
         timestamp: Option<Json>,
@@ -162,13 +163,12 @@ impl Session {
         match command {
             Command::Subscribe { elements } => Ok(self.subscribe(elements, rules)),
             Command::SubscribeSymbols { verb, symbols } => {
-                let channels = self.symbols(&verb, &symbols, rules)?.into_iter().enumerate();
-                let plain = |(index, channel)| Element { channel, index, options: Ok(Options::default()) };
-                Ok(self.subscribe(channels.map(plain).collect(), rules))
+                let channels = self.symbols(&verb, symbols, rules)?.into_iter();
+                Ok(self.subscribe(channels.map(plain_symbol).collect(), rules))
             }
-            Command::Unsubscribe { channels } => Ok(Action::Unsubscribe { channels }),
+            Command::Unsubscribe { channels } => Ok(unsubscribe("channels", channels)),
             Command::UnsubscribeSymbols { verb, symbols } => {
-                Ok(Action::Unsubscribe { channels: self.symbols(&verb, &symbols, rules)? })
+                Ok(unsubscribe("symbols", self.symbols(&verb, symbols, rules)?))
             }
             Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
             Command::Auth { token } => Ok(Action::Authenticate { token }),
@@ -190,10 +190,15 @@ impl Session {
         self.profile.token == TokenRule::Required && self.identity.is_none()
     }
 
-    fn symbols(&self, verb: &str, symbols: &[String], rules: &Rules) -> Result<Vec<String>, Fault> {
+    /// The channels that symbols stand for.
+    fn symbols(&self, verb: &str, symbols: Vec<ListedName>, rules: &Rules) -> Result<Vec<ListedName>, Fault> {
         let view = self.view(rules);
-        let channels = symbols.iter().map(|symbol| view.symbol_channel(verb, symbol)).collect::<Result<_, _>>();
-        channels.map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))
+        let prefix = view.symbol_prefix(verb).map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))?;
+        let channel = |symbol: ListedName| match symbol.name.is_empty() {
+            true => symbol,
+            false => ListedName { name: format!("{prefix}{}", symbol.name), ..symbol },
+        };
+        Ok(symbols.into_iter().map(channel).collect())
     }
 
     fn subscribe(&self, elements: Vec<Element>, rules: &Rules) -> Action {
@@ -208,7 +213,13 @@ impl Session {
                 _ if again => {
                     Err(wrong_option(&element, None, "the channel is named twice, the second time with options"))
                 }
-                Ok(options) => view.resolve(&element.channel).and_then(|resolved| with(resolved, &element, options)),
+                Ok(options) => match view.resolve(&element.channel) {
+                    Ok(resolved) => with(resolved, &element, options),
+                    Err(refused) if refused.code == ErrorCode::InvalidMessage => {
+                        Err(Refused { field: Some(element.place()), ..refused })
+                    }
+                    Err(refused) => Err(refused),
+                },
                 Err(ref invalid) => {
                     let refused = Refused::new(&*element.channel, ErrorCode::InvalidMessage, &*invalid.message);
                     Err(Refused { field: Some(invalid.field.clone()), ..refused })
@@ -301,6 +312,27 @@ impl Session {
     }
 }
 
+/// A channel named by a symbol: it has no options.
+fn plain_symbol(ListedName { name, index, fault }: ListedName) -> Element {
+    const LIST: &str = "symbols";
+    let refused = |message| Err(InvalidElement { field: format!("{LIST}[{index}]"), message });
+    Element { channel: name, list: LIST, index, options: fault.map_or(Ok(Options::default()), refused) }
+}
+
+fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
+    let (mut channels, mut refused) = (Vec::with_capacity(names.len()), Vec::new());
+    for ListedName { name, index, fault } in names {
+        match fault {
+            None => channels.push(name),
+            Some(message) => {
+                let field = Some(format!("{list}[{index}]"));
+                refused.push(Refused { field, ..Refused::new(name, ErrorCode::InvalidMessage, message) });
+            }
+        }
+    }
+    Action::Unsubscribe { channels, refused }
+}
+
 /// A channel with its options, where they can apply.
 fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wanted, Refused> {
     let class = resolved.rule.class;
@@ -341,8 +373,8 @@ fn takes_last(resolved: &Resolved) -> bool {
 }
 
 fn wrong_option(element: &Element, option: Option<&str>, message: &str) -> Refused {
-    let index = element.index;
-    let field = option.map_or(format!("channels[{index}]"), |option| format!("channels[{index}].{option}"));
+    let place = element.place();
+    let field = option.map_or_else(|| place.clone(), |option| format!("{place}.{option}"));
     Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
 }
 

@@ -19,6 +19,7 @@ mod key_sets;
 mod limits;
 mod log_lines;
 mod market;
+mod names;
 mod problems;
 mod processes;
 mod publish_script;

@@ -46,7 +46,7 @@ async fn every_refusal_is_the_same_kind_of_document() {
     expected(get("/ws/trading", &[]).await, "no upgrade", 400, "invalid_message", Some(4004));
     let version = [UPGRADE[0], UPGRADE[1], UPGRADE[3], ("sec-websocket-version", "8")];
     expected(get("/ws/trading", &version).await, "an old version", 426, "upgrade_required", None);
-    expected(upgrade("/ws/backtest/a%20b", &[]).await, "a path that is no name", 404, "not_found", Some(4504));
+    expected(upgrade("/ws/backtest/a%2Cb", &[]).await, "a path that is no name", 404, "not_found", Some(4504));
     expected(upgrade("/ws/trading", &[]).await, "no token", 401, "auth_required", Some(4001));
     let bad = [("authorization", "Bearer x.y.z")];
     expected(upgrade("/ws", &bad).await, "a bad token where 1008 is the code", 401, "policy", Some(1008));

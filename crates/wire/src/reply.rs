@@ -161,6 +161,9 @@ pub struct Unsubscribed {
     pub id: Option<Json>,
     /// The requested names, including those that were not subscribed.
     pub channels: Vec<String>,
+    /// What can't be a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<RefusedChannel>,
 }
 
 /// The server ended subscriptions. With `details.retry_after_ms` the client may subscribe again, with its cursors.

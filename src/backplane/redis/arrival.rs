@@ -12,8 +12,12 @@ use tickgate_wire::{
     payload::check_payload,
 };
 
+use super::word;
+
 /// In the place of a private channel: the entry is a marker of lost publications.
 const LOST_MARK: &str = "!lost";
+/// Bytes of one field of a header: a channel of the longest name, each of its characters escaped, and more.
+const FIELD_MAX: usize = 1_024;
 /// Nesting allowed in what engines write into Redis themselves.
 const DEPTH_MAX: usize = 64;
 
@@ -36,7 +40,7 @@ pub(super) fn from_channel(bytes: &Bytes) -> Result<Message, Malformed> {
     for field in &mut fields {
         let rest = &bytes[at..];
         // The fields are short: an end must come soon.
-        let end = rest.iter().take(256).position(|byte| *byte == b' ').ok_or(Malformed::Nameless)?;
+        let end = rest.iter().take(FIELD_MAX).position(|byte| *byte == b' ').ok_or(Malformed::Nameless)?;
         *field = std::str::from_utf8(&rest[..end]).map_err(|_| Malformed::Nameless)?;
         at += end + 1;
     }
@@ -109,8 +113,8 @@ fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
     text.parse().map(Some).map_err(|_| Malformed::Nameless)
 }
 
-fn private(channel: &str) -> Option<Arc<str>> {
-    (channel != "-" && channel != LOST_MARK).then(|| channel.into())
+fn private(word: &str) -> Option<Arc<str>> {
+    if word == LOST_MARK { None } else { word::channel(word).map(Into::into) }
 }
 
 #[cfg(test)]
@@ -130,6 +134,16 @@ mod tests {
         let Content::Data(payload) = message.content else { panic!("data") };
         assert_eq!(payload, r#"{"a": "b c"}"#);
         assert_eq!(payload.as_ptr(), bytes[22..].as_ptr());
+    }
+
+    #[test]
+    fn any_name_of_a_channel_comes_through_the_header() {
+        let long = " ".repeat(198);
+        for name in ["BRK B", "-", "!lost", "ES=F", "비트코인", &format!("a{long}b")] {
+            let message = read(&format!("1-1 - 0! {} {{}}", word::of_channel(name))).unwrap();
+            assert_eq!(message.channel.as_deref(), Some(name));
+            assert_eq!(message.content, Content::Data(Bytes::from_static(b"{}")));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One pipeline of publications: how they are sent to Redis, several in one call of the script, and how its answers are
 //! read. Never decides when to send, never changes their order.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
 use redis::{Cmd, Pipeline, Value};
 use tickgate_wire::model::Publication;
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{
     acknowledge::PublishOutcome,
     ledger::{self, Ledger},
+    word,
 };
 use crate::{
     backplane::{PublishError, Published, Refusal},
@@ -75,7 +76,7 @@ impl Encoder<'_> {
             let count = if is_plain(first) {
                 let publication = &first.publication;
                 let account = ledger.open(self.keys, &publication.topic, &publication.rule);
-                let channel = publication.channel.as_deref().unwrap_or("-");
+                let channel = channel_word(publication);
                 let mut message = format!("- - {}! {channel} ", first.published_ms).into_bytes();
                 message.extend_from_slice(&publication.payload);
                 pipe.cmd("PUBLISH").arg(&*account.stream).arg(message);
@@ -131,7 +132,7 @@ impl Encoder<'_> {
                 .arg(publication.rule.retain_max)
                 .arg(named.epoch)
                 .arg(format!("{}!", job.published_ms))
-                .arg(publication.channel.as_deref().unwrap_or("-"));
+                .arg(&*channel_word(publication));
             if named.renew || ttl == 0 {
                 command.arg(ttl)
             } else {
@@ -143,6 +144,10 @@ impl Encoder<'_> {
         }
         command
     }
+}
+
+fn channel_word(publication: &Publication) -> Cow<'_, str> {
+    publication.channel.as_deref().map_or(Cow::Borrowed(word::NONE), word::of_channel)
 }
 
 fn has_msg_id(job: &Job) -> bool {

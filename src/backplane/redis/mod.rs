@@ -4,9 +4,10 @@
 //! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
 //!   `batch`; `acknowledge` says what the answers mean.
 //! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, and `page` judges what was read.
+//! - `word` spells a private channel for both directions.
 //! - `ledger` remembers what was acknowledged; `verify` decides what follows when the server has changed.
 //!
-//! `acknowledge`, `arrival`, `ledger`, `page` and `verify` decide without I/O. Never delivers a publication by any other
+//! `acknowledge`, `arrival`, `ledger`, `page`, `verify` and `word` decide without I/O. Never delivers a publication by any other
 //! path than its return through Redis.
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ mod page;
 mod read;
 mod shard;
 mod verify;
+mod word;
 
 use shard::BackplaneShard;
 

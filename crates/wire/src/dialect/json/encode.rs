@@ -157,7 +157,11 @@ mod tests {
             r#"{"type":"subscribed","channels":[],"errors":[]}"#
         );
         assert_eq!(
-            text(&Reply::Unsubscribed(Unsubscribed { id: id(r#""a""#), channels: vec!["x".into(), "y".into()] })),
+            text(&Reply::Unsubscribed(Unsubscribed {
+                id: id(r#""a""#),
+                channels: vec!["x".into(), "y".into()],
+                errors: vec![]
+            })),
             r#"{"type":"unsubscribed","id":"a","channels":["x","y"]}"#
         );
     }
