@@ -22,13 +22,13 @@ use super::{
     query,
     refusal_log::Attempt,
     replica::Replica,
+    user_place::{self, UserRefusal},
 };
 use crate::{
     auth::{Identity, TokenError},
-    config::{OverLimit, Profile, TokenRule},
-    metrics::{AuthFailure, Disconnect, Handshake as Outcome, RateScope},
+    config::{Profile, TokenRule},
+    metrics::{AuthFailure, Handshake as Outcome, RateScope},
     problem::Problem,
-    registry::{Admission, SessionRecord, Verdict},
     session::{View, check_begin},
 };
 
@@ -195,10 +195,11 @@ impl Endpoint {
         let (identity, deferred) = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
         let user = identity.as_ref().map(|identity| &identity.user);
-        let (session, resumed) = session_for(replica, &self.profile, wanted, user).await;
+        let chosen = user_place::session_for(replica, &self.profile, wanted, user).await;
         if let Some(identity) = &identity {
-            admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
+            user_place::admit_user(&self.replica, identity, chosen).await?;
         }
+        let user_place::SessionChoice { session, resumed, .. } = chosen;
         Ok(Admitted { since, identity, session, resumed, takes_over, deferred, permit, attempt })
     }
 
@@ -300,29 +301,6 @@ impl Endpoint {
     }
 }
 
-/// Why a user's connection is not admitted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum UserRefusal {
-    TooManyConnections,
-    Revoked,
-}
-
-impl UserRefusal {
-    pub(super) const fn code(self) -> CloseCode {
-        match self {
-            Self::TooManyConnections => CloseCode::TooManyConnections,
-            Self::Revoked => CloseCode::UserInactive,
-        }
-    }
-
-    pub(super) const fn cause(self) -> Disconnect {
-        match self {
-            Self::TooManyConnections => Disconnect::UserLimit,
-            Self::Revoked => Disconnect::Revoked,
-        }
-    }
-}
-
 impl From<UserRefusal> for Refused {
     fn from(refusal: UserRefusal) -> Self {
         let (status, reason, outcome) = match refusal {
@@ -333,55 +311,6 @@ impl From<UserRefusal> for Refused {
         };
         let refused = Self::new(status, refusal.code(), reason, outcome);
         if status == StatusCode::TOO_MANY_REQUESTS { refused.after(5) } else { refused }
-    }
-}
-
-/// The session of a connection: the one that its client wants to take over, where that is its own, otherwise a new one.
-/// No data depends on it, so when it can't be looked up the client gets a new one too.
-pub(super) async fn session_for(
-    replica: &Replica,
-    profile: &Profile,
-    wanted: Option<SessionId>,
-    user: Option<&UserId>,
-) -> (SessionId, bool) {
-    let Some(session) = wanted else { return (SessionId::random(), false) };
-    let recalled = replica.registry.recall(session).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "can't read a session's record now");
-        None
-    });
-    let user = user.map(UserId::as_str);
-    let own = |record: &SessionRecord| record.profile == profile.name && record.user.as_deref() == user;
-    if recalled.as_ref().is_some_and(own) { (session, true) } else { (SessionId::random(), false) }
-}
-
-/// Counts a connection among its user's, over all replicas. `issued_at`: of its token, in seconds since 1970.
-pub(super) async fn admit_user(
-    replica: &Replica,
-    user: &UserId,
-    issued_at: Option<u64>,
-    session: SessionId,
-) -> Result<(), UserRefusal> {
-    let limits = &replica.config.limits;
-    let admission = Admission {
-        user: user.clone(),
-        session,
-        connections_max: limits.connections_per_user_max,
-        evict_oldest: limits.over_limit == OverLimit::EvictOldest,
-        issued_at,
-    };
-    match replica.registry.admit(&admission).await {
-        Ok(Verdict::Admitted { .. }) => Ok(()),
-        Ok(Verdict::Refused { .. }) => Err(UserRefusal::TooManyConnections),
-        Ok(Verdict::Revoked) => {
-            replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
-            Err(UserRefusal::Revoked)
-        }
-        // While Redis is unreachable nobody can be counted, and readiness says so. Clients that connect all the same are
-        // admitted, and counted when Redis is back.
-        Err(error) => {
-            tracing::debug!(%error, "a connection could not be counted");
-            Ok(())
-        }
     }
 }
 

@@ -23,6 +23,7 @@ use tickgate_wire::{
 
 use super::{
     admission, echo::Echo, history, inbound::Inbound, ingest, opening, refusal_log::Attempt, state::Connection,
+    user_place,
 };
 use crate::{
     auth::{Identity, TokenError},
@@ -163,17 +164,17 @@ impl Connection {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
-        let (session, resumed) = admission::session_for(&replica, &profile, wanted, Some(&user)).await;
-        if let Err(refusal) = admission::admit_user(&replica, &user, identity.issued_at, session).await {
+        let chosen = user_place::session_for(&replica, &profile, wanted, Some(&user)).await;
+        if let Err(refusal) = user_place::admit_user(&replica, &identity, chosen).await {
             let refused = admission::Refused::from(refusal);
             self.log_refusal(refused.outcome, &refused);
             let after_ms = refused.retry_after_s.map(|s| s * 1_000);
             self.handle.close_after(refused.code, refusal.cause(), refused.code.meaning(), after_ms);
             return None;
         }
-        opening::identify(self, (identity, session), since);
+        opening::identify(self, (identity, chosen.session), since);
         tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
-        Some(resumed)
+        Some(chosen.resumed)
     }
 
     /// A refreshed token may allow less than the one before.

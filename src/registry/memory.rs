@@ -84,10 +84,10 @@ impl Memory {
 
     // Admission.
 
-    pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    pub(super) async fn admit(&self, admission: &Admission) -> Verdict {
         let (verdict, evicted) = self.0.state.lock().admit(admission, Instant::now());
         evicted.into_iter().for_each(|session| (self.0.local.control)(superseded(session)));
-        Ok(verdict)
+        verdict
     }
 
     pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {

@@ -4,6 +4,9 @@
 //! - A user's connections are counted over all replicas, exactly, in one atomic step ([`Registry::admit`]). Each has a lease
 //!   that ends by itself, so the slots of a killed replica are freed without anybody's help (`session_ttl`), and sooner when
 //!   another replica sweeps them after the replica's own lease has ended (`replica_ttl`).
+//! - While the back end can't count, each replica holds the limit for its own connections. Afterwards a connection whose
+//!   client named a session takes that session's place, and of the others so many stay as the limit allows: those that
+//!   are there for the longest, or the newest where the oldest is to give way. Order of arrival does not matter.
 //! - A session replaces its own ghost: a reconnect is never refused because of the connection it replaces.
 //! - A session lives in one place. When it is admitted (or, anonymous, recorded) elsewhere, or when another connection took
 //!   its slot, the replica that still serves it has to close it (4501): at once by a control message, and again when
@@ -36,6 +39,9 @@ const VIEW_CONNECTIONS_MAX: usize = 100_000;
 
 /// Close code of a session that continues elsewhere, or whose slot another connection took.
 const SUPERSEDED: u16 = CloseCode::Superseded.number();
+/// Close code of a connection that was counted only when its user had enough of them already.
+const TOO_MANY: u16 = CloseCode::TooManyConnections.number();
+const TOO_MANY_REASON: &str = "the user has enough connections that are older";
 /// Close code of a user whose tokens were revoked.
 const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
 
@@ -49,6 +55,9 @@ pub struct Unavailable(pub Arc<str>);
 pub struct Admission {
     pub user: UserId,
     pub session: SessionId,
+    /// The session whose place the client wants, which could not be looked up: its place is taken as soon as that is
+    /// possible.
+    pub replaces: Option<SessionId>,
     /// Greatest number of the user's connections, including the new one.
     pub connections_max: u32,
     /// Whether the oldest connection is closed when the limit is reached (otherwise the new one is refused).
@@ -179,11 +188,9 @@ macro_rules! each {
 }
 
 impl Registry {
-    /// Counts and adds the session to its user's set, or refuses, in one atomic step.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the back end does not answer; the caller decides whether to admit the client.
-    pub async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    /// Counts and adds the session to its user's set, or refuses, in one atomic step. When the back end does not answer or
+    /// takes no writes, this replica's own count decides.
+    pub async fn admit(&self, admission: &Admission) -> Verdict {
         each!(self, r => r.admit(admission).await)
     }
 
@@ -206,7 +213,8 @@ impl Registry {
         each!(self, r => r.record(session, record));
     }
 
-    /// The record of a session, whose client may reconnect.
+    /// The record of a session, whose client may reconnect. A session of this replica is known while the back end is not
+    /// there.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
@@ -327,4 +335,9 @@ impl Registry {
 fn superseded(session: SessionId) -> Control {
     let reason = "another connection took this one's place".into();
     Control::Close { session: session.to_string(), code: SUPERSEDED, reason }
+}
+
+/// Tells a connection to close because it was one too many.
+fn too_many(session: SessionId) -> Control {
+    Control::Close { session: session.to_string(), code: TOO_MANY, reason: TOO_MANY_REASON.into() }
 }

@@ -140,9 +140,15 @@ impl Seat {
 
     async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
         let user = UserId::new(user).unwrap();
-        let admission =
-            Admission { user, session, connections_max: max, evict_oldest, issued_at: Some(u64::from(u32::MAX)) };
-        self.registry.admit(&admission).await.expect("an answer")
+        let admission = Admission {
+            user,
+            session,
+            replaces: None,
+            connections_max: max,
+            evict_oldest,
+            issued_at: Some(u64::from(u32::MAX)),
+        };
+        self.registry.admit(&admission).await
     }
 
     /// Admits and opens, as a connection does.
@@ -189,6 +195,12 @@ fn record(channel: &str, number: u64) -> SessionRecord {
         param: Some(number.to_string()),
         subscriptions: vec![SubscriptionRecord { channel: channel.into(), topic: None }],
     }
+}
+
+/// How many leases the server knows of the user; none while it does not answer.
+async fn slots(server: &RedisServer, user: &str) -> u32 {
+    let mut commands = server.connect().await;
+    redis::cmd("ZCARD").arg(format!("tg1:{{u:{user}}}:l")).query_async(&mut commands).await.unwrap_or_default()
 }
 
 fn admitted(connections: u32) -> Verdict {
@@ -376,11 +388,12 @@ async fn revokes_twice(seat: Seat) {
         let admission = Admission {
             user: user.clone(),
             session: SessionId::random(),
+            replaces: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at: Some(1),
         };
-        seat.registry.admit(&admission).await.unwrap()
+        seat.registry.admit(&admission).await
     };
     seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
     seat.registry.revoke(&alice, brief).await.unwrap();
@@ -403,10 +416,17 @@ async fn revokes(mut seat: Seat) {
         [(None, Verdict::Revoked), (Some(now - 5), Verdict::Revoked), (Some(now + 5), admitted(1))]
     {
         let session = SessionId::random();
-        let admission = Admission { user: alice.clone(), session, connections_max: 5, evict_oldest: false, issued_at };
+        let admission = Admission {
+            user: alice.clone(),
+            session,
+            replaces: None,
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at,
+        };
         let revoked = seat.registry.is_revoked(&alice, issued_at).await.unwrap();
         assert_eq!(revoked, verdict == Verdict::Revoked, "issued at {issued_at:?}");
-        assert_eq!(seat.registry.admit(&admission).await.unwrap(), verdict, "issued at {issued_at:?}");
+        assert_eq!(seat.registry.admit(&admission).await, verdict, "issued at {issued_at:?}");
     }
     assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
 }
@@ -642,7 +662,7 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
         .query_async(&mut commands)
         .await
         .unwrap();
-    one.told_to_close(lost, 4501).await;
+    one.told_to_close(lost, 4003).await;
     eventually("alice, who has room, to be back in", async || {
         let count: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut commands).await.ok()?;
         (count == 1).then_some(())
@@ -662,13 +682,7 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
     server.restart();
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record("orders", 7));
-    eventually("the slot to be taken again", async || {
-        let user = UserId::new("alice").unwrap();
-        let admission =
-            Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
-        (one.registry.admit(&admission).await.ok()? == Verdict::Refused { connections: 1 }).then_some(())
-    })
-    .await;
+    eventually("the slot to be taken again", async || (slots(&server, "alice").await == 1).then_some(())).await;
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
 }
 
@@ -720,16 +734,19 @@ async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
     eventually("the index", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
     server.kill();
     let user = UserId::new("alice").unwrap();
-    let doubtful =
-        Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
-    assert!(one.registry.admit(&doubtful).await.is_err(), "unavailable, and said so");
+    let doubtful = Admission {
+        user,
+        session: SessionId::random(),
+        replaces: None,
+        connections_max: 1,
+        evict_oldest: false,
+        issued_at: None,
+    };
+    assert_eq!(one.registry.admit(&doubtful).await, Verdict::Refused { connections: 1 }, "by its own count");
     one.registry.closed(session);
     server.restart();
-    eventually("the slot", async || match one.registry.admit(&doubtful).await.ok()? {
-        Verdict::Admitted { connections: 1, .. } => Some(()),
-        _ => None,
-    })
-    .await;
+    eventually("the slot", async || (slots(&server, "alice").await == 0).then_some(())).await;
+    assert_eq!(one.registry.admit(&doubtful).await, admitted(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -883,13 +900,13 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         let admission = Admission {
             user: UserId::new(user).unwrap(),
             session: SessionId::random(),
+            replaces: None,
             connections_max: 1,
             evict_oldest: false,
             issued_at: None,
         };
-        let verdict = other.registry.admit(&admission).await.ok();
-        let expected = (placement.shard(user) != dead).then_some(Verdict::Refused { connections: 1 });
-        assert_eq!(verdict, expected, "{user}");
+        // Where nobody counts over all replicas, this one counts for itself.
+        assert_eq!(other.registry.admit(&admission).await, Verdict::Refused { connections: 1 }, "{user}");
     }
     let standing = users.iter().filter(|user| placement.shard(user) != dead).count();
     assert!((1..20).contains(&standing));
@@ -906,4 +923,131 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         })
         .await;
     }
+}
+
+/// A server on which a proxy can be cut, with two seats behind it.
+async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, Seat, Seat) {
+    let proxy = Proxy::start(server.port()).await;
+    let one = Seat::redis_over(server, &proxy.url(), session_times()).await;
+    let other = Seat::redis_over(server, &proxy.url(), session_times()).await;
+    (proxy, one, other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_away_a_replica_holds_the_limit_by_its_own_count() {
+    let mut server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    for count in 1..=3 {
+        assert_eq!(one.connect("alice", SessionId::random(), 5).await, admitted(count));
+    }
+    server.kill();
+    let many = (0..150).map(|_| one.connect("alice", SessionId::random(), 5));
+    let verdicts = futures_util::future::join_all(many).await;
+    let let_in = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count();
+    assert_eq!(let_in, 2, "two more make five");
+    assert_eq!(one.connect("bob", SessionId::random(), 5).await, admitted(1), "others are not affected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_full_a_replica_holds_the_limit_by_its_own_count() {
+    let server = RedisServer::start();
+    let mut one = Seat::redis(&server).await;
+    let sessions: Vec<SessionId> = (0..5).map(|_| SessionId::random()).collect();
+    for session in &sessions[..2] {
+        one.connect("alice", *session, 3).await;
+    }
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(one.connect("alice", sessions[2], 3).await, admitted(3));
+    assert_eq!(one.connect("alice", sessions[3], 3).await, Verdict::Refused { connections: 3 });
+    let gives_way = one.admit("alice", sessions[4], 3, true).await;
+    assert_eq!(gives_way, Verdict::Admitted { connections: 3, evicted: Some(sessions[0]) });
+    one.told_to_close(sessions[0], 4501).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_the_older_connections_stay_whoever_is_counted_first() {
+    let mut server = RedisServer::start();
+    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    for _ in 0..5 {
+        one.connect("alice", SessionId::random(), 5).await;
+    }
+    server.kill();
+    let late: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
+    for session in &late {
+        assert!(matches!(other.connect("alice", *session, 5).await, Verdict::Admitted { .. }));
+    }
+    server.restart();
+    let mut told = Vec::new();
+    for _ in &late {
+        match other.told().await {
+            Control::Close { session, code: 4003, .. } => told.push(SessionId::parse(&session).unwrap()),
+            elsewhere => panic!("told {elsewhere:?}"),
+        }
+        other.registry.closed(told[told.len() - 1]);
+    }
+    told.sort_unstable_by_key(SessionId::to_string);
+    let mut expected = late;
+    expected.sort_unstable_by_key(SessionId::to_string);
+    assert_eq!(told, expected);
+    eventually("the five older ones", async || (slots(&server, "alice").await == 5).then_some(())).await;
+    let mut one = one;
+    assert!(one.controls.try_recv().is_err(), "the older connections hear nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_the_oldest_gives_way_where_that_is_the_rule() {
+    let mut server = RedisServer::start();
+    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let [oldest, newer, late] = [(); 3].map(|()| SessionId::random());
+    for session in [oldest, newer] {
+        one.admit("alice", session, 2, true).await;
+        one.opened(Some("alice"), session);
+    }
+    server.kill();
+    assert_eq!(other.admit("alice", late, 2, true).await, admitted(1));
+    other.opened(Some("alice"), late);
+    server.restart();
+    one.told_to_close(oldest, 4501).await;
+    one.registry.closed(oldest);
+    eventually("the two newest", async || (slots(&server, "alice").await == 2).then_some(())).await;
+    assert!(one.controls.try_recv().is_err(), "the newer one stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named() {
+    let server = RedisServer::start();
+    let (proxy, mut one, mut other) = two_behind_a_proxy(&server).await;
+    let [former, second, late] = [(); 3].map(|()| SessionId::random());
+    for session in [former, second] {
+        assert!(matches!(one.connect("alice", session, 2).await, Verdict::Admitted { .. }));
+        one.registry.record(session, record("orders", 1));
+    }
+    eventually("the record", async || other.registry.recall(former).await.ok()?).await;
+    proxy.set(Weather::Refuse);
+    eventually("the server to be away", async || other.registry.recall(former).await.err()).await;
+    eventually("it to be away for both", async || one.registry.recall(late).await.err()).await;
+    assert!(one.registry.recall(former).await.unwrap().is_some(), "a replica knows its own sessions without redis");
+    let admission = Admission {
+        user: UserId::new("alice").unwrap(),
+        session: late,
+        replaces: Some(former),
+        connections_max: 2,
+        evict_oldest: false,
+        issued_at: Some(1),
+    };
+    assert_eq!(other.registry.admit(&admission).await, admitted(1));
+    other.opened(Some("alice"), late);
+    proxy.set(Weather::CLEAR);
+    one.told_to_close(former, 4501).await;
+    one.registry.closed(former);
+    eventually("the two that are left", async || {
+        let found = other.registry.connections_of(&admission.user, 9).await.ok()?;
+        let mut found: Vec<String> = found.into_iter().map(|info| info.session).collect();
+        let mut expected = [second, late].map(|session| session.to_string());
+        found.sort();
+        expected.sort();
+        (found == expected).then_some(())
+    })
+    .await;
+    assert!(other.controls.try_recv().is_err(), "the newcomer stays");
 }

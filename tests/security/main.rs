@@ -22,6 +22,7 @@ mod s05_history;
 mod s07_other_types;
 mod s08_log;
 mod s09_presence;
+mod s13_user_limit;
 mod s14_development;
 mod s16_keys;
 mod s17_forwarded;

@@ -57,7 +57,14 @@ impl Redis {
 
     pub(in crate::registry) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
         let inner = &*self.0;
-        let ((seconds, micros), value) = inner.time_and_record(session).await?;
+        let ((seconds, micros), value) = match inner.time_and_record(session).await {
+            Ok(found) => found,
+            // Whoever has a session of this replica can come back to it without anybody's help.
+            Err(failure) => {
+                let own = inner.leases.own_record(session).ok_or(failure)?;
+                return Ok(serde_json::from_str(&own).ok());
+            }
+        };
         // A connection that continues the session is newer than all that wrote its record, or are about to.
         inner.clock.saw(seconds * 1_000_000 + micros);
         let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };
