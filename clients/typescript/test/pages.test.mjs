@@ -260,7 +260,7 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
     const [after, end] = await frames();
     return ((after - count) * 1000) / (end - at);
   };
-  // What this machine draws of the page without these messages: a busy one may draw less.
+  // What this machine draws of the page without these messages, to tell a busy one.
   const idle = await rate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
   const ids = [];
   const began = Date.now();
@@ -274,6 +274,6 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
   const published = (ids.length * 1000) / (Date.now() - began);
   await hasExactly(page, ids);
   console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
-  assert.ok(drawn >= 50 * Math.min(1, idle / 57), `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
+  assert.ok(drawn >= 50, `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
   await page.context().close();
 });
