@@ -10,14 +10,13 @@ use std::{
 
 use thiserror::Error;
 use tickgate_wire::model::{ReplicaId, Topic};
-use tokio::net::TcpListener;
 
 use crate::{
     api::{Api, ApiState, Figures, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, Problems, Rate, Sources},
+    config::{Config, Effective, Problems, Sources},
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
@@ -42,16 +41,18 @@ use crate::{
 };
 
 mod connect;
+mod listeners;
+mod reload;
 
 pub use connect::connect;
+use listeners::{ADDRESSES_BESIDE, Listeners, plain_limits};
+pub use reload::Reload;
 
 /// How long background tasks may take to end once all connections are closed.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
 /// How long requests of publishers and operators may take to be answered once all connections are closed.
 const PUBLISHERS_GRACE: Duration = Duration::from_secs(3);
 
-/// Plain connections of an address beyond `limits.connections_per_address_max`.
-const PLAIN_BESIDE: u32 = 32;
 /// What the kernel adds to `session.write_timeout`: a WebSocket or an event stream is closed with its reason before.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
@@ -64,13 +65,7 @@ pub struct App {
     descriptors: Descriptors,
     public: Listeners,
     operations: Listeners,
-}
-
-/// One door: where it was asked for, and in development mode on the other loopback address as well.
-#[derive(Debug)]
-struct Listeners {
-    asked: TcpListener,
-    beside: Option<TcpListener>,
+    reload: Option<Reload>,
 }
 
 /// Why a replica can't start.
@@ -135,7 +130,14 @@ impl App {
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
         });
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations })
+        replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations, reload: None })
+    }
+
+    /// Reads settings and secrets again while it runs.
+    #[must_use]
+    pub fn reloading(self, reload: Reload) -> Self {
+        Self { reload: Some(reload), ..self }
     }
 
     /// Where the public listener is bound.
@@ -165,7 +167,7 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, reload } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -200,6 +202,9 @@ impl App {
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
             publishers.spawn_vital("operations listener", serve);
         }
+        if let Some(reload) = reload {
+            tasks.spawn_vital("reload", reload.run(replica.clone(), tasks.stop()));
+        }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
@@ -223,31 +228,6 @@ impl App {
         tracing::info!(tasks_left = left, "ended");
         outcome
     }
-}
-
-impl Listeners {
-    fn bind(key: &'static str, address: SocketAddr, development: bool) -> Result<Self, BuildError> {
-        let asked = accept::bind(address).map_err(|source| BuildError::Listen { key, address, source })?;
-        let beside = if development { accept::bind_beside(&asked) } else { None };
-        Ok(Self { asked, beside })
-    }
-
-    fn all(self) -> impl Iterator<Item = TcpListener> {
-        [Some(self.asked), self.beside].into_iter().flatten()
-    }
-}
-
-/// What an address may have of connections that are no WebSockets: as many as of those, so that a storm of reconnects
-/// passes, and some to be told that there are too many.
-fn plain_limits(config: &Config) -> AddressLimits {
-    let limits = &config.limits;
-    let any_rate = Rate { per_second: 0, burst: 0 };
-    let addresses_max = limits.connections_max.saturating_add(ADDRESSES_BESIDE);
-    let connections_max = match limits.connections_per_address_max {
-        0 => 0,
-        max => max.saturating_add(PLAIN_BESIDE),
-    };
-    AddressLimits::new(connections_max, any_rate, addresses_max, Instant::now())
 }
 
 /// No more clients than there are descriptors for: the replica then refuses in time, and is not ready.
@@ -325,9 +305,6 @@ fn build_replica(
         config,
     })
 }
-
-/// Addresses that are counted beside those that are connected: whoever only knocks.
-const ADDRESSES_BESIDE: usize = 65_536;
 
 /// Reads of what clients missed at once in memory, where nothing is waited for.
 const READS_MAX: usize = 8;

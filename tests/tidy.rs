@@ -77,6 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "registry",
             "session",
             "tasks",
+            "telemetry",
         ],
     ),
     ("cli", &["app", "auth", "config", "defect", "descriptors", "tasks", "telemetry"]),
@@ -141,7 +142,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("tickgate_process", &["cli/demo/", "crates/bench/"]),
     ("mio", &["crates/bench/"]),
     ("toml", &["config/", "crates/bench/target.rs"]),
-    ("tracing_subscriber", &["telemetry.rs", "telemetry/writer.rs", "config/feeds.rs"]),
+    ("tracing_subscriber", &["telemetry.rs", "telemetry/", "config/feeds.rs"]),
 ];
 
 /// The core, which decides without I/O and takes the time as an argument: these, and every file whose header says "Pure".

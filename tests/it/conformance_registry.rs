@@ -45,7 +45,7 @@ fn session_times() -> config::Session {
 fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
-        url: config::Secret::new(url),
+        access: config::Access::by(url),
         prefix: "tg1:".into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),

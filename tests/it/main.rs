@@ -29,6 +29,7 @@ mod redis_login;
 mod redis_losses;
 mod redis_refusals;
 mod redis_tls;
+mod reload;
 mod replicas;
 mod resume;
 mod runs;

@@ -115,7 +115,7 @@ pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
 pub fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
-        url: config::Secret::new(url),
+        access: config::Access::by(url),
         prefix: "tg1:".to_owned(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),

@@ -104,7 +104,7 @@ pub struct Gateway {
 fn settings(number: usize, database: usize) -> config::Redis {
     config::Redis {
         url_file: None,
-        url: config::Secret::new(&format!("redis://gateway-{number}:6379/{database}")),
+        access: config::Access::by(&format!("redis://gateway-{number}:6379/{database}")),
         prefix: PREFIX.into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_millis(500),
