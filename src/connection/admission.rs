@@ -13,7 +13,7 @@ use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
     command::Options,
-    model::{SessionId, UserId},
+    model::SessionId,
 };
 
 use super::{
