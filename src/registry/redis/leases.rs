@@ -186,6 +186,10 @@ impl LeaseTable {
         self.bucket(session).lock().get(&session).map(|entry| LeaseEntry::clone(entry))
     }
 
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.bucket(session).lock().contains_key(&session)
+    }
+
     /// Greatest number of a user's connections.
     pub(super) fn connections_max(&self) -> u32 {
         self.connections_max.load(Ordering::Relaxed)
