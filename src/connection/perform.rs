@@ -105,7 +105,7 @@ impl Connection {
         self.count_refused(&refused);
         let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
         self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
-        self.subscriptions.catch_up(&self.handle).await;
+        let _ = self.subscriptions.catch_up(&self.handle).await;
         self.record();
     }
 
@@ -187,7 +187,7 @@ impl Connection {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
         self.handle.notify(&Reply::Ended(Ended { channels, object }));
-        self.subscriptions.catch_up(&self.handle).await;
+        let _ = self.subscriptions.catch_up(&self.handle).await;
         self.record();
     }
 

@@ -49,6 +49,13 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
+    /// Advances subscriptions that lag.
+    pub(super) async fn catch_up(&mut self) {
+        if self.subscriptions.catch_up(&self.handle).await {
+            self.record();
+        }
+    }
+
     /// Keeps what the session's place and its presence need, if clients are told their session.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() {
