@@ -31,7 +31,7 @@ use crate::{
     },
     descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
-    hub::{self, Hub, QueueLimits, RingLimits, Shared},
+    hub::{Hub, QueueLimits, Shared},
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
@@ -41,10 +41,12 @@ use crate::{
 };
 
 mod connect;
+mod hub_settings;
 mod listeners;
 mod reload;
 
 pub use connect::connect;
+use hub_settings::hub_settings;
 use listeners::{ADDRESSES_BESIDE, Listeners, plain_limits};
 pub use reload::Reload;
 
@@ -260,7 +262,7 @@ fn build_replica(
         Some(topology) => Backplane::Redis(backplane::Redis::start_on(topology, &tasks)),
         None => Backplane::Memory(backplane::Memory::new()),
     };
-    let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
+    let hub = Hub::start(backplane.clone(), hub_settings(&config), metrics.clone(), &tasks);
     let local = local(&config, &id, &connections, &hub, lifecycle);
     let registry = match &topology {
         Some(topology) => Registry::Redis(registry::Redis::start_on(topology, local, &tasks)),
@@ -306,27 +308,6 @@ fn build_replica(
         closing: AtomicBool::new(false),
         config,
     })
-}
-
-/// Reads of what clients missed at once in memory, where nothing is waited for.
-const READS_MAX: usize = 8;
-const READS_TIMEOUT: Duration = Duration::from_secs(2);
-
-fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, tasks: &Tasks) -> Arc<Hub> {
-    let shards = match config.server.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
-    let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
-    let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
-    let queue_grace = config.readiness.queue_grace;
-    // The other half is for what everybody waits for: where topics stand, and operators.
-    let reads_max = config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2);
-    let reads_timeout = config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout);
-    let settings =
-        hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace, reads_max, reads_timeout };
-    Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 
 /// What the registry asks of this replica.

@@ -64,6 +64,9 @@ pub enum OverLimit {
 pub struct Hub {
     /// Topics that the replica follows, its users' own left aside.
     pub topics_max: usize,
+    /// Of them those that nobody has published to, and those of one address.
+    pub unpublished_topics_max: usize,
+    pub unpublished_per_address_max: usize,
     /// Recent messages kept per followed topic.
     pub ring_messages_max: usize,
     pub ring_bytes_max: usize,
@@ -146,6 +149,16 @@ impl Hub {
         let mut section = Section::new("hub", problems);
         Self {
             topics_max: section.number("topics_max", raw.topics_max, 1..=100_000_000),
+            unpublished_topics_max: section.number(
+                "unpublished_topics_max",
+                raw.unpublished_topics_max,
+                1..=100_000_000,
+            ),
+            unpublished_per_address_max: section.number(
+                "unpublished_per_address_max",
+                raw.unpublished_per_address_max,
+                1..=100_000_000,
+            ),
             ring_messages_max: section.number("ring_messages_max", raw.ring_messages_max, 1..=100_000),
             ring_bytes_max: section.number("ring_bytes_max", raw.ring_bytes_max, 1024..=4 * BYTES_MAX),
             linger: section.duration("linger", &raw.linger, ["0s", "1h"]),

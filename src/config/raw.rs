@@ -140,6 +140,8 @@ pub(super) struct Rate {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hub {
     pub topics_max: u64,
+    pub unpublished_topics_max: u64,
+    pub unpublished_per_address_max: u64,
     pub ring_messages_max: u64,
     pub ring_bytes_max: u64,
     pub linger: String,

@@ -282,8 +282,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
         if look.shut {
             return Close::none(Disconnect::IoError);
         }
-        let Connection { subscriptions, handle, .. } = connection;
-        subscriptions.catch_up(handle).await;
+        connection.catch_up().await;
     }
 }
 

@@ -101,7 +101,7 @@ impl Connection {
         self.count_refused(&refused);
         let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
         self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
-        self.subscriptions.catch_up(&self.handle).await;
+        let _ = self.subscriptions.catch_up(&self.handle).await;
         self.note_followed();
     }
 
@@ -183,7 +183,7 @@ impl Connection {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
         self.handle.notify(&Reply::Ended(Ended { channels, object }));
-        self.subscriptions.catch_up(&self.handle).await;
+        let _ = self.subscriptions.catch_up(&self.handle).await;
         self.note_followed();
     }
 

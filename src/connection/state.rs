@@ -54,6 +54,13 @@ impl Connection {
         self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
     }
 
+    /// Advances subscriptions that lag.
+    pub(super) async fn catch_up(&mut self) {
+        if self.subscriptions.catch_up(&self.handle).await {
+            self.note_followed();
+        }
+    }
+
     /// Keeps what the session's place needs, if clients are told their session.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() {

@@ -69,6 +69,8 @@ impl Hub {
                     self.queues.read.push(topic);
                 }
             }
+            let compared = batch.topics().zip(&heads).filter(|(_, head)| head.is_ok());
+            compared.for_each(|(topic, _)| self.settle(topic));
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
                 if matches!(head, Err(HeadError::NoStream(_))) {
@@ -146,6 +148,7 @@ impl Hub {
         loop {
             let now = ticks.tick().await;
             stalls.iter_mut().for_each(|stall| stall.watch(now, grace, &self.metrics));
+            self.metrics.unpublished_topics.set(i64::try_from(self.unpublished.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -160,6 +163,7 @@ impl Hub {
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
         if topic.rule.retain_max == 0 {
             let _ = topic.compared(StreamId::ZERO, &self.shards);
+            self.settle(topic);
         } else {
             self.queues.compare.push(topic);
         }
@@ -226,13 +230,16 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::linger::tests::hub, metrics::WorkQueueKind};
+    use crate::{
+        hub::{Reader, linger::tests::hub},
+        metrics::WorkQueueKind,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_stalls_shows_and_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
-        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap();
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
         let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
         let mut stall = Stall { queue, since: None };

@@ -88,6 +88,8 @@ metrics! {
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
     subscriptions: IntGauge = "Subscriptions of this replica.";
     topics: IntGauge = "Topics this replica follows.";
+    unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
+    topics_withdrawn_total: IntCounter = "Topics that nobody had published to and that gave way to others, or found no room.";
     messages_received_total: IntCounter = "Messages received from clients.";
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
     errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";

@@ -19,6 +19,7 @@ mod s00_work_queue;
 mod s03_plain;
 mod s04_handshakes;
 mod s05_history;
+mod s06_unpublished;
 mod s07_other_types;
 mod s08_log;
 mod s09_presence;

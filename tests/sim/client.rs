@@ -230,7 +230,7 @@ impl Connection {
 
     /// False when it can't be done now.
     async fn subscribe(&mut self, hub: &Arc<Hub>, subject: &Subject, story: &mut Story, dice: &mut Dice) -> bool {
-        let interest = hub.interest(&subject.topic, &subject.rule).expect("few topics");
+        let interest = hub.interest(&subject.topic, &subject.rule, Reader::default()).expect("few topics");
         if interest.ready(Duration::from_secs(3)).await.is_err() {
             return false;
         }
@@ -297,6 +297,7 @@ impl Connection {
             match interest.catch_up(member, form, *fresh, past.as_mut(), Reader::default()).await {
                 Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
+                Ok(CaughtUp::Withdrawn) => unreachable!("few topics"),
                 Err(_) => return sleep(Duration::from_millis(20)).await,
             }
         }

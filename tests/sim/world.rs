@@ -183,6 +183,8 @@ impl World {
             let settings = Settings {
                 shards: 1,
                 topics_max: 99,
+                unpublished_topics_max: 1_000,
+                unpublished_per_address_max: 1_000,
                 ring: RingLimits { messages_max: dice.between(1, 20) as usize, bytes_max: 1 << 16 },
                 linger: Duration::from_millis(dice.between(0, 300)),
                 compare_interval: Duration::from_millis(400),

@@ -127,6 +127,8 @@ impl Gateway {
         let settings = Settings {
             shards: 1,
             topics_max: 99,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RingLimits { messages_max: 4, bytes_max: 1 << 16 },
             linger: Duration::from_millis(200),
             compare_interval: config.compare_interval,
