@@ -49,11 +49,14 @@ export class Gateway {
   /** Answers `ping`. */
   answers = true;
   #server = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'tickgate.v1' });
+  /** How many there were. */
+  connections = 0;
   #lines: Line[] = [];
   #waiting: ((line: Line) => void)[] = [];
 
   constructor() {
     this.#server.on('connection', (socket, request) => {
+      this.connections++;
       const line = new Line(socket, String(request.headers['sec-websocket-protocol']), request.url!);
       const now = new Date().toISOString();
       line.send({
