@@ -48,11 +48,11 @@ afterEach(async () => {
 const newTab = async (host = '127.0.0.1'): Promise<Page> => {
   const page = await context.newPage();
   await page.goto(`http://${host}:${(site.address() as AddressInfo).port}/`);
-  await page.addScriptTag({ content: readFileSync('build/tabs-page.js', 'utf8') });
+  await page.addScriptTag({ content: readFileSync('build/tab-page.js', 'utf8') });
   return page;
 };
 const start = (page: Page, worker: string, publishes = false) =>
-  page.evaluate(([url, worker, publishes]) => window.start(url, worker, publishes), [gateway.url, worker, publishes] as const);
+  page.evaluate(([url, setup]) => window.start(url, setup), [gateway.url, { worker, publishes }] as const);
 const live = (page: Page) => page.waitForFunction(() => window.tab.client.status.state === 'live');
 const received = (page: Page, ids: string[]) =>
   page.waitForFunction((ids) => JSON.stringify(window.tab.orders) === ids, JSON.stringify(ids));
