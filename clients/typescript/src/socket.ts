@@ -200,10 +200,6 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
   const welcomed = (message: any, at: number) => {
     const { limits, heartbeat_interval: interval } = message;
     const perSecond = Math.max(is('number', limits.names_per_second), 1);
-    const changed = user !== undefined && user !== message.user;
-    user = message.user ?? null;
-    session = message.session ?? undefined;
-    tokensRefused = 0;
     welcome = {
       _at: at,
       _interval: Math.min(Math.max(is('number', interval), 1), 3600) * 1000,
@@ -212,8 +208,12 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
       _perSecond: perSecond,
       _pace: createPace(perSecond, Math.max(limits.names_burst ?? 1, 1), at),
     };
+    const before = user;
+    user = message.user ?? null;
+    session = message.session ?? undefined;
+    tokensRefused = 0;
     token._welcome(message, at);
-    sink._user(user!, changed);
+    sink._user(user!, before !== undefined && before !== user);
   };
 
   const notices: Record<string, (message: any, at: number) => void> = {

@@ -113,9 +113,11 @@ export const createSubscriptions = <C extends Channel>(channels: ReadonlyMap<str
 
     _gap({ channels: names, after = null, before = null, count = null, reason, cursor }: any) {
       const ours: C[] = names.flatMap((name: any) => receiving(name) ?? []);
-      for (const channel of ours) channel._cursor = cursorOf(cursor) ?? channel._cursor;
+      // Nothing moves before all of it is read: a gap that cannot be read comes again.
       const gap = { channels: ours.map(({ _name }) => _name), after, before, count, reason: is('string', reason) };
-      if (ours.length) sink._gap(ours, gap, cursor);
+      const next = cursorOf(cursor);
+      for (const channel of ours) channel._cursor = next ?? channel._cursor;
+      if (ours.length) sink._gap(ours, gap, next);
     },
 
     _caughtUp({ channels: done }: any) {

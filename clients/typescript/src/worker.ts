@@ -8,8 +8,9 @@ import type { ChannelOptions, Message, Options, Status } from './types.js';
 
 /** How many messages may wait for a tab that catches up; beyond it, it starts again from where it is. */
 const WAITING_MAX = 10_000;
-/** Until another tab is asked for a token, in milliseconds. */
+/** Until another tab is asked for a token, and until there is none, in milliseconds. */
 const TOKEN_PATIENCE = 3000;
+const TOKEN_TIMEOUT = 30_000;
 /** Between two attempts to catch up. */
 const RETRY = 1000;
 const HISTORY_WITHIN = 10_000;
@@ -96,23 +97,29 @@ const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasTo
   };
 
   let number = 0;
-  /** Asks one tab after the other, the newest first. */
+  /** Asks one tab after the other, the newest first: one may hang, and one may be logged out. */
   const token = () =>
     new Promise<string>((resolve, reject) => {
-      const id = ++number;
-      const ask = [...tabs].reverse();
+      const asked = new Map<Tab, number>();
+      const end = performance.now() + TOKEN_TIMEOUT;
       let timer: ReturnType<typeof setTimeout>;
-      const next = () => {
-        const tab = ask.shift();
-        if (!tab) return;
-        answers.set(id, ({ token: text, error }) => {
-          clearTimeout(timer);
-          answers.delete(id);
-          if (text) resolve(text);
-          else reject(new Error(error));
-        });
-        send(tab, { to: 'token', id });
+      const finish = (text: string | undefined, error?: string) => {
+        clearTimeout(timer);
+        asked.forEach((id) => answers.delete(id));
+        if (text) resolve(text);
+        else reject(new Error(error));
+      };
+      const next = (error?: string) => {
+        clearTimeout(timer);
+        const tab = [...tabs].reverse().find((each) => !asked.has(each));
+        if (!tab && (error || performance.now() > end)) return finish(undefined, error);
+        // A tab that comes later is asked as well.
         timer = setTimeout(next, TOKEN_PATIENCE);
+        if (!tab) return;
+        const id = ++number;
+        asked.set(tab, id);
+        answers.set(id, ({ token: text, error: why }) => (text ? finish(text) : next(why ?? 'no token')));
+        send(tab, { to: 'token', id });
       };
       next();
     });

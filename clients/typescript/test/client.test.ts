@@ -312,13 +312,145 @@ test('a server of another version is not talked to', async () => {
   other.close();
 });
 
-test('a malformed frame is reported and the connection made again', async () => {
-  start().messages('orders', { onGap() {} });
+const MALFORMED = [
+  '',
+  '7',
+  'null',
+  '{"a":1',
+  '{"a":1}',
+  '[{"type":"heartbeat"},"text"]',
+  '{"_meta":{"id":"7-2"}}',
+  '{"_meta":{"channel":"orders","id":7}}',
+  '{"type":"gap","channels":"orders"}',
+  '{"type":"gap","channels":[7],"reason":"retention"}',
+  '{"type":"gap","channels":["orders"],"cursor":"7-2"}',
+  '{"type":"caught_up"}',
+  '{"type":"caught_up","channels":[{"channel":"orders","cursor":7}]}',
+  '{"type":"unsubscribed","channels":7}',
+  '{"type":"heartbeat","cursors":{"orders":7}}',
+  '{"type":"connection_established"}',
+  '{"type":"connection_established","heartbeat_interval":"30","limits":{"names_per_second":1}}',
+  Buffer.from('{"type":"heartbeat"}'),
+];
+for (const frame of MALFORMED) {
+  const shown = typeof frame === 'string' ? frame : 'a binary one';
+  test(`a malformed frame is reported, and the connection made again from the cursor: ${shown}`, async () => {
+    start().messages('orders', { onGap: () => assert.fail('no gap') });
+    const line = await gateway.line();
+    await line.request('subscribe');
+    line.push('orders', '7-1');
+    line.socket.send(frame);
+    line.push('orders', '7-3');
+    const { channels } = await (await gateway.line()).request('subscribe');
+    assert.deepEqual(channels, [{ channel: 'orders', since: '7-1' }]);
+    assert.match(String(errors[0]), /^Error: unreadable: /);
+    assert.equal(errors.length, 1);
+  });
+}
+
+test('what stands before an unreadable element is handled', async () => {
+  const seen: (string | null)[] = [];
+  start()
+    .messages('logs', { onGap() {} })
+    .each(({ data }) => seen.push(data.text));
   const line = await gateway.line();
   await line.request('subscribe');
-  line.socket.send('{"type":"gap","channels":"orders"}');
+  line.socket.send('[{"text":"first","_meta":{"channel":"logs"}},7]');
   await gateway.line();
-  assert.match(String(errors[0]), /unreadable/);
+  assert.deepEqual(seen, ['first']);
+});
+
+test('unknown notices are reported once for each type, and ignored', async () => {
+  const all = later();
+  start()
+    .messages('orders', { onGap() {} })
+    .each(() => all.resolve());
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.send({ type: 'news' }, { type: 'constructor' }, { type: 'news' }, { type: 'subscribed', id: 99 });
+  line.push('orders', '7-1');
+  await all.promise;
+  assert.deepEqual(errors.map(String), ['Error: unknown notice: news', 'Error: unknown notice: constructor']);
+});
+
+test('a delay that is no number does not stop the client', async () => {
+  start();
+  const line = await gateway.line();
+  line.send({ type: 'closing', code: 1012, reconnect: 'yes', after_ms: 'soon' });
+  await gateway.line();
+});
+
+test('a closing without reconnect is decided by its code', async () => {
+  start();
+  (await gateway.line()).send({ type: 'closing', code: 4500, message: 'no more' });
+  const { code, reason } = await status(({ state }) => state === 'closed');
+  assert.deepEqual([code, reason], [4500, 'no more']);
+});
+
+test('callbacks that throw harm nothing', async () => {
+  const throws = () => {
+    throw new Error('of the application');
+  };
+  const quiet = mock.method(console, 'error', () => {});
+  const all = later();
+  gateway.grants = false;
+  start({ onError: throws });
+  client.on('status', throws);
+  client.messages('payroll', { onGap() {}, onRefused: throws });
+  const orders = client.messages('orders', { onGap() {} });
+  orders.each(() => all.resolve());
+  const line = await gateway.line();
+  const { id } = await line.request('subscribe');
+  const granted = [{ channel: 'orders', class: 'reliable', cursor: '7-0', live: true }];
+  line.send({ type: 'subscribed', id, channels: granted, errors: [{ channel: 'payroll', code: 4502 }] });
+  line.push('orders', '7-1');
+  await all.promise;
+  assert.equal(gateway.connections, 1);
+  await client.close();
+  assert.ok(quiet.mock.callCount() > 0, 'the console has them');
+  quiet.mock.restore();
+});
+
+test('a queue that holds nothing but gaps is bounded', async () => {
+  gateway.classes = { trades: 'event' };
+  start().messages('trades', { buffer: 2, onGap: () => new Promise(() => {}) });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  for (let n = 1; n <= 3; n++) line.send({ type: 'gap', channels: ['trades'], reason: 'slow_consumer', cursor: `7-${n}` });
+  await line.request('unsubscribe');
+});
+
+test('after a sleep of the machine the connection is looked at', async () => {
+  start();
+  await gateway.line();
+  await status(({ state }) => state === 'live');
+  const [date, monotonic] = [Date.now, performance.now.bind(performance)];
+  // Asleep, only one of the clocks runs.
+  mock.method(Date, 'now', () => date() + 62_000);
+  mock.method(performance, 'now', () => monotonic() + 2000);
+  const pinged = gateway.nextPing();
+  // Its deadline is the next timer.
+  await assert.rejects(requests(client).publish('orders', {}, { within: 10 }), { outcome: 'unknown' });
+  await pinged;
+  mock.restoreAll();
+});
+
+test('debug tells positions, gaps, frames and the round trip', async () => {
+  const held = start().messages('orders', { onGap: () => new Promise(() => {}) });
+  held.each(() => {});
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.push('orders', '7-1');
+  const gap = { type: 'gap', channels: ['orders'], after: '7-1', before: '7-9', count: 7, reason: 'retention', cursor: '7-8' };
+  line.send(gap);
+  line.push('orders', '7-9');
+  await turn();
+  const { channels, gaps, frames, status: now, user } = client.debug();
+  assert.deepEqual(channels, [{ name: 'orders', class: 'reliable', cursor: '7-1', waiting: 2, live: true }]);
+  assert.deepEqual(gaps.map(({ reason, count }) => [reason, count]), [['retention', 7]]);
+  assert.deepEqual(frames.filter(({ sent }) => sent).map(({ text }) => JSON.parse(text).type), ['subscribe']);
+  assert.match(frames.at(-1)!.text, /7-9/);
+  assert.deepEqual([now.state, user], ['live', 'alice']);
 });
 
 test('without a WebSocket the mistake is named', () => {
