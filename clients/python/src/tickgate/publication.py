@@ -32,8 +32,8 @@ class Publication:
     msg_id: str | None = None
 
 
-def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str) -> bytes:
-    """A publication as the HTTP API takes it, in one line. Raises `Invalid` for what the gateway would never take."""
+def encoded_data(data: Mapping[str, Any], msg_id: str | None) -> str:
+    """The object as JSON. Raises `Invalid` for what the gateway would never take."""
     if not isinstance(data, Mapping):
         raise Invalid("`data` is an object", msg_id=msg_id)
     if "_meta" in data:
@@ -44,6 +44,12 @@ def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str
         raise Invalid(f"`data` is no JSON: {error}", msg_id=msg_id) from error
     if len(text) > DATA_MAX:
         raise Invalid(f"`data` has {len(text)} bytes; 65,536 are allowed", msg_id=msg_id)
+    return text
+
+
+def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str) -> bytes:
+    """A publication as the HTTP API takes it, in one line."""
+    text = encoded_data(data, msg_id)
     head = f'{{"channel":{json.dumps(channel)},"msg_id":{json.dumps(msg_id)},'
     if user is not None:
         head += f'"user":{json.dumps(user)},'
