@@ -61,7 +61,7 @@ class Engine:
         self._store = store
         self._dirty = False
         self._saving = threading.Lock()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._end = asyncio.Event()
         self._stopped = False
         self.link = Link(
@@ -80,6 +80,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="tickgate", daemon=True)
 
     def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
 
     def stop(self) -> None:

@@ -120,6 +120,8 @@ class Link:
 
     def want(self, name: str, options: Options, cursor: str | None) -> None:
         self._channels.want(name, options, cursor)
+        if self._state == "live":
+            self._show(Status("catching_up"))
         self._post()
 
     def drop(self, name: str) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 import socket
+import threading
 import time
 import uuid
 from collections import deque
@@ -20,7 +21,7 @@ import redis
 from ._convert import converter
 from ._core.backoff import back_off
 from ._core.hub import Gap
-from .errors import Invalid, TickgateError
+from .errors import Invalid, TickgateError, Unknown
 from .redis_publisher import PREFIX, stream_key, topic_of
 
 __all__ = ["Command", "Commands", "Consumer", "Event"]
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 # How long a read waits for something new, in seconds.
 _BLOCK = 1.0
-# Between two looks for what consumers that are gone have left, and for what Redis has trimmed, in seconds.
+# At most, between two looks for what consumers that are gone have left, and for what Redis has trimmed, in seconds.
 _LOOK_INTERVAL = 5.0
 
 
@@ -65,7 +66,8 @@ class Event(Generic[T]):
         self.deliveries = deliveries
 
     def ack(self) -> None:
-        """It is handled: no consumer of the group gets it again."""
+        """It is handled: no consumer of the group gets it again. Raises `Unknown` if Redis does not answer: it may come again
+        then, and can be acknowledged again."""
         self._consumer._ack(self.id)
 
 
@@ -96,7 +98,8 @@ class Command(Event[dict[str, Any]]):
 class Consumer(Generic[T]):
     """A member of a group: `for event in consumer: …; event.ack()`, or `async for`.
 
-    Each event goes to one member, at least once: one that is not acknowledged comes again, to this one after a restart, to another one after `claim_after`.
+    Each event goes to one member, at least once: one that is not acknowledged comes again, to this one after a restart, to
+    another one after `claim_after`.
 
     Args:
         url: of Redis, or a client of the package `redis` with `decode_responses`.
@@ -148,8 +151,11 @@ class Consumer(Generic[T]):
         self._own: str | None = "0"
         self._joined = False
         self._looked_at = float("-inf")
+        self._look_interval = min(_LOOK_INTERVAL, claim_after or _LOOK_INTERVAL)
         self._failures = 0
         self._closed = False
+        # Nobody closes the client under a read.
+        self._reading = threading.RLock()
 
     def __iter__(self) -> Self:
         return self
@@ -179,7 +185,8 @@ class Consumer(Generic[T]):
             if left <= 0:
                 return None
             try:
-                self._fetch(left)
+                with self._reading:
+                    self._fetch(left)
                 self._failures = 0
             except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
                 if self._closed:
@@ -191,9 +198,10 @@ class Consumer(Generic[T]):
         return None
 
     def close(self) -> None:
-        """Ends iterations, on whatever thread."""
+        """Ends iterations, those of other threads within a second."""
         self._closed = True
-        self._client.close()
+        with self._reading:
+            self._client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +213,7 @@ class Consumer(Generic[T]):
         try:
             if not self._joined:
                 self._join()
-            if time.monotonic() - self._looked_at >= _LOOK_INTERVAL:
+            if time.monotonic() - self._looked_at >= self._look_interval:
                 self._looked_at = time.monotonic()
                 self._find_gap()
                 self._claim()
@@ -261,7 +269,11 @@ class Consumer(Generic[T]):
         self._ready.append(self._event(self, id, fields.get("c"), value, at, deliveries))
 
     def _ack(self, id: str) -> None:
-        self._client.xack(self._stream, self.group, id)
+        try:
+            with self._reading:
+                self._client.xack(self._stream, self.group, id)
+        except redis.RedisError as error:
+            raise Unknown(f"Redis: {error}", error="outcome_unknown") from error
 
     def _claim(self) -> None:
         """Takes what members that are gone have left."""
