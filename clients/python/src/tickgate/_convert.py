@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,7 @@ def converter(type: type[Any] | Callable[[dict[str, Any]], Any] | None) -> Calla
     if validate := getattr(type, "model_validate", None) or getattr(type, "parse_obj", None):
         return _guarded(type, validate)
     if hasattr(type, "__struct_fields__"):
-        import msgspec
-
+        msgspec: Any = importlib.import_module("msgspec")
         return _guarded(type, lambda data: msgspec.convert(data, type))
     return _guarded(type, type)
 

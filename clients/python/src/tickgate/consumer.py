@@ -4,6 +4,7 @@ done. Requires the extra `redis`."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -12,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Generic, Self, TypeVar
 
@@ -154,8 +155,9 @@ class Consumer(Generic[T]):
         self._look_interval = min(_LOOK_INTERVAL, claim_after or _LOOK_INTERVAL)
         self._failures = 0
         self._closed = False
-        # Nobody closes the client under a read.
-        self._reading = threading.RLock()
+        # How many calls are under way: nobody closes the client under them.
+        self._users = 0
+        self._unused = threading.Condition()
 
     def __iter__(self) -> Self:
         return self
@@ -185,7 +187,7 @@ class Consumer(Generic[T]):
             if left <= 0:
                 return None
             try:
-                with self._reading:
+                with self._using():
                     self._fetch(left)
                 self._failures = 0
             except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError) as error:
@@ -199,15 +201,30 @@ class Consumer(Generic[T]):
 
     def close(self) -> None:
         """Ends iterations, those of other threads within a second."""
-        self._closed = True
-        with self._reading:
-            self._client.close()
+        with self._unused:
+            self._closed = True
+            self._unused.wait_for(lambda: not self._users, _BLOCK + 1.0)
+        self._client.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        with self._unused:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._unused:
+                self._users -= 1
+                self._unused.notify_all()
+            if self._closed:
+                # What is acknowledged late leaves no connection behind.
+                self._client.close()
 
     def _fetch(self, seconds: float) -> None:
         try:
@@ -270,7 +287,7 @@ class Consumer(Generic[T]):
 
     def _ack(self, id: str) -> None:
         try:
-            with self._reading:
+            with self._using():
                 self._client.xack(self._stream, self.group, id)
         except redis.RedisError as error:
             raise Unknown(f"Redis: {error}", error="outcome_unknown") from error
