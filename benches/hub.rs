@@ -75,6 +75,8 @@ impl Stage {
         let settings = Settings {
             shards: 1,
             topics_max: 9,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RING,
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
@@ -92,7 +94,7 @@ impl Stage {
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let mut all = Vec::new();
         for _ in 0..subscribers {
-            let interest = hub.interest(&topic, &rule).expect("one topic");
+            let interest = hub.interest(&topic, &rule, Reader::default()).expect("one topic");
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());

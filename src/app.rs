@@ -10,14 +10,13 @@ use std::{
 
 use thiserror::Error;
 use tickgate_wire::model::{ReplicaId, Topic};
-use tokio::net::TcpListener;
 
 use crate::{
     api::{Api, ApiState, Figures, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, Problems, Rate, Sources},
+    config::{Config, Effective, KnownChannels, Problems, Sources},
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
@@ -32,7 +31,7 @@ use crate::{
     },
     descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
-    hub::{self, Hub, QueueLimits, RingLimits, Shared},
+    hub::{Hub, QueueLimits, Shared},
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
@@ -42,16 +41,20 @@ use crate::{
 };
 
 mod connect;
+mod hub_settings;
+mod listeners;
+mod reload;
 
 pub use connect::connect;
+use hub_settings::hub_settings;
+use listeners::{ADDRESSES_BESIDE, Listeners, plain_limits};
+pub use reload::Reload;
 
 /// How long background tasks may take to end once all connections are closed.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
 /// How long requests of publishers and operators may take to be answered once all connections are closed.
 const PUBLISHERS_GRACE: Duration = Duration::from_secs(3);
 
-/// Plain connections of an address beyond `limits.connections_per_address_max`.
-const PLAIN_BESIDE: u32 = 32;
 /// What the kernel adds to `session.write_timeout`: a WebSocket or an event stream is closed with its reason before.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
@@ -64,13 +67,7 @@ pub struct App {
     descriptors: Descriptors,
     public: Listeners,
     operations: Listeners,
-}
-
-/// One door: where it was asked for, and in development mode on the other loopback address as well.
-#[derive(Debug)]
-struct Listeners {
-    asked: TcpListener,
-    beside: Option<TcpListener>,
+    reload: Option<Reload>,
 }
 
 /// Why a replica can't start.
@@ -135,7 +132,14 @@ impl App {
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
         });
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations })
+        replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations, reload: None })
+    }
+
+    /// Reads settings and secrets again while it runs.
+    #[must_use]
+    pub fn reloading(self, reload: Reload) -> Self {
+        Self { reload: Some(reload), ..self }
     }
 
     /// Where the public listener is bound.
@@ -165,7 +169,7 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, reload } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -200,6 +204,9 @@ impl App {
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
             publishers.spawn_vital("operations listener", serve);
         }
+        if let Some(reload) = reload {
+            tasks.spawn_vital("reload", reload.run(replica.clone(), tasks.stop()));
+        }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
@@ -224,31 +231,6 @@ impl App {
         tracing::info!(tasks_left = left, "ended");
         outcome
     }
-}
-
-impl Listeners {
-    fn bind(key: &'static str, address: SocketAddr, development: bool) -> Result<Self, BuildError> {
-        let asked = accept::bind(address).map_err(|source| BuildError::Listen { key, address, source })?;
-        let beside = if development { accept::bind_beside(&asked) } else { None };
-        Ok(Self { asked, beside })
-    }
-
-    fn all(self) -> impl Iterator<Item = TcpListener> {
-        [Some(self.asked), self.beside].into_iter().flatten()
-    }
-}
-
-/// What an address may have of connections that are no WebSockets: as many as of those, so that a storm of reconnects
-/// passes, and some to be told that there are too many.
-fn plain_limits(config: &Config) -> AddressLimits {
-    let limits = &config.limits;
-    let any_rate = Rate { per_second: 0, burst: 0 };
-    let addresses_max = limits.connections_max.saturating_add(ADDRESSES_BESIDE);
-    let connections_max = match limits.connections_per_address_max {
-        0 => 0,
-        max => max.saturating_add(PLAIN_BESIDE),
-    };
-    AddressLimits::new(connections_max, any_rate, addresses_max, Instant::now())
 }
 
 /// No more clients than there are descriptors for: the replica then refuses in time, and is not ready.
@@ -284,7 +266,7 @@ fn build_replica(
         }
         None => Backplane::Memory(backplane::Memory::new()),
     };
-    let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
+    let hub = Hub::start(backplane.clone(), hub_settings(&config), metrics.clone(), &tasks);
     let local = local(&config, &id, &connections, &hub, lifecycle);
     let registry = match &topology {
         Some(topology) => Registry::Redis(registry::Redis::start_on(topology, local, &tasks)),
@@ -299,6 +281,7 @@ fn build_replica(
         json_depth_max: limits.json_depth_max,
         development: config.development,
     };
+    let known = KnownChannels::new(&config.profiles, &config.topics);
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
@@ -308,7 +291,8 @@ fn build_replica(
         Instant::now(),
     );
     Arc::new(Replica {
-        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone()),
+        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone())
+            .with_known_channels(known, limits.refuses_unknown_channels),
         outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
         keep_alive: KeepAliveConfig::new(&config.session, &config.auth),
         rules: Arc::new(rules),
@@ -328,30 +312,6 @@ fn build_replica(
         closing: AtomicBool::new(false),
         config,
     })
-}
-
-/// Addresses that are counted beside those that are connected: whoever only knocks.
-const ADDRESSES_BESIDE: usize = 65_536;
-
-/// Reads of what clients missed at once in memory, where nothing is waited for.
-const READS_MAX: usize = 8;
-const READS_TIMEOUT: Duration = Duration::from_secs(2);
-
-fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, tasks: &Tasks) -> Arc<Hub> {
-    let shards = match config.server.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
-    let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
-    let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
-    let queue_grace = config.readiness.queue_grace;
-    // The other half is for what everybody waits for: where topics stand, and operators.
-    let reads_max = config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2);
-    let reads_timeout = config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout);
-    let settings =
-        hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace, reads_max, reads_timeout };
-    Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 
 /// What the registry asks of this replica.

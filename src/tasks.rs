@@ -5,6 +5,12 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
+/// Runs what blocks for a moment (files) off the threads that serve. `None` when it panicked, which is logged.
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    // Not aborted and not awaited by the drain: it ends by itself.
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Spawns tasks and waits for them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tasks {

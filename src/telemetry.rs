@@ -1,6 +1,7 @@
 //! Logs: text for people or JSON for programs, to standard error. Never a token or a payload, and never a wait for
 //! whoever reads them.
 
+mod filter;
 mod writer;
 
 use std::{backtrace::Backtrace, fs::File, io::IsTerminal, os::fd::AsFd, time::Duration};
@@ -10,7 +11,6 @@ use thiserror::Error;
 use tracing::Subscriber;
 use tracing_subscriber::{
     Layer,
-    filter::Targets,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry,
@@ -18,6 +18,7 @@ use tracing_subscriber::{
 };
 
 use crate::config::Log;
+pub use filter::LogFilter;
 use writer::LogWriter;
 
 /// How long the end of the process waits for lines to be written.
@@ -36,18 +37,27 @@ pub enum TelemetryError {
 }
 
 /// The log of the process. When it is dropped, what waits is written, for a second at the most.
-pub struct Logging(LogWriter);
+pub struct Logging {
+    writer: LogWriter,
+    filter: LogFilter,
+}
 
 impl Logging {
     /// Counts lines that are dropped here, those of the past included.
     pub fn count_dropped(&self, counter: IntCounter) {
-        self.0.count_dropped(counter);
+        self.writer.count_dropped(counter);
+    }
+
+    /// What is logged, to be changed while the process runs.
+    #[must_use]
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.end(END_PATIENCE);
+        self.writer.end(END_PATIENCE);
     }
 }
 
@@ -60,27 +70,31 @@ pub fn start(log: &Log) -> Result<Logging, TelemetryError> {
     // Not the standard library's handle: that is locked during a write, which may take as long as the reader likes.
     let target = std::io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
     let writer = LogWriter::start(File::from(target), writer::BYTES_MAX).map_err(|_| TelemetryError::System)?;
-    subscriber(log, colours, writer.clone())?.try_init().map_err(|_| TelemetryError::Started)?;
+    let (subscriber, filter) = subscriber(log, colours, writer.clone())?;
+    subscriber.try_init().map_err(|_| TelemetryError::Started)?;
     std::panic::set_hook(Box::new(|info| {
         let (location, backtrace) = (info.location().map(ToString::to_string), Backtrace::capture());
         let text = info.payload_as_str().unwrap_or("no text");
         tracing::error!(location, %backtrace, "panicked: {text}");
     }));
-    Ok(Logging(writer))
+    Ok(Logging { writer, filter })
 }
 
-fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+/// What takes all lines of the process, and the filter that it can be changed by.
+type Subscribed = (Box<dyn Subscriber + Send + Sync>, LogFilter);
+
+fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Subscribed, TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter: Targets = log.filter.parse().map_err(|_| TelemetryError::Filter)?;
+    let (layer, filter) = filter::layer(&log.filter)?;
     let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
     let lines = if log.json {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {
         lines.with_ansi(colours).boxed()
     };
-    Ok(Box::new(registry().with(filter).with(lines)))
+    Ok((Box::new(registry().with(lines.with_filter(layer))), filter))
 }
 
 #[cfg(test)]
@@ -108,7 +122,7 @@ mod tests {
     fn logged(filter: &str, json: bool) -> Result<String, TelemetryError> {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(&Log { filter: filter.into(), json }, false, move || writer.clone())?;
+        let (subscriber, _) = subscriber(&Log { filter: filter.into(), json }, false, move || writer.clone())?;
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(port = 8000, "listening");
             tracing::debug!("detail");
@@ -129,6 +143,26 @@ mod tests {
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!((lines[0]["message"].as_str(), lines[0]["port"].as_u64()), (Some("listening"), Some(8000)));
+    }
+
+    #[test]
+    fn the_filter_is_changed_while_the_log_is_in_use() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = Log { filter: "info".into(), json: false };
+        let (subscriber, filter) = subscriber(&log, false, move || writer.clone()).unwrap();
+        let write = || tracing::debug!("detail");
+        tracing::subscriber::with_default(subscriber, || {
+            write();
+            filter.set("debug").unwrap();
+            write();
+            assert_eq!(filter.set("tickgate=loud"), Err(TelemetryError::Filter));
+            write();
+            filter.set("info").unwrap();
+            write();
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]

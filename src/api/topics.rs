@@ -148,7 +148,7 @@ pub(super) async fn history(
 /// The topic behind a channel name, and the channel to pick out of a user's stream.
 fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result<(Topic, Option<&'a str>), Problem> {
     let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
-    let public = Topic::public(name).map_err(|error| invalid(&error))?;
+    let public = Topic::public(name).map_err(|error| Problem::invalid(format!("the topic is {error}")))?;
     let Some(user) = user else { return Ok((public, None)) };
     let user = UserId::new(user).map_err(|error| invalid(&error))?;
     let private = rules.of_private(&user, name);

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 
 use super::{
@@ -18,11 +19,11 @@ use crate::{clock, config, metrics::Metrics, tasks::Tasks};
 /// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
 pub struct Verifier {
     /// Secrets and PEM keys.
-    keys: Vec<Key>,
+    keys: ArcSwap<Vec<Key>>,
     key_set: Option<Arc<KeySet>>,
     rules: ClaimRules,
     token_bytes_max: usize,
-    api_keys: ApiKeys,
+    api_keys: ArcSwap<ApiKeys>,
 }
 
 impl Verifier {
@@ -36,7 +37,8 @@ impl Verifier {
         let files = files.map(|(at, key)| (format!("public_keys[{at}].path"), Key::from_file(key)));
         let mut problems = config::Problems::default();
         let mut tell = |key: &str, text: String| problems.tell(format!("auth.{key}"), text);
-        let keys = secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| tell(&at, text)).ok()).collect();
+        let keys: Vec<Key> =
+            secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| tell(&at, text)).ok()).collect();
         let key_set = config.jwks.as_ref().map(KeySet::new).transpose();
         let key_set = key_set.map_err(|text| tell("jwks_url", text)).unwrap_or_default().map(Arc::new);
         if config.api_keys.iter().any(|key| key.expose().is_empty()) {
@@ -46,12 +48,19 @@ impl Verifier {
             return Err(problems);
         }
         Ok(Self {
-            keys,
+            keys: ArcSwap::from_pointee(keys),
             key_set,
             rules: ClaimRules::new(config),
             token_bytes_max: config.token_bytes_max,
-            api_keys: ApiKeys::new(&config.api_keys),
+            api_keys: ArcSwap::from_pointee(ApiKeys::new(&config.api_keys)),
         })
+    }
+
+    /// Takes over the secrets, public keys and API keys of another verifier, from the next token or key on. Claims, limits
+    /// and the key set stay. Connections whose token was accepted before keep it until it ends.
+    pub fn take_keys(&self, other: &Self) {
+        self.keys.store(other.keys.load_full());
+        self.api_keys.store(other.api_keys.load_full());
     }
 
     /// Keeps the key set fresh in a task, where one is configured, and waits for the first fetch to succeed or fail.
@@ -103,13 +112,13 @@ impl Verifier {
     /// Whether no token can be verified yet: all keys come from the key set, which was never fetched.
     #[must_use]
     pub fn awaits_keys(&self) -> bool {
-        self.keys.is_empty() && self.key_set.as_ref().is_some_and(|set| !set.is_loaded())
+        self.keys.load().is_empty() && self.key_set.as_ref().is_some_and(|set| !set.is_loaded())
     }
 
     /// Whether the text is one of the API keys, in constant time.
     #[must_use]
     pub fn is_api_key(&self, key: &str) -> bool {
-        self.api_keys.contains(key)
+        self.api_keys.load().contains(key)
     }
 
     /// Why today's keys might lead to another result.
@@ -138,7 +147,8 @@ impl Verifier {
     fn check_signature(&self, jws: &Jws) -> Result<(), TokenError> {
         let kid = jws.kid.as_deref();
         let verifies = |key: &Key| key.verifies(jws.message, jws.signature);
-        let mut fixed = self.keys.iter().filter(|key| key.answers(jws.algorithm, kid)).peekable();
+        let keys = self.keys.load();
+        let mut fixed = keys.iter().filter(|key| key.answers(jws.algorithm, kid)).peekable();
         let known = fixed.peek().is_some();
         if fixed.any(verifies) {
             return Ok(());
@@ -159,7 +169,7 @@ impl Verifier {
         match loaded {
             Some(true) => TokenError::UnknownKey,
             Some(false) => TokenError::KeysUnavailable,
-            None if self.keys.iter().any(|key| key.algorithm == jws.algorithm) => TokenError::UnknownKey,
+            None if self.keys.load().iter().any(|key| key.algorithm == jws.algorithm) => TokenError::UnknownKey,
             None => TokenError::Algorithm,
         }
     }
@@ -168,6 +178,9 @@ impl Verifier {
 /// Shows counts only.
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.keys.len()).field("key_set", &self.key_set.is_some()).finish()
+        f.debug_struct("Verifier")
+            .field("keys", &self.keys.load().len())
+            .field("key_set", &self.key_set.is_some())
+            .finish()
     }
 }

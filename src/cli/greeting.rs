@@ -29,7 +29,7 @@ pub(super) fn greeting(
     let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
     let backplane = config.redis.as_ref().map_or_else(
         || "memory: one replica, and nothing survives it".into(),
-        |redis| without_credentials(redis.url.expose()),
+        |redis| without_credentials(redis.access().url.expose()),
     );
     let token = token(config, now);
     let key = config.auth.api_keys.first().map_or("", |key| key.expose());

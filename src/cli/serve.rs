@@ -1,15 +1,15 @@
 //! `tickgate serve`: one replica, from its configuration to its drain.
 
-use std::{io::Write, time::SystemTime};
+use std::{io::Write, sync::Arc, time::SystemTime};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
 use super::{Failure, greeting::greeting, settings::Settings};
 use crate::{
-    app::{self, App},
+    app::{self, App, Reload},
     config::Config,
     descriptors,
     telemetry::{self, Logging},
@@ -24,7 +24,8 @@ Examples:
 
 Without a key to verify tokens it is in development mode and listens on loopback
 only. SIGTERM drains: not ready at once, then connections are closed in waves. A
-second signal ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 are logged and ignored.";
+second signal ends it at once. SIGHUP reads secrets, keys, certificates and the
+log's filter again, as does a change of their files.";
 
 /// Run a replica (what a bare `tickgate` does)
 #[derive(Debug, Default, clap::Args)]
@@ -35,7 +36,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let (config, _) = app::load(&args.settings.sources())?;
+    let sources = args.settings.sources();
+    let (config, effective) = app::load(&sources)?;
     let logging = telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");
@@ -52,7 +54,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         runtime.worker_threads(config.server.workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
-    runtime.block_on(serve(config, &logging))
+    let reload = Reload::new(sources, effective).logging(logging.filter());
+    runtime.block_on(serve(config, &logging, reload))
 }
 
 /// No core dump, and no debugger of the same user: memory holds tokens and keys.
@@ -72,7 +75,7 @@ fn work_with_deliberate_defect() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(config: Config, logging: &Logging) -> Result<(), Failure> {
+async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -80,6 +83,7 @@ async fn serve(config: Config, logging: &Logging) -> Result<(), Failure> {
     let shown = config.clone();
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
     let app = App::build(config).await.map_err(|error| failed(&error))?;
+    let app = app.reloading(reload.at(signals.hung_up.clone()));
     logging.count_dropped(app.metrics().log_lines_dropped_total.clone());
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
@@ -107,6 +111,8 @@ struct Signals {
     hang_up: Signal,
     user_1: Signal,
     user_2: Signal,
+    /// Notified by SIGHUP.
+    hung_up: Arc<Notify>,
 }
 
 impl Signals {
@@ -118,6 +124,7 @@ impl Signals {
             hang_up: signal(SignalKind::hangup())?,
             user_1: signal(SignalKind::user_defined1())?,
             user_2: signal(SignalKind::user_defined2())?,
+            hung_up: Arc::default(),
         })
     }
 
@@ -135,14 +142,14 @@ impl Signals {
             let ignored = tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => "SIGHUP",
+                _ = self.hang_up.recv() => {
+                    self.hung_up.notify_one();
+                    continue;
+                }
                 _ = self.user_1.recv() => "SIGUSR1",
                 _ = self.user_2.recv() => "SIGUSR2",
             };
-            tracing::warn!(
-                signal = ignored,
-                "signal ignored: nothing is reloaded; settings and secrets need a restart"
-            );
+            tracing::warn!(signal = ignored, "signal ignored");
         }
     }
 }

@@ -105,14 +105,13 @@ impl Auth {
         !self.hs256_secrets.is_empty() || !self.public_keys.is_empty() || self.jwks.is_some()
     }
 
-    /// Makes what development mode needs and nobody configured; whether a token secret was made.
-    pub(super) fn generate_missing(&mut self) -> bool {
-        let generated = !self.has_token_keys();
-        if generated {
-            self.hs256_secrets.push(Secret::random());
-        }
-        if self.api_keys.is_empty() {
-            self.api_keys.push(Secret::random());
+    /// Makes what development mode needs and nobody configured: whether a token secret was made, and whether an API key.
+    pub(super) fn generate_missing(&mut self) -> [bool; 2] {
+        let generated = [!self.has_token_keys(), self.api_keys.is_empty()];
+        for (secrets, generated) in [&mut self.hs256_secrets, &mut self.api_keys].into_iter().zip(generated) {
+            if generated {
+                secrets.push(Secret::random());
+            }
         }
         generated
     }
@@ -186,6 +185,7 @@ fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
             .tell("jwks_age_max", "must be at least twice auth.jwks_refresh_interval: one failed fetch is no reason");
     }
     let ca_file = section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None);
+    let ca_file = ca_file.map(|(path, _)| path);
     let plain_ranges = section.take_all("jwks_plain_ranges", &raw.jwks_plain_ranges, address_range);
     if ca_file.is_some() && !raw.jwks_url.starts_with("https://") {
         section.tell("ca_file", "requires https:// in auth.jwks_url: without TLS no certificate is checked");
@@ -207,7 +207,8 @@ fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Optio
     if raw.path.is_empty() {
         section.tell("path", "wants a PEM file");
     }
-    Some(PublicKey { algorithm, path: path?, kid: raw.kid.clone().filter(|kid| !kid.is_empty()) })
+    let (path, _) = path?;
+    Some(PublicKey { algorithm, path, kid: raw.kid.clone().filter(|kid| !kid.is_empty()) })
 }
 
 /// Empty text means "not set".

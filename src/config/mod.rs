@@ -7,6 +7,7 @@ mod auth;
 mod effective;
 mod environment;
 mod feeds;
+mod known_channels;
 mod layers;
 mod limits;
 mod lines;
@@ -18,6 +19,7 @@ mod problems;
 mod profile;
 mod raw;
 mod redis;
+mod reload;
 mod secret;
 mod server;
 mod session;
@@ -28,7 +30,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 pub use auth::{Algorithm, Auth, Jwks, PublicKey};
 pub use effective::Effective;
@@ -36,13 +38,14 @@ pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};
+pub use known_channels::KnownChannels;
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use loopback::{is_loopback_host, is_loopback_origin};
 pub use named_file::{read_pem, without_marks};
 pub use problems::{Problem, Problems};
 pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
-pub use redis::Redis;
+pub use redis::{Access, Redis};
 pub use secret::{Secret, without_credentials};
 pub use server::{AddressHeader, LOOPBACK_ORIGINS, Proxies, Server};
 pub use session::{Drain, Readiness, Session};
@@ -57,6 +60,8 @@ pub struct Config {
     pub development: bool,
     /// The token secret was made at this start: only this process can sign for it.
     pub secret_generated: bool,
+    /// The API key was made at this start.
+    pub api_key_generated: bool,
     pub server: Server,
     pub redis: Option<Redis>,
     pub auth: Auth,
@@ -71,6 +76,8 @@ pub struct Config {
     pub log: Log,
     /// What is allowed but seldom meant: sentences for the log at the start.
     pub warnings: Vec<String>,
+    /// Files that the configuration names, and the file that it stands in.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -101,7 +108,8 @@ impl Config {
         }
         problems.locate(&layers.origins);
         match loaded {
-            Some((config, raw)) if problems.is_empty() => {
+            Some((mut config, raw)) if problems.is_empty() => {
+                config.files.extend(sources.file.clone());
                 let effective = Effective::new(raw, config.development);
                 Ok((config, effective))
             }
@@ -131,7 +139,7 @@ impl Config {
         let mut server = Server::check(&raw.server, problems);
         let mut auth = Auth::check(&raw.auth, problems);
         let development = mode::is_development(&raw.server, &server, &auth, problems);
-        let secret_generated = development && auth.generate_missing();
+        let [secret_generated, api_key_generated] = if development { auth.generate_missing() } else { [false, false] };
         if development {
             if server.allowed_origins.is_empty() {
                 server.allowed_origins.push(LOOPBACK_ORIGINS.into());
@@ -144,12 +152,13 @@ impl Config {
         let mut config = Self {
             development,
             secret_generated,
+            api_key_generated,
             server,
             redis: Redis::check(&raw.redis, problems),
             auth,
             profiles: profile::check(&raw.profiles, anonymous, problems).into_iter().map(Arc::new).collect(),
             topics: Arc::new(topics::check(&raw.topics, &raw.user_stream, problems)),
-            limits: Limits::check(&raw.limits, problems),
+            limits: Limits::check(&raw.limits, development, problems),
             session: Session::check(&raw.session, problems),
             hub: Hub::check(&raw.hub, problems),
             drain: Drain::check(&raw.drain, problems),
@@ -157,6 +166,7 @@ impl Config {
             feeds: Feeds::check(&raw.feeds, development, problems),
             log: Log::check(&raw.log, problems),
             warnings: Vec::new(),
+            files: reload::files(raw),
         };
         config.check_across(problems);
         config.warnings = config.warn(raw, anonymous);

@@ -35,17 +35,17 @@ pub fn without_marks(text: String) -> String {
     if text.contains(MARK) { text.replace(MARK, "") } else { text }
 }
 
-/// A PEM file that can be read now and holds a block of one of these kinds, or `None` where no path is set.
+/// The path and the text of a PEM file that holds a block of one of these kinds, or `None` where no path is set.
 ///
 /// # Errors
 /// A sentence that names the file and what it should contain.
-pub(super) fn pem(path: &str, kinds: &[&str], expected: &str) -> Result<Option<PathBuf>, String> {
+pub(super) fn pem(path: &str, kinds: &[&str], expected: &str) -> Result<Option<(PathBuf, String)>, String> {
     if path.is_empty() {
         return Ok(None);
     }
     let text = read(path.as_ref(), expected)?;
     if kinds.iter().any(|kind| text.contains(&format!("-----BEGIN {kind}-----"))) {
-        Ok(Some(path.into()))
+        Ok(Some((path.into(), text)))
     } else {
         Err(format!("{path} holds no such PEM block; it should contain {expected}"))
     }
@@ -120,7 +120,8 @@ mod tests {
         let file = holding(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
         let path = file.path().display().to_string();
         assert_eq!(pem("", &["CERTIFICATE"], "a certificate"), Ok(None));
-        assert_eq!(pem(&path, &["PUBLIC KEY", "PRIVATE KEY"], "a key"), Ok(Some(file.path().into())));
+        let found = pem(&path, &["PUBLIC KEY", "PRIVATE KEY"], "a key").unwrap().unwrap();
+        assert!(found.0 == file.path() && found.1.contains("AAAA"));
         let told = pem(&path, &["CERTIFICATE"], "a certificate").unwrap_err();
         assert!(told.contains("holds no such PEM block; it should contain a certificate"), "{told}");
         assert!(!told.contains("AAAA"), "{told}");

@@ -127,6 +127,7 @@ pub(super) struct Limits {
     pub outbox_bytes_max: u64,
     pub replay_entries_max: u64,
     pub replay_bytes_max: u64,
+    pub unknown_channels: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -140,6 +141,8 @@ pub(super) struct Rate {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hub {
     pub topics_max: u64,
+    pub unpublished_topics_max: u64,
+    pub unpublished_per_address_max: u64,
     pub ring_messages_max: u64,
     pub ring_bytes_max: u64,
     pub linger: String,

@@ -2,8 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
+
+use arc_swap::ArcSwap;
 
 use super::{
     Problems, Secret, named_file, raw,
@@ -18,9 +21,9 @@ const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-
 /// Where Redis is and how it is used.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis://` or `rediss://`, with user and password: as it was at the start.
-    pub url: Secret,
-    /// The file that `url` was read from. Its present content counts for each new connection.
+    /// What new connections are made with.
+    pub access: Arc<ArcSwap<Access>>,
+    /// The file that the address was read from.
     pub url_file: Option<PathBuf>,
     /// Put before every key and channel. Versioned.
     pub prefix: String,
@@ -45,13 +48,38 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
 }
 
+/// How to reach Redis, as a person with access to the secrets would. Replaced as a whole when files are read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// `redis://` or `rediss://`, with user and password.
+    pub url: Secret,
+    /// Own certificate authorities for `rediss://`, in PEM form.
+    pub authority: Option<Arc<str>>,
+}
+
+impl Access {
+    /// An address without certificates of one's own.
+    #[must_use]
+    pub fn by(url: &str) -> Arc<ArcSwap<Self>> {
+        Arc::new(ArcSwap::from_pointee(Self { url: Secret::new(url), authority: None }))
+    }
+}
+
 impl Redis {
     /// `None` without an address: the memory backplane. The other keys are checked all the same.
     pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new("redis", problems);
         let url = address(raw, &mut section);
-        let redis = Self {
+        let ca_file = section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None);
+        let access = Access {
             url: url.clone().unwrap_or_default(),
+            authority: ca_file.as_ref().map(|(_, text)| text.as_str().into()),
+        };
+        if access.authority.is_some() && url.is_some() && !access.url.expose().starts_with("rediss://") {
+            section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+        }
+        let redis = Self {
+            access: Arc::new(ArcSwap::from_pointee(access)),
             url_file: Some(PathBuf::from(&raw.url_file)).filter(|path| !path.as_os_str().is_empty()),
             prefix: section.take("prefix", prefix(&raw.prefix), String::new()),
             pool_size: section.number("pool_size", raw.pool_size, 1..=1024),
@@ -63,11 +91,8 @@ impl Redis {
             compare_interval: section.duration("compare_interval", &raw.compare_interval, ["100ms", "10m"]),
             engines: raw.engines,
             dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
-            ca_file: section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None),
+            ca_file: ca_file.map(|(path, _)| path),
         };
-        if let Some(text) = url.as_ref().and_then(|url| redis.plain_beside_ca(url)) {
-            section.tell("ca_file", text);
-        }
         if redis.canary_timeout <= redis.canary_interval {
             let text = format!(
                 "wants more than redis.canary_interval ({}): the next probe may still be due",
@@ -78,19 +103,18 @@ impl Redis {
         url.map(|_| redis)
     }
 
-    /// The address for a connection that is made now: a mounted secret may have changed since the start.
-    ///
-    /// # Errors
-    /// A sentence without any of the file's contents, when the file can't be used now.
-    pub fn address(&self) -> Result<Secret, String> {
-        let Some(path) = &self.url_file else { return Ok(self.url.clone()) };
-        let url = address_in(path)?;
-        self.plain_beside_ca(&url).map_or(Ok(url), |text| Err(format!("redis.ca_file {text}")))
+    /// What a connection that is made now is made with.
+    #[must_use]
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load_full()
     }
 
-    fn plain_beside_ca(&self, url: &Secret) -> Option<&'static str> {
-        let plain = self.ca_file.is_some() && !url.expose().starts_with("rediss://");
-        plain.then_some("requires rediss:// in redis.url: without TLS no certificate is checked")
+    /// New connections are made with what `other` was loaded with. Whether that is anything else than before.
+    pub fn take_access(&self, other: &Self) -> bool {
+        let access = other.access();
+        let changed = *access != *self.access.load_full();
+        self.access.store(access);
+        changed
     }
 }
 

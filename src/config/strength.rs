@@ -67,12 +67,13 @@ pub(super) fn warn(
         warnings.push(format!("every user of this machine can read {path}, which {key} names"));
     }
     let Some(redis) = redis else { return warnings };
-    let (credentials, host) = authority(redis.url.expose());
+    let access = redis.access();
+    let (credentials, host) = authority(access.url.expose());
     let password = credentials.and_then(|text| text.split_once(':')).map(|(_, password)| Secret::new(password));
     if password.is_some_and(|password| is_published(&password)) {
         warnings.push("the password of redis.url is published with Tickgate's own files".to_owned());
     }
-    if redis.url.expose().starts_with("redis://") && !is_loopback(host) {
+    if access.url.expose().starts_with("redis://") && !is_loopback(host) {
         warnings.push("tokens and messages go to Redis unencrypted: redis.url has no rediss://".to_owned());
     }
     warnings

@@ -232,7 +232,7 @@ fn secrets_may_come_from_mounted_files() {
     ]));
     assert_eq!(config.auth.hs256_secrets, [Secret::new(SECRET), Secret::new(&format!("{SECRET}-2"))]);
     assert_eq!(config.auth.api_keys.len(), 2);
-    assert_eq!(config.redis.unwrap().url.expose(), "redis://:pw@redis:6379/0");
+    assert_eq!(config.redis.unwrap().access().url.expose(), "redis://:pw@redis:6379/0");
 
     let (empty, _) = file("\n");
     let told = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS_FILE", empty.path().to_str().unwrap())]));

@@ -19,7 +19,6 @@ use hyper::{
     server::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
@@ -130,7 +129,6 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 };
                 // A socket that refuses is closed by its client already.
                 let _ = stream.set_nodelay(true);
-                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(serving.write_timeout));
                 let hang_up = HangUp::default();
                 let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
                     tokio::select! {
@@ -172,7 +170,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     let has_asked = place.as_ref().map(Place::has_asked);
     let keeps_alive = place.is_none().then(|| (keep_alive_header(serving.idle_timeout), stop.clone()));
     let (asked, turns, backpressure) = (hang_up.clone(), Turns::new(), Backpressure::default());
-    let stream = HttpStream::new(stream, turns.clone(), backpressure.clone());
+    let stream = HttpStream::new(stream, turns.clone(), backpressure.clone(), serving.write_timeout);
     let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

@@ -23,6 +23,7 @@ use tickgate_wire::{
 
 use super::{
     admission, echo::Echo, history, inbound::Inbound, ingest, opening, refusal_log::Attempt, state::Connection,
+    user_place,
 };
 use crate::{
     auth::{Identity, TokenError},
@@ -31,7 +32,7 @@ use crate::{
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome},
     publisher::{PublishFailure, PublishRequest},
-    session::{Action, Fault, Resolved},
+    session::{Action, Fault, Refused, Resolved},
 };
 
 /// When to retry what failed temporarily.
@@ -72,19 +73,15 @@ impl Connection {
                 self.subscribe(&echo, wanted, refused).await;
                 return;
             }
-            Action::Unsubscribe { channels } => return self.unsubscribe(&echo, channels).await,
+            Action::Unsubscribe { channels, refused } => return self.unsubscribe(&echo, channels, refused).await,
             Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
             Action::Pong { timestamp } => Ok(pong(id, timestamp)),
             Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
-            Action::Publish { channel, user, data, msg_id } => {
+            Action::Publish { channel, user, data, msg_id, count } => {
                 let (payload, user, msg_id) =
                     (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
                 let request = PublishRequest { channel: &channel, user, payload, msg_id, door: Door::Socket };
-                let published = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure));
-                published.map(|stored| {
-                    let (publication_id, duplicate) = (stored.id, stored.duplicate);
-                    Reply::Published(Published { id, channel: channel.into(), publication_id, duplicate })
-                })
+                self.publish(id, request, count).await
             }
             Action::Command { topic, command, args, msg_id } => {
                 self.command(id, &topic, (&command, args.as_ref()), msg_id.as_deref()).await
@@ -99,12 +96,13 @@ impl Connection {
         }
     }
 
-    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>) {
+    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>, refused: Vec<Refused>) {
         self.subscriptions.unsubscribe(&self.handle, &channels);
-        let id = echo.id.clone();
-        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels }), &echo.ignored);
-        self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        self.count_refused(&refused);
+        let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
+        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
+        let _ = self.subscriptions.catch_up(&self.handle).await;
+        self.note_followed();
     }
 
     /// The first token of a deferred authentication, or the refresh of a token.
@@ -162,17 +160,17 @@ impl Connection {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
-        let (session, resumed) = admission::session_for(&replica, &profile, wanted, Some(&user)).await;
-        if let Err(refusal) = admission::admit_user(&replica, &user, identity.issued_at, session).await {
+        let chosen = user_place::session_for(&replica, &profile, wanted, Some(&user)).await;
+        if let Err(refusal) = user_place::admit_user(&replica, &identity, chosen).await {
             let refused = admission::Refused::from(refusal);
             self.log_refusal(refused.outcome, &refused);
             let after_ms = refused.retry_after_s.map(|s| s * 1_000);
             self.handle.close_after(refused.code, refusal.cause(), refused.code.meaning(), after_ms);
             return None;
         }
-        opening::identify(self, (identity, session), since);
+        opening::identify(self, (identity, chosen.session), since);
         tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
-        Some(resumed)
+        Some(chosen.resumed)
     }
 
     /// A refreshed token may allow less than the one before.
@@ -185,8 +183,8 @@ impl Connection {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
         self.handle.notify(&Reply::Ended(Ended { channels, object }));
-        self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        let _ = self.subscriptions.catch_up(&self.handle).await;
+        self.note_followed();
     }
 
     async fn history(
@@ -203,6 +201,15 @@ impl Connection {
         let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
         let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
         Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
+    }
+
+    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
+        let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
+        let audience = if count { publisher.audience(&channel, request.user) } else { None };
+        let stored = publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
+        let subscribers = self.replica.registry.count(audience.as_ref()).await;
+        let (channel, publication_id, duplicate) = (channel.into(), stored.id, stored.duplicate);
+        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, subscribers }))
     }
 
     /// Stores a command for the engine that executes the run.
@@ -231,7 +238,7 @@ impl Connection {
         if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
             return Err(Fault::new(ErrorCode::Forbidden, "without a token, presence is of subscribed channels only"));
         }
-        let presence = self.replica.registry.presence(&resolved.topic).await;
+        let presence = self.replica.registry.presence(&resolved.audience()).await;
         let presence = presence.map_err(|_| later("presence can't be read now"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
         Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))

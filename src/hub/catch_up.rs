@@ -32,6 +32,8 @@ pub enum CaughtUp {
     Live,
     /// More is to come when the socket has drained.
     More,
+    /// The topic gave way to others: the subscription has to end.
+    Withdrawn,
 }
 
 impl Interest {
@@ -125,6 +127,9 @@ impl Interest {
         mut past: Option<&mut Past>,
         reader: Reader,
     ) -> Result<CaughtUp, Unavailable> {
+        if self.topic.is_withdrawn() {
+            return Ok(CaughtUp::Withdrawn);
+        }
         let slot = member.slot;
         let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
         let has = member.outbox.known(slot).unwrap_or_default();
@@ -263,7 +268,7 @@ mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("trades:X").unwrap();
-        let interest = hub.interest(&topic, &rule).unwrap();
+        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(30_000)));
         let mut ids = Vec::new();

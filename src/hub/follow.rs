@@ -72,6 +72,13 @@ impl Hub {
                     todo => self.follow_up(topic, todo, &mut later),
                 }
             }
+            for (topic, head) in batch.topics().zip(&heads) {
+                if let Ok(head) = head {
+                    self.settle(topic, *head);
+                }
+            }
+            // What gave way leaves nothing in Redis.
+            unanchored.retain(|(topic, _)| !topic.is_withdrawn());
             self.anchor(&unanchored, &mut later).await;
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
@@ -117,7 +124,10 @@ impl Hub {
         let names: Vec<_> = topics.iter().map(|(topic, at)| (topic.topic.clone(), *at)).collect();
         for ((topic, _), end) in topics.iter().zip(self.backplane.anchors(&names).await) {
             let todo = match end {
-                Ok(end) => topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards),
+                Ok(end) => {
+                    self.settle(topic, Some(end));
+                    topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
+                }
                 Err(_) => Todo::Wait,
             };
             self.follow_up(topic, todo, later);
@@ -180,6 +190,7 @@ impl Hub {
         loop {
             let now = ticks.tick().await;
             stalls.iter_mut().for_each(|stall| stall.watch(now, grace, &self.metrics));
+            self.metrics.unpublished_topics.set(i64::try_from(self.unpublished.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -195,6 +206,7 @@ impl Hub {
         if topic.rule.retain_max == 0 {
             let history = self.backplane.history(&topic.topic);
             let _ = topic.compared((Some(StreamId::ZERO), None), &history, &self.shards);
+            self.settle(topic, None);
         } else {
             self.queues.compare.push(topic);
         }
@@ -261,13 +273,16 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::linger::tests::hub, metrics::WorkQueueKind};
+    use crate::{
+        hub::{Reader, linger::tests::hub},
+        metrics::WorkQueueKind,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_stalls_shows_and_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
-        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap();
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
         let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
         let mut stall = Stall { queue, since: None };

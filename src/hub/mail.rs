@@ -19,6 +19,8 @@ pub(super) enum Mail {
     Missed(Missed),
     /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
     Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
+    /// The topic gave way: its subscribers look again.
+    Withdraw,
     /// A subscription wants other channels of the user's stream, or another pace.
     Change { member: Member, form: Form },
 }

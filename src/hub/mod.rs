@@ -3,7 +3,8 @@
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
 //! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` and
-//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants.
+//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants, `withdraw`
+//! of those that nobody published to where others need the room (`unpublished`).
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
@@ -36,13 +37,16 @@ mod queue;
 mod ring;
 mod shard;
 mod socket;
+mod standing;
 mod step;
 mod subscribe;
 mod tickets;
 mod topic;
 mod turns;
 mod unconfirmed;
+mod unpublished;
 mod unsent;
+mod withdraw;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
@@ -87,6 +91,8 @@ pub struct Hub {
     /// before any part of the table.
     following: Mutex<()>,
     lingering: linger::LingerQueue,
+    unpublished: unpublished::Unpublished,
+    withdrawn: withdraw::Withdrawn,
     turns: Arc<turns::Turns>,
     /// Of those who gather more than one page before they push any of it.
     long_turns: Arc<turns::Turns>,
@@ -103,6 +109,9 @@ pub struct Settings {
     pub shards: usize,
     /// Topics followed at once, users' own left aside: past it no more public ones are.
     pub topics_max: usize,
+    /// Of them those that nobody has published to, and those of one address.
+    pub unpublished_topics_max: usize,
+    pub unpublished_per_address_max: usize,
     pub ring: RingLimits,
     /// How long a topic stays followed after its last subscriber left.
     pub linger: Duration,
@@ -157,6 +166,11 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
+            unpublished: unpublished::Unpublished::new(
+                settings.unpublished_topics_max,
+                settings.unpublished_per_address_max,
+            ),
+            withdrawn: withdraw::Withdrawn::default(),
             turns: turns::Turns::new(settings.reads_max, settings.reads_timeout),
             long_turns: turns::Turns::new(LONG_MAX, settings.reads_timeout),
             topics_max: settings.topics_max,
@@ -170,6 +184,7 @@ impl Hub {
         }
         hub.start_following(tasks, &settings);
         hub.start_letting_go(tasks);
+        hub.start_withdrawing(tasks);
         let receiver = Arc::downgrade(&hub);
         hub.backplane.start(Box::new(move |event| {
             if let Some(hub) = receiver.upgrade() {
@@ -204,6 +219,9 @@ impl Hub {
     /// Delivers an arrival to this replica's subscribers.
     fn deliver(&self, topic: &str, message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
+        if !topic.is_published() {
+            self.published(&topic);
+        }
         let history = self.backplane.history(&topic.topic);
         match topic.arrived(message, &history, &self.shards) {
             topic::Todo::Read => self.queues.read.push(&topic),
@@ -212,11 +230,14 @@ impl Hub {
         }
     }
 
-    /// Counts an interest in a topic; the first one makes the replica follow it. `None` when it follows as many as it
-    /// may.
+    /// Counts an interest in a topic, of somebody at the address of `reader`; the first one makes the replica follow it.
+    /// `None` when it follows as many as it may.
     #[must_use]
-    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Interest> {
-        let followed = self.known(topic).or_else(|| self.follow(topic, rule))?;
+    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Interest> {
+        let followed = self.known(topic).or_else(|| self.follow(topic, rule, reader))?;
+        if !followed.is_published() {
+            self.unpublished.share(&followed, reader);
+        }
         self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
         Some(Interest { hub: self.clone(), topic: followed })
     }
@@ -224,23 +245,30 @@ impl Hub {
     /// The topic with one interest more, if it is followed already.
     fn known(&self, topic: &Topic) -> Option<Arc<Followed>> {
         let part = self.topics.part(topic.as_str()).read();
-        let followed = part.get(topic.as_str())?;
+        let followed = part.get(topic.as_str()).filter(|followed| !followed.is_withdrawn())?;
         followed.add_interest();
         Some(followed.clone())
     }
 
-    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Arc<Followed>> {
+    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Arc<Followed>> {
         let _order = self.following.lock();
         if let Some(followed) = self.known(topic) {
             return Some(followed);
         }
+        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         // Whatever strangers subscribe to, users hear what is theirs.
-        if topic.owner().is_none() && self.topics.len() >= self.topics_max {
+        if topic.owner().is_some() {
+            followed.set_published();
+        } else if !self.has_room_for(&followed, reader) {
             return None;
         }
-        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         followed.add_interest();
-        self.topics.part(topic.as_str()).write().insert(topic.clone(), followed.clone());
+        let mut part = self.topics.part(topic.as_str()).write();
+        if let Some(withdrawn) = part.get(topic.as_str()).cloned() {
+            self.take_out(&mut part, &withdrawn);
+        }
+        part.insert(topic.clone(), followed.clone());
+        drop(part);
         self.metrics.topics.inc();
         self.backplane.follow(topic);
         Some(followed)
@@ -248,7 +276,7 @@ impl Hub {
 
     fn uninterested(&self, topic: &Followed) {
         self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
-        if topic.drop_interest() {
+        if topic.drop_interest() && !topic.is_withdrawn() {
             self.queues.reorder(topic);
             self.linger(topic);
         }

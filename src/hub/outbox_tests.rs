@@ -32,6 +32,8 @@ impl Client {
         let settings = Settings {
             shards: 1,
             topics_max: 9,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RingLimits { messages_max: 100, bytes_max: 1 << 20 },
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
@@ -46,7 +48,7 @@ impl Client {
         let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
-        let interest = hub.interest(&topic, &rule).unwrap();
+        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, pacer: None };

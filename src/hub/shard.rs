@@ -191,6 +191,14 @@ impl Shard {
                     run.offer(&groups, topic, round);
                     join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
                 }
+                Mail::Withdraw => {
+                    run.offer(&groups, topic, round);
+                    for member in groups.iter().flat_map(Group::members) {
+                        if member.outbox.pause(member.slot).is_some() {
+                            member.outbox.wake();
+                        }
+                    }
+                }
                 Mail::Change { member, form } => {
                     run.offer(&groups, topic, round);
                     let Some(before) = member::take(&mut groups, &member.seat()) else { continue };

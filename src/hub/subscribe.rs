@@ -51,8 +51,11 @@ impl Interest {
             if tokio::time::timeout(timeout, synced).await.is_err() {
                 return Err(Unavailable("the topic is not in step with its stream yet".into()));
             }
+            if self.topic.is_withdrawn() {
+                break;
+            }
         }
-        Ok(())
+        if self.topic.is_withdrawn() { Err(Unavailable("there is no room for the topic".into())) } else { Ok(()) }
     }
 
     /// Gathers what the subscription gets before it goes live. Bounded by `limits`.

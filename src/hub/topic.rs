@@ -19,6 +19,7 @@ use super::{
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
+    standing::Standing,
     step::{Arrival, Judge, Next, Step},
     tickets::Tickets,
 };
@@ -37,6 +38,11 @@ pub struct Followed {
     lingers_until: Mutex<Option<Instant>>,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
+    /// Somebody has published to it, or it is a user's own.
+    published: AtomicBool,
+    /// It gave way to others: nobody is interested any more.
+    withdrawn: AtomicBool,
+    standing: Mutex<Standing>,
     /// Its places in the work queues.
     pub(super) tickets: Tickets,
 }
@@ -90,7 +96,46 @@ impl Followed {
             interest: AtomicUsize::new(0),
             lingers_until: Mutex::default(),
             stirred: AtomicBool::new(false),
+            published: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
+            standing: Mutex::default(),
             tickets: Tickets::default(),
+        }
+    }
+
+    /// Whether it is known that somebody has published to it, or it is a user's own.
+    pub(super) fn is_published(&self) -> bool {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_published(&self) {
+        self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Where it stands among those that nobody has published to.
+    pub(super) fn standing(&self) -> Standing {
+        *self.standing.lock()
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        *self.standing.lock() = standing;
+    }
+
+    /// Whether it gave way to others.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
+    /// It gives way: subscribers and those who wait to be some look again. In order with what is on its way to them.
+    pub(super) fn withdraw(self: &Arc<Self>, shards: &[Arc<Shard>]) {
+        let mut inner = self.inner.lock();
+        self.withdrawn.store(true, Ordering::Release);
+        // Whoever waits is woken.
+        inner.waiting.clear();
+        for (lane, shard) in self.lanes.iter().zip(shards) {
+            if lane.count() > 0 {
+                self.post(lane, shard, Mail::Withdraw);
+            }
         }
     }
 
@@ -236,6 +281,9 @@ impl Followed {
         shards: &[Arc<Shard>],
     ) -> bool {
         let inner = self.inner.lock();
+        if self.is_withdrawn() {
+            return false;
+        }
         let rest = if self.rule.class == Class::State {
             inner.position.newest().filter(|m| m.id.is_some_and(|id| id > after)).into_iter().collect()
         } else if let Some(rest) = inner.position.since(after) {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::backplane::Unavailable;
 
 /// Who reads, as far as turns are concerned: all connections of one address are one reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reader(pub u64);
 
 /// The turns of a replica.

@@ -172,6 +172,14 @@ label!(
 );
 
 label!(
+    /// What became of settings and secrets that were read again.
+    ReloadResult as "result" {
+        Ok = "ok",
+        Failed = "failed",
+    }
+);
+
+label!(
     /// Why an identity was not believed.
     AuthFailure as "reason" {
         Missing = "missing",

@@ -15,8 +15,8 @@ mod resources;
 pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
-    AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, Replay, Route,
-    StatusClass, WorkQueueKind,
+    AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, ReloadResult,
+    Replay, Route, StatusClass, WorkQueueKind,
 };
 pub use process::{count_panics, watch_event_loop};
 
@@ -88,6 +88,8 @@ metrics! {
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
     subscriptions: IntGauge = "Subscriptions of this replica.";
     topics: IntGauge = "Topics this replica follows.";
+    unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
+    topics_withdrawn_total: IntCounter = "Topics that nobody had published to and that gave way to others, or found no room.";
     messages_received_total: IntCounter = "Messages received from clients.";
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
     errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
@@ -131,6 +133,9 @@ metrics! {
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
+    reloads_total: Family<ReloadResult, IntCounter> = "Times that settings and secrets were read again, by result.";
+    reload_failed: IntGauge = "1 while what was read last can't be used and what was read before stays in force.";
+    reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last taken over, in seconds since 1970; at first the start.";
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
     log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";

@@ -1,16 +1,17 @@
 //! Whether the settings can ever lead to a connection: address and certificates. Never connects.
 
 use super::connect;
-use crate::config::{self, Problems};
+use crate::config::{self, Access, Problems};
 
 /// Tells what no link could ever be made with.
 pub fn check(config: &config::Redis, problems: &mut Problems) {
-    let without_ca = config::Redis { ca_file: None, ..config.clone() };
-    if connect::read_info(&without_ca, &config.url).is_err() {
+    let access = config.access();
+    let without_ca = Access { authority: None, ..(*access).clone() };
+    if connect::read_info(config, &without_ca).is_err() {
         // Not the address itself: it may hold a password.
         problems.tell("redis.url", "can't be used: must be one server, redis://user:password@host:port/number");
     } else if let Some(path) = &config.ca_file
-        && let Err(error) = connect::read_info(config, &config.url)
+        && let Err(error) = connect::read_info(config, &access)
     {
         let expected = "the certificate authority of Redis in PEM form";
         problems.tell("redis.ca_file", format!("{}: {error}; it should contain {expected}", path.display()));

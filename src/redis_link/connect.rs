@@ -1,6 +1,6 @@
 //! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
@@ -14,7 +14,7 @@ use super::{
     server::{self, Server},
     transport,
 };
-use crate::config::{self, Secret};
+use crate::config::{self, Access};
 
 /// Commands that may wait in a connection's own queue.
 const PIPELINE_BUFFER: usize = 1024;
@@ -28,30 +28,28 @@ pub(super) struct Established {
     pub(super) server: Server,
 }
 
-/// Where Redis is now, with everything but the response time-out, and the address it was made of.
+/// Where Redis is now, with everything but the response time-out.
 ///
 /// # Errors
 /// [`Failure::Unreachable`] when address or certificates can't be used.
-pub(super) fn connection_info(config: &config::Redis) -> Result<(ConnectionInfo, Secret), Failure> {
-    let url = config.address().map_err(|text| Failure::Unreachable(text.into()))?;
-    let info = read_info(config, &url).map_err(|error| Failure::of_connecting(&error, false))?;
-    Ok((info, url))
+pub(super) fn connection_info(config: &config::Redis, access: &Access) -> Result<ConnectionInfo, Failure> {
+    read_info(config, access).map_err(|error| Failure::of_connecting(&error, false))
 }
 
 /// The address for the log: without user and password.
 pub(super) fn shown_address(config: &config::Redis) -> String {
-    let info = config.address().ok().and_then(|url| url.expose().into_connection_info().ok());
+    let info = config.access().url.expose().into_connection_info().ok();
     info.map_or_else(|| "unknown".to_owned(), |info| info.addr().to_string())
 }
 
 /// The same with the library's error.
-pub(super) fn read_info(config: &config::Redis, url: &Secret) -> RedisResult<ConnectionInfo> {
-    let mut info = url.expose().into_connection_info()?;
+pub(super) fn read_info(config: &config::Redis, access: &Access) -> RedisResult<ConnectionInfo> {
+    let mut info = access.url.expose().into_connection_info()?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        if let Some(path) = &config.ca_file {
-            let root_cert = Some(config::read_pem(path).map_err(io::Error::other)?.into_bytes());
+        if let Some(authority) = &access.authority {
+            let root_cert = Some(authority.as_bytes().to_vec());
             let client = Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?;
             info = client.get_connection_info().clone();
         }
@@ -86,7 +84,7 @@ pub(super) async fn establish(
         push(info);
         Ok::<(), ()>(())
     });
-    let (info, _) = connection_info(config)?;
+    let info = connection_info(config, &config.access())?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let connecting = transport::open(&info, &settings, name).await;
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;

@@ -93,6 +93,12 @@ impl Keys {
         format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
     }
 
+    /// Sorted set of a user's sessions whose places others took while they could not be looked up, by the stamps of those.
+    #[must_use]
+    pub fn user_replaced(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:p", self.prefix, escaped(user.as_str()))
+    }
+
     /// The record of a session that may be resumed.
     #[must_use]
     pub fn session(&self, session: SessionId) -> String {

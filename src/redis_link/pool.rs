@@ -17,7 +17,7 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedC
 use super::transport;
 use super::{Failure, connect};
 use crate::{
-    config::{self, Secret},
+    config::{self, Access},
     metrics::Metrics,
 };
 
@@ -77,8 +77,7 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A bounded pool that is made when it is first needed, and again when the address changed, and for as long as its
-/// settings can't be used (a certificate file that is not there yet).
+/// A bounded pool that is made when it is first needed, and again when address or certificates changed.
 pub(super) struct Reads {
     config: config::Redis,
     metrics: Arc<Metrics>,
@@ -87,11 +86,11 @@ pub(super) struct Reads {
     valid_since: Arc<Mutex<Instant>>,
 }
 
-/// A pool, and the address it connects to.
+/// A pool, and what its connections are made with.
 #[derive(Clone)]
 struct Made {
     pool: Pool,
-    url: Secret,
+    access: Arc<Access>,
 }
 
 impl Reads {
@@ -106,21 +105,21 @@ impl Reads {
 
     /// Waits for a free connection, at most for the configured time.
     pub(super) async fn get(&self) -> Result<Pooled, Failure> {
-        let Made { pool, url } = self.pool()?;
+        let Made { pool, access } = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();
         let mut connection = pool.get().await;
-        if matches!(connection, Err(PoolError::Backend(_))) && self.forget_changed(&url) {
+        if matches!(connection, Err(PoolError::Backend(_))) && self.forget_changed(&access) {
             connection = self.pool()?.pool.get().await;
         }
         timer.observe_duration();
         Ok(Pooled(connection?))
     }
 
-    /// Whether the address is another one than before: then the pool is made anew.
-    fn forget_changed(&self, url: &Secret) -> bool {
-        let changed = self.config.address().is_ok_and(|now| now != *url);
+    /// Whether connections are made with something else than before: then the pool is made anew.
+    fn forget_changed(&self, access: &Access) -> bool {
+        let changed = *self.config.access() != *access;
         if changed {
-            self.pool.lock().take_if(|made| made.url == *url);
+            self.pool.lock().take_if(|made| *made.access == *access);
         }
         changed
     }
@@ -140,7 +139,8 @@ impl Reads {
         }
         let config = &self.config;
         let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
-        let (info, url) = connect::connection_info(config)?;
+        let access = config.access();
+        let info = connect::connection_info(config, &access)?;
         let redis = deadpool_redis::Manager::new_with_config(info.clone(), settings.clone())?;
         let manager = Manager { info, settings, redis };
         let valid_since = Arc::clone(&self.valid_since);
@@ -157,6 +157,6 @@ impl Reads {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Failure::Other(error.to_string().into()))?;
-        Ok(slot.insert(Made { pool, url }).clone())
+        Ok(slot.insert(Made { pool, access }).clone())
     }
 }

@@ -103,7 +103,7 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
     let mut replica = Replica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
-    for signal in ["HUP", "USR1", "USR2", "HUP"] {
+    for signal in ["USR1", "USR2"] {
         replica.signal(signal);
         let line = format!("signal=\"SIG{signal}\"");
         eventually(&line, async || replica.log().contains(&line).then_some(())).await;
@@ -111,7 +111,7 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
     replica.publish_to("alice", "orders", order(1)).await;
     alice.expect(order(1)).await;
     replica.drain();
-    replica.signal("HUP");
+    replica.signal("USR1");
     alice.expect_type("closing").await;
     alice.expect_close(1012).await;
     replica.ended().await;

@@ -8,7 +8,7 @@ use tickgate_wire::model::StreamId;
 
 use crate::support::{
     eventually,
-    follower::{Follower, backplane_over, number, redis_config, retain, topic},
+    follower::{Follower, acknowledging, backplane_over, number, redis_config, retain, topic},
     redis::{RedisServer, free_port},
 };
 
@@ -66,7 +66,7 @@ async fn an_own_authority_is_trusted_and_no_other() {
     let backplane = backplane_over(&link, &tasks);
     let (follower, orders) = (Follower::follow(&backplane), topic("orders"));
     follower.begin(&backplane, &orders).await;
-    eventually("commands work", async || link.command().ok()).await;
+    acknowledging(&backplane).await;
     backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
     follower.has_arrived(&orders, 1).await;
     assert_eq!(backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.expect("a page").messages.len(), 1);

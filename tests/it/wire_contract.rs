@@ -86,7 +86,7 @@ async fn a_native_client_is_told_every_refusal_after_the_upgrade() {
         let closing = refused(native(&replica, path, "bob").name(path), 4004).await;
         assert_eq!((&closing["details"]["field"], &closing["reconnect"]), (&json!(field), &json!("no")), "{path}");
     }
-    let closing = refused(bare("/ws/backtest/a%20b"), 4504).await;
+    let closing = refused(bare("/ws/backtest/a%2Cb"), 4504).await;
     assert_eq!((&closing["error"], &closing["reconnect"]), (&json!("not_found"), &json!("no")));
     let _first = greeted(with("/ws/trading")).await;
     let closing = refused(with("/ws/trading"), 4003).await;
@@ -106,7 +106,7 @@ async fn a_page_is_told_of_a_bad_parameter_by_a_code_that_ends_its_retries() {
         let reason = page(path).expect_closed(4004).await;
         assert!(!reason.is_empty(), "{path}");
     }
-    page("/ws/backtest/a%20b").expect_closed(4504).await;
+    page("/ws/backtest/a%2Cb").expect_closed(4504).await;
 }
 
 #[tokio::test]

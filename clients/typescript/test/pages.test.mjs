@@ -44,7 +44,15 @@ const open = async ({ context, path = '', width = 1280, height = 900, colorSchem
   return page;
 };
 
-const live = (page) => page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
+const live = async (page) => {
+  try {
+    await page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
+  } catch (error) {
+    const { status, channels, frames } = await page.evaluate(() => window.tickgate.debug());
+    const behind = channels.filter((channel) => !channel.live);
+    throw new Error(`not live: ${JSON.stringify({ status, behind, frames: frames.slice(-10) }, null, 1)}`, { cause: error });
+  }
+};
 
 /** The page got exactly these orders, in order, and no gap. */
 const hasExactly = async (page, ids) => {
@@ -93,6 +101,10 @@ for (const colorScheme of ['light', 'dark']) {
       await page.screenshot({ path: `${SHOTS}${colorScheme}-${width}.png`, fullPage: true });
       await checkLayout(page, width);
       await checkContrast(page);
+      await page.goto(`${world.url}plain/`);
+      await live(page);
+      await checkLayout(page, width);
+      await checkContrast(page);
       await page.context().close();
     }
   });
@@ -117,7 +129,7 @@ const checkContrast = async (page) => {
 };
 
 test('a killed replica: nothing is missing and nothing comes twice', { timeout: 90_000 }, async () => {
-  const page = await open();
+  const [page, plain] = [await open(), await open({ path: 'plain/' })];
   const ids = [];
   let publishing = true;
   const publisher = (async () => {
@@ -127,17 +139,25 @@ test('a killed replica: nothing is missing and nothing comes twice', { timeout: 
     }
   })();
   await page.waitForFunction(() => window.orders.length > 20);
+  world.isReachable = false;
   await world.kill(world.replicas[0]);
-  await page.waitForFunction(() => window.tickgate.status.state !== 'live');
-  await page.locator('tr.stale').first().waitFor();
-  await page.screenshot({ path: `${SHOTS}recovering.png` });
+  await page.getByText('Connection lost').waitFor();
+  const stale = await page.locator('tr.stale .price').evaluateAll((prices) => [...new Set(prices.map((p) => getComputedStyle(p).color))]);
+  assert.deepEqual(stale, ['rgb(86, 97, 111)'], 'all prices are grey');
+  assert.equal(await page.locator('tr.stale').count(), 100);
+  await page.screenshot({ path: `${SHOTS}stale.png` });
+  await checkContrast(page);
+  world.isReachable = true;
   await live(page);
+  assert.equal(await page.locator('.stale').count(), 0);
   const before = await page.evaluate(() => window.orders.length);
   await page.waitForFunction((before) => window.orders.length > before + 20, before);
   publishing = false;
   await publisher;
   await hasExactly(page, ids);
+  await hasExactly(plain, ids);
   await page.context().close();
+  await plain.context().close();
   await world.replace();
 });
 
@@ -151,9 +171,10 @@ const processes = (root) => {
 };
 
 test('a browser asleep for more than two heartbeats catches up', { timeout: (HEARTBEAT * 3 + 60) * 1000 }, async () => {
-  const page = await open();
+  const [page, plain] = [await open(), await open({ path: 'plain/' })];
   const ids = await world.orders([900, 901]);
   await hasExactly(page, ids);
+  await hasExactly(plain, ids);
   const asleep = processes(server.process().pid);
   asleep.forEach((pid) => process.kill(pid, 'SIGSTOP'));
   try {
@@ -166,22 +187,26 @@ test('a browser asleep for more than two heartbeats catches up', { timeout: (HEA
     asleep.forEach((pid) => process.kill(pid, 'SIGCONT'));
   }
   ids.push(...(await world.orders([990])));
-  await hasExactly(page, ids);
-  await live(page);
-  await page.context().close();
+  for (const each of [page, plain]) {
+    await hasExactly(each, ids);
+    await live(each);
+    await each.context().close();
+  }
 });
 
-test('a token that expires is renewed in place', { timeout: 60_000 }, async () => {
-  world.tokenSeconds = 6;
-  const tokens = world.tokens;
-  const page = await open({ path: 'plain/' });
-  const upgrades = world.upgrades;
-  await until('three renewals', () => world.tokens >= tokens + 4, 30);
-  world.tokenSeconds = 600;
-  await hasExactly(page, await world.orders([1100]));
-  assert.equal(world.upgrades, upgrades, 'the connection stayed');
-  await page.context().close();
-});
+for (const path of ['', 'plain/']) {
+  test(`a token that expires is renewed in place: ${path || 'react'}`, { timeout: 60_000 }, async () => {
+    world.tokenSeconds = 6;
+    const tokens = world.tokens;
+    const page = await open({ path });
+    const upgrades = world.upgrades;
+    await until('three renewals', () => world.tokens >= tokens + 4, 30);
+    world.tokenSeconds = 600;
+    await hasExactly(page, await world.orders([1100]));
+    assert.equal(world.upgrades, upgrades, 'the connection stayed');
+    await page.context().close();
+  });
+}
 
 test('two tabs share one socket, and a worker that dies is replaced', { timeout: 90_000 }, async () => {
   const before = world.upgrades;
@@ -260,7 +285,7 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
     const [after, end] = await frames();
     return ((after - count) * 1000) / (end - at);
   };
-  // What this machine draws of the page without these messages: a busy one may draw less.
+  // What this machine draws of the page without these messages, to tell a busy one.
   const idle = await rate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
   const ids = [];
   const began = Date.now();
@@ -274,6 +299,6 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
   const published = (ids.length * 1000) / (Date.now() - began);
   await hasExactly(page, ids);
   console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
-  assert.ok(drawn >= 50 * Math.min(1, idle / 57), `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
+  assert.ok(drawn >= 50, `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
   await page.context().close();
 });

@@ -7,4 +7,8 @@ socket.write(`${JSON.stringify({ url, channels, auth })}\n`);
 process.stdin.pipe(socket, { end: false });
 process.stdin.on('end', () => socket.write('{"command":"stop"}\n'));
 socket.pipe(process.stdout);
-socket.on('close', () => process.exit(0));
+let ended = false;
+socket.on('end', () => (ended = true));
+// The input may end, or go on, while the client has stopped already: nobody takes it then.
+socket.on('error', (error) => ended || console.error(`the page is gone: ${error.message}`));
+socket.on('close', () => process.exit(ended ? 0 : 1));

@@ -52,6 +52,14 @@ impl Socket {
         self.frame(Opcode::Text, text.as_bytes()).await;
     }
 
+    /// Writes a text that may not be taken; false if it was not within this time. Nothing may be written after that.
+    pub(crate) async fn takes(&mut self, text: &str, patience: Duration) -> bool {
+        let mut out = BytesMut::new();
+        websocket::put_head(&mut out, Opcode::Text, text.len());
+        out.extend_from_slice(text.as_bytes());
+        matches!(timeout(patience, self.writer.write_all(&out)).await, Ok(Ok(())))
+    }
+
     pub(crate) async fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
         let mut out = BytesMut::new();
         websocket::put_head(&mut out, opcode, payload.len());

@@ -1,4 +1,4 @@
-//! Deliberate defects, one for each rule of `docs/client.md`, with which a test shows that the suite detects a client that
+//! Deliberate defects, at least one for each rule of `docs/client.md`, with which a test shows that the suite detects a client that
 //! breaks the rule. Present only with the feature `defects`, which only tests enable.
 
 /// Declares the defects with the numbers of their rules.
@@ -14,10 +14,10 @@ macro_rules! defects {
             /// All of them, by their rules.
             pub const ALL: &'static [(u8, Self)] = &[$(($rule, Self::$name)),+];
 
-            /// The one that leaves this rule out.
+            /// The one of this name.
             #[must_use]
-            pub fn of_rule(number: u8) -> Option<Self> {
-                Self::ALL.iter().find(|(rule, _)| *rule == number).map(|(_, defect)| *defect)
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().map(|(_, defect)| *defect).find(|defect| format!("{defect:?}") == name)
             }
         }
     };
@@ -38,6 +38,7 @@ defects! {
     12 NoPushCursor "The id of a push is not stored.";
     13 NoGapCursor "The cursor of a gap is not stored.";
     14 EarlySharing "A channel moves with its stream before it is caught up.";
+    14 PastMovesLive "A replayed push moves the live channels of its stream.";
     15 NoSharing "Channels of a stream do not move together.";
     16 NoSilentMoves "Cursors of `caught_up` and `heartbeat` are not stored.";
     17 HandledOnArrival "The application's cursors move when a message arrives.";
@@ -56,6 +57,7 @@ defects! {
     30 NoWatch "Silence goes unnoticed.";
     31 WaitsForClose "A lost connection is left once the other side has answered a Close frame.";
     32 ReadingWaits "Nothing is read while the application is busy.";
+    32 EndlessQueue "Reading goes on whatever waits for the application.";
     33 ClosingIgnored "`closing` is ignored.";
     34 EveryCodeRetried "Every code leads to another attempt.";
     35 NoAfterMs "`after_ms` is ignored.";

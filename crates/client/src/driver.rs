@@ -262,7 +262,7 @@ impl Driver {
                 return end;
             }
             let wake = link.due(&self.lasting, now);
-            let reads = self.lasting.queue.has_room();
+            let reads = self.lasting.queue.has_room() || is(Defect::EndlessQueue);
             let done = match self.step(wake, link.input(reads)).await {
                 Step::Worked(Input::Frame(frame)) => link.frame(&mut self.lasting, frame),
                 Step::Worked(Input::Token(token)) => link.renew(token).await,

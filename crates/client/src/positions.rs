@@ -37,6 +37,20 @@ struct Wanted {
     cursor: Option<String>,
     stream: String,
     phase: Phase,
+    /// It was requested on the current connection, which may have a subscription to it.
+    requested: bool,
+}
+
+impl Wanted {
+    /// Whether what arrives for the channel now is delivered. Between a request with `since` and its reply it belongs to the
+    /// subscription before, and the replay will repeat it.
+    fn receives(&self) -> bool {
+        self.granted() || self.cursor.is_none()
+    }
+
+    fn granted(&self) -> bool {
+        matches!(self.phase, Phase::CatchingUp | Phase::Live)
+    }
 }
 
 /// The wanted channels by name.
@@ -47,19 +61,23 @@ impl Positions {
     /// Adds a channel. If it is already wanted, its options are replaced and it is subscribed again.
     pub(crate) fn want(&mut self, mut options: Channel) {
         let since = options.since.take();
-        let known = self.0.get(&options.channel).and_then(|wanted| wanted.cursor.clone());
-        let (name, cursor) = (options.channel.clone(), since.or(known));
-        self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None) });
+        let known = self.0.get(&options.channel);
+        let requested = known.is_some_and(|wanted| wanted.requested);
+        let cursor = since.or_else(|| known.and_then(|wanted| wanted.cursor.clone()));
+        let name = options.channel.clone();
+        self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None), requested });
     }
 
     /// Removes a channel. True if the gateway must unsubscribe it.
     pub(crate) fn drop(&mut self, channel: &str) -> bool {
-        self.0.remove(channel).is_some_and(|wanted| !matches!(wanted.phase, Phase::Due(_)))
+        self.0.remove(channel).is_some_and(|wanted| wanted.requested)
     }
 
     /// The connection has ended: all channels must be requested again.
     pub(crate) fn disconnected(&mut self) {
-        self.0.values_mut().for_each(|wanted| wanted.phase = Phase::Due(None));
+        for wanted in self.0.values_mut() {
+            (wanted.phase, wanted.requested) = (Phase::Due(None), false);
+        }
     }
 
     /// Forgets all cursors, because they belong to another user.
@@ -99,7 +117,7 @@ impl Positions {
             if bytes > bytes_max && !elements.is_empty() {
                 break;
             }
-            wanted.phase = Phase::Asked(request);
+            (wanted.phase, wanted.requested) = (Phase::Asked(request), true);
             elements.push(element);
         }
         elements
@@ -162,20 +180,21 @@ impl Positions {
         Some(Event::Refused { channel: channel.to_owned(), error: error.clone() })
     }
 
-    /// Handles a push: the cursors that move, or `None` if its channel is not wanted.
+    /// Handles a push: the cursors that move, or `None` if it is not to be delivered.
     pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
-        let wanted = self.0.get(&meta.channel)?;
+        let wanted = self.0.get(&meta.channel).filter(|wanted| wanted.receives())?;
         let Some(id) = meta.id.as_ref().filter(|_| !is(Defect::NoPushCursor)) else { return Some(Vec::new()) };
-        if wanted.phase == Phase::Live || is(Defect::EarlySharing) {
+        if wanted.phase == Phase::Live || is(Defect::EarlySharing) || is(Defect::PastMovesLive) {
             let stream = wanted.stream.clone();
             return Some(self.advance(&meta.channel, &stream, id));
         }
         Some(self.advance_alone(&meta.channel, id))
     }
 
-    /// Handles a gap: its wanted channels, and the cursors that move.
+    /// Handles a gap: the channels for which it is reported, and the cursors that move.
     pub(crate) fn gap(&mut self, gap: &Gap) -> (Vec<String>, Vec<Move>) {
-        let wanted: Vec<_> = gap.channels.iter().filter(|name| self.0.contains_key(*name)).cloned().collect();
+        let receives = |name: &&String| self.0.get(*name).is_some_and(Wanted::receives);
+        let wanted: Vec<_> = gap.channels.iter().filter(receives).cloned().collect();
         let mut moves = Vec::new();
         let cursor = gap.cursor.as_ref().filter(|_| !is(Defect::NoGapCursor));
         for (name, cursor) in wanted.iter().filter_map(|name| Some((name, cursor?))) {
@@ -186,7 +205,7 @@ impl Positions {
 
     /// A channel has caught up: the cursors that move, or `None` if it is not wanted.
     pub(crate) fn caught_up(&mut self, end: &CaughtUpChannel) -> Option<Vec<Move>> {
-        let wanted = self.0.get_mut(&end.channel)?;
+        let wanted = self.0.get_mut(&end.channel).filter(|wanted| wanted.granted())?;
         wanted.phase = Phase::Live;
         let Some(cursor) = end.cursor.as_ref().filter(|_| !is(Defect::NoSilentMoves)) else { return Some(Vec::new()) };
         Some(self.advance_alone(&end.channel, cursor))
@@ -299,6 +318,25 @@ mod tests {
         assert_eq!(asked(&mut positions), json!([{ "channel": "a" }]), "`b` was not named: it has to wait");
         let later = Instant::now() + UNNAMED_RETRY;
         assert_eq!(positions.ask(later, 2, 9, 1000).len(), 1);
+    }
+
+    #[test]
+    fn what_arrives_before_a_channel_is_granted_again_is_left_to_the_replay() {
+        let mut positions = wanting(&["a"]);
+        asked(&mut positions);
+        granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-1", "live": true }]));
+        let meta = |id: &str| serde_json::from_value::<Meta>(json!({ "channel": "a", "id": id })).unwrap();
+        assert!(positions.push(&meta("1-2")).is_some());
+        positions.want("a".into());
+        assert!(positions.push(&meta("1-3")).is_none(), "the cursor of the next request is 1-2");
+        assert_eq!(asked(&mut positions)[0]["since"], "1-2");
+        assert!(positions.push(&meta("1-4")).is_none());
+        let end = json!({ "channel": "a", "cursor": "1-2", "replayed": 0, "complete": true });
+        assert!(positions.caught_up(&serde_json::from_value(end).unwrap()).is_none(), "of the subscription before");
+        granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-2", "live": false }]));
+        assert!(positions.push(&meta("1-3")).is_some());
+        positions.want("a".into());
+        assert!(positions.drop("a"), "the gateway still has the subscription before");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! fails that rule.
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use futures_util::{StreamExt, stream};
 use tickgate_client::defect::Defect;
@@ -30,8 +30,8 @@ async fn the_client_passes() {
 
 #[test]
 fn each_rule_has_a_defect() {
-    let rules: Vec<_> = RULES.iter().map(|rule| rule.number).collect();
-    assert_eq!(Defect::ALL.iter().map(|(rule, _)| *rule).collect::<Vec<_>>(), rules);
+    let rules: BTreeSet<_> = RULES.iter().map(|rule| rule.number).collect();
+    assert_eq!(Defect::ALL.iter().map(|(rule, _)| *rule).collect::<BTreeSet<_>>(), rules);
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn without_any_one_rule_it_fails_that_rule() {
     let passing = stream::iter(Defect::ALL)
         .map(async |(rule, defect)| {
             let scenarios = SCENARIOS.iter().filter(|scenario| scenario.rule == *rule).collect();
-            let command = format!("env TICKGATE_CLIENT_DEFECT={rule} {ADAPTER}");
+            let command = format!("env TICKGATE_CLIENT_DEFECT={defect:?} {ADAPTER}");
             let outcomes = play(&Plan { command, scenarios, jobs: JOBS }, |_| ()).await;
             outcomes.iter().all(|outcome| outcome.fault.is_none()).then(|| format!("rule {rule}: {defect:?}"))
         })

@@ -12,12 +12,14 @@ use tickgate_wire::{
     payload::check_payload,
 };
 
+use super::word;
+
 /// Nesting allowed in what engines write into Redis themselves.
 const DEPTH_MAX: usize = 64;
 /// Bytes of a payload that clients are shown: no message of the server exceeds 1 MiB.
 const PAYLOAD_MAX: usize = (1 << 20) - 1024;
-/// Bytes of a header.
-const HEADER_MAX: usize = 1024;
+/// Bytes of a header: a channel of the longest name, each of its characters escaped, and more.
+const HEADER_MAX: usize = 2048;
 /// The predecessor of an entry with which a stream began, and nothing is known of what was before.
 const UNKNOWN: &str = "?";
 
@@ -86,8 +88,8 @@ fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
     }
 }
 
-fn private(channel: &str) -> Option<Arc<str>> {
-    (channel != "-").then(|| channel.into())
+fn private(word: &str) -> Option<Arc<str>> {
+    word::channel(word).map(Into::into)
 }
 
 #[cfg(test)]
@@ -107,6 +109,16 @@ mod tests {
         let Content::Data(payload) = message.content else { panic!("data") };
         assert_eq!(payload, r#"{"a": "b c"}"#);
         assert_eq!(payload.as_ptr(), bytes[26..].as_ptr());
+    }
+
+    #[test]
+    fn any_name_of_a_channel_comes_through_the_header() {
+        let long = " ".repeat(198);
+        for name in ["BRK B", "-", "!lost", "ES=F", "비트코인", &format!("a{long}b")] {
+            let message = read(&format!("1-1 - 1 0 {}\n{{}}", word::of_channel(name))).unwrap();
+            assert_eq!(message.channel.as_deref(), Some(name));
+            assert_eq!(message.content, Content::Data(Bytes::from_static(b"{}")));
+        }
     }
 
     #[test]
@@ -135,7 +147,7 @@ mod tests {
         for text in ["", "hello", "1-1 - 0", "x - 0 0 -\n{}", "1-1 - x 0 -\n{}", "1-1 y 0 0 -\n{}", "1-1 - 0 -\n"] {
             assert_eq!(read(text), Err(Malformed::Nameless), "{text}");
         }
-        assert_eq!(from_channel(&Bytes::from(vec![0xff; 2000])), Err(Malformed::Nameless));
+        assert_eq!(from_channel(&Bytes::from(vec![0xff; 4000])), Err(Malformed::Nameless));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! One pipeline of publications: how they are sent to Redis, several in one call of the script, and how its answers are
 //! read. Never decides when to send, never changes their order.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
 use redis::{Cmd, Pipeline, Value};
 use tickgate_wire::model::Publication;
 use tokio::sync::oneshot;
 
-use super::{acknowledge::PublishOutcome, ledger::Ledger};
+use super::{acknowledge::PublishOutcome, ledger::Ledger, word};
 use crate::{
     backplane::{PublishError, Published, Refusal},
     redis_link::{Failure, Keys, Placement},
@@ -74,7 +74,7 @@ impl Encoder<'_> {
             let count = if is_plain(first) {
                 let publication = &first.publication;
                 let account = ledger.open(self.keys, &publication.topic);
-                let channel = publication.channel.as_deref().unwrap_or("-");
+                let channel = channel_word(publication);
                 let header = format!("- - {} {} {channel}\n", self.generation, first.published_ms);
                 let mut message = header.into_bytes();
                 message.extend_from_slice(&publication.payload);
@@ -130,7 +130,7 @@ impl Encoder<'_> {
                 .arg(publication.rule.retain_max)
                 .arg(named.epoch)
                 .arg(job.published_ms)
-                .arg(publication.channel.as_deref().unwrap_or("-"))
+                .arg(&*channel_word(publication))
                 .arg(u8::from(named.keep));
             if deduped {
                 command.arg(self.dedupe_ms);
@@ -138,6 +138,10 @@ impl Encoder<'_> {
         }
         command
     }
+}
+
+fn channel_word(publication: &Publication) -> Cow<'_, str> {
+    publication.channel.as_deref().map_or(Cow::Borrowed(word::NONE), word::of_channel)
 }
 
 fn has_msg_id(job: &Job) -> bool {

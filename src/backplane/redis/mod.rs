@@ -3,12 +3,13 @@
 //! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology says which topic is on which.
 //! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
 //!   `batch`; `acknowledge` says what the answers mean.
-//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says.
+//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says. `word` spells a
+//!   private channel for both directions.
 //! - A `member` keeps the replica's place in the `roster` of a dataset, with what the `ledger` says that was acknowledged;
 //!   `membership` is what the others see of it. `sweep` empties streams whose time has passed.
 //!
-//! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page` and `roster` decide without I/O. Never delivers a publication by
-//! any other path than its return through Redis.
+//! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page`, `roster` and `word` decide without I/O. Never delivers a
+//! publication by any other path than its return through Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,6 +43,7 @@ mod read;
 mod roster;
 mod shard;
 mod sweep;
+mod word;
 
 use membership::Membership;
 use read::Source;

@@ -251,7 +251,7 @@ fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<V
         Some(Value::ServerError(error)) => {
             let failure = Failure::of(&error.into());
             if !failure.is_passing() {
-                tracing::debug!(%topic, %failure, "a stream can't be read");
+                tracing::debug!(topic = topic.as_str(), %failure, "a stream can't be read");
             }
             Err(failed(link, &failure))
         }

@@ -84,7 +84,7 @@ fn values_that_mean_nothing_are_told() {
         ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),
         ("auth.jwks_url = \"login.example.com\"", "auth.jwks_url: wants an address such as"),
         ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
-        ("feeds.synthetic.symbols = [\"a b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
+        ("feeds.synthetic.symbols = [\"a@b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
         ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
         ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
         ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
@@ -165,8 +165,8 @@ fn wrong_topics_and_profiles_are_told() {
         (topic("class = \"reliable\"\nretain_max = 0"), "topics.x:*.retain_max: wants at least 1"),
         (topic("class = \"event\"\nretain = 1"), "topics.x:*.retain: unknown key"),
         (
-            "[[topics]]\npattern = \"a b\"\nclass = \"event\"".into(),
-            "topics.a b.pattern: a pattern is 1 to 200 characters",
+            "[[topics]]\npattern = \"a@b\"\nclass = \"event\"".into(),
+            "topics.a@b.pattern: a pattern is a name in which `*` may stand, and this is not a name: it contains `@`",
         ),
         (profile("path = \"ws\"\ntoken = \"ignored\""), "profiles.own.path: wants a path such as"),
         (
@@ -192,7 +192,7 @@ fn wrong_topics_and_profiles_are_told() {
         ),
         (
             profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\", topic = \"run:{id}\"}]"),
-            "profiles.own.channels.a: wants a topic name",
+            "profiles.own.channels.a: wants the name of a topic",
         ),
         (
             profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\"}, {name = \"a\"}]"),

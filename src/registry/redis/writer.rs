@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, RedisLink},
-    registry::{SUPERSEDED, USER_INACTIVE},
+    registry::{SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
     tasks::Stop,
 };
 
@@ -309,8 +309,16 @@ impl Writer {
         };
         close(&outcome.superseded, SUPERSEDED, "the session continues elsewhere");
         close(&outcome.revoked, USER_INACTIVE, "the user's tokens were revoked");
+        let evicts = self.inner.leases.own.evicts_oldest();
+        let (code, reason) =
+            if evicts { (SUPERSEDED, "a newer connection took its place") } else { (TOO_MANY, TOO_MANY_REASON) };
+        close(&outcome.too_many, code, reason);
+        outcome.counted.iter().for_each(|session| self.inner.leases.own.placed(*session));
         for (session, owner) in &outcome.former {
             self.inner.supersede(*session, owner);
+        }
+        for (session, owner) in &outcome.made_room {
+            self.inner.tell_owner(owner, if evicts { superseded(*session) } else { too_many(*session) });
         }
     }
 }

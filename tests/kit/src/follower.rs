@@ -131,8 +131,8 @@ pub async fn acknowledging(backplane: &Backplane) {
 pub fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
-        url: config::Secret::new(url),
-        prefix: "tg2:".to_owned(),
+        access: config::Access::by(url),
+        prefix: "tg2:".into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_millis(500),

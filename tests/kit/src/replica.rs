@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tickgate::{
-    app::App,
+    app::{App, Reload},
     auth::{NewToken, Rights, mint},
     config::{Config, Secret, Sources},
 };
@@ -96,7 +96,8 @@ impl Replica {
 
     async fn start(redis: Option<String>, settings: &str) -> Self {
         crate::log::capture();
-        let config = config(redis.as_deref(), settings);
+        let settings = file_of(settings);
+        let (config, reload) = config(redis.as_deref(), &settings);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name(REPLICA_THREAD)
@@ -107,7 +108,9 @@ impl Replica {
         let (shutdown, asked) = oneshot::channel();
         let (over, ended) = oneshot::channel();
         runtime.handle().spawn(async move {
-            let app = App::build(config).await.expect("a replica");
+            // Kept for as long as it is read again.
+            let _settings = settings;
+            let app = App::build(config).await.expect("a replica").reloading(reload);
             let _ = built.send((app.public_address().unwrap(), app.operations_address().unwrap()));
             app.run(async {
                 let _ = asked.await;
@@ -169,6 +172,11 @@ impl Replica {
     /// Sends a signal to the process, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         self.of_process().signal(name);
+    }
+
+    /// Writes other settings into the process's file.
+    pub fn write_settings(&self, settings: &str) {
+        std::fs::write(self.of_process().settings.path(), settings).expect("the settings to be written");
     }
 
     /// Stops the process where it is, by SIGSTOP.
@@ -335,8 +343,8 @@ fn file_of(settings: &str) -> NamedTempFile {
     file
 }
 
-fn config(redis: Option<&str>, settings: &str) -> Config {
-    let file = file_of(settings);
+fn config(redis: Option<&str>, file: &NamedTempFile) -> (Config, Reload) {
+    let settings = &*std::fs::read_to_string(file.path()).expect("the settings");
     let mut sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
     for (key, value) in defaults(settings) {
         sources = sources.flag("", key, value);
@@ -351,7 +359,7 @@ fn config(redis: Option<&str>, settings: &str) -> Config {
         sources = sources.flag("", "redis.url", redis);
     }
     match Config::load(&sources) {
-        Ok((config, _)) => config,
+        Ok((config, effective)) => (config, Reload::new(sources, effective)),
         Err(problems) => panic!("the test's settings are wrong: {problems}"),
     }
 }
@@ -359,9 +367,9 @@ fn config(redis: Option<&str>, settings: &str) -> Config {
 /// The program itself, as it is shipped.
 struct Process {
     child: Child,
-    /// What it logs; also keeps the settings for as long as it runs.
+    /// What it logs.
     log: NamedTempFile,
-    _settings: NamedTempFile,
+    settings: NamedTempFile,
 }
 
 impl Process {
@@ -378,7 +386,7 @@ impl Process {
         let output = log.reopen().expect("the log");
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("the log")).stderr(output);
         let child = command.spawn().expect("the program to start");
-        let process = Self { child, log, _settings: file };
+        let process = Self { child, log, settings: file };
         let address = |log: &str, mark: &str| {
             let (_, rest) = log.split_once(mark)?;
             rest.split([' ', '\n']).next()?.parse::<SocketAddr>().ok()
@@ -454,6 +462,11 @@ impl<'a> Token<'a> {
     }
 
     pub fn sign(self) -> String {
+        self.sign_by(SECRET)
+    }
+
+    /// Signed with another secret than that of all replicas.
+    pub fn sign_by(self, secret: &str) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let token = NewToken {
             user: &UserId::new(self.user).unwrap(),
@@ -463,7 +476,7 @@ impl<'a> Token<'a> {
             audience: None,
             rights: &self.rights,
         };
-        mint(&Secret::new(SECRET), &token).expect("a token")
+        mint(&Secret::new(secret), &token).expect("a token")
     }
 }
 

@@ -108,7 +108,7 @@ pub struct Gateway {
 fn settings(number: usize, database: usize) -> config::Redis {
     config::Redis {
         url_file: None,
-        url: config::Secret::new(&format!("redis://gateway-{number}:6379/{database}")),
+        access: config::Access::by(&format!("redis://gateway-{number}:6379/{database}")),
         prefix: PREFIX.into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_millis(500),
@@ -125,7 +125,7 @@ fn settings(number: usize, database: usize) -> config::Redis {
 
 /// Whether the configuration refuses such a database.
 pub fn is_refused(database: usize) -> bool {
-    let url = settings(0, database).url.expose().to_owned();
+    let url = settings(0, database).access().url.expose().to_owned();
     let sources = Sources { flags: vec![("--redis", "redis.url", url)], ..Sources::default() };
     Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
@@ -140,6 +140,8 @@ impl Gateway {
         let settings = Settings {
             shards: 1,
             topics_max: 99,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RingLimits { messages_max: 4, bytes_max: 1 << 16 },
             linger: Duration::from_millis(200),
             compare_interval: config.compare_interval,

@@ -101,6 +101,7 @@ scenarios! {
     30 "heartbeats" silence::heartbeats "heartbeats, then pings, and nothing else";
     31 "late-socket" silence::late_socket "an abandoned connection sends again";
     32 "busy-application" silence::busy_application "pings and a lost connection while the application is busy";
+    32 "slow-application" silence::slow_application "64 MiB of messages for an application that handles none";
     33 "closing-yes" coming_back::closing_yes "a drain with a delay; no Close frame follows";
     33 "closing-no" coming_back::closing_no "`no` with a code that is otherwise retried";
     33 "closing-over-code" coming_back::closing_over_code "`yes` with a final code, and an unknown value";

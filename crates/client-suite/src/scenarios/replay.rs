@@ -32,9 +32,12 @@ pub(super) async fn gap_in_replay(suite: Suite) -> Verdict {
 }
 
 pub(super) async fn cut_replay(suite: Suite) -> Verdict {
-    let channels = [json!({ "channel": "orders", "since": "7-40" }), json!({ "channel": "risk", "since": "7-40" })];
+    let since = |channel: &str, cursor: &str| json!({ "channel": channel, "since": cursor });
+    let channels = [since("orders", "7-40"), since("risk", "7-40"), since("bots", "7-50")];
     let mut stage = suite.start(json!(channels)).await?;
-    let granted = [of_stream(past("orders", "7-40"), "@"), of_stream(past("risk", "7-40"), "@")];
+    let of_user = |granted| of_stream(granted, "@");
+    let bots = of_user(live("bots", "7-50"));
+    let granted = [of_user(past("orders", "7-40")), of_user(past("risk", "7-40")), bots.clone()];
     let (line, _) = stage.opened(&granted).await?;
     for id in ["7-41", "7-44"] {
         stage.replayed(line, "orders", id).await;
@@ -42,17 +45,17 @@ pub(super) async fn cut_replay(suite: Suite) -> Verdict {
     }
     stage.cut(line);
     let line = stage.connected().await?;
-    let asked = stage.resumes(line, &json!({ "orders": "7-44", "risk": "7-40" })).await?;
-    let granted = [of_stream(past("orders", "7-44"), "@"), of_stream(past("risk", "7-40"), "@")];
+    let asked = stage.resumes(line, &json!({ "orders": "7-44", "risk": "7-40", "bots": "7-50" })).await?;
+    let granted = [of_user(past("orders", "7-44")), of_user(past("risk", "7-40")), bots];
     stage.grant(line, &asked, &granted, &[]).await;
     let end = json!([{ "channel": "orders", "cursor": "7-44", "replayed": 0, "complete": true }]);
     stage.caught_up(line, end).await;
     stage.replayed(line, "risk", "7-42").await;
-    stage.push(line, "orders", "7-45").await;
+    stage.push(line, "orders", "7-51").await;
     stage.delivers("risk", "7-42").await?;
-    stage.delivers("orders", "7-45").await?;
+    stage.delivers("orders", "7-51").await?;
     stage.cut(line);
-    stage.resumed(json!({ "orders": "7-45", "risk": "7-42" })).await?;
+    stage.resumed(json!({ "orders": "7-51", "risk": "7-42", "bots": "7-51" })).await?;
     stage.finish().await
 }
 

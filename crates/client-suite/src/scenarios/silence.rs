@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
-    script::{closing, live, past, time_in},
+    script::{closing, live, past, pushed, time_in},
     stage::{PATIENCE, Stage},
     suite::Suite,
     trace::Verdict,
@@ -110,6 +110,59 @@ pub(super) async fn busy_application(suite: Suite) -> Verdict {
         stage.delivers("orders", id).await?;
     }
     stage.finish().await
+}
+
+/// Published in vain: far more than the buffers of both machines and a thousand waiting messages hold.
+const FLOOD: u64 = 8_000;
+const PADDING: usize = 8 << 10;
+/// A client that takes nothing for this long has stopped reading.
+const TAKES_NOTHING: Duration = Duration::from_secs(2);
+
+pub(super) async fn slow_application(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (slow, _) = stage.opened(&[live("orders", "7-0")]).await?;
+    stage.hold().await?;
+    stage.note(&format!("#{slow} gateway: pushes 7-1 to 7-{FLOOD} with {PADDING} bytes each, while they are taken"));
+    let padding = "x".repeat(PADDING);
+    let mut sent = 0;
+    while sent < FLOOD && !leaves(&stage, slow) {
+        sent += 1;
+        let id = format!("7-{sent}");
+        let data = json!({ "type": "update", "n": id, "padding": padding });
+        let push = pushed(&data, &json!({ "channel": "orders", "id": id }));
+        let Some(socket) = &mut stage.lines[slow].socket else { break };
+        if !socket.takes(&push, TAKES_NOTHING).await {
+            break;
+        }
+        stage.watch(Duration::ZERO, |_| false).await?;
+    }
+    let expected = "the client stops reading, or leaves the channel or the connection";
+    stage.check(sent < FLOOD, expected, &format!("{FLOOD} messages were taken that the application did not handle"))?;
+    stage.cut(slow);
+    stage.go().await?;
+    let line = stage.connected().await?;
+    let asked = stage.subscribes(line, &["orders"]).await?;
+    let since = asked.element("orders")["since"].as_str().unwrap_or_default().to_owned();
+    let last = since.strip_prefix("7-").and_then(|number| number.parse::<u64>().ok());
+    let Some(last) = last.filter(|last| *last <= sent) else {
+        return stage.fail(&format!("`since` of 7-0 to 7-{sent}"), &since);
+    };
+    stage.grant(line, &asked, &[live("orders", &since)], &[]).await;
+    let next = format!("7-{}", last + 1);
+    stage.push(line, "orders", &next).await;
+    for number in 1..=last + 1 {
+        stage.delivers("orders", &format!("7-{number}")).await?;
+    }
+    stage.lines[slow].requests.clear();
+    stage.finish().await
+}
+
+/// The client has sent a Close frame, is gone, or unsubscribes.
+fn leaves(stage: &Stage, line: usize) -> bool {
+    let line = &stage.lines[line];
+    line.closed.is_some()
+        || line.ended.is_some()
+        || line.requests.iter().any(|asked| asked.body["type"] == "unsubscribe")
 }
 
 pub(super) async fn stale(suite: Suite) -> Verdict {

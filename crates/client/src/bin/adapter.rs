@@ -91,8 +91,9 @@ async fn main() -> ExitCode {
         }
     };
     #[cfg(feature = "defects")]
-    if let Some(defect) = variable("TICKGATE_CLIENT_DEFECT").and_then(|rule| rule.parse().ok()) {
-        tickgate_client::defect::Defect::of_rule(defect).into_iter().for_each(tickgate_client::defect::everywhere);
+    if let Some(name) = variable("TICKGATE_CLIENT_DEFECT") {
+        let defect = tickgate_client::defect::Defect::named(&name).expect("the name of a defect");
+        tickgate_client::defect::everywhere(defect);
     }
     let (answer, answers) = mpsc::channel(1);
     let answers = Arc::new(Mutex::new(answers));

@@ -95,6 +95,11 @@ impl TopicRules {
         &self.user_stream
     }
 
+    /// The patterns of the rules, in their order, but the one for what no other matches.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.rules.iter().map(|rule| &rule.pattern)
+    }
+
     /// The rule of a public topic or of a private channel, by its name.
     #[must_use]
     pub fn of_name(&self, name: &str) -> &Arc<TopicRule> {

@@ -14,4 +14,4 @@ pub use pattern::{InvalidPattern, Pattern};
 pub use publication::{Content, Message, Publication};
 pub use start::Start;
 pub use stream_id::{InvalidStreamId, StreamId};
-pub use topic::{InvalidTopic, Topic, check_name};
+pub use topic::{InvalidName, RESERVED, Topic, check_name};

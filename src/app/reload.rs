@@ -1,0 +1,215 @@
+//! Reads settings and secrets again while the replica runs: at a signal, and when a file has changed. Everything that was
+//! read is taken over, or nothing of it. Never closes a connection.
+//!
+//! Files are looked at, not watched: a look is one `stat` a second and file, follows symbolic links (Kubernetes swaps one
+//! for all files of a Secret), and works on every file system, where notices of the kernel reach neither through links nor
+//! over a network and are limited in number.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::load;
+use crate::{
+    auth::Verifier,
+    clock,
+    config::{Config, Effective, Problems, Sources},
+    connection::replica::Replica,
+    metrics::ReloadResult,
+    redis_link,
+    tasks::{Stop, blocking},
+    telemetry::LogFilter,
+};
+
+/// Time between two looks at the files. A file that changed is read at the second look that finds it as it is, so that one
+/// that is being written, or a key that follows its certificate, is whole.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is read again, and for whom.
+#[derive(Debug)]
+pub struct Reload {
+    sources: Sources,
+    effective: Effective,
+    /// Notified by a signal.
+    hang_up: Arc<Notify>,
+    /// `None`: whoever started the replica keeps the log.
+    filter: Option<LogFilter>,
+}
+
+/// What tells two contents of a file apart without reading them: device, inode, size, times of its content and of its
+/// entry. `None`: there is no such file now.
+type Mark = Option<(u64, u64, u64, [i64; 4])>;
+
+impl Reload {
+    /// Reads `sources` again, which gave `effective` at the start.
+    #[must_use]
+    pub fn new(sources: Sources, effective: Effective) -> Self {
+        Self { sources, effective, hang_up: Arc::default(), filter: None }
+    }
+
+    /// Reads again whenever this is notified.
+    #[must_use]
+    pub fn at(self, hang_up: Arc<Notify>) -> Self {
+        Self { hang_up, ..self }
+    }
+
+    /// Takes `log.filter` over.
+    #[must_use]
+    pub fn logging(self, filter: LogFilter) -> Self {
+        Self { filter: Some(filter), ..self }
+    }
+
+    /// Looks and listens until the replica stops.
+    pub(super) async fn run(mut self, replica: Arc<Replica>, mut stop: Stop) {
+        let mut files = replica.config.files.clone();
+        let mut loaded = look(&files).await;
+        let mut before = loaded.clone();
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let cause = tokio::select! {
+                _ = looks.tick() => "file",
+                () = self.hang_up.notified() => "signal",
+                () = stop.wait() => return,
+            };
+            let now = look(&files).await;
+            let settled = now == before && now != loaded;
+            before.clone_from(&now);
+            if cause == "file" && !settled {
+                continue;
+            }
+            // Looked at before it is read: what is written meanwhile is a change that the next look finds.
+            loaded = now;
+            if let Some(named) = self.again(&replica, cause).await
+                && named != files
+            {
+                files = named;
+                loaded = look(&files).await;
+                before.clone_from(&loaded);
+            }
+        }
+    }
+
+    /// Reads everything once. Returns the files that are named now.
+    async fn again(&mut self, replica: &Arc<Replica>, cause: &'static str) -> Option<Vec<PathBuf>> {
+        let metrics = &replica.metrics;
+        let (sources, before) = (self.sources.clone(), replica.config.clone());
+        let read = blocking(move || read(&sources, &before)).await.unwrap_or_else(|| Err(panicked()));
+        let Read { config, effective, verifier } = match read {
+            Ok(read) => read,
+            Err(problems) => {
+                let problems = problems.to_string().replace("\n  ", "; ");
+                tracing::error!(cause, problems, "can't reload: what was read before stays in force");
+                metrics.reloads_total.of(ReloadResult::Failed).inc();
+                metrics.reload_failed.set(1);
+                return None;
+            }
+        };
+        replica.verifier.take_keys(&verifier);
+        if let Some(filter) = &self.filter
+            && let Err(error) = filter.set(&config.log.filter)
+        {
+            tracing::error!(%error, "the log's filter stays as it was");
+        }
+        metrics.reloads_total.of(ReloadResult::Ok).inc();
+        metrics.reload_failed.set(0);
+        metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
+        let needs_restart = effective.needing_restart(&self.effective);
+        self.effective = effective;
+        if needs_restart.is_empty() {
+            tracing::info!(cause, "reloaded");
+        } else {
+            let settings = needs_restart.join(", ");
+            tracing::warn!(cause, settings, "reloaded, but these settings need a restart");
+        }
+        take_redis_over(replica, &config).await;
+        Some(config.files)
+    }
+}
+
+/// What was read, checked as at the start.
+struct Read {
+    config: Config,
+    effective: Effective,
+    verifier: Verifier,
+}
+
+/// Reads everything, for a replica that was started with `before`.
+fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
+    let (mut config, effective) = load(sources)?;
+    if config.development != before.development {
+        let mut problems = Problems::default();
+        problems.tell("server.mode", "development mode begins and ends with a restart only");
+        return Err(problems);
+    }
+    config.keep_generated(before);
+    let verifier = Verifier::new(&config.auth)?;
+    Ok(Read { config, effective, verifier })
+}
+
+fn panicked() -> Problems {
+    let mut problems = Problems::default();
+    problems.tell("configuration", "the gateway failed to read it, which is a defect");
+    problems
+}
+
+/// New connections to Redis are made with what was read; that is tried once, since those that stand need it much later.
+async fn take_redis_over(replica: &Replica, config: &Config) {
+    let (Some(ours), Some(read)) = (&replica.config.redis, &config.redis) else { return };
+    // An address in the configuration itself is another Redis, or may be.
+    if ours.url_file.is_none() && ours.access().url != read.access().url {
+        tracing::warn!(settings = "redis.url", "reloaded, but these settings need a restart");
+        return;
+    }
+    if ours.take_access(read)
+        && let Err(failure) = redis_link::probe(ours).await
+    {
+        tracing::warn!(%failure, "redis can't be reached with what was reloaded; connections that stand go on");
+    }
+}
+
+/// A look at all files, off the threads that serve.
+async fn look(files: &[PathBuf]) -> Vec<Mark> {
+    let files = files.to_vec();
+    blocking(move || files.iter().map(|path| mark(path)).collect()).await.unwrap_or_default()
+}
+
+fn mark(path: &Path) -> Mark {
+    let found = fs::metadata(path).ok()?;
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    Some((found.dev(), found.ino(), found.size(), times))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_swapped_link_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for version in ["..1", "..2"] {
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("keys"), "the same").unwrap();
+        }
+        symlink("..1", path("..data")).unwrap();
+        symlink("..data/keys", path("keys")).unwrap();
+        let first = mark(&path("keys"));
+        assert!(first.is_some() && first == mark(&path("keys")));
+        symlink("..2", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        assert_ne!(mark(&path("keys")), first);
+        assert_eq!(mark(&path("gone")), None);
+    }
+}

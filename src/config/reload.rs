@@ -1,0 +1,112 @@
+//! What of a configuration may change while a replica runs, and which files it depends on. Never reads one.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde_json::Value;
+
+use super::{Config, Effective, raw::Raw};
+
+/// Keys, and the beginnings of keys, whose new values a running replica takes over.
+const RELOADED: [&str; 6] = [
+    "auth.hs256_secrets",
+    "auth.hs256_secrets_file",
+    "auth.public_keys",
+    "auth.api_keys",
+    "auth.api_keys_file",
+    "log.filter",
+];
+
+/// Files that the configuration names and that are read again when they change.
+pub(super) fn files(raw: &Raw) -> Vec<PathBuf> {
+    let named = [&raw.auth.hs256_secrets_file, &raw.auth.api_keys_file, &raw.redis.url_file, &raw.redis.ca_file];
+    let keys = raw.auth.public_keys.iter().map(|key| &key.path);
+    named.into_iter().chain(keys).filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
+impl Config {
+    /// Keeps the secrets that development mode made at the start: clients have tokens that were signed with them.
+    pub fn keep_generated(&mut self, before: &Self) {
+        if self.secret_generated && before.secret_generated {
+            self.auth.hs256_secrets.clone_from(&before.auth.hs256_secrets);
+        }
+        if self.api_key_generated && before.api_key_generated {
+            self.auth.api_keys.clone_from(&before.auth.api_keys);
+        }
+    }
+}
+
+impl Effective {
+    /// Keys with another value than `before` that a running replica does not take over, in the order of the alphabet.
+    #[must_use]
+    pub fn needing_restart(&self, before: &Self) -> Vec<String> {
+        let (now, then) = (flat(self), flat(before));
+        let keys = now.keys().chain(then.keys().filter(|key| !now.contains_key(*key)));
+        let changed = keys.filter(|key| now.get(*key) != then.get(*key) && !RELOADED.contains(&key.as_str()));
+        let mut changed: Vec<_> = changed.cloned().collect();
+        changed.sort();
+        changed
+    }
+}
+
+/// Every key with its value; lists are values.
+fn flat(effective: &Effective) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    let shown = effective.to_json();
+    found.insert("server.mode".to_owned(), shown["development"].clone());
+    collect("", &shown["config"], &mut found);
+    found
+}
+
+fn collect(at: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
+    let Value::Object(members) = value else {
+        found.insert(at.to_owned(), value.clone());
+        return;
+    };
+    for (name, value) in members {
+        let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        collect(&key, value, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sources, keys};
+    use super::*;
+
+    fn effective(settings: &[(&'static str, &str)]) -> (Config, Effective) {
+        let sources = settings.iter().fold(Sources::default(), |sources, (key, value)| sources.flag("", key, *value));
+        Config::load(&sources).unwrap()
+    }
+
+    #[test]
+    fn what_a_running_replica_can_not_take_over_is_named() {
+        let (_, before) = effective(&[]);
+        let (_, after) = effective(&[
+            ("log.filter", "debug"),
+            ("auth.api_keys", "another"),
+            ("limits.subscriptions_max", "7"),
+            ("server.listen", "127.0.0.1:1"),
+        ]);
+        assert_eq!(after.needing_restart(&before), ["limits.subscriptions_max", "server.listen"]);
+        assert_eq!(before.needing_restart(&before), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_key_that_is_taken_over_is_one() {
+        let known = keys();
+        for key in RELOADED {
+            assert!(known.iter().any(|known| known == key || known.starts_with(&format!("{key}."))), "{key}");
+        }
+    }
+
+    #[test]
+    fn generated_secrets_outlive_a_reload_unless_others_are_configured() {
+        let (before, _) = effective(&[]);
+        let (mut after, _) = effective(&[]);
+        after.keep_generated(&before);
+        assert!(after.auth.hs256_secrets == before.auth.hs256_secrets && after.auth.api_keys == before.auth.api_keys);
+        let (mut after, _) = effective(&[("auth.hs256_secrets", "own")]);
+        after.keep_generated(&before);
+        assert_ne!(after.auth.hs256_secrets, before.auth.hs256_secrets);
+    }
+}
