@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     Hub, Settings,
-    topic::{Followed, Todo},
+    step::Todo,
+    topic::Followed,
     work_queue::{Priority, WorkQueue},
 };
 use crate::{

@@ -224,8 +224,8 @@ impl Hub {
         }
         let history = self.backplane.history(&topic.topic);
         match topic.arrived(message, &history, &self.shards) {
-            topic::Todo::Read => self.queues.read.push(&topic),
-            topic::Todo::Compare => self.queues.compare.push(&topic),
+            step::Todo::Read => self.queues.read.push(&topic),
+            step::Todo::Compare => self.queues.compare.push(&topic),
             _ => {}
         }
     }

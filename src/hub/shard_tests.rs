@@ -12,9 +12,8 @@ use crate::history::History;
 use crate::{
     backplane::Page,
     hub::{
-        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
-        queue::Stage,
-        topic::{Joining, Todo},
+        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket, queue::Stage, step::Todo,
+        topic::Joining,
     },
 };
 

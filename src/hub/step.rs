@@ -84,3 +84,17 @@ pub enum Next {
     /// The stream is older than what was read of it before.
     Doubt,
 }
+
+/// What the caller has to do after a message arrived or a read came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Todo {
+    Nothing,
+    Read,
+    /// Compare with the stream, at once or soon.
+    Compare,
+    Wait,
+    /// Give the topic a position in place of a stream, and compare with that.
+    Anchor(Option<StreamId>),
+    /// Its server went back.
+    Doubt,
+}

@@ -20,7 +20,7 @@ use super::{
     ring::RingLimits,
     shard::Shard,
     standing::Standing,
-    step::{Arrival, Judge, Next, Step},
+    step::{Arrival, Judge, Next, Step, Todo},
     tickets::Tickets,
 };
 use crate::{backplane::Page, history::History};
@@ -60,20 +60,6 @@ pub(super) struct Lane {
     pub(super) subscribers: Mutex<Vec<Group>>,
     /// Subscribers and those whose joining is in the mail: at zero nothing is posted.
     count: AtomicUsize,
-}
-
-/// What the caller has to do after a message arrived or a read came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Todo {
-    Nothing,
-    Read,
-    /// Compare with the stream, at once or soon.
-    Compare,
-    Wait,
-    /// Give the topic a position in place of a stream, and compare with that.
-    Anchor(Option<StreamId>),
-    /// Its server went back.
-    Doubt,
 }
 
 /// What happens to a topic without subscribers when its turn in line has come.
