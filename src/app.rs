@@ -16,7 +16,7 @@ use crate::{
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, Problems, Sources},
+    config::{Config, Effective, KnownChannels, Problems, Sources},
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
@@ -275,6 +275,7 @@ fn build_replica(
         json_depth_max: limits.json_depth_max,
         development: config.development,
     };
+    let known = KnownChannels::new(&config.profiles, &config.topics);
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
@@ -284,7 +285,8 @@ fn build_replica(
         Instant::now(),
     );
     Arc::new(Replica {
-        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone()),
+        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone())
+            .with_known_channels(known, limits.refuses_unknown_channels),
         outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
         keep_alive: KeepAliveConfig::new(&config.session, &config.auth),
         rules: Arc::new(rules),

@@ -3,7 +3,10 @@
 //! **Invariant: one door, one road.** Clients, producers, the HTTP API and feeds all come through here, and everything
 //! returns through the backplane, also to this replica. Never delivers anything itself.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -15,8 +18,13 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, PublishError, Published, Refusal},
+    config::KnownChannels,
+    log_limit::LogLimit,
     metrics::{Door, Metrics, PublishResult},
 };
+
+/// Between two lines about publications that nobody can receive.
+const MISTAKE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Takes publications. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +33,15 @@ pub struct Publisher {
     topics: Arc<TopicRules>,
     limits: PublishLimits,
     metrics: Arc<Metrics>,
+    mistakes: Option<Arc<Mistakes>>,
+}
+
+/// Finds publications that nobody can receive.
+#[derive(Debug)]
+struct Mistakes {
+    known: KnownChannels,
+    refused: bool,
+    log: LogLimit,
 }
 
 /// Bounds of one publication.
@@ -87,7 +104,22 @@ impl PublishFailure {
 impl Publisher {
     #[must_use]
     pub fn new(backplane: Backplane, topics: Arc<TopicRules>, limits: PublishLimits, metrics: Arc<Metrics>) -> Self {
-        Self { backplane, topics, limits, metrics }
+        Self { backplane, topics, limits, metrics, mistakes: None }
+    }
+
+    /// Looks for publications that nobody can receive, and refuses them or only logs them.
+    #[must_use]
+    pub fn with_known_channels(self, known: KnownChannels, refuse: bool) -> Self {
+        let mistakes = Mistakes { known, refused: refuse, log: LogLimit::new(MISTAKE_INTERVAL) };
+        Self { mistakes: Some(Arc::new(mistakes)), ..self }
+    }
+
+    /// What the subscribers of a channel are counted under; `None` where nothing can have that name.
+    #[must_use]
+    pub fn audience(&self, channel: &str, user: Option<&str>) -> Option<Topic> {
+        check_name(channel).ok()?;
+        let user = user.map(UserId::new).transpose().ok()?;
+        Some(self.route(channel, user.as_ref()).0.audience(channel))
     }
 
     /// Publishes. The order of the calls is the order of the publications: the future only waits for the answer, so a
@@ -130,6 +162,10 @@ impl Publisher {
         if self.limits.development {
             warn_of_type(&request);
         }
+        let is_written_by_hand = matches!(request.door, Door::Http | Door::Socket);
+        if let Some(mistakes) = self.mistakes.as_ref().filter(|_| is_written_by_hand) {
+            mistakes.look_at(&request)?;
+        }
         let (topic, channel, rule) = self.route(request.channel, user.as_ref());
         Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
     }
@@ -142,6 +178,20 @@ impl Publisher {
             }
             None => (Topic::from_wire(channel), None, self.topics.of_name(channel).clone()),
         }
+    }
+}
+
+impl Mistakes {
+    fn look_at(&self, request: &PublishRequest<'_>) -> Result<(), PublishFailure> {
+        let Some(mistake) = self.known.mistake(request.channel, request.user.is_some()) else { return Ok(()) };
+        if self.refused {
+            return Err(PublishFailure::Invalid(mistake));
+        }
+        if let Some(left_out) = self.log.admit(Instant::now()) {
+            let left_out = Some(left_out).filter(|count| *count > 0);
+            tracing::warn!(channel = request.channel, mistake, left_out, "nobody can receive a publication");
+        }
+        Ok(())
     }
 }
 

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The message path between replicas knows neither topics' subscribers nor sessions.
     ("backplane", &["clock", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
-    ("publisher", &["backplane", "metrics"]),
+    ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
     ("hub", &["backplane", "clock", "defect", "metrics", "tasks"]),
     ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),

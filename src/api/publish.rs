@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     Problem, ProblemKind, Shared,
     body::{self, Form},
-    entry::{Accepted, Outcome},
+    entry::Outcome,
     stream,
 };
 
@@ -39,8 +39,7 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
 async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
     let key = idempotency_key(request.headers())?;
     let body = body::json_bytes(shared, request).await?;
-    let published = shared.hand_over(&body, key.as_deref()).await?;
-    Ok(Json(Accepted::from(published)).into_response())
+    Ok(Json(shared.hand_over(&body, key.as_deref()).await?).into_response())
 }
 
 /// The header by which a retry is known. One that can't be used is an error: without it, a retry would be sent twice.

@@ -38,6 +38,8 @@ pub struct Limits {
     /// Entries one resume may fetch from a stream.
     pub replay_entries_max: usize,
     pub replay_bytes_max: usize,
+    /// Whether publications are refused that nobody can receive.
+    pub refuses_unknown_channels: bool,
 }
 
 /// A token bucket.
@@ -73,9 +75,10 @@ pub struct Hub {
 const BYTES_MAX: u64 = 16 << 20;
 
 impl Limits {
-    pub(super) fn check(raw: &raw::Limits, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::Limits, development: bool, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", problems);
         let s = &mut section;
+        let unknown_channels = [("auto", !development), ("refuse", true), ("accept", false)];
         let over_limit = [("refuse", OverLimit::Refuse), ("evict-oldest", OverLimit::EvictOldest)];
         let limits = Self {
             connections_max: s.number("connections_max", raw.connections_max, 1..=10_000_000),
@@ -100,6 +103,7 @@ impl Limits {
             outbox_bytes_max: s.number("outbox_bytes_max", raw.outbox_bytes_max, 1024..=64 * BYTES_MAX),
             replay_entries_max: s.number("replay_entries_max", raw.replay_entries_max, 1..=10_000_000),
             replay_bytes_max: s.number("replay_bytes_max", raw.replay_bytes_max, 1024..=64 * BYTES_MAX),
+            refuses_unknown_channels: s.choice("unknown_channels", &raw.unknown_channels, &unknown_channels),
         };
         limits.check_fit(s);
         limits

@@ -7,6 +7,7 @@ mod auth;
 mod effective;
 mod environment;
 mod feeds;
+mod known_channels;
 mod layers;
 mod limits;
 mod lines;
@@ -37,6 +38,7 @@ pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
 pub use feeds::{Feeds, Log, Synthetic};
+pub use known_channels::KnownChannels;
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use loopback::{is_loopback_host, is_loopback_origin};
@@ -156,7 +158,7 @@ impl Config {
             auth,
             profiles: profile::check(&raw.profiles, anonymous, problems).into_iter().map(Arc::new).collect(),
             topics: Arc::new(topics::check(&raw.topics, &raw.user_stream, problems)),
-            limits: Limits::check(&raw.limits, problems),
+            limits: Limits::check(&raw.limits, development, problems),
             session: Session::check(&raw.session, problems),
             hub: Hub::check(&raw.hub, problems),
             drain: Drain::check(&raw.drain, problems),

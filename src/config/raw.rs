@@ -126,6 +126,7 @@ pub(super) struct Limits {
     pub outbox_bytes_max: u64,
     pub replay_entries_max: u64,
     pub replay_bytes_max: u64,
+    pub unknown_channels: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -77,15 +77,11 @@ impl Connection {
             Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
             Action::Pong { timestamp } => Ok(pong(id, timestamp)),
             Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
-            Action::Publish { channel, user, data, msg_id } => {
+            Action::Publish { channel, user, data, msg_id, count } => {
                 let (payload, user, msg_id) =
                     (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
                 let request = PublishRequest { channel: &channel, user, payload, msg_id, door: Door::Socket };
-                let published = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure));
-                published.map(|stored| {
-                    let (publication_id, duplicate) = (stored.id, stored.duplicate);
-                    Reply::Published(Published { id, channel: channel.into(), publication_id, duplicate })
-                })
+                self.publish(id, request, count).await
             }
             Action::Command { topic, command, args, msg_id } => {
                 self.command(id, &topic, (&command, args.as_ref()), msg_id.as_deref()).await
@@ -106,7 +102,7 @@ impl Connection {
         let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
         self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
         self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        self.note_followed();
     }
 
     /// The first token of a deferred authentication, or the refresh of a token.
@@ -188,7 +184,7 @@ impl Connection {
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
         self.handle.notify(&Reply::Ended(Ended { channels, object }));
         self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        self.note_followed();
     }
 
     async fn history(
@@ -205,6 +201,15 @@ impl Connection {
         let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
         let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
         Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
+    }
+
+    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
+        let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
+        let audience = if count { publisher.audience(&channel, request.user) } else { None };
+        let stored = publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
+        let subscribers = self.replica.registry.count(audience.as_ref()).await;
+        let (channel, publication_id, duplicate) = (channel.into(), stored.id, stored.duplicate);
+        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, subscribers }))
     }
 
     /// Stores a command for the engine that executes the run.
@@ -233,7 +238,7 @@ impl Connection {
         if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
             return Err(Fault::new(ErrorCode::Forbidden, "without a token, presence is of subscribed channels only"));
         }
-        let presence = self.replica.registry.presence(&resolved.topic).await;
+        let presence = self.replica.registry.presence(&resolved.audience()).await;
         let presence = presence.map_err(|_| later("presence can't be read now"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
         Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))

@@ -49,7 +49,12 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Keeps what the session's place and its presence need, if clients are told their session.
+    /// Counts the connection among the followers of what it has subscribed.
+    pub(super) fn note_followed(&self) {
+        self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
+    }
+
+    /// Keeps what the session's place needs, if clients are told their session.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() {
             return;
@@ -58,7 +63,6 @@ impl Connection {
             user: self.handle.user().map(ToString::to_string),
             profile: self.session.profile.name.clone(),
             param: self.session.param.as_deref().map(str::to_owned),
-            subscriptions: self.subscriptions.records(),
         };
         self.replica.registry.record(self.session.id, record);
     }
@@ -70,7 +74,7 @@ impl Connection {
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
         self.count_refused(&refused);
         let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, echo, wanted, refused).await;
-        self.record();
+        self.note_followed();
         all
     }
 

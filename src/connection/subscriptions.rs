@@ -16,7 +16,7 @@ mod wants;
 use pending::{PendingSubscription, Wish, unavailable};
 use tickgate_wire::{
     code::ErrorCode,
-    model::Class,
+    model::{Class, Topic},
     protocol::Protocol,
     reply::{CaughtUpChannel, Ended, ErrorObject, Reply, Subscribed, SubscribedChannel, USER_STREAM},
 };
@@ -25,7 +25,6 @@ use wants::{Wants, earlier};
 use super::{echo::Echo, handle::ConnectionHandle};
 use crate::{
     hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
-    registry::SubscriptionRecord,
     session::{Refused, Resolved, Wanted},
 };
 
@@ -358,16 +357,12 @@ impl Subscriptions {
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
-    /// By which presence is counted.
+    /// What the connection is counted under, for presence.
     #[must_use]
-    pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
+    pub(super) fn audiences(&self) -> Vec<Topic> {
         let of = |s: &Subscription| {
-            let topic = s.interest.topic().topic.as_str();
-            let record = move |channel: &Arc<str>| SubscriptionRecord {
-                channel: channel.to_string(),
-                topic: (**channel != *topic).then(|| topic.to_owned()),
-            };
-            s.wants.channels().iter().map(record).collect::<Vec<_>>()
+            let topic = s.interest.topic().topic.clone();
+            s.wants.channels().iter().map(|channel| topic.audience(channel)).collect::<Vec<_>>()
         };
         self.all.iter().flat_map(of).collect()
     }

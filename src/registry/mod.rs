@@ -17,7 +17,8 @@
 //! - Users and sessions are independent of each other and of topics: each may be on another server.
 //!
 //! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] at
-//! once and whenever subscriptions change, [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
+//! once where it has a session that can be taken over, [`Registry::follows`] whenever subscriptions change,
+//! [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
 //! `opened` again. A session has one connection on a replica: `opened` puts it in the place of an older one, for which
 //! `closed` must not be called any more.
 //!
@@ -78,7 +79,7 @@ pub enum Verdict {
     Revoked,
 }
 
-/// What is kept of a session: whose it is, and what it follows.
+/// What is kept of a session: whose it is, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,24 +88,6 @@ pub struct SessionRecord {
     pub profile: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
-    pub subscriptions: Vec<SubscriptionRecord>,
-}
-
-/// One subscription of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubscriptionRecord {
-    pub channel: String,
-    /// The topic that the channel stands for, where it has another name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-}
-
-impl SubscriptionRecord {
-    /// The topic that the channel stands for.
-    #[must_use]
-    pub fn topic(&self) -> &str {
-        self.topic.as_deref().unwrap_or(&self.channel)
-    }
 }
 
 /// An instruction from one replica to another, or to all.
@@ -213,6 +196,12 @@ impl Registry {
         each!(self, r => r.record(session, record));
     }
 
+    /// Counts a connection among the followers of these topics, and of no others. Never waits; ignored before
+    /// [`Registry::opened`] and after [`Registry::closed`].
+    pub fn follows(&self, session: SessionId, topics: Vec<Topic>) {
+        each!(self, r => r.follows(session, topics));
+    }
+
     /// The record of a session, whose client may reconnect. A session of this replica is known while the back end is not
     /// there.
     ///
@@ -289,12 +278,17 @@ impl Registry {
         each!(self, r => r.connections_of(user, limit).await)
     }
 
-    /// Who follows a topic, by the sessions' records; up to a second old.
+    /// Who follows a topic; up to a second old.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end, or one of the replicas, does not answer.
     pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
         each!(self, r => r.presence(topic).await)
+    }
+
+    /// Connections that follow a topic, where one is asked about and the back end answers.
+    pub async fn count(&self, topic: Option<&Topic>) -> Option<u64> {
+        Some(self.presence(topic?).await.ok()?.connections)
     }
 
     /// Connections per user over all replicas, at most `limit` users.

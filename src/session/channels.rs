@@ -23,6 +23,14 @@ pub struct Resolved {
     pub in_user_stream: bool,
 }
 
+impl Resolved {
+    /// What the channel's subscribers are counted under.
+    #[must_use]
+    pub fn audience(&self) -> Topic {
+        self.topic.audience(&self.channel)
+    }
+}
+
 /// A channel that is not subscribed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -89,6 +89,7 @@ pub enum Action {
         user: Option<String>,
         data: Json,
         msg_id: Option<String>,
+        count: bool,
     },
     /// A command to the engine that executes a run.
     Command {
@@ -173,7 +174,10 @@ impl Session {
             Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
             Command::Auth { token } => Ok(Action::Authenticate { token }),
             Command::History { channel, from } => self.history(&channel, from, rules),
-            Command::Publish { channel, data, msg_id, user } => self.publish((channel, user), data, msg_id, rules),
+            Command::Publish { channel, data, msg_id, user, count } => {
+                self.may_publish(&channel, &data, rules)?;
+                Ok(Action::Publish { channel, user, data, msg_id, count })
+            }
             Command::Run { command, args, msg_id } => self.command(command, args, msg_id, rules),
             Command::Presence { channel } => {
                 let resolved = self.view(rules).resolve(&channel).map_err(fault_of)?;
@@ -262,14 +266,8 @@ impl Session {
         Ok(Action::History { resolved, from, count })
     }
 
-    fn publish(
-        &self,
-        (channel, user): (String, Option<String>),
-        data: Json,
-        msg_id: Option<String>,
-        rules: &Rules,
-    ) -> Result<Action, Fault> {
-        let allowed = self.identity.as_ref().is_some_and(|identity| identity.rights.may_publish(&channel));
+    fn may_publish(&self, channel: &str, data: &Json, rules: &Rules) -> Result<(), Fault> {
+        let allowed = self.identity.as_ref().is_some_and(|identity| identity.rights.may_publish(channel));
         if !allowed {
             return Err(Fault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
         }
@@ -277,7 +275,7 @@ impl Session {
             let max = rules.limits.payload_bytes_max;
             return Err(Fault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
         }
-        Ok(Action::Publish { channel, user, data, msg_id })
+        Ok(())
     }
 
     fn ingest(&self, ingest: Ingest, rules: &Rules) -> Result<Action, Fault> {

@@ -8,8 +8,7 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     registry::{
-        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
-        SubscriptionRecord, Verdict,
+        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord, Verdict,
     },
     tasks::Tasks,
 };
@@ -188,13 +187,8 @@ impl Seat {
 }
 
 /// The `number`th record of a session.
-fn record(channel: &str, number: u64) -> SessionRecord {
-    SessionRecord {
-        user: Some("alice".into()),
-        profile: "trading".into(),
-        param: Some(number.to_string()),
-        subscriptions: vec![SubscriptionRecord { channel: channel.into(), topic: None }],
-    }
+fn record(number: u64) -> SessionRecord {
+    SessionRecord { user: Some("alice".into()), profile: "trading".into(), param: Some(number.to_string()) }
 }
 
 /// How many leases the server knows of the user; none while it does not answer.
@@ -287,7 +281,7 @@ async fn overlaps(seat: Seat) {
     assert_eq!(seat.admit("alice", session, 1, false).await, admitted(1));
     seat.registry.closed(session);
     seat.opened(Some("alice"), session);
-    seat.registry.record(session, record("orders", 1));
+    seat.registry.record(session, record(1));
     eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
     assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
     // Admitted and opened once more, in place of the connection before, and then closed: nothing is left.
@@ -305,24 +299,31 @@ async fn presence(seat: Seat) {
     let topic = Topic::public("run:7").unwrap();
     assert_eq!(seat.registry.presence(&topic).await.unwrap(), Presence::default());
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
-    let mut follows = record("events", 1);
-    follows.subscriptions[0].topic = Some("run:7".into());
     for (session, user) in sessions.iter().zip([Some("alice"), Some("alice"), None]) {
         if let Some(user) = user {
             seat.connect(user, *session, 5).await;
         } else {
             seat.opened(None, *session);
         }
-        seat.registry.record(*session, follows.clone());
+        seat.registry.follows(*session, vec![Topic::public("logs").unwrap(), topic.clone()]);
     }
     let other = SessionId::random();
     seat.connect("bob", other, 5).await;
-    seat.registry.record(other, record("run:70", 1));
-    eventually("alice twice and somebody", async || {
-        let seen = seat.registry.presence(&topic).await.unwrap();
-        (seen == Presence { connections: 3, users: 1, more: false }).then_some(())
-    })
-    .await;
+    seat.registry.follows(other, vec![Topic::public("run:70").unwrap()]);
+    let seen = async |connections, users| {
+        eventually(&format!("{connections} connections of {users} users"), async || {
+            let seen = seat.registry.presence(&topic).await.unwrap();
+            (seen == Presence { connections, users, more: false }).then_some(())
+        })
+        .await;
+    };
+    seen(3, 1).await;
+    seat.registry.follows(sessions[2], vec![]);
+    seat.registry.follows(other, vec![topic.clone()]);
+    seen(3, 2).await;
+    sessions.iter().for_each(|session| seat.registry.closed(*session));
+    seat.registry.follows(sessions[0], vec![topic.clone()]);
+    seen(1, 1).await;
 }
 
 async fn presence_of_many(seat: Seat) {
@@ -331,7 +332,7 @@ async fn presence_of_many(seat: Seat) {
         for user in users {
             let session = SessionId::random();
             seat.opened(Some(&format!("user-{user}")), session);
-            seat.registry.record(session, record("ticker:BTCUSDT", 1));
+            seat.registry.follows(session, vec![topic.clone()]);
         }
     };
     let seen = async |expected: Presence| {
@@ -352,18 +353,18 @@ async fn records(seat: Seat) {
     let session = SessionId::random();
     assert_eq!(seat.registry.recall(session).await.unwrap(), None);
     seat.connect("alice", session, 5).await;
-    seat.registry.record(session, record("orders", 1));
-    seat.registry.record(session, record("orders", 2));
-    let newest = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 2)).then_some(());
+    seat.registry.record(session, record(1));
+    seat.registry.record(session, record(2));
+    let newest = async || (seat.registry.recall(session).await.unwrap()? == record(2)).then_some(());
     eventually("the newest record", newest).await;
-    seat.registry.record(session, record("orders", 3));
+    seat.registry.record(session, record(3));
     seat.registry.closed(session);
-    let last = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 3)).then_some(());
+    let last = async || (seat.registry.recall(session).await.unwrap()? == record(3)).then_some(());
     eventually("the last record, although the connection closed at once", last).await;
-    seat.registry.record(session, record("orders", 4));
+    seat.registry.record(session, record(4));
     let gone = async || match seat.registry.recall(session).await.unwrap() {
         Some(kept) => {
-            assert_eq!(kept, record("orders", 3), "nothing is recorded after the end");
+            assert_eq!(kept, record(3), "nothing is recorded after the end");
             None
         }
         None => Some(()),
@@ -499,32 +500,32 @@ async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
     let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.opened(None, session);
-    one.registry.record(session, record("ticker:BTCUSDT", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     other.opened(None, session);
-    other.registry.record(session, record("ticker:BTCUSDT", 2));
+    other.registry.record(session, record(2));
     one.told_to_close(session, 4501).await;
-    one.registry.record(session, record("ticker:BTCUSDT", 9));
+    one.registry.record(session, record(9));
     one.told_to_close(session, 4501).await;
     one.registry.closed(session);
     one.registry.leave().await.unwrap();
     let kept = other.registry.recall(session).await.unwrap();
-    assert_eq!(kept, Some(record("ticker:BTCUSDT", 2)), "the old connection writes over nothing of the new one");
+    assert_eq!(kept, Some(record(2)), "the old connection writes over nothing of the new one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let topic = Topic::public("ticker:BTCUSDT").unwrap();
     let follow = async |seat: &Seat, user: &str| {
         let session = SessionId::random();
         seat.opened(Some(user), session);
-        seat.registry.record(session, record("ticker:BTCUSDT", 1));
+        seat.registry.follows(session, vec![topic.clone()]);
     };
     for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
         follow(seat, user).await;
     }
-    let topic = Topic::public("ticker:BTCUSDT").unwrap();
     assert_eq!(one.registry.presence(&topic).await.unwrap(), Presence { connections: 3, users: 2, more: false });
     // Exactly as many as are counted, half of them on both; then one more.
     for n in 2..1_024 {
@@ -614,7 +615,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     let one = Seat::redis_with(&server, times).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || one.registry.recall(session).await.unwrap()).await;
     one.die().await;
     let mut commands = server.connect().await;
@@ -633,7 +634,7 @@ async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
     let (session, anonymous) = (SessionId::random(), SessionId::random());
     one.connect("alice", session, 1).await;
     one.opened(None, anonymous);
-    one.registry.record(anonymous, record("ticker:BTCUSDT", 1));
+    one.registry.record(anonymous, record(1));
     let begin = tokio::time::Instant::now();
     while begin.elapsed() < Duration::from_secs(4) {
         assert_eq!(one.admit("alice", SessionId::random(), 1, false).await, Verdict::Refused { connections: 1 });
@@ -676,12 +677,12 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     server.kill();
     server.restart();
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
-    assert_eq!(kept, record("orders", 7));
+    assert_eq!(kept, record(7));
     eventually("the slot to be taken again", async || (slots(&server, "alice").await == 1).then_some(())).await;
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
 }
@@ -692,11 +693,11 @@ async fn a_redis_that_was_emptied_is_told_everything_again() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     let _: String = server.run(&["FLUSHALL"]).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
-    assert_eq!(kept, record("orders", 7));
+    assert_eq!(kept, record(7));
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
     assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
 }
@@ -707,18 +708,18 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     let before_the_move = server.snapshot();
     other.registry.recall(session).await.expect("an answer").expect("the record");
     other.connect("alice", session, 5).await;
-    other.registry.record(session, record("orders", 9));
+    other.registry.record(session, record(9));
     one.told_to_close(session, 4501).await;
     // The old connection still lingers when Redis comes back with the time before.
     server.restart_from(&before_the_move);
     eventually("the move to be told again", async || {
         let found = other.registry.recall(session).await.ok()??;
-        (found == record("orders", 9)).then_some(())
+        (found == record(9)).then_some(())
     })
     .await;
     one.told_to_close(session, 4501).await;
@@ -755,7 +756,7 @@ async fn control_messages_reach_whom_they_mean() {
     let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
-    one.registry.record(session, record("orders", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     let close = Control::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
     other.registry.control(close.clone()).await.unwrap();
@@ -789,12 +790,12 @@ async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 5));
+    one.registry.record(session, record(5));
     one.registry.leave().await.unwrap();
     assert_eq!(other.registry.cluster().await.unwrap().replicas.len(), 1);
     assert_eq!(other.connect("alice", SessionId::random(), 1).await, admitted(1));
     let kept = other.registry.recall(session).await.unwrap();
-    assert_eq!(kept, Some(record("orders", 5)), "so that its clients can resume elsewhere");
+    assert_eq!(kept, Some(record(5)), "so that its clients can resume elsewhere");
 }
 
 #[tokio::test]
@@ -807,7 +808,7 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     two.connect("alice", alice, 5).await;
     two.connect("bob", bob, 5).await;
     two.opened(None, somebody);
-    two.registry.record(somebody, record("ticker:BTCUSDT", 1));
+    two.registry.record(somebody, record(1));
     eventually("the others to know of them", async || {
         (one.registry.connections(9).await.ok()?.len() == 3).then_some(())
     })
@@ -847,7 +848,7 @@ async fn questions_about_many_topics_are_asked_together() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.opened(Some("alice"), session);
-    one.registry.record(session, record("ticker:S7", 1));
+    one.registry.follows(session, vec![Topic::public("ticker:S7").unwrap()]);
     let topics: Vec<_> = (0..640).map(|n| Topic::public(&format!("ticker:S{n}")).unwrap()).collect();
     let answers = futures_util::future::join_all(topics.iter().map(|topic| one.registry.presence(topic))).await;
     for (topic, answer) in topics.iter().zip(answers) {
@@ -866,7 +867,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
     for user in &users {
         let session = SessionId::random();
         assert_eq!(one.connect(user, session, 1).await, admitted(1));
-        one.registry.record(session, record("orders", 1));
+        one.registry.record(session, record(1));
         assert_eq!(other.connect(user, SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
         eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     }
@@ -1020,7 +1021,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
     let [former, second, late] = [(); 3].map(|()| SessionId::random());
     for session in [former, second] {
         assert!(matches!(one.connect("alice", session, 2).await, Verdict::Admitted { .. }));
-        one.registry.record(session, record("orders", 1));
+        one.registry.record(session, record(1));
     }
     eventually("the record", async || other.registry.recall(former).await.ok()?).await;
     proxy.set(Weather::Refuse);

@@ -8,6 +8,7 @@ mod check_config;
 mod client;
 mod conformance;
 mod conformance_registry;
+mod counts;
 mod demo;
 mod descriptors;
 mod events;

@@ -57,6 +57,8 @@ pub enum Command {
         data: Json,
         msg_id: Option<String>,
         user: Option<String>,
+        /// Whether to count who may have received it.
+        count: bool,
     },
     /// `command`: for the engine that executes the run.
     Run {

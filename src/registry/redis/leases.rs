@@ -196,6 +196,10 @@ impl LeaseTable {
         self.bucket(session).lock().get(&session)?.record.clone()
     }
 
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.bucket(session).lock().contains_key(&session)
+    }
+
     /// Whether the connection of that stamp is the session's newest here.
     pub(super) fn is_newest(&self, session: SessionId, stamp: u64) -> bool {
         self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)

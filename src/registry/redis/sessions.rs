@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use redis::Pipeline;
-use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
 
 use super::{
     Inner, Redis,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, Pooled, RedisLink},
-    registry::{ClusterFigures, ConnectionInfo, SessionRecord, SubscriptionRecord, Unavailable},
+    registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
 };
 
 /// Index entries read per step.
@@ -47,11 +47,15 @@ impl Redis {
     #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
     pub(in crate::registry) fn record(&self, session: SessionId, record: SessionRecord) {
         let Ok(json) = serde_json::to_string(&record) else { return };
-        if self.0.leases.get(session).is_some() {
-            self.0.followers.set(session, record.subscriptions.iter().map(SubscriptionRecord::topic));
-        }
         if self.0.leases.record(session, json.into()) {
             self.0.push(self.0.record_shard(session), Op::Record(session));
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
+    pub(in crate::registry) fn follows(&self, session: SessionId, topics: Vec<Topic>) {
+        if self.0.leases.has(session) {
+            self.0.followers.set(session, topics.iter().map(Topic::as_str));
         }
     }
 

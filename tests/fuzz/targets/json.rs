@@ -93,7 +93,8 @@ fn means_what_it_says(command: &Command, tree: &Value) {
             assert_eq!(since(&tree["since"]), found);
             assert_eq!(tree["last"].as_u64(), last.map(u64::from));
         }
-        Command::Publish { channel, data, msg_id, user } => {
+        Command::Publish { channel, data, msg_id, user, count } => {
+            assert_eq!(tree["count"].as_bool().unwrap_or_default(), *count);
             assert_eq!(tree["channel"], **channel);
             assert_eq!(check_payload(data.get().as_bytes(), DEPTH_MAX), Ok(()));
             assert_eq!(serde_json::from_str::<Value>(data.get()).expect("JSON"), tree["data"]);

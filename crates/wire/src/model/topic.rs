@@ -101,6 +101,15 @@ impl Topic {
         Self(format!("@{channel}@{user}").into())
     }
 
+    /// What the subscribers of one channel are counted under: a user's stream holds several.
+    #[must_use]
+    pub fn audience(&self, channel: &str) -> Self {
+        match self.0.strip_prefix("@@") {
+            Some(user) => Self(format!("@{channel}@{user}").into()),
+            None => self.clone(),
+        }
+    }
+
     /// A name that came back from the backplane, private or public.
     #[must_use]
     pub fn from_wire(name: &str) -> Self {
@@ -236,5 +245,16 @@ mod tests {
         assert_eq!(Topic::private(&odd, "portfolio").owner(), Some("a@b}c"));
         assert_ne!(Topic::private(&UserId::new("b").unwrap(), "a"), Topic::private(&UserId::new("a").unwrap(), "b"));
         assert_eq!(Topic::public("ticker:BTCUSDT").unwrap().owner(), None);
+    }
+
+    #[test]
+    fn channels_of_a_users_stream_are_counted_each() {
+        let odd = UserId::new("@a@b").unwrap();
+        let stream = Topic::user_stream(&odd);
+        assert_eq!(stream.audience("orders"), Topic::private(&odd, "orders"));
+        assert_ne!(stream.audience("orders"), stream.audience("risk_alerts"));
+        for own in [Topic::private(&odd, "portfolio"), Topic::public("logs").unwrap()] {
+            assert_eq!(own.audience("portfolio"), own);
+        }
     }
 }

@@ -48,7 +48,7 @@ fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> 
         "ping" => (Command::Ping { timestamp: fields.scalar("timestamp")?.and_then(Json::keep) }, &["timestamp"]),
         "auth" => (Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }, &["token"]),
         "history" => (history(fields)?, &["channel", "since", "last"]),
-        "publish" => (publish(fields, limits)?, &["channel", "data", "msg_id", "user"]),
+        "publish" => (publish(fields, limits)?, &["channel", "data", "msg_id", "user", "count"]),
         "command" => (run(fields)?, &["command", "args", "msg_id"]),
         "presence" => (Command::Presence { channel: channel(fields)? }, &["channel"]),
         "configure" => {
@@ -91,7 +91,8 @@ fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
         UserId::new(text).map_err(|error| Wrong::field("user", error.to_string()))?;
     }
     let data = Json::keep(raw).ok_or_else(|| wrong_kind("data", "a JSON object", raw))?;
-    Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into) })
+    let count = fields.boolean("count")?.unwrap_or_default();
+    Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into), count })
 }
 
 fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
@@ -240,11 +241,9 @@ mod tests {
             command(r#"{"type":"history","channel":"logs","last":5}"#),
             Command::History { channel: "logs".to_owned(), from: HistoryFrom::Last(Some(5)) }
         );
-        let Command::Publish { channel, data, msg_id, user } =
-            command(r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50}}"#)
-        else {
-            panic!()
-        };
+        let text =
+            r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50},"count":true}"#;
+        let Command::Publish { channel, data, msg_id, user, count: true } = command(text) else { panic!() };
         assert_eq!((&*channel, data.get()), ("orders", r#"{"price": 1.50}"#));
         assert_eq!((msg_id.as_deref(), user.as_deref()), (Some("m1"), Some("alice")));
         let text = r#"{"type":"command","command":"pause","args":[1],"msg_id":"m2"}"#;

@@ -168,8 +168,13 @@ mod tests {
 
     #[test]
     fn an_acknowledged_publication_is_named_beside_the_request() {
-        let published =
-            |id, publication_id| Published { id, channel: "orders".into(), publication_id, duplicate: false };
+        let published = |id, publication_id| Published {
+            id,
+            channel: "orders".into(),
+            publication_id,
+            duplicate: false,
+            subscribers: None,
+        };
         assert_eq!(
             text(&Reply::Published(published(None, Some(ID)))),
             r#"{"type":"published","channel":"orders","publication_id":"1763700000000-42","duplicate":false}"#
