@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 use super::{Problem, ProblemKind, Shared};
-use crate::backplane::{Newest, ReadLimits};
+use crate::backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits};
 
 /// Topics listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;
@@ -124,25 +124,41 @@ pub(super) async fn history(
     }
     let limit = asked.limit.or(asked.last).unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let limits = ReadLimits::new(limit, shared.config.limits.replay_bytes_max);
-    let (messages, contiguous, more) = match asked.since {
-        Some(since) => {
+    let last_of = |messages: &[Arc<Message>]| messages.last().and_then(|message| message.id);
+    let (messages, contiguous, more, cursor) = match (asked.since, channel) {
+        (Some(since), _) => {
             let page = shared.backplane.read(&topic, since, limits).await?;
-            (page.messages, page.contiguous, page.more)
+            let cursor = last_of(&page.messages).or(Some(since));
+            (page.messages, page.contiguous, page.more, cursor)
         }
-        None => {
+        (None, Some(channel)) => {
+            let mut search = NewestOfChannel::new(&topic, channel, limits, shared.looked_at());
+            while !search.step(&shared.backplane).await? {}
+            let ChannelMessages { messages, head, whole } = search.finish();
+            (messages, whole, false, Some(head).filter(|head| *head != StreamId::ZERO))
+        }
+        (None, None) => {
             let Newest { messages, whole } = shared.backplane.newest(&topic, limits).await?;
-            (messages, whole, false)
+            let cursor = last_of(&messages);
+            (messages, whole, false, cursor)
         }
     };
     let is_lost = |message: &Message| matches!(message.content, Content::Lost { .. });
     let lost = messages.iter().any(|message| is_lost(message));
-    let cursor = messages.last().and_then(|message| message.id).or(asked.since);
     // A user's stream holds all reliable channels; the others' publications are passed over, the cursor is not.
     let wanted = |message: &Message| channel.is_none() || message.channel.as_deref() == channel || is_lost(message);
     let messages = messages.iter().filter(|message| wanted(message)).filter_map(|message| entry(message)).collect();
     let history =
         History { topic: &name, user: asked.user.as_deref(), messages, complete: contiguous && !lost, more, cursor };
     Ok(Json(history).into_response())
+}
+
+impl Shared {
+    /// How much of a user's stream may be looked at for one of its channels.
+    fn looked_at(&self) -> ReadLimits {
+        let limits = &self.config.limits;
+        ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max)
+    }
 }
 
 /// The topic behind a channel name, and the channel to pick out of a user's stream.

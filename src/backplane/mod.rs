@@ -20,11 +20,13 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
+mod channel;
 mod memory;
 mod redis;
 #[cfg(feature = "simulation")]
 mod simulated;
 
+pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
 pub use redis::Redis;
 #[cfg(feature = "simulation")]

@@ -10,8 +10,8 @@ use tickgate_wire::{
 };
 
 use crate::{
-    backplane::{Backplane, ReadLimits, Unavailable},
-    hub::{self, reason_between},
+    backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
+    hub::{self, Hub, Reader, reason_between},
     session::Resolved,
 };
 
@@ -21,16 +21,37 @@ const OVERHEAD_BYTES: usize = 4 << 10;
 /// What the gateway adds to a publication, beside its channel's name.
 const META_BYTES: usize = 112;
 
-/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in.
+/// How much may be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Of the page.
+    pub(super) page: ReadLimits,
+    /// Of a user's stream, where the page is picked out of it.
+    pub(super) looked_at: ReadLimits,
+}
+
+/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in. Waits
+/// for the reader's turn before each read.
 pub(super) async fn read(
     backplane: &Backplane,
-    resolved: Resolved,
-    from: HistoryFrom,
-    limits: ReadLimits,
+    (hub, reader): (&Hub, Reader),
+    (resolved, from): (Resolved, HistoryFrom),
+    bounds: Bounds,
 ) -> Result<History, Unavailable> {
     match from {
-        HistoryFrom::Since(since) => forward(backplane, resolved, since, limits).await,
-        HistoryFrom::Last(_) => newest(backplane, resolved, limits).await,
+        HistoryFrom::Since(since) => {
+            let _turn = hub.turn(reader).await?;
+            forward(backplane, resolved, since, bounds.page).await
+        }
+        HistoryFrom::Last(_) if resolved.in_user_stream => {
+            newest_of_channel(backplane, (hub, reader), resolved, bounds).await
+        }
+        HistoryFrom::Last(_) => {
+            let _turn = hub.turn(reader).await?;
+            let newest = backplane.newest(&resolved.topic, bounds.page).await?.messages;
+            let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+            Ok(newest_page(resolved, &newest, cursor))
+        }
     }
 }
 
@@ -84,10 +105,26 @@ async fn forward(
     Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
 }
 
-/// As many of the newest as are wanted, and fit.
-async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -> Result<History, Unavailable> {
-    let newest = backplane.newest(&resolved.topic, limits).await?.messages;
-    let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+/// The newest of one channel: what other channels have is passed over, and does not count.
+async fn newest_of_channel(
+    backplane: &Backplane,
+    (hub, reader): (&Hub, Reader),
+    resolved: Resolved,
+    bounds: Bounds,
+) -> Result<History, Unavailable> {
+    let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
+    loop {
+        let _turn = hub.turn(reader).await?;
+        if search.step(backplane).await? {
+            break;
+        }
+    }
+    let found = search.finish();
+    Ok(newest_page(resolved, &found.messages, found.head))
+}
+
+/// As many of the newest as fit.
+fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> History {
     let mut room = Room::new(&resolved);
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
@@ -96,7 +133,7 @@ async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -
     });
     let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
     messages.reverse();
-    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None })
+    History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
 }
 
 fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Identity, TokenError},
-    backplane::{ReadLimits, Unavailable},
+    backplane::ReadLimits,
     clock,
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome},
@@ -196,11 +196,14 @@ impl Connection {
     ) -> Result<Reply, Fault> {
         // A page is large: the next one is not read before the client has taken what waits for it.
         poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
-        let bytes_max = self.replica.config.limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX);
-        let unavailable = |_: Unavailable| later("the history can't be read now");
-        let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
-        let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
-        Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
+        let limits = &self.replica.config.limits;
+        let bounds = history::Bounds {
+            page: ReadLimits::new(count, limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX)),
+            looked_at: ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max),
+        };
+        let in_turn = (&*self.replica.hub, self.permit.reader());
+        let page = history::read(&self.replica.backplane, in_turn, (resolved, from), bounds).await;
+        Ok(Reply::History(History { id, ..page.map_err(|_| later("the history can't be read now"))? }))
     }
 
     async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
