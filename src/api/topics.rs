@@ -67,6 +67,55 @@ pub(super) async fn topics(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    /// The user whose private channel `topic` names.
+    user: Option<String>,
+}
+
+/// How publications of a topic are kept and delivered.
+#[derive(Serialize)]
+struct Rule<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    /// The topic in Redis: of a private channel it has another name.
+    stored_as: String,
+    /// The channel's name in the entries of a stream that it shares with others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_channel: Option<&'a str>,
+    class: Class,
+    retain_max: u32,
+    /// Seconds.
+    retain_ttl: u64,
+    wait_replicas: u32,
+    wait_aof: bool,
+}
+
+/// The rule of a topic or of a user's private channel, for engines that write to Redis themselves.
+pub(super) async fn rule(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    named: Result<Query<Named>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(named) = named.map_err(|error| Problem::invalid(error.body_text()))?;
+    let (topic, stored_channel) = topic_of(&shared.config.topics, &name, named.user.as_deref())?;
+    let rule = shared.config.topics.of_topic(&topic);
+    let answer = Rule {
+        topic: &name,
+        user: named.user.as_deref(),
+        stored_as: topic.to_string(),
+        stored_channel,
+        class: rule.class,
+        retain_max: rule.retain_max,
+        retain_ttl: rule.retain_ttl.as_secs(),
+        wait_replicas: rule.wait_replicas,
+        wait_aof: rule.wait_aof,
+    };
+    Ok(Json(answer).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     /// The user whose private channel `topic` names.
     user: Option<String>,

@@ -250,6 +250,7 @@ label!(
         User = "/api/v1/users/{id}",
         Disconnect = "/api/v1/disconnect",
         Topics = "/api/v1/topics",
+        Topic = "/api/v1/topics/{topic}",
         History = "/api/v1/topics/{topic}/history",
         Tickets = "/api/v1/tickets",
         Other = "other",
