@@ -126,6 +126,8 @@ pub(super) struct Limits {
     pub outbox_bytes_max: u64,
     pub replay_entries_max: u64,
     pub replay_bytes_max: u64,
+    pub replays_bytes_max: u64,
+    pub replays_per_address_bytes_max: u64,
     pub unknown_channels: String,
 }
 

@@ -11,7 +11,7 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
-    hub::{self, Hub, Reader, reason_between},
+    hub::{self, Hold, Hub, Reader, Turn, reason_between},
     session::Resolved,
 };
 
@@ -31,26 +31,32 @@ pub(super) struct Bounds {
 }
 
 /// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in. Waits
-/// for the reader's turn before each read.
+/// for the reader's turn before each read. With the page comes the room that it takes until the client has it.
 pub(super) async fn read(
     backplane: &Backplane,
     (hub, reader): (&Hub, Reader),
     (resolved, from): (Resolved, HistoryFrom),
     bounds: Bounds,
-) -> Result<History, Unavailable> {
+) -> Result<(History, Option<Hold>), Unavailable> {
+    let bytes_max = bounds.page.bytes_max;
+    let held = |turn: Turn, page: History| {
+        let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
+        (page, hold)
+    };
     match from {
         HistoryFrom::Since(since) => {
-            let _turn = hub.turn(reader).await?;
-            forward(backplane, resolved, since, bounds.page).await
+            let turn = hub.turn(reader, bytes_max).await?;
+            Ok(held(turn, forward(backplane, resolved, since, bounds.page).await?))
         }
         HistoryFrom::Last(_) if resolved.in_user_stream => {
-            newest_of_channel(backplane, (hub, reader), resolved, bounds).await
+            let (turn, page) = newest_of_channel(backplane, (hub, reader), resolved, bounds).await?;
+            Ok(held(turn, page))
         }
         HistoryFrom::Last(_) => {
-            let _turn = hub.turn(reader).await?;
+            let turn = hub.turn(reader, bytes_max).await?;
             let newest = backplane.newest(&resolved.topic, bounds.page).await?.messages;
             let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
-            Ok(newest_page(resolved, &newest, cursor))
+            Ok(held(turn, newest_page(resolved, &newest, cursor)))
         }
     }
 }
@@ -111,16 +117,15 @@ async fn newest_of_channel(
     (hub, reader): (&Hub, Reader),
     resolved: Resolved,
     bounds: Bounds,
-) -> Result<History, Unavailable> {
+) -> Result<(Turn, History), Unavailable> {
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
-        let _turn = hub.turn(reader).await?;
+        let turn = hub.turn(reader, bounds.page.bytes_max).await?;
         if search.step(backplane).await? {
-            break;
+            let found = search.finish();
+            return Ok((turn, newest_page(resolved, &found.messages, found.head)));
         }
     }
-    let found = search.finish();
-    Ok(newest_page(resolved, &found.messages, found.head))
 }
 
 /// As many of the newest as fit.

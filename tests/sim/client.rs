@@ -270,7 +270,7 @@ impl Connection {
         let slot = interest.open(&self.outbox, backlog.cursor, begins);
         let member = Member { outbox: self.outbox.clone(), slot, pacer: None };
         let live = start == Start::Live || backlog.is_empty();
-        let mut past = Past::new(true);
+        let mut past = Past::new(true, limits);
         subject.channels.iter().for_each(|channel| past.add((*channel).into(), first_cursor, !live));
         backlog.messages.retain(|message| past.wants(message));
         self.subscriptions.push(Subscription { interest, member, form, past: None, fresh: true });

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tickgate::{
     backplane::{Backplane, Simulated},
     defect::{self, Defect},
-    hub::{Hub, RingLimits, Settings},
+    hub::{Hub, RingLimits, Settings, TurnLimits},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -189,8 +189,12 @@ impl World {
                 linger: Duration::from_millis(dice.between(0, 300)),
                 compare_interval: Duration::from_millis(400),
                 queue_grace: Duration::from_secs(10),
-                reads_max: 4,
-                reads_timeout: Duration::from_secs(10),
+                reads: TurnLimits {
+                    at_once: 4,
+                    bytes_max: 1 << 30,
+                    reader_bytes_max: 1 << 30,
+                    timeout: Duration::from_secs(10),
+                },
             };
             hubs.push(Hub::start(Backplane::Simulated(Simulated(link.clone())), settings, metrics.clone(), &tasks));
             links.push(link);
