@@ -43,6 +43,10 @@ security *words:
 typescript *steps:
     cargo build -p tickgate -p tickgate-client-suite && clients/typescript/test.sh {{ steps }}
 
+# The Python packages, as wheels in new environments; `just python units` one of the steps
+python *steps:
+    cargo build -p tickgate -p tickgate-client-suite && clients/python/test.sh {{ steps }}
+
 # A browser asleep for three minutes: two heartbeats of 90 s
 client-sleep:
     cargo build && cd clients/typescript && TICKGATE_HEARTBEAT=90 node --test --test-name-pattern=asleep test/pages.test.mjs

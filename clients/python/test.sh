@@ -3,7 +3,7 @@
 # unit tests over real gateways and a real Redis, the client suite in both faces, Pydantic 1, other interpreters.
 #
 #   clients/python/test.sh            everything
-#   clients/python/test.sh units      only these steps (build units suite redis models interpreters)
+#   clients/python/test.sh units      only these steps (build units suite models interpreters redis)
 #   clients/python/test.sh lock       compiles the lock files anew (not a test)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
@@ -20,7 +20,7 @@ work=$target/python
 PYTHON=${TICKGATE_PYTHON:-/usr/bin/python3}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build units suite redis models interpreters)
+[ ${#steps[@]} -gt 0 ] || steps=(build units suite models interpreters)
 
 # The process whose forks are adapters.
 warm=
