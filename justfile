@@ -39,6 +39,10 @@ fuzz *words:
 security *words:
     TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
 
+# The feed of Binance against every fault of its exchange, as long as they are described, with the load; `just feed a05` one of them
+feed *words:
+    cargo build -p tickgate-sim-exchange && TICKGATE_FEED=long cargo test --test feed {{ words }} -- --nocapture --test-threads=2
+
 # The TypeScript client and its examples, in Node and in Chromium; `just typescript pages` one of the steps
 typescript *steps:
     cargo build -p tickgate -p tickgate-client-suite && clients/typescript/test.sh {{ steps }}

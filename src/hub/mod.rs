@@ -299,6 +299,20 @@ impl Hub {
         all
     }
 
+    /// Names of the followed topics that have subscribers and begin with one of these.
+    #[must_use]
+    pub fn followed_names(&self, prefixes: &[&str]) -> Vec<String> {
+        let mut names = Vec::new();
+        for part in &self.topics.parts {
+            let part = part.read();
+            let wanted = part.iter().filter(|(topic, followed)| {
+                prefixes.iter().any(|prefix| topic.as_str().starts_with(prefix)) && followed.interest() > 0
+            });
+            names.extend(wanted.map(|(topic, _)| topic.as_str().to_owned()));
+        }
+        names
+    }
+
     /// Subscriptions to one topic on this replica.
     #[must_use]
     pub fn subscribers(&self, topic: &Topic) -> usize {
