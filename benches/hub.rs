@@ -18,7 +18,7 @@ use tickgate::{
     history::History,
     hub::{
         Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
-        RingLimits, Settings, Shared, Socket, Step,
+        RingLimits, Settings, Shared, Socket, Step, TurnLimits,
     },
     metrics::Metrics,
     tasks::Tasks,
@@ -81,8 +81,12 @@ impl Stage {
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);

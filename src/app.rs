@@ -2,8 +2,10 @@
 //! domain here.
 
 use std::{
+    fs::File,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -43,6 +45,7 @@ use crate::{
 mod connect;
 mod hub_settings;
 mod listeners;
+mod market;
 mod reload;
 
 pub use connect::connect;
@@ -68,6 +71,7 @@ pub struct App {
     public: Listeners,
     operations: Listeners,
     reload: Option<Reload>,
+    recording: Option<File>,
 }
 
 /// Why a replica can't start.
@@ -77,6 +81,8 @@ pub enum BuildError {
     Keys(Problems),
     #[error("{key}: can't listen on {address}: {source}{}", connect::remedy(.source))]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("--record {}: {source}", path.display())]
+    Record { path: PathBuf, source: io::Error },
 }
 
 /// Loads the configuration of a replica and decides whether one can start with it: keys, certificates and addresses are
@@ -116,6 +122,7 @@ impl App {
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
         let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
         let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
+        let recording = market::open_recording(&config)?;
         let tasks = Tasks::new();
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
@@ -133,7 +140,7 @@ impl App {
             lifecycle: lifecycle.clone(),
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations, reload: None })
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations, recording, reload: None })
     }
 
     /// Reads settings and secrets again while it runs.
@@ -169,7 +176,7 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations, reload } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, recording, reload } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -208,7 +215,7 @@ impl App {
             tasks.spawn_vital("reload", reload.run(replica.clone(), tasks.stop()));
         }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
-        feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
+        feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
         tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {

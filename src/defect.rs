@@ -20,6 +20,24 @@ pub enum Defect {
     NoReplayIds,
     /// A task that the replica can't do without panics.
     VitalTaskPanics,
+    /// The feed takes trades again that it has had.
+    FeedRepeats,
+    /// The feed reports the maker's side of a trade.
+    FeedSides,
+    /// The feed takes the time of an event for that of its trade.
+    FeedEventTimes,
+    /// The feed takes pings of the exchange for data.
+    FeedPingsAreData,
+    /// The feed sends control messages without a pause.
+    FeedBursts,
+    /// The feed asks for streams in capitals.
+    FeedCapitals,
+    /// The feed turns prices into floating-point numbers.
+    FeedFloats,
+    /// The feed does not wait when the exchange tells it to.
+    FeedImpatience,
+    /// The feed publishes without its lease.
+    FeedWithoutLease,
 }
 
 #[cfg(feature = "simulation")]
@@ -28,9 +46,29 @@ impl Defect {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         use Defect::{
-            NoCanary, NoCompare, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoReport, NoSweep, VitalTaskPanics,
+            FeedBursts, FeedCapitals, FeedEventTimes, FeedFloats, FeedImpatience, FeedPingsAreData, FeedRepeats,
+            FeedSides, FeedWithoutLease, NoCanary, NoCompare, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoReport,
+            NoSweep, VitalTaskPanics,
         };
-        let all = [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoReport, NoSweep, NoReplayIds, VitalTaskPanics];
+        let all = [
+            NoRepeatFilter,
+            NoHoleCheck,
+            NoCompare,
+            NoCanary,
+            NoReport,
+            NoSweep,
+            NoReplayIds,
+            VitalTaskPanics,
+            FeedRepeats,
+            FeedSides,
+            FeedEventTimes,
+            FeedPingsAreData,
+            FeedBursts,
+            FeedCapitals,
+            FeedFloats,
+            FeedImpatience,
+            FeedWithoutLease,
+        ];
         all.into_iter().find(|defect| format!("{defect:?}") == name)
     }
 }

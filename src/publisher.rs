@@ -131,8 +131,40 @@ impl Publisher {
         &self,
         request: PublishRequest<'_>,
     ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
-        let door = request.door;
-        let under_way = self.check(request).map(|publication| self.backplane.publish(publication));
+        self.hand_over(request.door, self.check(request))
+    }
+
+    /// Publishes all of these, in their order, or none where one of them is a mistake.
+    ///
+    /// # Errors
+    /// [`PublishFailure`] of the first that failed; the others may be stored then.
+    pub fn publish_together(
+        &self,
+        requests: Vec<PublishRequest<'_>>,
+    ) -> impl Future<Output = Result<(), PublishFailure>> + Send + use<> {
+        let check = |request: PublishRequest<'_>| {
+            let door = request.door;
+            self.check(request).map(|publication| (door, publication)).map_err(|failure| (door, failure))
+        };
+        // All are handed over before the first is awaited.
+        let under_way: Vec<_> = match requests.into_iter().map(check).collect::<Result<Vec<_>, _>>() {
+            Ok(all) => all.into_iter().map(|(door, publication)| self.hand_over(door, Ok(publication))).collect(),
+            Err((door, failure)) => vec![self.hand_over(door, Err(failure))],
+        };
+        async move {
+            for outcome in under_way {
+                outcome.await?;
+            }
+            Ok(())
+        }
+    }
+
+    fn hand_over(
+        &self,
+        door: Door,
+        checked: Result<Publication, PublishFailure>,
+    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+        let under_way = checked.map(|publication| self.backplane.publish(publication));
         let metrics = self.metrics.clone();
         async move {
             let result = match under_way {
@@ -207,5 +239,37 @@ fn warn_of_type(request: &PublishRequest<'_>) {
     if TYPES.contains(&&*kind) {
         let channel = request.channel;
         tracing::warn!(channel, kind = &*kind, "a publication has the type of a message of the gateway");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backplane::{Memory, ReadLimits},
+        config::Config,
+    };
+
+    #[tokio::test]
+    async fn of_several_that_belong_together_none_is_stored_where_one_is_a_mistake() {
+        let (config, backplane) = (Config::development(), Backplane::Memory(Memory::new()));
+        backplane.start(Box::new(|_| {}));
+        let limits = PublishLimits { payload_bytes_max: 1_000, json_depth_max: 8, development: false };
+        let publisher = Publisher::new(backplane.clone(), config.topics.clone(), limits, Metrics::new());
+        let request = |channel| PublishRequest {
+            channel,
+            user: None,
+            payload: Bytes::from_static(b"{}"),
+            msg_id: Some("m"),
+            door: Door::Ingest,
+        };
+        let stored = async || {
+            let limits = ReadLimits::new(10, 1_000);
+            backplane.newest(&Topic::public("logs").unwrap(), limits).await.unwrap().messages.len()
+        };
+        let failed = publisher.publish_together(vec![request("logs"), request("run:a,b")]).await;
+        assert!(matches!(failed, Err(PublishFailure::Invalid(_))) && stored().await == 0, "{failed:?}");
+        assert!(publisher.publish_together(vec![request("logs"), request("run:a")]).await.is_ok());
+        assert_eq!(stored().await, 1);
     }
 }

@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
     ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks"]),
-    ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),
+    ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
         &[
@@ -139,8 +139,8 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
     ("hyper_rustls", &["crates/client/http.rs"]),
-    ("tokio_tungstenite", &["crates/client/socket.rs"]),
-    ("tickgate_client", &["cli/", "auth/jwks.rs", "crates/client/bin/adapter.rs"]),
+    ("tokio_tungstenite", &["crates/client/socket.rs", "feeds/binance/connections.rs", "feeds/binance/socket.rs"]),
+    ("tickgate_client", &["cli/", "auth/jwks.rs", "feeds/binance/rest.rs", "crates/client/bin/adapter.rs"]),
     ("tickgate_client_suite", &["crates/client-suite/main.rs"]),
     ("tickgate_process", &["cli/demo/", "crates/bench/"]),
     ("mio", &["crates/bench/"]),

@@ -3,7 +3,7 @@
 # unit tests over real gateways and a real Redis, the client suite in both faces, Pydantic 1, other interpreters.
 #
 #   clients/python/test.sh            everything
-#   clients/python/test.sh units      only these steps (build units suite redis models interpreters)
+#   clients/python/test.sh units      only these steps (build units suite models interpreters redis)
 #   clients/python/test.sh lock       compiles the lock files anew (not a test)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
@@ -20,7 +20,11 @@ work=$target/python
 PYTHON=${TICKGATE_PYTHON:-/usr/bin/python3}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build units suite redis models interpreters)
+[ ${#steps[@]} -gt 0 ] || steps=(build units suite models interpreters)
+
+# The process whose forks are adapters.
+warm=
+trap '[ -z "$warm" ] || kill "$warm"' EXIT
 
 # shellcheck source=tests/packages.sh
 . "$root/tests/packages.sh"
@@ -65,15 +69,16 @@ build() {
     # The gateway's own script, for publishing straight into Redis.
     cp "$root/src/backplane/redis/scripts/publish.lua" src/tickgate/
     local bin=$work/tools/bin
-    environment tools "$PYTHON" tests/requirements.txt
+    environment tools "$PYTHON" tests/requirements-tools.txt
+    environment dependencies "$PYTHON" tests/requirements.txt
     "$bin/ruff" format --quiet --no-cache --check .
     "$bin/ruff" check --quiet --no-cache .
-    "$bin/mypy" --cache-dir "$work/mypy" --no-error-summary --python-executable "$bin/python"
+    "$bin/mypy" --cache-dir "$work/mypy" --no-error-summary --python-executable "$work/dependencies/bin/python"
     rm -rf "$work/wheels" "$work/api"
     "$bin/python" -m hatchling build --target wheel --directory "$work/wheels" >/dev/null
     (cd socket-models && "$bin/python" -m hatchling build --target wheel --directory "$work/wheels" >/dev/null)
-    fresh fresh "$PYTHON" tools
-    "$work/fresh/bin/python" -m pdoc --docformat google --output-directory "$work/api" tickgate socket_models \
+    fresh fresh "$PYTHON" dependencies
+    PYTHONPATH=$(echo "$work"/tools/lib/python3.*/site-packages) "$work/fresh/bin/python" -m pdoc --docformat google --output-directory "$work/api" tickgate socket_models \
         '!tickgate.testing.fixtures'
 }
 
@@ -81,13 +86,18 @@ tests() { # environment, arguments of pytest
     "$work/$1/bin/python" -m pytest --timeout 120 "${@:2}"
 }
 
-# Both at once: they wait most of the time.
+# Both at once: they wait most of the time. Adapters are forks of one process, which has imported everything.
 play_suite() {
-    local failed=0 in_asyncio
-    "$suite" --jobs 4 --run "$work/fresh/bin/python tests/adapter.py asyncio" >"$work/suite-asyncio.txt" 2>&1 &
+    local failed=0 in_asyncio python=$work/fresh/bin/python
+    rm -f "$work/warm"
+    "$python" tests/warm.py "$work/warm" serve &
+    warm=$!
+    while [ ! -S "$work/warm" ]; do kill -0 $warm && sleep 0.05; done
+    "$suite" --jobs 4 --run "$python -I -S tests/warm.py $work/warm asyncio" >"$work/suite-asyncio.txt" 2>&1 &
     in_asyncio=$!
-    "$suite" --jobs 4 --run "$work/fresh/bin/python tests/adapter.py blocking" >"$work/suite-blocking.txt" 2>&1 || failed=1
+    "$suite" --jobs 4 --run "$python -I -S tests/warm.py $work/warm blocking" >"$work/suite-blocking.txt" 2>&1 || failed=1
     wait "$in_asyncio" || failed=1
+    kill "$warm" && warm=
     for name in asyncio blocking; do
         echo "suite, $name: $(grep 'scenarios' "$work/suite-$name.txt" || tail -1 "$work/suite-$name.txt")"
     done
@@ -111,8 +121,8 @@ others() {
 }
 
 in_other() { # interpreter, name
-    environment "tools-$2" "$1" tests/requirements.txt
-    fresh "fresh-$2" "$1" "tools-$2"
+    environment "dependencies-$2" "$1" tests/requirements.txt
+    fresh "fresh-$2" "$1" "dependencies-$2"
     tests "fresh-$2" tests/models tests/test_connection.py tests/test_documents.py
 }
 
@@ -133,10 +143,9 @@ interpreters() {
 }
 
 lock() {
-    environment tools "$PYTHON" tests/requirements.txt
     "$PYTHON" -m venv "$work/lock"
     "$work/lock/bin/pip" install --quiet uv
-    (cd tests && for name in requirements requirements-pydantic1; do
+    (cd tests && for name in requirements requirements-tools requirements-pydantic1; do
         "$work/lock/bin/uv" pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes \
             --no-emit-index-url --custom-compile-command './test.sh lock' "$name.in" --output-file "$name.txt"
     done)
@@ -151,7 +160,8 @@ run_step() {
     models)
         environment pydantic1 "$PYTHON" tests/requirements-pydantic1.txt
         fresh fresh-pydantic1 "$PYTHON" pydantic1 tickgate_socket_models
-        "$work/fresh-pydantic1/bin/python" -m pytest -q -c /dev/null -p no:cacheprovider tests/models
+        "$work/fresh-pydantic1/bin/python" -m pytest -q -c /dev/null --rootdir tests/models --confcutdir tests/models \
+            -p no:cacheprovider tests/models
         ;;
     interpreters) interpreters ;;
     lock) lock ;;

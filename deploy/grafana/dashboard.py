@@ -152,6 +152,23 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         ],
     ),
     (
+        "Feed of the exchange",
+        [
+            ("lines", "Feed status", "1 for the present state, on the replica that publishes.", "short", [("{{status}}", f"max by (status) (tickgate_feed_status{{{FILTER}}})"), ("configured", f"max(tickgate_feed_enabled{{{FILTER}}})")]),
+            ("lines", "Publishing the feed", "One replica at a time.", "short", [("{{instance}}", f"tickgate_feed_holder{{{FILTER}}}")]),
+            ("lines", "Age of the newest data", "Since something last came, by kind, on the replica that publishes.", "s", [("{{kind}}", f"min by (kind) (time() - (tickgate_feed_data_timestamp_seconds{{{FILTER}}} > 0))")]),
+            ("bars", "Frames by kind", "What the exchange sends.", "ops", [("{{kind}}", rate("tickgate_feed_frames_total", "kind")), ("dropped", rate("tickgate_feed_frames_dropped_total"))]),
+            ("bars", "Bad frames", "Frames that can't be used, by reason.", "cps", [("{{reason}}", rate("tickgate_feed_bad_frames_total", "reason"))]),
+            ("lines", "Latency of trades", "From the exchange's time to the arrival; includes the difference of the clocks.", "s", quantiles("tickgate_feed_latency_seconds", 0.5, 0.99)),
+            ("bars", "Connections to the exchange", "Those that ended, by reason, and those that were replaced before.", "short", [("{{reason}}", f"sum by (reason) (increase(tickgate_feed_reconnects_total{{{FILTER}}}[{RATE}]))"), ("replaced", f"sum(increase(tickgate_feed_rotations_total{{{FILTER}}}[{RATE}]))")]),
+            ("lines", "Symbols", "Followed, and those without current values.", "short", [("followed", f"max(tickgate_feed_symbols{{{FILTER}}})"), ("stale", f"max(tickgate_feed_symbols_stale{{{FILTER}}})"), ("unknown", f"max(tickgate_feed_symbols_unknown{{{FILTER}}})"), ("refused", f"max(tickgate_feed_symbols_refused{{{FILTER}}})"), ("skipped", f"max(tickgate_feed_symbols_skipped{{{FILTER}}})")]),
+            ("lines", "Streams", "Needed by the followed symbols, and those that deliver.", "short", [("needed", f"max(tickgate_feed_streams{{{FILTER}}})"), ("live", f"max(tickgate_feed_streams_live{{{FILTER}}})"), ("subscribed again", grown("tickgate_feed_resubscriptions_total"))]),
+            ("bars", "Trades repaired and missing", "Fetched afterwards, dropped as repeats, or reported as a gap.", "cps", [("fetched", rate("tickgate_feed_backfilled_total")), ("repeats", rate("tickgate_feed_repeats_total")), ("missing", rate("tickgate_feed_missing_trades_total")), ("gaps", rate("tickgate_feed_gaps_total"))]),
+            ("lines", "Weight of requests", "Of 6,000 a minute that the exchange allows an address; the feed stops at 4,000.", "short", [("weight", f"max(tickgate_feed_rest_weight{{{FILTER}}})")]),
+            ("bars", "Missing from the recording", "Items that the disk was too slow for (serve --record).", "cps", [("missing", rate("tickgate_feed_recording_dropped_total"))]),
+        ],
+    ),
+    (
         "Process",
         [
             ("lines", "Processor", "Cores in use.", "short", [("{{instance}}", rate("process_cpu_seconds_total", "instance"))]),

@@ -184,6 +184,7 @@ impl Api {
             .route(Route::User.as_str(), get(sessions::user))
             .route(Route::Disconnect.as_str(), post(sessions::disconnect))
             .route(Route::Topics.as_str(), get(topics::topics))
+            .route(Route::Topic.as_str(), get(topics::rule))
             .route(Route::History.as_str(), get(topics::history))
             .route_layer(from_fn_with_state(Arc::clone(&self.0), access::require_key));
         let limited = keyed

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Config},
-    hub::{RingLimits, Settings},
+    hub::{RingLimits, Settings, TurnLimits},
 };
 
 /// Reads of what clients missed at once in memory, where nothing is waited for.
@@ -21,8 +21,12 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
     let config::Hub { topics_max, unpublished_topics_max, unpublished_per_address_max, linger, .. } = config.hub;
     let queue_grace = config.readiness.queue_grace;
     // The other half is for what everybody waits for: where topics stand, and operators.
-    let reads_max = config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2);
-    let reads_timeout = config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout);
+    let reads = TurnLimits {
+        at_once: config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2),
+        bytes_max: config.limits.replays_bytes_max,
+        reader_bytes_max: config.limits.replays_per_address_bytes_max,
+        timeout: config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout),
+    };
     Settings {
         shards,
         topics_max,
@@ -32,7 +36,6 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
         linger,
         compare_interval,
         queue_grace,
-        reads_max,
-        reads_timeout,
+        reads,
     }
 }

@@ -23,10 +23,12 @@ use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
 use crate::history::History;
 
+mod channel;
 mod memory;
 mod onward;
 mod redis;
 
+pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
 pub use onward::{Lack, Onward};
 pub use redis::{Identity, Redis};

@@ -38,6 +38,9 @@ pub struct Limits {
     /// Entries one resume may fetch from a stream.
     pub replay_entries_max: usize,
     pub replay_bytes_max: usize,
+    /// What is read for resumes and histories and waits for clients, in sum and of one address, in bytes.
+    pub replays_bytes_max: usize,
+    pub replays_per_address_bytes_max: usize,
     /// Whether publications are refused that nobody can receive.
     pub refuses_unknown_channels: bool,
 }
@@ -106,6 +109,12 @@ impl Limits {
             outbox_bytes_max: s.number("outbox_bytes_max", raw.outbox_bytes_max, 1024..=64 * BYTES_MAX),
             replay_entries_max: s.number("replay_entries_max", raw.replay_entries_max, 1..=10_000_000),
             replay_bytes_max: s.number("replay_bytes_max", raw.replay_bytes_max, 1024..=64 * BYTES_MAX),
+            replays_bytes_max: s.number("replays_bytes_max", raw.replays_bytes_max, 1024..=1024 * BYTES_MAX),
+            replays_per_address_bytes_max: s.number(
+                "replays_per_address_bytes_max",
+                raw.replays_per_address_bytes_max,
+                1024..=1024 * BYTES_MAX,
+            ),
             refuses_unknown_channels: s.choice("unknown_channels", &raw.unknown_channels, &unknown_channels),
         };
         limits.check_fit(s);
@@ -124,6 +133,24 @@ impl Limits {
                     "payload_bytes_max",
                     format!("wants no more than limits.{name} ({room}): it would never fit"),
                 );
+            }
+        }
+        for (name, bytes, greater, room) in [
+            (
+                "replay_bytes_max",
+                self.replay_bytes_max,
+                "replays_per_address_bytes_max",
+                self.replays_per_address_bytes_max,
+            ),
+            (
+                "replays_per_address_bytes_max",
+                self.replays_per_address_bytes_max,
+                "replays_bytes_max",
+                self.replays_bytes_max,
+            ),
+        ] {
+            if bytes > room {
+                section.tell(name, format!("wants no more than limits.{greater} ({room}): it would never fit"));
             }
         }
         let (connection, user) = (self.messages_per_connection.per_second, self.messages_per_user.per_second);

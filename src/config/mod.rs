@@ -37,7 +37,7 @@ pub use effective::Effective;
 pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
-pub use feeds::{Feeds, Log, Synthetic};
+pub use feeds::{Binance, Feeds, Log, Synthetic};
 pub use known_channels::KnownChannels;
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};

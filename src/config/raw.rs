@@ -127,6 +127,8 @@ pub(super) struct Limits {
     pub outbox_bytes_max: u64,
     pub replay_entries_max: u64,
     pub replay_bytes_max: u64,
+    pub replays_bytes_max: u64,
+    pub replays_per_address_bytes_max: u64,
     pub unknown_channels: String,
 }
 
@@ -167,6 +169,21 @@ pub(super) struct Readiness {
 #[serde(deny_unknown_fields)]
 pub(super) struct Feeds {
     pub synthetic: Synthetic,
+    pub binance: Binance,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Binance {
+    pub enabled: String,
+    pub stream_url: String,
+    pub rest_url: String,
+    pub symbols: Vec<String>,
+    pub on_demand: bool,
+    pub symbols_max: u64,
+    pub linger: String,
+    pub stale_after: String,
+    pub connection_age_max: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -10,8 +10,8 @@ use tickgate_wire::{
 };
 
 use crate::{
-    backplane::{Backplane, ReadLimits, Unavailable},
-    hub,
+    backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
+    hub::{self, Hold, Hub, Reader, Turn},
     session::Resolved,
 };
 
@@ -21,16 +21,43 @@ const OVERHEAD_BYTES: usize = 4 << 10;
 /// What the gateway adds to a publication, beside its channel's name.
 const META_BYTES: usize = 112;
 
-/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in.
+/// How much may be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Of the page.
+    pub(super) page: ReadLimits,
+    /// Of a user's stream, where the page is picked out of it.
+    pub(super) looked_at: ReadLimits,
+}
+
+/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in. Waits
+/// for the reader's turn before each read. With the page comes the room that it takes until the client has it.
 pub(super) async fn read(
     backplane: &Backplane,
-    resolved: Resolved,
-    from: HistoryFrom,
-    limits: ReadLimits,
-) -> Result<History, Unavailable> {
+    (hub, reader): (&Hub, Reader),
+    (resolved, from): (Resolved, HistoryFrom),
+    bounds: Bounds,
+) -> Result<(History, Option<Hold>), Unavailable> {
+    let bytes_max = bounds.page.bytes_max;
+    let held = |turn: Turn, page: History| {
+        let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
+        (page, hold)
+    };
     match from {
-        HistoryFrom::Since(since) => forward(backplane, resolved, since, limits).await,
-        HistoryFrom::Last(_) => newest(backplane, resolved, limits).await,
+        HistoryFrom::Since(since) => {
+            let turn = hub.turn(reader, bytes_max).await?;
+            Ok(held(turn, forward(backplane, resolved, since, bounds.page).await?))
+        }
+        HistoryFrom::Last(_) if resolved.in_user_stream => {
+            let (turn, page) = newest_of_channel(backplane, (hub, reader), resolved, bounds).await?;
+            Ok(held(turn, page))
+        }
+        HistoryFrom::Last(_) => {
+            let turn = hub.turn(reader, bytes_max).await?;
+            let newest = backplane.newest(&resolved.topic, bounds.page).await?.messages;
+            let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+            Ok(held(turn, newest_page(resolved, &newest, cursor)))
+        }
     }
 }
 
@@ -74,10 +101,25 @@ async fn forward(
     Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
 }
 
-/// As many of the newest as are wanted, and fit.
-async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -> Result<History, Unavailable> {
-    let newest = backplane.newest(&resolved.topic, limits).await?.messages;
-    let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+/// The newest of one channel: what other channels have is passed over, and does not count.
+async fn newest_of_channel(
+    backplane: &Backplane,
+    (hub, reader): (&Hub, Reader),
+    resolved: Resolved,
+    bounds: Bounds,
+) -> Result<(Turn, History), Unavailable> {
+    let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
+    loop {
+        let turn = hub.turn(reader, bounds.page.bytes_max).await?;
+        if search.step(backplane).await? {
+            let found = search.finish();
+            return Ok((turn, newest_page(resolved, &found.messages, found.head)));
+        }
+    }
+}
+
+/// As many of the newest as fit.
+fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> History {
     let mut room = Room::new(&resolved);
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
@@ -86,7 +128,7 @@ async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -
     });
     let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
     messages.reverse();
-    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None })
+    History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
 }
 
 fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Identity, TokenError},
-    backplane::{ReadLimits, Unavailable},
+    backplane::ReadLimits,
     clock,
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome},
@@ -76,7 +76,10 @@ impl Connection {
             Action::Unsubscribe { channels, refused } => return self.unsubscribe(&echo, channels, refused).await,
             Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
             Action::Pong { timestamp } => Ok(pong(id, timestamp)),
-            Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
+            Action::History { resolved, from, count } => {
+                self.history(&echo, resolved, from, count).await.unwrap_or_else(|fault| self.report(&echo, fault));
+                return;
+            }
             Action::Publish { channel, user, data, msg_id, count } => {
                 let (payload, user, msg_id) =
                     (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
@@ -187,20 +190,21 @@ impl Connection {
         self.note_followed();
     }
 
-    async fn history(
-        &self,
-        id: Option<Json>,
-        resolved: Resolved,
-        from: HistoryFrom,
-        count: usize,
-    ) -> Result<Reply, Fault> {
+    async fn history(&self, echo: &Echo, resolved: Resolved, from: HistoryFrom, count: usize) -> Result<(), Fault> {
         // A page is large: the next one is not read before the client has taken what waits for it.
         poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
-        let bytes_max = self.replica.config.limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX);
-        let unavailable = |_: Unavailable| later("the history can't be read now");
-        let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
-        let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
-        Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
+        let limits = &self.replica.config.limits;
+        let bounds = history::Bounds {
+            page: ReadLimits::new(count, limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX)),
+            looked_at: ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max),
+        };
+        let in_turn = (&*self.replica.hub, self.permit.reader());
+        let page = history::read(&self.replica.backplane, in_turn, (resolved, from), bounds).await;
+        let (page, hold) = page.map_err(|_| later("the history can't be read now"))?;
+        self.handle.send(&Reply::History(History { id: echo.id.clone(), ..page }), &echo.ignored);
+        // The page takes room until the client has it.
+        hold.into_iter().for_each(|hold| self.handle.outbox.keep(hold));
+        Ok(())
     }
 
     async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {

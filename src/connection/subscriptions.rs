@@ -172,7 +172,7 @@ impl Subscriptions {
             };
             let wish = Wish::new(wants::shared(channel, &interest), start);
             let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
-            all.push(PendingSubscription::new(wish, in_user_stream, interest, max_rate, extends));
+            all.push(PendingSubscription::new(wish, in_user_stream, interest, (max_rate, extends), self.limits));
         }
         all
     }
@@ -188,9 +188,10 @@ impl Subscriptions {
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
             let extends = next.extends.map(|at| &self.all[at].member);
-            match next.load(extends, until, self.limits).await {
+            // Channels that are added to a subscription get all of theirs beside it.
+            let limits = self.limits.of_beginning(bytes > 0, extends.is_some());
+            match next.load(extends, until, limits).await {
                 Ok(()) => {
-                    // Channels that are added to a subscription get all of theirs beside it.
                     bytes = if next.extends.is_some() { bytes } else { next.backlog.share(bytes, outbox_bytes_max) };
                     ready.push(next);
                 }
@@ -238,7 +239,9 @@ impl Subscriptions {
         if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
             let form = Form::of_user(self.protocol, names().collect());
-            subscription.interest.push_beside(&subscription.member, &form, &mut pending.past, &pending.backlog);
+            let Subscription { interest, member, .. } = &*subscription;
+            interest.push_beside((member, &form), &mut pending.past, &pending.backlog, drained).await;
+            pending.backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
             ends.urgent.extend(pending.past.ended(pending.end()));
             let channels = subscription.wants.channels().iter().cloned().chain(names());
             subscription.wants = Wants::OfUser(channels.collect());
@@ -256,8 +259,9 @@ impl Subscriptions {
         let form = wants.form(self.protocol);
         let member = Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) };
         let end = pending.end();
-        let PendingSubscription { interest, backlog, mut past, .. } = pending;
+        let PendingSubscription { interest, mut backlog, mut past, .. } = pending;
         let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
+        backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
         if whole {
             // What the client did not want of the past is passed, and not read again.
             outbox.pass(slot, end);

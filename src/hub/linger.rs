@@ -116,7 +116,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         backplane::{Backplane, Memory},
-        hub::{Interest, Reader, RingLimits, Settings},
+        hub::{Interest, Reader, RingLimits, Settings, TurnLimits},
         metrics::Metrics,
     };
 
@@ -145,8 +145,7 @@ pub(super) mod tests {
             linger: 10 * second,
             compare_interval: 60 * second,
             queue_grace: 10 * second,
-            reads_max: 4,
-            reads_timeout: 10 * second,
+            reads: TurnLimits { at_once: 4, bytes_max: 1 << 30, reader_bytes_max: 1 << 30, timeout: 10 * second },
         };
         set(&mut settings);
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))

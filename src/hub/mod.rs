@@ -65,7 +65,7 @@ pub use socket::{MemorySocket, Socket};
 pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
-pub use turns::{Reader, Turn};
+pub use turns::{Hold, Reader, Turn, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
@@ -119,9 +119,8 @@ pub struct Settings {
     pub compare_interval: Duration,
     /// A work queue whose oldest topic waits longer is logged as stalled.
     pub queue_grace: Duration,
-    /// How many read at once what they missed, and how long others wait for their turn.
-    pub reads_max: usize,
-    pub reads_timeout: Duration,
+    /// How many read at once what they missed, and how much of it may wait for clients.
+    pub reads: TurnLimits,
 }
 
 /// In order of their first subscriptions, so that a course of events can be played again.
@@ -171,8 +170,8 @@ impl Hub {
                 settings.unpublished_per_address_max,
             ),
             withdrawn: withdraw::Withdrawn::default(),
-            turns: turns::Turns::new(settings.reads_max, settings.reads_timeout),
-            long_turns: turns::Turns::new(LONG_MAX, settings.reads_timeout),
+            turns: turns::Turns::new(settings.reads),
+            long_turns: turns::Turns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -287,12 +286,12 @@ impl Hub {
         (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
     }
 
-    /// Waits for a turn to read a stream for a client.
+    /// Waits for a turn to read so many bytes of a stream for a client, at the most.
     ///
     /// # Errors
     /// [`Unavailable`] when it did not come in time.
-    pub async fn turn(&self, reader: Reader) -> Result<Turn, Unavailable> {
-        self.turns.take(reader).await
+    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<Turn, Unavailable> {
+        self.turns.take(reader, bytes_max).await
     }
 
     /// Subscriptions of this replica.
@@ -308,6 +307,20 @@ impl Hub {
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
         all
+    }
+
+    /// Names of the followed topics that have subscribers and begin with one of these.
+    #[must_use]
+    pub fn followed_names(&self, prefixes: &[&str]) -> Vec<String> {
+        let mut names = Vec::new();
+        for part in &self.topics.parts {
+            let part = part.read();
+            let wanted = part.iter().filter(|(topic, followed)| {
+                prefixes.iter().any(|prefix| topic.as_str().starts_with(prefix)) && followed.interest() > 0
+            });
+            names.extend(wanted.map(|(topic, _)| topic.as_str().to_owned()));
+        }
+        names
     }
 
     /// Subscriptions to one topic on this replica.

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::Config,
-    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings},
+    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings, TurnLimits},
     tasks::Tasks,
 };
 
@@ -38,8 +38,12 @@ impl Client {
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let topic = Topic::public(topic).unwrap();

@@ -31,6 +31,8 @@ use crate::{
 /// Entries of one page that is read, and their bytes.
 const PAGE_MAX: usize = 500;
 const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of one value, about.
+const VALUE_BYTES: usize = 64 << 10;
 
 /// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
 #[derive(Debug)]
@@ -76,35 +78,46 @@ impl Interest {
     /// The newest value; where the client has a newer one than this replica, that of the stream itself.
     async fn snapshot(&self, at: StreamId, least: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
+        let mut hold = None;
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
             None if at.max(least) == StreamId::ZERO => None,
             _ => {
-                let _turn = self.hub.turn(limits.reader).await?;
-                self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop()
+                let turn = self.hub.turn(limits.reader, VALUE_BYTES).await?;
+                let newest = self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop();
+                hold = turn.end(newest.as_ref().map_or(0, |message| message.payload_bytes()));
+                newest
             }
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
-        Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+        let messages = newest.into_iter().collect();
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
     async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let count = count.min(limits.entries_max as usize);
+        let mut hold = None;
         let messages = match self.topic.last(count) {
             Some(messages) => messages,
             None => {
-                let _turn = self.hub.turn(limits.reader).await?;
-                let limits = ReadLimits::new(count, limits.bytes_max());
-                self.hub.backplane.newest(&self.topic.topic, limits).await?.messages
+                // As many as one page holds.
+                let bytes_max = limits.bytes_max().min(PAGE_BYTES);
+                let turn = self.hub.turn(limits.reader, bytes_max).await?;
+                let limits = ReadLimits::new(count, bytes_max);
+                let messages = self.hub.backplane.newest(&self.topic.topic, limits).await?.messages;
+                hold = turn.end(messages.iter().map(|message| message.payload_bytes()).sum());
+                messages
             }
         };
         let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
         let mark = Mark { replayed: true, ..Mark::default() };
-        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
     /// All that is kept: what is not is no loss to a client that never had any of it.
     async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        // Its beginning is known by its first message only.
+        let limits = limits.of_beginning(false, limits.at_once);
         let mut backlog = self.since(StreamId::ZERO, limits).await?;
         backlog.gap = None;
         if let Some(first) = backlog.messages.first().and_then(|message| message.id) {
@@ -152,17 +165,26 @@ impl Interest {
                 break;
             }
             was_read = true;
+            let page_bytes = PAGE_BYTES.min(limits.bytes_max() - bytes);
             if bytes > 0 && long.is_none() {
                 // What is gathered is held, so only some gather more than a page.
-                long = self.hub.long_turns.try_take();
-                if long.is_none() {
-                    backlog.goes_on = true;
-                    break;
-                }
+                long = self.hub.long_turns.try_take(limits.reader, 0);
             }
-            let turn = self.hub.turn(limits.reader).await?;
-            let page = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
-            drop(turn);
+            let turn = match &backlog.hold {
+                None if !limits.has_some => Some(self.hub.turn(limits.reader, page_bytes).await?),
+                // Nobody waits for more while he holds what others wait for.
+                Some(_) if long.is_none() => None,
+                _ => self.hub.turns.try_take(limits.reader, page_bytes),
+            };
+            let Some(turn) = turn else {
+                if limits.at_once {
+                    return Err(Unavailable("too many read what they missed".into()));
+                }
+                backlog.goes_on = true;
+                break;
+            };
+            let page = self.read_on(backlog.cursor, page_bytes).await?;
+            backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()));
             if let Some(gap) = page.lack.as_ref().map(Gap::of) {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.

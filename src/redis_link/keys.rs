@@ -159,6 +159,12 @@ impl Keys {
         format!("{}ticket:{ticket}", self.prefix)
     }
 
+    /// Sorted set of the names that replicas want of a feed, by the end of their leases.
+    #[must_use]
+    pub fn wanted(&self, feed: &str) -> String {
+        format!("{}wanted:{feed}", self.prefix)
+    }
+
     /// A named exclusive lease.
     #[must_use]
     pub fn lease(&self, name: &str) -> String {

@@ -198,6 +198,17 @@ impl Memory {
         Ok(true)
     }
 
+    /// One replica wants what its own clients follow now.
+    pub(super) async fn want(
+        &self,
+        _: &str,
+        names: &[String],
+        _: Duration,
+        _: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        Ok(names.to_vec())
+    }
+
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {
         Ok(())
     }

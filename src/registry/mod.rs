@@ -315,6 +315,20 @@ impl Registry {
         each!(self, r => r.hold(name, ttl).await)
     }
 
+    /// Tells under a lease of `ttl` which names this replica wants of a feed. With `read`, returns what any replica wants.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer.
+    pub async fn want(
+        &self,
+        feed: &str,
+        names: &[String],
+        ttl: Duration,
+        read: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        each!(self, r => r.want(feed, names, ttl, read).await)
+    }
+
     /// Writes what is still queued and ends this replica's own leases (after the drain), so that nobody has to sweep them.
     /// The last call: nothing is renewed afterwards.
     ///

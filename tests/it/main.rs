@@ -13,6 +13,8 @@ mod demo;
 mod descriptors;
 mod events;
 mod feeds;
+mod ghosts;
+mod history;
 mod http_connections;
 mod http_outcomes;
 mod ingest;

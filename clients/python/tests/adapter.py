@@ -255,17 +255,19 @@ class Blocking(Adapter):
             self.failed(line["ref"], error)
 
 
-def main() -> None:
+def play(face: str) -> None:
+    """Plays until the suite stops it."""
     output = Output()
     logging.getLogger("tickgate").addHandler(output)
     logging.getLogger("tickgate").propagate = False
-    if sys.argv[1] == "blocking":
+    if face == "blocking":
         Blocking(output).run()
     else:
         asyncio.run(Awaited(output).run())
     output.end()
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    play(sys.argv[1])
+    # A thread may still read from standard input.
+    os._exit(0)

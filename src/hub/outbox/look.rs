@@ -86,6 +86,12 @@ impl Outbox {
         state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
     }
 
+    /// Bytes that wait.
+    #[cfg(test)]
+    pub(in crate::hub) fn waiting_bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
+    }
+
     /// Whether a catch-up may add a page.
     #[must_use]
     pub fn has_room(&self) -> bool {

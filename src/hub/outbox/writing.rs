@@ -66,7 +66,7 @@ impl Outbox {
                 }
             }
         }
-        state.slow = None;
+        state.rest();
         if std::mem::take(&mut state.queue.blocked) {
             if let Some(flow) = &mut state.flow {
                 flow.recovered();
@@ -137,8 +137,8 @@ impl Outbox {
 
     fn broken(&self, state: &mut State) {
         state.ending = Ending::Shut;
-        state.slow = None;
         state.queue.abandon();
+        state.rest();
         self.waker.wake();
     }
 

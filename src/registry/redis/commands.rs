@@ -29,7 +29,7 @@ macro_rules! scripts {
         }
     };
 }
-scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke);
+scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, want);
 
 /// A call of the script, without its arguments.
 pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {

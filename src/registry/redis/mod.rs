@@ -131,8 +131,21 @@ impl Redis {
     }
 
     pub(super) async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
+        if self.0.has_left() {
+            return Ok(false);
+        }
         self.0.held.lock().insert(name.to_owned());
         Ok(replica::hold(&self.0, name, ttl).await?)
+    }
+
+    pub(super) async fn want(
+        &self,
+        feed: &str,
+        names: &[String],
+        ttl: Duration,
+        read: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        Ok(replica::want(&self.0, feed, names, ttl, read).await?)
     }
 
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {

@@ -78,6 +78,19 @@ pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration) -> Result<boo
     Ok(held == 1)
 }
 
+/// Writes under a lease what this replica wants of a feed, and returns what any of them wants where that is asked for.
+pub(super) async fn want(
+    inner: &Inner,
+    feed: &str,
+    names: &[String],
+    ttl: Duration,
+    read: bool,
+) -> Result<Vec<String>, Failure> {
+    let mut want = call(&inner.scripts.want, &[&inner.keys().wanted(feed)]);
+    want.arg(millis(ttl)).arg(u8::from(read)).arg(names);
+    run(inner.topology.at(feed), &inner.scripts.want, &want).await
+}
+
 async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {
     let mut release = call(&inner.scripts.release, &[&inner.keys().lease(name)]);
     release.arg(inner.local.replica.as_str());

@@ -81,6 +81,14 @@ impl Replica {
         Self::spawn(Command::new(crate::program()), redis_url, settings).await
     }
 
+    /// A process with a deliberate defect, where one is named, and with further arguments.
+    pub async fn process_with(redis: &RedisServer, settings: &str, defect: Option<&str>, arguments: &[&str]) -> Self {
+        let mut program = Command::new(crate::program());
+        program.envs(defect.map(|defect| ("TICKGATE_TEST_DEFECT", defect)));
+        let (process, public, operations) = Process::start(program, &redis.url(), settings, arguments).await;
+        Self { host: Host::Process(process), public, operations }.ready(true).await
+    }
+
     /// A process that may open so many file descriptors: its soft and its hard limit.
     pub async fn limited_process(redis: &RedisServer, settings: &str, [soft, hard]: [u32; 2]) -> Self {
         let mut shell = Command::new("sh");
@@ -90,7 +98,7 @@ impl Replica {
     }
 
     async fn spawn(program: Command, redis_url: &str, settings: &str) -> Self {
-        let (process, public, operations) = Process::start(program, redis_url, settings).await;
+        let (process, public, operations) = Process::start(program, redis_url, settings, &[]).await;
         Self { host: Host::Process(process), public, operations }
     }
 
@@ -374,9 +382,18 @@ struct Process {
 
 impl Process {
     /// Starts it, and reads from its greeting where it listens.
-    async fn start(mut command: Command, redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+    async fn start(
+        mut command: Command,
+        redis_url: &str,
+        settings: &str,
+        arguments: &[&str],
+    ) -> (Self, SocketAddr, SocketAddr) {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
-        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", redis_url]);
+        command
+            .args(["serve", "--development", "--config"])
+            .arg(file.path())
+            .args(["--redis", redis_url])
+            .args(arguments);
         if !settings.contains("allowed_origins =") {
             command.env("TICKGATE__SERVER__ALLOWED_ORIGINS", "*");
         }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, Identity, Published, Redis},
     config::{self, Config, Sources},
-    hub::{Hub, RingLimits, Settings},
+    hub::{Hub, RingLimits, Settings, TurnLimits},
     metrics::{Door, Metrics},
     publisher::{PublishFailure, PublishLimits, PublishRequest, Publisher},
     redis_link::{RedisLink, Topology},
@@ -146,8 +146,12 @@ impl Gateway {
             linger: Duration::from_millis(200),
             compare_interval: config.compare_interval,
             queue_grace: Duration::from_secs(10),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };

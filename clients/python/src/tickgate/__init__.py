@@ -3,7 +3,7 @@
 from ._core.hub import Gap
 from ._core.status import Status
 from ._store import CursorFile, CursorStore
-from .connection import AsyncConnection, Connection, HistoryPage, PastMessage, Presence, Published, connect
+from .connection import AsyncConnection, Connection, connect
 from .errors import (
     Closed,
     GapHandlerMissing,
@@ -19,6 +19,7 @@ from .gateway import AsyncGateway, Failed, Gateway, History, OpenConnection, Pas
 from .messages import AsyncBatches, AsyncMessages, Batch, Batches, Message, Messages
 from .outbox import FailedPublication, Outbox, Stats
 from .publication import Publication
+from .results import HistoryPage, PastMessage, Presence, Published
 from .value import AsyncValue, Value
 
 __all__ = [

@@ -9,20 +9,19 @@ import queue
 import ssl as ssl_module
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from ._core.hub import Gap
-from ._core.read import Json, Loads, push_of
+from ._core.read import Json, Loads
 from ._core.status import Status
 from ._engine import Engine, TokenSource, log, new_msg_id
 from ._store import CursorStore, store_of
 from .errors import Invalid
 from .messages import AsyncBatches, AsyncMessages, Batches, Messages, OnGap
+from .results import HistoryPage, Presence, Published, ReadOptions, page_of, presence_of, published_of
 from .value import AsyncValue, Value
 
-__all__ = ["AsyncConnection", "Connection", "HistoryPage", "PastMessage", "Presence", "Published", "connect"]
+__all__ = ["AsyncConnection", "Connection", "connect"]
 
 T = TypeVar("T")
 
@@ -30,87 +29,6 @@ T = TypeVar("T")
 WITHIN = 10.0
 
 OnState = Callable[[Status], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What was published or commanded is stored.
-
-    Attributes:
-        id: `<epoch>-<seq>`; `None` where the gateway keeps nothing.
-        duplicate: the `msg_id` was published before; `id` is of that time.
-    """
-
-    id: str | None
-    duplicate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PastMessage:
-    """A publication of a history."""
-
-    channel: str
-    id: str | None
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """A page of what was published before.
-
-    Attributes:
-        messages: oldest first.
-        cursor: where the next page starts: `since` of the next call.
-        more: there is a next page.
-        gap: what is missing before the first of the messages.
-    """
-
-    messages: list[PastMessage]
-    cursor: str | None
-    more: bool
-    gap: Gap | None
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """Who follows a channel, over all replicas.
-
-    Attributes:
-        connections: how many connections.
-        users: how many users; exact up to 1,024.
-    """
-
-    connections: int
-    users: int
-
-
-class ReadOptions(TypedDict, total=False):
-    """Options of `messages` and `batches`, which explain them."""
-
-    since: str | None
-    last: int | None
-    max_rate: int | None
-    snapshot: bool | None
-    manual: bool
-    buffer: int
-
-
-def _published(reply: Json) -> Published:
-    return Published(reply.get("publication_id"), bool(reply.get("duplicate")))
-
-
-def _page(reply: Json) -> HistoryPage:
-    gap = reply.get("gap")
-    messages = []
-    for message in reply["messages"]:
-        push = push_of(message)
-        messages.append(PastMessage(push.channel, push.id, push.data))
-    missing = gap and Gap(tuple(gap["channels"]), gap.get("after"), gap.get("before"), gap.get("count"), gap["reason"])
-    return HistoryPage(messages, reply.get("cursor"), bool(reply.get("more")), missing or None)
-
-
-def _presence(reply: Json) -> Presence:
-    return Presence(int(reply["connections"]), int(reply["users"]))
 
 
 class _Base:
@@ -216,22 +134,22 @@ class AsyncConnection(_Base):
             Unknown: it may be: publish it again with the same `msg_id`.
         """
         fields = {"channel": channel, "user": user, "data": dict(data)}
-        return _published(await self._request("publish", fields, within, msg_id or new_msg_id()))
+        return published_of(await self._request("publish", fields, within, msg_id or new_msg_id()))
 
     async def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:
         """Sends a command to the engine of a run. Raises `Refused` at once while there is no connection."""
         fields = {"command": command, "args": args}
-        return _published(await self._request("command", fields, within, msg_id or new_msg_id(), at_once=True))
+        return published_of(await self._request("command", fields, within, msg_id or new_msg_id(), at_once=True))
 
     async def history(
         self, channel: str, *, since: str | None = None, last: int | None = None, within: float = WITHIN
     ) -> HistoryPage:
         """A page of what was published before, without subscribing."""
-        return _page(await self._request("history", {"channel": channel, "since": since, "last": last}, within))
+        return page_of(await self._request("history", {"channel": channel, "since": since, "last": last}, within))
 
     async def presence(self, channel: str, *, within: float = WITHIN) -> Presence:
         """Who follows a channel."""
-        return _presence(await self._request("presence", {"channel": channel}, within))
+        return presence_of(await self._request("presence", {"channel": channel}, within))
 
     async def close(self) -> None:
         """Stops for good, and saves the cursors."""
@@ -294,23 +212,23 @@ class Connection(_Base):
     ) -> Published:
         """As `AsyncConnection.publish`."""
         fields = {"channel": channel, "user": user, "data": dict(data)}
-        return _published(self._engine.request("publish", fields, within, msg_id or new_msg_id()).result())
+        return published_of(self._engine.request("publish", fields, within, msg_id or new_msg_id()).result())
 
     def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:
         """As `AsyncConnection.command`."""
         fields = {"command": command, "args": args}
-        return _published(self._engine.request("command", fields, within, msg_id or new_msg_id(), at_once=True).result())
+        return published_of(self._engine.request("command", fields, within, msg_id or new_msg_id(), at_once=True).result())
 
     def history(
         self, channel: str, *, since: str | None = None, last: int | None = None, within: float = WITHIN
     ) -> HistoryPage:
         """As `AsyncConnection.history`."""
         fields = {"channel": channel, "since": since, "last": last}
-        return _page(self._engine.request("history", fields, within).result())
+        return page_of(self._engine.request("history", fields, within).result())
 
     def presence(self, channel: str, *, within: float = WITHIN) -> Presence:
         """As `AsyncConnection.presence`."""
-        return _presence(self._engine.request("presence", {"channel": channel}, within).result())
+        return presence_of(self._engine.request("presence", {"channel": channel}, within).result())
 
     def close(self) -> None:
         """Stops for good, and saves the cursors."""

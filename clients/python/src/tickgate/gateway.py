@@ -15,9 +15,9 @@ import httpx
 
 from . import _http
 from ._engine import new_msg_id
-from .connection import Published
 from .errors import GatewayError, Invalid, problem
 from .publication import Publication, encoded
+from .results import Published
 from .token import mint
 
 __all__ = ["AsyncGateway", "Failed", "Gateway", "History", "OpenConnection", "PastPublication"]

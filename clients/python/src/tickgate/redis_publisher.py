@@ -13,9 +13,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ._engine import new_msg_id
-from .connection import Published
 from .errors import GatewayError, Invalid, Refused, Unknown
 from .publication import encoded_data
+from .results import Published
 
 __all__ = ["PREFIX", "RedisPublisher", "stream_key"]
 
