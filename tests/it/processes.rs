@@ -75,7 +75,7 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
     let record = format!("tg2:{{s:{}}}:r", moved.session());
     eventually("the session's record", async || {
         let record: Option<String> = server.run(&["GET", &record]).await;
-        record.is_some_and(|record| record.contains("orders")).then_some(())
+        record.is_some_and(|record| record.contains("trading")).then_some(())
     })
     .await;
     sleeper.freeze();
