@@ -1,8 +1,9 @@
 //! One server's part of the backplane: the lanes that publish to it, the books of what it acknowledged, and the task that
 //! verifies them when the server has changed. Never gives up a verification before every claim is answered or the replica
-//! stops.
+//! stops. A claim that is refused alone, as where its key is of another type, keeps no other waiting.
 
 use std::{
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,8 @@ use crate::{
 /// Claims checked by one pipeline: about 2 ms of the server.
 const CHUNK: usize = 256;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// The same for what will not pass by itself, such as a key of another type.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 const SCRIPT: &str = include_str!("scripts/lost.lua");
 
@@ -62,26 +65,42 @@ impl BackplaneShard {
     }
 }
 
+/// The generation of a server, and what it says of each claim.
+type Answers = (u64, Vec<Result<Finding, Failure>>);
+
+/// Claims that could not be answered alone, and when they are asked about again.
+#[derive(Default)]
+struct Again {
+    claims: Vec<Claim>,
+    pause: Duration,
+}
+
 /// Verifies claims as they come.
 async fn verify(link: RedisLink, books: Arc<Books>, mut stop: Stop) {
+    let mut again = Again::default();
     loop {
         tokio::select! {
             () = books.claimed.notified() => {}
+            () = sleep(again.pause) , if !again.claims.is_empty() => {}
             () = stop.wait() => return,
         }
-        let claims = books.ledger.lock().claims.take();
-        tokio::select! {
-            () = verify_all(&link, &claims, &books) => {}
+        let claims = {
+            let mut ledger = books.ledger.lock();
+            ledger.claims.add(mem::take(&mut again.claims));
+            ledger.claims.take()
+        };
+        again = tokio::select! {
+            again = verify_all(&link, &claims, &books) => again,
             () = stop.wait() => return,
-        }
+        };
     }
 }
 
-async fn verify_all(link: &RedisLink, claims: &[Claim], books: &Books) {
+async fn verify_all(link: &RedisLink, claims: &[Claim], books: &Books) -> Again {
     let script = redis::Script::new(SCRIPT);
-    let mut tally = Tally::default();
+    let (mut tally, mut again) = (Tally::default(), Again { claims: Vec::new(), pause: REFUSED_PAUSE });
     for chunk in claims.chunks(CHUNK) {
-        let (generation, findings) = loop {
+        let (generation, answers) = loop {
             match check(link, script.get_hash(), chunk).await {
                 Ok(found) => break found,
                 Err(failure) => {
@@ -91,11 +110,24 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], books: &Books) {
             }
         };
         let (mut ledger, now) = (books.ledger.lock(), Instant::now());
-        for (claim, finding) in chunk.iter().zip(findings) {
-            ledger.settle_claim(claim, finding, generation, &mut tally, now);
+        for (claim, answer) in chunk.iter().zip(answers) {
+            match answer {
+                Ok(finding) => ledger.settle_claim(claim, finding, generation, &mut tally, now),
+                Err(failure) => {
+                    link.report(&failure);
+                    if failure.is_passing() {
+                        again.pause = RETRY_PAUSE;
+                    }
+                    again.claims.push(claim.clone());
+                }
+            }
         }
     }
     let Tally { lost, doubtful } = tally;
+    if !again.claims.is_empty() && again.pause == REFUSED_PAUSE {
+        let topics = again.claims.len();
+        tracing::error!(topics, "redis refuses to verify acknowledged publications: see tickgate_redis_errors_total");
+    }
     link.metrics().lost_publications_total.inc_by(lost);
     if doubtful > 0 {
         tracing::warn!(
@@ -105,33 +137,36 @@ async fn verify_all(link: &RedisLink, claims: &[Claim], books: &Books) {
         );
     }
     match lost {
-        0 if claims.is_empty() => {}
-        0 => tracing::info!(topics = claims.len(), "redis still has all acknowledged publications"),
+        0 if claims.len() == again.claims.len() => {}
+        0 => {
+            tracing::info!(topics = claims.len() - again.claims.len(), "redis still has all acknowledged publications");
+        }
         _ => tracing::error!(lost, "redis lost acknowledged publications; their subscribers receive a gap"),
     }
+    again
 }
 
-/// One pipeline: the generation of the server that answered, and its findings in the order of the claims.
-async fn check(link: &RedisLink, script: &str, claims: &[Claim]) -> Result<(u64, Vec<Finding>), Failure> {
+/// One pipeline: the generation of the server that answered, and its answers in the order of the claims. Fails when
+/// nothing was answered, or not by the script.
+async fn check(link: &RedisLink, script: &str, claims: &[Claim]) -> Result<Answers, Failure> {
     let Attached { mut connection, generation } = link.attached()?;
     if generation < link.generation() {
         // Still the server before: it has everything, and will be gone.
         return Err(Failure::Disconnected);
     }
     let values = connection.send_packed_commands(&encode(link, script, generation, claims), 0, claims.len()).await?;
-    let mut findings = Vec::with_capacity(claims.len());
+    let mut answers = Vec::with_capacity(claims.len());
     for value in values {
         match answer(value) {
-            Ok(finding) => findings.push(finding),
             Err(failure) if failure.is_no_script() => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
                 load.query_async::<Value>(&mut connection).await?;
                 return Err(failure);
             }
-            Err(failure) => return Err(failure),
+            answer => answers.push(answer),
         }
     }
-    Ok((generation, findings))
+    Ok((generation, answers))
 }
 
 fn answer(value: Value) -> Result<Finding, Failure> {
