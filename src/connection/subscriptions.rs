@@ -15,7 +15,7 @@ mod wants;
 
 use pending::{PendingSubscription, Wish, unavailable};
 use tickgate_wire::{
-    code::ErrorCode,
+    code::{CloseCode, ErrorCode},
     model::{Class, Topic},
     protocol::Protocol,
     reply::{CaughtUpChannel, Ended, ErrorObject, Reply, Subscribed, SubscribedChannel, USER_STREAM},
@@ -25,6 +25,7 @@ use wants::{Wants, earlier};
 use super::{echo::Echo, handle::ConnectionHandle};
 use crate::{
     hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
+    metrics::Disconnect,
     session::{Refused, Resolved, Wanted},
 };
 
@@ -320,13 +321,18 @@ impl Subscriptions {
         self.explicit && now - unreadable.1 > UNREADABLE_MAX
     }
 
-    /// Ends a subscription that its client may take up again in a moment.
+    /// Ends a subscription that its client may take up again in a moment. Where a client can't be told, or can't ask, its
+    /// connection ends, and it comes back.
     fn end(&mut self, handle: &ConnectionHandle, slot: SlotId, reason: &'static str) {
         let of = self.all.iter().find(|s| s.member.slot == slot);
         let channels = of.map_or(Vec::new(), |s| s.wants.channels().iter().map(ToString::to_string).collect());
         self.unsubscribe(handle, &channels);
         let mut object = ErrorObject::new(ErrorCode::TryAgainLater, reason);
         object.details.retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
+        if !self.protocol.tells_ends() {
+            let code = CloseCode::TryAgainLater;
+            return handle.close_after(code, Disconnect::Internal, reason, Some(RESUBSCRIBE_AFTER_MS));
+        }
         handle.notify(&Reply::Ended(Ended { channels, object }));
     }
 

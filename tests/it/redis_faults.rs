@@ -191,6 +191,28 @@ async fn what_a_server_lost_is_told_by_who_acknowledged_it() {
 }
 
 #[tokio::test]
+async fn a_key_of_another_type_keeps_no_other_topic_from_being_verified() {
+    let (mut server, orders, harmed) = (RedisServer::durable(), topic("orders"), topic("harmed"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let kept = replica.accepted(&orders, 1).await;
+    let key = replica.link.keys().stream(&harmed);
+    server.run::<()>(&["SET", &key, "something else"]).await;
+    let snapshot = server.snapshot();
+    server.run::<()>(&["DEL", &key]).await;
+    replica.accepted(&harmed, 1).await;
+    replica.accepted(&orders, 2).await;
+    server.restart_from(&snapshot);
+    let marked = |message: &Arc<Message>| matches!(message.content, Content::Lost { after, .. } if after == kept);
+    let marker = async || replica.page(&orders, kept).await.0.iter().any(marked).then_some(());
+    eventually("the loss in the other topic is told", marker).await;
+    // As soon as the key is gone, the loss in its topic can be told too.
+    server.run::<()>(&["DEL", &key]).await;
+    let is_lost = |message: &Arc<Message>| matches!(message.content, Content::Lost { .. });
+    let marker = async || replica.page(&harmed, StreamId::ZERO).await.0.iter().any(is_lost).then_some(());
+    eventually("the loss in the harmed topic is told", marker).await;
+}
+
+#[tokio::test]
 async fn who_acknowledges_a_repeat_answers_for_it() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let one = Replica::following(&server.url(), &orders).await;

@@ -27,6 +27,7 @@ mod s13_user_limit;
 mod s14_development;
 mod s16_keys;
 mod s17_forwarded;
+mod s18_key_set;
 mod s19_redis_settings;
 mod s20_mistyped;
 
