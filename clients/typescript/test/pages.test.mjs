@@ -50,9 +50,14 @@ const live = async (page) => {
   try {
     await page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
   } catch (error) {
-    const { status, channels, frames } = await page.evaluate(() => window.tickgate.debug());
-    const behind = channels.filter((channel) => !channel.live);
-    throw new Error(`not live: ${JSON.stringify({ status, behind, frames: frames.slice(-10) }, null, 1)}`, { cause: error });
+    // What a worker knows comes with the next call.
+    const { status, channels, frames } = await page.evaluate(async () => {
+      window.tickgate.debug();
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      return window.tickgate.debug();
+    });
+    const behind = channels.filter((channel) => !channel.live).map(({ name }) => name);
+    throw new Error(`not live: ${JSON.stringify({ status, behind, frames: frames.slice(-30) })}`, { cause: error });
   }
 };
 
