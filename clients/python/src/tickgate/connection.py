@@ -124,16 +124,18 @@ class AsyncConnection(_Base):
         *,
         user: str | None = None,
         msg_id: str | None = None,
+        count: bool = False,
         within: float = WITHIN,
     ) -> Published:
         """Publishes an object. Without a connection it waits, and after a lost one it is sent again with the same `msg_id`,
-        for `within` seconds; nothing is sent after that.
+        for `within` seconds; nothing is sent after that. With `count`, the result says how many connections follow the
+        channel.
 
         Raises:
             Refused: it is certainly not stored.
             Unknown: it may be: publish it again with the same `msg_id`.
         """
-        fields = {"channel": channel, "user": user, "data": dict(data)}
+        fields = {"channel": channel, "user": user, "data": dict(data), "count": count or None}
         return published_of(await self._request("publish", fields, within, msg_id or new_msg_id()))
 
     async def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:
@@ -208,10 +210,11 @@ class Connection(_Base):
         *,
         user: str | None = None,
         msg_id: str | None = None,
+        count: bool = False,
         within: float = WITHIN,
     ) -> Published:
         """As `AsyncConnection.publish`."""
-        fields = {"channel": channel, "user": user, "data": dict(data)}
+        fields = {"channel": channel, "user": user, "data": dict(data), "count": count or None}
         return published_of(self._engine.request("publish", fields, within, msg_id or new_msg_id()).result())
 
     def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:

@@ -112,9 +112,9 @@ class _Calls:
         return mint(user, secret=secret, ttl=ttl, **rights)
 
     @staticmethod
-    def _publish(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None) -> _http.Call:
+    def _publish(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool) -> _http.Call:
         msg_id = msg_id or new_msg_id()
-        content = encoded(channel, data, user, msg_id)
+        content = encoded(channel, data, user, msg_id, count)
         headers = {"Content-Type": "application/json"}
         return _http.Call("POST", "/api/v1/publish", content=content, headers=headers, msg_id=msg_id)
 
@@ -160,7 +160,12 @@ def result_of(body: dict[str, Any], msg_id: str | None) -> Published | Failed:
     """How one of many went."""
     if "status" in body:
         return Failed(problem(int(body["status"]), body, msg_id=msg_id))
-    return Published(body.get("id"), bool(body.get("duplicate")))
+    return published_of(body)
+
+
+def published_of(body: dict[str, Any]) -> Published:
+    """How one went that is stored."""
+    return Published(body.get("id"), bool(body.get("duplicate")), body.get("subscribers"))
 
 
 def _history_of(body: dict[str, Any]) -> History:
@@ -212,16 +217,17 @@ class Gateway(_Calls):
         self._client = httpx.Client(timeout=timeout)
 
     def publish(
-        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None
+        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None, count: bool = False
     ) -> Published:
-        """Publishes an object, and returns once it is stored.
+        """Publishes an object, and returns once it is stored. With `count`, the result says how many connections follow the
+        channel.
 
         Raises:
             Invalid, Unauthorized, Refused: it is certainly not stored.
             Unknown: it may be: publish it again with the same `msg_id`.
         """
-        body = self._call(self._publish(channel, data, user, msg_id))
-        return Published(body.get("id"), bool(body.get("duplicate")))
+        body = self._call(self._publish(channel, data, user, msg_id, count))
+        return published_of(body)
 
     def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """Publishes many, in their order; one that fails does not stop the others. Raises only if nothing was published."""
@@ -306,11 +312,11 @@ class AsyncGateway(_Calls):
         self._client = httpx.AsyncClient(timeout=timeout)
 
     async def publish(
-        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None
+        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None, count: bool = False
     ) -> Published:
         """As `Gateway.publish`."""
-        body = await self._call(self._publish(channel, data, user, msg_id))
-        return Published(body.get("id"), bool(body.get("duplicate")))
+        body = await self._call(self._publish(channel, data, user, msg_id, count))
+        return published_of(body)
 
     async def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """As `Gateway.publish_many`."""

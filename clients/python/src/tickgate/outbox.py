@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import json
 import logging
 import threading
@@ -21,6 +22,7 @@ from ._engine import new_msg_id
 from .errors import GatewayError, Invalid, OutboxFull, Refused, Unknown, problem
 from .gateway import Failed, Gateway, result_of
 from .publication import encoded
+from .results import Published
 
 __all__ = ["FailedPublication", "Outbox", "Stats"]
 
@@ -71,9 +73,11 @@ class FailedPublication:
 
 
 class _Entry:
-    __slots__ = ("at", "attempts", "channel", "error", "line", "maybe_done", "msg_id", "user")
+    __slots__ = ("at", "attempts", "channel", "error", "line", "maybe_done", "msg_id", "result", "user")
 
     def __init__(self, channel: str, user: str | None, msg_id: str, line: bytes) -> None:
+        # Of those whose caller waits.
+        self.result: concurrent.futures.Future[Published] | None = None
         self.channel = channel
         self.user = user
         self.msg_id = msg_id
@@ -132,6 +136,8 @@ class Outbox:
         self._stats = Stats()
         self._closing = False
         self._url = 0
+        # The last request has failed for now.
+        self._failing = False
         self._unlogged = 0
         self._logged_at = float("-inf")
         self._unreported: deque[FailedPublication] = deque()
@@ -161,16 +167,47 @@ class Outbox:
     ) -> str:
         """The same for `asyncio`: waits for room without blocking the event loop."""
         entry = self._entry(channel, data, user, msg_id)
+        await self._put_async(entry)
+        return entry.msg_id
+
+    async def _put_async(self, entry: _Entry) -> None:
         waited = False
         while True:
             with self._condition:
                 if len(self._entries) < self._size or self._closing:
                     self._add(entry)
-                    return entry.msg_id
+                    return
                 if not waited:
                     self._full()
                     waited = True
             await asyncio.sleep(0.005)
+
+    async def publish(
+        self,
+        channel: str,
+        data: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        msg_id: str | None = None,
+        count: bool = False,
+        timeout: float = 1.0,
+    ) -> Published | None:
+        """As `put_async`, and then waits for the result, behind all that was put before. `None` if it is still queued after
+        `timeout` seconds, and at once while the gateway does not answer: it is sent when that is possible.
+
+        Raises:
+            Invalid, Unauthorized, Refused, Unknown: it has failed, as `on_error` is told too.
+        """
+        entry = self._entry(channel, data, user, msg_id, count)
+        entry.result = concurrent.futures.Future()
+        await self._put_async(entry)
+        if self._failing:
+            return None
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(asyncio.wrap_future(entry.result))
+        except TimeoutError:
+            return None
 
     @property
     def stats(self) -> Stats:
@@ -214,9 +251,11 @@ class Outbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _entry(self, channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None) -> _Entry:
+    def _entry(
+        self, channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool = False
+    ) -> _Entry:
         msg_id = msg_id or new_msg_id()
-        return _Entry(channel, user, msg_id, encoded(channel, data, user, msg_id))
+        return _Entry(channel, user, msg_id, encoded(channel, data, user, msg_id, count))
 
     def _full(self) -> None:
         if self._raises:
@@ -246,6 +285,7 @@ class Outbox:
             except Exception:
                 log.exception("the outbox failed to send; it tries again")
                 error = Refused("the outbox failed")
+            self._failing = error is not None
             self._report()
             if error is None:
                 # After a refusal, little is at stake at first: what comes behind a refused one would pass it.
@@ -327,6 +367,8 @@ class Outbox:
                     self._stats.sent += 1
                     self._stats.retried += entry.attempts > 1
                     self._stats.reordered += bool(again) and not result.duplicate
+                    if entry.result is not None:
+                        entry.result.set_result(result)
                     continue
                 error = result.error
                 if isinstance(error, Unknown) or error.retry_after_ms is not None:
@@ -341,6 +383,8 @@ class Outbox:
 
     def _fail(self, entry: _Entry, error: GatewayError) -> None:
         self._stats.failed += 1
+        if entry.result is not None:
+            entry.result.set_exception(error)
         failed = FailedPublication(entry.channel, entry.user, entry.msg_id, error)
         self.failures.append(failed)
         # One line a second, whatever happens.

@@ -18,10 +18,13 @@ class Published:
     Attributes:
         id: `<epoch>-<seq>`; `None` where the gateway keeps nothing.
         duplicate: the `msg_id` was published before; `id` is of that time.
+        subscribers: how many connections follow the channel, over all replicas; `None` unless that was asked for, and
+            where it cannot be counted now.
     """
 
     id: str | None
     duplicate: bool = False
+    subscribers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class ReadOptions(TypedDict, total=False):
 
 
 def published_of(reply: Json) -> Published:
-    return Published(reply.get("publication_id"), bool(reply.get("duplicate")))
+    return Published(reply.get("publication_id"), bool(reply.get("duplicate")), reply.get("subscribers"))
 
 
 def page_of(reply: Json) -> HistoryPage:
