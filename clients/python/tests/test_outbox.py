@@ -223,3 +223,17 @@ async def test_subscribers_are_counted(gateway: GatewayProcess, api: Gateway, us
                 await outbox.publish("no%channel", {})
             assert outbox.stats.failed == 1
         assert counts == [1, 1, 1]
+
+
+def test_a_child_sends_its_own_and_its_parent_the_rest(gateway: GatewayProcess, api: Gateway) -> None:
+    program = (
+        "import os, sys, tickgate\n"
+        "box = tickgate.Outbox(sys.argv[1], sys.argv[2])\n"
+        "box.put('trades:FORK', {'n': 1})\n"
+        "child = os.fork()\n"
+        "box.put('trades:FORK', {'n': 3 if child else 2})\n"
+        "if child: os.waitpid(child, 0)\n"
+        "assert box.close(20) and box.stats.failed == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, gateway.api, gateway.key], check=True, timeout=60)
+    assert sorted(numbers(api, "trades:FORK")) == [1, 2, 3]

@@ -76,8 +76,8 @@ class AsyncConnection(_Base):
             channels: their names; more can be added later.
             on_gap: called in the place of messages that are missing, before the next one; may be a coroutine function.
                 What it raises comes out of the loop, and it is called again. Required for channels of class `reliable`.
-            since: a cursor to continue after, or `earliest` for all that is kept. Otherwise a stored cursor counts, then
-                `last`; without any, a channel begins with what happens next.
+            since: a cursor to continue after. Otherwise the stored one counts, if there is one; then `since="earliest"` begins
+                with all that is kept, and `last` with the newest. Without any, a channel begins with what happens next.
             last: begin with this number of the newest publications.
             max_rate: values a second, for channels of class `state`.
             snapshot: `False` leaves out the current value of a channel of class `state`.

@@ -7,6 +7,7 @@ import atexit
 import concurrent.futures
 import json
 import logging
+import os
 import threading
 import time
 import weakref
@@ -124,13 +125,17 @@ class Outbox:
             self._urls, headers, timeout = gateway.urls, gateway.headers, gateway.timeout
         else:
             self._urls, headers, timeout = _http.addresses(gateway), _http.authorization(key), 5.0
-        self._client = httpx.Client(
-            timeout=timeout, headers={**headers, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
-        )
+        self._timeout = timeout
+        self._headers = {**headers, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
         self._size = size
         self._raises = when_full == "raise"
         self._max_age = max_age
         self._on_error = on_error
+        self._begin()
+        _outboxes.add(self)
+
+    def _begin(self) -> None:
+        self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
         self._entries: deque[_Entry] = deque()
         self._condition = threading.Condition()
         self._stats = Stats()
@@ -145,7 +150,6 @@ class Outbox:
         self.failures: deque[FailedPublication] = deque(maxlen=_FAILURES)
         self._thread = threading.Thread(target=self._run, name="tickgate-outbox", daemon=True)
         self._thread.start()
-        _outboxes.add(self)
 
     def put(self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None) -> str:
         """Takes a publication, and returns its `msg_id`. What `data` is now is published, whatever becomes of it later.
@@ -406,6 +410,15 @@ class Outbox:
 
 
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A child begins with nothing queued: what was is its parent's to send."""
+    for outbox in list(_outboxes):
+        outbox._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register
