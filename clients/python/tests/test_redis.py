@@ -177,27 +177,6 @@ def try_to_again(publisher: RedisPublisher, *arguments: Any, **options: Any) -> 
         return None
 
 
-def test_a_killed_replica_loses_nothing(redis_server: RedisServer, user: str) -> None:
-    first = GatewayProcess(redis_url=redis_server.url)
-    second = GatewayProcess(redis_url=redis_server.url, secret=first.secret, key=first.key)
-    with (
-        first,
-        second,
-        tickgate.Outbox([first.api, second.api], first.key) as outbox,
-        tickgate.connect(f"{second.url}/ws/trading", token=second.token(user)) as tg,
-    ):
-        orders = tg.messages("orders", on_gap=no_gap)
-        eventually("live", lambda: tg.status.state == "live")
-        for n in range(2000):
-            outbox.put("orders", {"n": n}, user=user)
-            if n == 500:
-                eventually("some were sent", lambda: outbox.stats.sent)
-                first.kill()
-        assert [orders.next(SOON).data["n"] for _ in range(2000)] == list(range(2000))
-        assert outbox.flush(SOON)
-        assert (outbox.stats.failed, outbox.stats.sent) == (0, 2000)
-
-
 def test_a_killed_consumer_loses_nothing(replicas: list[GatewayProcess], redis_server: RedisServer) -> None:
     program = (
         "import os, sys, signal\n"
