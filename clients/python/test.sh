@@ -4,7 +4,7 @@
 #
 #   clients/python/test.sh            everything
 #   clients/python/test.sh units      only these steps (build units models players; suite interpreters redis)
-#   clients/python/test.sh lock       compiles the lock files anew (not a test)
+#   clients/python/test.sh lock       compiles the lock files (not a test)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
 # by name what is missing: python3, python3-venv and redis-server from Debian, packages of PyPI by the lock files with their

@@ -53,7 +53,7 @@ class Message(Generic[T]):
         self.conflated = push.conflated
 
     def done(self) -> None:
-        """The application has handled it: its cursor moves. A second time does no harm."""
+        """Marks the message as handled: the cursor moves. Further calls have no effect."""
         self._reading._done(self._entry)
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class Batch(list[Message[T]]):
         return [message.data for message in self]
 
     def done(self) -> None:
-        """The application has handled all of them."""
+        """Marks all of them as handled."""
         for message in self:
             message.done()
 

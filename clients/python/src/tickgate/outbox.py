@@ -200,7 +200,7 @@ class Outbox:
         `timeout` seconds, and at once while the gateway does not answer: it is sent when that is possible.
 
         Raises:
-            Invalid, Unauthorized, Refused, Unknown: it has failed, as `on_error` is told too.
+            Invalid, Unauthorized, Refused, Unknown: it has failed; `on_error` is called too.
         """
         entry = self._entry(channel, data, user, msg_id, count)
         entry.result = concurrent.futures.Future()

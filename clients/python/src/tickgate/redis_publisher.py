@@ -47,7 +47,7 @@ class RedisPublisher:
     """Publishes to topics of the gateway. Not for several threads at once.
 
     What it publishes is stored, ordered and delivered like everything else, with one difference: after **each** change of
-    Redis (a failover, a restart, an old backup) clients are told by a `gap` that messages may be missing. Prefer the HTTP API
+    Redis (a failover, a restart, an old backup) clients receive a `gap`: messages may be missing. Prefer the HTTP API
     for orders.
 
     Args:
