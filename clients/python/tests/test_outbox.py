@@ -87,6 +87,15 @@ def test_refusals_are_typed(gateway: GatewayProcess, api: Gateway) -> None:
         nobody.publish("logs", {})
 
 
+def test_how_a_topic_is_kept(api: Gateway, user: str) -> None:
+    rule = api.topic("orders", user=user)
+    assert (rule.cls, rule.stored_as, rule.stored_channel) == ("reliable", f"@@{user}", "orders")
+    assert api.topic("trades:X").cls == "event"
+    assert api.topic("position_update").retain_max == 1000
+    with pytest.raises(tickgate.Invalid):
+        api.topic("no%channel")
+
+
 def test_several_addresses_take_turns(gateway: GatewayProcess) -> None:
     with Gateway(["http://127.0.0.1:9", gateway.api], gateway.key) as api:
         assert api.publish("logs", {"n": 1}).id
@@ -215,7 +224,9 @@ async def test_subscribers_are_counted(gateway: GatewayProcess, api: Gateway, us
         counts = [(await tg.publish("orders", {"n": 3}, user=user, count=True)).subscribers]
         async with gateway.async_gateway() as other:
             counts.append((await other.publish("orders", {"n": 4}, user=user, count=True)).subscribers)
-        with Outbox(gateway.api, gateway.key) as outbox:
+        async with gateway.async_gateway() as other:
+            outbox = Outbox(other)
+        with outbox:
             published = await outbox.publish("orders", {"n": 5}, user=user, count=True)
             assert published is not None
             counts.append(published.subscribers)

@@ -260,7 +260,8 @@ class _Teller:
 class connect:
     """Connects to an endpoint of a gateway: `async with` gives an `AsyncConnection`, `with` a `Connection`.
 
-    It returns before there is a connection, and connects again for as long as that can help; `status` says how it goes.
+    It returns before there is a connection, and reconnects for as long as that can help; `status` says how it goes. A
+    connection does not survive `os.fork`: connect in the child.
 
     Args:
         url: such as `wss://example.com/ws/trading`.
