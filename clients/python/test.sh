@@ -3,8 +3,8 @@
 # unit tests over real gateways and a real Redis, the client suite in both faces, Pydantic 1, other interpreters.
 #
 #   clients/python/test.sh            everything
-#   clients/python/test.sh units      only these steps (build units suite models interpreters redis)
-#   clients/python/test.sh lock       compiles the lock files anew (not a test)
+#   clients/python/test.sh units      only these steps (build units models players; suite interpreters redis)
+#   clients/python/test.sh lock       compiles the lock files (not a test)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
 # by name what is missing: python3, python3-venv and redis-server from Debian, packages of PyPI by the lock files with their
@@ -20,7 +20,7 @@ work=$target/python
 PYTHON=${TICKGATE_PYTHON:-/usr/bin/python3}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build units suite models interpreters)
+[ ${#steps[@]} -gt 0 ] || steps=(build units models players)
 
 # The process whose forks are adapters.
 warm=
@@ -164,6 +164,15 @@ run_step() {
             -p no:cacheprovider tests/models
         ;;
     interpreters) interpreters ;;
+    # Both wait most of the time.
+    players)
+        interpreters >"$work/interpreters.txt" 2>&1 &
+        local others=$! failed=0
+        play_suite || failed=1
+        wait "$others" || failed=1
+        cat "$work/interpreters.txt"
+        return $failed
+        ;;
     lock) lock ;;
     *)
         echo "no such step: $1"

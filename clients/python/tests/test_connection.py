@@ -76,9 +76,11 @@ async def test_messages_values_and_batches_for_asyncio(gateway: GatewayProcess, 
             assert batch.data == [{"value": "1"}]
             batch.done()
             break
+        orders.close()
+        assert [message async for message in orders] == []
         page = await tg.history("orders", last=2)
         assert [message.data["order_id"] for message in page.messages] == ["3", "4"]
-        assert (await tg.presence("orders")).connections == 1
+        assert (await tg.presence("ticker:ASYNC")).connections == 1
 
 
 async def tickgate_take(messages: Any, count: int) -> Any:
@@ -109,6 +111,12 @@ def test_the_same_without_asyncio(gateway: GatewayProcess, api: Gateway, user: s
             assert alerts.next(SOON).data == [{"n": 1}]
         assert len(tg.history("orders").messages) == 3
         assert tg.presence("orders").users == 1
+        orders.close()
+        price.close()
+        assert list(orders) == list(price) == []
+        for closed in (orders, price):
+            with pytest.raises(tickgate.Closed, match="by the application"):
+                closed.next(SOON)
 
 
 def test_a_crash_repeats_what_was_not_done_and_nothing_else(
@@ -128,7 +136,8 @@ def test_a_crash_repeats_what_was_not_done_and_nothing_else(
     saved = json.loads(file.read_text())
     assert saved == {"user": user, "cursors": {"orders": taken[0].id}}
     with trading(gateway, user, cursors=file) as tg:
-        orders = tg.messages("orders", on_gap=no_gap)
+        # The stored cursor counts for more than where a first start would begin.
+        orders = tg.messages("orders", since="earliest", on_gap=no_gap)
         again = [orders.next(SOON) for _ in range(4)]
         assert [message.data["order_id"] for message in again] == ["1", "2", "3", "4"]
         assert all(message.replayed for message in again)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -104,7 +105,7 @@ async def test_a_connector_sends_again_what_was_not_acknowledged() -> None:
 async def test_a_connector_raises_what_the_gateway_refuses(gateway: GatewayProcess) -> None:
     connector = Connector(gateway.url, token=gateway.token("producer", publish=["ingest_events", "run:*", "logs"]))
     await connector.connect()
-    wrong = create_ingest_message("s", "no run", IngestEventType.ORDER, {})
+    wrong = create_ingest_message("s", "no%run", IngestEventType.ORDER, {})
     with pytest.raises(tickgate.Invalid) as invalid:
         await connector.send_message(wrong)
     assert invalid.value.msg_id == wrong.msg_id
@@ -300,8 +301,13 @@ class Decision:
     confidence: float
 
 
-async def test_an_engine_shows_its_run_in_all_tabs(environment: None, gateway: GatewayProcess) -> None:
+async def test_an_engine_shows_its_run_in_all_tabs(environment: None, gateway: GatewayProcess, api: Gateway) -> None:
     session_id = "session-doc-1"
+
+    def count(session_id: str) -> int | None:
+        # A publication of its own, so that the session has no other events than those below.
+        return sum(one.endpoint in ("backtest", "forward") for one in api.connections())
+
     made = [
         events.create_session_initialized_event(session_id, {"symbol": "BTCUSDT"}),
         events.create_candle_event({"close": Decimal("1.10")}, {"rsi": 60.5}),
@@ -320,9 +326,12 @@ async def test_an_engine_shows_its_run_in_all_tabs(environment: None, gateway: G
     first = tickgate.connect(handlers.url_for(session_id, base=gateway.url))
     second = tickgate.connect(handlers.url_for(session_id, "forward", base=gateway.url))
     async with first as one, second as other:
-        tabs = [tab.messages("events", since="earliest", on_gap=lambda gap: None) for tab in (one, other)]
+        tabs = [tab.messages("events", on_gap=lambda gap: None) for tab in (one, other)]
+        for tab in (one, other):
+            await asyncio.to_thread(eventually, "live", lambda tab=tab: tab.status.state == "live")
+        await asyncio.to_thread(eventually, "both are counted", lambda: count(session_id) == 2)
         for event in made:
-            assert await websocket_manager.broadcast_to_session(session_id, event)
+            assert await websocket_manager.broadcast_to_session(session_id, event) == 2
 
         async def chunks() -> AsyncIterator[str]:
             for word in ("a ", "b ", "c"):
@@ -337,9 +346,22 @@ async def test_an_engine_shows_its_run_in_all_tabs(environment: None, gateway: G
                 text += (await asyncio.wait_for(anext(tab), SOON)).data["data"]["text"]
     with pytest.raises(tickgate.Invalid, match="ws://localhost:8000/ws/backtest/s"):
         await WebSocketManager().connect(object(), "s")
-    for wrong in ("", "a b", "ä", "a/b", "x" * 197):
+    assert handlers.url_for("Läufer 1", ticket="a+b") == "ws://localhost:8000/ws/backtest/L%C3%A4ufer%201?ticket=a%2Bb"
+    for wrong in ("", " a", "a/b", "a%b", "..", "a\n", "x" * 197):
         with pytest.raises(tickgate.Invalid):
             await websocket_manager.broadcast_to_session(wrong, made[0])
+
+
+async def test_an_engine_does_not_wait_for_a_gateway_that_is_away() -> None:
+    with Outbox("http://127.0.0.1:9", "key", max_age=5, on_error=lambda _: None) as outbox:
+        manager = WebSocketManager(outbox)
+        assert await manager.broadcast_to_session("s", {"type": "x"}) == -1
+        began = time.monotonic()
+        for _ in range(20):
+            assert await manager.broadcast_to_session("s", {"type": "x"}) == -1
+        assert time.monotonic() - began < 1
+        assert outbox.stats.queued == 21
+        outbox.close(0)
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

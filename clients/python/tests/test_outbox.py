@@ -32,7 +32,7 @@ def numbers(api: Gateway, topic: str) -> list[int]:
 def test_publishing_one_and_many(api: Gateway, user: str) -> None:
     first = api.publish("orders", {"n": 1}, user=user, msg_id="one")
     assert api.publish("orders", {"n": 1}, user=user, msg_id="one") == Published(first.id, True)
-    results = api.publish_many([Publication("orders", {"n": n}, user) for n in (2, 3)] + [Publication("no channel", {"n": 4})])
+    results = api.publish_many([Publication("orders", {"n": n}, user) for n in (2, 3)] + [Publication("no%channel", {"n": 4})])
     assert [type(result).__name__ for result in results] == ["Published", "Published", "Failed"]
     failed = results[2]
     assert isinstance(failed, tickgate.Failed)
@@ -87,6 +87,15 @@ def test_refusals_are_typed(gateway: GatewayProcess, api: Gateway) -> None:
         nobody.publish("logs", {})
 
 
+def test_how_a_topic_is_kept(api: Gateway, user: str) -> None:
+    rule = api.topic("orders", user=user)
+    assert (rule.cls, rule.stored_as, rule.stored_channel) == ("reliable", f"@@{user}", "orders")
+    assert api.topic("trades:X").cls == "event"
+    assert api.topic("position_update").retain_max == 1000
+    with pytest.raises(tickgate.Invalid):
+        api.topic("no%channel")
+
+
 def test_several_addresses_take_turns(gateway: GatewayProcess) -> None:
     with Gateway(["http://127.0.0.1:9", gateway.api], gateway.key) as api:
         assert api.publish("logs", {"n": 1}).id
@@ -129,7 +138,7 @@ def test_one_that_is_refused_for_good_does_not_stop_the_others(gateway: GatewayP
     errors: list[FailedPublication] = []
     with Outbox(gateway.api, gateway.key, on_error=errors.append) as outbox:
         outbox.put("trades:REFUSED", {"n": 1})
-        outbox.put("no channel", {"n": 2})
+        outbox.put("no%channel", {"n": 2})
         outbox.put("trades:REFUSED", {"n": 3})
         assert outbox.flush(SOON)
         eventually("the failure was told", lambda: errors)
@@ -203,3 +212,39 @@ def test_twenty_thousand_a_second_from_one_core(gateway: GatewayProcess) -> None
         assert outbox.stats.sent == count
     print(f"{rate:.0f} publications a second of one core; {count / wall:.0f} a second by the clock")
     assert rate >= 20_000
+
+
+async def test_subscribers_are_counted(gateway: GatewayProcess, api: Gateway, user: str) -> None:
+    assert api.publish("orders", {"n": 1}, user=user).subscribers is None
+    assert api.publish("orders", {"n": 2}, user=user, count=True).subscribers == 0
+    async with tickgate.connect(f"{gateway.url}/ws/trading", token=gateway.token(user, publish=["orders"])) as tg:
+        orders = tg.messages("orders", on_gap=lambda gap: None)
+        await asyncio.to_thread(eventually, "live", lambda: tg.status.state == "live")
+        assert orders.live
+        counts = [(await tg.publish("orders", {"n": 3}, user=user, count=True)).subscribers]
+        async with gateway.async_gateway() as other:
+            counts.append((await other.publish("orders", {"n": 4}, user=user, count=True)).subscribers)
+        async with gateway.async_gateway() as other:
+            outbox = Outbox(other)
+        with outbox:
+            published = await outbox.publish("orders", {"n": 5}, user=user, count=True)
+            assert published is not None
+            counts.append(published.subscribers)
+            with pytest.raises(tickgate.Invalid):
+                await outbox.publish("no%channel", {})
+            assert outbox.stats.failed == 1
+        assert counts == [1, 1, 1]
+
+
+def test_a_child_sends_its_own_and_its_parent_the_rest(gateway: GatewayProcess, api: Gateway) -> None:
+    program = (
+        "import os, sys, tickgate\n"
+        "box = tickgate.Outbox(sys.argv[1], sys.argv[2])\n"
+        "box.put('trades:FORK', {'n': 1})\n"
+        "child = os.fork()\n"
+        "box.put('trades:FORK', {'n': 3 if child else 2})\n"
+        "if child: os.waitpid(child, 0)\n"
+        "assert box.close(20) and box.stats.failed == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, gateway.api, gateway.key], check=True, timeout=60)
+    assert sorted(numbers(api, "trades:FORK")) == [1, 2, 3]

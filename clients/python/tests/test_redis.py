@@ -128,7 +128,8 @@ def test_a_consumer_that_waits_outlives_a_restart_of_redis() -> None:
 
 def test_publishing_straight_into_redis(replicas: list[GatewayProcess], redis_server: RedisServer, user: str) -> None:
     with (
-        RedisPublisher(redis_server.url) as publisher,
+        replicas[0].gateway() as api,
+        RedisPublisher(redis_server.url, api) as publisher,
         tickgate.connect(f"{replicas[1].url}/ws/trading", token=replicas[1].token(user)) as tg,
     ):
         orders = tg.messages("orders", on_gap=no_gap)
@@ -143,6 +144,12 @@ def test_publishing_straight_into_redis(replicas: list[GatewayProcess], redis_se
         assert (message.id, message.data) == (first.id, {"n": 1})
         assert orders.next(SOON).data == {"n": 2}
         assert price.next(SOON) == {"price": "1"}
+        # The same without the gateway's word for how a channel is kept.
+        with RedisPublisher(redis_server.url) as alone:
+            alone.publish("orders", {"n": 3}, user=user)
+            alone.publish("portfolio", {"n": 4}, user=user, reliable=False)
+        assert orders.next(SOON).data == {"n": 3}
+        assert [message.data for message in api.history("portfolio", user=user).messages] == [{"n": 4}]
         with pytest.raises(tickgate.Invalid):
             publisher.publish("orders", {"_meta": {}})
 
@@ -175,27 +182,6 @@ def try_to_again(publisher: RedisPublisher, *arguments: Any, **options: Any) -> 
         return publisher.publish(*arguments, **options)
     except (tickgate.Refused, tickgate.Unknown):
         return None
-
-
-def test_a_killed_replica_loses_nothing(redis_server: RedisServer, user: str) -> None:
-    first = GatewayProcess(redis_url=redis_server.url)
-    second = GatewayProcess(redis_url=redis_server.url, secret=first.secret, key=first.key)
-    with (
-        first,
-        second,
-        tickgate.Outbox([first.api, second.api], first.key) as outbox,
-        tickgate.connect(f"{second.url}/ws/trading", token=second.token(user)) as tg,
-    ):
-        orders = tg.messages("orders", on_gap=no_gap)
-        eventually("live", lambda: tg.status.state == "live")
-        for n in range(2000):
-            outbox.put("orders", {"n": n}, user=user)
-            if n == 500:
-                eventually("some were sent", lambda: outbox.stats.sent)
-                first.kill()
-        assert [orders.next(SOON).data["n"] for _ in range(2000)] == list(range(2000))
-        assert outbox.flush(SOON)
-        assert (outbox.stats.failed, outbox.stats.sent) == (0, 2000)
 
 
 def test_a_killed_consumer_loses_nothing(replicas: list[GatewayProcess], redis_server: RedisServer) -> None:

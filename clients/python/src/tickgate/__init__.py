@@ -15,11 +15,11 @@ from .errors import (
     Unauthorized,
     Unknown,
 )
-from .gateway import AsyncGateway, Failed, Gateway, History, OpenConnection, PastPublication
+from .gateway import AsyncGateway, Gateway
 from .messages import AsyncBatches, AsyncMessages, Batch, Batches, Message, Messages
 from .outbox import FailedPublication, Outbox, Stats
 from .publication import Publication
-from .results import HistoryPage, PastMessage, Presence, Published
+from .results import Failed, History, HistoryPage, OpenConnection, PastMessage, PastPublication, Presence, Published, TopicRule
 from .value import AsyncValue, Value
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "Stats",
     "Status",
     "TickgateError",
+    "TopicRule",
     "Unauthorized",
     "Unknown",
     "Value",

@@ -28,7 +28,7 @@ from .errors import Refused, refusal
 ANSWER_TIMEOUT = 12.0
 # A delay that is believed, in seconds.
 DELAY_MAX = 86_400.0
-# Bytes of a `subscribe` besides its elements.
+# Bytes of a `subscribe` in addition to its elements.
 _ENVELOPE = 64
 # How many unknown types are reported.
 _UNKNOWN_MAX = 64

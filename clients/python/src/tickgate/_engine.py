@@ -28,7 +28,7 @@ log = logging.getLogger("tickgate")
 TOKEN_TIMEOUT = 30.0
 # How long a moved cursor may wait to be saved, in seconds.
 SAVE_DELAY = 0.05
-# For the goodbye when an application stops, in seconds.
+# For the closing handshake when an application stops, in seconds.
 _STOP_TIMEOUT = 5.0
 
 TokenSource = Callable[[], str | Awaitable[str]]
@@ -177,7 +177,7 @@ class Engine:
 
 
 class _Source:
-    """A token function, called on a thread of its own: one that hangs harms nobody, and is not called a second time."""
+    """A token function, called on a thread of its own. One that hangs blocks nothing else, and is not called a second time."""
 
     def __init__(self, function: TokenSource, resolve: Callable[[Awaitable[str]], str]) -> None:
         self._function = function

@@ -45,7 +45,7 @@ async def connect(
 
 
 async def leave(socket: ClientConnection, code: int) -> None:
-    """Says goodbye, waits for the reply for a second at most, and ends the TCP connection."""
+    """Sends a Close frame, waits at most a second for the reply, and ends the TCP connection."""
     try:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT):

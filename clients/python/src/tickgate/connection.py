@@ -76,8 +76,8 @@ class AsyncConnection(_Base):
             channels: their names; more can be added later.
             on_gap: called in the place of messages that are missing, before the next one; may be a coroutine function.
                 What it raises comes out of the loop, and it is called again. Required for channels of class `reliable`.
-            since: a cursor to continue after, or `earliest` for all that is kept. Otherwise a stored cursor counts, then
-                `last`; without any, a channel begins with what happens next.
+            since: a cursor to continue after. Otherwise the stored one counts, if there is one; then `since="earliest"` begins
+                with all that is kept, and `last` with the newest. Without any, a channel begins with what happens next.
             last: begin with this number of the newest publications.
             max_rate: values a second, for channels of class `state`.
             snapshot: `False` leaves out the current value of a channel of class `state`.
@@ -124,16 +124,18 @@ class AsyncConnection(_Base):
         *,
         user: str | None = None,
         msg_id: str | None = None,
+        count: bool = False,
         within: float = WITHIN,
     ) -> Published:
         """Publishes an object. Without a connection it waits, and after a lost one it is sent again with the same `msg_id`,
-        for `within` seconds; nothing is sent after that.
+        for `within` seconds; nothing is sent after that. With `count`, the result says how many connections follow the
+        channel.
 
         Raises:
             Refused: it is certainly not stored.
             Unknown: it may be: publish it again with the same `msg_id`.
         """
-        fields = {"channel": channel, "user": user, "data": dict(data)}
+        fields = {"channel": channel, "user": user, "data": dict(data), "count": count or None}
         return published_of(await self._request("publish", fields, within, msg_id or new_msg_id()))
 
     async def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:
@@ -208,10 +210,11 @@ class Connection(_Base):
         *,
         user: str | None = None,
         msg_id: str | None = None,
+        count: bool = False,
         within: float = WITHIN,
     ) -> Published:
         """As `AsyncConnection.publish`."""
-        fields = {"channel": channel, "user": user, "data": dict(data)}
+        fields = {"channel": channel, "user": user, "data": dict(data), "count": count or None}
         return published_of(self._engine.request("publish", fields, within, msg_id or new_msg_id()).result())
 
     def command(self, command: str, args: Any = None, *, msg_id: str | None = None, within: float = WITHIN) -> Published:
@@ -257,7 +260,8 @@ class _Teller:
 class connect:
     """Connects to an endpoint of a gateway: `async with` gives an `AsyncConnection`, `with` a `Connection`.
 
-    It returns before there is a connection, and connects again for as long as that can help; `status` says how it goes.
+    It returns before there is a connection, and reconnects for as long as that can help; `status` says how it goes. A
+    connection does not survive `os.fork`: connect in the child.
 
     Args:
         url: such as `wss://example.com/ws/trading`.

@@ -107,8 +107,8 @@ class Connector:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
-        """Begins to connect, and waits for ten seconds at most until there is a connection. Later is well as well: messages
-        wait. Raises `Unauthorized` or `Refused` if the gateway lets it in never."""
+        """Begins to connect, and waits at most ten seconds for a connection. It keeps trying after that, and messages wait.
+        Raises `Unauthorized` or `Refused` if the gateway refuses it for good."""
         if self.running:
             return
         self.running = True

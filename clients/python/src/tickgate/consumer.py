@@ -15,7 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 import redis
 
@@ -96,6 +96,17 @@ class Command(Event[dict[str, Any]]):
         return self.data.get("user")
 
 
+class ConsumerOptions(TypedDict, total=False):
+    """Options of `Consumer`, which explains them."""
+
+    user: str | None
+    name: str | None
+    start: str
+    count: int
+    claim_after: float | None
+    prefix: str
+
+
 class Consumer(Generic[T]):
     """A member of a group: `for event in consumer: …; event.ack()`, or `async for`.
 
@@ -118,6 +129,27 @@ class Consumer(Generic[T]):
 
     _event: Callable[..., Event[T]] = Event
 
+    @overload
+    def __init__(
+        self: Consumer[dict[str, Any]],
+        url: str | redis.Redis,
+        topic: str,
+        *,
+        group: str,
+        on_gap: Callable[[Gap], object],
+        **options: Unpack[ConsumerOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        url: str | redis.Redis,
+        topic: str,
+        *,
+        group: str,
+        on_gap: Callable[[Gap], object],
+        type: type[T],
+        **options: Unpack[ConsumerOptions],
+    ) -> None: ...
     def __init__(
         self,
         url: str | redis.Redis,
@@ -326,7 +358,9 @@ class Commands(Consumer[dict[str, Any]]):
 
     _event = Command
 
-    def __init__(self, url: str | redis.Redis, *, group: str, on_gap: Callable[[Gap], object], **options: Any) -> None:
+    def __init__(
+        self, url: str | redis.Redis, *, group: str, on_gap: Callable[[Gap], object], **options: Unpack[ConsumerOptions]
+    ) -> None:
         super().__init__(url, "commands", group=group, on_gap=on_gap, **options)
 
     def __next__(self) -> Command:

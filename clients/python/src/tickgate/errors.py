@@ -79,11 +79,11 @@ class OutboxFull(TickgateError):
 
 
 class Closed(TickgateError):
-    """The connection has ended for good, by the word of the gateway.
+    """The connection has ended for good; it will not reconnect.
 
     Attributes:
         code: the close code; `None` if there was none.
-        reason: in words.
+        reason: why, as text.
     """
 
     def __init__(self, code: int | None, reason: str) -> None:

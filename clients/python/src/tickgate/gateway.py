@@ -6,8 +6,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -15,66 +13,26 @@ import httpx
 
 from . import _http
 from ._engine import new_msg_id
-from .errors import GatewayError, Invalid, problem
+from .errors import GatewayError, Invalid
 from .publication import Publication, encoded
-from .results import Published
+from .results import (
+    Failed,
+    History,
+    OpenConnection,
+    Published,
+    TopicRule,
+    connections_of,
+    history_of,
+    outcome_of,
+    rule_of,
+    stored_of,
+)
 from .token import mint
 
-__all__ = ["AsyncGateway", "Failed", "Gateway", "History", "OpenConnection", "PastPublication"]
+__all__ = ["AsyncGateway", "Gateway"]
 
 # How many publications one request carries.
 _BATCH = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """One of many publications that has failed; `error` says how, and is not raised."""
-
-    error: GatewayError
-
-
-@dataclass(frozen=True, slots=True)
-class PastPublication:
-    """A publication that is kept. `data` is `None` for a place where publications were lost, between `after` and `before`."""
-
-    id: str | None
-    channel: str | None
-    data: dict[str, Any] | None
-    after: str | None = None
-    before: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """A page of what is kept of a topic.
-
-    Attributes:
-        messages: oldest first.
-        cursor: where the next page starts: `since` of the next call.
-        more: there is a next page.
-        complete: nothing between `since` and the last of these is missing.
-    """
-
-    messages: list[PastPublication]
-    cursor: str | None
-    more: bool
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OpenConnection:
-    """A client that is connected.
-
-    Attributes:
-        session: a secret: who knows it can take the connection over.
-        endpoint: the name of the profile.
-    """
-
-    session: str
-    replica: str
-    user: str | None
-    endpoint: str
-    connected_at: datetime
 
 
 class _Calls:
@@ -112,9 +70,9 @@ class _Calls:
         return mint(user, secret=secret, ttl=ttl, **rights)
 
     @staticmethod
-    def _publish(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None) -> _http.Call:
+    def _publish(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool) -> _http.Call:
         msg_id = msg_id or new_msg_id()
-        content = encoded(channel, data, user, msg_id)
+        content = encoded(channel, data, user, msg_id, count)
         headers = {"Content-Type": "application/json"}
         return _http.Call("POST", "/api/v1/publish", content=content, headers=headers, msg_id=msg_id)
 
@@ -131,12 +89,16 @@ class _Calls:
 
     @staticmethod
     def _results(body: dict[str, Any], msg_ids: list[str]) -> list[Published | Failed]:
-        return [result_of(one, msg_id) for one, msg_id in zip(body["results"], msg_ids, strict=True)]
+        return [outcome_of(one, msg_id) for one, msg_id in zip(body["results"], msg_ids, strict=True)]
 
     @staticmethod
     def _history(channel: str, user: str | None, since: str | None, last: int | None) -> _http.Call:
         params = {"user": user, "since": since, "last": last}
         return _http.Call("GET", f"/api/v1/topics/{quote(channel, safe='')}/history", params=params)
+
+    @staticmethod
+    def _topic(channel: str, user: str | None) -> _http.Call:
+        return _http.Call("GET", f"/api/v1/topics/{quote(channel, safe='')}", params={"user": user})
 
     @staticmethod
     def _connections(user: str | None) -> _http.Call:
@@ -154,32 +116,6 @@ class _Calls:
     @staticmethod
     def _ticket(token: str) -> _http.Call:
         return _http.Call("POST", "/api/v1/tickets", headers={"Authorization": f"Bearer {token}"})
-
-
-def result_of(body: dict[str, Any], msg_id: str | None) -> Published | Failed:
-    """How one of many went."""
-    if "status" in body:
-        return Failed(problem(int(body["status"]), body, msg_id=msg_id))
-    return Published(body.get("id"), bool(body.get("duplicate")))
-
-
-def _history_of(body: dict[str, Any]) -> History:
-    messages = []
-    for one in body["messages"]:
-        lost = one.get("lost") or {}
-        messages.append(
-            PastPublication(one.get("id"), one.get("channel"), one.get("data"), lost.get("after"), lost.get("before"))
-        )
-    return History(messages, body.get("cursor"), bool(body.get("more")), bool(body.get("complete")))
-
-
-def _connections_of(body: dict[str, Any]) -> list[OpenConnection]:
-    return [
-        OpenConnection(
-            one["session"], one["replica"], one.get("user"), one["endpoint"], datetime.fromisoformat(one["connected_at"])
-        )
-        for one in body["connections"]
-    ]
 
 
 def _chunks(publications: Iterable[Publication]) -> Iterator[list[Publication]]:
@@ -212,16 +148,17 @@ class Gateway(_Calls):
         self._client = httpx.Client(timeout=timeout)
 
     def publish(
-        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None
+        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None, count: bool = False
     ) -> Published:
-        """Publishes an object, and returns once it is stored.
+        """Publishes an object, and returns once it is stored. With `count`, the result says how many connections follow the
+        channel.
 
         Raises:
             Invalid, Unauthorized, Refused: it is certainly not stored.
             Unknown: it may be: publish it again with the same `msg_id`.
         """
-        body = self._call(self._publish(channel, data, user, msg_id))
-        return Published(body.get("id"), bool(body.get("duplicate")))
+        body = self._call(self._publish(channel, data, user, msg_id, count))
+        return stored_of(body)
 
     def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """Publishes many, in their order; one that fails does not stop the others. Raises only if nothing was published."""
@@ -238,11 +175,15 @@ class Gateway(_Calls):
 
     def history(self, channel: str, *, user: str | None = None, since: str | None = None, last: int | None = None) -> History:
         """A page of what is kept of a topic, or with `user` of a private channel."""
-        return _history_of(self._call(self._history(channel, user, since, last)))
+        return history_of(self._call(self._history(channel, user, since, last)))
+
+    def topic(self, channel: str, *, user: str | None = None) -> TopicRule:
+        """How publications of a topic, or with `user` of a private channel, are kept."""
+        return rule_of(self._call(self._topic(channel, user)))
 
     def connections(self, *, user: str | None = None) -> list[OpenConnection]:
         """Who is connected, over all replicas."""
-        return _connections_of(self._call(self._connections(user)))
+        return connections_of(self._call(self._connections(user)))
 
     def disconnect(
         self,
@@ -306,11 +247,11 @@ class AsyncGateway(_Calls):
         self._client = httpx.AsyncClient(timeout=timeout)
 
     async def publish(
-        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None
+        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None, count: bool = False
     ) -> Published:
         """As `Gateway.publish`."""
-        body = await self._call(self._publish(channel, data, user, msg_id))
-        return Published(body.get("id"), bool(body.get("duplicate")))
+        body = await self._call(self._publish(channel, data, user, msg_id, count))
+        return stored_of(body)
 
     async def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """As `Gateway.publish_many`."""
@@ -329,11 +270,15 @@ class AsyncGateway(_Calls):
         self, channel: str, *, user: str | None = None, since: str | None = None, last: int | None = None
     ) -> History:
         """As `Gateway.history`."""
-        return _history_of(await self._call(self._history(channel, user, since, last)))
+        return history_of(await self._call(self._history(channel, user, since, last)))
+
+    async def topic(self, channel: str, *, user: str | None = None) -> TopicRule:
+        """As `Gateway.topic`."""
+        return rule_of(await self._call(self._topic(channel, user)))
 
     async def connections(self, *, user: str | None = None) -> list[OpenConnection]:
         """As `Gateway.connections`."""
-        return _connections_of(await self._call(self._connections(user)))
+        return connections_of(await self._call(self._connections(user)))
 
     async def disconnect(
         self,

@@ -14,7 +14,7 @@ from ._core.channels import Options
 from ._core.hub import Gap
 from ._core.queue import BUFFER, Entry, Queue
 from ._engine import Engine, log
-from .errors import Invalid
+from .errors import Closed, Invalid
 
 __all__ = ["AsyncBatches", "AsyncMessages", "Batch", "Batches", "Gap", "Message", "Messages", "OnGap"]
 
@@ -53,7 +53,7 @@ class Message(Generic[T]):
         self.conflated = push.conflated
 
     def done(self) -> None:
-        """The application has handled it: its cursor moves. A second time does no harm."""
+        """Marks the message as handled: the cursor moves. Further calls have no effect."""
         self._reading._done(self._entry)
 
     def __repr__(self) -> str:
@@ -69,7 +69,7 @@ class Batch(list[Message[T]]):
         return [message.data for message in self]
 
     def done(self) -> None:
-        """The application has handled all of them."""
+        """Marks all of them as handled."""
         for message in self:
             message.done()
 
@@ -254,13 +254,18 @@ class Messages(_Blocking[T]):
         return self
 
     def __next__(self) -> Message[T]:
-        return self.next()
+        try:
+            return self.next()
+        except Closed:
+            if self._over:
+                raise StopIteration from None
+            raise
 
     def next(self, timeout: float | None = None) -> Message[T]:
-        """The next message; `TimeoutError` if none has come within `timeout` seconds."""
+        """The next message; `TimeoutError` if none has come within `timeout` seconds, `Closed` if there will be none."""
         entry = self._wait(timeout)
         if entry is None:
-            raise StopIteration
+            raise Closed(None, "closed by the application")
         return self._message(entry)
 
 
@@ -271,13 +276,18 @@ class Batches(_Blocking[T]):
         return self
 
     def __next__(self) -> Batch[T]:
-        return self.next()
+        try:
+            return self.next()
+        except Closed:
+            if self._over:
+                raise StopIteration from None
+            raise
 
     def next(self, timeout: float | None = None) -> Batch[T]:
-        """The next list, never empty."""
+        """The next list, never empty; otherwise as `Messages.next`."""
         entry = self._wait(timeout)
         if entry is None:
-            raise StopIteration
+            raise Closed(None, "closed by the application")
         with self._engine.lock:
             self._taken.appendleft(entry)
         return self._more()

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import json
 import logging
+import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import httpx
 
 from . import _http
 from ._engine import new_msg_id
+from ._queued import Entry, FailedPublication, Stats
 from .errors import GatewayError, Invalid, OutboxFull, Refused, Unknown, problem
-from .gateway import Failed, Gateway, result_of
+from .gateway import AsyncGateway, Gateway
 from .publication import encoded
+from .results import Failed, Published, outcome_of
 
 __all__ = ["FailedPublication", "Outbox", "Stats"]
 
@@ -37,53 +40,6 @@ _AGE_MAX = 270.0
 _EXIT_TIMEOUT = 5.0
 
 
-@dataclass(slots=True)
-class Stats:
-    """What has become of publications.
-
-    Attributes:
-        queued: wait, or are being sent.
-        sent: are stored.
-        failed: are not stored, or nobody knows; `failures` and `on_error` say why.
-        rejected: were not taken, because the outbox was full and raises then.
-        blocked: had to wait for room.
-        retried: were sent more than once.
-        reordered: were refused for a moment while later ones of the same request were stored.
-    """
-
-    queued: int = 0
-    sent: int = 0
-    failed: int = 0
-    rejected: int = 0
-    blocked: int = 0
-    retried: int = 0
-    reordered: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPublication:
-    """A publication that was given up."""
-
-    channel: str
-    user: str | None
-    msg_id: str
-    error: GatewayError
-
-
-class _Entry:
-    __slots__ = ("at", "attempts", "channel", "error", "line", "maybe_done", "msg_id", "user")
-
-    def __init__(self, channel: str, user: str | None, msg_id: str, line: bytes) -> None:
-        self.channel = channel
-        self.user = user
-        self.msg_id = msg_id
-        self.line = line
-        self.at = time.monotonic()
-        self.attempts = 0
-        self.maybe_done = False
-        self.error: GatewayError | None = None
-
-
 class Outbox:
     """A bounded queue of publications, sent in their order by a thread of its own, as lines of one request after the other.
 
@@ -92,7 +48,7 @@ class Outbox:
     `max_age` fails instead of being sent late. What the gateway refuses for good fails at once, and the others go on.
 
     Args:
-        gateway: a `Gateway`, or the address of one; `TICKGATE_API` and `TICKGATE_API_KEY` by default.
+        gateway: a `Gateway` or an `AsyncGateway`, or the address of one; `TICKGATE_API` and `TICKGATE_API_KEY` by default.
         key: an API key, if `gateway` is an address.
         size: how many publications may be queued.
         when_full: `block` until there is room, or `raise` `OutboxFull`.
@@ -102,7 +58,7 @@ class Outbox:
 
     def __init__(
         self,
-        gateway: Gateway | str | Sequence[str] | None = None,
+        gateway: Gateway | AsyncGateway | str | Sequence[str] | None = None,
         key: str | None = None,
         *,
         size: int = 10_000,
@@ -116,22 +72,28 @@ class Outbox:
             raise Invalid("`when_full` is `block` or `raise`")
         if not 0 < max_age <= _AGE_MAX:
             raise Invalid(f"`max_age` is more than 0 and at most {_AGE_MAX:.0f} seconds")
-        if isinstance(gateway, Gateway):
+        if isinstance(gateway, Gateway | AsyncGateway):
             self._urls, headers, timeout = gateway.urls, gateway.headers, gateway.timeout
         else:
             self._urls, headers, timeout = _http.addresses(gateway), _http.authorization(key), 5.0
-        self._client = httpx.Client(
-            timeout=timeout, headers={**headers, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
-        )
+        self._timeout = timeout
+        self._headers = {**headers, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
         self._size = size
         self._raises = when_full == "raise"
         self._max_age = max_age
         self._on_error = on_error
-        self._entries: deque[_Entry] = deque()
+        self._begin()
+        _outboxes.add(self)
+
+    def _begin(self) -> None:
+        self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
+        self._entries: deque[Entry] = deque()
         self._condition = threading.Condition()
         self._stats = Stats()
         self._closing = False
         self._url = 0
+        # The last request has failed for now.
+        self._failing = False
         self._unlogged = 0
         self._logged_at = float("-inf")
         self._unreported: deque[FailedPublication] = deque()
@@ -139,7 +101,6 @@ class Outbox:
         self.failures: deque[FailedPublication] = deque(maxlen=_FAILURES)
         self._thread = threading.Thread(target=self._run, name="tickgate-outbox", daemon=True)
         self._thread.start()
-        _outboxes.add(self)
 
     def put(self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None) -> str:
         """Takes a publication, and returns its `msg_id`. What `data` is now is published, whatever becomes of it later.
@@ -161,16 +122,47 @@ class Outbox:
     ) -> str:
         """The same for `asyncio`: waits for room without blocking the event loop."""
         entry = self._entry(channel, data, user, msg_id)
+        await self._put_async(entry)
+        return entry.msg_id
+
+    async def _put_async(self, entry: Entry) -> None:
         waited = False
         while True:
             with self._condition:
                 if len(self._entries) < self._size or self._closing:
                     self._add(entry)
-                    return entry.msg_id
+                    return
                 if not waited:
                     self._full()
                     waited = True
             await asyncio.sleep(0.005)
+
+    async def publish(
+        self,
+        channel: str,
+        data: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        msg_id: str | None = None,
+        count: bool = False,
+        timeout: float = 1.0,
+    ) -> Published | None:
+        """As `put_async`, and then waits for the result, behind all that was put before. `None` if it is still queued after
+        `timeout` seconds, and at once while the gateway does not answer: it is sent when that is possible.
+
+        Raises:
+            Invalid, Unauthorized, Refused, Unknown: it has failed; `on_error` is called too.
+        """
+        entry = self._entry(channel, data, user, msg_id, count)
+        entry.result = concurrent.futures.Future()
+        await self._put_async(entry)
+        if self._failing:
+            return None
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(asyncio.wrap_future(entry.result))
+        except TimeoutError:
+            return None
 
     @property
     def stats(self) -> Stats:
@@ -214,9 +206,9 @@ class Outbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _entry(self, channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None) -> _Entry:
+    def _entry(self, channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool = False) -> Entry:
         msg_id = msg_id or new_msg_id()
-        return _Entry(channel, user, msg_id, encoded(channel, data, user, msg_id))
+        return Entry(channel, user, msg_id, encoded(channel, data, user, msg_id, count))
 
     def _full(self) -> None:
         if self._raises:
@@ -224,7 +216,7 @@ class Outbox:
             raise OutboxFull(f"{self._size} publications are queued")
         self._stats.blocked += 1
 
-    def _add(self, entry: _Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         if self._closing:
             raise Refused("the outbox is closed", msg_id=entry.msg_id)
         self._entries.append(entry)
@@ -246,6 +238,7 @@ class Outbox:
             except Exception:
                 log.exception("the outbox failed to send; it tries again")
                 error = Refused("the outbox failed")
+            self._failing = error is not None
             self._report()
             if error is None:
                 # After a refusal, little is at stake at first: what comes behind a refused one would pass it.
@@ -256,7 +249,7 @@ class Outbox:
                 self._condition.wait_for(lambda: self._closing, _http.wait_before(failures, error))
             failures += 1
 
-    def _next(self, most: int) -> list[_Entry]:
+    def _next(self, most: int) -> list[Entry]:
         """What is to be sent next; gives up what is too old."""
         oldest = time.monotonic() - self._max_age
         while self._entries and self._entries[0].at < oldest:
@@ -266,7 +259,7 @@ class Outbox:
             else:
                 self._fail(entry, entry.error or Refused("not sent in time", msg_id=entry.msg_id))
         self._condition.notify_all()
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         size = 0
         for entry in self._entries:
             size += len(entry.line) + 1
@@ -275,7 +268,7 @@ class Outbox:
             entries.append(entry)
         return entries
 
-    def _send(self, entries: list[_Entry]) -> GatewayError | None:
+    def _send(self, entries: list[Entry]) -> GatewayError | None:
         """Sends the first entries of the queue. Returns why some of them are to be sent again."""
         for entry in entries:
             entry.attempts += 1
@@ -299,7 +292,7 @@ class Outbox:
             broken = Refused("the gateway has ended the request", error="restarting")
         return self._settle(entries, results, broken)
 
-    def _refused(self, entries: list[_Entry], error: GatewayError) -> GatewayError | None:
+    def _refused(self, entries: list[Entry], error: GatewayError) -> GatewayError | None:
         """The whole request was refused."""
         if isinstance(error, Invalid) or (error.retry_after_ms is None and error.status in (401, 403)):
             with self._condition:
@@ -310,9 +303,9 @@ class Outbox:
             return None
         return self._settle(entries, [], error)
 
-    def _settle(self, entries: list[_Entry], results: list[dict[str, Any]], broken: GatewayError | None) -> GatewayError | None:
+    def _settle(self, entries: list[Entry], results: list[dict[str, Any]], broken: GatewayError | None) -> GatewayError | None:
         """Takes what has its result out of the queue. Without a result, `broken` is why."""
-        again: list[_Entry] = []
+        again: list[Entry] = []
         why: GatewayError | None = broken
         with self._condition:
             for number, entry in enumerate(entries):
@@ -322,11 +315,13 @@ class Outbox:
                     entry.maybe_done = entry.maybe_done or isinstance(broken, Unknown)
                     again.append(entry)
                     continue
-                result = result_of(results[number], entry.msg_id)
+                result = outcome_of(results[number], entry.msg_id)
                 if not isinstance(result, Failed):
                     self._stats.sent += 1
                     self._stats.retried += entry.attempts > 1
                     self._stats.reordered += bool(again) and not result.duplicate
+                    if entry.result is not None:
+                        entry.result.set_result(result)
                     continue
                 error = result.error
                 if isinstance(error, Unknown) or error.retry_after_ms is not None:
@@ -339,8 +334,10 @@ class Outbox:
             self._condition.notify_all()
         return why if again else None
 
-    def _fail(self, entry: _Entry, error: GatewayError) -> None:
+    def _fail(self, entry: Entry, error: GatewayError) -> None:
         self._stats.failed += 1
+        if entry.result is not None:
+            entry.result.set_exception(error)
         failed = FailedPublication(entry.channel, entry.user, entry.msg_id, error)
         self.failures.append(failed)
         # One line a second, whatever happens.
@@ -362,6 +359,15 @@ class Outbox:
 
 
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A child begins with nothing queued: what was is its parent's to send."""
+    for outbox in list(_outboxes):
+        outbox._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

@@ -47,10 +47,12 @@ def encoded_data(data: Mapping[str, Any], msg_id: str | None) -> str:
     return text
 
 
-def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str) -> bytes:
+def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str, count: bool = False) -> bytes:
     """A publication as the HTTP API takes it, in one line."""
     text = encoded_data(data, msg_id)
     head = f'{{"channel":{json.dumps(channel)},"msg_id":{json.dumps(msg_id)},'
     if user is not None:
         head += f'"user":{json.dumps(user)},'
+    if count:
+        head += '"count":true,'
     return f'{head}"data":{text}}}'.encode()

@@ -14,8 +14,9 @@ from redis.retry import Retry
 
 from ._engine import new_msg_id
 from .errors import GatewayError, Invalid, Refused, Unknown
+from .gateway import Gateway
 from .publication import encoded_data
-from .results import Published
+from .results import Published, TopicRule
 
 __all__ = ["PREFIX", "RedisPublisher", "stream_key"]
 
@@ -23,6 +24,8 @@ __all__ = ["PREFIX", "RedisPublisher", "stream_key"]
 PREFIX = "tg2:"
 # How long a `msg_id` is known, in milliseconds.
 _DEDUPE_TTL = 300_000
+# How many rules are remembered.
+_RULES_MAX = 10_000
 # For one call, in seconds.
 _TIMEOUT = 1.0
 
@@ -47,16 +50,19 @@ class RedisPublisher:
     """Publishes to topics of the gateway. Not for several threads at once.
 
     What it publishes is stored, ordered and delivered like everything else, with one difference: after **each** change of
-    Redis (a failover, a restart, an old backup) clients are told by a `gap` that messages may be missing. Prefer the HTTP API
+    Redis (a failover, a restart, an old backup) clients receive a `gap`: messages may be missing. Prefer the HTTP API
     for orders.
 
     Args:
         url: of Redis, or a client of the package `redis` that does not retry by itself.
+        gateway: its HTTP API, which says once for each channel how it is kept. Without it, `publish` must be told.
         prefix: `redis.prefix` of the gateway.
         attempts: how often a publication with a `msg_id` is tried whose outcome is not known.
     """
 
-    def __init__(self, url: str | redis.Redis, *, prefix: str = PREFIX, attempts: int = 3) -> None:
+    def __init__(
+        self, url: str | redis.Redis, gateway: Gateway | None = None, *, prefix: str = PREFIX, attempts: int = 3
+    ) -> None:
         if isinstance(url, str):
             url = redis.Redis.from_url(
                 url,
@@ -67,6 +73,8 @@ class RedisPublisher:
             )
         self._client: Any = url
         self._script = self._client.register_script(_script())
+        self._gateway = gateway
+        self._rules: dict[tuple[str, str | None], TopicRule] = {}
         self._prefix = prefix
         self._gen = f"{prefix}{{gen}}"
         self._attempts = max(attempts, 1)
@@ -79,10 +87,10 @@ class RedisPublisher:
         data: Mapping[str, Any],
         *,
         user: str | None = None,
-        reliable: bool = True,
         msg_id: str | None = None,
-        retain_max: int = 1000,
         once: bool = True,
+        reliable: bool = True,
+        retain_max: int = 1000,
     ) -> Published:
         """Publishes an object, and returns once it is stored.
 
@@ -90,10 +98,10 @@ class RedisPublisher:
             channel: a public topic, or with `user` one of the user's private channels.
             data: a JSON object.
             user: whose channel it is.
-            reliable: the private channel is of class `reliable`; it is one of the user's stream then.
             msg_id: names the publication; made up if it is `None` and `once` is set.
-            retain_max: as the topic's rule in the gateway's configuration has it; 0: nothing is kept.
             once: a retry is never published twice. It costs Redis a key for five minutes.
+            reliable: without `gateway`: the private channel is of class `reliable`.
+            retain_max: without `gateway`: as the topic's rule has it; 0: nothing is kept.
 
         Raises:
             Invalid, Refused: it is certainly not stored.
@@ -101,7 +109,9 @@ class RedisPublisher:
         """
         msg_id = msg_id or (new_msg_id() if once else None)
         text = encoded_data(data, msg_id)
-        topic, name = topic_of(channel, user, reliable)
+        rule = self._rule(channel, user)
+        topic, name = topic_of(channel, user, reliable) if rule is None else (rule.stored_as, rule.stored_channel or "-")
+        retain_max = retain_max if rule is None else rule.retain_max
         perhaps: Unknown | None = None
         error: GatewayError | None = None
         for attempt in range(self._attempts):
@@ -149,9 +159,20 @@ class RedisPublisher:
             self._epochs[topic] = id.split("-")[0]
         return Published(None if id == "-" else id, duplicate == "duplicate")
 
+    def _rule(self, channel: str, user: str | None) -> TopicRule | None:
+        if self._gateway is None:
+            return None
+        rule = self._rules.get((channel, user))
+        if rule is None:
+            if len(self._rules) >= _RULES_MAX:
+                self._rules.clear()
+            rule = self._rules[channel, user] = self._gateway.topic(channel, user=user)
+        return rule
+
     def _learn(self) -> None:
         """Asks for the generation: what is published in another one is lost, and Redis refuses it."""
         self._epochs.clear()
+        self._rules.clear()
         self._generation = self._client.hget(self._gen, "open")
         if self._generation is None:
             raise redis.ResponseError("STALE no gateway has named a generation for engines: is `redis.engines` set?")

@@ -11,7 +11,7 @@ from ._core.channels import Options
 from ._core.hub import Channel, Delivery, Gap
 from ._core.read import Push
 from ._engine import Engine
-from .errors import GatewayError
+from .errors import Closed, GatewayError
 
 __all__ = ["AsyncValue", "Value"]
 
@@ -125,7 +125,12 @@ class Value(_Newest[T]):
         return self
 
     def __next__(self) -> T:
-        return self.next()
+        try:
+            return self.next()
+        except Closed:
+            if self._over:
+                raise StopIteration from None
+            raise
 
     def next(self, timeout: float | None = None) -> T:
         """The newest value once it is another than the last one; `TimeoutError` if none has come within `timeout` seconds."""
@@ -140,7 +145,7 @@ class Value(_Newest[T]):
             if not self._engine.changed.wait_for(there, timeout):
                 raise TimeoutError("no value within the time")
         if push is None:
-            raise StopIteration
+            raise Closed(None, "closed by the application")
         return self._value(push)
 
     def __enter__(self) -> Self:

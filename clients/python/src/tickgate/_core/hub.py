@@ -112,8 +112,8 @@ class Hub:
         """Adds a reader to a channel, and subscribes to it if it is the first one."""
         channel = self.channels.get(name)
         if channel is None:
-            if since is None and self.stored is not None:
-                since = self.stored.cursors.get(name)
+            if since in (None, "earliest") and self.stored is not None:
+                since = self.stored.cursors.get(name, since)
             channel = Channel(name, options, since, since, readers=[reader])
             self.channels[name] = channel
             self._want(channel)

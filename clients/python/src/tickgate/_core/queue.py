@@ -136,7 +136,7 @@ class Queue:
         return taken
 
     def done(self, entry: Entry) -> None:
-        """The application has handled it; a second time does no harm."""
+        """Marks an entry as handled. Further calls have no effect."""
         holds, entry.holds = entry.holds, []
         if not holds:
             return

@@ -32,10 +32,18 @@ class WebSocketManager:
             self._outbox = default_outbox()
         return self._outbox
 
-    async def broadcast_to_session(self, session_id: str, event: Any, *, msg_id: str | None = None) -> str:
-        """Sends an event to everybody who watches the session, now or later. Returns its `msg_id` at once: it never waits for
-        the network, only for room where the outbox blocks when it is full."""
-        return await self.outbox.put_async(f"run:{check_session_id(session_id)}", plain_object(event), msg_id=msg_id)
+    async def broadcast_to_session(self, session_id: str, event: Any, *, msg_id: str | None = None) -> int:
+        """Sends an event to everybody who watches the session, now or later.
+
+        Returns how many connections watch it, over all replicas; -1 where that is not known within a second, and at once
+        while the gateway does not answer. The event is sent then as well, in its order.
+
+        Raises:
+            Invalid, Unauthorized, Refused: the gateway does not take the event.
+        """
+        topic = f"run:{check_session_id(session_id)}"
+        published = await self.outbox.publish(topic, plain_object(event), msg_id=msg_id, count=True)
+        return -1 if published is None or published.subscribers is None else published.subscribers
 
     async def stream_thinking(self, session_id: str, chunks: AsyncIterator[str]) -> str:
         """Sends pieces of reasoning as they come, those of 50 ms joined in one event. Returns the whole text."""

@@ -106,11 +106,11 @@ class GatewayProcess:
         raise RuntimeError(f"the gateway did not become ready:\n{log[-4000:]}")
 
     def stop(self) -> None:
-        """Ends it as an operator does: clients are told to reconnect."""
+        """Ends it with SIGTERM: it drains, and clients reconnect."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it without a word."""
+        """Ends it with SIGKILL."""
         self._end(signal.SIGKILL)
 
     @property
