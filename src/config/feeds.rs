@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tickgate_wire::model::check_name;
 
 use super::{
-    Problems, raw,
+    Problems, is_loopback_host, raw,
     value::{Section, quoted},
 };
 
@@ -71,6 +71,30 @@ impl Feeds {
         }
         let interval = section.duration("interval", &raw.interval, ["1ms", "1h"]);
         Self { synthetic: enabled.then_some(Synthetic { symbols, interval, seed: raw.seed }), binance, record: None }
+    }
+}
+
+impl Feeds {
+    /// Addresses of exchanges where anybody on the way can change prices.
+    pub(super) fn warn(&self) -> impl Iterator<Item = String> {
+        let addresses = self.binance.iter().flat_map(|binance| {
+            [("feeds.binance.stream_url", &binance.stream_url), ("feeds.binance.rest_url", &binance.rest_url)]
+        });
+        let is_open = |url: &str| {
+            let plain = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
+            plain.is_some_and(|rest| !is_loopback_host(host_of(rest)))
+        };
+        addresses
+            .filter(move |(_, url)| is_open(url))
+            .map(|(key, url)| format!("prices can be changed on their way: {key} is {url}, which is not encrypted"))
+    }
+}
+
+/// The host of an address with or without a port.
+fn host_of(address: &str) -> &str {
+    match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => address.split(':').next().unwrap_or_default(),
     }
 }
 

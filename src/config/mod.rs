@@ -170,6 +170,7 @@ impl Config {
         };
         config.check_across(problems);
         config.warnings = config.warn(raw, anonymous);
+        config.warnings.extend(config.feeds.warn());
         config
     }
 

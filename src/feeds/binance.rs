@@ -24,6 +24,7 @@ mod rest;
 mod socket;
 mod status;
 mod tape;
+pub mod text;
 mod value;
 
 #[cfg(test)]

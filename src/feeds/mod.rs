@@ -7,7 +7,7 @@ mod synthetic;
 
 use std::{fs::File, sync::Arc};
 
-pub use binance::open_recording;
+pub use binance::{open_recording, text as exchange_text};
 pub use synthetic::SyntheticMarket;
 
 use crate::{backplane::Backplane, config, metrics::Metrics, publisher::Publisher, registry::Registry, tasks::Tasks};

@@ -786,6 +786,26 @@ async fn a_named_lease_has_one_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_want_of_a_feed_is_the_union_while_they_say_so() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let want = async |seat: &Seat, names: &[&str], ttl: Duration, read: bool| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut wanted = seat.registry.want("feed", &names, ttl, read).await.unwrap();
+        wanted.sort();
+        wanted
+    };
+    let (long, brief) = (Duration::from_secs(30), Duration::from_millis(50));
+    assert_eq!(want(&one, &["A", "B"], long, false).await, Vec::<String>::new(), "nothing is read unless asked for");
+    assert_eq!(want(&other, &["B", "C"], brief, true).await, ["A", "B", "C"]);
+    // The shorter wish ends no earlier one, and itself ends alone.
+    eventually("the wish to end by itself", async || {
+        (want(&one, &["A"], long, true).await == ["A", "B"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);

@@ -86,6 +86,23 @@ fn values_that_mean_nothing_are_told() {
         ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
         ("feeds.synthetic.symbols = [\"a@b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
         ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
+        ("feeds.binance.enabled = \"auto\"", "feeds.binance.enabled: wants one of off, on, got \"auto\""),
+        (
+            "feeds.binance.symbols = [\"btcusdt\"]",
+            "feeds.binance.symbols: must be symbols such as \"BTCUSDT\", not \"btcusdt\"",
+        ),
+        (
+            "feeds.binance.stream_url = \"https://h\"",
+            "feeds.binance.stream_url: must be an address such as \"wss://example.com\"",
+        ),
+        (
+            "feeds.binance.rest_url = \"https://h/api\"",
+            "feeds.binance.rest_url: must be an address such as \"https://example.com\"",
+        ),
+        ("feeds.binance.symbols_max = 341", "feeds.binance.symbols_max: wants 1 to 340, got 341"),
+        ("feeds.binance.linger = \"0s\"", "feeds.binance.linger: wants 1s to 1h"),
+        ("feeds.binance.stale_after = \"1s\"", "feeds.binance.stale_after: wants 2s to 1m"),
+        ("feeds.binance.connection_age_max = \"24h\"", "feeds.binance.connection_age_max: wants 10s to 23h"),
         ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
         ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
         (
@@ -123,6 +140,18 @@ fn settings_that_contradict_each_other_are_told() {
             "readiness.redis_grace: wants at least redis.canary_timeout",
         ),
         ("server.ops_listen = \"127.0.0.1:8000\"", "server.ops_listen: wants another port than server.listen"),
+        (
+            "feeds.synthetic.enabled = \"on\"\nfeeds.binance.enabled = \"on\"",
+            "feeds.synthetic.symbols: must not share BTCUSDT with feeds.binance.symbols",
+        ),
+        (
+            "feeds.binance.enabled = \"on\"\nfeeds.binance.symbols = []",
+            "feeds.binance.symbols: requires at least one symbol",
+        ),
+        (
+            "feeds.binance.enabled = \"on\"\nfeeds.binance.symbols_max = 1",
+            "feeds.binance.symbols: must not name more symbols than feeds.binance.symbols_max",
+        ),
         (
             "redis.url = \"redis://h\"\nredis.url_file = \"/f\"",
             "redis.url_file: is set beside redis.url: one of the two",

@@ -97,7 +97,7 @@ impl Rest {
     }
 }
 
-fn read_trades(symbol: &str, body: &str) -> Option<(Vec<TapeTrade>, bool)> {
+pub(super) fn read_trades(symbol: &str, body: &str) -> Option<(Vec<TapeTrade>, bool)> {
     let trades: Vec<Trade<'_>> = serde_json::from_str(body).ok()?;
     let is_full = trades.len() >= TRADES_MAX;
     let trades = trades.iter().filter(|trade| trade.is_sound());

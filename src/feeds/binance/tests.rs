@@ -209,3 +209,17 @@ fn trades_that_wait_are_bounded_over_all_symbols() {
     }
     assert!(market.held() <= 100_000, "{}", market.held());
 }
+
+/// Where the clock of this machine jumps: it dates books, and decides nothing.
+#[test]
+fn a_clock_that_jumps_changes_no_order() {
+    let (vectors, mut market, now) = (vectors(), market(), Instant::now());
+    let frame = vectors["depth20"]["frame"].as_str().unwrap();
+    let Ok(Frame::Book(book)) = parse(frame) else { panic!() };
+    assert_eq!(market.book(&book, 1_790_000_000_000, now).len(), 1);
+    let next = frame.replace(&book.update_id.to_string(), &(book.update_id + 1).to_string());
+    let Ok(Frame::Book(book)) = parse(&next) else { panic!() };
+    let an_hour_earlier = 1_789_996_400_000;
+    assert_eq!(market.book(&book, an_hour_earlier, now + Duration::from_secs(1)).len(), 1);
+    assert!(market.stale().iter().all(|symbol| symbol != "BTCUSDT"));
+}
