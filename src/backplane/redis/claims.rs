@@ -36,6 +36,15 @@ pub(super) async fn lost(
             ends.extend(behind.into_iter().zip(infos));
         }
         for (at, (topic, id)) in chunk.iter().enumerate() {
+            match &next[at] {
+                // The stream is gone with all that it had; how much that was, nobody knows any more.
+                Value::ServerError(error) if error.code() == "WRONGTYPE" => {
+                    lost.push((topic.as_str().to_owned(), *id, id.seq + 1));
+                    continue;
+                }
+                Value::ServerError(error) => return Err(Failure::of(&error.clone().into())),
+                _ => {}
+            }
             let had = match ends.get(&at) {
                 Some(info) => last_id(info).is_some_and(|last| *id <= last),
                 None => first(&next[at]).is_none_or(|(found, prev)| {

@@ -84,6 +84,23 @@ fn values_that_mean_nothing_are_told() {
         ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),
         ("auth.jwks_url = \"login.example.com\"", "auth.jwks_url: wants an address such as"),
         ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
+        ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
+        ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
+        (
+            "auth.public_keys = [{algorithm = \"HS256\", path = \"/no\"}]",
+            "auth.public_keys[0].algorithm: wants one of RS256",
+        ),
+        ("auth.public_keys = [{path = \"/no\"}]", "auth.public_keys[0]: missing field `algorithm`"),
+    ];
+    for (text, wanted) in cases {
+        let told = problems_of(text);
+        assert!(told.iter().any(|told| told.contains(wanted)), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn values_of_feeds_that_mean_nothing_are_told() {
+    let cases = [
         ("feeds.synthetic.symbols = [\"a@b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
         ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
         ("feeds.binance.enabled = \"auto\"", "feeds.binance.enabled: wants one of off, on, got \"auto\""),
@@ -103,13 +120,6 @@ fn values_that_mean_nothing_are_told() {
         ("feeds.binance.linger = \"0s\"", "feeds.binance.linger: wants 1s to 1h"),
         ("feeds.binance.stale_after = \"1s\"", "feeds.binance.stale_after: wants 2s to 1m"),
         ("feeds.binance.connection_age_max = \"24h\"", "feeds.binance.connection_age_max: wants 10s to 23h"),
-        ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
-        ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
-        (
-            "auth.public_keys = [{algorithm = \"HS256\", path = \"/no\"}]",
-            "auth.public_keys[0].algorithm: wants one of RS256",
-        ),
-        ("auth.public_keys = [{path = \"/no\"}]", "auth.public_keys[0]: missing field `algorithm`"),
     ];
     for (text, wanted) in cases {
         let told = problems_of(text);
