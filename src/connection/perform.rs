@@ -69,6 +69,9 @@ impl Connection {
     async fn perform(&mut self, echo: Echo, action: Action) {
         let id = echo.id.clone();
         let answer = match action {
+            Action::Subscribe { .. } if self.handle.outbox.is_held_full() => {
+                Err(later("what was sent before has not been read yet"))
+            }
             Action::Subscribe { wanted, refused } => {
                 self.subscribe(&echo, wanted, refused).await;
                 return;
@@ -294,12 +297,12 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
 }
 
-/// Ready when nothing waits for the client, or the connection has to end.
+/// Ready when nothing waits for the client, what waits is for a pong that has to be read, or the connection has to end.
 fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
     let look = outbox.look();
-    if look.asked.is_some() || look.shut { Poll::Ready(()) } else { flushed.map(drop) }
+    if look.asked.is_some() || look.shut || look.held { Poll::Ready(()) } else { flushed.map(drop) }
 }
 
 /// The fault that reports a failed publication.

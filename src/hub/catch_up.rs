@@ -51,8 +51,8 @@ impl Interest {
     }
 
     /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger
-    /// than an outbox nothing is kept for a socket that is behind: the subscription lags, and the catch-up reads on. True
-    /// when the whole past was pushed.
+    /// than an outbox nothing is kept for a socket that is behind, nor of any for a client that has to confirm first: the
+    /// subscription lags, and the catch-up reads on. True when the whole past was pushed.
     pub async fn push_backlog<D>(
         &self,
         (member, form): (&Member, &Form),
@@ -69,7 +69,9 @@ impl Interest {
         }
         let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
         let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
-        let may_stop = backlog.cut.is_none() && backlog.bytes() > member.outbox.bytes_max();
+        let is_large = backlog.bytes() > member.outbox.bytes_max();
+        // The catch-up brings what is owed; the last publications of a channel are an extra, which it would pass over.
+        let is_owed = member.outbox.known(member.slot) < Some(backlog.cursor) && backlog.cut.is_none();
         while !rest.is_empty() {
             let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
             rest = later;
@@ -79,6 +81,7 @@ impl Interest {
             let batch = Batch::encode(form, after, &steps, backlog.mark);
             after = batch.last;
             member.outbox.catch_up(member.slot, Arc::new(batch));
+            let may_stop = is_owed && (is_large || member.outbox.is_held());
             if may_stop && !rest.is_empty() && !member.outbox.has_room() {
                 return false;
             }

@@ -209,7 +209,6 @@ async fn a_key_of_another_type_keeps_no_other_topic_from_being_verified() {
     replica.insist(&harmed, 3).await;
     let told = async || replica.page(&harmed, first.previous()).await.1.is_some().then_some(());
     eventually("the loss in the harmed topic is told", told).await;
-    assert_eq!(replica.page(&harmed, first).await.1, None, "who has all of it is told nothing");
 }
 
 #[tokio::test]

@@ -324,6 +324,24 @@ def test_a_token_function_that_raises_or_hangs(gateway: GatewayProcess, user: st
         assert calls == 2
 
 
+async def test_a_loop_over_nothing_ends_with_the_connection(gateway: GatewayProcess, user: str) -> None:
+    async with trading(gateway, user) as tg:
+        refused = tg.messages("payroll", on_gap=no_gap)
+        with pytest.raises(tickgate.Unauthorized):
+            await asyncio.wait_for(anext(refused), SOON)
+
+        async def rest() -> list[Any]:
+            return [message async for message in refused]
+
+        waiting = [asyncio.create_task(rest())]
+        value = tg.value("ticker:NOTHING")
+        waiting.append(asyncio.create_task(anext(value, None)))  # type: ignore[arg-type]
+        # Both wait by the time that these are done.
+        await asyncio.sleep(0)
+        await tg.close()
+        assert await asyncio.wait_for(asyncio.gather(*waiting), SOON) == [[], None]
+
+
 async def test_a_token_function_of_asyncio_runs_on_the_loop_of_the_application(gateway: GatewayProcess, user: str) -> None:
     loops = []
 

@@ -134,6 +134,18 @@ def test_a_gateway_that_stays_away(user: str) -> None:
         assert (outbox.stats.failed, outbox.stats.sent) == (1, 0)
 
 
+def test_a_price_that_is_late_fails_and_an_order_waits() -> None:
+    errors: list[FailedPublication] = []
+    with Outbox("http://127.0.0.1:9", "key", on_error=errors.append) as outbox:
+        outbox.put("orders", {"n": 1}, user="alice")
+        late = outbox.put("ticker:LATE", {"price": "1"}, max_age=0.2)
+        outbox.put("orders", {"n": 2}, user="alice")
+        eventually("the price was given up", lambda: errors)
+        assert [error.msg_id for error in errors] == [late]
+        assert outbox.stats.queued == 2
+        outbox.close(0)
+
+
 def test_one_that_is_refused_for_good_does_not_stop_the_others(gateway: GatewayProcess, api: Gateway) -> None:
     errors: list[FailedPublication] = []
     with Outbox(gateway.api, gateway.key, on_error=errors.append) as outbox:

@@ -66,3 +66,14 @@ def test_publishing(gateway: GatewayProcess, api: Gateway) -> None:
 def test_socket_models() -> None:
     for example in examples("socket-models/README.md"):
         exec(compile(example, "README.md", "exec"), {})
+
+
+def test_the_migration_guide_names_tests_that_exist() -> None:
+    guide = (ROOT.parents[1] / "docs/migration.md").read_text()
+    named = re.findall(r"`((?:models/)?test_\w+\.py|…)(?:::(\w+))?`", guide)
+    assert len(named) > 15
+    file = ""
+    for name, test in named:
+        file = file if name == "…" else name
+        source = (ROOT / "tests" / file).read_text()
+        assert not test or f"def {test}(" in source, f"{file}::{test}"

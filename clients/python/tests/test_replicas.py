@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,19 @@ def test_a_killed_replica_loses_nothing(redis_server: RedisServer, user: str) ->
     ):
         orders = tg.messages("orders", on_gap=no_gap)
         eventually("live", lambda: tg.status.state == "live")
-        for n in range(2000):
-            outbox.put("orders", {"n": n}, user=user)
-            if n == 500:
-                eventually("some were sent", lambda: outbox.stats.sent)
-                first.kill()
+
+        def publish() -> None:
+            for n in range(2000):
+                outbox.put("orders", {"n": n}, user=user)
+                if n == 500:
+                    eventually("some were sent", lambda: outbox.stats.sent)
+                    first.kill()
+
+        # Read meanwhile: no more than 1,000 are kept for one that does not read.
+        publishing = threading.Thread(target=publish)
+        publishing.start()
         assert [orders.next(SOON).data["n"] for _ in range(2000)] == list(range(2000))
+        publishing.join(SOON)
         assert outbox.flush(SOON)
         assert (outbox.stats.failed, outbox.stats.sent) == (0, 2000)
 

@@ -14,7 +14,7 @@ use super::{
     Shared,
     control::{Act, Control},
     ladder::{Failure, Ladder, Remedies, Silence, Watchdog, leaves},
-    socket::{self, Line, SocketEvent},
+    socket::{self, LastSent, Line, SocketEvent},
     status::Reason,
 };
 use crate::{
@@ -24,20 +24,37 @@ use crate::{
 
 /// How long the old connection stays open next to the new one once that delivers data.
 const OVERLAP: Duration = Duration::from_secs(2);
-/// Control messages that wait in a connection's task.
-const MESSAGES_MAX: usize = 4;
 /// A wait that is demanded for longer than this is a ban.
 const BAN: Duration = Duration::from_secs(60);
 
 struct Connection {
     id: u64,
     messages: mpsc::Sender<String>,
+    sent: LastSent,
     control: Control,
     watchdog: Watchdog,
     is_open: bool,
     leaves: Instant,
     /// Another connection is to take its place.
     is_old: bool,
+}
+
+impl Connection {
+    /// Sends the next control message, if one is due. True when the exchange answers none.
+    fn ask(&mut self, streams: &BTreeSet<String>, now: Instant) -> bool {
+        // Paced by what was written, not by what was queued: a busy machine may write later.
+        if let Some(sent) = *self.sent.lock() {
+            self.control.sent(sent);
+        }
+        // A task that takes nothing is judged by its silence.
+        let Ok(permit) = self.messages.try_reserve() else { return false };
+        match self.control.next(streams, now) {
+            Act::Send(text) => permit.send(text),
+            Act::Nothing => {}
+            Act::GiveUp => return true,
+        }
+        false
+    }
 }
 
 pub(super) struct Connections {
@@ -93,10 +110,7 @@ impl Connections {
                 connection.is_open = true;
                 tracing::info!(connection = id, "connected to the exchange");
             }
-            // When it was written, not when it was queued: both are paced by what the exchange sees.
-            SocketEvent::Sent => connection.control.sent(now),
             SocketEvent::Ping => {
-                connection.control.sent(now);
                 if defect::is(Defect::FeedPingsAreData) {
                     connection.watchdog.data(now);
                 }
@@ -214,13 +228,8 @@ impl Connections {
                 }
                 Silence::Replace => ended.push((connection.id, FeedEnd::Silent)),
             }
-            match connection.control.next(streams, now) {
-                Act::Send(text) => {
-                    // A task that takes nothing is judged by its silence.
-                    let _ = connection.messages.try_send(text);
-                }
-                Act::Nothing => {}
-                Act::GiveUp => ended.push((connection.id, FeedEnd::Unanswered)),
+            if connection.ask(streams, now) {
+                ended.push((connection.id, FeedEnd::Unanswered));
             }
             if now >= connection.leaves {
                 aged.push(connection.id);
@@ -250,7 +259,8 @@ impl Connections {
 
     fn connect(&mut self, now: Instant) {
         self.last_id += 1;
-        let (messages, sent) = mpsc::channel(MESSAGES_MAX);
+        let (messages, asked) = mpsc::channel(1);
+        let sent = LastSent::default();
         let line = Line {
             id: self.last_id,
             url: format!("{}/stream", self.shared.config.stream_url),
@@ -258,11 +268,13 @@ impl Connections {
             events: self.events.clone(),
             recording: self.shared.recording.clone(),
             metrics: self.shared.metrics.clone(),
+            sent: sent.clone(),
         };
-        self.shared.tasks.spawn("feed connection", socket::run(line, sent));
+        self.shared.tasks.spawn("feed connection", socket::run(line, asked));
         self.all.push(Connection {
             id: self.last_id,
             messages,
+            sent,
             control: Control::default(),
             watchdog: Watchdog::new(now),
             is_open: false,

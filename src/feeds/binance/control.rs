@@ -65,8 +65,8 @@ pub(super) struct Control {
 
 impl Control {
     /// Notes that something was sent: a message, or a pong.
-    pub(super) fn sent(&mut self, now: Instant) {
-        self.last_sent = Some(now);
+    pub(super) fn sent(&mut self, at: Instant) {
+        self.last_sent = self.last_sent.max(Some(at));
     }
 
     /// Notes that a stream brings data.

@@ -34,7 +34,9 @@ use crate::{
 /// How often the passing of time is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Frames that wait to be processed.
-const FRAMES_MAX: usize = 1_024;
+const FRAMES_MAX: usize = 4_096;
+/// Frames that are processed before anything else is looked at.
+const BATCH_MAX: usize = 128;
 /// REST requests under way.
 const REQUESTS_MAX: usize = 4;
 
@@ -87,9 +89,12 @@ impl Holder {
     pub(super) async fn step(&mut self, tick: impl Future<Output = ()>) {
         tokio::select! {
             biased;
-            () = tick => self.tick(),
+            () = tick => {
+                self.tick();
+                self.outgoing.sweep();
+            }
             () = self.outgoing.settled() => {}
-            Some((id, event)) = self.events.recv() => self.hear(id, event),
+            Some((id, event)) = self.events.recv() => self.hear_batch(id, event),
             Some(counted) = self.requests.next(), if !self.requests.is_empty() => self.answered(counted),
             Some(found) = self.lookups.next(), if !self.lookups.is_empty() => self.found(found),
         }
@@ -97,6 +102,15 @@ impl Holder {
         // The last check before anything leaves: a lease that ended while this replica slept permits nothing.
         if self.shared.held.at(now) || defect::is(Defect::FeedWithoutLease) {
             self.outgoing.hand_over(now);
+        }
+    }
+
+    /// Takes an event and those that came with it.
+    fn hear_batch(&mut self, id: u64, event: SocketEvent) {
+        self.hear(id, event);
+        for _ in 1..BATCH_MAX {
+            let Ok((id, event)) = self.events.try_recv() else { return };
+            self.hear(id, event);
         }
     }
 

@@ -76,12 +76,23 @@ pub(super) struct Outgoing {
     values: HashMap<String, Value>,
     waiting: usize,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Symbols and topics that may have something to hand over now; those that failed are found by the next sweep.
+    touched_trades: Vec<String>,
+    touched_values: Vec<String>,
 }
 
 impl Outgoing {
     pub(super) fn new(publisher: Publisher, metrics: Arc<Metrics>) -> Self {
-        let (trades, values) = (HashMap::new(), HashMap::new());
-        Self { publisher, metrics, trades, values, waiting: 0, under_way: FuturesUnordered::new() }
+        Self {
+            publisher,
+            metrics,
+            trades: HashMap::new(),
+            values: HashMap::new(),
+            waiting: 0,
+            under_way: FuturesUnordered::new(),
+            touched_trades: Vec::new(),
+            touched_values: Vec::new(),
+        }
     }
 
     /// Queues a trade. One that finds no room is reported as missing.
@@ -109,6 +120,9 @@ impl Outgoing {
         }
         lane.queue.push_back(item);
         self.waiting += 1;
+        if !lane.under_way && lane.ready.is_none() {
+            self.touched_trades.push(symbol.to_owned());
+        }
         if let Some((from, to)) = lost {
             self.count_gap(symbol, from, to);
         }
@@ -122,30 +136,39 @@ impl Outgoing {
 
     /// Replaces what waits for a topic of which only the newest value counts.
     pub(super) fn value(&mut self, topic: &str, payload: Bytes) {
-        match self.values.get_mut(topic) {
-            Some(value) => value.next = Some(payload),
-            None => drop(self.values.insert(topic.to_owned(), Value { next: Some(payload), ..Value::default() })),
+        let value = self.values.entry(topic.to_owned()).or_default();
+        value.next = Some(payload);
+        if !value.under_way && value.ready.is_none() {
+            self.touched_values.push(topic.to_owned());
         }
+    }
+
+    /// Has everything looked at by the next [`Outgoing::hand_over`], because what failed may be tried again.
+    pub(super) fn sweep(&mut self) {
+        self.touched_trades = self.trades.keys().cloned().collect();
+        self.touched_values = self.values.keys().cloned().collect();
     }
 
     /// Hands over what may go. Called with the lease only.
     pub(super) fn hand_over(&mut self, now: Instant) {
         let is_ready = |ready: Option<Instant>| ready.is_none_or(|ready| ready <= now);
-        for (symbol, lane) in &mut self.trades {
+        for symbol in std::mem::take(&mut self.touched_trades) {
+            let Some(lane) = self.trades.get_mut(&symbol) else { continue };
             if !lane.under_way && !lane.queue.is_empty() && is_ready(lane.ready) {
                 lane.under_way = true;
                 let count = if lane.careful { 1 } else { BATCH_MAX };
                 let items: Vec<_> = lane.queue.iter().take(count).cloned().collect();
-                self.under_way.push(Box::pin(publish_trades(self.publisher.clone(), symbol.clone(), items)));
+                self.under_way.push(Box::pin(publish_trades(self.publisher.clone(), symbol, items)));
             }
         }
-        for (topic, value) in &mut self.values {
+        for topic in std::mem::take(&mut self.touched_values) {
+            let Some(value) = self.values.get_mut(&topic) else { continue };
             if !value.under_way
                 && is_ready(value.ready)
                 && let Some(payload) = value.next.take()
             {
                 value.under_way = true;
-                self.under_way.push(Box::pin(publish_value(self.publisher.clone(), topic.clone(), payload)));
+                self.under_way.push(Box::pin(publish_value(self.publisher.clone(), topic, payload)));
             }
         }
     }
@@ -166,25 +189,27 @@ impl Outgoing {
                 self.waiting -= settled;
                 (lane.under_way, lane.careful) = (false, failed);
                 lane.ready = failed.then(|| now + RETRY_INTERVAL);
-                if !lane.queue.is_empty() {
-                    return;
+                if lane.queue.is_empty() {
+                    let Some((from, to)) = lane.lost.take() else {
+                        self.trades.remove(&symbol);
+                        return;
+                    };
+                    lane.queue.push_back(gap(&symbol, from, to));
+                    self.waiting += 1;
+                    self.count_gap(&symbol, from, to);
                 }
-                match lane.lost.take() {
-                    Some((from, to)) => {
-                        lane.queue.push_back(gap(&symbol, from, to));
-                        self.waiting += 1;
-                        self.count_gap(&symbol, from, to);
-                    }
-                    None => drop(self.trades.remove(&symbol)),
+                if !failed {
+                    self.touched_trades.push(symbol);
                 }
             }
             Done::Value { topic, payload, failed } => {
                 let Some(value) = self.values.get_mut(&topic) else { return };
-                value.under_way = false;
+                (value.under_way, value.ready) = (false, failed.then(|| now + RETRY_INTERVAL));
                 if failed {
-                    value.ready = Some(now + RETRY_INTERVAL);
                     value.next.get_or_insert(payload);
-                } else if value.next.is_none() {
+                } else if value.next.is_some() {
+                    self.touched_values.push(topic);
+                } else {
                     self.values.remove(&topic);
                 }
             }

@@ -1,9 +1,13 @@
 //! One connection to the exchange: opened at one of its addresses, and read without ever waiting for what is done with
 //! the frames.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt, StreamExt};
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpStream, lookup_host},
     sync::mpsc,
@@ -33,8 +37,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) enum SocketEvent {
     Opened,
-    /// A control message was written.
-    Sent,
     Text(Utf8Bytes),
     Binary,
     /// A ping, which was answered at once.
@@ -51,7 +53,11 @@ pub(super) struct Line {
     pub events: mpsc::Sender<(u64, SocketEvent)>,
     pub recording: Option<Recording>,
     pub metrics: Arc<Metrics>,
+    pub sent: LastSent,
 }
+
+/// When a message or a pong was last written.
+pub(super) type LastSent = Arc<Mutex<Option<Instant>>>;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 type End = (Failure, String);
@@ -88,7 +94,7 @@ async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<S
                 if let Err(end) = within(SEND_TIMEOUT, socket.send(Message::text(text))).await {
                     return Some(end);
                 }
-                hand_on(line, SocketEvent::Sent);
+                *line.sent.lock() = Some(Instant::now());
                 continue;
             }
             frame = socket.next() => frame,
@@ -106,6 +112,7 @@ async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<S
                 if let Err(end) = within(SEND_TIMEOUT, socket.flush()).await {
                     return Some(end);
                 }
+                *line.sent.lock() = Some(Instant::now());
                 SocketEvent::Ping
             }
             Some(Ok(Message::Close(frame))) => {

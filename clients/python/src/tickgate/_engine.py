@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,6 +35,33 @@ _STOP_TIMEOUT = 5.0
 TokenSource = Callable[[], str | Awaitable[str]]
 
 
+class Sleeper:
+    """Waits on the event loop of the application for something that happens on another thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self._asleep = False
+        with engine.lock:
+            engine.sleepers.add(self)
+
+    def prepare(self) -> None:
+        """What happens from now on ends the next `sleep`. Under the lock."""
+        self._event.clear()
+        self._asleep = True
+
+    async def sleep(self) -> None:
+        """Waits until something has happened since `prepare`."""
+        await self._event.wait()
+
+    def wake(self) -> None:
+        """Something has happened. Under the lock, on any thread."""
+        if self._asleep:
+            self._asleep = False
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._event.set)
+
+
 class Engine:
     """One connection. `resolve` runs what a token function returned if it has to be awaited."""
 
@@ -56,6 +84,8 @@ class Engine:
         self.lock = threading.RLock()
         self.status = Status("connecting")
         self.changed = threading.Condition(self.lock)
+        # Those that are awaited, also where they read no channel.
+        self.sleepers: weakref.WeakSet[Sleeper] = weakref.WeakSet()
         self._told = changed
         self._source = _Source(token, resolve) if callable(token) else None
         self._store = store
@@ -173,6 +203,8 @@ class Engine:
         self.status = status
         self.hub.connected(status.state in ("live", "catching_up", "stale"))
         self.changed.notify_all()
+        for sleeper in list(self.sleepers):
+            sleeper.wake()
         self._told(status)
 
 

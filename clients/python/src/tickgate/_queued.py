@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from dataclasses import dataclass
+from typing import TypedDict
 
 from .errors import GatewayError
 from .results import Published
@@ -43,17 +44,25 @@ class FailedPublication:
     error: GatewayError
 
 
-class Entry:
-    __slots__ = ("at", "attempts", "channel", "error", "line", "maybe_done", "msg_id", "result", "user")
+class PutOptions(TypedDict, total=False):
+    """Options of `Outbox.put`, which explains them."""
 
-    def __init__(self, channel: str, user: str | None, msg_id: str, line: bytes) -> None:
+    user: str | None
+    msg_id: str | None
+    max_age: float | None
+
+
+class Entry:
+    __slots__ = ("attempts", "channel", "error", "expires", "line", "maybe_done", "msg_id", "result", "user")
+
+    def __init__(self, channel: str, user: str | None, msg_id: str, line: bytes, max_age: float) -> None:
         # Of those whose caller waits.
         self.result: concurrent.futures.Future[Published] | None = None
         self.channel = channel
         self.user = user
         self.msg_id = msg_id
         self.line = line
-        self.at = time.monotonic()
+        self.expires = time.monotonic() + max_age
         self.attempts = 0
         self.maybe_done = False
         self.error: GatewayError | None = None

@@ -3,7 +3,6 @@ awaited; nothing else differs."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,7 @@ from ._convert import converter
 from ._core.channels import Options
 from ._core.hub import Gap
 from ._core.queue import BUFFER, Entry, Queue
-from ._engine import Engine, log
+from ._engine import Engine, Sleeper, log
 from .errors import Closed, Invalid
 
 __all__ = ["AsyncBatches", "AsyncMessages", "Batch", "Batches", "Gap", "Message", "Messages", "OnGap"]
@@ -297,16 +296,11 @@ class _Awaited(_Reading[T]):
     """A future of the application's event loop wakes it."""
 
     def __init__(self, engine: Engine, *arguments: Any, **options: Any) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        self._sleeping = False
+        self._sleeper = Sleeper(engine)
         super().__init__(engine, *arguments, **options)
 
     def _wake(self) -> None:
-        if self._sleeping:
-            self._sleeping = False
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._event.set)
+        self._sleeper.wake()
 
     async def _wait(self) -> Entry | None:
         self._finish()
@@ -316,10 +310,9 @@ class _Awaited(_Reading[T]):
                     return None
                 entry = self._next()
                 if entry is None:
-                    self._event.clear()
-                    self._sleeping = True
+                    self._sleeper.prepare()
             if entry is None:
-                await self._event.wait()
+                await self._sleeper.sleep()
                 continue
             if entry.gap is None:
                 return entry

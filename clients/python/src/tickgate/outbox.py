@@ -13,13 +13,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import httpx
 
 from . import _http
 from ._engine import new_msg_id
-from ._queued import Entry, FailedPublication, Stats
+from ._queued import Entry, FailedPublication, PutOptions, Stats
 from .errors import GatewayError, Invalid, OutboxFull, Refused, Unknown, problem
 from .gateway import AsyncGateway, Gateway
 from .publication import encoded
@@ -102,14 +102,19 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="tickgate-outbox", daemon=True)
         self._thread.start()
 
-    def put(self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None) -> str:
+    def put(self, channel: str, data: Mapping[str, Any], **options: Unpack[PutOptions]) -> str:
         """Takes a publication, and returns its `msg_id`. What `data` is now is published, whatever becomes of it later.
+
+        Args:
+            channel: a public topic, or with `user` one of the user's private channels.
+            data: a JSON object.
+            options: `user`; `msg_id`, made up by default; `max_age` in seconds, for what is of no use later.
 
         Raises:
             Invalid: the gateway would never take it.
             OutboxFull: there is no room, and `when_full` is `raise`.
         """
-        entry = self._entry(channel, data, user, msg_id)
+        entry = self._entry(channel, data, **options)
         with self._condition:
             if len(self._entries) >= self._size:
                 self._full()
@@ -117,11 +122,9 @@ class Outbox:
             self._add(entry)
         return entry.msg_id
 
-    async def put_async(
-        self, channel: str, data: Mapping[str, Any], *, user: str | None = None, msg_id: str | None = None
-    ) -> str:
+    async def put_async(self, channel: str, data: Mapping[str, Any], **options: Unpack[PutOptions]) -> str:
         """The same for `asyncio`: waits for room without blocking the event loop."""
-        entry = self._entry(channel, data, user, msg_id)
+        entry = self._entry(channel, data, **options)
         await self._put_async(entry)
         return entry.msg_id
 
@@ -153,7 +156,7 @@ class Outbox:
         Raises:
             Invalid, Unauthorized, Refused, Unknown: it has failed; `on_error` is called too.
         """
-        entry = self._entry(channel, data, user, msg_id, count)
+        entry = self._entry(channel, data, user, msg_id, count=count)
         entry.result = concurrent.futures.Future()
         await self._put_async(entry)
         if self._failing:
@@ -206,9 +209,18 @@ class Outbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _entry(self, channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool = False) -> Entry:
+    def _entry(
+        self,
+        channel: str,
+        data: Mapping[str, Any],
+        user: str | None = None,
+        msg_id: str | None = None,
+        max_age: float | None = None,
+        count: bool = False,
+    ) -> Entry:
         msg_id = msg_id or new_msg_id()
-        return Entry(channel, user, msg_id, encoded(channel, data, user, msg_id, count))
+        max_age = self._max_age if max_age is None else min(max_age, self._max_age)
+        return Entry(channel, user, msg_id, encoded(channel, data, user, msg_id, count), max_age)
 
     def _full(self) -> None:
         if self._raises:
@@ -251,22 +263,29 @@ class Outbox:
 
     def _next(self, most: int) -> list[Entry]:
         """What is to be sent next; gives up what is too old."""
-        oldest = time.monotonic() - self._max_age
-        while self._entries and self._entries[0].at < oldest:
-            entry = self._entries.popleft()
-            if entry.maybe_done:
-                self._fail(entry, Unknown("no answer in time", msg_id=entry.msg_id, error="outcome_unknown"))
-            else:
-                self._fail(entry, entry.error or Refused("not sent in time", msg_id=entry.msg_id))
-        self._condition.notify_all()
+        now = time.monotonic()
         entries: list[Entry] = []
         size = 0
-        for entry in self._entries:
+        # While nothing moves, what waits behind the first expires as well.
+        while self._entries and (self._failing or len(entries) < most):
+            entry = self._entries.popleft()
             size += len(entry.line) + 1
-            if len(entries) >= most or (size > _BYTES and entries):
+            if entry.expires <= now:
+                self._expire(entry)
+            elif size > _BYTES and entries and not self._failing:
+                self._entries.appendleft(entry)
                 break
-            entries.append(entry)
-        return entries
+            else:
+                entries.append(entry)
+        self._entries.extendleft(reversed(entries))
+        self._condition.notify_all()
+        return entries[:most]
+
+    def _expire(self, entry: Entry) -> None:
+        if entry.maybe_done:
+            self._fail(entry, Unknown("no answer in time", msg_id=entry.msg_id, error="outcome_unknown"))
+        else:
+            self._fail(entry, entry.error or Refused("not sent in time", msg_id=entry.msg_id))
 
     def _send(self, entries: list[Entry]) -> GatewayError | None:
         """Sends the first entries of the queue. Returns why some of them are to be sent again."""

@@ -13,6 +13,9 @@ from .shared import default_outbox
 
 __all__ = ["Platform"]
 
+# A price or a book that could not be sent within this time is of no use to anybody, in seconds.
+PRICE_AGE_MAX = 5.0
+
 Number = Any
 Level = tuple[Number, Number]
 
@@ -106,7 +109,7 @@ class Platform:
         volume: Number = None,
         **fields: Any,
     ) -> str:
-        """The price of a symbol."""
+        """The price of a symbol. It is never sent after 5 seconds."""
         message = {
             "symbol": symbol,
             "price": text(price),
@@ -116,7 +119,7 @@ class Platform:
             "low_price": text(low_price),
             "volume": text(volume),
         }
-        return self._send(f"ticker:{symbol}", "ticker", message, fields)
+        return self._send(f"ticker:{symbol}", "ticker", message, fields, max_age=PRICE_AGE_MAX)
 
     def trade(self, symbol: str, *, price: Number, quantity: Number, side: str, **fields: Any) -> str:
         """A trade of a symbol; `side` is `buy` or `sell`."""
@@ -126,13 +129,13 @@ class Platform:
         return self._send(f"trades:{symbol}", "trade", message, fields)
 
     def orderbook(self, symbol: str, *, bids: Iterable[Level], asks: Iterable[Level], **fields: Any) -> str:
-        """The order book of a symbol: levels of price and quantity, the best first."""
+        """The order book of a symbol: levels of price and quantity, the best first. It is never sent after 5 seconds."""
         message = {
             "symbol": symbol,
             "bids": [[text(price), text(quantity)] for price, quantity in bids],
             "asks": [[text(price), text(quantity)] for price, quantity in asks],
         }
-        return self._send(f"orderbook:{symbol}", "orderbook", message, fields)
+        return self._send(f"orderbook:{symbol}", "orderbook", message, fields, max_age=PRICE_AGE_MAX)
 
     def _send(
         self,
@@ -142,8 +145,9 @@ class Platform:
         fields: dict[str, Any],
         user: str | None = None,
         msg_id: str | None = None,
+        max_age: float | None = None,
     ) -> str:
         whole = {"type": type, **message, **plain(fields)}
         whole.setdefault("timestamp", now())
         given = {name: value for name, value in whole.items() if value is not None}
-        return self.outbox.put(channel, given, user=user, msg_id=msg_id)
+        return self.outbox.put(channel, given, user=user, msg_id=msg_id, max_age=max_age)

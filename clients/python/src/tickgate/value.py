@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any, Generic, Self, TypeVar
 
@@ -10,7 +9,7 @@ from ._convert import converter
 from ._core.channels import Options
 from ._core.hub import Channel, Delivery, Gap
 from ._core.read import Push
-from ._engine import Engine
+from ._engine import Engine, Sleeper
 from .errors import Closed, GatewayError
 
 __all__ = ["AsyncValue", "Value"]
@@ -159,16 +158,11 @@ class AsyncValue(_Newest[T]):
     """As `Value`, for `async for`."""
 
     def __init__(self, engine: Engine, channel: str, **options: Any) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        self._sleeping = False
+        self._sleeper = Sleeper(engine)
         super().__init__(engine, channel, **options)
 
     def _wake(self) -> None:
-        if self._sleeping:
-            self._sleeping = False
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._event.set)
+        self._sleeper.wake()
 
     def __aiter__(self) -> Self:
         return self
@@ -180,11 +174,10 @@ class AsyncValue(_Newest[T]):
                     raise StopAsyncIteration
                 push = self._take()
                 if push is None:
-                    self._event.clear()
-                    self._sleeping = True
+                    self._sleeper.prepare()
             if push is not None:
                 return self._value(push)
-            await self._event.wait()
+            await self._sleeper.sleep()
 
     async def __aenter__(self) -> Self:
         return self
