@@ -57,6 +57,14 @@ impl Scene {
         }
     }
 
+    /// Publishes by the one that may be tampered with.
+    async fn publish_here(&mut self, count: usize) {
+        let own = self.stage.operations.read()[..1].to_vec();
+        for _ in 0..count {
+            self.stage.traffic.publish_by(&own, &self.channel, 100, &mut self.dice).await;
+        }
+    }
+
     async fn arrived(&self) -> Result<Instant, String> {
         self.stage.converged(Instant::now() - Duration::from_secs(600), PATIENCE).await
     }
@@ -95,17 +103,21 @@ async fn cut_link(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
-/// The server comes back with older data: the ids it gives must be new ones.
+/// The server comes back with older data: who was away is told what it lost, by the one that had acknowledged it.
 async fn rolled_back(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
+    let stage = Arc::clone(&scene.stage);
     {
-        let stage = Arc::clone(&scene.stage);
         let mut redis = stage.redis.lock().await;
         say(redis.port(), "SAVE").await;
-        scene.publish(20).await;
+        scene.orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+        scene.publish_here(20).await;
         roll_back(&mut redis).await;
     }
+    // Longer than a replica keeps a topic that nobody follows: what it had in memory is gone too.
+    sleep(Duration::from_millis(2_500)).await;
     scene.publish(30).await;
+    scene.orders.send_replace(Order::Live);
     scene.judged().await
 }
 
