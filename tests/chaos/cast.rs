@@ -23,6 +23,9 @@ write_timeout = "3s"
 connections_per_user_max = 50
 # What those miss who read nothing.
 replay_bytes_max = 67108864
+# All clients come from one address.
+replays_per_address_bytes_max = 1073741824
+replays_bytes_max = 1073741824
 handshakes_per_address = { per_second = 0, burst = 0 }
 
 [hub]
