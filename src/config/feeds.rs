@@ -84,9 +84,9 @@ impl Feeds {
             let plain = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
             plain.is_some_and(|rest| !is_loopback_host(host_of(rest)))
         };
-        addresses
-            .filter(move |(_, url)| is_open(url))
-            .map(|(key, url)| format!("prices can be changed on their way: {key} is {url}, which is not encrypted"))
+        addresses.filter(move |(_, url)| is_open(url)).map(|(key, url)| {
+            format!("prices can be changed on their way: {key} is {}, which is not encrypted", quoted(url))
+        })
     }
 }
 
