@@ -23,7 +23,6 @@ use crate::{
         drain,
         keep_alive::KeepAliveConfig,
         loopback,
-        refusal_log::RefusalLog,
         replica::{Replica, UserBuckets},
         routes,
         table::ConnectionTable,
@@ -38,6 +37,7 @@ use crate::{
     registry::{self, Local, Registry, ReplicaFigures},
     session::Rules,
     tasks::Tasks,
+    tls::{self, Acceptor},
 };
 
 mod connect;
@@ -45,7 +45,7 @@ mod listeners;
 mod reload;
 
 pub use connect::connect;
-use listeners::{ADDRESSES_BESIDE, Listeners, plain_limits};
+use listeners::{ADDRESSES_BESIDE, Acceptors, Listeners, plain_limits};
 pub use reload::Reload;
 
 /// How long background tasks may take to end once all connections are closed.
@@ -65,6 +65,7 @@ pub struct App {
     descriptors: Descriptors,
     public: Listeners,
     operations: Listeners,
+    acceptors: Acceptors,
     reload: Option<Reload>,
 }
 
@@ -90,6 +91,7 @@ pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
         if let Some(redis) = &config.redis {
             redis_link::check(redis, problems);
         }
+        tls::check(config, problems);
     })
 }
 
@@ -112,6 +114,7 @@ impl App {
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
+        let acceptors = Acceptors::new(&config.server).map_err(BuildError::Keys)?;
         let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
         let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
         let tasks = Tasks::new();
@@ -129,9 +132,11 @@ impl App {
             metrics: replica.metrics.clone(),
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
+            audit: replica.audit.clone(),
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations, reload: None })
+        tls::tell(&replica.config, &replica.metrics, clock::unix_s());
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations, acceptors, reload: None })
     }
 
     /// Reads settings and secrets again while it runs.
@@ -167,7 +172,7 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations, reload } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, acceptors, reload } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -175,7 +180,10 @@ impl App {
         let tasks = replica.tasks.clone();
         let doors = tasks.apart();
         let server = &replica.config.server;
-        let serving = |spares| Serving {
+        let tls = |acceptor: &Option<Acceptor>| {
+            acceptor.clone().map(|acceptor| accept::Tls { acceptor, metrics: replica.metrics.clone() })
+        };
+        let serving = |spares, acceptor| Serving {
             head_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
             head_bytes_max: server.header_bytes_max,
@@ -183,6 +191,7 @@ impl App {
             spares,
             write_timeout: replica.config.session.write_timeout + WRITE_GRACE,
             plain: None,
+            tls: tls(acceptor),
         };
         let plain = PlainLimit { addresses: plain_limits(&replica.config), proxies: server.proxies.clone() };
         let local = |router| {
@@ -190,7 +199,7 @@ impl App {
             if development { loopback::only(router, &server.allowed_origins) } else { router }
         };
         let sockets = local(routes::router(&replica, api.public()));
-        let public_serving = || Serving { plain: Some(plain.clone()), ..serving(PUBLIC_SPARES) };
+        let public_serving = || Serving { plain: Some(plain.clone()), ..serving(PUBLIC_SPARES, &acceptors.public) };
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), public_serving(), tasks.clone(), doors.stop());
             doors.spawn_vital("public listener", serve);
@@ -198,12 +207,12 @@ impl App {
         // Open until the drain is over: metrics and probes tell of it.
         let publishers = tasks.apart();
         for listener in operations.all() {
-            let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES));
+            let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES, &acceptors.operations));
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
             publishers.spawn_vital("operations listener", serve);
         }
         if let Some(reload) = reload {
-            tasks.spawn_vital("reload", reload.run(replica.clone(), tasks.stop()));
+            tasks.spawn_vital("reload", reload.run(replica.clone(), acceptors, tasks.stop()));
         }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
@@ -300,7 +309,7 @@ fn build_replica(
         wheel: Wheel::default(),
         uptime: Uptime::default(),
         users: UserBuckets::default(),
-        refusals: RefusalLog::default(),
+        audit: Arc::default(),
         closing: AtomicBool::new(false),
         config,
     })

@@ -28,7 +28,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("log_limit", &[]),
     ("problem", &[]),
     ("metrics", &["tasks"]),
-    ("auth", &["clock", "config", "metrics", "tasks"]),
+    ("audit", &["log_limit", "metrics"]),
+    ("auth", &["bucket", "clock", "config", "metrics", "tasks"]),
+    ("tls", &["config", "metrics"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
     ("redis_link", &["clock", "config", "defect", "log_limit", "metrics", "tasks"]),
@@ -37,11 +39,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "metrics", "tasks"]),
+    ("hub", &["backplane", "clock", "defect", "metrics", "tasks", "tls"]),
     ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
         &[
+            "audit",
             "auth",
             "backplane",
             "bucket",
@@ -56,9 +59,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "registry",
             "session",
             "tasks",
+            "tls",
         ],
     ),
-    ("api", &["auth", "backplane", "bucket", "config", "log_limit", "metrics", "problem", "publisher", "registry"]),
+    (
+        "api",
+        &[
+            "audit",
+            "auth",
+            "backplane",
+            "bucket",
+            "config",
+            "connection",
+            "metrics",
+            "problem",
+            "publisher",
+            "registry",
+            "tls",
+        ],
+    ),
     (
         "app",
         &[
@@ -78,6 +97,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "session",
             "tasks",
             "telemetry",
+            "tls",
         ],
     ),
     ("cli", &["app", "auth", "config", "defect", "descriptors", "tasks", "telemetry"]),
@@ -135,7 +155,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ),
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
-    ("hyper_rustls", &["crates/client/http.rs"]),
+    ("hyper_rustls", &["crates/client/http.rs", "crates/client/trust.rs"]),
     ("tokio_tungstenite", &["crates/client/socket.rs"]),
     ("tickgate_client", &["cli/", "auth/jwks.rs", "crates/client/bin/adapter.rs"]),
     ("tickgate_client_suite", &["crates/client-suite/main.rs"]),

@@ -30,10 +30,10 @@ use tower_http::{
 };
 
 use crate::{
+    audit::Audit,
     auth::Verifier,
     backplane::Backplane,
-    config::{Config, Rate},
-    log_limit::LogLimit,
+    config::{Config, Rate, Right},
     metrics::{Metrics, Route},
     problem::{Problem, REQUEST_ID},
     publisher::Publisher,
@@ -68,9 +68,6 @@ const STREAMS_MAX: usize = 64;
 /// Tickets that one user may ask for.
 const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
 
-/// Requests without a valid key are logged once in this time.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What this replica knows of itself without asking anyone.
 pub trait Figures: Send + Sync {
     /// Open connections.
@@ -97,6 +94,7 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     pub figures: Arc<dyn Figures>,
     pub lifecycle: Lifecycle,
+    pub audit: Arc<Audit>,
 }
 
 impl fmt::Debug for ApiState {
@@ -118,8 +116,6 @@ struct Shared {
     cluster: status::ClusterCache,
     tickets: Mutex<Throttle>,
     patience: Patience,
-    /// For the log line of a request without a valid key.
-    refusals: LogLimit,
 }
 
 /// How long a sender may keep us waiting.
@@ -159,7 +155,6 @@ impl Api {
             cluster: status::ClusterCache::default(),
             tickets: Mutex::new(Throttle::new(TICKETS_PER_USER, Instant::now())),
             patience,
-            refusals: LogLimit::new(REFUSAL_LOG_INTERVAL),
         }))
     }
 
@@ -177,16 +172,22 @@ impl Api {
 
     /// The operations listener's routes.
     pub fn operations(&self) -> Router {
-        let keyed = Router::new()
+        let guarded = |routes: Router<Arc<Shared>>, right| {
+            let guard = access::Guard { shared: Arc::clone(&self.0), right };
+            routes.route_layer(from_fn_with_state(guard, access::require_key))
+        };
+        let publishing = Router::new()
             .route(Route::Publish.as_str(), post(publish::publish))
-            .route(Route::PublishBatch.as_str(), post(publish::batch))
+            .route(Route::PublishBatch.as_str(), post(publish::batch));
+        let reading = Router::new()
             .route(Route::Connections.as_str(), get(sessions::connections))
             .route(Route::User.as_str(), get(sessions::user))
-            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
             .route(Route::Topics.as_str(), get(topics::topics))
-            .route(Route::History.as_str(), get(topics::history))
-            .route_layer(from_fn_with_state(Arc::clone(&self.0), access::require_key));
-        let limited = keyed
+            .route(Route::History.as_str(), get(topics::history));
+        let acting = Router::new().route(Route::Disconnect.as_str(), post(sessions::disconnect));
+        let limited = guarded(publishing, Right::Publish)
+            .merge(guarded(reading, Right::Read))
+            .merge(guarded(acting, Right::Admin))
             .route(Route::Tickets.as_str(), post(tickets::issue))
             .route_layer(from_fn_with_state(Arc::clone(&self.0), access::limit_requests));
         let open = Router::new()

@@ -18,7 +18,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::load;
+use super::{listeners::Acceptors, load};
 use crate::{
     auth::Verifier,
     clock,
@@ -28,6 +28,7 @@ use crate::{
     redis_link,
     tasks::{Stop, blocking},
     telemetry::LogFilter,
+    tls,
 };
 
 /// Time between two looks at the files. A file that changed is read at the second look that finds it as it is, so that one
@@ -69,7 +70,7 @@ impl Reload {
     }
 
     /// Looks and listens until the replica stops.
-    pub(super) async fn run(mut self, replica: Arc<Replica>, mut stop: Stop) {
+    pub(super) async fn run(mut self, replica: Arc<Replica>, acceptors: Acceptors, mut stop: Stop) {
         let mut files = replica.config.files.clone();
         let mut loaded = look(&files).await;
         let mut before = loaded.clone();
@@ -89,7 +90,7 @@ impl Reload {
             }
             // Looked at before it is read: what is written meanwhile is a change that the next look finds.
             loaded = now;
-            if let Some(named) = self.again(&replica, cause).await
+            if let Some(named) = self.again(&replica, &acceptors, cause).await
                 && named != files
             {
                 files = named;
@@ -100,11 +101,16 @@ impl Reload {
     }
 
     /// Reads everything once. Returns the files that are named now.
-    async fn again(&mut self, replica: &Arc<Replica>, cause: &'static str) -> Option<Vec<PathBuf>> {
+    async fn again(
+        &mut self,
+        replica: &Arc<Replica>,
+        acceptors: &Acceptors,
+        cause: &'static str,
+    ) -> Option<Vec<PathBuf>> {
         let metrics = &replica.metrics;
         let (sources, before) = (self.sources.clone(), replica.config.clone());
         let read = blocking(move || read(&sources, &before)).await.unwrap_or_else(|| Err(panicked()));
-        let Read { config, effective, verifier } = match read {
+        let Read { config, effective, verifier, acceptors: read } = match read {
             Ok(read) => read,
             Err(problems) => {
                 let problems = problems.to_string().replace("\n  ", "; ");
@@ -115,6 +121,9 @@ impl Reload {
             }
         };
         replica.verifier.take_keys(&verifier);
+        let mut needs_restart = effective.needing_restart(&self.effective);
+        needs_restart.extend(acceptors.take(&read));
+        tls::tell(&config, metrics, clock::unix_s());
         if let Some(filter) = &self.filter
             && let Err(error) = filter.set(&config.log.filter)
         {
@@ -123,7 +132,6 @@ impl Reload {
         metrics.reloads_total.of(ReloadResult::Ok).inc();
         metrics.reload_failed.set(0);
         metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        let needs_restart = effective.needing_restart(&self.effective);
         self.effective = effective;
         if needs_restart.is_empty() {
             tracing::info!(cause, "reloaded");
@@ -141,6 +149,7 @@ struct Read {
     config: Config,
     effective: Effective,
     verifier: Verifier,
+    acceptors: Acceptors,
 }
 
 /// Reads everything, for a replica that was started with `before`.
@@ -152,8 +161,8 @@ fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
         return Err(problems);
     }
     config.keep_generated(before);
-    let verifier = Verifier::new(&config.auth)?;
-    Ok(Read { config, effective, verifier })
+    let (verifier, acceptors) = (Verifier::new(&config.auth)?, Acceptors::new(&config.server)?);
+    Ok(Read { config, effective, verifier, acceptors })
 }
 
 fn panicked() -> Problems {

@@ -18,15 +18,15 @@ use tickgate_wire::{
 
 use super::{
     address::{Permit, RefusedBy},
+    attempt::Attempt,
     handshake::Credential,
     query,
-    refusal_log::Attempt,
     replica::Replica,
 };
 use crate::{
-    auth::{Identity, TokenError},
-    config::{OverLimit, Profile, TokenRule},
-    metrics::{AuthFailure, Disconnect, Handshake as Outcome, RateScope},
+    auth::{ApiKey, Identity, TokenError},
+    config::{OverLimit, Profile, Right, TokenRule},
+    metrics::{AuthFailure, Disconnect, Handshake as Outcome, KeyUse, RateScope},
     problem::Problem,
     registry::{Admission, SessionRecord, Verdict},
     session::{View, check_begin},
@@ -47,11 +47,28 @@ pub(super) struct Place {
     since: Instant,
 }
 
+/// Who a client is, as far as it says.
+#[derive(Default)]
+struct Known {
+    identity: Option<Identity>,
+    key: Option<Arc<ApiKey>>,
+    /// The token is yet to come in a message.
+    deferred: bool,
+}
+
+impl Known {
+    fn user(identity: Identity) -> Self {
+        Self { identity: Some(identity), ..Self::default() }
+    }
+}
+
 /// A client that is admitted.
 pub(super) struct Admitted {
     /// When its admission began.
     pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
+    /// The key of a producer.
+    pub(super) key: Option<Arc<ApiKey>>,
     pub(super) session: SessionId,
     /// The session was another connection's, which has to end.
     pub(super) resumed: bool,
@@ -136,7 +153,8 @@ impl Endpoint {
     /// Counts a client that is refused, and logs why.
     pub(super) fn note_refusal(&self, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
         self.replica.metrics.handshakes_total.of(outcome).inc();
-        self.replica.refusals.write(&self.profile.name, attempt, outcome, reason);
+        let from = (attempt.connection_id, attempt.address);
+        self.replica.audit.refused_client(&self.profile.name, from, outcome, reason);
     }
 
     /// Refuses a client by plain HTTP.
@@ -192,48 +210,58 @@ impl Endpoint {
                 Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
             );
         }
-        let (identity, deferred) = self.identify(credential).await?;
+        let Known { identity, key, deferred } = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
         let user = identity.as_ref().map(|identity| &identity.user);
         let (session, resumed) = session_for(replica, &self.profile, wanted, user).await;
         if let Some(identity) = &identity {
             admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
         }
-        Ok(Admitted { since, identity, session, resumed, takes_over, deferred, permit, attempt })
+        Ok(Admitted { since, identity, key, session, resumed, takes_over, deferred, permit, attempt })
     }
 
-    /// The client's identity, and whether its token is yet to come in a message.
-    async fn identify(&self, credential: &Credential) -> Result<(Option<Identity>, bool), Refused> {
+    /// Who the client is.
+    async fn identify(&self, credential: &Credential) -> Result<Known, Refused> {
         let rule = self.profile.token;
         if rule == TokenRule::Ignored {
-            return Ok((None, false));
+            return Ok(Known::default());
         }
         if rule == TokenRule::Publisher
-            && let Credential::Bearer(key) | Credential::ApiKey(key) = credential
-            && self.replica.verifier.is_api_key(key.expose())
+            && let Credential::Bearer(text) | Credential::ApiKey(text) = credential
+            && let Some(key) = self.replica.verifier.api_key(text.expose())
         {
-            return Ok((None, false));
+            return self.by_key(key);
         }
         match credential {
-            Credential::Bearer(token) | Credential::Token(token) => {
-                self.verify(token.expose()).await.map(|identity| (Some(identity), false))
-            }
+            Credential::Bearer(token) | Credential::Token(token) => self.verify(token.expose()).await.map(Known::user),
             Credential::Ticket(ticket) => {
                 let token = self.replica.registry.take_ticket(ticket.expose()).await;
                 match token {
-                    Ok(Some(token)) => self.verify(&token).await.map(|identity| (Some(identity), false)),
+                    Ok(Some(token)) => self.verify(&token).await.map(Known::user),
                     Ok(None) => Err(self.unauthorized("Invalid token")),
                     Err(_) => Err(unavailable(TOKENS_UNAVAILABLE)),
                 }
             }
-            Credential::Deferred if rule == TokenRule::Required => Ok((None, true)),
+            Credential::Deferred if rule == TokenRule::Required => Ok(Known { deferred: true, ..Known::default() }),
             Credential::ApiKey(_) => Err(self.unauthorized("Invalid token")),
             Credential::None | Credential::Deferred => match rule {
                 TokenRule::Required => Err(self.missing()),
                 TokenRule::Publisher if !self.replica.config.development => Err(self.missing()),
-                _ => Ok((None, false)),
+                _ => Ok(Known::default()),
             },
         }
+    }
+
+    /// A producer with a key.
+    fn by_key(&self, key: Arc<ApiKey>) -> Result<Known, Refused> {
+        let count = |result| self.replica.metrics.api_key_requests_total.of(&key.name, result).inc();
+        if !key.may(Right::Publish) {
+            count(KeyUse::Forbidden);
+            let reason = format!("The API key {} lacks the right publish", key.name);
+            return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));
+        }
+        count(KeyUse::Accepted);
+        Ok(Known { key: Some(key), ..Known::default() })
     }
 
     fn missing(&self) -> Refused {

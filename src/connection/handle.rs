@@ -19,8 +19,8 @@ use tickgate_wire::{
 };
 
 use super::{
+    attempt::ConnectionId,
     keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig},
-    refusal_log::ConnectionId,
 };
 use crate::{
     clock,

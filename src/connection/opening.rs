@@ -12,9 +12,9 @@ use tickgate_wire::{
 
 use super::{
     admission::{Admitted, Endpoint},
+    attempt::Attempt,
     handle::ConnectionHandle,
     keep_alive::KeepAlive,
-    refusal_log::Attempt,
     state::{Arrival, Connection},
     subscriptions::Subscriptions,
 };
@@ -44,7 +44,7 @@ pub(super) struct Request {
 
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
-    let Admitted { since, identity, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
+    let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, gauge } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
@@ -74,6 +74,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         connection.handle.set_user(identity.user.clone());
         connection.user_bucket = Some(connection.replica.users.share(&identity.user));
         connection.session.identify(identity);
+    }
+    if let Some(key) = key {
+        connection.session.admit_key(key);
     }
     connection.gauge.inc();
     let (endpoint, user) = (&*connection.session.profile.name, connection.handle.user().map(UserId::as_str));

@@ -15,11 +15,11 @@ use tickgate_wire::model::{ReplicaId, UserId};
 use super::{
     address::{self, AddressLimits},
     keep_alive::KeepAliveConfig,
-    refusal_log::RefusalLog,
     table::ConnectionTable,
     wheel::Wheel,
 };
 use crate::{
+    audit::Audit,
     auth::Verifier,
     backplane::Backplane,
     bucket::Bucket,
@@ -53,7 +53,7 @@ pub struct Replica {
     pub keep_alive: KeepAliveConfig,
     pub uptime: Uptime,
     pub users: UserBuckets,
-    pub refusals: RefusalLog,
+    pub audit: Arc<Audit>,
     /// New connections are refused: the replica is about to stop.
     pub closing: AtomicBool,
 }

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        connection::{keep_alive::KeepAlive, refusal_log::ConnectionId},
+        connection::{attempt::ConnectionId, keep_alive::KeepAlive},
         hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
         metrics::Metrics,
     };

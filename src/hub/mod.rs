@@ -38,6 +38,8 @@ mod shard;
 mod socket;
 mod subscribe;
 mod tickets;
+#[cfg(test)]
+mod tls_tests;
 mod topic;
 mod turns;
 mod unconfirmed;
@@ -55,8 +57,8 @@ pub use past::{Past, caught_up};
 pub use position::{Arrival, Asked, Next, Position, State, Step, reason_between};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
-pub(crate) use socket::try_write_if_drained;
 pub use socket::{MemorySocket, Socket};
+pub(crate) use socket::{check_drained, try_write_if_drained};
 pub use subscribe::Interest;
 pub use topic::Followed;
 pub use turns::{Reader, Turn};

@@ -8,6 +8,8 @@ use prometheus::{
     Registry, core::Collector,
 };
 
+use super::labels::KeyUse;
+
 /// What the table says about one metric.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
@@ -202,5 +204,31 @@ impl Declared for ByEndpoint {
 
     fn declare(registry: &Registry, spec: &Spec) -> Self {
         Self(register(registry, IntGaugeVec::new(spec.opts(), &["endpoint"]), spec.name))
+    }
+}
+
+/// A counter by configured API key, and by what became of its request. The names are bounded by the configuration: those of
+/// all that were configured since the start.
+#[derive(Debug)]
+pub struct ByKey(IntCounterVec);
+
+impl ByKey {
+    /// The counter of a key. A lookup: not for a hot path.
+    #[must_use]
+    pub fn of(&self, key: &str, result: KeyUse) -> IntCounter {
+        self.0.with_label_values(&[key, result.as_str()])
+    }
+}
+
+impl Declared for ByKey {
+    const KIND: &'static str = "counter";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        let results = KeyUse::ALL.iter().map(|result| result.as_str()).collect();
+        vec![("key", vec!["name of the key"]), ("result", results)]
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        Self(register(registry, IntCounterVec::new(spec.opts(), &["key", "result"]), spec.name))
     }
 }

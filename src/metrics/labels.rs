@@ -57,6 +57,24 @@ label!(
 );
 
 label!(
+    /// How a TLS handshake ended.
+    TlsHandshake as "result" {
+        Accepted = "accepted",
+        Failed = "failed",
+        Timeout = "timeout",
+    }
+);
+
+label!(
+    /// A certificate that this replica shows: on a listener, or to Redis.
+    ShownCertificate as "certificate" {
+        Public = "public",
+        Operations = "operations",
+        RedisClient = "redis_client",
+    }
+);
+
+label!(
     /// Why a connection ended.
     Disconnect as "reason" {
         Client = "client",
@@ -196,6 +214,15 @@ label!(
         Claim = "claim",
         Revoked = "revoked",
         ApiKey = "api_key",
+    }
+);
+
+label!(
+    /// What became of a request with an API key.
+    KeyUse as "result" {
+        Accepted = "accepted",
+        Forbidden = "forbidden",
+        RateLimited = "rate_limited",
     }
 );
 

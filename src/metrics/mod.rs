@@ -12,11 +12,11 @@ mod labels;
 mod process;
 mod resources;
 
-pub use family::{ByEndpoint, Family, Sparse};
+pub use family::{ByEndpoint, ByKey, Family, Sparse};
 pub use held::Held;
 pub use labels::{
-    AuthFailure, Code, Disconnect, Door, Gap, Handshake, Link, PublishResult, RateScope, RedisError, ReloadResult,
-    Replay, Route, StatusClass, WorkQueueKind,
+    AuthFailure, Code, Disconnect, Door, Gap, Handshake, KeyUse, Link, PublishResult, RateScope, RedisError,
+    ReloadResult, Replay, Route, ShownCertificate, StatusClass, TlsHandshake, WorkQueueKind,
 };
 pub use process::{count_panics, watch_event_loop};
 
@@ -82,6 +82,8 @@ macro_rules! metrics {
 metrics! {
     connections: ByEndpoint = "Open connections of this replica.";
     connections_max: IntGauge = "Open connections this replica lets in.";
+    tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners by outcome; 0 where neither has TLS.";
+    certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
     handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
     handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
@@ -128,6 +130,7 @@ metrics! {
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
     key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
     key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without one.";
+    api_key_requests_total: ByKey = "Requests to the API and producers at /ws/ingest by the key that let them in, and publications that were refused to it.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
@@ -169,6 +172,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.connections.resolve("trading").set(1);
         metrics.redis_up.of(Link::Command).set(1);
+        metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
+        metrics.api_key_requests_total.of("engine", KeyUse::Accepted).inc();
         metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }
 

@@ -82,6 +82,7 @@ impl Replica {
         lifecycle.started();
         let key = config.auth.api_keys[0].expose().to_owned();
         let api = Api::new(ApiState {
+            audit: Arc::default(),
             replica,
             registry: Registry::Redis(registry::Redis::start_on(&Topology::one(link), local, &tasks)),
             publisher: Publisher::new(backplane.clone(), config.topics.clone(), limits, Arc::clone(&metrics)),

@@ -1,6 +1,6 @@
 //! Redis behind TLS with an authority of one's own, and an ACL user: the link, the pool, and what a wrong authority gets.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, sync::Arc};
 
 use tempfile::TempDir;
 use tickgate::{backplane::ReadLimits, config, metrics::Metrics, redis_link::RedisLink, tasks::Tasks};
@@ -52,7 +52,11 @@ pub fn server(certificates: &Path, port: u16) -> RedisServer {
 
 fn settings(port: u16, authority: &Path) -> config::Redis {
     let url = format!("rediss://gate:se%20cret@127.0.0.1:{port}/");
-    config::Redis { ca_file: Some(authority.to_owned()), ..redis_config(&url) }
+    let authority = std::fs::read_to_string(authority).expect("an authority").into();
+    let config = redis_config(&url);
+    let access = config::Access { authority: Some(authority), ..(*config.access()).clone() };
+    config.access.store(Arc::new(access));
+    config
 }
 
 #[tokio::test]

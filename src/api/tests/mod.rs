@@ -115,6 +115,7 @@ impl Replica {
         let (counted, lifecycle) = (Arc::new(Counted::default()), Lifecycle::new(&metrics));
         lifecycle.started();
         let state = ApiState {
+            audit: Arc::default(),
             config: Arc::new(config),
             replica,
             backplane,
