@@ -42,10 +42,12 @@ use crate::{
 
 mod connect;
 mod listeners;
+mod operator;
 mod reload;
 
 pub use connect::connect;
 use listeners::{ADDRESSES_BESIDE, Acceptors, Listeners, plain_limits};
+use operator::{Controls, Outside};
 pub use reload::Reload;
 
 /// How long background tasks may take to end once all connections are closed.
@@ -66,6 +68,7 @@ pub struct App {
     public: Listeners,
     operations: Listeners,
     acceptors: Acceptors,
+    outside: Arc<Outside>,
     reload: Option<Reload>,
 }
 
@@ -113,6 +116,7 @@ impl App {
         let config = Arc::new(config);
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
+        metrics.replica_info.name(&config.server.name);
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
         let acceptors = Acceptors::new(&config.server).map_err(BuildError::Keys)?;
         let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
@@ -122,6 +126,7 @@ impl App {
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
         let replica = build_replica(config, verifier, &lifecycle, metrics, tasks);
+        let outside = Arc::new(Outside::default());
         let api = Api::new(ApiState {
             config: replica.config.clone(),
             replica: replica.id.clone(),
@@ -133,15 +138,21 @@ impl App {
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
             audit: replica.audit.clone(),
+            operator: Arc::new(Controls {
+                replica: replica.clone(),
+                lifecycle: lifecycle.clone(),
+                outside: outside.clone(),
+            }),
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
         tls::tell(&replica.config, &replica.metrics, clock::unix_s());
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations, acceptors, reload: None })
+        Ok(Self { replica, api, lifecycle, descriptors, public, operations, acceptors, outside, reload: None })
     }
 
     /// Reads settings and secrets again while it runs.
     #[must_use]
     pub fn reloading(self, reload: Reload) -> Self {
+        reload.show(&self.outside);
         Self { reload: Some(reload), ..self }
     }
 
@@ -172,7 +183,7 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations, acceptors, reload } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, acceptors, outside, reload } = self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -212,12 +223,12 @@ impl App {
             publishers.spawn_vital("operations listener", serve);
         }
         if let Some(reload) = reload {
-            tasks.spawn_vital("reload", reload.run(replica.clone(), acceptors, tasks.stop()));
+            tasks.spawn_vital("reload", reload.run(replica.clone(), (acceptors, outside), tasks.stop()));
         }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
         lifecycle.started();
-        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
+        tracing::info!(name = replica.config.server.name, replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
             task = tasks.broken() => Err(Broken { task }),
@@ -311,6 +322,7 @@ fn build_replica(
         users: UserBuckets::default(),
         audit: Arc::default(),
         closing: AtomicBool::new(false),
+        held: AtomicBool::new(false),
         config,
     })
 }
@@ -346,12 +358,13 @@ fn local(
 ) -> Local {
     let (controlled, counted, hub, lifecycle) =
         (connections.clone(), connections.clone(), hub.clone(), lifecycle.clone());
-    let started_ms = clock::unix_ms();
+    let (started_ms, name) = (clock::unix_ms(), config.server.name.clone());
     Local {
         replica: replica.clone(),
         session: config.session.clone(),
         control: Box::new(move |control| controlled.on_control(&control)),
         figures: Box::new(move || ReplicaFigures {
+            name: name.clone(),
             connections: counted.len() as u64,
             subscriptions: hub.subscriptions() as u64,
             started_ms,

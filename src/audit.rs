@@ -13,12 +13,11 @@ use parking_lot::Mutex;
 use tickgate_wire::model::{SessionId, UserId};
 
 use crate::{
+    config::AUDIT_TARGET as TARGET,
     log_limit::LogLimit,
     metrics::{AuthFailure, Handshake as Outcome},
 };
 
-/// The target of all lines, for `log.filter`.
-pub const TARGET: &str = "audit";
 /// A line about the same address and reason is written once in this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Pairs of address and reason that are told apart. Those beyond share one line per reason.

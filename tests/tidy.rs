@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("log_limit", &[]),
     ("problem", &[]),
     ("metrics", &["tasks"]),
-    ("audit", &["log_limit", "metrics"]),
+    ("audit", &["config", "log_limit", "metrics"]),
     ("auth", &["bucket", "clock", "config", "metrics", "tasks"]),
     ("tls", &["config", "metrics"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
@@ -132,6 +132,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
             "connection/accept.rs",
             "connection/admission.rs",
             "connection/event_stream.rs",
+            "connection/refused.rs",
             "connection/loopback.rs",
             "connection/routes.rs",
             "connection/upgrade.rs",

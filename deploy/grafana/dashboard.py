@@ -160,6 +160,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "Memory", "Resident.", "bytes", [("{{instance}}", total("process_resident_memory_bytes", "instance"))]),
             ("lines", "Memory per connection", "Resident memory over connections; the base weighs in when there are few.", "bytes", [("{{instance}}", f"{total('process_resident_memory_bytes', 'instance')} / ({total('tickgate_connections', 'instance')} > 0)")]),
             ("lines", "File descriptors", "Share of the limit.", "percentunit", [("{{instance}}", f"{total('process_open_fds', 'instance')} / {total('process_max_fds', 'instance')}")]),
+            ("table", "Names", "Which replica is called what (`server.name`).", "short", [("", f"tickgate_replica_info{{{FILTER}}}")]),
             ("table", "Versions", "What runs where.", "short", [("", f"tickgate_build_info{{{FILTER}}}")]),
         ],
     ),

@@ -4,7 +4,7 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view.
+//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
 use std::{
@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod access;
+mod admin;
 mod body;
 mod cors;
 mod entry;
@@ -57,6 +58,7 @@ mod tickets;
 mod topics;
 mod unavailable;
 
+pub use admin::{ConnectionDetail, Operator};
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
 use throttle::Throttle;
@@ -95,6 +97,7 @@ pub struct ApiState {
     pub figures: Arc<dyn Figures>,
     pub lifecycle: Lifecycle,
     pub audit: Arc<Audit>,
+    pub operator: Arc<dyn Operator>,
 }
 
 impl fmt::Debug for ApiState {
@@ -182,9 +185,17 @@ impl Api {
         let reading = Router::new()
             .route(Route::Connections.as_str(), get(sessions::connections))
             .route(Route::User.as_str(), get(sessions::user))
+            .route(Route::Replicas.as_str(), get(status::replicas))
             .route(Route::Topics.as_str(), get(topics::topics))
             .route(Route::History.as_str(), get(topics::history));
-        let acting = Router::new().route(Route::Disconnect.as_str(), post(sessions::disconnect));
+        let acting = Router::new()
+            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
+            .route(Route::AdminDrain.as_str(), post(admin::drain))
+            .route(Route::AdminUndrain.as_str(), post(admin::undrain))
+            .route(Route::AdminRebalance.as_str(), post(admin::rebalance))
+            .route(Route::AdminLog.as_str(), post(admin::log))
+            .route(Route::AdminConfig.as_str(), get(admin::configuration))
+            .route(Route::AdminConnection.as_str(), get(admin::connection));
         let limited = guarded(publishing, Right::Publish)
             .merge(guarded(reading, Right::Read))
             .merge(guarded(acting, Right::Admin))

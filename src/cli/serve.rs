@@ -36,7 +36,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let sources = args.settings.sources();
+    let (sources, since) = (args.settings.sources(), SystemTime::now());
     let (config, effective) = app::load(&sources)?;
     let logging = telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         runtime.worker_threads(config.server.workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
-    let reload = Reload::new(sources, effective).logging(logging.filter());
+    let reload = Reload::new(sources, effective, since).logging(logging.filter());
     runtime.block_on(serve(config, &logging, reload))
 }
 

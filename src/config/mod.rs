@@ -37,7 +37,7 @@ pub use effective::Effective;
 pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
-pub use feeds::{Feeds, Log, Synthetic};
+pub use feeds::{AUDIT_TARGET, Feeds, Log, Synthetic, is_log_filter};
 pub use keys::{ApiKey, Right, UNNAMED};
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
@@ -110,7 +110,7 @@ impl Config {
         match loaded {
             Some((mut config, raw)) if problems.is_empty() => {
                 config.files.extend(sources.file.clone());
-                let effective = Effective::new(raw, config.development);
+                let effective = Effective::new(raw, config.development, std::mem::take(&mut layers.origins));
                 Ok((config, effective))
             }
             _ => Err(problems),

@@ -29,6 +29,7 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
     pub mode: String,
+    pub name: String,
     pub listen: String,
     pub ops_listen: String,
     pub workers: u64,
@@ -216,6 +217,7 @@ pub(super) struct Synthetic {
 pub(super) struct Log {
     pub filter: String,
     pub format: String,
+    pub audit_file: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -12,6 +12,8 @@ use super::{
 /// Listeners and who may reach them.
 #[derive(Clone, Debug)]
 pub struct Server {
+    /// The same after a restart, unlike the replica's id.
+    pub name: String,
     /// Public listener: sockets, SSE, health.
     pub listen: SocketAddr,
     /// Operations listener: metrics, HTTP API.
@@ -132,6 +134,7 @@ impl Server {
         let mut section = Section::new("server", problems);
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let server = Self {
+            name: section.take("name", name(&raw.name), String::new()),
             listen: section.take("listen", address(&raw.listen), loopback(8000)),
             ops_listen: section.take("ops_listen", address(&raw.ops_listen), loopback(8001)),
             workers: section.number("workers", raw.workers, 0..=1024),
@@ -163,6 +166,17 @@ impl Server {
         }
         server
     }
+}
+
+/// The configured name, or the host's.
+fn name(text: &str) -> Result<String, String> {
+    let own = rustix::system::uname();
+    let text = if text.is_empty() { own.nodename().to_str().unwrap_or_default() } else { text };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("wants 1 to 128 characters of A-Z a-z 0-9 - _ . such as a host name, got {}", quoted(text)))
 }
 
 /// The range of proxies; one that everybody is in would let everybody choose an address.

@@ -2,16 +2,15 @@
 //! Never answers: `upgrade` and `event_stream` do that, each in its own way.
 
 use std::{
-    borrow::Cow,
     fmt,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
-    code::{CloseCode, ProblemKind},
+    code::CloseCode,
     command::Options,
     model::{SessionId, UserId, check_name},
 };
@@ -27,10 +26,11 @@ use crate::{
     auth::{ApiKey, Identity, TokenError},
     config::{OverLimit, Profile, Right, TokenRule},
     metrics::{AuthFailure, Disconnect, Handshake as Outcome, KeyUse, RateScope},
-    problem::Problem,
     registry::{Admission, SessionRecord, Verdict},
     session::{View, check_begin},
 };
+
+pub(super) use super::refused::Refused;
 
 /// One profile, with everything that it needs.
 #[derive(Clone)]
@@ -78,75 +78,6 @@ pub(super) struct Admitted {
     pub(super) deferred: bool,
     pub(super) permit: Permit,
     pub(super) attempt: Attempt,
-}
-
-/// A client that is refused.
-pub(super) struct Refused {
-    pub(super) status: StatusCode,
-    pub(super) code: CloseCode,
-    pub(super) reason: Cow<'static, str>,
-    /// Which parameter was wrong.
-    pub(super) field: Option<&'static str>,
-    pub(super) outcome: Outcome,
-    pub(super) retry_after_s: Option<u64>,
-    /// What is wrong with the token: for the log, the client is not told.
-    detail: Option<AuthFailure>,
-    /// For the client, where there is more room than in a Close frame.
-    cause: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn new(
-        status: StatusCode,
-        code: CloseCode,
-        reason: impl Into<Cow<'static, str>>,
-        outcome: Outcome,
-    ) -> Self {
-        Self {
-            status,
-            code,
-            reason: reason.into(),
-            field: None,
-            outcome,
-            retry_after_s: None,
-            detail: None,
-            cause: None,
-        }
-    }
-
-    /// A parameter is wrong.
-    pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
-        let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
-        Self { field, ..refused }
-    }
-
-    fn after(self, seconds: u64) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
-    }
-
-    fn for_log(self, detail: AuthFailure) -> Self {
-        Self { detail: Some(detail), ..self }
-    }
-
-    /// What the client is told where there is room.
-    pub(super) fn told(&self) -> Cow<'static, str> {
-        self.cause.as_ref().map_or_else(|| self.reason.clone(), |cause| format!("{}: {cause}", self.reason).into())
-    }
-
-    /// The refusal as plain HTTP.
-    pub(super) fn respond(self, request: &HeaderMap) -> Response {
-        let retry_after = self.retry_after_s.map(Duration::from_secs);
-        let problem = Problem::new(ProblemKind::of_close(self.code), self.told());
-        Problem { status: self.status, retry_after, ..problem }.respond(request)
-    }
-}
-
-/// As it is logged.
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))
-    }
 }
 
 impl Endpoint {
@@ -200,7 +131,7 @@ impl Endpoint {
         let replica = &self.replica;
         let Place { permit, since } = place;
         if !replica.has_room() {
-            let draining = replica.closing.load(Ordering::Relaxed);
+            let draining = replica.is_closing();
             let (code, outcome) = if draining {
                 (CloseCode::Restarting, Outcome::Draining)
             } else {

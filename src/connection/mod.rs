@@ -4,7 +4,7 @@
 //!   client may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
-//!   `admission` decides who is admitted, `attempt` is who asks, `opening` makes the connection.
+//!   `admission` decides who is admitted, `attempt` is who asks, `refused` who is turned away, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
 //!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
@@ -33,6 +33,7 @@ pub mod malformed;
 mod opening;
 mod perform;
 mod query;
+mod refused;
 pub mod replica;
 pub mod routes;
 mod spares;

@@ -13,7 +13,7 @@ use tickgate_wire::{
 use super::{
     admission::{Admitted, Endpoint},
     attempt::Attempt,
-    handle::ConnectionHandle,
+    handle::{ConnectionHandle, Origin},
     keep_alive::KeepAlive,
     state::{Arrival, Connection},
     subscriptions::Subscriptions,
@@ -55,7 +55,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
     let outbox = Outbox::new(socket, replica.outboxes.clone());
-    let handle = ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms).into();
+    let origin = Origin { address: attempt.address, profile: profile.clone(), opened_ms: clock::unix_ms() };
+    let handle =
+        ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms, origin).into();
     let session = Session::new(id, profile, request.param, request.explicit);
     let limits = &replica.config.limits;
     let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max, permit.reader());
@@ -136,7 +138,14 @@ pub(super) fn identify(connection: &mut Connection, admitted: (Identity, Session
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     keep_alive.set_expiry(identity.expires_at, phase);
     let protocol = connection.session.profile.protocol;
-    let handle = ConnectionHandle::new(former.outbox.clone(), (id, former.id), protocol, keep_alive, now_ms);
+    let handle = ConnectionHandle::new(
+        former.outbox.clone(),
+        (id, former.id),
+        protocol,
+        keep_alive,
+        now_ms,
+        (*former.origin).clone(),
+    );
     handle.set_user(identity.user.clone());
     connection.handle = handle.into();
     connection.user_bucket = Some(replica.users.share(&identity.user));

@@ -8,8 +8,6 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-use super::labels::KeyUse;
-
 /// What the table says about one metric.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
@@ -22,7 +20,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    fn opts(&self) -> Opts {
+    pub(super) fn opts(&self) -> Opts {
         Opts::new(self.name, self.help)
     }
 
@@ -70,7 +68,11 @@ pub(super) trait Child: Clone {
 }
 
 /// Registering fails only for a name that is malformed or declared twice: a mistake in the table, found by any test.
-fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>, name: &str) -> C {
+pub(super) fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+    name: &str,
+) -> C {
     made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))
         .unwrap_or_else(|error| panic!("metric {name} can't be declared: {error}"))
 }
@@ -204,31 +206,5 @@ impl Declared for ByEndpoint {
 
     fn declare(registry: &Registry, spec: &Spec) -> Self {
         Self(register(registry, IntGaugeVec::new(spec.opts(), &["endpoint"]), spec.name))
-    }
-}
-
-/// A counter by configured API key, and by what became of its request. The names are bounded by the configuration: those of
-/// all that were configured since the start.
-#[derive(Debug)]
-pub struct ByKey(IntCounterVec);
-
-impl ByKey {
-    /// The counter of a key. A lookup: not for a hot path.
-    #[must_use]
-    pub fn of(&self, key: &str, result: KeyUse) -> IntCounter {
-        self.0.with_label_values(&[key, result.as_str()])
-    }
-}
-
-impl Declared for ByKey {
-    const KIND: &'static str = "counter";
-
-    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
-        let results = KeyUse::ALL.iter().map(|result| result.as_str()).collect();
-        vec![("key", vec!["name of the key"]), ("result", results)]
-    }
-
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
-        Self(register(registry, IntCounterVec::new(spec.opts(), &["key", "result"]), spec.name))
     }
 }

@@ -278,7 +278,14 @@ label!(
         Disconnect = "/api/v1/disconnect",
         Topics = "/api/v1/topics",
         History = "/api/v1/topics/{topic}/history",
+        Replicas = "/api/v1/replicas",
         Tickets = "/api/v1/tickets",
+        AdminDrain = "/api/v1/admin/drain",
+        AdminUndrain = "/api/v1/admin/undrain",
+        AdminRebalance = "/api/v1/admin/rebalance",
+        AdminLog = "/api/v1/admin/log",
+        AdminConfig = "/api/v1/admin/config",
+        AdminConnection = "/api/v1/admin/connections/{connection_id}",
         Other = "other",
     }
 );

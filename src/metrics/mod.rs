@@ -9,15 +9,17 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 mod family;
 mod held;
 mod labels;
+mod named;
 mod process;
 mod resources;
 
-pub use family::{ByEndpoint, ByKey, Family, Sparse};
+pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
     AuthFailure, Code, Disconnect, Door, Gap, Handshake, KeyUse, Link, PublishResult, RateScope, RedisError,
     ReloadResult, Replay, Route, ShownCertificate, StatusClass, TlsHandshake, WorkQueueKind,
 };
+pub use named::{ByKey, Named};
 pub use process::{count_panics, watch_event_loop};
 
 use family::{Declared, Spec};
@@ -137,6 +139,7 @@ metrics! {
     reloads_total: Family<ReloadResult, IntCounter> = "Times that settings and secrets were read again, by result.";
     reload_failed: IntGauge = "1 while what was read last can't be used and what was read before stays in force.";
     reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last taken over, in seconds since 1970; at first the start.";
+    replica_info: Named = "Always 1; the label is the replica's `server.name`.";
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
     log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";
@@ -173,6 +176,7 @@ mod tests {
         metrics.connections.resolve("trading").set(1);
         metrics.redis_up.of(Link::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
+        metrics.replica_info.name("a");
         metrics.api_key_requests_total.of("engine", KeyUse::Accepted).inc();
         metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
+mod admin;
 mod api_keys;
 mod bad_input;
 mod check;

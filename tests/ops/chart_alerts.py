@@ -17,7 +17,7 @@ RUNBOOKS = "https://github.com/tickgate/tickgate/blob/main/docs/operations.md"
 
 
 # Alerts of a state, which holds or does not: they compare with no amount.
-STATES = {"TickgateDown", "TickgateAllDown", "TickgateDrainStuck", "TickgateReplicasDisagree", "TickgateRedisLost", "TickgatePubSubSilent"}
+STATES = {"TickgateReloadFailed", "TickgateDown", "TickgateAllDown", "TickgateDrainStuck", "TickgateReplicasDisagree", "TickgateRedisLost", "TickgatePubSubSilent"}
 
 
 def rendered_rules(values: dict) -> list[dict]:

@@ -391,8 +391,9 @@ fn config(redis: Option<&str>, file: &NamedTempFile) -> (Config, Reload) {
     if let Some(redis) = redis {
         sources = sources.flag("", "redis.url", redis);
     }
+    let since = SystemTime::now();
     match Config::load(&sources) {
-        Ok((config, effective)) => (config, Reload::new(sources, effective)),
+        Ok((config, effective)) => (config, Reload::new(sources, effective, since)),
         Err(problems) => panic!("the test's settings are wrong: {problems}"),
     }
 }
