@@ -23,6 +23,10 @@ chaos seconds='88' seed='':
 search seconds='7200':
     TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --ignored --nocapture --test-threads=1
 
+# Searches the protocol of generations and boundaries for mistakes, in its long form
+model *words:
+    cargo run --release -q -p tickgate-model -- {{ words }}
+
 # Clients that others wrote, against live gateways
 clients *words:
     cargo build && tests/clients/run.sh {{ words }}
@@ -39,9 +43,17 @@ fuzz *words:
 security *words:
     TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
 
+# The feed of Binance against every fault of its exchange, as long as they are described, with the load; `just feed a05` one of them
+feed *words:
+    cargo build -p tickgate-sim-exchange && TICKGATE_FEED=long cargo test --test feed {{ words }} -- --nocapture --test-threads=2
+
 # The TypeScript client and its examples, in Node and in Chromium; `just typescript pages` one of the steps
 typescript *steps:
     cargo build -p tickgate -p tickgate-client-suite && clients/typescript/test.sh {{ steps }}
+
+# The Python packages, as wheels in new environments; `just python units` one of the steps
+python *steps:
+    cargo build -p tickgate -p tickgate-client-suite && clients/python/test.sh {{ steps }}
 
 # A browser asleep for three minutes: two heartbeats of 90 s
 client-sleep:

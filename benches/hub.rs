@@ -15,9 +15,10 @@ use tickgate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
     config::{Auth, Config, Secret, Sources},
+    history::History,
     hub::{
-        Batch, Form, Hub, Interest, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader, RingLimits,
-        Settings, Shared, Socket, Step,
+        Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
+        RingLimits, Settings, Shared, Socket, Step, TurnLimits,
     },
     metrics::Metrics,
     tasks::Tasks,
@@ -33,7 +34,9 @@ const PAYLOAD: &[u8] = &[b'x'; 200];
 
 fn hole_check(criterion: &mut Criterion) {
     let mut position = Position::new(false, RING);
-    position.compare(StreamId::new(1, 0), &mut Vec::new());
+    let history = History::single(1);
+    let judge = Judge { topic: "bench", history: &history };
+    position.compare(Some(StreamId::new(1, 0)), None, judge, &mut Vec::new());
     let mut seq = 0;
     criterion.bench_function("hole check", |b| {
         b.iter_batched(
@@ -47,7 +50,7 @@ fn hole_check(criterion: &mut Criterion) {
                     content: Content::Data(Bytes::from_static(PAYLOAD)),
                 })
             },
-            |message| position.arrive(black_box(&message)),
+            |message| position.arrive(black_box(&message), judge),
             criterion::BatchSize::SmallInput,
         );
     });
@@ -72,12 +75,18 @@ impl Stage {
         let settings = Settings {
             shards: 1,
             topics_max: 9,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RING,
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
@@ -89,7 +98,7 @@ impl Stage {
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let mut all = Vec::new();
         for _ in 0..subscribers {
-            let interest = hub.interest(&topic, &rule).expect("one topic");
+            let interest = hub.interest(&topic, &rule, Reader::default()).expect("one topic");
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());

@@ -2,8 +2,10 @@
 //! domain here.
 
 use std::{
+    fs::File,
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -16,7 +18,7 @@ use crate::{
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, Problems, Sources},
+    config::{Config, Effective, KnownChannels, Problems, Sources},
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
@@ -30,7 +32,7 @@ use crate::{
     },
     descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
-    hub::{self, Hub, QueueLimits, RingLimits, Shared},
+    hub::{Hub, QueueLimits, Shared},
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
@@ -41,11 +43,14 @@ use crate::{
 };
 
 mod connect;
+mod hub_settings;
 mod listeners;
+mod market;
 mod operator;
 mod reload;
 
 pub use connect::connect;
+use hub_settings::hub_settings;
 use listeners::{ADDRESSES_BESIDE, Acceptors, Listeners, plain_limits};
 use operator::{Controls, Outside};
 pub use reload::Reload;
@@ -70,6 +75,7 @@ pub struct App {
     acceptors: Acceptors,
     outside: Arc<Outside>,
     reload: Option<Reload>,
+    recording: Option<File>,
 }
 
 /// Why a replica can't start.
@@ -79,6 +85,8 @@ pub enum BuildError {
     Keys(Problems),
     #[error("{key}: can't listen on {address}: {source}{}", connect::remedy(.source))]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("--record {}: {source}", path.display())]
+    Record { path: PathBuf, source: io::Error },
 }
 
 /// Loads the configuration of a replica and decides whether one can start with it: keys, certificates and addresses are
@@ -121,6 +129,7 @@ impl App {
         let acceptors = Acceptors::new(&config.server).map_err(BuildError::Keys)?;
         let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
         let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
+        let recording = market::open_recording(&config)?;
         let tasks = Tasks::new();
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
@@ -146,7 +155,18 @@ impl App {
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
         tls::tell(&replica.config, &replica.metrics, clock::unix_s());
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations, acceptors, outside, reload: None })
+        Ok(Self {
+            replica,
+            api,
+            lifecycle,
+            descriptors,
+            public,
+            operations,
+            recording,
+            acceptors,
+            outside,
+            reload: None,
+        })
     }
 
     /// Reads settings and secrets again while it runs.
@@ -183,7 +203,8 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations, acceptors, outside, reload } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, recording, acceptors, outside, reload } =
+            self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -226,7 +247,7 @@ impl App {
             tasks.spawn_vital("reload", reload.run(replica.clone(), (acceptors, outside), tasks.stop()));
         }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
-        feeds::start(&replica.config.feeds, &replica.publisher, &replica.registry, &tasks);
+        feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
         tracing::info!(name = replica.config.server.name, replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
@@ -241,6 +262,7 @@ impl App {
         drain::drain(&replica, &doors).await;
         // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
         publishers.end(PUBLISHERS_GRACE).await;
+        replica.backplane.leave().await;
         if let Err(error) = replica.registry.leave().await {
             tracing::debug!(%error, "leases end by themselves");
         }
@@ -277,10 +299,13 @@ fn build_replica(
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
     let topology = link.map(Topology::one);
     let backplane = match &topology {
-        Some(topology) => Backplane::Redis(backplane::Redis::start_on(topology, &tasks)),
+        Some(topology) => {
+            let identity = backplane::Identity { replica: id.clone(), rules: config.topics.clone() };
+            Backplane::Redis(backplane::Redis::start_on(topology, &identity, &tasks))
+        }
         None => Backplane::Memory(backplane::Memory::new()),
     };
-    let hub = build_hub(&config, backplane.clone(), &metrics, &tasks);
+    let hub = Hub::start(backplane.clone(), hub_settings(&config), metrics.clone(), &tasks);
     let local = local(&config, &id, &connections, &hub, lifecycle);
     let registry = match &topology {
         Some(topology) => Registry::Redis(registry::Redis::start_on(topology, local, &tasks)),
@@ -295,6 +320,7 @@ fn build_replica(
         json_depth_max: limits.json_depth_max,
         development: config.development,
     };
+    let known = KnownChannels::new(&config.profiles, &config.topics);
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
@@ -304,7 +330,8 @@ fn build_replica(
         Instant::now(),
     );
     Arc::new(Replica {
-        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone()),
+        publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone())
+            .with_known_channels(known, limits.refuses_unknown_channels),
         outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
         keep_alive: KeepAliveConfig::new(&config.session, &config.auth),
         rules: Arc::new(rules),
@@ -325,27 +352,6 @@ fn build_replica(
         held: AtomicBool::new(false),
         config,
     })
-}
-
-/// Reads of what clients missed at once in memory, where nothing is waited for.
-const READS_MAX: usize = 8;
-const READS_TIMEOUT: Duration = Duration::from_secs(2);
-
-fn build_hub(config: &Config, backplane: Backplane, metrics: &Arc<Metrics>, tasks: &Tasks) -> Arc<Hub> {
-    let shards = match config.server.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    };
-    let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
-    let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
-    let (topics_max, linger) = (config.hub.topics_max, config.hub.linger);
-    let queue_grace = config.readiness.queue_grace;
-    // The other half is for what everybody waits for: where topics stand, and operators.
-    let reads_max = config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2);
-    let reads_timeout = config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout);
-    let settings =
-        hub::Settings { shards, topics_max, ring, linger, compare_interval, queue_grace, reads_max, reads_timeout };
-    Hub::start(backplane, settings, metrics.clone(), tasks)
 }
 
 /// What the registry asks of this replica.

@@ -12,14 +12,32 @@ pub enum Defect {
     NoCompare,
     /// Nobody looks whether the pub/sub link still hears anything.
     NoCanary,
-    /// A server that changed counts as the same one.
-    NoGeneration,
+    /// What a server lost is not reported by those who had acknowledged it.
+    NoReport,
     /// Nobody cleans up after a replica that is gone.
     NoSweep,
     /// What is replayed has no ids.
     NoReplayIds,
     /// A task that the replica can't do without panics.
     VitalTaskPanics,
+    /// The feed takes trades again that it has had.
+    FeedRepeats,
+    /// The feed reports the maker's side of a trade.
+    FeedSides,
+    /// The feed takes the time of an event for that of its trade.
+    FeedEventTimes,
+    /// The feed takes pings of the exchange for data.
+    FeedPingsAreData,
+    /// The feed sends control messages without a pause.
+    FeedBursts,
+    /// The feed asks for streams in capitals.
+    FeedCapitals,
+    /// The feed turns prices into floating-point numbers.
+    FeedFloats,
+    /// The feed does not wait when the exchange tells it to.
+    FeedImpatience,
+    /// The feed publishes without its lease.
+    FeedWithoutLease,
 }
 
 #[cfg(feature = "simulation")]
@@ -28,10 +46,29 @@ impl Defect {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         use Defect::{
-            NoCanary, NoCompare, NoGeneration, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoSweep, VitalTaskPanics,
+            FeedBursts, FeedCapitals, FeedEventTimes, FeedFloats, FeedImpatience, FeedPingsAreData, FeedRepeats,
+            FeedSides, FeedWithoutLease, NoCanary, NoCompare, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoReport,
+            NoSweep, VitalTaskPanics,
         };
-        let all =
-            [NoRepeatFilter, NoHoleCheck, NoCompare, NoCanary, NoGeneration, NoSweep, NoReplayIds, VitalTaskPanics];
+        let all = [
+            NoRepeatFilter,
+            NoHoleCheck,
+            NoCompare,
+            NoCanary,
+            NoReport,
+            NoSweep,
+            NoReplayIds,
+            VitalTaskPanics,
+            FeedRepeats,
+            FeedSides,
+            FeedEventTimes,
+            FeedPingsAreData,
+            FeedBursts,
+            FeedCapitals,
+            FeedFloats,
+            FeedImpatience,
+            FeedWithoutLease,
+        ];
         all.into_iter().find(|defect| format!("{defect:?}") == name)
     }
 }

@@ -29,6 +29,7 @@ pub mod connection;
 pub mod defect;
 pub mod descriptors;
 pub mod feeds;
+pub mod history;
 pub mod hub;
 pub mod log_limit;
 pub mod metrics;

@@ -3,7 +3,10 @@
 //! **Invariant: one door, one road.** Clients, producers, the HTTP API and feeds all come through here, and everything
 //! returns through the backplane, also to this replica. Never delivers anything itself.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -15,8 +18,13 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, PublishError, Published, Refusal},
+    config::KnownChannels,
+    log_limit::LogLimit,
     metrics::{Door, Metrics, PublishResult},
 };
+
+/// Between two lines about publications that nobody can receive.
+const MISTAKE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Takes publications. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +33,15 @@ pub struct Publisher {
     topics: Arc<TopicRules>,
     limits: PublishLimits,
     metrics: Arc<Metrics>,
+    mistakes: Option<Arc<Mistakes>>,
+}
+
+/// Finds publications that nobody can receive.
+#[derive(Debug)]
+struct Mistakes {
+    known: KnownChannels,
+    refused: bool,
+    log: LogLimit,
 }
 
 /// Bounds of one publication.
@@ -87,7 +104,22 @@ impl PublishFailure {
 impl Publisher {
     #[must_use]
     pub fn new(backplane: Backplane, topics: Arc<TopicRules>, limits: PublishLimits, metrics: Arc<Metrics>) -> Self {
-        Self { backplane, topics, limits, metrics }
+        Self { backplane, topics, limits, metrics, mistakes: None }
+    }
+
+    /// Looks for publications that nobody can receive, and refuses them or only logs them.
+    #[must_use]
+    pub fn with_known_channels(self, known: KnownChannels, refuse: bool) -> Self {
+        let mistakes = Mistakes { known, refused: refuse, log: LogLimit::new(MISTAKE_INTERVAL) };
+        Self { mistakes: Some(Arc::new(mistakes)), ..self }
+    }
+
+    /// What the subscribers of a channel are counted under; `None` where nothing can have that name.
+    #[must_use]
+    pub fn audience(&self, channel: &str, user: Option<&str>) -> Option<Topic> {
+        check_name(channel).ok()?;
+        let user = user.map(UserId::new).transpose().ok()?;
+        Some(self.route(channel, user.as_ref()).0.audience(channel))
     }
 
     /// Publishes. The order of the calls is the order of the publications: the future only waits for the answer, so a
@@ -99,8 +131,40 @@ impl Publisher {
         &self,
         request: PublishRequest<'_>,
     ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
-        let door = request.door;
-        let under_way = self.check(request).map(|publication| self.backplane.publish(publication));
+        self.hand_over(request.door, self.check(request))
+    }
+
+    /// Publishes all of these, in their order, or none where one of them is a mistake.
+    ///
+    /// # Errors
+    /// [`PublishFailure`] of the first that failed; the others may be stored then.
+    pub fn publish_together(
+        &self,
+        requests: Vec<PublishRequest<'_>>,
+    ) -> impl Future<Output = Result<(), PublishFailure>> + Send + use<> {
+        let check = |request: PublishRequest<'_>| {
+            let door = request.door;
+            self.check(request).map(|publication| (door, publication)).map_err(|failure| (door, failure))
+        };
+        // All are handed over before the first is awaited.
+        let under_way: Vec<_> = match requests.into_iter().map(check).collect::<Result<Vec<_>, _>>() {
+            Ok(all) => all.into_iter().map(|(door, publication)| self.hand_over(door, Ok(publication))).collect(),
+            Err((door, failure)) => vec![self.hand_over(door, Err(failure))],
+        };
+        async move {
+            for outcome in under_way {
+                outcome.await?;
+            }
+            Ok(())
+        }
+    }
+
+    fn hand_over(
+        &self,
+        door: Door,
+        checked: Result<Publication, PublishFailure>,
+    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+        let under_way = checked.map(|publication| self.backplane.publish(publication));
         let metrics = self.metrics.clone();
         async move {
             let result = match under_way {
@@ -125,10 +189,14 @@ impl Publisher {
         let invalid = |error: &dyn std::fmt::Display| PublishFailure::Invalid(error.to_string());
         check_payload(&request.payload, self.limits.json_depth_max).map_err(|error| invalid(&error))?;
         let msg_id = request.msg_id.map(MsgId::new).transpose().map_err(|error| invalid(&error))?;
-        check_name(request.channel).map_err(|error| invalid(&error))?;
+        check_name(request.channel).map_err(|error| PublishFailure::Invalid(format!("`channel` is {error}")))?;
         let user = request.user.map(UserId::new).transpose().map_err(|error| invalid(&error))?;
         if self.limits.development {
             warn_of_type(&request);
+        }
+        let is_written_by_hand = matches!(request.door, Door::Http | Door::Socket);
+        if let Some(mistakes) = self.mistakes.as_ref().filter(|_| is_written_by_hand) {
+            mistakes.look_at(&request)?;
         }
         let (topic, channel, rule) = self.route(request.channel, user.as_ref());
         Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
@@ -145,6 +213,20 @@ impl Publisher {
     }
 }
 
+impl Mistakes {
+    fn look_at(&self, request: &PublishRequest<'_>) -> Result<(), PublishFailure> {
+        let Some(mistake) = self.known.mistake(request.channel, request.user.is_some()) else { return Ok(()) };
+        if self.refused {
+            return Err(PublishFailure::Invalid(mistake));
+        }
+        if let Some(left_out) = self.log.admit(Instant::now()) {
+            let left_out = Some(left_out).filter(|count| *count > 0);
+            tracing::warn!(channel = request.channel, mistake, left_out, "nobody can receive a publication");
+        }
+        Ok(())
+    }
+}
+
 /// Says that a publication has the type of one of the gateway's own messages: legal, and a trap for clients that look at
 /// `type` before `_meta`.
 fn warn_of_type(request: &PublishRequest<'_>) {
@@ -156,6 +238,38 @@ fn warn_of_type(request: &PublishRequest<'_>) {
     let Ok(Typed { r#type: Some(kind) }) = serde_json::from_slice(&request.payload) else { return };
     if TYPES.contains(&&*kind) {
         let channel = request.channel;
-        tracing::warn!(%channel, %kind, "a publication has the type of a message of the gateway");
+        tracing::warn!(channel, kind = &*kind, "a publication has the type of a message of the gateway");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backplane::{Memory, ReadLimits},
+        config::Config,
+    };
+
+    #[tokio::test]
+    async fn of_several_that_belong_together_none_is_stored_where_one_is_a_mistake() {
+        let (config, backplane) = (Config::development(), Backplane::Memory(Memory::new()));
+        backplane.start(Box::new(|_| {}));
+        let limits = PublishLimits { payload_bytes_max: 1_000, json_depth_max: 8, development: false };
+        let publisher = Publisher::new(backplane.clone(), config.topics.clone(), limits, Metrics::new());
+        let request = |channel| PublishRequest {
+            channel,
+            user: None,
+            payload: Bytes::from_static(b"{}"),
+            msg_id: Some("m"),
+            door: Door::Ingest,
+        };
+        let stored = async || {
+            let limits = ReadLimits::new(10, 1_000);
+            backplane.newest(&Topic::public("logs").unwrap(), limits).await.unwrap().messages.len()
+        };
+        let failed = publisher.publish_together(vec![request("logs"), request("run:a,b")]).await;
+        assert!(matches!(failed, Err(PublishFailure::Invalid(_))) && stored().await == 0, "{failed:?}");
+        assert!(publisher.publish_together(vec![request("logs"), request("run:a")]).await.is_ok());
+        assert_eq!(stored().await, 1);
     }
 }

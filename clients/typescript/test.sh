@@ -72,8 +72,8 @@ play_suite() {
 run_step() {
     case $1 in
     build)
-        npx tsc --noEmit
         node scripts/build.mjs
+        npx tsc --noEmit
         node scripts/bundle-tests.mjs
         node scripts/sizes.mjs
         (cd "$example" && packages && npx tsc --noEmit && npx vite build --logLevel error)

@@ -29,6 +29,9 @@ struct Entry<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     msg_id: Option<String>,
+    /// Whether to count who may have received it.
+    #[serde(default)]
+    count: bool,
 }
 
 /// What is answered for one publication that was stored.
@@ -37,12 +40,9 @@ pub(super) struct Accepted {
     /// `null` for topics without retention.
     id: Option<StreamId>,
     duplicate: bool,
-}
-
-impl From<Published> for Accepted {
-    fn from(published: Published) -> Self {
-        Self { id: published.id, duplicate: published.duplicate }
-    }
+    /// Where that was asked for, and could be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribers: Option<u64>,
 }
 
 /// The outcome of one of many.
@@ -71,9 +71,9 @@ enum OutcomeResult {
 }
 
 impl Outcome {
-    pub(super) fn new(line: Option<u64>, result: Result<Published, Problem>) -> Self {
+    pub(super) fn new(line: Option<u64>, result: Result<Accepted, Problem>) -> Self {
         let result = match result {
-            Ok(published) => OutcomeResult::Accepted(published.into()),
+            Ok(accepted) => OutcomeResult::Accepted(accepted),
             Err(problem) => OutcomeResult::Failed {
                 status: problem.status.as_u16(),
                 error: problem.kind.name(),
@@ -93,7 +93,7 @@ impl Shared {
         text: &[u8],
         idempotency_key: Option<&str>,
         key: &ApiKey,
-    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+    ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
         let entry: Result<Entry<'_>, _> = serde_json::from_slice(text).map_err(|error| not_an_entry(&error));
         match entry.and_then(|entry| self.allow(entry, key)) {
             Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key)),
@@ -117,7 +117,7 @@ impl Shared {
         &self,
         entry: &Entry<'_>,
         idempotency_key: Option<&str>,
-    ) -> impl Future<Output = Result<Published, Problem>> + Send + use<> {
+    ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
         let msg_id = entry.msg_id.as_deref().or(idempotency_key);
         let outcome = self.publisher.publish(PublishRequest {
             channel: &entry.channel,
@@ -128,12 +128,21 @@ impl Shared {
             door: Door::Http,
         });
         let msg_id = msg_id.map(str::to_owned);
-        async move { outcome.await.map_err(|failure| problem_of(failure, msg_id)) }
+        let asked = if entry.count { self.publisher.audience(&entry.channel, entry.user.as_deref()) } else { None };
+        let counting = asked.map(|audience| (self.registry.clone(), audience));
+        async move {
+            let Published { id, duplicate } = outcome.await.map_err(|failure| problem_of(failure, msg_id))?;
+            let subscribers = match &counting {
+                Some((registry, audience)) => registry.count(Some(audience)).await,
+                None => None,
+            };
+            Ok(Accepted { id, duplicate, subscribers })
+        }
     }
 }
 
 fn not_an_entry(error: &serde_json::Error) -> Problem {
-    Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?}}: {error}"))
+    Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?, \"count\"?}}: {error}"))
 }
 
 /// The three outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.

@@ -187,6 +187,7 @@ impl Api {
             .route(Route::User.as_str(), get(sessions::user))
             .route(Route::Replicas.as_str(), get(status::replicas))
             .route(Route::Topics.as_str(), get(topics::topics))
+            .route(Route::Topic.as_str(), get(topics::rule))
             .route(Route::History.as_str(), get(topics::history));
         let acting = Router::new()
             .route(Route::Disconnect.as_str(), post(sessions::disconnect))

@@ -95,13 +95,13 @@ fn verdict(readiness: &Readiness) -> serde_json::Value {
         json!({
             "name": check.name,
             "ok": check.failed.is_none(),
-            "reason": check.failed.map(NotReady::name),
-            "message": check.failed.map(|failed| failed.to_string()),
+            "reason": check.failed.as_ref().map(NotReady::name),
+            "message": check.failed.as_ref().map(ToString::to_string),
         })
     };
     json!({
         "ready": readiness.reason().is_none(),
-        "reason": readiness.reason().map(NotReady::name),
+        "reason": readiness.reason().as_ref().map(NotReady::name),
         "checks": readiness.checks.iter().map(check).collect::<Vec<_>>(),
     })
 }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     Problem, ProblemKind, Shared, access,
     body::{self, Form},
-    entry::{Accepted, Outcome},
+    entry::Outcome,
     stream,
 };
 
@@ -40,8 +40,7 @@ async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Prob
     let msg_id = idempotency_key(request.headers())?;
     let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(shared, request).await?;
-    let published = shared.hand_over(&body, msg_id.as_deref(), &key).await?;
-    Ok(Json(Accepted::from(published)).into_response())
+    Ok(Json(shared.hand_over(&body, msg_id.as_deref(), &key).await?).into_response())
 }
 
 /// The header by which a retry is known. One that can't be used is an error: without it, a retry would be sent twice.

@@ -138,7 +138,7 @@ pub struct Facts {
 }
 
 /// Why a replica should be sent nobody new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     Starting,
     Draining,
@@ -152,6 +152,8 @@ pub enum NotReady {
     CommandsDown(Duration),
     /// The pub/sub link has been silent for longer than the grace.
     PubSubDown(Duration),
+    /// Redis answers, but nothing can be acknowledged: why.
+    NotAcknowledging(Arc<str>),
     /// Work on topics has waited for longer than the grace although commands work: new subscriptions may fail.
     QueueStalled(Duration),
 }
@@ -159,7 +161,7 @@ pub enum NotReady {
 impl NotReady {
     /// The stable name, for programs.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Draining => "draining",
@@ -168,6 +170,7 @@ impl NotReady {
             Self::Overloaded => "overloaded",
             Self::CommandsDown(_) => "redis_down",
             Self::PubSubDown(_) => "redis_pubsub_down",
+            Self::NotAcknowledging(_) => "redis_membership",
             Self::QueueStalled(_) => "work_queue_stalled",
         }
     }
@@ -183,13 +186,14 @@ impl fmt::Display for NotReady {
             Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
             Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
             Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
+            Self::NotAcknowledging(why) => write!(f, "nothing can be acknowledged: {why}"),
             Self::QueueStalled(wait) => write!(f, "topics have waited to be read for {} s", wait.as_secs()),
         }
     }
 }
 
 /// One line of the verbose answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub name: &'static str,
     /// `None`: passed.
@@ -200,7 +204,7 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// In order of weight: the first failed one is the reason told.
-    pub checks: [Check; 6],
+    pub checks: [Check; 7],
 }
 
 impl Readiness {
@@ -220,12 +224,14 @@ impl Readiness {
         let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
         // Without a command link nothing can be read: that is for the check of Redis to judge.
         let stalled = commands.is_zero() && facts.queue_wait > config.queue_grace;
+        let obstacle = facts.backplane.obstacle.clone().filter(|_| config.redis_required);
         Self {
             checks: [
                 Check { name: "lifecycle", failed: lifecycle },
                 Check { name: "keys", failed: facts.awaits_keys.then_some(NotReady::KeysMissing) },
                 Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands)) },
                 Check { name: "redis_pubsub", failed: outlasted(pubsub).then_some(NotReady::PubSubDown(pubsub)) },
+                Check { name: "redis_membership", failed: obstacle.map(NotReady::NotAcknowledging) },
                 Check { name: "work_queue", failed: stalled.then_some(NotReady::QueueStalled(facts.queue_wait)) },
                 Check { name: "connections", failed: load },
             ],
@@ -235,7 +241,7 @@ impl Readiness {
     /// Why the replica is not ready; `None` when it is.
     #[must_use]
     pub fn reason(&self) -> Option<NotReady> {
-        self.checks.iter().find_map(|check| check.failed)
+        self.checks.iter().find_map(|check| check.failed.clone())
     }
 }
 
@@ -250,8 +256,14 @@ mod tests {
     };
 
     fn running() -> Facts {
-        let backplane =
-            Health { kind: "redis", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO };
+        let backplane = Health {
+            kind: "redis",
+            reached: true,
+            commands_down: Duration::ZERO,
+            pubsub_down: Duration::ZERO,
+            obstacle: None,
+            acknowledges: true,
+        };
         let (connections, connections_max, queue_wait) = (3, 10, Duration::ZERO);
         Facts {
             phase: Phase::Running,
@@ -271,7 +283,14 @@ mod tests {
     #[test]
     fn a_replica_that_never_reached_redis_is_not_ready_from_the_first_moment() {
         let never = Duration::from_millis(1);
-        let health = Health { kind: "redis", reached: false, commands_down: never, pubsub_down: never };
+        let health = Health {
+            kind: "redis",
+            reached: false,
+            commands_down: never,
+            pubsub_down: never,
+            obstacle: None,
+            acknowledges: false,
+        };
         let facts = Facts { backplane: health, ..running() };
         assert_eq!(reason(&facts), Some(NotReady::CommandsDown(never)));
     }
@@ -312,7 +331,7 @@ mod tests {
     fn redis_may_be_away_for_the_grace_and_no_longer() {
         let with = |commands: u64, pubsub: u64| {
             let (commands_down, pubsub_down) = (Duration::from_secs(commands), Duration::from_secs(pubsub));
-            Facts { backplane: Health { kind: "redis", reached: true, commands_down, pubsub_down }, ..running() }
+            Facts { backplane: Health { commands_down, pubsub_down, ..running().backplane }, ..running() }
         };
         assert_eq!(reason(&with(10, 10)), None);
         assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11))));

@@ -14,7 +14,7 @@ use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules,
 use super::{Problem, ProblemKind, Shared};
 use crate::{
     auth::ApiKey,
-    backplane::{Newest, ReadLimits},
+    backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits},
     config::Right,
 };
 
@@ -69,6 +69,55 @@ pub(super) async fn topics(
         }
     });
     Ok(Json(Topics { replica: shared.replica.to_string(), topics: topics.collect(), total }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    /// The user whose private channel `topic` names.
+    user: Option<String>,
+}
+
+/// How publications of a topic are kept and delivered.
+#[derive(Serialize)]
+struct Rule<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    /// The topic in Redis: of a private channel it has another name.
+    stored_as: String,
+    /// The channel's name in the entries of a stream that it shares with others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_channel: Option<&'a str>,
+    class: Class,
+    retain_max: u32,
+    /// Seconds.
+    retain_ttl: u64,
+    wait_replicas: u32,
+    wait_aof: bool,
+}
+
+/// The rule of a topic or of a user's private channel, for engines that write to Redis themselves.
+pub(super) async fn rule(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    named: Result<Query<Named>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(named) = named.map_err(|error| Problem::invalid(error.body_text()))?;
+    let (topic, stored_channel) = topic_of(&shared.config.topics, &name, named.user.as_deref())?;
+    let rule = shared.config.topics.of_topic(&topic);
+    let answer = Rule {
+        topic: &name,
+        user: named.user.as_deref(),
+        stored_as: topic.to_string(),
+        stored_channel,
+        class: rule.class,
+        retain_max: rule.retain_max,
+        retain_ttl: rule.retain_ttl.as_secs(),
+        wait_replicas: rule.wait_replicas,
+        wait_aof: rule.wait_aof,
+    };
+    Ok(Json(answer).into_response())
 }
 
 #[derive(Deserialize)]
@@ -136,19 +185,26 @@ pub(super) async fn history(
     }
     let limit = asked.limit.or(asked.last).unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
     let limits = ReadLimits::new(limit, shared.config.limits.replay_bytes_max);
-    let (messages, contiguous, more) = match asked.since {
-        Some(since) => {
-            let page = shared.backplane.read(&topic, since, limits).await?;
-            (page.messages, page.contiguous, page.more)
+    let last_of = |messages: &[Arc<Message>]| messages.last().and_then(|message| message.id);
+    let (messages, contiguous, more, cursor) = match (asked.since, channel) {
+        (Some(since), _) => {
+            let page = shared.backplane.read_on(&topic, since, None, limits).await?;
+            (page.messages, page.lack.is_none(), page.more, Some(page.cursor))
         }
-        None => {
+        (None, Some(channel)) => {
+            let mut search = NewestOfChannel::new(&topic, channel, limits, shared.looked_at());
+            while !search.step(&shared.backplane).await? {}
+            let ChannelMessages { messages, head, whole } = search.finish();
+            (messages, whole, false, Some(head).filter(|head| *head != StreamId::ZERO))
+        }
+        (None, None) => {
             let Newest { messages, whole } = shared.backplane.newest(&topic, limits).await?;
-            (messages, whole, false)
+            let cursor = last_of(&messages);
+            (messages, whole, false, cursor)
         }
     };
-    let is_lost = |message: &Message| matches!(message.content, Content::Lost { .. });
+    let is_lost = |message: &Message| matches!(message.content, Content::Unreadable);
     let lost = messages.iter().any(|message| is_lost(message));
-    let cursor = messages.last().and_then(|message| message.id).or(asked.since);
     // A user's stream holds all reliable channels; the others' publications are passed over, the cursor is not.
     let wanted = |message: &Message| channel.is_none() || message.channel.as_deref() == channel || is_lost(message);
     let messages = messages.iter().filter(|message| wanted(message)).filter_map(|message| entry(message)).collect();
@@ -157,10 +213,18 @@ pub(super) async fn history(
     Ok(Json(history).into_response())
 }
 
+impl Shared {
+    /// How much of a user's stream may be looked at for one of its channels.
+    fn looked_at(&self) -> ReadLimits {
+        let limits = &self.config.limits;
+        ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max)
+    }
+}
+
 /// The topic behind a channel name, and the channel to pick out of a user's stream.
 fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result<(Topic, Option<&'a str>), Problem> {
     let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
-    let public = Topic::public(name).map_err(|error| invalid(&error))?;
+    let public = Topic::public(name).map_err(|error| Problem::invalid(format!("the topic is {error}")))?;
     let Some(user) = user else { return Ok((public, None)) };
     let user = UserId::new(user).map_err(|error| invalid(&error))?;
     let private = rules.of_private(&user, name);
@@ -172,8 +236,9 @@ fn entry(message: &Message) -> Option<Entry<'_>> {
     match &message.content {
         // Checked when it was published; what is not JSON any more is left out rather than break the document.
         Content::Data(payload) => Some(Entry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
-        Content::Lost { after, before, .. } => {
-            Some(Entry { lost: Some(Lost { after: *after, before: *before }), ..entry })
+        Content::Unreadable => {
+            let id = message.id?;
+            Some(Entry { lost: Some(Lost { after: id.previous(), before: id.next() }), ..entry })
         }
     }
 }

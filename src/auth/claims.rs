@@ -315,7 +315,7 @@ mod tests {
         assert!(all.may_subscribe("orders", false) && !all.may_subscribe("logs", true), "restricted ones need a name");
         assert!(with(r#","channels":["log*"]"#).unwrap().may_subscribe("logs", true));
         for (claim, values) in [
-            ("channels", ["null", r#""orders""#, r#"[1]"#, r#"["a b"]"#, "{}"]),
+            ("channels", ["null", r#""orders""#, r#"[1]"#, r#"["a,b"]"#, "{}"]),
             ("publish", ["null", "true", r#"[""]"#, r#"["*****"]"#, r#"[["a"]]"#]),
             ("commands", ["null", r#""true""#, "1", "[]", "{}"]),
         ] {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{
     Event, HeadError, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable,
 };
-use crate::clock;
+use crate::{clock, history::History};
 
 /// How long the result of a publication with `msg_id` is remembered.
 const DEDUPE_TTL: Duration = Duration::from_secs(300);
@@ -38,6 +38,7 @@ pub struct Memory {
 struct Inner {
     receiver: OnceLock<Receiver>,
     state: Mutex<State>,
+    history: Arc<History>,
     /// Whether somebody is delivering events now.
     delivering: AtomicBool,
 }
@@ -50,15 +51,14 @@ struct State {
     /// In the order of the streams; delivered by one caller at a time, outside the lock.
     events: VecDeque<Queued>,
     bytes: usize,
-    last_epoch: u64,
+    /// The greatest epoch given.
+    alloc: u64,
 }
 
 struct Stream {
     entries: VecDeque<Arc<Message>>,
-    epoch: u64,
-    /// The number that comes next in the epoch.
-    next_seq: u64,
-    trimmed: bool,
+    /// The last id given; it outlives the entries.
+    last: StreamId,
     used: Instant,
     ttl: Duration,
 }
@@ -90,10 +90,13 @@ impl Default for Memory {
 impl Memory {
     #[must_use]
     pub fn new() -> Self {
+        let random = uuid::Uuid::new_v4().as_u64_pair().0 % (1 << 28);
+        let generation = ((clock::unix_ms() / 1_000) << 21) + 1 + random;
         Self {
             inner: Arc::new(Inner {
                 receiver: OnceLock::new(),
-                state: Mutex::default(),
+                state: Mutex::new(State { alloc: generation, ..State::default() }),
+                history: Arc::new(History::single(generation)),
                 delivering: AtomicBool::new(false),
             }),
         }
@@ -136,20 +139,39 @@ impl Memory {
         Ok(Newest { messages: stream.entries.iter().skip(stream.entries.len() - count).cloned().collect(), whole })
     }
 
+    pub(super) fn history(&self, _: &Topic) -> Arc<History> {
+        Arc::clone(&self.inner.history)
+    }
+
     #[expect(clippy::unused_self, reason = "the contract's form")]
-    pub(super) const fn generation(&self, _: &Topic) -> u64 {
-        0
+    pub(super) const fn doubt(&self, _: &Topic) {}
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+        let mut state = self.inner.state.lock();
+        topics.iter().map(|(topic, at)| Ok(state.anchor(topic, *at))).collect()
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         let mut state = self.inner.state.lock();
-        topics.iter().map(|topic| Ok(state.live(topic).map_or(StreamId::ZERO, |stream| stream.head()))).collect()
+        topics.iter().map(|topic| Ok(state.live(topic).map(|stream| stream.last))).collect()
     }
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn leave(&self) {}
 
     #[expect(clippy::unused_self, reason = "the contract's form")]
     pub(super) fn health(&self) -> Health {
-        Health { kind: "memory", reached: true, commands_down: Duration::ZERO, pubsub_down: Duration::ZERO }
+        let down = Duration::ZERO;
+        Health {
+            kind: "memory",
+            reached: true,
+            commands_down: down,
+            pubsub_down: down,
+            obstacle: None,
+            acknowledges: true,
+        }
     }
 }
 
@@ -223,70 +245,77 @@ impl State {
         if self.bytes + size > BYTES_MAX || (!begun && self.streams.len() >= TOPICS_MAX) {
             return Err(PublishError::Refused(Refusal::OutOfMemory));
         }
-        let last_epoch = &mut self.last_epoch;
+        let alloc = &mut self.alloc;
         let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
-            // A stream begins in an epoch above every one before it.
-            *last_epoch = clock::unix_ms().max(*last_epoch + 1);
-            Stream::new(*last_epoch, now)
+            // What begins again must never repeat a number.
+            *alloc += 1;
+            Stream::new(StreamId::new(*alloc, 0).previous(), now)
         });
-        let id = StreamId::new(stream.epoch, stream.next_seq);
+        let id = stream.last.next();
         message.id = Some(id);
-        message.prev = (stream.next_seq == 0).then_some(StreamId::ZERO);
-        stream.next_seq += 1;
+        message.prev = match (id.seq, begun) {
+            (0, true) => Some(stream.last),
+            (0, false) => Some(StreamId::ZERO),
+            _ => None,
+        };
+        stream.last = id;
         stream.used = now;
         stream.ttl = rule.retain_ttl;
         stream.entries.push_back(Arc::new(kept(message)));
         self.bytes += size;
         while stream.entries.len() > rule.retain_max as usize {
-            stream.trimmed = true;
             self.bytes -= stream.entries.pop_front().map_or(0, |gone| message_bytes(&gone));
         }
         Ok(())
     }
 
-    /// The stream of a topic, if it has not expired.
+    /// The stream of a topic, without the entries whose time has passed.
     fn live(&mut self, topic: &Topic) -> Option<&mut Stream> {
-        if self.streams.get(topic)?.expired(Instant::now()) {
-            let gone = self.streams.remove(topic)?;
-            self.bytes -= gone.bytes();
-            return None;
+        let stream = self.streams.get_mut(topic)?;
+        if stream.expired(Instant::now()) {
+            self.bytes -= stream.bytes();
+            stream.entries.clear();
         }
-        self.streams.get_mut(topic)
+        Some(stream)
     }
 
-    /// Forgets every expired stream.
+    /// A position that nobody else has, for a topic without a stream.
+    fn anchor(&mut self, topic: &Topic, at: Option<StreamId>) -> StreamId {
+        if let Some(stream) = self.live(topic) {
+            return stream.last;
+        }
+        if self.streams.len() >= TOPICS_MAX {
+            self.sweep(Instant::now());
+        }
+        let last = at.unwrap_or_else(|| {
+            self.alloc += 1;
+            StreamId::new(self.alloc, 0).previous()
+        });
+        if self.streams.len() < TOPICS_MAX {
+            self.streams.insert(topic.clone(), Stream::new(last, Instant::now()));
+        }
+        last
+    }
+
+    /// Forgets every stream that is empty or whose time has passed.
     fn sweep(&mut self, now: Instant) {
-        self.streams.retain(|_, stream| !stream.expired(now));
+        self.streams.retain(|_, stream| !stream.entries.is_empty() && !stream.expired(now));
         self.bytes = self.streams.values().map(Stream::bytes).sum();
     }
 
     fn read(&mut self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Page {
-        let Some(stream) = self.live(topic) else {
-            return Page { messages: Vec::new(), contiguous: after == StreamId::ZERO, more: false };
-        };
+        let Some(stream) = self.live(topic) else { return Page { messages: Vec::new(), more: false, end: None } };
         let from = stream.entries.partition_point(|message| message.id <= Some(after));
-        let before = from.checked_sub(1).and_then(|at| stream.entries[at].id);
-        let next = stream.entries.get(from).and_then(|message| message.id);
-        let contiguous = match (before, next) {
-            _ if after == StreamId::ZERO => !stream.trimmed,
-            (Some(before), _) => before == after,
-            (None, Some(next)) => next.directly_after(after),
-            (None, None) => false,
-        };
         let count = limits.room(0, 0, stream.entries.iter().skip(from));
         let messages: Vec<_> = stream.entries.iter().skip(from).take(count).cloned().collect();
         let more = stream.entries.len() - from > messages.len();
-        Page { messages, contiguous, more }
+        Page { messages, more, end: Some(stream.last) }
     }
 }
 
 impl Stream {
-    const fn new(epoch: u64, now: Instant) -> Self {
-        Self { entries: VecDeque::new(), epoch, next_seq: 0, trimmed: false, used: now, ttl: Duration::ZERO }
-    }
-
-    fn head(&self) -> StreamId {
-        self.next_seq.checked_sub(1).map_or(StreamId::ZERO, |seq| StreamId::new(self.epoch, seq))
+    const fn new(last: StreamId, now: Instant) -> Self {
+        Self { entries: VecDeque::new(), last, used: now, ttl: Duration::ZERO }
     }
 
     fn expired(&self, now: Instant) -> bool {
@@ -319,14 +348,14 @@ impl Results {
 fn kept(message: &Message) -> Message {
     let content = match &message.content {
         Content::Data(payload) => Content::Data(Bytes::copy_from_slice(payload)),
-        lost @ Content::Lost { .. } => lost.clone(),
+        Content::Unreadable => Content::Unreadable,
     };
-    Message { prev: None, published_ms: 0, content, ..message.clone() }
+    Message { published_ms: 0, content, ..message.clone() }
 }
 
 fn message_bytes(message: &Message) -> usize {
     match &message.content {
         Content::Data(payload) => payload.len() + size_of::<Message>(),
-        Content::Lost { .. } => size_of::<Message>(),
+        Content::Unreadable => size_of::<Message>(),
     }
 }

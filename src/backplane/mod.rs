@@ -3,14 +3,15 @@
 //! - **One path.** Every publication, those of this replica's own clients included, returns through [`Event::Arrived`], so
 //!   all replicas see the same order within a topic.
 //! - **Append and publish are one atomic step** for retained topics: the order of arrivals is the order of the stream.
-//! - Topics are independent: each may be on another server, with its own [generation](Backplane::generation) and its own
+//! - Topics are independent: each may be on another server, with its own [history](Backplane::history) and its own
 //!   failures. Nothing orders the publications of two topics.
 //! - Arrivals of a topic begin after [`Backplane::follow`]. They are complete only from an [`Event::Confirmed`] to the next
 //!   [`Event::Lost`]: after each confirmation the follower must read the head of the stream and compare. The follower
 //!   (`hub`) checks for holes; the backplane never reorders and never invents messages, but it may lose them and, when a
 //!   link was replaced, repeat them.
+//! - What a step from one position to another means, only the [`History`] of the dataset says.
 //! - Publishers that bypass the gateway may write anything. An entry whose payload no client could read keeps its place: it
-//!   arrives, and is read back, as a [`Content::Lost`](tickgate_wire::model::Content::Lost) that covers itself.
+//!   arrives, and is read back, as [`Content::Unreadable`](tickgate_wire::model::Content::Unreadable).
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown.
 //!
 //! Never knows subscribers, sessions or wire forms.
@@ -20,15 +21,17 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
-mod memory;
-mod redis;
-#[cfg(feature = "simulation")]
-mod simulated;
+use crate::history::History;
 
+mod channel;
+mod memory;
+mod onward;
+mod redis;
+
+pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
-pub use redis::Redis;
-#[cfg(feature = "simulation")]
-pub use simulated::{Simulated, SimulatedAnswer, SimulatedBackplane};
+pub use onward::{Lack, Onward};
+pub use redis::{Identity, Redis};
 
 /// A publication was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +95,13 @@ pub enum HeadError {
 /// The part of a stream that follows a cursor.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// In order. Contiguous among themselves: they are neighbours in the stream.
+    /// In order. Their reader judges whether they are neighbours.
     pub messages: Vec<Arc<Message>>,
-    /// Whether the first message (or the stream's end) comes directly after the cursor. False: something in between
-    /// is missing, or the cursor never was in this stream (a fork), or lies ahead of it.
-    pub contiguous: bool,
     /// Whether more follows.
     pub more: bool,
+    /// The last id that the stream had given when the read began, whether its entry is still there or not; `None`: there
+    /// was no stream.
+    pub end: Option<StreamId>,
 }
 
 /// The newest messages of a stream.
@@ -151,6 +154,8 @@ pub enum Event<'a> {
     Confirmed { topic: &'a str },
     /// Something may have been missed on the topic; it will be confirmed again.
     Lost { topic: &'a str },
+    /// Something came in on the topic that this replica can't place. Compare with the stream.
+    Foreign { topic: &'a str },
     /// A server was replaced, restarted or emptied: its streams may have lost their last entries.
     GenerationChanged,
 }
@@ -170,6 +175,10 @@ pub struct Health {
     pub commands_down: Duration,
     /// How long arrivals have been impossible; zero when they work.
     pub pubsub_down: Duration,
+    /// Why nothing is acknowledged although the server answers.
+    pub obstacle: Option<Arc<str>>,
+    /// Whether publications can be acknowledged now, on every server.
+    pub acknowledges: bool,
 }
 
 /// The back ends behind one contract.
@@ -177,9 +186,6 @@ pub struct Health {
 pub enum Backplane {
     Memory(Memory),
     Redis(Redis),
-    /// A simulated server, with the feature `simulation` only.
-    #[cfg(feature = "simulation")]
-    Simulated(Simulated),
 }
 
 macro_rules! each {
@@ -187,8 +193,6 @@ macro_rules! each {
         match $self {
             Backplane::Memory($backplane) => $call,
             Backplane::Redis($backplane) => $call,
-            #[cfg(feature = "simulation")]
-            Backplane::Simulated($backplane) => $call,
         }
     };
 }
@@ -240,17 +244,34 @@ impl Backplane {
         each!(self, b => b.newest(topic, limits).await)
     }
 
-    /// The generation of the topic's server: epochs below it began on an earlier one, which may have lost their last
-    /// entries. 0 where no server ever replaces another.
+    /// What is known of the generations of the topic's server.
     #[must_use]
-    pub fn generation(&self, topic: &Topic) -> u64 {
-        each!(self, b => b.generation(topic))
+    pub fn history(&self, topic: &Topic) -> Arc<History> {
+        each!(self, b => b.history(topic))
     }
 
-    /// The heads of many streams, read together, in the order of `topics`; `ZERO` where there is no stream. Each topic
-    /// has its own result: [`Unavailable`] where its server does not answer in time.
-    pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
+    /// The topic's stream is older than what was read of it before, in the same generation: its server went back.
+    pub fn doubt(&self, topic: &Topic) {
+        each!(self, b => b.doubt(topic));
+    }
+
+    /// Gives topics without a stream positions that nobody else can have, or restores those that are named, where everything
+    /// was heard since. Returns the last ids of their streams, which somebody else may have begun meanwhile, in the order of
+    /// `topics`. Each has its own result: [`Unavailable`] where its server does not answer in time.
+    pub async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+        each!(self, b => b.anchors(topics).await)
+    }
+
+    /// The last ids that many streams have given, read together, in the order of `topics`; `None` where there is no stream.
+    /// Each topic has its own result: [`Unavailable`] where its server does not answer in time.
+    pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         each!(self, b => b.heads(topics).await)
+    }
+
+    /// Hands on what this replica has acknowledged to the others, and acknowledges nothing more. Takes a few seconds at
+    /// most.
+    pub async fn leave(&self) {
+        each!(self, b => b.leave().await);
     }
 
     /// The state of the backplane.

@@ -1,6 +1,6 @@
 //! `tickgate serve`: one replica, from its configuration to its drain.
 
-use std::{io::Write, sync::Arc, time::SystemTime};
+use std::{io::Write, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -33,11 +33,18 @@ log's filter again, as does a change of their files.";
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
+    /// Append what arrives from the exchange of feeds.binance to a file, for sim-exchange --replay
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (sources, since) = (args.settings.sources(), SystemTime::now());
-    let (config, effective) = app::load(&sources)?;
+    let (mut config, effective) = app::load(&sources)?;
+    if args.record.is_some() && config.feeds.binance.is_none() {
+        return Err(Failure::usage("--record requires feeds.binance.enabled = \"on\""));
+    }
+    config.feeds.record.clone_from(&args.record);
     let logging = telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");

@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn patterns_are_checked() {
         assert!(patterns(&["ticker:*".into()]).is_ok());
-        assert_eq!(patterns(&["a b".into()]).unwrap_err().code, 2);
+        assert_eq!(patterns(&["a,b".into()]).unwrap_err().code, 2);
     }
 }

@@ -193,8 +193,8 @@ fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> 
 }
 
 fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
-    let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["10s", "24h"]);
-    let age_max = section.duration("jwks_age_max", &raw.jwks_age_max, ["1m", "30d"]);
+    let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["1s", "24h"]);
+    let age_max = section.duration("jwks_age_max", &raw.jwks_age_max, ["2s", "30d"]);
     if age_max < refresh_interval * 2 {
         section
             .tell("jwks_age_max", "must be at least twice auth.jwks_refresh_interval: one failed fetch is no reason");

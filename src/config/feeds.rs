@@ -8,13 +8,36 @@ use std::{
 use tickgate_wire::model::check_name;
 
 use super::{
-    Problems, raw,
+    Problems, is_loopback_host, raw,
     value::{Section, quoted},
 };
 
 #[derive(Clone, Debug)]
 pub struct Feeds {
     pub synthetic: Option<Synthetic>,
+    pub binance: Option<Binance>,
+    /// What arrives from an exchange is appended to this file (`serve --record`).
+    pub record: Option<PathBuf>,
+}
+
+/// The spot market of Binance, or of an exchange that speaks as it does.
+#[derive(Clone, Debug)]
+pub struct Binance {
+    /// Without a path, such as `wss://data-stream.binance.vision`.
+    pub stream_url: String,
+    /// Without a path.
+    pub rest_url: String,
+    /// Always followed, at least one: its data shows that the connection works.
+    pub symbols: Vec<String>,
+    /// Whether what clients follow is followed too.
+    pub on_demand: bool,
+    pub symbols_max: usize,
+    /// How long a symbol is followed after its last client.
+    pub linger: Duration,
+    /// Without any data for so long, the last values are stale.
+    pub stale_after: Duration,
+    /// A connection to the exchange is replaced at this age, or a little earlier.
+    pub connection_age_max: Duration,
 }
 
 /// A seeded random walk, so that a first run shows something alive.
@@ -40,17 +63,88 @@ pub const AUDIT_TARGET: &str = "audit";
 
 impl Feeds {
     pub(super) fn check(raw: &raw::Feeds, development: bool, problems: &mut Problems) -> Self {
+        let binance = Binance::check(&raw.binance, problems);
         let mut section = Section::new("feeds.synthetic", problems);
         let raw = &raw.synthetic;
-        let choices = [("auto", development), ("on", true), ("off", false)];
+        // Made-up prices never mix with real ones by themselves.
+        let choices = [("auto", development && binance.is_none()), ("on", true), ("off", false)];
         let enabled = section.choice("enabled", &raw.enabled, &choices);
         let symbols = section.take_all("symbols", &raw.symbols, symbol);
         if enabled && raw.symbols.is_empty() {
             section.tell("symbols", "wants at least one symbol");
         }
+        let shared = |symbol: &&String| binance.as_ref().is_some_and(|binance| binance.symbols.contains(*symbol));
+        if let Some(symbol) = symbols.iter().find(shared).filter(|_| enabled) {
+            section.tell("symbols", format!("must not share {symbol} with feeds.binance.symbols"));
+        }
         let interval = section.duration("interval", &raw.interval, ["1ms", "1h"]);
-        Self { synthetic: enabled.then_some(Synthetic { symbols, interval, seed: raw.seed }) }
+        Self { synthetic: enabled.then_some(Synthetic { symbols, interval, seed: raw.seed }), binance, record: None }
     }
+}
+
+impl Feeds {
+    /// Addresses of exchanges where anybody on the way can change prices.
+    pub(super) fn warn(&self) -> impl Iterator<Item = String> {
+        let addresses = self.binance.iter().flat_map(|binance| {
+            [("feeds.binance.stream_url", &binance.stream_url), ("feeds.binance.rest_url", &binance.rest_url)]
+        });
+        let is_open = |url: &str| {
+            let plain = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
+            plain.is_some_and(|rest| !is_loopback_host(host_of(rest)))
+        };
+        addresses
+            .filter(move |(_, url)| is_open(url))
+            .map(|(key, url)| format!("prices can be changed on their way: {key} is {url}, which is not encrypted"))
+    }
+}
+
+/// The host of an address with or without a port.
+fn host_of(address: &str) -> &str {
+    match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => address.split(':').next().unwrap_or_default(),
+    }
+}
+
+impl Binance {
+    fn check(raw: &raw::Binance, problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new("feeds.binance", problems);
+        let enabled = section.choice("enabled", &raw.enabled, &[("off", false), ("on", true)]);
+        let stream_url = section.take("stream_url", base_url(&raw.stream_url, ["ws", "wss"]), String::new());
+        let rest_url = section.take("rest_url", base_url(&raw.rest_url, ["http", "https"]), String::new());
+        let symbols = section.take_all("symbols", &raw.symbols, exchange_symbol);
+        let symbols_max = section.number("symbols_max", raw.symbols_max, 1..=340);
+        if enabled && raw.symbols.is_empty() {
+            section.tell("symbols", "requires at least one symbol: its data shows that the connection works");
+        }
+        if raw.symbols.len() > symbols_max {
+            section.tell("symbols", "must not name more symbols than feeds.binance.symbols_max");
+        }
+        let linger = section.duration("linger", &raw.linger, ["1s", "1h"]);
+        let stale_after = section.duration("stale_after", &raw.stale_after, ["2s", "1m"]);
+        let connection_age_max = section.duration("connection_age_max", &raw.connection_age_max, ["10s", "23h"]);
+        let on_demand = raw.on_demand;
+        let checked =
+            Self { stream_url, rest_url, symbols, on_demand, symbols_max, linger, stale_after, connection_age_max };
+        enabled.then_some(checked)
+    }
+}
+
+/// An address without a path.
+fn base_url(text: &str, [plain, secure]: [&str; 2]) -> Result<String, String> {
+    let wrong =
+        || format!("must be an address such as \"{secure}://example.com\" without a path, not {}", quoted(text));
+    let text = text.trim_end_matches('/');
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let is_address = !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']);
+    if (scheme == plain || scheme == secure) && is_address { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+/// The exchange spells its symbols in capitals; some contain letters of other alphabets.
+fn exchange_symbol(text: &str) -> Result<String, String> {
+    let is_spelled = |c: char| !c.is_ascii() || c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let is_one = symbol(text).is_ok() && text.chars().all(is_spelled);
+    if is_one { Ok(text.into()) } else { Err(format!("must be symbols such as \"BTCUSDT\", not {}", quoted(text))) }
 }
 
 /// Symbols end up in topic names, behind `orderbook:`.

@@ -38,6 +38,11 @@ pub struct Limits {
     /// Entries one resume may fetch from a stream.
     pub replay_entries_max: usize,
     pub replay_bytes_max: usize,
+    /// What is read for resumes and histories and waits for clients, in sum and of one address, in bytes.
+    pub replays_bytes_max: usize,
+    pub replays_per_address_bytes_max: usize,
+    /// Whether publications are refused that nobody can receive.
+    pub refuses_unknown_channels: bool,
 }
 
 /// A token bucket.
@@ -62,6 +67,9 @@ pub enum OverLimit {
 pub struct Hub {
     /// Topics that the replica follows, its users' own left aside.
     pub topics_max: usize,
+    /// Of them those that nobody has published to, and those of one address.
+    pub unpublished_topics_max: usize,
+    pub unpublished_per_address_max: usize,
     /// Recent messages kept per followed topic.
     pub ring_messages_max: usize,
     pub ring_bytes_max: usize,
@@ -73,9 +81,10 @@ pub struct Hub {
 const BYTES_MAX: u64 = 16 << 20;
 
 impl Limits {
-    pub(super) fn check(raw: &raw::Limits, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::Limits, development: bool, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", problems);
         let s = &mut section;
+        let unknown_channels = [("auto", !development), ("refuse", true), ("accept", false)];
         let over_limit = [("refuse", OverLimit::Refuse), ("evict-oldest", OverLimit::EvictOldest)];
         let limits = Self {
             connections_max: s.number("connections_max", raw.connections_max, 1..=10_000_000),
@@ -100,6 +109,13 @@ impl Limits {
             outbox_bytes_max: s.number("outbox_bytes_max", raw.outbox_bytes_max, 1024..=64 * BYTES_MAX),
             replay_entries_max: s.number("replay_entries_max", raw.replay_entries_max, 1..=10_000_000),
             replay_bytes_max: s.number("replay_bytes_max", raw.replay_bytes_max, 1024..=64 * BYTES_MAX),
+            replays_bytes_max: s.number("replays_bytes_max", raw.replays_bytes_max, 1024..=1024 * BYTES_MAX),
+            replays_per_address_bytes_max: s.number(
+                "replays_per_address_bytes_max",
+                raw.replays_per_address_bytes_max,
+                1024..=1024 * BYTES_MAX,
+            ),
+            refuses_unknown_channels: s.choice("unknown_channels", &raw.unknown_channels, &unknown_channels),
         };
         limits.check_fit(s);
         limits
@@ -117,6 +133,24 @@ impl Limits {
                     "payload_bytes_max",
                     format!("wants no more than limits.{name} ({room}): it would never fit"),
                 );
+            }
+        }
+        for (name, bytes, greater, room) in [
+            (
+                "replay_bytes_max",
+                self.replay_bytes_max,
+                "replays_per_address_bytes_max",
+                self.replays_per_address_bytes_max,
+            ),
+            (
+                "replays_per_address_bytes_max",
+                self.replays_per_address_bytes_max,
+                "replays_bytes_max",
+                self.replays_bytes_max,
+            ),
+        ] {
+            if bytes > room {
+                section.tell(name, format!("wants no more than limits.{greater} ({room}): it would never fit"));
             }
         }
         let (connection, user) = (self.messages_per_connection.per_second, self.messages_per_user.per_second);
@@ -142,6 +176,16 @@ impl Hub {
         let mut section = Section::new("hub", problems);
         Self {
             topics_max: section.number("topics_max", raw.topics_max, 1..=100_000_000),
+            unpublished_topics_max: section.number(
+                "unpublished_topics_max",
+                raw.unpublished_topics_max,
+                1..=100_000_000,
+            ),
+            unpublished_per_address_max: section.number(
+                "unpublished_per_address_max",
+                raw.unpublished_per_address_max,
+                1..=100_000_000,
+            ),
             ring_messages_max: section.number("ring_messages_max", raw.ring_messages_max, 1..=100_000),
             ring_bytes_max: section.number("ring_bytes_max", raw.ring_bytes_max, 1024..=4 * BYTES_MAX),
             linger: section.duration("linger", &raw.linger, ["0s", "1h"]),

@@ -8,6 +8,7 @@ mod effective;
 mod environment;
 mod feeds;
 mod keys;
+mod known_channels;
 mod layers;
 mod limits;
 mod lines;
@@ -37,8 +38,9 @@ pub use effective::Effective;
 pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
-pub use feeds::{AUDIT_TARGET, Feeds, Log, Synthetic, is_log_filter};
+pub use feeds::{AUDIT_TARGET, Binance, Feeds, Log, Synthetic, is_log_filter};
 pub use keys::{ApiKey, Right, UNNAMED};
+pub use known_channels::KnownChannels;
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use loopback::{is_loopback_host, is_loopback_origin};
@@ -161,7 +163,7 @@ impl Config {
             auth,
             profiles: profile::check(&raw.profiles, anonymous, problems).into_iter().map(Arc::new).collect(),
             topics: Arc::new(topics::check(&raw.topics, &raw.user_stream, problems)),
-            limits: Limits::check(&raw.limits, problems),
+            limits: Limits::check(&raw.limits, development, problems),
             session: Session::check(&raw.session, problems),
             hub: Hub::check(&raw.hub, problems),
             drain: Drain::check(&raw.drain, problems),
@@ -173,6 +175,7 @@ impl Config {
         };
         config.check_across(problems);
         config.warnings = config.warn(raw, anonymous);
+        config.warnings.extend(config.feeds.warn());
         config
     }
 

@@ -2,7 +2,7 @@
 
 use tickgate_wire::{
     dialect::Dialect,
-    model::{Pattern, check_name},
+    model::{Pattern, Topic, check_name},
     protocol::Protocol,
     transport::Transport,
 };
@@ -98,6 +98,28 @@ pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Proble
 }
 
 impl Profile {
+    /// Checks the value of the path's parameter, which becomes part of the names of topics: they must be names, too.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_param(&self, value: &str) -> Result<(), String> {
+        let (name, max) = (parameter(&self.path).unwrap_or_default(), self.param_bytes_max());
+        check_name(value).map_err(|error| format!("`{name}` is {error}"))?;
+        if value.len() > max { Err(format!("`{name}` must not exceed {max} bytes")) } else { Ok(()) }
+    }
+
+    fn param_bytes_max(&self) -> usize {
+        let scopes = self.channels.iter().filter_map(|channel| match &channel.scope {
+            Scope::Path(template) => Some(template),
+            Scope::Public | Scope::Private => None,
+        });
+        let around = |template: &String| {
+            let parameter = template.find('{').zip(template.find('}'));
+            parameter.map_or(0, |(open, close)| template.len() - (close + 1 - open))
+        };
+        Topic::LEN_MAX - scopes.chain(&self.commands_topic).map(around).max().unwrap_or(0)
+    }
+
     fn check(raw: &raw::Profile, anonymous: bool, problems: &mut Problems) -> Self {
         let mut section = Section::new(format!("profiles.{}", raw.name), problems);
         let s = &mut section;
@@ -274,12 +296,10 @@ fn conflict(a: &str, b: &str) -> bool {
 /// A topic's name, in which `{parameter}` of the path may stand.
 fn topic(template: &str, parameter: Option<&str>) -> Result<String, String> {
     let filled = parameter.map_or_else(|| template.into(), |name| template.replace(&format!("{{{name}}}"), "x"));
-    if check_name(&filled).is_ok() {
-        return Ok(template.into());
-    }
+    let Err(error) = check_name(&filled) else { return Ok(template.into()) };
     let known = parameter
         .map_or_else(|| "the path has no parameter".into(), |name| format!("the path's parameter is {{{name}}}"));
-    Err(format!("wants a topic name of A-Z a-z 0-9 _ . : / - ({known}), got {}", quoted(template)))
+    Err(format!("wants the name of a topic ({known}), got {}, which is {error}", quoted(template)))
 }
 
 fn commands_topic(template: Option<&str>, parameter: Option<&str>) -> Result<Option<String>, String> {
@@ -332,5 +352,6 @@ mod tests {
         assert!(topic("alerts", None).is_ok());
         assert!(topic("run:{run}", Some("run_id")).unwrap_err().contains("{run_id}"));
         assert!(topic("run:{run_id}", None).unwrap_err().contains("no parameter"));
+        assert!(topic("a,b", None).unwrap_err().ends_with("got \"a,b\", which is not a name: it contains `,`"));
     }
 }

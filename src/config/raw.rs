@@ -74,6 +74,7 @@ pub(super) struct Redis {
     pub canary_interval: String,
     pub canary_timeout: String,
     pub compare_interval: String,
+    pub engines: bool,
     pub dedupe_ttl: String,
     pub ca_file: String,
     pub client_cert_file: String,
@@ -164,6 +165,9 @@ pub(super) struct Limits {
     pub outbox_bytes_max: u64,
     pub replay_entries_max: u64,
     pub replay_bytes_max: u64,
+    pub replays_bytes_max: u64,
+    pub replays_per_address_bytes_max: u64,
+    pub unknown_channels: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -177,6 +181,8 @@ pub(super) struct Rate {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hub {
     pub topics_max: u64,
+    pub unpublished_topics_max: u64,
+    pub unpublished_per_address_max: u64,
     pub ring_messages_max: u64,
     pub ring_bytes_max: u64,
     pub linger: String,
@@ -201,6 +207,21 @@ pub(super) struct Readiness {
 #[serde(deny_unknown_fields)]
 pub(super) struct Feeds {
     pub synthetic: Synthetic,
+    pub binance: Binance,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Binance {
+    pub enabled: String,
+    pub stream_url: String,
+    pub rest_url: String,
+    pub symbols: Vec<String>,
+    pub on_demand: bool,
+    pub symbols_max: u64,
+    pub linger: String,
+    pub stale_after: String,
+    pub connection_age_max: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -15,7 +15,7 @@ use super::{
 
 /// What the files should contain, for messages.
 const URL_FILE_CONTENT: &str =
-    "one line with the Redis address, such as redis://user:password@host:6379/0 (rediss:// for TLS)";
+    "one line with the Redis address, such as redis://user:password@host:6379 (rediss:// for TLS)";
 const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-----BEGIN CERTIFICATE-----)";
 
 /// Where Redis is and how it is used.
@@ -40,6 +40,8 @@ pub struct Redis {
     pub canary_timeout: Duration,
     /// Quiet topics are compared with their streams so often.
     pub compare_interval: Duration,
+    /// Engines publish to this Redis themselves: nobody can say what of theirs it lost.
+    pub engines: bool,
     /// How long the result of a publication with `msg_id` is remembered.
     pub dedupe_ttl: Duration,
     /// PEM file of an own certificate authority for `rediss://`.
@@ -99,6 +101,7 @@ impl Redis {
             canary_interval: section.duration("canary_interval", &raw.canary_interval, ["50ms", "1m"]),
             canary_timeout: section.duration("canary_timeout", &raw.canary_timeout, ["100ms", "5m"]),
             compare_interval: section.duration("compare_interval", &raw.compare_interval, ["100ms", "10m"]),
+            engines: raw.engines,
             dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
             ca_file: ca_file.map(|(path, _)| path),
         };
@@ -131,11 +134,15 @@ impl Redis {
 fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
     match (raw.url.is_empty(), raw.url_file.is_empty()) {
         (true, true) => None,
+        (false, true) if is_address(raw.url.expose()) && has_other_database(raw.url.expose()) => {
+            section.tell("url", OTHER_DATABASE);
+            None
+        }
         (false, true) if is_address(raw.url.expose()) => Some(raw.url.clone()),
         (false, true) => {
             section.tell(
                 "url",
-                "wants redis://host:port/db, with user:password@ before the host where needed (rediss:// for TLS)",
+                "wants redis://host:port, with user:password@ before the host where needed (rediss:// for TLS)",
             );
             None
         }
@@ -151,6 +158,9 @@ fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
 fn address_in(path: &Path) -> Result<Secret, String> {
     let (lines, path) = (named_file::read_lines(path, URL_FILE_CONTENT)?, path.display());
     match &lines[..] {
+        [url] if is_address(url.expose()) && has_other_database(url.expose()) => {
+            Err(format!("{path}: {OTHER_DATABASE}"))
+        }
         [url] if is_address(url.expose()) => Ok(url.clone()),
         [_] => Err(format!("{path} holds no Redis address; it should contain {URL_FILE_CONTENT}")),
         _ => Err(format!("{path} holds {} lines; it should contain {URL_FILE_CONTENT}", lines.len())),
@@ -167,13 +177,24 @@ fn is_address(url: &str) -> bool {
     !name.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
+/// Channels know no databases: two gateways on different ones would hear each other's messages.
+const OTHER_DATABASE: &str = "requires database 0: set redis.prefix to keep two gateways apart on one Redis";
+
+/// Whether an address names another database than 0.
+fn has_other_database(url: &str) -> bool {
+    let path = url.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let database = path.split('?').next().unwrap_or_default();
+    let is_other = |text: &str| text.parse::<u64>().is_ok_and(|number| number != 0);
+    is_other(database) || url.split(['?', '&']).filter_map(|part| part.strip_prefix("db=")).any(is_other)
+}
+
 /// Keys are built from it: no braces (they hold the hash tag), no blanks.
 fn prefix(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.');
     if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());
     }
-    Err(format!("wants 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg1:\", got {}", quoted(text)))
+    Err(format!("wants 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg2:\", got {}", quoted(text)))
 }
 
 #[cfg(test)]
@@ -191,8 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn another_database_than_the_first_is_not_supported() {
+        for url in ["redis://h", "redis://h/", "redis://h:1/0", "rediss://u:p@h:1/0?protocol=resp3"] {
+            assert!(!has_other_database(url), "{url}");
+        }
+        for url in ["redis://h/1", "redis://u:p@h:1/15", "redis://h/0?db=2"] {
+            assert!(has_other_database(url), "{url}");
+        }
+    }
+
+    #[test]
     fn prefixes_hold_no_braces() {
-        assert!(prefix("tg1:").is_ok());
+        assert!(prefix("tg2:").is_ok());
         for text in ["", "a{b}", "a b", &"x".repeat(33)] {
             assert!(prefix(text).is_err(), "{text}");
         }

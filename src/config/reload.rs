@@ -125,7 +125,7 @@ mod tests {
         let (mut after, _) = effective(&[]);
         after.keep_generated(&before);
         assert!(after.auth.hs256_secrets == before.auth.hs256_secrets && after.auth.api_keys == before.auth.api_keys);
-        let (mut after, _) = effective(&[("auth.hs256_secrets", "own"), ("server.mode", "development")]);
+        let (mut after, _) = effective(&[("server.mode", "development"), ("auth.hs256_secrets", "own")]);
         after.keep_generated(&before);
         assert_ne!(after.auth.hs256_secrets, before.auth.hs256_secrets);
     }

@@ -221,6 +221,22 @@ fn with_secrets_it_is_not_development_mode() {
 }
 
 #[test]
+fn a_feed_of_an_exchange_turns_the_made_up_market_off_and_plain_addresses_are_warned_of() {
+    let on = ("TICKGATE__FEEDS__BINANCE__ENABLED", "on");
+    let config = load(&environment(&[on]));
+    assert!(config.development && config.feeds.binance.is_some() && config.feeds.synthetic.is_none());
+
+    let plain = ("TICKGATE__FEEDS__BINANCE__STREAM_URL", "ws://exchange.example:9443");
+    let warned = |variables: &[(&str, &str)]| {
+        let config = load(&environment(variables));
+        config.warnings.iter().filter(|warning| warning.contains("feeds.binance.stream_url")).count()
+    };
+    assert_eq!(warned(&[on, plain]), 1);
+    assert_eq!(warned(&[on, ("TICKGATE__FEEDS__BINANCE__STREAM_URL", "ws://127.0.0.1:9443")]), 0);
+    assert_eq!((warned(&[on]), warned(&[plain])), (0, 0));
+}
+
+#[test]
 fn secrets_may_come_from_mounted_files() {
     let (mounted, _) = file(&format!("  {SECRET}\r\n\n{SECRET}-2\n"));
     let path = mounted.path().to_str().unwrap();

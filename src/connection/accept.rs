@@ -20,7 +20,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
@@ -162,7 +161,6 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 };
                 // A socket that refuses is closed by its client already.
                 let _ = stream.set_nodelay(true);
-                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(serving.write_timeout));
                 let hang_up = HangUp::default();
                 let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
                     tokio::select! {
@@ -213,7 +211,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     let Some(carrier) = carrier else { return };
     let certificate = carrier.client_certificate().map(ClientCertificate);
     let (asked, turns, backpressure) = (hang_up.clone(), Turns::new(), Backpressure::default());
-    let stream = HttpStream::new(carrier, turns.clone(), backpressure.clone());
+    let stream = HttpStream::new(carrier, turns.clone(), backpressure.clone(), serving.write_timeout);
     let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

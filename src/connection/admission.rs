@@ -9,11 +9,7 @@ use std::{
 
 use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
-use tickgate_wire::{
-    code::CloseCode,
-    command::Options,
-    model::{SessionId, UserId, check_name},
-};
+use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
 
 use super::{
     address::{Permit, RefusedBy},
@@ -21,12 +17,12 @@ use super::{
     handshake::Credential,
     query,
     replica::Replica,
+    user_place::{self, UserRefusal},
 };
 use crate::{
     auth::{ApiKey, Identity, TokenError},
-    config::{OverLimit, Profile, Right, TokenRule},
-    metrics::{AuthFailure, Disconnect, Handshake as Outcome, KeyUse, RateScope},
-    registry::{Admission, SessionRecord, Verdict},
+    config::{Profile, Right, TokenRule},
+    metrics::{AuthFailure, Handshake as Outcome, KeyUse, RateScope},
     session::{View, check_begin},
 };
 
@@ -94,13 +90,13 @@ impl Endpoint {
         refused.respond(request)
     }
 
-    /// The value of the path's one parameter, which becomes part of a topic's name.
-    pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, ()> {
-        let Some(open) = self.profile.path.find('{') else { return Ok(None) };
-        let tail = self.profile.path.find('}').map_or("", |close| &self.profile.path[close + 1..]);
-        let value = path.get(open..).and_then(|rest| rest.strip_suffix(tail)).ok_or(())?;
-        let value = query::decode(value).ok_or(())?;
-        check_name(&value).map_err(|_| ())?;
+    /// The value of the path's one parameter, which becomes part of the names of topics, or why it can't.
+    pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, String> {
+        let pattern = &self.profile.path;
+        let Some((open, close)) = pattern.find('{').zip(pattern.find('}')) else { return Ok(None) };
+        let value = path.get(open..).and_then(|rest| rest.strip_suffix(&pattern[close + 1..])).unwrap_or_default();
+        let value = query::decode_name(value).map_err(|_| "the path is not UTF-8 text")?;
+        self.profile.check_param(&value)?;
         Ok(Some(value.into()))
     }
 
@@ -144,10 +140,11 @@ impl Endpoint {
         let Known { identity, key, deferred } = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
         let user = identity.as_ref().map(|identity| &identity.user);
-        let (session, resumed) = session_for(replica, &self.profile, wanted, user).await;
+        let chosen = user_place::session_for(replica, &self.profile, wanted, user).await;
         if let Some(identity) = &identity {
-            admit_user(&self.replica, &identity.user, identity.issued_at, session).await?;
+            user_place::admit_user(&self.replica, identity, chosen).await?;
         }
+        let user_place::SessionChoice { session, resumed, .. } = chosen;
         Ok(Admitted { since, identity, key, session, resumed, takes_over, deferred, permit, attempt })
     }
 
@@ -259,29 +256,6 @@ impl Endpoint {
     }
 }
 
-/// Why a user's connection is not admitted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum UserRefusal {
-    TooManyConnections,
-    Revoked,
-}
-
-impl UserRefusal {
-    pub(super) const fn code(self) -> CloseCode {
-        match self {
-            Self::TooManyConnections => CloseCode::TooManyConnections,
-            Self::Revoked => CloseCode::UserInactive,
-        }
-    }
-
-    pub(super) const fn cause(self) -> Disconnect {
-        match self {
-            Self::TooManyConnections => Disconnect::UserLimit,
-            Self::Revoked => Disconnect::Revoked,
-        }
-    }
-}
-
 impl From<UserRefusal> for Refused {
     fn from(refusal: UserRefusal) -> Self {
         let (status, reason, outcome) = match refusal {
@@ -292,55 +266,6 @@ impl From<UserRefusal> for Refused {
         };
         let refused = Self::new(status, refusal.code(), reason, outcome);
         if status == StatusCode::TOO_MANY_REQUESTS { refused.after(5) } else { refused }
-    }
-}
-
-/// The session of a connection: the one that its client wants to take over, where that is its own, otherwise a new one.
-/// No data depends on it, so when it can't be looked up the client gets a new one too.
-pub(super) async fn session_for(
-    replica: &Replica,
-    profile: &Profile,
-    wanted: Option<SessionId>,
-    user: Option<&UserId>,
-) -> (SessionId, bool) {
-    let Some(session) = wanted else { return (SessionId::random(), false) };
-    let recalled = replica.registry.recall(session).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "can't read a session's record now");
-        None
-    });
-    let user = user.map(UserId::as_str);
-    let own = |record: &SessionRecord| record.profile == profile.name && record.user.as_deref() == user;
-    if recalled.as_ref().is_some_and(own) { (session, true) } else { (SessionId::random(), false) }
-}
-
-/// Counts a connection among its user's, over all replicas. `issued_at`: of its token, in seconds since 1970.
-pub(super) async fn admit_user(
-    replica: &Replica,
-    user: &UserId,
-    issued_at: Option<u64>,
-    session: SessionId,
-) -> Result<(), UserRefusal> {
-    let limits = &replica.config.limits;
-    let admission = Admission {
-        user: user.clone(),
-        session,
-        connections_max: limits.connections_per_user_max,
-        evict_oldest: limits.over_limit == OverLimit::EvictOldest,
-        issued_at,
-    };
-    match replica.registry.admit(&admission).await {
-        Ok(Verdict::Admitted { .. }) => Ok(()),
-        Ok(Verdict::Refused { .. }) => Err(UserRefusal::TooManyConnections),
-        Ok(Verdict::Revoked) => {
-            replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
-            Err(UserRefusal::Revoked)
-        }
-        // While Redis is unreachable nobody can be counted, and readiness says so. Clients that connect all the same are
-        // admitted, and counted when Redis is back.
-        Err(error) => {
-            tracing::debug!(%error, "a connection could not be counted");
-            Ok(())
-        }
     }
 }
 

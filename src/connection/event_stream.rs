@@ -28,7 +28,7 @@ use hyper::{
     http::request::Parts,
 };
 use tickgate_wire::{
-    code::{CloseCode, ProblemKind},
+    code::{CloseCode, ErrorCode, ProblemKind},
     command::Options,
     event_stream,
     model::{Class, Start, StreamId},
@@ -97,7 +97,7 @@ pub(super) async fn open(
 
 /// What a reader asked for.
 struct Asked {
-    channels: Vec<String>,
+    channels: Vec<query::Name>,
     /// Of a reader that comes back; none for a new one.
     cursors: Vec<StreamId>,
     /// The value of the path's parameter.
@@ -118,7 +118,7 @@ impl Asked {
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
             return Err(Problem::new(ProblemKind::Policy, "the origin is not allowed"));
         }
-        let invalid_param = |()| Problem::new(ProblemKind::NotFound, "the path's parameter is not a valid name");
+        let invalid_param = |reason| Problem::new(ProblemKind::NotFound, reason);
         let param = endpoint.param(parts.uri.path()).map_err(invalid_param)?;
         let max = config.limits.subscriptions_max;
         let channels = query::channels(parts.uri.query().unwrap_or_default(), max)
@@ -219,7 +219,11 @@ impl Selection {
         let mut private = None;
         let since = |cursor: Option<StreamId>| cursor.map_or(Start::Live, Start::Since);
         for channel in &asked.channels {
-            let resolved = match view.resolve(channel) {
+            let resolved = match channel {
+                Ok(name) => view.resolve(name),
+                Err(raw) => Err(Refused::new(raw, ErrorCode::InvalidMessage, "not a name: it is not UTF-8 text")),
+            };
+            let resolved = match resolved {
                 Ok(resolved) => resolved,
                 Err(reason) => {
                     selection.refused.push(reason);
@@ -278,8 +282,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
         if look.shut {
             return Close::none(Disconnect::IoError);
         }
-        let Connection { subscriptions, handle, .. } = connection;
-        subscriptions.catch_up(handle).await;
+        connection.catch_up().await;
     }
 }
 

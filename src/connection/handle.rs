@@ -182,6 +182,7 @@ impl ConnectionHandle {
         let cause = match code {
             CloseCode::Superseded => Disconnect::Superseded,
             CloseCode::UserInactive => Disconnect::Revoked,
+            CloseCode::TooManyConnections => Disconnect::UserLimit,
             _ => Disconnect::Operator,
         };
         self.close(code, cause, if reason.is_empty() { code.meaning() } else { reason });

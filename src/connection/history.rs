@@ -5,13 +5,13 @@ use std::{borrow::Cow, sync::Arc};
 use tickgate_wire::{
     command::{HistoryFrom, Since},
     model::{Content, Message, StreamId},
-    push::{Gap, GapReason},
+    push::Gap,
     reply::{History, Retained},
 };
 
 use crate::{
-    backplane::{Backplane, ReadLimits, Unavailable},
-    hub::{self, reason_between},
+    backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
+    hub::{self, Hold, Hub, Reader, Turn},
     session::Resolved,
 };
 
@@ -21,16 +21,43 @@ const OVERHEAD_BYTES: usize = 4 << 10;
 /// What the gateway adds to a publication, beside its channel's name.
 const META_BYTES: usize = 112;
 
-/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in.
+/// How much may be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Of the page.
+    pub(super) page: ReadLimits,
+    /// Of a user's stream, where the page is picked out of it.
+    pub(super) looked_at: ReadLimits,
+}
+
+/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in. Waits
+/// for the reader's turn before each read. With the page comes the room that it takes until the client has it.
 pub(super) async fn read(
     backplane: &Backplane,
-    resolved: Resolved,
-    from: HistoryFrom,
-    limits: ReadLimits,
-) -> Result<History, Unavailable> {
+    (hub, reader): (&Hub, Reader),
+    (resolved, from): (Resolved, HistoryFrom),
+    bounds: Bounds,
+) -> Result<(History, Option<Hold>), Unavailable> {
+    let bytes_max = bounds.page.bytes_max;
+    let held = |turn: Turn, page: History| {
+        let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
+        (page, hold)
+    };
     match from {
-        HistoryFrom::Since(since) => forward(backplane, resolved, since, limits).await,
-        HistoryFrom::Last(_) => newest(backplane, resolved, limits).await,
+        HistoryFrom::Since(since) => {
+            let turn = hub.turn(reader, bytes_max).await?;
+            Ok(held(turn, forward(backplane, resolved, since, bounds.page).await?))
+        }
+        HistoryFrom::Last(_) if resolved.in_user_stream => {
+            let (turn, page) = newest_of_channel(backplane, (hub, reader), resolved, bounds).await?;
+            Ok(held(turn, page))
+        }
+        HistoryFrom::Last(_) => {
+            let turn = hub.turn(reader, bytes_max).await?;
+            let newest = backplane.newest(&resolved.topic, bounds.page).await?.messages;
+            let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+            Ok(held(turn, newest_page(resolved, &newest, cursor)))
+        }
     }
 }
 
@@ -46,24 +73,14 @@ async fn forward(
         Since::Earliest => StreamId::ZERO,
         Since::After(cursor) => cursor,
     };
-    let page = backplane.read(&resolved.topic, after, limits).await?;
-    let mut gap = None;
-    if !page.contiguous && since != Since::Earliest {
-        gap = Some(match page.messages.first().and_then(|message| message.id) {
-            Some(before) => hub::Gap::new(after, before, reason_between(after, before)),
-            // The position is ahead of the stream.
-            None => hub::Gap { after, before: None, count: None, reason: GapReason::Failover, cursor: StreamId::ZERO },
-        });
-    }
+    let page = backplane.read_on(&resolved.topic, after, None, limits).await?;
+    let mut gap = page.lack.as_ref().map(hub::Gap::of).filter(|_| since != Since::Earliest);
     let (mut cursor, mut room, mut more) = (gap.map_or(after, |gap| gap.cursor), Room::new(&resolved), page.more);
     let mut messages = Vec::with_capacity(page.messages.len());
     for message in &page.messages {
         let id = message.id.unwrap_or(cursor);
         match &message.content {
-            Content::Lost { after, before, loss } if messages.is_empty() => {
-                let marked = hub::Gap::marked(*after, *before, *loss, id);
-                gap = Some(gap.and_then(|gap| gap.with_marker(message)).unwrap_or(marked));
-            }
+            Content::Unreadable if messages.is_empty() && gap.is_none() => gap = Some(hub::Gap::unreadable(id)),
             Content::Data(payload) => {
                 if is_own(&resolved, message) {
                     if !room.take(payload.len()) {
@@ -73,7 +90,7 @@ async fn forward(
                     messages.push(Retained { id: message.id, payload: payload.clone() });
                 }
             }
-            Content::Lost { .. } => {
+            Content::Unreadable => {
                 more = true;
                 break;
             }
@@ -84,19 +101,34 @@ async fn forward(
     Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
 }
 
-/// As many of the newest as are wanted, and fit.
-async fn newest(backplane: &Backplane, resolved: Resolved, limits: ReadLimits) -> Result<History, Unavailable> {
-    let newest = backplane.newest(&resolved.topic, limits).await?.messages;
-    let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
+/// The newest of one channel: what other channels have is passed over, and does not count.
+async fn newest_of_channel(
+    backplane: &Backplane,
+    (hub, reader): (&Hub, Reader),
+    resolved: Resolved,
+    bounds: Bounds,
+) -> Result<(Turn, History), Unavailable> {
+    let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
+    loop {
+        let turn = hub.turn(reader, bounds.page.bytes_max).await?;
+        if search.step(backplane).await? {
+            let found = search.finish();
+            return Ok((turn, newest_page(resolved, &found.messages, found.head)));
+        }
+    }
+}
+
+/// As many of the newest as fit.
+fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> History {
     let mut room = Room::new(&resolved);
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
         Content::Data(payload) => Some(Retained { id: message.id, payload: payload.clone() }),
-        Content::Lost { .. } => None,
+        Content::Unreadable => None,
     });
     let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
     messages.reverse();
-    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None })
+    History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
 }
 
 fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {

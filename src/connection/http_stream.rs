@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
@@ -118,12 +118,38 @@ pub(super) struct HttpStream {
     limit: UnsentLimit,
     behind: bool,
     limited: bool,
+    /// How long the kernel waits for a client that takes nothing of a response.
+    write_timeout: Duration,
+    /// An event stream is written: then it waits for as long as the stream itself does, which knows why it ends.
+    endless: bool,
 }
 
 impl HttpStream {
-    pub(super) fn new(carrier: Carrier, turns: Turns, backpressure: Backpressure) -> Self {
+    pub(super) fn new(carrier: Carrier, turns: Turns, backpressure: Backpressure, write_timeout: Duration) -> Self {
+        let _ = SockRef::from(carrier.tcp()).set_tcp_user_timeout(Some(write_timeout));
         let limit = UnsentLimit::default();
-        Self { carrier, ahead: None, turns, backpressure, limit, behind: false, limited: false }
+        Self {
+            carrier,
+            ahead: None,
+            turns,
+            backpressure,
+            limit,
+            behind: false,
+            limited: false,
+            write_timeout,
+            endless: false,
+        }
+    }
+
+    /// Something is about to be written.
+    fn writes(&mut self) {
+        self.turns.wrote();
+        let endless = self.turns.is_endless();
+        if std::mem::replace(&mut self.endless, endless) != endless {
+            // A socket that refuses is closed by its client already.
+            let tcp = self.carrier.tcp();
+            let _ = SockRef::from(tcp).set_tcp_user_timeout((!endless).then_some(self.write_timeout));
+        }
     }
 
     /// The connection, for what is no HTTP. Nothing was read ahead: that happens under an event stream only.
@@ -240,7 +266,7 @@ impl AsyncRead for HttpStream {
 
 impl AsyncWrite for HttpStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.turns.wrote();
+        self.writes();
         if self.carries_values() {
             return self.poll_write_limited(cx, &[IoSlice::new(bytes)]);
         }
@@ -255,7 +281,7 @@ impl AsyncWrite for HttpStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.turns.wrote();
+        self.writes();
         if self.carries_values() {
             return self.poll_write_limited(cx, slices);
         }
@@ -284,6 +310,34 @@ impl AsyncWrite for HttpStream {
         match &mut self.carrier {
             Carrier::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Carrier::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Response, header};
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    /// A stream says why it ends when its reader takes nothing. It can't if the kernel ends the connection before.
+    #[tokio::test]
+    async fn the_kernel_waits_for_plain_responses_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let (turns, timeout) = (Turns::new(), Duration::from_secs(35));
+        let mut stream = HttpStream::new(Carrier::Plain(tcp), turns.clone(), Backpressure::default(), timeout);
+        let waits = |stream: &HttpStream| SockRef::from(stream.carrier.tcp()).tcp_user_timeout().unwrap();
+        for (kind, patience) in
+            [("application/json", Some(timeout)), ("text/event-stream", None), ("application/json", Some(timeout))]
+        {
+            turns.asked();
+            let response = Response::builder().header(header::CONTENT_TYPE, kind).body(()).unwrap();
+            let _body = turns.answer(response);
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(waits(&stream).filter(|timeout| !timeout.is_zero()), patience, "{kind}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     publisher::{PublishFailure, PublishRequest, Publisher},
 };
 
-/// Publishes a message to all its topics; stored only when all of them have it. A retry with the same `msg_id` publishes
+/// Publishes a message to all its topics; stored only when all of them have it, and nowhere when one of them can't. A retry with the same `msg_id` publishes
 /// only where the first attempt did not.
 pub(super) async fn store(publisher: &Publisher, ingest: &Ingest) -> Result<(), PublishFailure> {
     let requests = ingest.topics.iter().map(|topic| PublishRequest {
@@ -17,10 +17,5 @@ pub(super) async fn store(publisher: &Publisher, ingest: &Ingest) -> Result<(), 
         msg_id: Some(ingest.msg_id.as_str()),
         door: Door::Ingest,
     });
-    // All are published before the first is awaited.
-    let published: Vec<_> = requests.map(|request| publisher.publish(request)).collect();
-    for outcome in published {
-        outcome.await?;
-    }
-    Ok(())
+    publisher.publish_together(requests.collect()).await
 }

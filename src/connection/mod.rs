@@ -4,7 +4,8 @@
 //!   client may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
-//!   `admission` decides who is admitted, `attempt` is who asks, `refused` who is turned away, `opening` makes the connection.
+//!   `admission` decides who is admitted, with `user_place` among the user's connections, `attempt` is who asks, `refused`
+//!   who is turned away, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
 //!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
@@ -43,5 +44,6 @@ pub mod table;
 mod task;
 mod turns;
 pub mod upgrade;
+mod user_place;
 pub mod wheel;
 pub mod wire;

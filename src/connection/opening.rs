@@ -165,5 +165,6 @@ fn take_place(connection: &Connection, since: Instant) {
     connection.announce();
     // Also before anything is subscribed: after a crash the client's own place must not keep it out.
     connection.record();
+    connection.note_followed();
     replica.wheel.add(handle, 1_000 + u64::from(handle.session.low_byte()) * 4_000 / 256);
 }

@@ -21,16 +21,18 @@ use tickgate_wire::{
     time::Timestamp,
 };
 
-use super::{admission, attempt::Attempt, echo::Echo, history, inbound::Inbound, ingest, opening, state::Connection};
+use super::{
+    admission, attempt::Attempt, echo::Echo, history, inbound::Inbound, ingest, opening, state::Connection, user_place,
+};
 use crate::{
     auth::{Identity, TokenError},
-    backplane::{ReadLimits, Unavailable},
+    backplane::ReadLimits,
     clock,
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
     problem::millis,
     publisher::{PublishFailure, PublishRequest},
-    session::{Action, Fault, Resolved},
+    session::{Action, Fault, Refused, Resolved},
 };
 
 /// When to retry what failed temporarily.
@@ -67,23 +69,25 @@ impl Connection {
     async fn perform(&mut self, echo: Echo, action: Action) {
         let id = echo.id.clone();
         let answer = match action {
+            Action::Subscribe { .. } if self.handle.outbox.is_held_full() => {
+                Err(later("what was sent before has not been read yet"))
+            }
             Action::Subscribe { wanted, refused } => {
                 self.subscribe(&echo, wanted, refused).await;
                 return;
             }
-            Action::Unsubscribe { channels } => return self.unsubscribe(&echo, channels).await,
+            Action::Unsubscribe { channels, refused } => return self.unsubscribe(&echo, channels, refused).await,
             Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
             Action::Pong { timestamp } => Ok(pong(id, timestamp)),
-            Action::History { resolved, from, count } => self.history(id, resolved, from, count).await,
-            Action::Publish { channel, user, data, msg_id } => {
+            Action::History { resolved, from, count } => {
+                self.history(&echo, resolved, from, count).await.unwrap_or_else(|fault| self.report(&echo, fault));
+                return;
+            }
+            Action::Publish { channel, user, data, msg_id, count } => {
                 let (payload, user, msg_id) =
                     (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
                 let request = PublishRequest { channel: &channel, user, payload, msg_id, door: Door::Socket };
-                let published = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure));
-                published.map(|stored| {
-                    let (publication_id, duplicate) = (stored.id, stored.duplicate);
-                    Reply::Published(Published { id, channel: channel.into(), publication_id, duplicate })
-                })
+                self.publish(id, request, count).await
             }
             Action::Command { topic, command, args, msg_id } => {
                 self.command(id, &topic, (&command, args.as_ref()), msg_id.as_deref()).await
@@ -98,12 +102,13 @@ impl Connection {
         }
     }
 
-    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>) {
+    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>, refused: Vec<Refused>) {
         self.subscriptions.unsubscribe(&self.handle, &channels);
-        let id = echo.id.clone();
-        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels }), &echo.ignored);
-        self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        self.count_refused(&refused);
+        let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
+        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
+        let _ = self.subscriptions.catch_up(&self.handle).await;
+        self.note_followed();
     }
 
     /// The first token of a deferred authentication, or the refresh of a token.
@@ -162,17 +167,17 @@ impl Connection {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
-        let (session, resumed) = admission::session_for(&replica, &profile, wanted, Some(&user)).await;
-        if let Err(refusal) = admission::admit_user(&replica, &user, identity.issued_at, session).await {
+        let chosen = user_place::session_for(&replica, &profile, wanted, Some(&user)).await;
+        if let Err(refusal) = user_place::admit_user(&replica, &identity, chosen).await {
             let refused = admission::Refused::from(refusal);
             self.log_refusal(refused.outcome, &refused);
             let after_ms = refused.retry_after_s.map(|s| s * 1_000);
             self.handle.close_after(refused.code, refusal.cause(), refused.code.meaning(), after_ms);
             return None;
         }
-        opening::identify(self, (identity, session), since);
+        opening::identify(self, (identity, chosen.session), since);
         tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
-        Some(resumed)
+        Some(chosen.resumed)
     }
 
     /// A refreshed token may allow less than the one before.
@@ -185,24 +190,34 @@ impl Connection {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
         self.handle.notify(&Reply::Ended(Ended { channels, object }));
-        self.subscriptions.catch_up(&self.handle).await;
-        self.record();
+        let _ = self.subscriptions.catch_up(&self.handle).await;
+        self.note_followed();
     }
 
-    async fn history(
-        &self,
-        id: Option<Json>,
-        resolved: Resolved,
-        from: HistoryFrom,
-        count: usize,
-    ) -> Result<Reply, Fault> {
+    async fn history(&self, echo: &Echo, resolved: Resolved, from: HistoryFrom, count: usize) -> Result<(), Fault> {
         // A page is large: the next one is not read before the client has taken what waits for it.
         poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
-        let bytes_max = self.replica.config.limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX);
-        let unavailable = |_: Unavailable| later("the history can't be read now");
-        let _turn = self.replica.hub.turn(self.permit.reader()).await.map_err(unavailable)?;
-        let page = history::read(&self.replica.backplane, resolved, from, ReadLimits::new(count, bytes_max)).await;
-        Ok(Reply::History(History { id, ..page.map_err(unavailable)? }))
+        let limits = &self.replica.config.limits;
+        let bounds = history::Bounds {
+            page: ReadLimits::new(count, limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX)),
+            looked_at: ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max),
+        };
+        let in_turn = (&*self.replica.hub, self.permit.reader());
+        let page = history::read(&self.replica.backplane, in_turn, (resolved, from), bounds).await;
+        let (page, hold) = page.map_err(|_| later("the history can't be read now"))?;
+        self.handle.send(&Reply::History(History { id: echo.id.clone(), ..page }), &echo.ignored);
+        // The page takes room until the client has it.
+        hold.into_iter().for_each(|hold| self.handle.outbox.keep(hold));
+        Ok(())
+    }
+
+    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
+        let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
+        let audience = if count { publisher.audience(&channel, request.user) } else { None };
+        let stored = publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
+        let subscribers = self.replica.registry.count(audience.as_ref()).await;
+        let (channel, publication_id, duplicate) = (channel.into(), stored.id, stored.duplicate);
+        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, subscribers }))
     }
 
     /// Stores a command for the engine that executes the run.
@@ -231,7 +246,7 @@ impl Connection {
         if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
             return Err(Fault::new(ErrorCode::Forbidden, "without a token, presence is of subscribed channels only"));
         }
-        let presence = self.replica.registry.presence(&resolved.topic).await;
+        let presence = self.replica.registry.presence(&resolved.audience()).await;
         let presence = presence.map_err(|_| later("presence can't be read now"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
         Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))
@@ -294,12 +309,12 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
 }
 
-/// Ready when nothing waits for the client, or the connection has to end.
+/// Ready when nothing waits for the client, what waits is for a pong that has to be read, or the connection has to end.
 fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
     let look = outbox.look();
-    if look.asked.is_some() || look.shut { Poll::Ready(()) } else { flushed.map(drop) }
+    if look.asked.is_some() || look.shut || look.held { Poll::Ready(()) } else { flushed.map(drop) }
 }
 
 /// The fault that reports a failed publication.

@@ -37,19 +37,49 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
     Ok(query)
 }
 
-/// The names in `?channels=a,b` (which may be repeated), each once and in order; broken escapes name nothing. `None` when
-/// there are more than `max`: then the rest is not read.
-pub(super) fn channels(text: &str, max: usize) -> Option<Vec<String>> {
+/// One name of a list: decoded, or as it was written where that gives no text.
+pub(super) type Name = Result<String, String>;
+
+/// The names in `?channels=a,b` (which may be repeated), each once and in order. `None` when there are more than `max`: then
+/// the rest is not read.
+pub(super) fn channels(text: &str, max: usize) -> Option<Vec<Name>> {
     let mut names = IndexSet::new();
-    for list in text.split('&').filter_map(|pair| decode(pair.strip_prefix("channels=")?)) {
-        for name in list.split(',').filter(|name| !name.is_empty()) {
-            if names.len() == max && !names.contains(name) {
+    let lists = text.split('&').filter_map(|pair| pair.strip_prefix("channels="));
+    for part in lists.flat_map(|list| list.split(',')) {
+        // As forms write them: a space is a plus.
+        let decoded = decode_name(&part.replace('+', " "));
+        let parts = decoded.as_deref().map_or_else(|raw| vec![Err(raw)], |text| text.split(',').map(Ok).collect());
+        for name in parts {
+            if name == Ok("") {
+                continue;
+            }
+            let name = name.map(str::to_owned).map_err(String::to_owned);
+            if names.len() == max && !names.contains(&name) {
                 return None;
             }
-            names.insert(name.to_owned());
+            names.insert(name);
         }
     }
     Some(names.into_iter().collect())
+}
+
+/// Undoes percent-encoding, once, of what is to be a name. A broken escape stays as it is: no name contains `%`.
+///
+/// # Errors
+/// What was written, when that is not UTF-8.
+pub(super) fn decode_name(value: &str) -> Name {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let escape = || match after {
+            [high, low, ..] if *byte == b'%' => Some(hex(*high)? << 4 | hex(*low)?),
+            _ => None,
+        };
+        let (byte, read) = escape().map_or((*byte, 1), |byte| (byte, 3));
+        bytes.push(byte);
+        rest = &rest[read..];
+    }
+    String::from_utf8(bytes).map_err(|_| value.to_owned())
 }
 
 /// A whole number from 1 on, in plain digits.
@@ -110,8 +140,18 @@ mod tests {
     #[test]
     fn channels_are_named_in_order_and_once() {
         let names = channels("token=x&channels=ticker:BTC,orders&channels=orders,trades%3ABTC", 3).unwrap();
-        assert_eq!(names, ["ticker:BTC", "orders", "trades:BTC"]);
+        assert_eq!(names, ["ticker:BTC", "orders", "trades:BTC"].map(|name| Ok(name.to_owned())));
         assert!(channels("channels=&channel=x", 3).unwrap().is_empty());
+    }
+
+    #[test]
+    fn each_name_of_a_list_is_decoded_by_itself() {
+        // As `URLSearchParams` writes "BRK B,ES=F" and "M&M.NS", and as people do.
+        let names = channels("channels=BRK+B%2CES%3DF&channels=M%26M.NS,%5EGSPC,a%2Bb,%EB%B9%84", 9).unwrap();
+        assert_eq!(names, ["BRK B", "ES=F", "M&M.NS", "^GSPC", "a+b", "비"].map(|name| Ok(name.to_owned())));
+        let mixed = channels("channels=a%,%zz,%4,%FF,b,%2541", 9).unwrap();
+        let ok = |name: &str| Ok(name.to_owned());
+        assert_eq!(mixed, [ok("a%"), ok("%zz"), ok("%4"), Err("%FF".to_owned()), ok("b"), ok("%41")], "decoded once");
     }
 
     #[test]

@@ -49,7 +49,19 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Keeps what the session's place and its presence need, if clients are told their session.
+    /// Counts the connection among the followers of what it has subscribed.
+    pub(super) fn note_followed(&self) {
+        self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
+    }
+
+    /// Advances subscriptions that lag.
+    pub(super) async fn catch_up(&mut self) {
+        if self.subscriptions.catch_up(&self.handle).await {
+            self.note_followed();
+        }
+    }
+
+    /// Keeps what the session's place needs, if clients are told their session.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() {
             return;
@@ -58,7 +70,6 @@ impl Connection {
             user: self.handle.user().map(ToString::to_string),
             profile: self.session.profile.name.clone(),
             param: self.session.param.as_deref().map(str::to_owned),
-            subscriptions: self.subscriptions.records(),
         };
         self.replica.registry.record(self.session.id, record);
     }
@@ -68,12 +79,17 @@ impl Connection {
     pub(super) async fn subscribe(&mut self, echo: &Echo, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
-        for refusal in &refused {
+        self.count_refused(&refused);
+        let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, echo, wanted, refused).await;
+        self.note_followed();
+        all
+    }
+
+    /// Counts what a reply refuses beside what it grants.
+    pub(super) fn count_refused(&self, refused: &[Refused]) {
+        for refusal in refused {
             self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
-        let all = self.subscriptions.subscribe(&self.replica.hub, &self.handle, echo, wanted, refused).await;
-        self.record();
-        all
     }
 
     /// Subscribes what the endpoint subscribes by itself. The client would not ask for these channels again, so if one

@@ -15,19 +15,17 @@ mod wants;
 
 use pending::{PendingSubscription, Wish, unavailable};
 use tickgate_wire::{
-    code::ErrorCode,
-    model::Class,
+    code::{CloseCode, ErrorCode},
+    model::{Class, Topic},
     protocol::Protocol,
-    reply::{
-        CaughtUpChannel, Details, Ended, ErrorObject, RefusedChannel, Reply, Subscribed, SubscribedChannel, USER_STREAM,
-    },
+    reply::{CaughtUpChannel, Ended, ErrorObject, Reply, Subscribed, SubscribedChannel, USER_STREAM},
 };
 use wants::{Wants, earlier};
 
 use super::{echo::Echo, handle::ConnectionHandle};
 use crate::{
     hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
-    registry::SubscriptionRecord,
+    metrics::Disconnect,
     session::{Refused, Resolved, Wanted},
 };
 
@@ -137,7 +135,7 @@ impl Subscriptions {
         let outbox = &handle.outbox;
         caught_up(self.protocol, ends.urgent).into_iter().for_each(|notice| outbox.send_end(notice, true));
         caught_up(self.protocol, ends.public).into_iter().for_each(|notice| outbox.send_end(notice, false));
-        self.catch_up(handle).await;
+        let _ = self.catch_up(handle).await;
         handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.member.slot));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
     }
@@ -169,13 +167,13 @@ impl Subscriptions {
                 pending.wishes.push(Wish::new(channel, start));
                 continue;
             }
-            let Some(interest) = hub.interest(&topic, &rule) else {
+            let Some(interest) = hub.interest(&topic, &rule, self.limits.reader) else {
                 refused.push(unavailable(&channel));
                 continue;
             };
             let wish = Wish::new(wants::shared(channel, &interest), start);
             let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
-            all.push(PendingSubscription::new(wish, in_user_stream, interest, max_rate, extends));
+            all.push(PendingSubscription::new(wish, in_user_stream, interest, (max_rate, extends), self.limits));
         }
         all
     }
@@ -191,9 +189,10 @@ impl Subscriptions {
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
             let extends = next.extends.map(|at| &self.all[at].member);
-            match next.load(extends, until, self.limits).await {
+            // Channels that are added to a subscription get all of theirs beside it.
+            let limits = self.limits.of_beginning(bytes > 0, extends.is_some());
+            match next.load(extends, until, limits).await {
                 Ok(()) => {
-                    // Channels that are added to a subscription get all of theirs beside it.
                     bytes = if next.extends.is_some() { bytes } else { next.backlog.share(bytes, outbox_bytes_max) };
                     ready.push(next);
                 }
@@ -229,7 +228,7 @@ impl Subscriptions {
                 live: found.past.is_none(),
             })
         });
-        let (channels, errors) = (started.chain(again).collect(), refused.iter().map(refusal).collect());
+        let (channels, errors) = (started.chain(again).collect(), refused.iter().cloned().map(Into::into).collect());
         handle.send(&Reply::Subscribed(Subscribed { id: echo.id.clone(), channels, errors }), &echo.ignored);
     }
 
@@ -241,7 +240,9 @@ impl Subscriptions {
         if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
             let form = Form::of_user(self.protocol, names().collect());
-            subscription.interest.push_beside(&subscription.member, &form, &mut pending.past, &pending.backlog);
+            let Subscription { interest, member, .. } = &*subscription;
+            interest.push_beside((member, &form), &mut pending.past, &pending.backlog, drained).await;
+            pending.backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
             ends.urgent.extend(pending.past.ended(pending.end()));
             let channels = subscription.wants.channels().iter().cloned().chain(names());
             subscription.wants = Wants::OfUser(channels.collect());
@@ -259,8 +260,9 @@ impl Subscriptions {
         let form = wants.form(self.protocol);
         let member = Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) };
         let end = pending.end();
-        let PendingSubscription { interest, backlog, mut past, .. } = pending;
+        let PendingSubscription { interest, mut backlog, mut past, .. } = pending;
         let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
+        backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
         if whole {
             // What the client did not want of the past is passed, and not read again.
             outbox.pass(slot, end);
@@ -276,26 +278,37 @@ impl Subscriptions {
     }
 
     /// Advances lagging subscriptions: to the live stream, or by a page. What can't be read now is read the next time.
-    pub(super) async fn catch_up(&mut self, handle: &ConnectionHandle) {
+    /// True when some had to end.
+    #[must_use]
+    pub(super) async fn catch_up(&mut self, handle: &ConnectionHandle) -> bool {
+        let mut ended = false;
         while let Some((slot, _)) = handle.outbox.lagging() {
-            let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return };
+            let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return ended };
             let form = subscription.wants.form(self.protocol);
             let Subscription { interest, member, past, fresh, .. } = subscription;
             match interest.catch_up(member, &form, *fresh, past.as_deref_mut(), self.limits.reader).await {
                 Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
+                Ok(CaughtUp::Withdrawn) => {
+                    self.end(handle, slot, "others need the room of a channel that nobody has published to");
+                    ended = true;
+                    continue;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "can't catch up a subscription now");
                     if self.is_given_up(slot) {
-                        self.end_unreadable(handle, slot);
+                        self.unreadable = None;
+                        self.end(handle, slot, "the stream can't be read now");
+                        ended = true;
                         continue;
                     }
                     tokio::time::sleep(RETRY_AFTER).await;
-                    return;
+                    return ended;
                 }
             }
             self.unreadable = None;
         }
+        ended
     }
 
     /// Whether a subscription has been unreadable for too long. Clients that can't take it up again wait.
@@ -308,13 +321,18 @@ impl Subscriptions {
         self.explicit && now - unreadable.1 > UNREADABLE_MAX
     }
 
-    fn end_unreadable(&mut self, handle: &ConnectionHandle, slot: SlotId) {
-        self.unreadable = None;
+    /// Ends a subscription that its client may take up again in a moment. Where a client can't be told, or can't ask, its
+    /// connection ends, and it comes back.
+    fn end(&mut self, handle: &ConnectionHandle, slot: SlotId, reason: &'static str) {
         let of = self.all.iter().find(|s| s.member.slot == slot);
         let channels = of.map_or(Vec::new(), |s| s.wants.channels().iter().map(ToString::to_string).collect());
         self.unsubscribe(handle, &channels);
-        let mut object = ErrorObject::new(ErrorCode::TryAgainLater, "the stream can't be read now");
+        let mut object = ErrorObject::new(ErrorCode::TryAgainLater, reason);
         object.details.retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
+        if !self.protocol.tells_ends() {
+            let code = CloseCode::TryAgainLater;
+            return handle.close_after(code, Disconnect::Internal, reason, Some(RESUBSCRIBE_AFTER_MS));
+        }
         handle.notify(&Reply::Ended(Ended { channels, object }));
     }
 
@@ -360,24 +378,13 @@ impl Subscriptions {
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
-    /// By which presence is counted.
+    /// What the connection is counted under, for presence.
     #[must_use]
-    pub(super) fn records(&self) -> Vec<SubscriptionRecord> {
+    pub(super) fn audiences(&self) -> Vec<Topic> {
         let of = |s: &Subscription| {
-            let topic = s.interest.topic().topic.as_str();
-            let record = move |channel: &Arc<str>| SubscriptionRecord {
-                channel: channel.to_string(),
-                topic: (**channel != *topic).then(|| topic.to_owned()),
-            };
-            s.wants.channels().iter().map(record).collect::<Vec<_>>()
+            let topic = s.interest.topic().topic.clone();
+            s.wants.channels().iter().map(|channel| topic.audience(channel)).collect::<Vec<_>>()
         };
         self.all.iter().flat_map(of).collect()
     }
-}
-
-/// A refused channel as the client is told.
-fn refusal(refused: &Refused) -> RefusedChannel {
-    let Refused { channel, code, message, field, retry_after_ms } = refused.clone();
-    let details = Details { field, retry_after_ms, ..Details::default() };
-    RefusedChannel { channel, object: ErrorObject { details, ..ErrorObject::new(code, message) } }
 }

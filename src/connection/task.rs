@@ -75,8 +75,7 @@ impl WebSocket {
             Wake::Asked(close) => self.proceed(Read::Close(close)),
             Wake::Gone => self.proceed(Read::Gone),
             Wake::Lagging => busy(async move {
-                let Connection { subscriptions, handle, .. } = &mut self.connection;
-                subscriptions.catch_up(handle).await;
+                self.connection.catch_up().await;
                 Stage::Idle(self)
             }),
             Wake::Readable => {

@@ -80,11 +80,13 @@ pub(super) async fn open(
         }
     };
     let to = (&handshake.upgrade, handshake.told);
-    let Ok(param) = endpoint.param(parts.uri.path()) else {
-        let reason = "the path's parameter is not a valid name";
-        let refused = Refused::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, Outcome::BadRequest);
-        endpoint.note_refusal(attempt, refused.outcome, &refused);
-        return refuse(&endpoint, &mut parts, to, refused);
+    let param = match endpoint.param(parts.uri.path()) {
+        Ok(param) => param,
+        Err(reason) => {
+            let refused = Refused::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, Outcome::BadRequest);
+            endpoint.note_refusal(attempt, refused.outcome, &refused);
+            return refuse(&endpoint, &mut parts, to, refused);
+        }
     };
     let admitted = endpoint.admit(&handshake.credential, handshake.session, attempt, place).await;
     let explicit = handshake.told == Told::Notice;

@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::registry::Registry;
+use tokio::sync::watch;
+
+use crate::{
+    registry::Registry,
+    tasks::{Stop, Tasks},
+};
 
 /// How long a feed pauses at most when its replica was killed.
 const TTL: Duration = Duration::from_secs(6);
@@ -38,5 +43,48 @@ impl Lease {
         }
         self.held = held;
         held
+    }
+}
+
+/// How long the kept lease lasts, how often it is renewed, and how much earlier its holder stops, by its own clock.
+const KEPT_TTL: Duration = Duration::from_secs(5);
+const KEPT_RENEW_INTERVAL: Duration = Duration::from_secs(1);
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// Until when an exclusive lease is held, by this replica's own clock. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Held(watch::Receiver<Option<Instant>>);
+
+impl Held {
+    /// Whether the lease is held as of `now`, whatever became of its renewals.
+    pub(super) fn at(&self, now: Instant) -> bool {
+        self.0.borrow().is_some_and(|until| now < until)
+    }
+}
+
+/// Keeps the lease in a task of its own, so that a slow answer keeps nobody from reading and a late one allows nothing.
+pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> Held {
+    let (until, held) = watch::channel(None);
+    tasks.spawn("feed lease", keep(registry, name, until, tasks.stop()));
+    Held(held)
+}
+
+async fn keep(registry: Registry, name: &'static str, until: watch::Sender<Option<Instant>>, mut stop: Stop) {
+    loop {
+        let asked = Instant::now();
+        match registry.hold(name, KEPT_TTL).await {
+            Ok(held) => {
+                let before = until.send_replace(held.then(|| asked + KEPT_TTL - MARGIN));
+                if held != before.is_some() {
+                    tracing::info!(lease = name, held, "lease changed hands");
+                }
+            }
+            // Held until its end, which this replica's own clock tells.
+            Err(error) => tracing::debug!(lease = name, %error, "lease not renewed"),
+        }
+        tokio::select! {
+            () = stop.wait() => return,
+            () = tokio::time::sleep(KEPT_RENEW_INTERVAL) => {}
+        }
     }
 }

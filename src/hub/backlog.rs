@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::model::{Message, StreamId};
+use tickgate_wire::{
+    model::{Message, StreamId},
+    push::GapReason,
+};
 
-use super::{batch::Mark, gap::Gap, position::reason_between, turns::Reader};
+use super::{
+    batch::Mark,
+    gap::Gap,
+    turns::{Hold, Reader},
+};
 
 /// What a subscription gets before it goes live.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Backlog {
     pub messages: Vec<Arc<Message>>,
     /// Told before the messages.
@@ -20,6 +27,8 @@ pub struct Backlog {
     /// More of the past lies behind the cursor: the catch-up brings it, as the socket drains.
     pub goes_on: bool,
     pub mark: Mark,
+    /// The room that what was read for it takes, until the client has it.
+    pub(super) hold: Option<Hold>,
 }
 
 impl Backlog {
@@ -27,6 +36,19 @@ impl Backlog {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.messages.iter().map(|message| message.payload_bytes()).sum()
+    }
+
+    /// Takes room in.
+    pub(super) fn keep(&mut self, hold: Option<Hold>) {
+        match (&mut self.hold, hold) {
+            (Some(own), Some(hold)) => own.join(hold),
+            (own, hold) => *own = own.take().or(hold),
+        }
+    }
+
+    /// The room that its client's outbox takes over.
+    pub fn take_hold(&mut self) -> Option<Hold> {
+        self.hold.take()
     }
 
     /// Takes its part of the bytes that one request may hold, of which so many are held. What would be too much is put
@@ -47,6 +69,8 @@ impl Backlog {
             self.goes_on = true;
             self.messages.truncate(1);
             self.messages.shrink_to_fit();
+            let bytes = self.bytes();
+            self.hold.iter_mut().for_each(|hold| hold.shrink(bytes));
             self.cursor = first;
         }
     }
@@ -63,9 +87,27 @@ impl Backlog {
         if self.cursor < position && self.cut.is_none() {
             // It was trimmed, or lost, while it was being read.
             let before = position.next();
-            self.cut = Some(Gap::new(self.cursor, before, reason_between(self.cursor, before)));
+            self.cut = Some(Gap::new(self.cursor, before, GapReason::Retention));
         }
         self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
+    }
+}
+
+/// What one resume may still fetch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Allowance {
+    pub(super) fn spend(&mut self, entries: usize, bytes: usize) {
+        self.entries = self.entries.saturating_sub(entries);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(super) const fn is_spent(&self) -> bool {
+        self.entries == 0 || self.bytes == 0
     }
 }
 
@@ -76,6 +118,10 @@ pub struct ReplayLimits {
     bytes_max: u32,
     /// Who resumes.
     pub reader: Reader,
+    /// The request holds something already: it waits for no more.
+    pub(super) has_some: bool,
+    /// All of it has to be there at once: no catch-up brings the rest.
+    pub(super) at_once: bool,
 }
 
 impl ReplayLimits {
@@ -83,7 +129,22 @@ impl ReplayLimits {
     #[must_use]
     pub fn new(entries_max: usize, bytes_max: usize, reader: Reader) -> Self {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        Self { entries_max: small(entries_max), bytes_max: small(bytes_max), reader }
+        Self { entries_max: small(entries_max), bytes_max: small(bytes_max), reader, has_some: false, at_once: false }
+    }
+
+    /// For one beginning of a request. `has_some`: the request holds something already, and waits for no more. `at_once`:
+    /// no catch-up brings the rest.
+    #[must_use]
+    pub fn of_beginning(self, has_some: bool, at_once: bool) -> Self {
+        Self { has_some, at_once, ..self }
+    }
+
+    /// What is left of them when some was sent.
+    pub(super) fn less(self, entries: usize, bytes: usize) -> Allowance {
+        Allowance {
+            entries: (self.entries_max as usize).saturating_sub(entries),
+            bytes: self.bytes_max().saturating_sub(bytes),
+        }
     }
 
     /// Bytes that all beginnings of one request may hold together, about.

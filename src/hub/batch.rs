@@ -8,7 +8,7 @@ use tickgate_wire::{
     push::Meta,
 };
 
-use super::{form::Form, gap::Gap, position::Step};
+use super::{form::Form, gap::Gap, step::Step};
 use crate::defect::{self, Defect};
 
 /// Neighbouring publications as bytes, shared by all who get them.
@@ -42,19 +42,13 @@ impl Batch {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
-        let (mut newest, mut steps) = (None, steps.iter().peekable());
-        while let Some(step) = steps.next() {
+        let mut newest = None;
+        for step in steps {
             match step {
                 Step::Message(message) => batch.add(&mut buf, message, mark, &mut newest),
-                Step::Gap { after, before, reason } => {
-                    let mut gap = Gap::new(*after, *before, *reason);
-                    if let Some(Step::Message(marker)) = steps.peek()
-                        && let Some(all) = gap.with_marker(marker)
-                    {
-                        (gap, batch.last) = (all, all.cursor);
-                        steps.next();
-                    }
-                    form.gap(&mut buf, gap);
+                Step::Gap(gap) => {
+                    form.gap(&mut buf, *gap);
+                    batch.last = gap.cursor;
                 }
             }
         }
@@ -79,9 +73,7 @@ impl Batch {
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
-            Content::Lost { after, before, loss } => {
-                return self.form.gap(buf, Gap::marked(*after, *before, *loss, self.last));
-            }
+            Content::Unreadable => return self.form.gap(buf, Gap::unreadable(self.last)),
         };
         let Some(channel) = self.form.channel_of(message) else { return };
         let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
@@ -122,8 +114,8 @@ fn size_hint(step: &Step) -> usize {
     match step {
         Step::Message(message) => match &message.content {
             Content::Data(payload) => payload.len() + 96,
-            Content::Lost { .. } => 192,
+            Content::Unreadable => 192,
         },
-        Step::Gap { .. } => 192,
+        Step::Gap(_) => 192,
     }
 }

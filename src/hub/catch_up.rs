@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::model::{Class, Message, StreamId};
+use tickgate_wire::{
+    model::{Class, Message, StreamId},
+    push::GapReason,
+};
 
 use super::{
     backlog::Backlog,
@@ -14,9 +17,9 @@ use super::{
     member::Member,
     outbox::Outbox,
     past::Past,
-    position::Step,
     queue::{Cursor, Slot, SlotId, Stage},
-    subscribe::{Interest, Onward},
+    step::Step,
+    subscribe::Interest,
     topic::Joining,
     turns::Reader,
 };
@@ -32,6 +35,8 @@ pub enum CaughtUp {
     Live,
     /// More is to come when the socket has drained.
     More,
+    /// The topic gave way to others: the subscription has to end.
+    Withdrawn,
 }
 
 impl Interest {
@@ -46,8 +51,8 @@ impl Interest {
     }
 
     /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger
-    /// than an outbox nothing is kept for a socket that is behind: the subscription lags, and the catch-up reads on. True
-    /// when the whole past was pushed.
+    /// than an outbox nothing is kept for a socket that is behind, nor of any for a client that has to confirm first: the
+    /// subscription lags, and the catch-up reads on. True when the whole past was pushed.
     pub async fn push_backlog<D>(
         &self,
         (member, form): (&Member, &Form),
@@ -64,15 +69,19 @@ impl Interest {
         }
         let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
         let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
-        let may_stop = backlog.cut.is_none() && backlog.bytes() > member.outbox.bytes_max();
+        let is_large = backlog.bytes() > member.outbox.bytes_max();
+        // The catch-up brings what is owed; the last publications of a channel are an extra, which it would pass over.
+        let is_owed = member.outbox.known(member.slot) < Some(backlog.cursor) && backlog.cut.is_none();
         while !rest.is_empty() {
             let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
             rest = later;
             past.count(form, page);
+            past.spend(page);
             let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
             let batch = Batch::encode(form, after, &steps, backlog.mark);
             after = batch.last;
             member.outbox.catch_up(member.slot, Arc::new(batch));
+            let may_stop = is_owed && (is_large || member.outbox.is_held());
             if may_stop && !rest.is_empty() && !member.outbox.has_room() {
                 return false;
             }
@@ -85,9 +94,17 @@ impl Interest {
         !backlog.goes_on
     }
 
-    /// Pushes a backlog beside a subscription that exists: its position stays what it is.
-    pub fn push_beside(&self, member: &Member, form: &Form, past: &mut Past, backlog: &Backlog) {
-        past.count(form, &backlog.messages);
+    /// Pushes a backlog beside a subscription that exists, a page at a time as the socket drains: its position stays what
+    /// it is.
+    pub async fn push_beside<D>(
+        &self,
+        (member, form): (&Member, &Form),
+        past: &mut Past,
+        backlog: &Backlog,
+        drained: impl Fn() -> D,
+    ) where
+        D: Future<Output = ()>,
+    {
         if backlog.gap.is_some() || backlog.cut.is_some() {
             past.gap();
         }
@@ -96,9 +113,18 @@ impl Interest {
             member.outbox.send(form.encode_gap(gap));
         };
         backlog.gap.into_iter().for_each(tell);
-        let steps: Vec<_> = backlog.messages.iter().cloned().map(Step::Message).collect();
-        let batch = Batch::encode(form, backlog.from, &steps, backlog.mark);
-        member.outbox.send(batch.bytes);
+        let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
+        let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
+        while !rest.is_empty() {
+            let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
+            rest = later;
+            past.count(form, page);
+            let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
+            let batch = Batch::encode(form, after, &steps, backlog.mark);
+            after = batch.last;
+            member.outbox.send(batch.bytes);
+            drained().await;
+        }
         // What lies behind its position, the subscription brings itself.
         let end = member.outbox.queued(member.slot).unwrap_or_default().next();
         let cut =
@@ -125,6 +151,9 @@ impl Interest {
         mut past: Option<&mut Past>,
         reader: Reader,
     ) -> Result<CaughtUp, Unavailable> {
+        if self.topic.is_withdrawn() {
+            return Ok(CaughtUp::Withdrawn);
+        }
         let slot = member.slot;
         let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
         let has = member.outbox.known(slot).unwrap_or_default();
@@ -143,18 +172,23 @@ impl Interest {
         if self.join((member, form), (fresh, past.as_deref()), at, false) {
             return Ok(CaughtUp::Live);
         }
-        let turn = self.hub.turn(reader).await?;
-        let Onward { mut page, gap, at: onward } = self.read_on(at, page_bytes(member)).await?;
-        drop(turn);
+        if past.as_ref().is_some_and(|past| past.is_spent()) && self.cut_short((member, form), &mut past, at) {
+            return Ok(CaughtUp::More);
+        }
+        let turn = self.hub.turn(reader, page_bytes(member)).await?;
+        let mut page = self.read_on(at, page_bytes(member)).await?;
+        let gap = page.lack.as_ref().map(Gap::of);
+        let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum());
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known when it has been written.
             return Err(Unavailable("the client has not taken all that the server lost".into()));
         }
         if let Some(gap) = &gap {
             past.iter_mut().for_each(|past| past.gap());
-            self.tell(member, form, gap, onward);
+            self.tell(member, form, gap, gap.cursor);
         }
-        let at = if gap.is_some() { onward } else { at };
+        let before = at;
+        at = gap.map_or(at, |gap| gap.cursor);
         if let Some(last) = page.messages.last().and_then(|message| message.id)
             && has > at
         {
@@ -165,11 +199,36 @@ impl Interest {
             }
         }
         if page.messages.is_empty() {
-            let live = gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true);
-            return Ok(if live { CaughtUp::Live } else { CaughtUp::More });
+            if page.cursor > at {
+                // Nothing lies in between: another generation has begun.
+                member.outbox.pass(slot, page.cursor);
+                at = page.cursor;
+            }
+            if gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true) {
+                return Ok(CaughtUp::Live);
+            }
+            // The topic has moved on, and what moved it was not in the stream yet.
+            return if at != before {
+                Ok(CaughtUp::More)
+            } else {
+                Err(Unavailable("nothing new in the stream".into()))
+            };
         }
         self.push_page((member, form), past, at, page.messages);
+        hold.into_iter().for_each(|hold| member.outbox.keep(hold));
         Ok(CaughtUp::More)
+    }
+
+    /// More was missed than one resume may fetch: tells the rest, and goes on from where the topic stands. False where it
+    /// stands no further.
+    fn cut_short(&self, (member, form): (&Member, &Form), past: &mut Option<&mut Past>, at: StreamId) -> bool {
+        let head = self.head();
+        if head <= at {
+            return false;
+        }
+        past.iter_mut().for_each(|past| past.gap());
+        self.tell(member, form, &Gap::new(at, head.next(), GapReason::Retention), head);
+        true
     }
 
     /// Pushes what this replica has after `at`, once, as the past of a subscription that comes from further back. False
@@ -198,6 +257,7 @@ impl Interest {
     ) {
         let last = messages.last().and_then(|message| message.id);
         if let Some(past) = past {
+            past.spend(&messages);
             messages.retain(|message| past.wants(message));
             past.count(form, &messages);
         }
@@ -226,76 +286,5 @@ fn page_bytes(member: &Member) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{future::poll_fn, time::Duration};
-
-    use bytes::Bytes;
-    use parking_lot::Mutex;
-    use tickgate_wire::{
-        model::{Publication, Start, Topic},
-        protocol::Protocol,
-    };
-
-    use super::*;
-    use crate::{
-        hub::{MemorySocket, QueueLimits, ReplayLimits, Shared, Socket, linger::tests::hub},
-        metrics::Metrics,
-        tasks::Tasks,
-    };
-
-    #[tokio::test]
-    async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads() {
-        const OUTBOX_BYTES: usize = 100_000;
-        let tasks = Tasks::new();
-        let (hub, rule) = hub(&tasks);
-        let topic = Topic::public("trades:X").unwrap();
-        let interest = hub.interest(&topic, &rule).unwrap();
-        interest.ready(Duration::from_secs(5)).await.unwrap();
-        let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(30_000)));
-        let mut ids = Vec::new();
-        for _ in 0..10 {
-            let (topic, rule, payload) = (topic.clone(), rule.clone(), payload.clone());
-            let publication = Publication { topic, channel: None, payload, msg_id: None, rule };
-            ids.extend(hub.backplane.publish(publication).await.unwrap().id);
-        }
-        let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
-        let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
-        let socket = Socket::Memory(Box::new(memory));
-        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
-        let form = Form::of_topic(Protocol::default(), "trades:X".into());
-        let mut backlog =
-            interest.backlog(Start::Since(ids[0]), ReplayLimits::new(1_000, 1 << 20, Reader::default())).await.unwrap();
-        assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
-        let slot = interest.open(&outbox, backlog.cursor, ids[0]);
-        let member = Member { outbox: outbox.clone(), slot, pacer: None };
-        let mut past = Past::new(true);
-        past.add("trades:X".into(), ids[0], true);
-        let room = || poll_fn(|cx| outbox.poll_room(cx));
-        let push = interest.push_backlog((&member, &form), &mut past, &backlog, room);
-        let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
-        assert!(!whole, "more than an outbox holds");
-        let queued = outbox.queued(slot).unwrap();
-        assert!(queued >= ids[1] && queued < ids[5], "as much as an outbox holds: {queued} of {ids:?}");
-
-        // Put off, only the first message is kept.
-        backlog.put_off();
-        assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (1, ids[1], true));
-
-        let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
-        memory.lock().room = usize::MAX;
-        poll_fn(|cx| outbox.poll_flush(cx)).await;
-        while interest.catch_up(&member, &form, true, Some(&mut past), Reader::default()).await.unwrap()
-            == CaughtUp::More
-        {}
-        let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
-        while outbox.known(slot) < Some(ids[9]) || !told() {
-            tokio::task::yield_now().await;
-        }
-        let written = std::mem::take(&mut memory.lock().written);
-        let text = String::from_utf8_lossy(&written);
-        let counts: Vec<_> = ids.iter().map(|id| text.matches(&format!("\"id\":\"{id}\"")).count()).collect();
-        assert_eq!(counts, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
-        let end = format!(r#"{{"channel":"trades:X","cursor":"{}","replayed":9,"complete":true}}"#, ids[9]);
-        assert!(text.ends_with(&format!(r#"{{"type":"caught_up","channels":[{end}]}}"#)), "{text:.200}");
-    }
-}
+#[path = "catch_up_tests.rs"]
+mod tests;

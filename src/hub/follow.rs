@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     Hub, Settings,
-    topic::{Followed, Todo},
+    step::Todo,
+    topic::Followed,
     work_queue::{Priority, WorkQueue},
 };
 use crate::{
@@ -61,14 +62,25 @@ impl Hub {
                 batch = self.queues.compare.take(priority, COMPARE_MAX) => batch,
             };
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
+            let before: Vec<_> = batch.topics().map(|topic| topic.position()).collect();
             let heads = self.backplane.heads(&names).await;
-            for (topic, head) in batch.topics().zip(&heads) {
-                if let Ok(head) = head
-                    && topic.compared(*head, &self.shards) == Todo::Read
-                {
-                    self.queues.read.push(topic);
+            let mut unanchored = Vec::new();
+            for ((topic, head), before) in batch.topics().zip(&heads).zip(before) {
+                let Ok(head) = head else { continue };
+                let history = self.backplane.history(&topic.topic);
+                match topic.compared((*head, before), &history, &self.shards) {
+                    Todo::Anchor(at) => unanchored.push((topic, at)),
+                    todo => self.follow_up(topic, todo, &mut later),
                 }
             }
+            for (topic, head) in batch.topics().zip(&heads) {
+                if let Ok(head) = head {
+                    self.settle(topic, *head);
+                }
+            }
+            // What gave way leaves nothing in Redis.
+            unanchored.retain(|(topic, _)| !topic.is_withdrawn());
+            self.anchor(&unanchored, &mut later).await;
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
                 if matches!(head, Err(HeadError::NoStream(_))) {
@@ -97,15 +109,45 @@ impl Hub {
             };
             // What is read of one topic may take long, and each page of it has its time-out.
             for topic in batch.into_topics() {
-                if self.fill(&topic).await.is_err() {
-                    later.add(&topic);
+                match self.fill(&topic).await {
+                    Ok(todo) => self.follow_up(&topic, todo, &mut later),
+                    Err(_) => later.add(&topic),
                 }
             }
         }
     }
 
-    /// Reads after the position until nothing is missing.
-    async fn fill(&self, topic: &Arc<Followed>) -> Result<(), Unavailable> {
+    /// Gives topics without a stream a position, and compares them with that.
+    async fn anchor(&self, topics: &[(&Arc<Followed>, Option<StreamId>)], later: &mut Later) {
+        if topics.is_empty() {
+            return;
+        }
+        let names: Vec<_> = topics.iter().map(|(topic, at)| (topic.topic.clone(), *at)).collect();
+        for ((topic, _), end) in topics.iter().zip(self.backplane.anchors(&names).await) {
+            let todo = match end {
+                Ok(end) => {
+                    self.settle(topic, Some(end));
+                    topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
+                }
+                Err(_) => Todo::Wait,
+            };
+            self.follow_up(topic, todo, later);
+        }
+    }
+
+    /// Does what follows from a comparison or a read.
+    fn follow_up(&self, topic: &Arc<Followed>, todo: Todo, later: &mut Later) {
+        match todo {
+            Todo::Nothing => return,
+            Todo::Read => return self.queues.read.push(topic),
+            Todo::Doubt => self.backplane.doubt(&topic.topic),
+            Todo::Compare | Todo::Wait | Todo::Anchor(_) => {}
+        }
+        later.add(topic);
+    }
+
+    /// Reads after the position until nothing is missing. Returns what is left to do.
+    async fn fill(&self, topic: &Arc<Followed>) -> Result<Todo, Unavailable> {
         self.metrics.fills_total.inc();
         loop {
             let asked = topic.ask();
@@ -113,8 +155,10 @@ impl Hub {
                 tracing::debug!(%error, "a hole can't be filled now");
                 topic.unfilled();
             })?;
-            if topic.filled(asked, &page, &self.shards) == Todo::Nothing {
-                return Ok(());
+            let history = self.backplane.history(&topic.topic);
+            let todo = topic.filled(asked, &page, &history, &self.shards);
+            if todo != Todo::Read {
+                return Ok(todo);
             }
         }
     }
@@ -122,7 +166,8 @@ impl Hub {
     async fn page(&self, topic: &Followed, after: StreamId) -> Result<Page, Unavailable> {
         if topic.rule.class == Class::State {
             let messages = self.backplane.newest(&topic.topic, ReadLimits::ONE).await?.messages;
-            return Ok(Page { messages, contiguous: true, more: false });
+            let end = messages.last().and_then(|message| message.id);
+            return Ok(Page { messages, more: false, end });
         }
         self.backplane.read(&topic.topic, after, PAGE).await
     }
@@ -146,6 +191,7 @@ impl Hub {
         loop {
             let now = ticks.tick().await;
             stalls.iter_mut().for_each(|stall| stall.watch(now, grace, &self.metrics));
+            self.metrics.unpublished_topics.set(i64::try_from(self.unpublished.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -159,7 +205,9 @@ impl Hub {
     /// The first comparison of a topic without retention needs no stream.
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
         if topic.rule.retain_max == 0 {
-            let _ = topic.compared(StreamId::ZERO, &self.shards);
+            let history = self.backplane.history(&topic.topic);
+            let _ = topic.compared((Some(StreamId::ZERO), None), &history, &self.shards);
+            self.settle(topic, None);
         } else {
             self.queues.compare.push(topic);
         }
@@ -226,13 +274,16 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::linger::tests::hub, metrics::WorkQueueKind};
+    use crate::{
+        hub::{Reader, linger::tests::hub},
+        metrics::WorkQueueKind,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_stalls_shows_and_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
-        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap();
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
         let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
         let mut stall = Stall { queue, since: None };

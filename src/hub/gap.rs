@@ -1,11 +1,8 @@
 //! A range of publications that a client does not receive, and the reason. Never detects one.
 
-use tickgate_wire::{
-    model::{Content, Loss, Message, StreamId},
-    push::GapReason,
-};
+use tickgate_wire::{model::StreamId, push::GapReason};
 
-use crate::metrics;
+use crate::{backplane::Lack, history::Missing, metrics};
 
 /// A range of publications that a client does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,32 +25,25 @@ impl Gap {
         Self { after, before: Some(before), count: StreamId::missing_between(after, before), reason, cursor }
     }
 
-    /// With the loss that a marker behind it stands for, where that is the next entry: both are one loss. The marker's may
-    /// begin earlier, with publications that this replica never saw.
+    /// Of what was found missing.
     #[must_use]
-    pub fn with_marker(self, marker: &Message) -> Option<Self> {
-        let (Content::Lost { after, before, loss }, Some(at)) = (&marker.content, marker.id) else { return None };
-        let before = self.before.map_or(*before, |known| known.max(*before));
-        Some(Self::marked(self.after.min(*after), before, *loss, at))
-    }
-
-    /// The gap that a marker in the stream stands for; the marker's id is `at`.
-    #[must_use]
-    pub fn marked(after: StreamId, before: StreamId, loss: Loss, at: StreamId) -> Self {
-        let reason = match loss {
-            Loss::Failover => GapReason::Failover,
-            Loss::InvalidPayload => GapReason::InvalidPayload,
+    pub fn of(lack: &Lack) -> Self {
+        let Lack { missing, after, before, cursor } = *lack;
+        let (reason, count) = match missing {
+            Missing::Retention => {
+                (GapReason::Retention, before.and_then(|before| StreamId::missing_between(after, before)))
+            }
+            Missing::Lost(count) => (GapReason::Failover, count),
+            Missing::Doubt => (GapReason::Failover, None),
         };
-        Self { cursor: at, ..Self::new(after, before, reason) }
+        Self { after, before, count, reason, cursor }
     }
-}
 
-/// The label of the loss that a marker stands for, in the metrics.
-pub(super) fn loss_label(content: &Content) -> Option<metrics::Gap> {
-    match content {
-        Content::Data(_) => None,
-        Content::Lost { loss: Loss::Failover, .. } => Some(metrics::Gap::Failover),
-        Content::Lost { loss: Loss::InvalidPayload, .. } => Some(metrics::Gap::InvalidPayload),
+    /// The one entry that clients must not be shown.
+    #[must_use]
+    pub fn unreadable(id: StreamId) -> Self {
+        let (after, before) = (id.previous(), Some(id.next()));
+        Self { after, before, count: Some(1), reason: GapReason::InvalidPayload, cursor: id }
     }
 }
 

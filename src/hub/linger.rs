@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tickgate_wire::model::Topic;
 use tokio::time::Instant;
@@ -92,13 +93,19 @@ impl Hub {
             LingerVerdict::Wanted => {}
             LingerVerdict::Until(until) => self.lingering.push(until, topic),
             LingerVerdict::LetGo => {
-                let gone = part.swap_remove(topic.as_str());
-                drop(part);
-                gone.iter().for_each(|gone| self.queues.close(gone));
-                self.metrics.topics.dec();
-                self.backplane.unfollow(&topic);
+                let followed = Arc::clone(followed);
+                self.take_out(&mut part, &followed);
             }
         }
+    }
+
+    /// Takes a topic out of the table and of everything that waits. Called in the order of following.
+    pub(super) fn take_out(&self, part: &mut IndexMap<Topic, Arc<Followed>>, gone: &Arc<Followed>) {
+        part.swap_remove(gone.topic.as_str());
+        self.queues.close(gone);
+        let _ = self.unpublished.remove(gone);
+        self.metrics.topics.dec();
+        self.backplane.unfollow(&gone.topic);
     }
 }
 
@@ -109,11 +116,16 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         backplane::{Backplane, Memory},
-        hub::{RingLimits, Settings},
+        hub::{Interest, Reader, RingLimits, Settings, TurnLimits},
         metrics::Metrics,
     };
 
     pub(in crate::hub) fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
+        hub_with(tasks, |_| {})
+    }
+
+    /// Of one topic, where nothing else is set.
+    pub(in crate::hub) fn hub_with(tasks: &Tasks, set: impl FnOnce(&mut Settings)) -> (Arc<Hub>, Arc<TopicRule>) {
         let rule = TopicRule {
             pattern: Pattern::new("*").unwrap(),
             class: Class::Event,
@@ -124,16 +136,18 @@ pub(super) mod tests {
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);
-        let settings = Settings {
+        let mut settings = Settings {
             shards: 1,
             topics_max: 1,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring,
             linger: 10 * second,
             compare_interval: 60 * second,
             queue_grace: 10 * second,
-            reads_max: 4,
-            reads_timeout: 10 * second,
+            reads: TurnLimits { at_once: 4, bytes_max: 1 << 30, reader_bytes_max: 1 << 30, timeout: 10 * second },
         };
+        set(&mut settings);
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
     }
 
@@ -143,11 +157,11 @@ pub(super) mod tests {
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
         for _ in 0..100 {
-            drop(hub.interest(&topic, &rule));
+            drop(hub.interest(&topic, &rule, Reader::default()));
         }
         assert_eq!(hub.lingering.waiting.lock().len(), 1);
         tokio::time::sleep(Duration::from_secs(8)).await;
-        drop(hub.interest(&topic, &rule));
+        drop(hub.interest(&topic, &rule, Reader::default()));
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(hub.topics(), 1, "eight seconds after the last subscriber left");
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -159,8 +173,8 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
-        drop(hub.interest(&topic, &rule));
-        let interest = hub.interest(&topic, &rule);
+        drop(hub.interest(&topic, &rule, Reader::default()));
+        let interest = hub.interest(&topic, &rule, Reader::default());
         assert!(interest.is_some());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!((hub.topics(), hub.lingering.waiting.lock().len()), (1, 0));
@@ -174,7 +188,8 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let user = |number: usize| Topic::user_stream(&UserId::new(&format!("user-{number}")).unwrap());
-        let crowd: Vec<_> = (0..10 * TOPICS_PER_TURN).map(|number| hub.interest(&user(number), &rule)).collect();
+        let crowd: Vec<_> =
+            (0..10 * TOPICS_PER_TURN).map(|number| hub.interest(&user(number), &rule, Reader::default())).collect();
         drop(crowd);
         let now = Instant::now() + Duration::from_secs(11);
         let mut letting_go = std::pin::pin!(hub.let_go(now));
@@ -192,13 +207,17 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let name = |name| Topic::public(name).unwrap();
-        let first = hub.interest(&name("ticker:X"), &rule);
-        assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule).is_some());
-        assert!(hub.interest(&name("ticker:Y"), &rule).is_none());
+        let first = hub.interest(&name("ticker:X"), &rule, Reader::default());
+        assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule, Reader::default()).is_some());
+        let ready = async |interest: &Interest| interest.ready(Duration::from_secs(1)).await.is_ok();
+        let second = hub.interest(&name("ticker:Y"), &rule, Reader::default()).expect("until it is looked at");
+        assert!(!ready(&second).await && ready(first.as_ref().unwrap()).await);
+        drop(second);
         let alice = UserId::new("alice").unwrap();
-        assert!(hub.interest(&Topic::user_stream(&alice), &rule).is_some());
+        assert!(hub.interest(&Topic::user_stream(&alice), &rule, Reader::default()).is_some());
         drop(first);
         tokio::time::sleep(Duration::from_secs(12)).await;
-        assert!(hub.interest(&name("ticker:Y"), &rule).is_some());
+        let second = hub.interest(&name("ticker:Y"), &rule, Reader::default()).unwrap();
+        assert!(ready(&second).await);
     }
 }

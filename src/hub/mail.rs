@@ -3,7 +3,7 @@
 
 use tickgate_wire::{model::StreamId, push::GapReason};
 
-use super::{batch::Batch, form::Form, gap::Gap, member::Member, position::Step};
+use super::{batch::Batch, form::Form, gap::Gap, member::Member, step::Step};
 
 /// Bytes of steps that wait for one shard; one post may go over it.
 pub(super) const BYTES_MAX: usize = 64 << 20;
@@ -19,6 +19,8 @@ pub(super) enum Mail {
     Missed(Missed),
     /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
     Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
+    /// The topic gave way: its subscribers look again.
+    Withdraw,
     /// A subscription wants other channels of the user's stream, or another pace.
     Change { member: Member, form: Form },
 }
@@ -34,8 +36,7 @@ pub(super) struct Missed {
 
 impl Missed {
     fn of(steps: &[Step], after: StreamId) -> Self {
-        let mut ids =
-            steps.iter().rev().filter_map(|step| if let Step::Message(message) = step { message.id } else { None });
+        let mut ids = steps.iter().rev().filter_map(Step::position);
         let count = steps.iter().filter(|step| matches!(step, Step::Message(_))).count() as u64;
         Self { after, last: ids.next().unwrap_or(after), count }
     }
@@ -67,17 +68,15 @@ pub(super) fn size(step: &Step) -> usize {
 }
 
 impl Mailbox {
-    /// Adds steps that follow the position `after`, all at once: a gap never reaches the shard without the message
-    /// behind it. They take so many `bytes` of the shard's room, or it has none for them. True when the shard has to be
+    /// Adds steps that follow the position `after`, all at once: a gap reaches the shard together with the message behind
+    /// it, where there is one. They take so many `bytes` of the shard's room, or it has none for them. True when the shard has to be
     /// told.
     pub(super) fn post(&mut self, steps: &[Step], mut after: StreamId, bytes: Option<usize>) -> bool {
         let Some(bytes) = bytes else { return self.miss(Missed::of(steps, after)) };
         self.bytes += bytes;
         self.mail.extend(steps.iter().map(|step| {
             let mail = Mail::Step { after, step: step.clone() };
-            if let Step::Message(message) = step {
-                after = message.id.unwrap_or(after);
-            }
+            after = step.position().unwrap_or(after);
             mail
         }));
         self.tell()

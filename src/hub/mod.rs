@@ -3,7 +3,8 @@
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
 //! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` and
-//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants.
+//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants, `withdraw`
+//! of those that nobody published to where others need the room (`unpublished`).
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
@@ -36,6 +37,8 @@ mod queue;
 mod ring;
 mod shard;
 mod socket;
+mod standing;
+mod step;
 mod subscribe;
 mod tickets;
 #[cfg(test)]
@@ -43,7 +46,9 @@ mod tls_tests;
 mod topic;
 mod turns;
 mod unconfirmed;
+mod unpublished;
 mod unsent;
+mod withdraw;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
@@ -54,14 +59,15 @@ pub use gap::Gap;
 pub use member::{Member, Pacer};
 pub use outbox::{Close, Outbox, Shared};
 pub use past::{Past, caught_up};
-pub use position::{Arrival, Asked, Next, Position, State, Step, reason_between};
+pub use position::{Asked, Position, State};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
 pub use socket::{MemorySocket, Socket};
 pub(crate) use socket::{check_drained, try_write_if_drained};
+pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
-pub use turns::{Reader, Turn};
+pub use turns::{Hold, Reader, Turn, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
@@ -87,6 +93,8 @@ pub struct Hub {
     /// before any part of the table.
     following: Mutex<()>,
     lingering: linger::LingerQueue,
+    unpublished: unpublished::Unpublished,
+    withdrawn: withdraw::Withdrawn,
     turns: Arc<turns::Turns>,
     /// Of those who gather more than one page before they push any of it.
     long_turns: Arc<turns::Turns>,
@@ -103,6 +111,9 @@ pub struct Settings {
     pub shards: usize,
     /// Topics followed at once, users' own left aside: past it no more public ones are.
     pub topics_max: usize,
+    /// Of them those that nobody has published to, and those of one address.
+    pub unpublished_topics_max: usize,
+    pub unpublished_per_address_max: usize,
     pub ring: RingLimits,
     /// How long a topic stays followed after its last subscriber left.
     pub linger: Duration,
@@ -110,9 +121,8 @@ pub struct Settings {
     pub compare_interval: Duration,
     /// A work queue whose oldest topic waits longer is logged as stalled.
     pub queue_grace: Duration,
-    /// How many read at once what they missed, and how long others wait for their turn.
-    pub reads_max: usize,
-    pub reads_timeout: Duration,
+    /// How many read at once what they missed, and how much of it may wait for clients.
+    pub reads: TurnLimits,
 }
 
 /// In order of their first subscriptions, so that a course of events can be played again.
@@ -157,8 +167,13 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
-            turns: turns::Turns::new(settings.reads_max, settings.reads_timeout),
-            long_turns: turns::Turns::new(LONG_MAX, settings.reads_timeout),
+            unpublished: unpublished::Unpublished::new(
+                settings.unpublished_topics_max,
+                settings.unpublished_per_address_max,
+            ),
+            withdrawn: withdraw::Withdrawn::default(),
+            turns: turns::Turns::new(settings.reads),
+            long_turns: turns::Turns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -170,6 +185,7 @@ impl Hub {
         }
         hub.start_following(tasks, &settings);
         hub.start_letting_go(tasks);
+        hub.start_withdrawing(tasks);
         let receiver = Arc::downgrade(&hub);
         hub.backplane.start(Box::new(move |event| {
             if let Some(hub) = receiver.upgrade() {
@@ -192,6 +208,11 @@ impl Hub {
                     topic.lost();
                 }
             }
+            Event::Foreign { topic } => {
+                if let Some(topic) = self.topics.get(topic) {
+                    self.queues.compare.push(&topic);
+                }
+            }
             Event::GenerationChanged => self.metrics.generation_changes_total.inc(),
         }
     }
@@ -199,16 +220,25 @@ impl Hub {
     /// Delivers an arrival to this replica's subscribers.
     fn deliver(&self, topic: &str, message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
-        if topic.arrived(message, &self.shards) == topic::Todo::Read {
-            self.queues.read.push(&topic);
+        if !topic.is_published() {
+            self.published(&topic);
+        }
+        let history = self.backplane.history(&topic.topic);
+        match topic.arrived(message, &history, &self.shards) {
+            step::Todo::Read => self.queues.read.push(&topic),
+            step::Todo::Compare => self.queues.compare.push(&topic),
+            _ => {}
         }
     }
 
-    /// Counts an interest in a topic; the first one makes the replica follow it. `None` when it follows as many as it
-    /// may.
+    /// Counts an interest in a topic, of somebody at the address of `reader`; the first one makes the replica follow it.
+    /// `None` when it follows as many as it may.
     #[must_use]
-    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Interest> {
-        let followed = self.known(topic).or_else(|| self.follow(topic, rule))?;
+    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Interest> {
+        let followed = self.known(topic).or_else(|| self.follow(topic, rule, reader))?;
+        if !followed.is_published() {
+            self.unpublished.share(&followed, reader);
+        }
         self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
         Some(Interest { hub: self.clone(), topic: followed })
     }
@@ -216,23 +246,30 @@ impl Hub {
     /// The topic with one interest more, if it is followed already.
     fn known(&self, topic: &Topic) -> Option<Arc<Followed>> {
         let part = self.topics.part(topic.as_str()).read();
-        let followed = part.get(topic.as_str())?;
+        let followed = part.get(topic.as_str()).filter(|followed| !followed.is_withdrawn())?;
         followed.add_interest();
         Some(followed.clone())
     }
 
-    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>) -> Option<Arc<Followed>> {
+    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Arc<Followed>> {
         let _order = self.following.lock();
         if let Some(followed) = self.known(topic) {
             return Some(followed);
         }
+        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         // Whatever strangers subscribe to, users hear what is theirs.
-        if topic.owner().is_none() && self.topics.len() >= self.topics_max {
+        if topic.owner().is_some() {
+            followed.set_published();
+        } else if !self.has_room_for(&followed, reader) {
             return None;
         }
-        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         followed.add_interest();
-        self.topics.part(topic.as_str()).write().insert(topic.clone(), followed.clone());
+        let mut part = self.topics.part(topic.as_str()).write();
+        if let Some(withdrawn) = part.get(topic.as_str()).cloned() {
+            self.take_out(&mut part, &withdrawn);
+        }
+        part.insert(topic.clone(), followed.clone());
+        drop(part);
         self.metrics.topics.inc();
         self.backplane.follow(topic);
         Some(followed)
@@ -240,7 +277,7 @@ impl Hub {
 
     fn uninterested(&self, topic: &Followed) {
         self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
-        if topic.drop_interest() {
+        if topic.drop_interest() && !topic.is_withdrawn() {
             self.queues.reorder(topic);
             self.linger(topic);
         }
@@ -251,12 +288,12 @@ impl Hub {
         (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
     }
 
-    /// Waits for a turn to read a stream for a client.
+    /// Waits for a turn to read so many bytes of a stream for a client, at the most.
     ///
     /// # Errors
     /// [`Unavailable`] when it did not come in time.
-    pub async fn turn(&self, reader: Reader) -> Result<Turn, Unavailable> {
-        self.turns.take(reader).await
+    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<Turn, Unavailable> {
+        self.turns.take(reader, bytes_max).await
     }
 
     /// Subscriptions of this replica.
@@ -272,6 +309,20 @@ impl Hub {
         all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         all.truncate(limit);
         all
+    }
+
+    /// Names of the followed topics that have subscribers and begin with one of these.
+    #[must_use]
+    pub fn followed_names(&self, prefixes: &[&str]) -> Vec<String> {
+        let mut names = Vec::new();
+        for part in &self.topics.parts {
+            let part = part.read();
+            let wanted = part.iter().filter(|(topic, followed)| {
+                prefixes.iter().any(|prefix| topic.as_str().starts_with(prefix)) && followed.interest() > 0
+            });
+            names.extend(wanted.map(|(topic, _)| topic.as_str().to_owned()));
+        }
+        names
     }
 
     /// Subscriptions to one topic on this replica.

@@ -24,6 +24,7 @@ use super::{
     flow::Flow,
     queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
     socket::Socket,
+    turns::Hold,
 };
 use crate::metrics::{self, Held, Metrics};
 use tickgate_wire::model::{Class, StreamId};
@@ -63,10 +64,20 @@ struct State {
     ending: Ending,
     /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
     slow: Option<Held>,
+    /// The room that replays and pages of history take; until all that waits is written. On the heap, as few have any.
+    hold: Option<Box<Hold>>,
     /// Bytes written so far.
     progress: u64,
     /// Where values are sent: how many of them may be under way. On the heap, as many connections have none.
     flow: Option<Box<Flow>>,
+}
+
+impl State {
+    /// Nothing waits any more.
+    fn rest(&mut self) {
+        self.slow = None;
+        self.hold = None;
+    }
 }
 
 impl Outbox {
@@ -175,6 +186,18 @@ impl Outbox {
         state.slow.get_or_insert_with(|| Held::one(&self.shared.metrics.slow_consumers));
     }
 
+    /// Keeps the room that something takes which was sent, until it is written.
+    pub fn keep(&self, hold: Hold) {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() {
+            return;
+        }
+        match &mut state.hold {
+            Some(own) => own.join(hold),
+            None => state.hold = Some(Box::new(hold)),
+        }
+    }
+
     /// Adds what a catch-up brings.
     pub(super) fn catch_up(&self, id: SlotId, batch: Arc<Batch>) {
         let mut state = self.state.lock();
@@ -245,7 +268,7 @@ impl Outbox {
         Written { bytes, writes }.count(&self.shared.metrics);
         let blocked = !state.queue.is_empty();
         if !blocked {
-            state.slow = None;
+            state.rest();
         }
         if std::mem::replace(&mut state.queue.blocked, blocked) {
             self.waker.wake();
@@ -274,6 +297,7 @@ impl Outbox {
         }
         if !keep {
             state.queue.clear();
+            state.rest();
         }
         if let Some(frame) = last {
             state.queue.frame(frame);

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::Config,
-    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings},
+    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings, TurnLimits},
     tasks::Tasks,
 };
 
@@ -32,12 +32,18 @@ impl Client {
         let settings = Settings {
             shards: 1,
             topics_max: 9,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RingLimits { messages_max: 100, bytes_max: 1 << 20 },
             linger: Duration::from_secs(9),
             compare_interval: Duration::from_secs(99),
             queue_grace: Duration::from_secs(99),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let topic = Topic::public(topic).unwrap();
@@ -46,7 +52,7 @@ impl Client {
         let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
         let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
-        let interest = hub.interest(&topic, &rule).unwrap();
+        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
         let member = Member { outbox: outbox.clone(), slot, pacer: None };

@@ -10,7 +10,11 @@ use tickgate_wire::{
     reply::{CaughtUp, CaughtUpChannel, Reply},
 };
 
-use super::{batch::Batch, form::Form};
+use super::{
+    backlog::{Allowance, ReplayLimits},
+    batch::Batch,
+    form::Form,
+};
 use crate::clock;
 
 /// The past of one subscription.
@@ -22,6 +26,8 @@ pub struct Past {
     has_cursor: bool,
     /// What this replica has at hand was sent as the past; what follows is live.
     pub(super) at_hand_sent: bool,
+    /// What may still be fetched for it.
+    left: Allowance,
 }
 
 #[derive(Clone, Debug)]
@@ -35,10 +41,10 @@ struct PastChannel {
 }
 
 impl Past {
-    /// Of a topic that has cursors, or not.
+    /// Of a topic that has cursors, or not, within these bounds.
     #[must_use]
-    pub fn new(has_cursor: bool) -> Self {
-        Self { channels: Vec::new(), complete: true, has_cursor, at_hand_sent: false }
+    pub fn new(has_cursor: bool, limits: ReplayLimits) -> Self {
+        Self { channels: Vec::new(), complete: true, has_cursor, at_hand_sent: false, left: limits.less(0, 0) }
     }
 
     /// Adds a channel that wants what comes after `after`. `told`: its client waits for the end.
@@ -68,7 +74,7 @@ impl Past {
     pub(super) fn count<'a>(&mut self, form: &Form, messages: impl IntoIterator<Item = &'a Arc<Message>>) {
         for message in messages {
             match (&message.content, form.channel_of(message)) {
-                (Content::Lost { .. }, _) => self.complete = false,
+                (Content::Unreadable, _) => self.complete = false,
                 (Content::Data(_), None) => {}
                 (Content::Data(_), Some(channel)) => {
                     let own = self.channels.iter_mut().find(|own| own.channel == *channel);
@@ -76,6 +82,16 @@ impl Past {
                 }
             }
         }
+    }
+
+    /// So much was fetched for it.
+    pub(super) fn spend(&mut self, messages: &[Arc<Message>]) {
+        self.left.spend(messages.len(), messages.iter().map(|message| message.payload_bytes()).sum());
+    }
+
+    /// Whether no more may be fetched for it.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left.is_spent()
     }
 
     /// A gap is about to be told.

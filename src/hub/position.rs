@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::{
-    model::{Content, Message, StreamId},
-    push::GapReason,
-};
+use tickgate_wire::model::{Content, Message, StreamId};
 
-use super::ring::{Ring, RingLimits};
+use super::{
+    gap::Gap,
+    ring::{Ring, RingLimits},
+    step::{Arrival, Judge, Next, Step},
+};
 use crate::{
-    backplane::Page,
+    backplane::{Lack, Page},
     defect::{self, Defect},
+    history::{History, StillPending, Verdict},
 };
 
 /// Live messages of a topic held while a read is under way, in number and bytes. Past it they are forgotten: the stream
@@ -32,53 +34,6 @@ pub enum State {
     Filling,
 }
 
-/// Why there is a hole between two neighbours of what is left: another epoch means another server.
-#[must_use]
-pub fn reason_between(after: StreamId, before: StreamId) -> GapReason {
-    if after.epoch == before.epoch || after.epoch == 0 { GapReason::Retention } else { GapReason::Failover }
-}
-
-/// What subscribers get next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    Message(Arc<Message>),
-    /// Everything after `after` and before `before` is missing. Always followed by the message `before`.
-    Gap {
-        after: StreamId,
-        before: StreamId,
-        reason: GapReason,
-    },
-}
-
-impl Step {
-    /// Whether it tells of publications that the server lost.
-    pub(super) fn is_loss(&self) -> bool {
-        matches!(self, Self::Message(message) if matches!(message.content, Content::Lost { .. }))
-    }
-}
-
-/// What to do with an arriving message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// Deliver it now.
-    Next,
-    /// It was delivered before.
-    Repeat,
-    /// It waits for a read that is under way, or for the first comparison.
-    Held,
-    /// It waits, and a fill must start now.
-    Hole,
-}
-
-/// What is to be done after a comparison or a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing: the topic is live.
-    Live,
-    /// Read the stream after the position.
-    Read,
-}
-
 /// The position, what was recently delivered, and what waits.
 #[derive(Debug)]
 pub struct Position {
@@ -92,6 +47,8 @@ pub struct Position {
     held: Vec<Arc<Message>>,
     held_bytes: usize,
     hole: Hole,
+    /// Everything was heard since the position was the end of the stream.
+    unbroken: bool,
 }
 
 /// What lies between the position and the first message that waits.
@@ -126,6 +83,7 @@ impl Position {
             held: Vec::new(),
             held_bytes: 0,
             hole: Hole::default(),
+            unbroken: false,
         }
     }
 
@@ -143,23 +101,30 @@ impl Position {
     /// The link was lost: the topic is to be compared with its stream again.
     pub fn lost(&mut self) {
         self.state = State::Syncing;
+        self.unbroken = false;
         self.forget_held();
     }
 
     /// A message came in. `Next` moves the position; the caller delivers it.
     ///
     /// What provably comes next needs no stream, so it goes out also while the topic waits to be compared.
-    pub fn arrive(&mut self, message: &Arc<Message>) -> Arrival {
+    pub fn arrive(&mut self, message: &Arc<Message>, judge: Judge<'_>) -> Arrival {
         let Some(id) = message.id else { return Arrival::Next };
         let Some(at) = self.at else {
             self.hold(message);
             return Arrival::Held;
         };
         if id <= at {
-            return if defect::is(Defect::NoRepeatFilter) { Arrival::Next } else { Arrival::Repeat };
+            return match () {
+                () if defect::is(Defect::NoRepeatFilter) => Arrival::Next,
+                () if id == at || self.ring.has(id) || self.state != State::Live => Arrival::Repeat,
+                () => Arrival::Past,
+            };
         }
         let undisturbed = self.state != State::Filling && self.held.is_empty();
-        if self.newest_only || (undisturbed && follows(at, message)) {
+        let unbroken = self.unbroken && self.state == State::Live;
+        let next = self.newest_only || (undisturbed && judge.step(at, message, unbroken) == Verdict::Direct);
+        if next && judge.is_given(id) {
             self.advance(message);
             return Arrival::Next;
         }
@@ -172,19 +137,49 @@ impl Position {
         Arrival::Hole
     }
 
-    /// The stream's head was read after the subscription was confirmed (or because the topic is quiet).
-    pub fn compare(&mut self, head: StreamId, steps: &mut Vec<Step>) -> Next {
-        match self.at {
-            None => self.at = Some(head),
-            // Behind the position lies a server that lost its last entries. Those here had them; the next
-            // publication opens a new epoch, and the hole check tells.
-            Some(at) if head <= at || defect::is(Defect::NoCompare) => {}
-            Some(_) => {
-                self.state = State::Filling;
-                return Next::Read;
+    /// The end of the stream was read after the subscription was confirmed (or because the topic is quiet); `None`: there is
+    /// no stream. `before`: the position when it was asked for.
+    pub fn compare(
+        &mut self,
+        end: Option<StreamId>,
+        before: Option<StreamId>,
+        judge: Judge<'_>,
+        steps: &mut Vec<Step>,
+    ) -> Next {
+        let history = judge.history;
+        match (self.at, end) {
+            (None, None) => return Next::Anchor(None),
+            // Whoever begins now has nothing to do with what lies before this generation.
+            (None, Some(end)) => self.at = Some(end.max(history.beginning())),
+            (Some(_), None) if self.newest_only => {}
+            (Some(at), None) if self.unbroken => {
+                if at.seq == StreamId::SEQ_END {
+                    return Next::Anchor(Some(at));
+                }
+            }
+            (Some(_), None) => return Next::Anchor(None),
+            (Some(_), Some(_)) if defect::is(Defect::NoCompare) => {}
+            (Some(at), Some(end)) => {
+                if went_back(before, end, history) {
+                    return Next::Doubt;
+                }
+                match history.end(judge.topic, at, end) {
+                    Ok(None) => {}
+                    // It moved on since the end was read.
+                    Ok(Some((_, to))) if to < at => {}
+                    Ok(Some(_)) => {
+                        self.state = State::Filling;
+                        return Next::Read;
+                    }
+                    Err(StillPending) => {
+                        self.state = State::Filling;
+                        return if at < end { Next::Read } else { Next::Wait };
+                    }
+                }
             }
         }
-        self.settle(steps)
+        self.unbroken = true;
+        self.settle(judge, steps)
     }
 
     /// What the stream is to be asked now.
@@ -194,32 +189,68 @@ impl Position {
     }
 
     /// A page came back. Several reads may be under way, and what they bring may overlap.
-    pub fn filled(&mut self, asked: Asked, page: &Page, steps: &mut Vec<Step>) -> Next {
-        let Some(at) = self.at else { return Next::Live };
+    pub fn filled(&mut self, asked: Asked, page: &Page, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
+        let Some(mut at) = self.at else { return Next::Live };
         let from = page.messages.partition_point(|m| m.id.is_none_or(|id| id <= at));
-        // Another read may have moved the position meanwhile: then it is the neighbour in the page that proves.
-        let neighbour = if from > 0 { page.messages[from - 1].id } else { page.contiguous.then_some(asked.cursor) };
-        for (index, message) in page.messages[from..].iter().enumerate() {
-            let proven = index > 0 || neighbour == Some(at) || follows(at, message);
-            if !proven && !self.newest_only {
-                self.tell_gap(message, reason_between, steps);
+        for message in &page.messages[from..] {
+            match judge.step(at, message, self.unbroken) {
+                _ if self.newest_only => {}
+                Verdict::Direct => {}
+                Verdict::Gap(missing) => {
+                    let before = message.id.unwrap_or(at);
+                    self.tell(&Lack::between(missing, at, before), steps);
+                }
+                Verdict::Pending => return Next::Wait,
             }
             self.advance(message);
             steps.push(Step::Message(message.clone()));
+            at = message.id.unwrap_or(at);
         }
         if page.more {
             return Next::Read;
         }
+        if let Some(next) = self.end(at, (asked.cursor, page.end), judge, steps) {
+            return next;
+        }
         let doubts = asked.hole == self.hole.number && self.hole.range.is_some() && self.hole.range == self.open_hole();
         if doubts && std::mem::replace(&mut self.hole.doubted, true) {
-            self.give_up(steps);
+            // Twice the stream did not have what was heard: nobody stored it.
+            self.forget_held();
         }
-        self.settle(steps)
+        self.unbroken = true;
+        self.settle(judge, steps)
+    }
+
+    /// A read came to the end of the stream. What else has to be done, if the topic can't go on.
+    fn end(
+        &mut self,
+        at: StreamId,
+        (asked, end): (StreamId, Option<StreamId>),
+        judge: Judge<'_>,
+        steps: &mut Vec<Step>,
+    ) -> Option<Next> {
+        if self.newest_only {
+            return None;
+        }
+        let Some(end) = end else { return (!self.unbroken).then_some(Next::Anchor(None)) };
+        if went_back(Some(asked), end, judge.history) {
+            return Some(Next::Doubt);
+        }
+        match judge.history.end(judge.topic, at, end) {
+            Ok(Some((missing, to))) if to > at => {
+                self.tell(&Lack::until(missing, at, to), steps);
+                self.at = Some(to);
+                None
+            }
+            Ok(_) => None,
+            Err(StillPending) => Some(Next::Wait),
+        }
     }
 
     /// The read failed: the topic waits for the next comparison.
     pub fn unfilled(&mut self) {
-        self.lost();
+        self.state = State::Syncing;
+        self.forget_held();
     }
 
     /// Messages after `cursor` up to the position, when that can be proven without reading the stream.
@@ -247,17 +278,18 @@ impl Position {
     }
 
     /// Delivers what was held as far as it follows; live when nothing is left.
-    fn settle(&mut self, steps: &mut Vec<Step>) -> Next {
+    fn settle(&mut self, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
         let mut held = std::mem::take(&mut self.held);
         held.sort_by_key(|m| m.id);
         let mut waiting = held.into_iter();
         for message in waiting.by_ref() {
-            let at = self.at.unwrap_or_default();
-            if message.id.is_some_and(|id| id <= at) {
+            let (at, id) = (self.at.unwrap_or_default(), message.id.unwrap_or_default());
+            if id <= at {
                 continue;
             }
-            if !self.newest_only && !follows(at, &message) {
-                self.name_hole(at, message.id.unwrap_or_default());
+            let next = self.newest_only || judge.step(at, &message, self.unbroken) == Verdict::Direct;
+            if !next || !judge.is_given(id) {
+                self.name_hole(at, id);
                 self.held.push(message);
                 break;
             }
@@ -288,26 +320,15 @@ impl Position {
         }
     }
 
-    /// The stream does not have what would join the position to what is held: the hole is told.
-    fn give_up(&mut self, steps: &mut Vec<Step>) {
-        self.held.sort_by_key(|m| m.id);
-        let at = self.at.unwrap_or_default();
-        let Some(first) = self.held.iter().find(|m| m.id.is_some_and(|id| id > at)).cloned() else { return };
-        self.tell_gap(&first, |_, _| GapReason::Backplane, steps);
-        self.advance(&first);
-        steps.push(Step::Message(first));
-    }
-
-    fn tell_gap(&mut self, message: &Message, reason: impl Fn(StreamId, StreamId) -> GapReason, steps: &mut Vec<Step>) {
-        let (Some(after), Some(before)) = (self.at, message.id) else { return };
+    fn tell(&mut self, lack: &Lack, steps: &mut Vec<Step>) {
         self.ring.clear();
-        steps.push(Step::Gap { after, before, reason: reason(after, before) });
+        steps.push(Step::Gap(Gap::of(lack)));
     }
 
     fn advance(&mut self, message: &Arc<Message>) {
         self.at = message.id;
         // What tells of a loss is no value: the last one stays at hand.
-        if !(self.newest_only && matches!(message.content, Content::Lost { .. })) {
+        if !(self.newest_only && matches!(message.content, Content::Unreadable)) {
             self.ring.push(message.clone(), self.limits);
         }
     }
@@ -321,19 +342,16 @@ impl Position {
     }
 
     fn forget_held(&mut self) {
+        // What was heard and is forgotten was not heard.
+        self.unbroken &= self.held.is_empty();
         self.held.clear();
         self.held_bytes = 0;
     }
 }
 
-/// Whether `message` comes directly after `at`: the next number, or the first of an epoch that names `at` as the id
-/// before it.
-fn follows(at: StreamId, message: &Message) -> bool {
-    let Some(id) = message.id else { return false };
-    if defect::is(Defect::NoHoleCheck) {
-        return true;
-    }
-    id.directly_after(at) || (id.seq == 0 && message.prev == Some(at))
+/// Whether the stream is older than a position that was given in this generation.
+fn went_back(before: Option<StreamId>, end: StreamId, history: &History) -> bool {
+    before.is_some_and(|at| at > end && at.seq != StreamId::SEQ_END && at.epoch >= history.generation)
 }
 
 #[cfg(test)]

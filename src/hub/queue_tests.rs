@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 use serde_json::Value;
 use tickgate_wire::{
-    model::{Content, Loss, Message},
+    model::{Content, Message},
     protocol::Protocol,
     websocket,
 };
 
 use super::{
-    super::{batch::Mark, form::Form, position::Step},
+    super::{batch::Mark, form::Form, step::Step},
     *,
 };
 
@@ -228,10 +228,10 @@ fn what_a_paced_value_stood_for_stays_counted() {
 fn what_is_lost_replaces_no_value() {
     let (mut queue, a) = blocked(Class::State);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
-    let lost = step(Some(id(5)), Content::Lost { after: id(1), before: id(5), loss: Loss::Failover });
+    let lost = step(Some(id(5)), Content::Unreadable);
     let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], Mark::default()));
     assert_eq!(queue.offer(a, &marker, LIMITS), Offered::Queued);
-    assert_eq!(seen(&drain(&mut queue)), ["a1", "a1..5(3)"]);
+    assert_eq!(seen(&drain(&mut queue)), ["a1", "a4..6(1)"]);
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl Ring {
         self.messages.iter().cloned().collect()
     }
 
+    /// Whether the message of this id is here.
+    pub(super) fn has(&self, id: StreamId) -> bool {
+        self.messages.binary_search_by(|message| message.id.cmp(&Some(id))).is_ok()
+    }
+
     /// The newest message.
     pub(super) fn newest(&self) -> Option<&Arc<Message>> {
         self.messages.back()

@@ -18,11 +18,11 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     batch::{Batch, Mark},
     form::Form,
-    gap::{gap_label, loss_label},
+    gap::gap_label,
     mail::{Mail, Missed},
     member::{self, Group, Member},
     outbox::{Outbox, Written},
-    position::Step,
+    step::Step,
     topic::{Followed, Lane},
 };
 use crate::{
@@ -191,6 +191,14 @@ impl Shard {
                     run.offer(&groups, topic, round);
                     join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
                 }
+                Mail::Withdraw => {
+                    run.offer(&groups, topic, round);
+                    for member in groups.iter().flat_map(Group::members) {
+                        if member.outbox.pause(member.slot).is_some() {
+                            member.outbox.wake();
+                        }
+                    }
+                }
                 Mail::Change { member, form } => {
                     run.offer(&groups, topic, round);
                     let Some(before) = member::take(&mut groups, &member.seat()) else { continue };
@@ -227,13 +235,13 @@ impl Shard {
     fn note(&self, lane: &Lane, step: &Step) -> u64 {
         match step {
             Step::Message(message) => {
-                if let Some(reason) = loss_label(&message.content) {
-                    self.metrics.gaps_total.of(reason).inc_by(lane.count() as u64);
+                if step.is_loss() {
+                    self.metrics.gaps_total.of(metrics::Gap::InvalidPayload).inc_by(lane.count() as u64);
                 }
                 message.published_ms
             }
-            Step::Gap { reason, .. } => {
-                self.metrics.gaps_total.of(gap_label(*reason)).inc_by(lane.count() as u64);
+            Step::Gap(gap) => {
+                self.metrics.gaps_total.of(gap_label(gap.reason)).inc_by(lane.count() as u64);
                 0
             }
         }

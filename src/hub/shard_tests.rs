@@ -3,17 +3,17 @@ use std::task::{Context, Wake};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate_wire::{
-    model::{Class, Content, Loss, Message, Pattern, TopicRule, UserId},
+    model::{Class, Content, Message, Pattern, TopicRule, UserId},
     protocol::Protocol,
 };
 
 use super::*;
+use crate::history::History;
 use crate::{
     backplane::Page,
     hub::{
-        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket,
-        queue::Stage,
-        topic::{Joining, Todo},
+        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket, queue::Stage, step::Todo,
+        topic::Joining,
     },
 };
 
@@ -41,6 +41,11 @@ struct Scene {
     shared: Arc<Shared>,
 }
 
+/// Of a dataset that never changed its server.
+fn history() -> History {
+    History { alloc: u64::MAX, ..History::single(1) }
+}
+
 impl Scene {
     /// At position 0.
     fn new(class: Class) -> Self {
@@ -63,7 +68,7 @@ impl Scene {
             if private { Topic::user_stream(&UserId::new("alice").unwrap()) } else { Topic::public("a").unwrap() };
         let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
         let shards = [Shard::new(0, bytes, metrics.clone())];
-        assert_eq!(topic.compared(id(0), &shards), Todo::Nothing);
+        assert_eq!(topic.compared((Some(id(0)), None), &history(), &shards), Todo::Nothing);
         let protocol = Protocol::default();
         let form = if private { user_form(&["orders", "alerts"]) } else { Form::of_topic(protocol, "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
@@ -95,7 +100,7 @@ impl Scene {
     }
 
     fn arrive(&self, seq: u64, channel: Option<&str>) -> Todo {
-        self.topic.arrived(message(seq, channel), &self.shards)
+        self.topic.arrived(message(seq, channel), &history(), &self.shards)
     }
 
     async fn fan_out(&mut self) {
@@ -183,8 +188,8 @@ async fn a_gap_is_told_wherever_a_batch_ends() {
         }
         assert_eq!(stage.arrive(before + 9, None), Todo::Read);
         let asked = stage.topic.ask();
-        let page = Page { messages: vec![Arc::new(message(before + 9, None))], contiguous: false, more: false };
-        stage.topic.filled(asked, &page, &stage.shards);
+        let page = Page { messages: vec![Arc::new(message(before + 9, None))], more: false, end: Some(id(before + 9)) };
+        stage.topic.filled(asked, &page, &history(), &stage.shards);
         stage.fan_out().await;
         let all = seen(&client.outbox);
         assert_eq!(all[before as usize..], [format!("{before}..{}", before + 9), (before + 9).to_string()]);
@@ -296,12 +301,11 @@ async fn a_loss_is_told_behind_the_value_that_was_held() {
     stage.arrive(2, None);
     stage.fan_out().await;
     stage.arrive(3, None);
-    let content = Content::Lost { after: id(3), before: id(9), loss: Loss::Failover };
-    let marker = Message { content, ..message(9, None) };
-    stage.topic.arrived(marker, &stage.shards);
+    let marker = Message { content: Content::Unreadable, ..message(9, None) };
+    stage.topic.arrived(marker, &history(), &stage.shards);
     stage.fan_out().await;
     let all = seen(&member.outbox);
-    assert_eq!(all.last().map(String::as_str), Some("3..9"), "{all:?}");
+    assert_eq!(all.last().map(String::as_str), Some("8..10"), "{all:?}");
     assert!(all[all.len() - 2].starts_with('3'), "{all:?}");
 }
 

@@ -20,33 +20,25 @@ use super::{
     gap::Gap,
     member::Member,
     outbox::Outbox,
-    position::reason_between,
     queue::SlotId,
     topic::Followed,
 };
 use crate::{
-    backplane::{Page, ReadLimits, Unavailable},
+    backplane::{Onward, ReadLimits, Unavailable},
     metrics,
 };
 
 /// Entries of one page that is read, and their bytes.
 const PAGE_MAX: usize = 500;
 const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of one value, about.
+const VALUE_BYTES: usize = 64 << 10;
 
 /// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
 #[derive(Debug)]
 pub struct Interest {
     pub(super) hub: Arc<Hub>,
     pub(super) topic: Arc<Followed>,
-}
-
-/// What comes after a position.
-pub(super) struct Onward {
-    pub(super) page: Page,
-    /// Told before the page.
-    pub(super) gap: Option<Gap>,
-    /// The position before the page, behind the gap where nothing is left to be read.
-    pub(super) at: StreamId,
 }
 
 impl Interest {
@@ -61,8 +53,11 @@ impl Interest {
             if tokio::time::timeout(timeout, synced).await.is_err() {
                 return Err(Unavailable("the topic is not in step with its stream yet".into()));
             }
+            if self.topic.is_withdrawn() {
+                break;
+            }
         }
-        Ok(())
+        if self.topic.is_withdrawn() { Err(Unavailable("there is no room for the topic".into())) } else { Ok(()) }
     }
 
     /// Gathers what the subscription gets before it goes live. Bounded by `limits`.
@@ -83,35 +78,46 @@ impl Interest {
     /// The newest value; where the client has a newer one than this replica, that of the stream itself.
     async fn snapshot(&self, at: StreamId, least: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
+        let mut hold = None;
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
             None if at.max(least) == StreamId::ZERO => None,
             _ => {
-                let _turn = self.hub.turn(limits.reader).await?;
-                self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop()
+                let turn = self.hub.turn(limits.reader, VALUE_BYTES).await?;
+                let newest = self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop();
+                hold = turn.end(newest.as_ref().map_or(0, |message| message.payload_bytes()));
+                newest
             }
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
-        Ok(Backlog { messages: newest.into_iter().collect(), from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+        let messages = newest.into_iter().collect();
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
     async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let count = count.min(limits.entries_max as usize);
+        let mut hold = None;
         let messages = match self.topic.last(count) {
             Some(messages) => messages,
             None => {
-                let _turn = self.hub.turn(limits.reader).await?;
-                let limits = ReadLimits::new(count, limits.bytes_max());
-                self.hub.backplane.newest(&self.topic.topic, limits).await?.messages
+                // As many as one page holds.
+                let bytes_max = limits.bytes_max().min(PAGE_BYTES);
+                let turn = self.hub.turn(limits.reader, bytes_max).await?;
+                let limits = ReadLimits::new(count, bytes_max);
+                let messages = self.hub.backplane.newest(&self.topic.topic, limits).await?.messages;
+                hold = turn.end(messages.iter().map(|message| message.payload_bytes()).sum());
+                messages
             }
         };
         let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
         let mark = Mark { replayed: true, ..Mark::default() };
-        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, ..Backlog::default() })
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
     /// All that is kept: what is not is no loss to a client that never had any of it.
     async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+        // Its beginning is known by its first message only.
+        let limits = limits.of_beginning(false, limits.at_once);
         let mut backlog = self.since(StreamId::ZERO, limits).await?;
         backlog.gap = None;
         if let Some(first) = backlog.messages.first().and_then(|message| message.id) {
@@ -159,30 +165,42 @@ impl Interest {
                 break;
             }
             was_read = true;
+            let page_bytes = PAGE_BYTES.min(limits.bytes_max() - bytes);
             if bytes > 0 && long.is_none() {
                 // What is gathered is held, so only some gather more than a page.
-                long = self.hub.long_turns.try_take();
-                if long.is_none() {
-                    backlog.goes_on = true;
-                    break;
-                }
+                long = self.hub.long_turns.try_take(limits.reader, 0);
             }
-            let turn = self.hub.turn(limits.reader).await?;
-            let Onward { page, gap, at } = self.read_on(backlog.cursor, limits.bytes_max() - bytes).await?;
-            drop(turn);
-            if let Some(gap) = gap {
+            let turn = match &backlog.hold {
+                None if !limits.has_some => Some(self.hub.turn(limits.reader, page_bytes).await?),
+                // Nobody waits for more while he holds what others wait for.
+                Some(_) if long.is_none() => None,
+                _ => self.hub.turns.try_take(limits.reader, page_bytes),
+            };
+            let Some(turn) = turn else {
+                if limits.at_once {
+                    return Err(Unavailable("too many read what they missed".into()));
+                }
+                backlog.goes_on = true;
+                break;
+            };
+            let page = self.read_on(backlog.cursor, page_bytes).await?;
+            backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()));
+            if let Some(gap) = page.lack.as_ref().map(Gap::of) {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up tells it in its place.
                     backlog.goes_on = true;
                     break;
                 }
-                (backlog.from, backlog.cursor) = (at, at);
+                (backlog.from, backlog.cursor) = (gap.cursor, gap.cursor);
                 backlog.gap = Some(gap);
             }
-            let Some(last) = page.messages.last().and_then(|m| m.id) else { break };
+            if page.messages.is_empty() {
+                backlog.cursor = page.cursor;
+                break;
+            }
             bytes += page.messages.iter().map(|m| m.payload_bytes()).sum::<usize>();
             backlog.messages.extend(page.messages);
-            backlog.cursor = last;
+            backlog.cursor = page.cursor;
             if backlog.messages.len() >= limits.entries_max as usize || bytes >= limits.bytes_max() {
                 self.cut(&mut backlog);
                 break;
@@ -197,46 +215,14 @@ impl Interest {
     /// ahead of a server that lost its last entries, and those may still come, from a read or a link that was late. Of
     /// the epoch that goes on nobody can have what is not there: then it is a mistake, and must not hide what comes.
     pub(super) fn believed(&self, cursor: StreamId, from: StreamId) -> StreamId {
-        let generation = self.hub.backplane.generation(&self.topic.topic);
+        let generation = self.hub.backplane.history(&self.topic.topic).generation;
         if cursor > from && cursor.epoch >= generation { from } else { cursor.max(from) }
     }
 
     /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
     pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
-        let (backplane, topic) = (&self.hub.backplane, &self.topic.topic);
         let limits = ReadLimits::new(PAGE_MAX, bytes_max.min(PAGE_BYTES));
-        loop {
-            // What this replica had delivered before the read is in the stream, or was lost.
-            let head = self.head();
-            let mut page = backplane.read(topic, after, limits).await?;
-            let (gap, at) = match page.messages.first().and_then(|m| m.id) {
-                Some(before) if !page.contiguous => {
-                    let gap = Gap::new(after, before, reason_between(after, before));
-                    match gap.with_marker(&page.messages[0]) {
-                        Some(gap) => {
-                            page.messages.remove(0);
-                            (Some(gap), gap.cursor)
-                        }
-                        None => (Some(gap), after),
-                    }
-                }
-                None if head > after => (Some(Gap::new(after, head.next(), GapReason::Failover)), head),
-                None if !page.contiguous => {
-                    // The cursor is ahead of the stream. Whoever came that far has all that is left in it.
-                    let newest = backplane.newest(topic, ReadLimits::ONE).await?;
-                    let end = newest.messages.last().and_then(|m| m.id).unwrap_or_default();
-                    if end > after {
-                        continue;
-                    }
-                    let (cursor, reason) = (head.max(end), GapReason::Failover);
-                    // From a stream without entries nothing that is lost later could be reported: the client keeps its own.
-                    let told = if cursor == StreamId::ZERO { after } else { cursor };
-                    (Some(Gap { after, before: None, count: None, reason, cursor: told }), cursor)
-                }
-                _ => (None, after),
-            };
-            return Ok(Onward { page, gap, at });
-        }
+        self.hub.backplane.read_on(&self.topic.topic, after, self.topic.head().0, limits).await
     }
 
     /// More was missed than one resume may fetch: the rest is told, and the client takes a snapshot.

@@ -15,13 +15,15 @@ use super::{
     member::{self, Group, Member, Seat},
     outbox::Outbox,
     past::Past,
-    position::{Arrival, Asked, Next, Position, State, Step},
+    position::{Asked, Position, State},
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
+    standing::Standing,
+    step::{Arrival, Judge, Next, Step, Todo},
     tickets::Tickets,
 };
-use crate::backplane::Page;
+use crate::{backplane::Page, history::History};
 
 /// A topic that this replica follows.
 #[derive(Debug)]
@@ -36,6 +38,11 @@ pub struct Followed {
     lingers_until: Mutex<Option<Instant>>,
     /// Something arrived since the quiet topics were last compared.
     stirred: AtomicBool,
+    /// Somebody has published to it, or it is a user's own.
+    published: AtomicBool,
+    /// It gave way to others: nobody is interested any more.
+    withdrawn: AtomicBool,
+    standing: Mutex<Standing>,
     /// Its places in the work queues.
     pub(super) tickets: Tickets,
 }
@@ -53,13 +60,6 @@ pub(super) struct Lane {
     pub(super) subscribers: Mutex<Vec<Group>>,
     /// Subscribers and those whose joining is in the mail: at zero nothing is posted.
     count: AtomicUsize,
-}
-
-/// What the caller has to do after a message arrived or a read came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Todo {
-    Nothing,
-    Read,
 }
 
 /// What happens to a topic without subscribers when its turn in line has come.
@@ -82,7 +82,46 @@ impl Followed {
             interest: AtomicUsize::new(0),
             lingers_until: Mutex::default(),
             stirred: AtomicBool::new(false),
+            published: AtomicBool::new(false),
+            withdrawn: AtomicBool::new(false),
+            standing: Mutex::default(),
             tickets: Tickets::default(),
+        }
+    }
+
+    /// Whether it is known that somebody has published to it, or it is a user's own.
+    pub(super) fn is_published(&self) -> bool {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_published(&self) {
+        self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Where it stands among those that nobody has published to.
+    pub(super) fn standing(&self) -> Standing {
+        *self.standing.lock()
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        *self.standing.lock() = standing;
+    }
+
+    /// Whether it gave way to others.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
+    /// It gives way: subscribers and those who wait to be some look again. In order with what is on its way to them.
+    pub(super) fn withdraw(self: &Arc<Self>, shards: &[Arc<Shard>]) {
+        let mut inner = self.inner.lock();
+        self.withdrawn.store(true, Ordering::Release);
+        // Whoever waits is woken.
+        inner.waiting.clear();
+        for (lane, shard) in self.lanes.iter().zip(shards) {
+            if lane.count() > 0 {
+                self.post(lane, shard, Mail::Withdraw);
+            }
         }
     }
 
@@ -103,18 +142,19 @@ impl Followed {
     }
 
     /// A message came in from the backplane.
-    pub(super) fn arrived(self: &Arc<Self>, message: Message, shards: &[Arc<Shard>]) -> Todo {
+    pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &History, shards: &[Arc<Shard>]) -> Todo {
         let message = Arc::new(message);
         self.stirred.store(true, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let after = inner.position.at().unwrap_or_default();
-        match inner.position.arrive(&message) {
+        match inner.position.arrive(&message, self.judge(history)) {
             Arrival::Next => {
                 let after = if message.id.is_some() { after } else { StreamId::ZERO };
                 self.post_all(after, &[Step::Message(message)], shards);
                 Todo::Nothing
             }
             Arrival::Repeat | Arrival::Held => Todo::Nothing,
+            Arrival::Past => Todo::Compare,
             Arrival::Hole => Todo::Read,
         }
     }
@@ -124,9 +164,18 @@ impl Followed {
         self.inner.lock().position.lost();
     }
 
-    /// The head of the stream was read.
-    pub(super) fn compared(self: &Arc<Self>, head: StreamId, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, steps| position.compare(head, steps))
+    fn judge<'a>(&'a self, history: &'a History) -> Judge<'a> {
+        Judge { topic: self.topic.as_str(), history }
+    }
+
+    /// The end of the stream was read. `before`: the position when it was asked for.
+    pub(super) fn compared(
+        self: &Arc<Self>,
+        (end, before): (Option<StreamId>, Option<StreamId>),
+        history: &History,
+        shards: &[Arc<Shard>],
+    ) -> Todo {
+        self.step(shards, |position, steps| position.compare(end, before, self.judge(history), steps))
     }
 
     /// What the stream is to be asked.
@@ -135,8 +184,14 @@ impl Followed {
     }
 
     /// A page was read.
-    pub(super) fn filled(self: &Arc<Self>, asked: Asked, page: &Page, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, steps| position.filled(asked, page, steps))
+    pub(super) fn filled(
+        self: &Arc<Self>,
+        asked: Asked,
+        page: &Page,
+        history: &History,
+        shards: &[Arc<Shard>],
+    ) -> Todo {
+        self.step(shards, |position, steps| position.filled(asked, page, self.judge(history), steps))
     }
 
     /// The stream could not be read.
@@ -150,11 +205,19 @@ impl Followed {
         let mut steps = Vec::new();
         let next = act(&mut inner.position, &mut steps);
         self.post_all(after, &steps, shards);
-        for waiting in inner.waiting.drain(..) {
-            // Whoever waited may have gone.
-            let _ = waiting.send(());
+        if inner.position.at().is_some() {
+            for waiting in inner.waiting.drain(..) {
+                // Whoever waited may have gone.
+                let _ = waiting.send(());
+            }
         }
-        if next == Next::Read { Todo::Read } else { Todo::Nothing }
+        match next {
+            Next::Live => Todo::Nothing,
+            Next::Read => Todo::Read,
+            Next::Wait => Todo::Wait,
+            Next::Anchor(at) => Todo::Anchor(at),
+            Next::Doubt => Todo::Doubt,
+        }
     }
 
     /// Hands steps to every shard that has subscribers, or a mark where it has no room for them. Called under the
@@ -204,6 +267,9 @@ impl Followed {
         shards: &[Arc<Shard>],
     ) -> bool {
         let inner = self.inner.lock();
+        if self.is_withdrawn() {
+            return false;
+        }
         let rest = if self.rule.class == Class::State {
             inner.position.newest().filter(|m| m.id.is_some_and(|id| id > after)).into_iter().collect()
         } else if let Some(rest) = inner.position.since(after) {

@@ -1,5 +1,6 @@
-//! Whose turn it is to read streams: what clients miss is read by so many at once, and the readers that wait are served in
-//! turn, one read each, so that one who asks for much waits for himself. Never knows who a reader is.
+//! Whose turn it is to read streams, and how much of what was read waits for clients. So many read at once; readers are
+//! served in turn, one read each; and what is read takes room, in sum and of each reader, until its client has it. So one
+//! who asks for much, or never takes what it asked for, waits for itself. Never knows who a reader is.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,92 +14,265 @@ use tokio::sync::oneshot;
 use crate::backplane::Unavailable;
 
 /// Who reads, as far as turns are concerned: all connections of one address are one reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reader(pub u64);
+
+/// How much is read at once, and how much may wait for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnLimits {
+    /// Turns at the same time; one reader has half of them at the most.
+    pub at_once: usize,
+    /// Bytes in sum, and of one reader.
+    pub bytes_max: usize,
+    pub reader_bytes_max: usize,
+    /// Nobody waits longer.
+    pub timeout: Duration,
+}
 
 /// The turns of a replica.
 #[derive(Debug)]
 pub(super) struct Turns {
+    limits: TurnLimits,
     state: Mutex<State>,
-    timeout: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    free: usize,
-    /// Who waits, in the order in which they are served.
+    turns: usize,
+    bytes: usize,
+    readers: HashMap<Reader, Usage>,
+    /// Readers that wait and have room of their own, in the order in which they are served.
     order: VecDeque<Reader>,
-    /// What waits for each of them, oldest first. A connection waits for one turn at a time.
-    waiting: HashMap<Reader, VecDeque<oneshot::Sender<Turn>>>,
 }
 
-/// A turn; over when it is dropped.
+/// What one reader has, and what it waits for.
+#[derive(Debug, Default)]
+struct Usage {
+    turns: usize,
+    bytes: usize,
+    /// Oldest first. A connection waits for one turn at a time.
+    waiting: VecDeque<Wanted>,
+    in_order: bool,
+}
+
 #[derive(Debug)]
-pub struct Turn(Option<Arc<Turns>>);
+struct Wanted {
+    bytes: usize,
+    sender: oneshot::Sender<Turn>,
+}
+
+/// A turn, and room for what is read; both are given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Option<Arc<Turns>>,
+    reader: Reader,
+    bytes: usize,
+}
+
+/// Room for what was read and waits for its client; given back when it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    turns: Arc<Turns>,
+    reader: Reader,
+    bytes: usize,
+}
+
+impl TurnLimits {
+    fn reader_turns_max(&self) -> usize {
+        self.at_once.div_ceil(2)
+    }
+}
 
 impl Turns {
-    /// `at_once`: how many have a turn at the same time. Nobody waits longer than `timeout`.
-    pub(super) fn new(at_once: usize, timeout: Duration) -> Arc<Self> {
-        let state = State { free: at_once.max(1), order: VecDeque::new(), waiting: HashMap::new() };
-        Arc::new(Self { state: Mutex::new(state), timeout })
+    pub(super) fn new(limits: TurnLimits) -> Arc<Self> {
+        let limits = TurnLimits { at_once: limits.at_once.max(1), ..limits };
+        Arc::new(Self { limits, state: Mutex::default() })
     }
 
-    /// A turn, if nobody has to be waited for.
-    pub(super) fn try_take(self: &Arc<Self>) -> Option<Turn> {
+    /// A turn to read so many bytes at the most, if nobody has to be waited for.
+    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<Turn> {
+        let bytes = bytes.min(self.limits.reader_bytes_max);
         let mut state = self.state.lock();
-        state.free = state.free.checked_sub(1)?;
-        Some(Turn(Some(Arc::clone(self))))
+        let waits = state.readers.get(&reader).is_some_and(|usage| !usage.waiting.is_empty());
+        if waits || !state.order.is_empty() || !state.has_room(bytes, &self.limits) {
+            return None;
+        }
+        let usage = state.readers.entry(reader).or_default();
+        if !usage.has_room(bytes, &self.limits) {
+            return None;
+        }
+        usage.take(bytes);
+        state.turns += 1;
+        state.bytes += bytes;
+        Some(Turn { turns: Some(Arc::clone(self)), reader, bytes })
     }
 
-    /// Waits for a turn.
-    pub(super) async fn take(self: &Arc<Self>, reader: Reader) -> Result<Turn, Unavailable> {
-        let turn = {
+    /// Waits for a turn to read so many bytes at the most.
+    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<Turn, Unavailable> {
+        if let Some(turn) = self.try_take(reader, bytes) {
+            return Ok(turn);
+        }
+        let (sender, turn) = oneshot::channel();
+        let bytes = bytes.min(self.limits.reader_bytes_max);
+        {
             let mut state = self.state.lock();
-            if let Some(free) = state.free.checked_sub(1) {
-                state.free = free;
-                return Ok(Turn(Some(Arc::clone(self))));
+            let waiting = &mut state.readers.entry(reader).or_default().waiting;
+            if waiting.len() == waiting.capacity() {
+                waiting.retain(|wanted| !wanted.sender.is_closed());
             }
-            let (sender, turn) = oneshot::channel();
-            if !state.waiting.contains_key(&reader) {
-                state.order.push_back(reader);
-            }
-            state.waiting.entry(reader).or_default().push_back(sender);
-            turn
-        };
-        match tokio::time::timeout(self.timeout, turn).await {
+            waiting.push_back(Wanted { bytes, sender });
+            state.line_up(reader, &self.limits);
+            self.serve(&mut state);
+        }
+        match tokio::time::timeout(self.limits.timeout, turn).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Unavailable("too many read what they missed".into())),
         }
     }
+
+    /// Gives turns to whoever waits, as long as there is room.
+    fn serve(self: &Arc<Self>, state: &mut State) {
+        while let Some(reader) = state.order.front().copied() {
+            let Some(usage) = state.readers.get_mut(&reader) else {
+                state.order.pop_front();
+                continue;
+            };
+            // Whoever stopped waiting costs nothing.
+            while usage.waiting.front().is_some_and(|wanted| wanted.sender.is_closed()) {
+                usage.waiting.pop_front();
+            }
+            let bytes = usage.waiting.front().map(|wanted| wanted.bytes);
+            let Some(bytes) = bytes.filter(|bytes| usage.has_room(*bytes, &self.limits)) else {
+                usage.in_order = false;
+                state.order.pop_front();
+                state.forget(reader);
+                continue;
+            };
+            if !state.has_room(bytes, &self.limits) {
+                return;
+            }
+            state.order.pop_front();
+            let Some(usage) = state.readers.get_mut(&reader) else { continue };
+            usage.in_order = false;
+            let Some(wanted) = usage.waiting.pop_front() else { continue };
+            usage.take(bytes);
+            state.turns += 1;
+            state.bytes += bytes;
+            let turn = Turn { turns: Some(Arc::clone(self)), reader, bytes };
+            if let Err(mut unwanted) = wanted.sender.send(turn) {
+                unwanted.turns = None;
+                state.give_back(reader, 1, bytes);
+            }
+            // Whoever has more that waits comes last again.
+            state.line_up(reader, &self.limits);
+        }
+    }
+
+    /// Bytes that take room now.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    fn give_back(self: &Arc<Self>, reader: Reader, turns: usize, bytes: usize) {
+        let mut state = self.state.lock();
+        state.give_back(reader, turns, bytes);
+        state.line_up(reader, &self.limits);
+        self.serve(&mut state);
+    }
 }
 
 impl State {
-    /// Who is served next; whoever has more that waits comes last again.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let reader = self.order.pop_front()?;
-        let queue = self.waiting.get_mut(&reader)?;
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.waiting.remove(&reader);
-        } else {
+    fn has_room(&self, bytes: usize, limits: &TurnLimits) -> bool {
+        self.turns < limits.at_once && self.bytes + bytes <= limits.bytes_max
+    }
+
+    /// Puts a reader that waits in line, if it has room of its own.
+    fn line_up(&mut self, reader: Reader, limits: &TurnLimits) {
+        let Some(usage) = self.readers.get_mut(&reader) else { return };
+        let may = usage.waiting.front().is_some_and(|wanted| usage.has_room(wanted.bytes, limits));
+        if may && !usage.in_order {
+            usage.in_order = true;
             self.order.push_back(reader);
         }
-        next
+    }
+
+    fn give_back(&mut self, reader: Reader, turns: usize, bytes: usize) {
+        self.turns -= turns;
+        self.bytes -= bytes;
+        if let Some(usage) = self.readers.get_mut(&reader) {
+            usage.turns -= turns;
+            usage.bytes -= bytes;
+        }
+        self.forget(reader);
+    }
+
+    /// Forgets a reader that has nothing and waits for nothing.
+    fn forget(&mut self, reader: Reader) {
+        let idle = |usage: &Usage| usage.turns == 0 && usage.bytes == 0 && usage.waiting.is_empty() && !usage.in_order;
+        if self.readers.get(&reader).is_some_and(idle) {
+            self.readers.remove(&reader);
+        }
+    }
+}
+
+impl Usage {
+    fn has_room(&self, bytes: usize, limits: &TurnLimits) -> bool {
+        self.turns < limits.reader_turns_max() && self.bytes + bytes <= limits.reader_bytes_max
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.turns += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl Turn {
+    /// The read is over and brought so many bytes, which take room from here on.
+    #[must_use]
+    pub fn end(mut self, bytes: usize) -> Option<Hold> {
+        let turns = self.turns.take()?;
+        let mut state = turns.state.lock();
+        // A page may be a little larger than what was asked for.
+        state.bytes = state.bytes - self.bytes + bytes;
+        if let Some(usage) = state.readers.get_mut(&self.reader) {
+            usage.bytes = usage.bytes - self.bytes + bytes;
+        }
+        state.give_back(self.reader, 1, 0);
+        state.line_up(self.reader, &turns.limits);
+        turns.serve(&mut state);
+        drop(state);
+        (bytes > 0).then(|| Hold { turns, reader: self.reader, bytes })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(turns) = self.0.take() else { return };
-        let mut state = turns.state.lock();
-        while let Some(next) = state.next() {
-            match next.send(Self(Some(Arc::clone(&turns)))) {
-                Ok(()) => return,
-                // Nobody waits there any more.
-                Err(mut unwanted) => unwanted.0 = None,
-            }
+        if let Some(turns) = self.turns.take() {
+            turns.give_back(self.reader, 1, self.bytes);
         }
-        state.free += 1;
+    }
+}
+
+impl Hold {
+    /// Takes another one of the same reader in.
+    pub fn join(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Only so many bytes still wait.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.turns.give_back(self.reader, 0, less);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.turns.give_back(self.reader, 0, self.bytes);
+        }
     }
 }
 
@@ -110,50 +284,97 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    fn wait(turns: &Arc<Turns>, reader: u64) -> BoxFuture<'static, Result<Turn, Unavailable>> {
+    fn turns(at_once: usize) -> Arc<Turns> {
+        Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, timeout: PATIENCE })
+    }
+
+    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<Turn, Unavailable>> {
         let turns = Arc::clone(turns);
-        let mut waiting = async move { turns.take(Reader(reader)).await }.boxed();
+        let mut waiting = async move { turns.take(Reader(reader), bytes).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a turn for {reader}");
         waiting
     }
 
+    fn is_idle(turns: &Arc<Turns>) -> bool {
+        let state = turns.state.lock();
+        (state.turns, state.bytes) == (0, 0) && state.readers.is_empty() && state.order.is_empty()
+    }
+
     #[tokio::test]
     async fn readers_that_wait_are_served_in_turn_however_much_one_asks_for() {
-        let turns = Turns::new(1, PATIENCE);
-        let first = turns.take(Reader(1)).await.unwrap();
-        let mut greedy: Vec<_> = (0..100).map(|_| wait(&turns, 1)).collect();
-        let mut other = wait(&turns, 2);
+        let turns = turns(1);
+        let first = turns.take(Reader(1), 0).await.unwrap();
+        let mut greedy: Vec<_> = (0..100).map(|_| wait(&turns, 1, 0)).collect();
+        let mut other = wait(&turns, 2, 0);
         drop(first);
-        let second = (&mut greedy[0]).now_or_never().expect("whoever waits longest").unwrap();
-        assert!((&mut other).now_or_never().is_none());
+        let second = (&mut other).now_or_never().expect("the first had its turn").unwrap();
+        assert!((&mut greedy[0]).now_or_never().is_none());
         drop(second);
-        let third = (&mut other).now_or_never().expect("the other one comes before the second of the first").unwrap();
-        assert!((&mut greedy[1]).now_or_never().is_none());
+        let third = (&mut greedy[0]).now_or_never().expect("whoever waits longest").unwrap();
+        let mut again = wait(&turns, 2, 0);
         drop(third);
+        let fourth = (&mut again).now_or_never().expect("before the second of the first").unwrap();
+        drop(fourth);
         assert!((&mut greedy[1]).now_or_never().is_some());
+        drop((greedy, other, again));
+        assert!(turns.try_take(Reader(3), 0).is_some() && is_idle(&turns));
+    }
+
+    #[tokio::test]
+    async fn one_reader_has_half_of_the_turns() {
+        let turns = turns(4);
+        let _two = [1, 1].map(|reader| turns.try_take(Reader(reader), 0).unwrap());
+        let mut third = wait(&turns, 1, 0);
+        let other = turns.try_take(Reader(2), 0).expect("the rest is for others");
+        assert!((&mut third).now_or_never().is_none());
+        drop(other);
+        assert!((&mut third).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_clients_takes_room_in_sum_and_of_each_reader() {
+        let turns = turns(8);
+        let hold = |reader| turns.try_take(Reader(reader), 20).expect("room").end(20).unwrap();
+        let mut greedy: Vec<_> = [1, 1].map(hold).into();
+        let mut more = wait(&turns, 1, 20);
+        let others: Vec<_> = [2, 3].map(hold).into();
+        assert!((&mut more).now_or_never().is_none(), "it has its room");
+        let last = hold(4);
+        let mut another = wait(&turns, 5, 20);
+        drop(last);
+        let another = (&mut another).now_or_never().expect("there is room for another").unwrap();
+        greedy[0].shrink(10);
+        assert!((&mut more).now_or_never().is_none());
+        greedy.pop();
+        drop(another);
+        let more = (&mut more).now_or_never().expect("its own room is free again").unwrap();
+        let mut kept = more.end(5).unwrap();
+        kept.join(greedy.pop().unwrap());
+        assert_eq!(turns.state.lock().bytes, 55);
+        drop((kept, others));
+        assert!(is_idle(&turns));
     }
 
     #[tokio::test]
     async fn whoever_stops_waiting_costs_no_turn() {
-        let turns = Turns::new(2, PATIENCE);
-        let (one, two) = (turns.take(Reader(1)).await.unwrap(), turns.take(Reader(1)).await.unwrap());
-        let (gone, mut stays) = (wait(&turns, 2), wait(&turns, 3));
+        let turns = turns(2);
+        let (one, two) = (turns.take(Reader(1), 0).await.unwrap(), turns.take(Reader(4), 0).await.unwrap());
+        let (gone, mut stays) = (wait(&turns, 2, 0), wait(&turns, 3, 0));
         drop(gone);
         drop(one);
         let three = (&mut stays).now_or_never().expect("the turn goes on").unwrap();
         // Given away, and never looked at.
-        let unseen = wait(&turns, 4);
+        let unseen = wait(&turns, 5, 0);
         drop(two);
         drop(unseen);
         drop(three);
-        let state = turns.state.lock();
-        assert_eq!((state.free, state.order.len(), state.waiting.len()), (2, 0, 0));
+        assert!(turns.try_take(Reader(9), 0).is_some() && is_idle(&turns));
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let turns = Turns::new(1, PATIENCE);
-        let _held = turns.take(Reader(1)).await.unwrap();
-        assert!(turns.take(Reader(2)).await.is_err());
+        let turns = turns(1);
+        let _held = turns.take(Reader(1), 0).await.unwrap();
+        assert!(turns.take(Reader(2), 0).await.is_err());
     }
 }

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
 
 use super::*;
+use crate::history::History;
 use crate::{
-    hub::{RingLimits, linger::tests::hub},
+    hub::{Reader, RingLimits, linger::tests::hub},
     tasks::Tasks,
 };
 
@@ -112,7 +113,7 @@ async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_o
 #[test]
 fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
     let (queue, live, new) = (queue(), awaited(0), awaited(1));
-    let _ = live.compared(StreamId::ZERO, &[]);
+    let _ = live.compared((Some(StreamId::ZERO), None), &History::default(), &[]);
     queue.push(&live);
     queue.push(&new);
     assert_eq!(take(&queue, Priority::Awaited, 9), [1]);
@@ -164,7 +165,7 @@ async fn every_worker_gets_work_though_several_topics_come_before_one_wakes() {
 async fn a_hub_closes_its_queues_to_a_topic_that_it_lets_go() {
     let tasks = Tasks::new();
     let (hub, rule) = hub(&tasks);
-    let topic = hub.interest(&Topic::public("ticker:X").unwrap(), &rule).unwrap().topic().clone();
+    let topic = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap().topic().clone();
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(hub.topics(), 0);
     for queue in hub.queues.all() {

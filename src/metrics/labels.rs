@@ -75,6 +75,61 @@ label!(
 );
 
 label!(
+    /// How a feed is doing.
+    FeedState as "status" {
+        Live = "live",
+        Stale = "stale",
+        Down = "down",
+    }
+);
+
+label!(
+    /// A kind of market data of an exchange.
+    FeedData as "kind" {
+        Ticker = "ticker",
+        Trade = "trade",
+        Orderbook = "orderbook",
+    }
+);
+
+label!(
+    /// What a frame of an exchange contains.
+    FeedFrame as "kind" {
+        Ticker = "ticker",
+        Trade = "trade",
+        Orderbook = "orderbook",
+        Answer = "answer",
+        Other = "other",
+    }
+);
+
+label!(
+    /// Why a connection to an exchange ended.
+    FeedEnd as "reason" {
+        Lost = "lost",
+        Silent = "silent",
+        Unanswered = "unanswered",
+        BadFrames = "bad_frames",
+        Rules = "rules",
+        Limited = "limited",
+        Restricted = "restricted",
+    }
+);
+
+label!(
+    /// Why a frame of an exchange can't be used.
+    BadFrame as "reason" {
+        Json = "json",
+        Field = "field",
+        Time = "time",
+        Symbol = "symbol",
+        Crossed = "crossed",
+        Unsorted = "unsorted",
+        Binary = "binary",
+    }
+);
+
+label!(
     /// Why a connection ended.
     Disconnect as "reason" {
         Client = "client",
@@ -170,6 +225,8 @@ label!(
         Misconf = "misconf",
         NoReplicas = "noreplicas",
         Busy = "busy",
+        Stale = "stale",
+        Format = "format",
         NoScript = "noscript",
         Moved = "moved",
         Ask = "ask",
@@ -277,6 +334,7 @@ label!(
         User = "/api/v1/users/{id}",
         Disconnect = "/api/v1/disconnect",
         Topics = "/api/v1/topics",
+        Topic = "/api/v1/topics/{topic}",
         History = "/api/v1/topics/{topic}/history",
         Replicas = "/api/v1/replicas",
         Tickets = "/api/v1/tickets",

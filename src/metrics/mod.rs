@@ -16,8 +16,9 @@ mod resources;
 pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
-    AuthFailure, Code, Disconnect, Door, Gap, Handshake, KeyUse, Link, PublishResult, RateScope, RedisError,
-    ReloadResult, Replay, Route, ShownCertificate, StatusClass, TlsHandshake, WorkQueueKind,
+    AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
+    Link, PublishResult, RateScope, RedisError, ReloadResult, Replay, Route, ShownCertificate, StatusClass,
+    TlsHandshake, WorkQueueKind,
 };
 pub use named::{ByKey, Named};
 pub use process::{count_panics, watch_event_loop};
@@ -92,6 +93,8 @@ metrics! {
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
     subscriptions: IntGauge = "Subscriptions of this replica.";
     topics: IntGauge = "Topics this replica follows.";
+    unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
+    topics_withdrawn_total: IntCounter = "Topics that nobody had published to and that gave way to others, or found no room.";
     messages_received_total: IntCounter = "Messages received from clients.";
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
     errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
@@ -127,6 +130,31 @@ metrics! {
     lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as found by this replica.";
     sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";
     replicas: IntGauge = "Live replicas as this one sees them; read it with max, not sum.";
+
+    feed_enabled: IntGauge = "1 where the feed of an exchange is configured.";
+    feed_holder: IntGauge = "1 on the replica that publishes the feed.";
+    feed_status: Family<FeedState, IntGauge> = "1 for the present state of the feed, on the replica that publishes it.";
+    feed_frames_total: Family<FeedFrame, IntCounter> = "Frames from the exchange, by what they contain.";
+    feed_bad_frames_total: Family<BadFrame, IntCounter> = "Frames from the exchange that can't be used, by reason.";
+    feed_frames_dropped_total: IntCounter = "Frames that came faster than they were processed; missing trades among them are fetched or reported.";
+    feed_data_timestamp_seconds: Family<FeedData, IntGauge> = "When data of a kind last came from the exchange, in seconds since 1970; 0 before the first time.";
+    feed_latency_seconds: Histogram [LATENCY] = "From the exchange's time of a trade event to its arrival; includes the difference of the clocks, and is 0 where that is negative.";
+    feed_reconnects_total: Family<FeedEnd, IntCounter> = "Connections to the exchange that ended, or could not be opened, by reason.";
+    feed_rotations_total: IntCounter = "Connections to the exchange that were replaced before they ended.";
+    feed_resubscriptions_total: IntCounter = "Streams that were subscribed again because they were silent.";
+    feed_repeats_total: IntCounter = "Trades that were received again and dropped.";
+    feed_backfilled_total: IntCounter = "Trades that were missed and fetched afterwards.";
+    feed_gaps_total: IntCounter = "Gaps in trades that were reported.";
+    feed_missing_trades_total: IntCounter = "Trades in the gaps that were reported.";
+    feed_rest_weight: IntGauge = "Weight of requests to the exchange in the present minute.";
+    feed_symbols: IntGauge = "Symbols that are followed.";
+    feed_symbols_stale: IntGauge = "Followed symbols whose last values may be out of date.";
+    feed_symbols_unknown: IntGauge = "Requested symbols for which the exchange has no data.";
+    feed_symbols_refused: IntGauge = "Requested symbols beyond feeds.binance.symbols_max.";
+    feed_symbols_skipped: IntGauge = "Symbols of the exchange that can't be part of a topic name.";
+    feed_streams: IntGauge = "Streams that the followed symbols need.";
+    feed_streams_live: IntGauge = "Streams that have delivered data on the present connection.";
+    feed_recording_dropped_total: IntCounter = "Items that are missing from the recording, because the disk was too slow or failed.";
 
     tokens_accepted_total: IntCounter = "Tokens that were accepted: at handshakes, in messages, and for tickets.";
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Attached, Failure, Shared, backoff::Backoff, connect, server::Server};
+use super::{Attached, Failure, Shared, backoff::Backoff, connect};
 use crate::{metrics::Link, tasks::Stop};
 
 /// How often a lasting outage is told again.
@@ -21,15 +21,15 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     let mut backoff = Backoff::default();
     let mut outage = Outage::new("command");
     // The pub/sub link may have met the server first: what was logged is this link's own.
-    let mut logged = 0;
+    let mut logged = String::new();
     while !stop.stopping() {
         let ended = Arc::new(Notify::new());
         match connect(&shared, &ended, &mut logged).await {
-            Ok((attached, server)) => {
+            Ok(attached) => {
                 outage.over();
                 shared.install(&attached);
                 let reason = tokio::select! {
-                    failure = watch(&shared, attached, &server, &ended) => Some(failure),
+                    failure = watch(&shared, attached, &ended) => Some(failure),
                     () = stop.wait() => None,
                 };
                 shared.uninstall();
@@ -47,52 +47,54 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-/// `logged`: the generation of the last server that was logged.
-async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut u64) -> Result<(Attached, Server), Failure> {
+/// `logged`: the last server that was logged.
+async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut String) -> Result<Attached, Failure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
             signal.notify_one();
         }
     };
-    let highest = shared.highest_epoch.load(std::sync::atomic::Ordering::Relaxed);
-    let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-command", push);
+    let attempt = connect::establish(&shared.config, "tickgate-command", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
-    let mut established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+    let connect::Established { mut connection, identity, server } =
+        timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+    connect::check_format(&mut connection, &shared.keys).await?;
     let scripts = shared.scripts.lock().clone();
     for script in scripts {
         let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
-        load.query_async::<redis::Value>(&mut established.connection).await?;
+        load.query_async::<redis::Value>(&mut connection).await?;
     }
-    if established.generation > *logged {
-        *logged = established.generation;
+    if **logged != *identity {
+        if !logged.is_empty() {
+            shared.changes.send_modify(|changes| *changes += 1);
+        }
+        identity.as_ref().clone_into(logged);
         tracing::info!(
             address = connect::shown_address(&shared.config),
-            server = &*established.server.version,
-            generation = established.generation,
+            server = &*server.version,
+            identity = &*identity,
             "redis is there"
         );
-        connect::warn_of_settings(&mut established.connection).await;
+        connect::warn_of_settings(&mut connection).await;
     }
-    shared.learn(established.generation);
-    let attached = Attached { connection: established.connection, generation: established.generation };
-    Ok((attached, established.server))
+    Ok(Attached { connection, identity })
 }
 
 /// Probes the link every second and whenever somebody doubts it; returns what was wrong.
-async fn watch(shared: &Shared, attached: Attached, server: &Server, ended: &Notify) -> Failure {
-    let Attached { mut connection, generation } = attached;
+async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
+    let Attached { mut connection, identity } = attached;
     loop {
         tokio::select! {
             () = ended.notified() => return Failure::Closed,
             () = shared.suspicion.notified() => {}
             () = sleep(shared.config.canary_interval) => {}
         }
-        if let Err(failure) = connect::check_role(&mut connection).await {
+        if let Err(failure) = connect::check_place(&mut connection, &identity).await {
             return failure;
         }
-        if let Err(failure) = connect::check_generation(&mut connection, &shared.keys, server, generation).await {
-            return failure;
+        if !shared.is_one_server() {
+            return Failure::Other("the two links lead to different servers".into());
         }
     }
 }
@@ -102,6 +104,7 @@ impl Shared {
         self.pool.renew();
         *self.command_since.lock() = Instant::now();
         self.command.store(Some(Arc::new(attached.clone())));
+        self.identities.send_replace(Some(Arc::clone(&attached.identity)));
         self.canary_due.notify_one();
         self.metrics.redis_up.of(Link::Command).set(1);
         self.metrics.redis_reconnects_total.of(Link::Command).inc();
@@ -109,6 +112,7 @@ impl Shared {
 
     fn uninstall(&self) {
         self.command.store(None);
+        self.identities.send_replace(None);
         *self.command_since.lock() = Instant::now();
         self.metrics.redis_up.of(Link::Command).set(0);
     }

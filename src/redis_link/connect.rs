@@ -1,6 +1,6 @@
 //! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
@@ -9,11 +9,12 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-use super::{Failure, Keys, RefusalKind, server::Server, transport};
-use crate::{
-    config::{self, Access},
-    defect::{self, Defect},
+use super::{
+    Failure, Keys, RefusalKind,
+    server::{self, Server},
+    transport,
 };
+use crate::config::{self, Access};
 
 /// Commands that may wait in a connection's own queue.
 const PIPELINE_BUFFER: usize = 1024;
@@ -23,7 +24,7 @@ const WRITE_BUFFER: usize = 128 * 1024;
 /// A server that answered all questions.
 pub(super) struct Established {
     pub(super) connection: MultiplexedConnection,
-    pub(super) generation: u64,
+    pub(super) identity: Arc<str>,
     pub(super) server: Server,
 }
 
@@ -76,12 +77,10 @@ pub(super) fn connection_config(config: &config::Redis, response_timeout: Durati
         .set_write_backpressure_boundary(WRITE_BUFFER)
 }
 
-/// Connects, makes sure that the server is a master of a known version that takes writes, and learns its generation.
-/// `push` gets everything that the server sends unasked, and the end of the connection.
+/// Connects, and makes sure that the server is a master of a known version. `push` gets everything that the server sends
+/// unasked, and the end of the connection.
 pub(super) async fn establish(
     config: &config::Redis,
-    keys: &Keys,
-    highest_epoch: u64,
     name: &str,
     push: impl Fn(PushInfo) + Send + Sync + 'static,
 ) -> Result<Established, Failure> {
@@ -95,22 +94,12 @@ pub(super) async fn establish(
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
     // For the operator's eyes in CLIENT LIST; not worth a failure where the rights are missing.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
-    check_role(&mut connection).await?;
-    let mut server = ask_server(&mut connection).await?;
+    let identity = identity(&mut connection).await?;
+    let server = Server::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
     if !server.is_supported {
         return Err(Failure::TooOld(server.version));
     }
-    let mut generation: u64 = redis::Script::new(include_str!("scripts/generation.lua"))
-        .key(keys.generation())
-        .arg(&server.run_id)
-        .arg(highest_epoch)
-        .invoke_async(&mut connection)
-        .await?;
-    server.has_stored = stored_generation(&mut connection, keys).await? == Some(generation);
-    if defect::is(Defect::NoGeneration) {
-        generation = 1;
-    }
-    Ok(Established { connection, generation, server })
+    Ok(Established { connection, identity, server })
 }
 
 /// Connects once, and makes sure that the server is a master of a known version. Writes nothing.
@@ -118,62 +107,48 @@ pub(super) async fn establish(
 /// # Errors
 /// Why no replica could work with it now.
 pub async fn probe(config: &config::Redis) -> Result<(), Failure> {
-    let attempt = async {
-        let settings = connection_config(config, config.response_timeout);
-        let info = connection_info(config, &config.access())?;
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-        let connecting = transport::open(&info, &settings, "tickgate-probe").await;
-        let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
-        check_role(&mut connection).await?;
-        let server = ask_server(&mut connection).await?;
-        if server.is_supported { Ok(()) } else { Err(Failure::TooOld(server.version)) }
-    };
     let bound = config.connect_timeout + config.response_timeout * 4;
-    tokio::time::timeout(bound, attempt).await.unwrap_or(Err(Failure::TimedOut))
+    let attempt = establish(config, "tickgate-probe", |_| {});
+    tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)?.map(drop)
 }
 
-/// Makes sure that the server still has the generation that the connection learned.
-pub(super) async fn check_generation(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-    server: &Server,
-    generation: u64,
-) -> Result<(), Failure> {
-    let stored = stored_generation(connection, keys).await?;
-    if server.keeps(generation, stored) || defect::is(Defect::NoGeneration) {
+/// Makes sure that the connection still leads to the same dataset on a master. Also the probe of a standing link: it finds
+/// a dead path by its time-out, and a demoted server or another dataset by its answer.
+pub(super) async fn check_place(connection: &mut MultiplexedConnection, before: &str) -> Result<(), Failure> {
+    if *identity(connection).await? == *before {
         return Ok(());
     }
-    Err(Failure::Other("redis was emptied".into()))
+    Err(Failure::Other("the dataset of redis was replaced".into()))
 }
 
-async fn stored_generation(connection: &mut MultiplexedConnection, keys: &Keys) -> RedisResult<Option<u64>> {
-    redis::cmd("HGET").arg(keys.generation()).arg("generation").query_async(connection).await
+async fn identity(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Failure> {
+    let info: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
+    let refused = || Failure::Refused { kind: RefusalKind::ReadOnly, text: "its role is not master".into() };
+    server::identity(&info).ok_or_else(refused)
 }
 
-/// Makes sure that the connection still leads to a master. Also the probe of a standing link: it finds a dead path by
-/// its time-out and a demoted server by its answer.
-pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let role: Value = redis::cmd("ROLE").query_async(connection).await?;
-    let Value::Array(parts) = role else { return Err(Failure::Other("unexpected answer to ROLE".into())) };
-    match parts.first() {
-        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
-        Some(Value::SimpleString(role)) if role == "master" => Ok(()),
-        _ => Err(Failure::Refused { kind: RefusalKind::ReadOnly, text: "its ROLE is not master".into() }),
-    }
-}
-
-async fn ask_server(connection: &mut MultiplexedConnection) -> Result<Server, Failure> {
-    match redis::cmd("INFO").arg("server").query_async::<String>(connection).await {
-        Ok(info) => Ok(Server::parse(&info)),
-        Err(error) => match Failure::of(&error) {
-            // Without INFO every link counts as a new server: safe, with more compares than needed.
-            Failure::Refused { kind, .. } if kind.is_denial() => {
-                tracing::warn!("redis denies INFO: every reconnect will count as a change of server");
-                Ok(Server::anonymous(uuid::Uuid::new_v4().simple().to_string()))
+/// Replicas of the format before this one see nothing of what this one writes: while one of them runs, this one must not.
+pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), Failure> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let now_ms = seconds * 1_000 + micros / 1_000;
+    for key in keys.leases_of_the_old_format() {
+        let ask = redis::cmd("ZCOUNT").arg(&key).arg(now_ms).arg("+inf").to_owned();
+        let running: Result<u64, _> = ask.query_async(connection).await;
+        let text = match running.map_err(|error| Failure::of(&error)) {
+            Ok(0) => continue,
+            Ok(_) => format!("replicas of format 1 hold leases under {key}; this one needs format 2: stop them first"),
+            Err(failure) if failure.refusal().is_some_and(RefusalKind::is_denial) => {
+                format!(
+                    "the redis user may not read {key}, so nobody knows whether replicas of format 1 run beside format 2"
+                )
             }
-            failure => Err(failure),
-        },
+            // A key of another type: no replica's.
+            Err(failure) if failure.refusal() == Some(RefusalKind::WrongType) => continue,
+            Err(failure) => return Err(failure),
+        };
+        return Err(Failure::OtherFormat(text.into()));
     }
+    Ok(())
 }
 
 /// Tells what of the server's settings is not as the gateway wants it. Silent where CONFIG is denied.

@@ -37,6 +37,9 @@ pub enum Failure {
     /// The server is older than what the gateway needs.
     #[error("redis {0} is too old: 7.0 (or valkey 7.2) is needed")]
     TooOld(Arc<str>),
+    /// Another format than this program's is in use.
+    #[error("{0}")]
+    OtherFormat(Arc<str>),
     /// Anything else: the server refused, or answered something unexpected.
     #[error("{0}")]
     Other(Arc<str>),
@@ -63,6 +66,16 @@ impl Failure {
             Some(kind) => Self::Refused { kind, text: text_of(error).into() },
             None => Self::Other(text_of(error).into()),
         }
+    }
+
+    /// Names an error that a script caught; `None` for no text.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let code = text.split(' ').next().filter(|code| !code.is_empty())?;
+        Some(match RefusalKind::of(code.trim_start_matches('-')) {
+            Some(kind) => Self::Refused { kind, text: text.into() },
+            None => Self::Other(text.into()),
+        })
     }
 
     /// Names the error with which the making of a connection failed, with its cause. `tls`: whether it was to be
@@ -96,6 +109,12 @@ impl Failure {
         self.refusal() == Some(RefusalKind::NoScript)
     }
 
+    /// Whether the same command works once the script is loaded, or the replica has attached anew.
+    #[must_use]
+    pub fn asks_again(&self) -> bool {
+        matches!(self.refusal(), Some(RefusalKind::NoScript | RefusalKind::Stale))
+    }
+
     /// Whether the command may have run all the same.
     #[must_use]
     pub const fn in_doubt(&self) -> bool {
@@ -107,7 +126,7 @@ impl Failure {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Refused { kind, .. } => kind.is_passing(),
-            Self::TooOld(_) | Self::Other(_) => false,
+            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => false,
             Self::Disconnected | Self::Unreachable(_) | Self::Closed | Self::TimedOut | Self::PoolWait => true,
         }
     }
@@ -128,7 +147,7 @@ impl Failure {
             Self::TimedOut => Label::Timeout,
             Self::Refused { kind, .. } => kind.label(),
             Self::PoolWait => Label::PoolWait,
-            Self::TooOld(_) | Self::Other(_) => Label::Other,
+            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => Label::Other,
         }
     }
 }
@@ -186,7 +205,7 @@ mod tests {
     #[test]
     fn what_redis_quotes_of_a_command_is_left_out() {
         let unknown =
-            named("ERR unknown command 'XADD', with args beginning with: 'tg1:{t:user:alice}:s' '{\"qty\":1}' ");
+            named("ERR unknown command 'XADD', with args beginning with: 'tg2:{t:user:alice}:s' '{\"qty\":1}' ");
         assert_eq!(unknown, Failure::Other("ERR unknown command 'XADD'".into()));
     }
 

@@ -16,11 +16,14 @@ pub struct Keys {
     topic_start: Arc<str>,
 }
 
+const GENERATION_TAG: &str = "{gen}";
+/// The default prefix of the format before this one.
+const OLD_PREFIX: &str = "tg1:";
 const TOPIC_TAG: &str = "{t:";
 const STREAM_END: &str = "}:s";
 
 impl Keys {
-    /// Names under a prefix, such as `tg1:`.
+    /// Names under a prefix, such as `tg2:`.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into(), topic_start: format!("{prefix}{TOPIC_TAG}").into() }
@@ -45,10 +48,31 @@ impl Keys {
         unescaped(name)
     }
 
-    /// Hash of the server's `run_id` and the generation it stands for.
+    /// Hash of the dataset's generation, and of all that is known of those before and of who may acknowledge.
     #[must_use]
     pub fn generation(&self) -> String {
-        format!("{}gen", self.prefix)
+        format!("{}{GENERATION_TAG}", self.prefix)
+    }
+
+    /// The channel on which members hear that the generation's hash has changed, and of handovers.
+    #[must_use]
+    pub fn generation_control(&self) -> String {
+        format!("{}{GENERATION_TAG}:c", self.prefix)
+    }
+
+    /// What the stream of every topic matches.
+    #[must_use]
+    pub fn all_streams(&self) -> String {
+        format!("{}*{STREAM_END}", self.topic_start)
+    }
+
+    /// Sorted sets in which replicas of the format before this one keep their leases, by their end in milliseconds: under
+    /// this prefix, and under the one that was the default then.
+    #[must_use]
+    pub fn leases_of_the_old_format(&self) -> Vec<String> {
+        let mut prefixes = vec![OLD_PREFIX, &*self.prefix];
+        prefixes.dedup();
+        prefixes.into_iter().map(|prefix| format!("{prefix}{{replicas}}:l")).collect()
     }
 
     /// The channel of one link's canary.
@@ -69,6 +93,12 @@ impl Keys {
         format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
     }
 
+    /// Sorted set of a user's sessions whose places others took while they could not be looked up, by the stamps of those.
+    #[must_use]
+    pub fn user_replaced(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:p", self.prefix, escaped(user.as_str()))
+    }
+
     /// The record of a session that may be resumed.
     #[must_use]
     pub fn session(&self, session: SessionId) -> String {
@@ -78,7 +108,7 @@ impl Keys {
     /// Sorted set of the live replicas, by the end of their leases.
     #[must_use]
     pub fn replicas(&self) -> String {
-        format!("{}{{replicas}}:l", self.prefix)
+        format!("{}{{replicas}}:m", self.prefix)
     }
 
     /// Hash of the live replicas' figures.
@@ -127,6 +157,12 @@ impl Keys {
     #[must_use]
     pub fn ticket(&self, ticket: &str) -> String {
         format!("{}ticket:{ticket}", self.prefix)
+    }
+
+    /// Sorted set of the names that replicas want of a feed, by the end of their leases.
+    #[must_use]
+    pub fn wanted(&self, feed: &str) -> String {
+        format!("{}wanted:{feed}", self.prefix)
     }
 
     /// A named exclusive lease.
@@ -183,20 +219,20 @@ mod tests {
 
     #[test]
     fn a_topics_names_share_one_hash_tag() {
-        let keys = Keys::new("tg1:");
+        let keys = Keys::new("tg2:");
         let topic = Topic::public("ticker:BTCUSDT").unwrap();
-        assert_eq!(keys.stream(&topic), "tg1:{t:ticker:BTCUSDT}:s");
-        assert_eq!(keys.dedupe(&topic, &MsgId::new("a1").unwrap()), "tg1:{t:ticker:BTCUSDT}:i:a1");
+        assert_eq!(keys.stream(&topic), "tg2:{t:ticker:BTCUSDT}:s");
+        assert_eq!(keys.dedupe(&topic, &MsgId::new("a1").unwrap()), "tg2:{t:ticker:BTCUSDT}:i:a1");
     }
 
     #[test]
     fn a_channel_gives_its_topic_back_whatever_the_user_is_called() {
-        let keys = Keys::new("tg1:");
+        let keys = Keys::new("tg2:");
         for user in ["alice", "a}b", "{", "}:s", "100%", "%7D", "ü{}%"] {
             let topic = user_topic(user);
             assert_eq!(keys.topic_of_channel(&keys.stream(&topic)).unwrap(), topic.as_str());
         }
-        for other in ["tg1:canary:1", "tg1:{t:x}:i:1", "tg2:{t:x}:s", "tg1:{t:a%}:s", "tg1:{t:a%zz}:s", "tg1:{t:a}b}:s"]
+        for other in ["tg2:canary:1", "tg2:{t:x}:i:1", "tg0:{t:x}:s", "tg2:{t:a%}:s", "tg2:{t:a%zz}:s", "tg2:{t:a}b}:s"]
         {
             assert_eq!(keys.topic_of_channel(other), None, "{other}");
         }
@@ -204,7 +240,7 @@ mod tests {
 
     #[test]
     fn no_user_id_can_spell_another_topics_key() {
-        let keys = Keys::new("tg1:");
+        let keys = Keys::new("tg2:");
         let victim = keys.dedupe(&user_topic("a"), &MsgId::new("m}:s").unwrap());
         assert_ne!(keys.stream(&user_topic("a}:i:m")), victim);
     }

@@ -4,7 +4,8 @@
 //! - **A link is never trusted.** Each is probed every second, the pub/sub link also by a canary that makes the whole
 //!   round trip. Any unexpected event (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary)
 //!   tears the link down, and a new one replaces it; everything that relies on it is notified and compares.
-//! - Every new link learns the server's *generation*: another server, or the same one restarted, gets a greater one.
+//! - Every new link learns the server's *identity*: which server with which dataset it is. What follows from another one,
+//!   a generation, is for the backplane to decide.
 //! - A [`RedisLink`] leads to one server, a [`Topology`] to all of them, each with its share of the names.
 //! - The hot path shares one multiplexed command link. Reads with large answers, blocking and housekeeping commands
 //!   go through the pool, whose size is their admission limit. Commands never share a link with subscriptions.
@@ -26,13 +27,7 @@ mod subscriptions;
 mod topology;
 mod transport;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -58,7 +53,6 @@ use crate::{
     metrics::{Link, Metrics},
     tasks::Tasks,
 };
-use server::Adoption;
 use subscriptions::Subscriptions;
 
 /// The links of one replica to one server. Cheap to clone.
@@ -97,22 +91,26 @@ struct Shared {
     suspicion: Notify,
     /// A link waits for its first canary.
     canary_due: Notify,
-    generation: watch::Sender<u64>,
+    generation: Mutex<u64>,
+    /// Counts changes of the server, or of its dataset.
+    changes: watch::Sender<u64>,
+    /// Of the server that the command link leads to; `None` while it is down.
+    identities: watch::Sender<Option<Arc<str>>>,
+    /// Of the server that the pub/sub link leads to; `None` while it is down.
+    pubsub_identity: Mutex<Option<Arc<str>>>,
     /// Counts pub/sub links that stood.
     pubsub_links: watch::Sender<u64>,
-    highest_epoch: AtomicU64,
     subscriptions: Subscriptions,
     refusals: refusal_log::RefusalLog,
     /// Loaded into every server that a command link stands to.
     scripts: Mutex<Vec<&'static str>>,
 }
 
-/// A connection, and the generation of the server that it leads to. The newest generation known may be greater, while
-/// the connection still leads to the server before.
+/// A connection, and the identity of the server that it leads to.
 #[derive(Clone)]
 pub struct Attached {
     pub connection: MultiplexedConnection,
-    pub generation: u64,
+    pub identity: Arc<str>,
 }
 
 impl RedisLink {
@@ -136,9 +134,11 @@ impl RedisLink {
             pubsub_down_since: Mutex::new(Some(now)),
             suspicion: Notify::new(),
             canary_due: Notify::new(),
-            generation: watch::Sender::new(0),
+            generation: Mutex::new(0),
+            changes: watch::Sender::new(0),
+            identities: watch::Sender::new(None),
+            pubsub_identity: Mutex::new(None),
             pubsub_links: watch::Sender::new(0),
-            highest_epoch: AtomicU64::new(0),
             refusals: refusal_log::RefusalLog::default(),
             scripts: Mutex::new(Vec::new()),
         });
@@ -156,7 +156,7 @@ impl RedisLink {
         self.attached().map(|attached| attached.connection)
     }
 
-    /// The shared command link, with the generation of its server.
+    /// The shared command link, with the identity of its server.
     ///
     /// # Errors
     /// [`Failure::Disconnected`] while the link is down.
@@ -178,14 +178,12 @@ impl RedisLink {
     /// Why it could not be made.
     pub async fn dedicated(&self, response_timeout: Duration) -> Result<Attached, Failure> {
         let shared = &self.shared;
-        let highest = shared.highest_epoch.load(Ordering::Relaxed);
-        let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-dedicated", |_| {});
+        let attempt = connect::establish(&shared.config, "tickgate-dedicated", |_| {});
         let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
-        let connect::Established { mut connection, generation, .. } =
+        let connect::Established { mut connection, identity, .. } =
             tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
-        shared.learn(generation);
         connection.set_response_timeout(response_timeout);
-        Ok(Attached { connection, generation })
+        Ok(Attached { connection, identity })
     }
 
     /// Counts a failure, logs its kind at most once a minute, and has the command link probed at once when the failure
@@ -227,31 +225,38 @@ impl RedisLink {
         self.shared.scripts.lock().push(script);
     }
 
-    /// The generation of the server: 0 until the first link stands. A greater one means that the server changed, and
-    /// may have lost its last writes.
+    /// Watches the identity of the server that the command link leads to.
     #[must_use]
-    pub fn generation(&self) -> u64 {
-        *self.shared.generation.borrow()
+    pub fn identities(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.shared.identities.subscribe()
     }
 
-    /// Watches the generation.
+    /// False when the two links lead to different servers.
     #[must_use]
-    pub fn generations(&self) -> watch::Receiver<u64> {
-        self.shared.generation.subscribe()
+    pub fn is_one_server(&self) -> bool {
+        self.shared.is_one_server()
+    }
+
+    /// Has the command link probed at once.
+    pub fn suspect(&self) {
+        self.shared.suspicion.notify_one();
+    }
+
+    /// The backplane learned that the dataset is in another generation: what was written before may be gone.
+    pub fn learn(&self, generation: u64) {
+        self.shared.learn(generation);
+    }
+
+    /// Counts changes of the server or of its dataset: what was written before each may be gone.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 
     /// Watches the count of pub/sub links that stood: each change means that control messages may have been missed.
     #[must_use]
     pub fn pubsub_links(&self) -> watch::Receiver<u64> {
         self.shared.pubsub_links.subscribe()
-    }
-
-    /// Notes an epoch that was seen, so that a new server whose clock is behind begins above it. One that no clock can
-    /// have given is not believed: it would push all others out.
-    pub fn saw_epoch(&self, epoch: u64) {
-        if epoch > self.shared.highest_epoch.load(Ordering::Relaxed) && server::is_plausible(epoch) {
-            self.shared.highest_epoch.fetch_max(epoch, Ordering::Relaxed);
-        }
     }
 
     /// Gives the receiver of followed channels' events. Called once; a second call changes nothing.
@@ -282,7 +287,7 @@ impl RedisLink {
         let down = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
         let up = self.shared.command.load().is_some();
         LinkHealth {
-            reached: self.generation() > 0 && *self.shared.pubsub_links.borrow() > 0,
+            reached: *self.shared.pubsub_links.borrow() > 0,
             commands_down: down((!up).then(|| *self.shared.command_since.lock())),
             pubsub_down: down(*self.shared.pubsub_down_since.lock()),
         }
@@ -290,17 +295,20 @@ impl RedisLink {
 }
 
 impl Shared {
-    /// Takes over what a new link learned of its server.
+    fn is_one_server(&self) -> bool {
+        let command = self.identities.borrow();
+        let pubsub = self.pubsub_identity.lock();
+        match (&*command, &*pubsub) {
+            (Some(command), Some(pubsub)) => command == pubsub,
+            _ => true,
+        }
+    }
+
     fn learn(&self, generation: u64) {
-        self.highest_epoch.fetch_max(generation, Ordering::Relaxed);
-        let mut adoption = Adoption::Known;
-        self.generation.send_if_modified(|known| {
-            adoption = server::adopt(known, generation);
-            adoption != Adoption::Known
-        });
-        if let Adoption::Changed { before } = adoption {
-            tracing::warn!(before, generation, "redis is another server than before, or was restarted");
+        let before = std::mem::replace(&mut *self.generation.lock(), generation);
+        if before != generation && before != 0 {
             self.pool.renew();
+            self.changes.send_modify(|changes| *changes += 1);
             self.subscriptions.emit(Event::GenerationChanged);
         }
     }

@@ -57,6 +57,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
         };
         let stood = watch.alive.swap(false, Ordering::SeqCst);
         shared.metrics.redis_up.of(Link::PubSub).set(0);
+        *shared.pubsub_identity.lock() = None;
         shared.pubsub_down_since.lock().get_or_insert_with(Instant::now);
         if outage.tell(&shared, &failure) {
             backoff.reset();
@@ -73,8 +74,8 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
 
 /// One link from its making to its end; returns why it ended.
 async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) -> Failure {
-    let connection = match connect(shared, watch).await {
-        Ok(connection) => connection,
+    let (connection, identity) = match connect(shared, watch).await {
+        Ok(connected) => connected,
         Err(failure) => return failure,
     };
     shared.subscriptions.restart();
@@ -82,27 +83,28 @@ async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) ->
     watch.seen_now();
     outage.over();
     shared.metrics.redis_reconnects_total.of(Link::PubSub).inc();
-    attend(shared, watch, connection).await
+    attend(shared, watch, connection, &identity).await
 }
 
-async fn connect(shared: &Arc<Shared>, watch: &Arc<Watch>) -> Result<MultiplexedConnection, Failure> {
+async fn connect(shared: &Arc<Shared>, watch: &Arc<Watch>) -> Result<(MultiplexedConnection, Arc<str>), Failure> {
     let (owner, link) = (Arc::clone(shared), Arc::clone(watch));
     let push = move |info: PushInfo| link.take(&owner, info);
-    let highest = shared.highest_epoch.load(Ordering::Relaxed);
-    let attempt = connect::establish(&shared.config, &shared.keys, highest, "tickgate-pubsub", push);
+    let attempt = connect::establish(&shared.config, "tickgate-pubsub", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
     let established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
-    shared.learn(established.generation);
-    Ok(established.connection)
+    *shared.pubsub_identity.lock() = Some(Arc::clone(&established.identity));
+    // Where the command link leads elsewhere, one of the two is wrong.
+    shared.suspicion.notify_one();
+    Ok((established.connection, established.identity))
 }
 
 /// Keeps the subscriptions as wanted and watches the link, both at once: a link that no longer answers a SUBSCRIBE is
 /// found by its silence.
-async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnection) -> Failure {
+async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnection, identity: &str) -> Failure {
     let mut prober = connection.clone();
     tokio::select! {
         failure = keep_subscribed(shared, connection) => failure,
-        failure = keep_proven(shared, watch, &mut prober) => failure,
+        failure = keep_proven(shared, watch, &mut prober, identity) => failure,
     }
 }
 
@@ -146,7 +148,12 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> R
 
 /// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no
 /// command link to send a canary by.
-async fn keep_proven(shared: &Shared, watch: &Watch, connection: &mut MultiplexedConnection) -> Failure {
+async fn keep_proven(
+    shared: &Shared,
+    watch: &Watch,
+    connection: &mut MultiplexedConnection,
+    identity: &str,
+) -> Failure {
     if defect::is(Defect::NoCanary) {
         watch.ended.notified().await;
         return Failure::Closed;
@@ -160,9 +167,12 @@ async fn keep_proven(shared: &Shared, watch: &Watch, connection: &mut Multiplexe
         if Instant::now() >= watch.deadline(shared) {
             return Failure::Other("the canary did not come back".into());
         }
+        if !shared.is_one_server() {
+            return Failure::Other("the two links lead to different servers".into());
+        }
         if Instant::now() >= probe_at {
             let before = watch.seen.lock().anything;
-            match connect::check_role(connection).await {
+            match connect::check_place(connection, identity).await {
                 Ok(()) => {}
                 // The answer waits behind messages that still flow: busy, not dead.
                 Err(Failure::TimedOut) if watch.seen.lock().anything > before => {}

@@ -53,6 +53,8 @@ refusals! {
     Misconf "MISCONF" passes "redis can't write to its disk";
     NoReplicas "NOREPLICAS" passes "redis has fewer replicas than it requires for writes";
     Busy "BUSY" passes "redis is busy with a script";
+    Stale "STALE" passes "redis is in another generation";
+    Format "FORMAT" stays "redis holds another format";
     NoScript "NOSCRIPT" passes "redis does not know the script";
     Moved "MOVED" passes "redis moved the key to another server";
     Ask "ASK" passes "redis is moving the key to another server";

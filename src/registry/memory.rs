@@ -14,8 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SessionRecord, Unavailable, Verdict,
-    presence::{Audience, follows},
-    superseded,
+    presence::Audience, superseded,
 };
 use crate::clock;
 
@@ -53,6 +52,7 @@ struct Connection {
     info: Option<ConnectionInfo>,
     /// Connections that were admitted and not yet opened.
     pending: u32,
+    follows: Vec<Topic>,
 }
 
 #[derive(Debug)]
@@ -84,10 +84,10 @@ impl Memory {
 
     // Admission.
 
-    pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    pub(super) async fn admit(&self, admission: &Admission) -> Verdict {
         let (verdict, evicted) = self.0.state.lock().admit(admission, Instant::now());
         evicted.into_iter().for_each(|session| (self.0.local.control)(superseded(session)));
-        Ok(verdict)
+        verdict
     }
 
     pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
@@ -149,6 +149,12 @@ impl Memory {
         }
     }
 
+    pub(super) fn follows(&self, session: SessionId, topics: Vec<Topic>) {
+        if let Some(connection) = self.0.state.lock().connections.get_mut(&session) {
+            connection.follows = topics;
+        }
+    }
+
     pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
         let mut state = self.0.state.lock();
         state.forget_ended(Instant::now());
@@ -176,10 +182,8 @@ impl Memory {
     pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
         let state = self.0.state.lock();
         let mut audience = Audience::default();
-        for (session, connection) in &state.connections {
-            if state.records.get(session).is_some_and(|kept| follows(&kept.record, topic)) {
-                audience.add(connection.user.as_ref());
-            }
+        for connection in state.connections.values().filter(|connection| connection.follows.contains(topic)) {
+            audience.add(connection.user.as_ref());
         }
         Ok(audience.presence())
     }
@@ -192,6 +196,17 @@ impl Memory {
 
     pub(super) async fn hold(&self, _: &str, _: Duration) -> Result<bool, Unavailable> {
         Ok(true)
+    }
+
+    /// One replica wants what its own clients follow now.
+    pub(super) async fn want(
+        &self,
+        _: &str,
+        names: &[String],
+        _: Duration,
+        _: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        Ok(names.to_vec())
     }
 
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {

@@ -4,6 +4,9 @@
 //! - A user's connections are counted over all replicas, exactly, in one atomic step ([`Registry::admit`]). Each has a lease
 //!   that ends by itself, so the slots of a killed replica are freed without anybody's help (`session_ttl`), and sooner when
 //!   another replica sweeps them after the replica's own lease has ended (`replica_ttl`).
+//! - While the back end can't count, each replica holds the limit for its own connections. Afterwards a connection whose
+//!   client named a session takes that session's place, and of the others so many stay as the limit allows: those that
+//!   are there for the longest, or the newest where the oldest is to give way. Order of arrival does not matter.
 //! - A session replaces its own ghost: a reconnect is never refused because of the connection it replaces.
 //! - A session lives in one place. When it is admitted (or, anonymous, recorded) elsewhere, or when another connection took
 //!   its slot, the replica that still serves it has to close it (4501): at once by a control message, and again when
@@ -14,7 +17,8 @@
 //! - Users and sessions are independent of each other and of topics: each may be on another server.
 //!
 //! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] at
-//! once and whenever subscriptions change, [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
+//! once where it has a session that can be taken over, [`Registry::follows`] whenever subscriptions change,
+//! [`Registry::closed`] once. When the user becomes known later, call `admit` then, and
 //! `opened` again. A session has one connection on a replica: `opened` puts it in the place of an older one, for which
 //! `closed` must not be called any more.
 //!
@@ -36,6 +40,9 @@ const VIEW_CONNECTIONS_MAX: usize = 100_000;
 
 /// Close code of a session that continues elsewhere, or whose slot another connection took.
 const SUPERSEDED: u16 = CloseCode::Superseded.number();
+/// Close code of a connection that was counted only when its user had enough of them already.
+const TOO_MANY: u16 = CloseCode::TooManyConnections.number();
+const TOO_MANY_REASON: &str = "the user has enough connections that are older";
 /// Close code of a user whose tokens were revoked.
 const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
 
@@ -49,6 +56,9 @@ pub struct Unavailable(pub Arc<str>);
 pub struct Admission {
     pub user: UserId,
     pub session: SessionId,
+    /// The session whose place the client wants, which could not be looked up: its place is taken as soon as that is
+    /// possible.
+    pub replaces: Option<SessionId>,
     /// Greatest number of the user's connections, including the new one.
     pub connections_max: u32,
     /// Whether the oldest connection is closed when the limit is reached (otherwise the new one is refused).
@@ -69,7 +79,7 @@ pub enum Verdict {
     Revoked,
 }
 
-/// What is kept of a session: whose it is, and what it follows.
+/// What is kept of a session: whose it is, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,24 +88,6 @@ pub struct SessionRecord {
     pub profile: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
-    pub subscriptions: Vec<SubscriptionRecord>,
-}
-
-/// One subscription of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubscriptionRecord {
-    pub channel: String,
-    /// The topic that the channel stands for, where it has another name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-}
-
-impl SubscriptionRecord {
-    /// The topic that the channel stands for.
-    #[must_use]
-    pub fn topic(&self) -> &str {
-        self.topic.as_deref().unwrap_or(&self.channel)
-    }
 }
 
 /// An instruction from one replica to another, or to all.
@@ -182,11 +174,9 @@ macro_rules! each {
 }
 
 impl Registry {
-    /// Counts and adds the session to its user's set, or refuses, in one atomic step.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the back end does not answer; the caller decides whether to admit the client.
-    pub async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    /// Counts and adds the session to its user's set, or refuses, in one atomic step. When the back end does not answer or
+    /// takes no writes, this replica's own count decides.
+    pub async fn admit(&self, admission: &Admission) -> Verdict {
         each!(self, r => r.admit(admission).await)
     }
 
@@ -209,7 +199,14 @@ impl Registry {
         each!(self, r => r.record(session, record));
     }
 
-    /// The record of a session, whose client may reconnect.
+    /// Counts a connection among the followers of these topics, and of no others. Never waits; ignored before
+    /// [`Registry::opened`] and after [`Registry::closed`].
+    pub fn follows(&self, session: SessionId, topics: Vec<Topic>) {
+        each!(self, r => r.follows(session, topics));
+    }
+
+    /// The record of a session, whose client may reconnect. A session of this replica is known while the back end is not
+    /// there.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer.
@@ -284,12 +281,17 @@ impl Registry {
         each!(self, r => r.connections_of(user, limit).await)
     }
 
-    /// Who follows a topic, by the sessions' records; up to a second old.
+    /// Who follows a topic; up to a second old.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end, or one of the replicas, does not answer.
     pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
         each!(self, r => r.presence(topic).await)
+    }
+
+    /// Connections that follow a topic, where one is asked about and the back end answers.
+    pub async fn count(&self, topic: Option<&Topic>) -> Option<u64> {
+        Some(self.presence(topic?).await.ok()?.connections)
     }
 
     /// Connections per user over all replicas, at most `limit` users.
@@ -316,6 +318,20 @@ impl Registry {
         each!(self, r => r.hold(name, ttl).await)
     }
 
+    /// Tells under a lease of `ttl` which names this replica wants of a feed. With `read`, returns what any replica wants.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer.
+    pub async fn want(
+        &self,
+        feed: &str,
+        names: &[String],
+        ttl: Duration,
+        read: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        each!(self, r => r.want(feed, names, ttl, read).await)
+    }
+
     /// Writes what is still queued and ends this replica's own leases (after the drain), so that nobody has to sweep them.
     /// The last call: nothing is renewed afterwards.
     ///
@@ -330,4 +346,9 @@ impl Registry {
 fn superseded(session: SessionId) -> Control {
     let reason = "another connection took this one's place".into();
     Control::Close { session: session.to_string(), code: SUPERSEDED, reason }
+}
+
+/// Tells a connection to close because it was one too many.
+fn too_many(session: SessionId) -> Control {
+    Control::Close { session: session.to_string(), code: TOO_MANY, reason: TOO_MANY_REASON.into() }
 }

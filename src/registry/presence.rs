@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
-use tickgate_wire::model::{Topic, UserId};
-
-use super::SessionRecord;
+use tickgate_wire::model::UserId;
 
 /// Distinct users of a topic that are counted.
 pub const USERS_MAX: usize = 1_024;
@@ -109,11 +107,6 @@ impl TryFrom<Encoded> for Audience {
         }
         Ok(Self { connections: encoded.connections, users: users.iter().copied().collect(), more: encoded.more })
     }
-}
-
-/// Whether a session with that record follows the topic.
-pub(super) fn follows(record: &SessionRecord, topic: &Topic) -> bool {
-    record.subscriptions.iter().any(|own| own.topic() == topic.as_str())
 }
 
 #[cfg(test)]

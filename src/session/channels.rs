@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tickgate_wire::{
     code::ErrorCode,
     model::{Topic, TopicRule, TopicRules, check_name},
+    reply::{Details, ErrorObject, RefusedChannel},
 };
 
 use crate::{
@@ -20,6 +21,14 @@ pub struct Resolved {
     pub rule: Arc<TopicRule>,
     /// It lives in the user's one stream, together with the user's other reliable private channels.
     pub in_user_stream: bool,
+}
+
+impl Resolved {
+    /// What the channel's subscribers are counted under.
+    #[must_use]
+    pub fn audience(&self) -> Topic {
+        self.topic.audience(&self.channel)
+    }
 }
 
 /// A channel that is not subscribed.
@@ -42,6 +51,15 @@ impl Refused {
     }
 }
 
+/// As the client is told.
+impl From<Refused> for RefusedChannel {
+    fn from(refused: Refused) -> Self {
+        let Refused { channel, code, message, field, retry_after_ms } = refused;
+        let details = Details { field, retry_after_ms, ..Details::default() };
+        Self { channel, object: ErrorObject { details, ..ErrorObject::new(code, message) } }
+    }
+}
+
 /// The point of view from which names are resolved.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -60,7 +78,7 @@ impl View<'_> {
     /// # Errors
     /// [`Refused`]: the same answer for what does not exist and for what is not allowed.
     pub fn resolve(&self, channel: &str) -> Result<Resolved, Refused> {
-        let refuse = |code, message: &str| Refused::new(printable(channel), code, message);
+        let refuse = |code, message: &str| Refused::new(channel, code, message);
         check_name(channel).map_err(|error| refuse(ErrorCode::InvalidMessage, &error.to_string()))?;
         let offered = self.profile.channels.iter().find(|offered| offered.pattern.matches(channel));
         let Some(offered) = offered else {
@@ -113,14 +131,14 @@ impl View<'_> {
         opening.filter_map(|offered| self.resolve(offered.pattern.as_str()).ok()).collect()
     }
 
-    /// The channel that `subscribe_<verb>` means for a symbol.
+    /// What `subscribe_<verb>` puts before a symbol to name a channel.
     ///
     /// # Errors
     /// A sentence when the endpoint does not know the verb.
-    pub fn symbol_channel(&self, verb: &str, symbol: &str) -> Result<String, String> {
+    pub fn symbol_prefix(&self, verb: &str) -> Result<&str, String> {
         let known = &self.profile.symbol_verbs;
         match known.iter().find(|known| known.verb == verb) {
-            Some(known) => Ok(format!("{}{symbol}", known.prefix)),
+            Some(known) => Ok(&known.prefix),
             None if known.is_empty() => Err("this endpoint has no symbols; use subscribe with channels".into()),
             None => {
                 let names: Vec<_> = known.iter().map(|k| format!("subscribe_{}", k.verb)).collect();
@@ -139,9 +157,4 @@ pub fn fill(template: &str, value: &str) -> String {
         }
         _ => template.to_owned(),
     }
-}
-
-/// A name as it may be echoed: bounded, without control characters.
-fn printable(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(Topic::LEN_MAX).collect()
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     code::ErrorCode,
-    command::{Command, Element, HistoryFrom, Ingest, Json, Options, Since, Token},
+    command::{Command, Element, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Options, Since, Token},
     model::{Class, SessionId, Start, StreamId, TopicRules},
 };
 
@@ -70,6 +70,7 @@ pub enum Action {
     },
     Unsubscribe {
         channels: Vec<String>,
+        refused: Vec<Refused>,
     },
     Pong {
         timestamp: Option<Json>,
@@ -88,6 +89,7 @@ pub enum Action {
         user: Option<String>,
         data: Json,
         msg_id: Option<String>,
+        count: bool,
     },
     /// A command to the engine that executes a run.
     Command {
@@ -186,18 +188,20 @@ impl Session {
         match command {
             Command::Subscribe { elements } => Ok(self.subscribe(elements, rules)),
             Command::SubscribeSymbols { verb, symbols } => {
-                let channels = self.symbols(&verb, &symbols, rules)?.into_iter().enumerate();
-                let plain = |(index, channel)| Element { channel, index, options: Ok(Options::default()) };
-                Ok(self.subscribe(channels.map(plain).collect(), rules))
+                let channels = self.symbols(&verb, symbols, rules)?.into_iter();
+                Ok(self.subscribe(channels.map(plain_symbol).collect(), rules))
             }
-            Command::Unsubscribe { channels } => Ok(Action::Unsubscribe { channels }),
+            Command::Unsubscribe { channels } => Ok(unsubscribe("channels", channels)),
             Command::UnsubscribeSymbols { verb, symbols } => {
-                Ok(Action::Unsubscribe { channels: self.symbols(&verb, &symbols, rules)? })
+                Ok(unsubscribe("symbols", self.symbols(&verb, symbols, rules)?))
             }
             Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
             Command::Auth { token } => Ok(Action::Authenticate { token }),
             Command::History { channel, from } => self.history(&channel, from, rules),
-            Command::Publish { channel, data, msg_id, user } => self.publish((channel, user), data, msg_id, rules),
+            Command::Publish { channel, data, msg_id, user, count } => {
+                self.may_publish(&channel, &data, rules)?;
+                Ok(Action::Publish { channel, user, data, msg_id, count })
+            }
             Command::Run { command, args, msg_id } => self.command(command, args, msg_id, rules),
             Command::Presence { channel } => {
                 let resolved = self.view(rules).resolve(&channel).map_err(fault_of)?;
@@ -214,10 +218,15 @@ impl Session {
         self.profile.token == TokenRule::Required && self.identity().is_none()
     }
 
-    fn symbols(&self, verb: &str, symbols: &[String], rules: &Rules) -> Result<Vec<String>, Fault> {
+    /// The channels that symbols stand for.
+    fn symbols(&self, verb: &str, symbols: Vec<ListedName>, rules: &Rules) -> Result<Vec<ListedName>, Fault> {
         let view = self.view(rules);
-        let channels = symbols.iter().map(|symbol| view.symbol_channel(verb, symbol)).collect::<Result<_, _>>();
-        channels.map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))
+        let prefix = view.symbol_prefix(verb).map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))?;
+        let channel = |symbol: ListedName| match symbol.name.is_empty() {
+            true => symbol,
+            false => ListedName { name: format!("{prefix}{}", symbol.name), ..symbol },
+        };
+        Ok(symbols.into_iter().map(channel).collect())
     }
 
     fn subscribe(&self, elements: Vec<Element>, rules: &Rules) -> Action {
@@ -232,7 +241,13 @@ impl Session {
                 _ if again => {
                     Err(wrong_option(&element, None, "the channel is named twice, the second time with options"))
                 }
-                Ok(options) => view.resolve(&element.channel).and_then(|resolved| with(resolved, &element, options)),
+                Ok(options) => match view.resolve(&element.channel) {
+                    Ok(resolved) => with(resolved, &element, options),
+                    Err(refused) if refused.code == ErrorCode::InvalidMessage => {
+                        Err(Refused { field: Some(element.place()), ..refused })
+                    }
+                    Err(refused) => Err(refused),
+                },
                 Err(ref invalid) => {
                     let refused = Refused::new(&*element.channel, ErrorCode::InvalidMessage, &*invalid.message);
                     Err(Refused { field: Some(invalid.field.clone()), ..refused })
@@ -275,14 +290,8 @@ impl Session {
         Ok(Action::History { resolved, from, count })
     }
 
-    fn publish(
-        &self,
-        (channel, user): (String, Option<String>),
-        data: Json,
-        msg_id: Option<String>,
-        rules: &Rules,
-    ) -> Result<Action, Fault> {
-        let allowed = self.identity().is_some_and(|identity| identity.rights.may_publish(&channel));
+    fn may_publish(&self, channel: &str, data: &Json, rules: &Rules) -> Result<(), Fault> {
+        let allowed = self.identity().is_some_and(|identity| identity.rights.may_publish(channel));
         if !allowed {
             return Err(Fault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
         }
@@ -290,7 +299,7 @@ impl Session {
             let max = rules.limits.payload_bytes_max;
             return Err(Fault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
         }
-        Ok(Action::Publish { channel, user, data, msg_id })
+        Ok(())
     }
 
     fn ingest(&self, ingest: Ingest, rules: &Rules) -> Result<Action, Fault> {
@@ -326,6 +335,27 @@ impl Session {
         let topic = fill(template, self.param.as_deref().unwrap_or_default());
         Ok(Action::Command { topic, command, args, msg_id })
     }
+}
+
+/// A channel named by a symbol: it has no options.
+fn plain_symbol(ListedName { name, index, fault }: ListedName) -> Element {
+    const LIST: &str = "symbols";
+    let refused = |message| Err(InvalidElement { field: format!("{LIST}[{index}]"), message });
+    Element { channel: name, list: LIST, index, options: fault.map_or(Ok(Options::default()), refused) }
+}
+
+fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
+    let (mut channels, mut refused) = (Vec::with_capacity(names.len()), Vec::new());
+    for ListedName { name, index, fault } in names {
+        match fault {
+            None => channels.push(name),
+            Some(message) => {
+                let field = Some(format!("{list}[{index}]"));
+                refused.push(Refused { field, ..Refused::new(name, ErrorCode::InvalidMessage, message) });
+            }
+        }
+    }
+    Action::Unsubscribe { channels, refused }
 }
 
 /// A channel with its options, where they can apply.
@@ -368,8 +398,8 @@ fn takes_last(resolved: &Resolved) -> bool {
 }
 
 fn wrong_option(element: &Element, option: Option<&str>, message: &str) -> Refused {
-    let index = element.index;
-    let field = option.map_or(format!("channels[{index}]"), |option| format!("channels[{index}].{option}"));
+    let place = element.place();
+    let field = option.map_or_else(|| place.clone(), |option| format!("{place}.{option}"));
     Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
 }
 

@@ -201,7 +201,7 @@ macro_rules! shown {
 shown! {
     deaf_link without "NoCanary";
     cut_link without "NoCompare";
-    rolled_back without "NoGeneration";
+    rolled_back without "NoReport";
     joined without "NoRepeatFilter";
     joined without "NoReplayIds";
     slots_freed without "NoSweep";

@@ -135,7 +135,7 @@ async def a_user_has_five_connections_over_all_replicas(world: World) -> None:
 @check
 async def commands_are_read_from_redis_by_a_consumer_group(world: World) -> None:
     redis = ["redis-cli", "-p", str(world.redis_port)]
-    stream = "tg1:{t:commands}:s"
+    stream = "tg2:{t:commands}:s"
     await (await Process.start(*redis, "XGROUP", "CREATE", stream, "engine", "$", "MKSTREAM")).finished()
     tabs = [
         await world.run("run_tab.js", f"/ws/backtest/session-9?token={token('trader', commands=True)}", at=replica)

@@ -11,7 +11,7 @@ from checks import Group, equal
 from world import API_KEY, HERE, Process, World, free_port, token
 
 ROOT = HERE.parent.parent
-GROUP = Group("examples", lambda: World(redis=True, env={"TICKGATE__DRAIN__SPREAD": "0s"}))
+GROUP = Group("examples", lambda: World(redis=True, env={"TICKGATE__DRAIN__SPREAD": "0s", "TICKGATE__REDIS__ENGINES": "true"}))
 check = GROUP.check
 
 
@@ -24,8 +24,7 @@ def example(document: str, mark: str) -> str:
 
 async def run(world: World, mark: str, document: str) -> str:
     """Runs an example with all that the documents say it has in its environment. Returns what it said."""
-    for script in ("src/redis_link/scripts/generation.lua", "src/backplane/redis/scripts/publish.lua"):
-        shutil.copy(ROOT / script, world.dir)
+    shutil.copy(ROOT / "src/backplane/redis/scripts/publish.lua", world.dir)
     language = mark.split(" ")[0]
     interpreter = {"sh": ["sh", "-ec"], "python": [os.environ["PYTHON"], "-c"], "javascript": ["node", "-e"]}[language]
     env = {

@@ -137,4 +137,5 @@ targets! {
     frames: 20_000,
     handshake: 20_000,
     tokens: 20_000,
+    exchange: 20_000,
 }

@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-targets=(json envelope names cursors configuration frames handshake tokens)
+targets=(json envelope names cursors configuration frames handshake tokens exchange)
 seconds=${2:-60}
 [ "${1:-all}" = all ] || targets=("$1")
 

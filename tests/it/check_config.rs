@@ -82,7 +82,7 @@ async fn whatever_serve_refuses_check_config_refuses() {
 #[tokio::test]
 async fn what_check_config_accepts_is_served() {
     let directory = TempDir::new().unwrap();
-    let settings = "[redis]\nurl = \"redis://nobody:hidden@127.0.0.1:1/3\"\n[auth]\n\
+    let settings = "[redis]\nurl = \"redis://nobody:hidden@127.0.0.1:1/0\"\n[auth]\n\
                     jwks_url = \"http://127.0.0.1:1/keys\"\n[server]\nmode = \"production\"\n";
     let checked = ended(start("check-config", &directory, settings)).await;
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));

@@ -97,6 +97,24 @@ async fn it_follows_its_channels_from_a_killed_replica_to_another_one() {
     running.expect(&order(51)).await;
 }
 
+/// What can't be a name is refused by itself; names of real venues are names.
+#[tokio::test]
+async fn a_channel_that_is_no_name_takes_nothing_from_the_others() {
+    let replica = Replica::alone().await;
+    let channels = ["ticker:BRK B", "ticker:a,b", "ticker:ES=F", "ticker:비트코인"];
+    let mut running = Running::start(alice(&replica).channels(channels));
+    let refused = running.until(|event| match event {
+        Event::Refused { channel, error } => Some((channel.to_string(), error.code)),
+        _ => None,
+    });
+    assert_eq!(refused.await, ("ticker:a,b".to_owned(), 4004));
+    running.live().await;
+    for channel in channels.into_iter().filter(|channel| !channel.contains(',')) {
+        replica.publish(channel, json!({"of": channel})).await;
+        assert_eq!(&*running.expect(&json!({"of": channel})).await.meta.channel, channel);
+    }
+}
+
 #[tokio::test]
 async fn the_first_message_that_comes_while_it_is_away_is_not_lost() {
     let server = RedisServer::start();

@@ -8,8 +8,7 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     registry::{
-        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord,
-        SubscriptionRecord, Verdict,
+        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord, Verdict,
     },
     tasks::Tasks,
 };
@@ -46,13 +45,14 @@ fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
         access: config::Access::by(url),
-        prefix: "tg1:".into(),
+        prefix: "tg2:".into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
         canary_interval: Duration::from_millis(200),
         canary_timeout: Duration::from_millis(800),
+        engines: false,
         compare_interval: Duration::from_secs(5),
         dedupe_ttl: Duration::from_secs(60),
         ca_file: None,
@@ -146,9 +146,15 @@ impl Seat {
 
     async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
         let user = UserId::new(user).unwrap();
-        let admission =
-            Admission { user, session, connections_max: max, evict_oldest, issued_at: Some(u64::from(u32::MAX)) };
-        self.registry.admit(&admission).await.expect("an answer")
+        let admission = Admission {
+            user,
+            session,
+            replaces: None,
+            connections_max: max,
+            evict_oldest,
+            issued_at: Some(u64::from(u32::MAX)),
+        };
+        self.registry.admit(&admission).await
     }
 
     /// Admits and opens, as a connection does.
@@ -188,13 +194,14 @@ impl Seat {
 }
 
 /// The `number`th record of a session.
-fn record(channel: &str, number: u64) -> SessionRecord {
-    SessionRecord {
-        user: Some("alice".into()),
-        profile: "trading".into(),
-        param: Some(number.to_string()),
-        subscriptions: vec![SubscriptionRecord { channel: channel.into(), topic: None }],
-    }
+fn record(number: u64) -> SessionRecord {
+    SessionRecord { user: Some("alice".into()), profile: "trading".into(), param: Some(number.to_string()) }
+}
+
+/// How many leases the server knows of the user; none while it does not answer.
+async fn slots(server: &RedisServer, user: &str) -> u32 {
+    let mut commands = server.connect().await;
+    redis::cmd("ZCARD").arg(format!("tg2:{{u:{user}}}:l")).query_async(&mut commands).await.unwrap_or_default()
 }
 
 fn admitted(connections: u32) -> Verdict {
@@ -281,7 +288,7 @@ async fn overlaps(seat: Seat) {
     assert_eq!(seat.admit("alice", session, 1, false).await, admitted(1));
     seat.registry.closed(session);
     seat.opened(Some("alice"), session);
-    seat.registry.record(session, record("orders", 1));
+    seat.registry.record(session, record(1));
     eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
     assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
     // Admitted and opened once more, in place of the connection before, and then closed: nothing is left.
@@ -299,24 +306,31 @@ async fn presence(seat: Seat) {
     let topic = Topic::public("run:7").unwrap();
     assert_eq!(seat.registry.presence(&topic).await.unwrap(), Presence::default());
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
-    let mut follows = record("events", 1);
-    follows.subscriptions[0].topic = Some("run:7".into());
     for (session, user) in sessions.iter().zip([Some("alice"), Some("alice"), None]) {
         if let Some(user) = user {
             seat.connect(user, *session, 5).await;
         } else {
             seat.opened(None, *session);
         }
-        seat.registry.record(*session, follows.clone());
+        seat.registry.follows(*session, vec![Topic::public("logs").unwrap(), topic.clone()]);
     }
     let other = SessionId::random();
     seat.connect("bob", other, 5).await;
-    seat.registry.record(other, record("run:70", 1));
-    eventually("alice twice and somebody", async || {
-        let seen = seat.registry.presence(&topic).await.unwrap();
-        (seen == Presence { connections: 3, users: 1, more: false }).then_some(())
-    })
-    .await;
+    seat.registry.follows(other, vec![Topic::public("run:70").unwrap()]);
+    let seen = async |connections, users| {
+        eventually(&format!("{connections} connections of {users} users"), async || {
+            let seen = seat.registry.presence(&topic).await.unwrap();
+            (seen == Presence { connections, users, more: false }).then_some(())
+        })
+        .await;
+    };
+    seen(3, 1).await;
+    seat.registry.follows(sessions[2], vec![]);
+    seat.registry.follows(other, vec![topic.clone()]);
+    seen(3, 2).await;
+    sessions.iter().for_each(|session| seat.registry.closed(*session));
+    seat.registry.follows(sessions[0], vec![topic.clone()]);
+    seen(1, 1).await;
 }
 
 async fn presence_of_many(seat: Seat) {
@@ -325,7 +339,7 @@ async fn presence_of_many(seat: Seat) {
         for user in users {
             let session = SessionId::random();
             seat.opened(Some(&format!("user-{user}")), session);
-            seat.registry.record(session, record("ticker:BTCUSDT", 1));
+            seat.registry.follows(session, vec![topic.clone()]);
         }
     };
     let seen = async |expected: Presence| {
@@ -346,18 +360,18 @@ async fn records(seat: Seat) {
     let session = SessionId::random();
     assert_eq!(seat.registry.recall(session).await.unwrap(), None);
     seat.connect("alice", session, 5).await;
-    seat.registry.record(session, record("orders", 1));
-    seat.registry.record(session, record("orders", 2));
-    let newest = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 2)).then_some(());
+    seat.registry.record(session, record(1));
+    seat.registry.record(session, record(2));
+    let newest = async || (seat.registry.recall(session).await.unwrap()? == record(2)).then_some(());
     eventually("the newest record", newest).await;
-    seat.registry.record(session, record("orders", 3));
+    seat.registry.record(session, record(3));
     seat.registry.closed(session);
-    let last = async || (seat.registry.recall(session).await.unwrap()? == record("orders", 3)).then_some(());
+    let last = async || (seat.registry.recall(session).await.unwrap()? == record(3)).then_some(());
     eventually("the last record, although the connection closed at once", last).await;
-    seat.registry.record(session, record("orders", 4));
+    seat.registry.record(session, record(4));
     let gone = async || match seat.registry.recall(session).await.unwrap() {
         Some(kept) => {
-            assert_eq!(kept, record("orders", 3), "nothing is recorded after the end");
+            assert_eq!(kept, record(3), "nothing is recorded after the end");
             None
         }
         None => Some(()),
@@ -382,11 +396,12 @@ async fn revokes_twice(seat: Seat) {
         let admission = Admission {
             user: user.clone(),
             session: SessionId::random(),
+            replaces: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at: Some(1),
         };
-        seat.registry.admit(&admission).await.unwrap()
+        seat.registry.admit(&admission).await
     };
     seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
     seat.registry.revoke(&alice, brief).await.unwrap();
@@ -409,10 +424,17 @@ async fn revokes(mut seat: Seat) {
         [(None, Verdict::Revoked), (Some(now - 5), Verdict::Revoked), (Some(now + 5), admitted(1))]
     {
         let session = SessionId::random();
-        let admission = Admission { user: alice.clone(), session, connections_max: 5, evict_oldest: false, issued_at };
+        let admission = Admission {
+            user: alice.clone(),
+            session,
+            replaces: None,
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at,
+        };
         let revoked = seat.registry.is_revoked(&alice, issued_at).await.unwrap();
         assert_eq!(revoked, verdict == Verdict::Revoked, "issued at {issued_at:?}");
-        assert_eq!(seat.registry.admit(&admission).await.unwrap(), verdict, "issued at {issued_at:?}");
+        assert_eq!(seat.registry.admit(&admission).await, verdict, "issued at {issued_at:?}");
     }
     assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
 }
@@ -485,32 +507,32 @@ async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
     let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.opened(None, session);
-    one.registry.record(session, record("ticker:BTCUSDT", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     other.opened(None, session);
-    other.registry.record(session, record("ticker:BTCUSDT", 2));
+    other.registry.record(session, record(2));
     one.told_to_close(session, 4501).await;
-    one.registry.record(session, record("ticker:BTCUSDT", 9));
+    one.registry.record(session, record(9));
     one.told_to_close(session, 4501).await;
     one.registry.closed(session);
     one.registry.leave().await.unwrap();
     let kept = other.registry.recall(session).await.unwrap();
-    assert_eq!(kept, Some(record("ticker:BTCUSDT", 2)), "the old connection writes over nothing of the new one");
+    assert_eq!(kept, Some(record(2)), "the old connection writes over nothing of the new one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let topic = Topic::public("ticker:BTCUSDT").unwrap();
     let follow = async |seat: &Seat, user: &str| {
         let session = SessionId::random();
         seat.opened(Some(user), session);
-        seat.registry.record(session, record("ticker:BTCUSDT", 1));
+        seat.registry.follows(session, vec![topic.clone()]);
     };
     for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
         follow(seat, user).await;
     }
-    let topic = Topic::public("ticker:BTCUSDT").unwrap();
     assert_eq!(one.registry.presence(&topic).await.unwrap(), Presence { connections: 3, users: 2, more: false });
     // Exactly as many as are counted, half of them on both; then one more.
     for n in 2..1_024 {
@@ -600,13 +622,13 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     let one = Seat::redis_with(&server, times).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || one.registry.recall(session).await.unwrap()).await;
     one.die().await;
     let mut commands = server.connect().await;
     eventually("every key of the sessions and the replica to end", async || {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("tg1:*").query_async(&mut commands).await.unwrap();
-        keys.iter().all(|key| key == "tg1:gen").then_some(())
+        let keys: Vec<String> = redis::cmd("KEYS").arg("tg2:*").query_async(&mut commands).await.unwrap();
+        keys.iter().all(|key| key == "tg2:{gen}").then_some(())
     })
     .await;
 }
@@ -619,7 +641,7 @@ async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
     let (session, anonymous) = (SessionId::random(), SessionId::random());
     one.connect("alice", session, 1).await;
     one.opened(None, anonymous);
-    one.registry.record(anonymous, record("ticker:BTCUSDT", 1));
+    one.registry.record(anonymous, record(1));
     let begin = tokio::time::Instant::now();
     while begin.elapsed() < Duration::from_secs(4) {
         assert_eq!(one.admit("alice", SessionId::random(), 1, false).await, Verdict::Refused { connections: 1 });
@@ -639,18 +661,18 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
     // As if the replica had slept through both leases, and another connection had taken bob's slot meanwhile.
     let mut commands = server.connect().await;
     let _: i64 =
-        redis::cmd("DEL").arg("tg1:{u:alice}:l").arg("tg1:{u:bob}:l").query_async(&mut commands).await.unwrap();
+        redis::cmd("DEL").arg("tg2:{u:alice}:l").arg("tg2:{u:bob}:l").query_async(&mut commands).await.unwrap();
     let other = format!("1763700000000:elsewhere:{}", SessionId::random());
     let _: i64 = redis::cmd("ZADD")
-        .arg("tg1:{u:bob}:l")
+        .arg("tg2:{u:bob}:l")
         .arg(u32::MAX as u64 * 1_000)
         .arg(other)
         .query_async(&mut commands)
         .await
         .unwrap();
-    one.told_to_close(lost, 4501).await;
+    one.told_to_close(lost, 4003).await;
     eventually("alice, who has room, to be back in", async || {
-        let count: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut commands).await.ok()?;
+        let count: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut commands).await.ok()?;
         (count == 1).then_some(())
     })
     .await;
@@ -662,19 +684,13 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     server.kill();
     server.restart();
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
-    assert_eq!(kept, record("orders", 7));
-    eventually("the slot to be taken again", async || {
-        let user = UserId::new("alice").unwrap();
-        let admission =
-            Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
-        (one.registry.admit(&admission).await.ok()? == Verdict::Refused { connections: 1 }).then_some(())
-    })
-    .await;
+    assert_eq!(kept, record(7));
+    eventually("the slot to be taken again", async || (slots(&server, "alice").await == 1).then_some(())).await;
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
 }
 
@@ -684,11 +700,11 @@ async fn a_redis_that_was_emptied_is_told_everything_again() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     let _: String = server.run(&["FLUSHALL"]).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
-    assert_eq!(kept, record("orders", 7));
+    assert_eq!(kept, record(7));
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
     assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
 }
@@ -699,18 +715,18 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
-    one.registry.record(session, record("orders", 7));
+    one.registry.record(session, record(7));
     eventually("the record", async || one.registry.recall(session).await.ok()?).await;
     let before_the_move = server.snapshot();
     other.registry.recall(session).await.expect("an answer").expect("the record");
     other.connect("alice", session, 5).await;
-    other.registry.record(session, record("orders", 9));
+    other.registry.record(session, record(9));
     one.told_to_close(session, 4501).await;
     // The old connection still lingers when Redis comes back with the time before.
     server.restart_from(&before_the_move);
     eventually("the move to be told again", async || {
         let found = other.registry.recall(session).await.ok()??;
-        (found == record("orders", 9)).then_some(())
+        (found == record(9)).then_some(())
     })
     .await;
     one.told_to_close(session, 4501).await;
@@ -726,16 +742,19 @@ async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
     eventually("the index", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
     server.kill();
     let user = UserId::new("alice").unwrap();
-    let doubtful =
-        Admission { user, session: SessionId::random(), connections_max: 1, evict_oldest: false, issued_at: None };
-    assert!(one.registry.admit(&doubtful).await.is_err(), "unavailable, and said so");
+    let doubtful = Admission {
+        user,
+        session: SessionId::random(),
+        replaces: None,
+        connections_max: 1,
+        evict_oldest: false,
+        issued_at: None,
+    };
+    assert_eq!(one.registry.admit(&doubtful).await, Verdict::Refused { connections: 1 }, "by its own count");
     one.registry.closed(session);
     server.restart();
-    eventually("the slot", async || match one.registry.admit(&doubtful).await.ok()? {
-        Verdict::Admitted { connections: 1, .. } => Some(()),
-        _ => None,
-    })
-    .await;
+    eventually("the slot", async || (slots(&server, "alice").await == 0).then_some(())).await;
+    assert_eq!(one.registry.admit(&doubtful).await, admitted(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -744,7 +763,7 @@ async fn control_messages_reach_whom_they_mean() {
     let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
-    one.registry.record(session, record("orders", 1));
+    one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     let close = Control::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
     other.registry.control(close.clone()).await.unwrap();
@@ -773,17 +792,37 @@ async fn a_named_lease_has_one_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_want_of_a_feed_is_the_union_while_they_say_so() {
+    let server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let want = async |seat: &Seat, names: &[&str], ttl: Duration, read: bool| {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut wanted = seat.registry.want("feed", &names, ttl, read).await.unwrap();
+        wanted.sort();
+        wanted
+    };
+    let (long, brief) = (Duration::from_secs(30), Duration::from_millis(50));
+    assert_eq!(want(&one, &["A", "B"], long, false).await, Vec::<String>::new(), "nothing is read unless asked for");
+    assert_eq!(want(&other, &["B", "C"], brief, true).await, ["A", "B", "C"]);
+    // The shorter wish ends no earlier one, and itself ends alone.
+    eventually("the wish to end by itself", async || {
+        (want(&one, &["A"], long, true).await == ["A", "B"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
-    one.registry.record(session, record("orders", 5));
+    one.registry.record(session, record(5));
     one.registry.leave().await.unwrap();
     assert_eq!(other.registry.cluster().await.unwrap().replicas.len(), 1);
     assert_eq!(other.connect("alice", SessionId::random(), 1).await, admitted(1));
     let kept = other.registry.recall(session).await.unwrap();
-    assert_eq!(kept, Some(record("orders", 5)), "so that its clients can resume elsewhere");
+    assert_eq!(kept, Some(record(5)), "so that its clients can resume elsewhere");
 }
 
 #[tokio::test]
@@ -796,7 +835,7 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     two.connect("alice", alice, 5).await;
     two.connect("bob", bob, 5).await;
     two.opened(None, somebody);
-    two.registry.record(somebody, record("ticker:BTCUSDT", 1));
+    two.registry.record(somebody, record(1));
     eventually("the others to know of them", async || {
         (one.registry.connections(9).await.ok()?.len() == 3).then_some(())
     })
@@ -836,7 +875,7 @@ async fn questions_about_many_topics_are_asked_together() {
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
     one.opened(Some("alice"), session);
-    one.registry.record(session, record("ticker:S7", 1));
+    one.registry.follows(session, vec![Topic::public("ticker:S7").unwrap()]);
     let topics: Vec<_> = (0..640).map(|n| Topic::public(&format!("ticker:S{n}")).unwrap()).collect();
     let answers = futures_util::future::join_all(topics.iter().map(|topic| one.registry.presence(topic))).await;
     for (topic, answer) in topics.iter().zip(answers) {
@@ -855,7 +894,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
     for user in &users {
         let session = SessionId::random();
         assert_eq!(one.connect(user, session, 1).await, admitted(1));
-        one.registry.record(session, record("orders", 1));
+        one.registry.record(session, record(1));
         assert_eq!(other.connect(user, SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
         eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     }
@@ -889,13 +928,13 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         let admission = Admission {
             user: UserId::new(user).unwrap(),
             session: SessionId::random(),
+            replaces: None,
             connections_max: 1,
             evict_oldest: false,
             issued_at: None,
         };
-        let verdict = other.registry.admit(&admission).await.ok();
-        let expected = (placement.shard(user) != dead).then_some(Verdict::Refused { connections: 1 });
-        assert_eq!(verdict, expected, "{user}");
+        // Where nobody counts over all replicas, this one counts for itself.
+        assert_eq!(other.registry.admit(&admission).await, Verdict::Refused { connections: 1 }, "{user}");
     }
     let standing = users.iter().filter(|user| placement.shard(user) != dead).count();
     assert!((1..20).contains(&standing));
@@ -912,4 +951,131 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         })
         .await;
     }
+}
+
+/// A server on which a proxy can be cut, with two seats behind it.
+async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, Seat, Seat) {
+    let proxy = Proxy::start(server.port()).await;
+    let one = Seat::redis_over(server, &proxy.url(), session_times()).await;
+    let other = Seat::redis_over(server, &proxy.url(), session_times()).await;
+    (proxy, one, other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_away_a_replica_holds_the_limit_by_its_own_count() {
+    let mut server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    for count in 1..=3 {
+        assert_eq!(one.connect("alice", SessionId::random(), 5).await, admitted(count));
+    }
+    server.kill();
+    let many = (0..150).map(|_| one.connect("alice", SessionId::random(), 5));
+    let verdicts = futures_util::future::join_all(many).await;
+    let let_in = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count();
+    assert_eq!(let_in, 2, "two more make five");
+    assert_eq!(one.connect("bob", SessionId::random(), 5).await, admitted(1), "others are not affected");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_full_a_replica_holds_the_limit_by_its_own_count() {
+    let server = RedisServer::start();
+    let mut one = Seat::redis(&server).await;
+    let sessions: Vec<SessionId> = (0..5).map(|_| SessionId::random()).collect();
+    for session in &sessions[..2] {
+        one.connect("alice", *session, 3).await;
+    }
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(one.connect("alice", sessions[2], 3).await, admitted(3));
+    assert_eq!(one.connect("alice", sessions[3], 3).await, Verdict::Refused { connections: 3 });
+    let gives_way = one.admit("alice", sessions[4], 3, true).await;
+    assert_eq!(gives_way, Verdict::Admitted { connections: 3, evicted: Some(sessions[0]) });
+    one.told_to_close(sessions[0], 4501).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_the_older_connections_stay_whoever_is_counted_first() {
+    let mut server = RedisServer::start();
+    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    for _ in 0..5 {
+        one.connect("alice", SessionId::random(), 5).await;
+    }
+    server.kill();
+    let late: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
+    for session in &late {
+        assert!(matches!(other.connect("alice", *session, 5).await, Verdict::Admitted { .. }));
+    }
+    server.restart();
+    let mut told = Vec::new();
+    for _ in &late {
+        match other.told().await {
+            Control::Close { session, code: 4003, .. } => told.push(SessionId::parse(&session).unwrap()),
+            elsewhere => panic!("told {elsewhere:?}"),
+        }
+        other.registry.closed(told[told.len() - 1]);
+    }
+    told.sort_unstable_by_key(SessionId::to_string);
+    let mut expected = late;
+    expected.sort_unstable_by_key(SessionId::to_string);
+    assert_eq!(told, expected);
+    eventually("the five older ones", async || (slots(&server, "alice").await == 5).then_some(())).await;
+    let mut one = one;
+    assert!(one.controls.try_recv().is_err(), "the older connections hear nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_the_oldest_gives_way_where_that_is_the_rule() {
+    let mut server = RedisServer::start();
+    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let [oldest, newer, late] = [(); 3].map(|()| SessionId::random());
+    for session in [oldest, newer] {
+        one.admit("alice", session, 2, true).await;
+        one.opened(Some("alice"), session);
+    }
+    server.kill();
+    assert_eq!(other.admit("alice", late, 2, true).await, admitted(1));
+    other.opened(Some("alice"), late);
+    server.restart();
+    one.told_to_close(oldest, 4501).await;
+    one.registry.closed(oldest);
+    eventually("the two newest", async || (slots(&server, "alice").await == 2).then_some(())).await;
+    assert!(one.controls.try_recv().is_err(), "the newer one stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named() {
+    let server = RedisServer::start();
+    let (proxy, mut one, mut other) = two_behind_a_proxy(&server).await;
+    let [former, second, late] = [(); 3].map(|()| SessionId::random());
+    for session in [former, second] {
+        assert!(matches!(one.connect("alice", session, 2).await, Verdict::Admitted { .. }));
+        one.registry.record(session, record(1));
+    }
+    eventually("the record", async || other.registry.recall(former).await.ok()?).await;
+    proxy.set(Weather::Refuse);
+    eventually("the server to be away", async || other.registry.recall(former).await.err()).await;
+    eventually("it to be away for both", async || one.registry.recall(late).await.err()).await;
+    assert!(one.registry.recall(former).await.unwrap().is_some(), "a replica knows its own sessions without redis");
+    let admission = Admission {
+        user: UserId::new("alice").unwrap(),
+        session: late,
+        replaces: Some(former),
+        connections_max: 2,
+        evict_oldest: false,
+        issued_at: Some(1),
+    };
+    assert_eq!(other.registry.admit(&admission).await, admitted(1));
+    other.opened(Some("alice"), late);
+    proxy.set(Weather::CLEAR);
+    one.told_to_close(former, 4501).await;
+    one.registry.closed(former);
+    eventually("the two that are left", async || {
+        let found = other.registry.connections_of(&admission.user, 9).await.ok()?;
+        let mut found: Vec<String> = found.into_iter().map(|info| info.session).collect();
+        let mut expected = [second, late].map(|session| session.to_string());
+        found.sort();
+        expected.sort();
+        (found == expected).then_some(())
+    })
+    .await;
+    assert!(other.controls.try_recv().is_err(), "the newcomer stays");
 }

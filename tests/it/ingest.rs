@@ -110,7 +110,7 @@ async fn a_message_that_is_none_is_answered_by_an_error_and_the_connection_stays
         json!({"msg_type": "log_record"}).to_string(),
         json!({"msg_id": "m-1", "msg_type": "what", "source": "c", "payload": {}}).to_string(),
         unknown_event.to_string(),
-        event("m-5", "run 1").to_string(),
+        event("m-5", "run,1").to_string(),
     ] {
         connector.send_text(&bad).await;
         let answer = connector.next().await;

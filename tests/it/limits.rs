@@ -10,6 +10,7 @@ use crate::support::{
     http::send,
     redis::RedisServer,
     replica::{Replica, Token, token},
+    sse::EventStream,
     wire::{TEXT, Wire, frame},
 };
 
@@ -318,4 +319,42 @@ async fn public_topics_are_bounded_and_users_hear_what_is_theirs_all_the_same() 
     alice.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
     alice.expect(json!({"type": "order_update"})).await;
+}
+
+#[tokio::test]
+async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go() {
+    let settings = "[hub]\nunpublished_topics_max = 3\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let replica = Replica::alone_with(settings).await;
+    let from = |address| replica.connect("/ws/market").header("x-forwarded-for", address);
+    let mut greedy = from("198.51.100.1").open().await;
+    greedy.greeted().await;
+    greedy.subscribe(&["trades:A", "trades:B", "trades:C"]).await;
+    let mut other = from("198.51.100.2").open().await;
+    other.greeted().await;
+    other.subscribe(&["trades:D"]).await;
+    let ended = greedy.expect_type("unsubscribed").await;
+    assert_eq!((&ended["channels"], &ended["code"]), (&json!(["trades:C"]), &json!(1013)), "{ended}");
+    assert_eq!(ended["details"]["retry_after_ms"], 1_000, "{ended}");
+    let again = greedy.ask(json!({"type": "subscribe", "channels": ["trades:C"]})).await;
+    assert_eq!((&again["channels"], &again["errors"][0]["code"]), (&json!([]), &json!(1013)), "{again}");
+    // What is published to has room, and counts no more.
+    replica.publish("trades:A", json!({"n": 1})).await;
+    greedy.expect(json!({"n": 1})).await;
+    greedy.subscribe(&["trades:C"]).await;
+    other.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_reader_of_events_comes_back_when_a_topic_of_its_has_to_go() {
+    let settings = "[hub]\nunpublished_topics_max = 2\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let replica = Replica::alone_with(settings).await;
+    let headers = [("x-forwarded-for", "198.51.100.1")];
+    let path = "/sse?channels=trades:A,trades:B";
+    let reader = EventStream::open(replica.address(), path, &headers).await.unwrap();
+    let mut other = replica.connect("/ws/market").header("x-forwarded-for", "198.51.100.2").open().await;
+    other.greeted().await;
+    other.subscribe(&["trades:D"]).await;
+    let events = reader.rest().await;
+    let closing = events.last().expect("an event");
+    assert_eq!((&closing["type"], &closing["code"]), (&json!("closing"), &json!(1013)), "{closing}");
 }

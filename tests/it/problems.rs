@@ -42,11 +42,11 @@ async fn every_refusal_is_the_same_kind_of_document() {
     };
 
     expected(get("/nowhere", &[]).await, "an unknown path", 404, "not_found", Some(4504));
-    expected(replica.api_get("/api/v1/topics/no%20name/history").await, "the API", 400, "invalid_message", Some(4004));
+    expected(replica.api_get("/api/v1/topics/no%2Cname/history").await, "the API", 400, "invalid_message", Some(4004));
     expected(get("/ws/trading", &[]).await, "no upgrade", 400, "invalid_message", Some(4004));
     let version = [UPGRADE[0], UPGRADE[1], UPGRADE[3], ("sec-websocket-version", "8")];
     expected(get("/ws/trading", &version).await, "an old version", 426, "upgrade_required", None);
-    expected(upgrade("/ws/backtest/a%20b", &[]).await, "a path that is no name", 404, "not_found", Some(4504));
+    expected(upgrade("/ws/backtest/a%2Cb", &[]).await, "a path that is no name", 404, "not_found", Some(4504));
     expected(upgrade("/ws/trading", &[]).await, "no token", 401, "auth_required", Some(4001));
     let bad = [("authorization", "Bearer x.y.z")];
     expected(upgrade("/ws", &bad).await, "a bad token where 1008 is the code", 401, "policy", Some(1008));

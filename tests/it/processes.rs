@@ -72,10 +72,10 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
         listed["connections"].as_array().map_or(0, Vec::len)
     };
     eventually("both to be listed", async || (listed().await == 2).then_some(())).await;
-    let record = format!("tg1:{{s:{}}}:r", moved.session());
+    let record = format!("tg2:{{s:{}}}:r", moved.session());
     eventually("the session's record", async || {
         let record: Option<String> = server.run(&["GET", &record]).await;
-        record.is_some_and(|record| record.contains("orders")).then_some(())
+        record.is_some_and(|record| record.contains("trading")).then_some(())
     })
     .await;
     sleeper.freeze();
@@ -180,8 +180,8 @@ async fn sigterm_drains_and_ends_with_success() {
     alice.expect_close(1012).await;
     replica.ended().await;
     let mut redis = server.connect().await;
-    let left: Vec<String> = redis::cmd("KEYS").arg("tg1:{r:*").query_async(&mut redis).await.unwrap();
+    let left: Vec<String> = redis::cmd("KEYS").arg("tg2:{r:*").query_async(&mut redis).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
-    let leases: u32 = redis::cmd("ZCARD").arg("tg1:{u:alice}:l").query_async(&mut redis).await.unwrap();
+    let leases: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut redis).await.unwrap();
     assert_eq!(leases, 0, "nobody has to wait for the lease");
 }

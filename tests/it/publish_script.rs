@@ -6,16 +6,30 @@ use redis::Value;
 use crate::support::redis::RedisServer;
 
 const SCRIPT: &str = include_str!("../../src/backplane/redis/scripts/publish.lua");
-const A: &str = "tg1:{t:a}:s";
-const B: &str = "tg1:{t:b}:s";
+const GEN: &str = "tg2:{gen}";
+const A: &str = "tg2:{t:a}:s";
+const B: &str = "tg2:{t:b}:s";
 
-/// Far above the clock: an epoch that the script takes over as it is.
-const EPOCH: &str = "9000000000000";
+const GENERATION: &str = "9000000000000";
+
+/// A server in the generation.
+async fn server() -> RedisServer {
+    let server = RedisServer::start();
+    let info: String = server.run(&["INFO", "replication"]).await;
+    let identity = info.lines().find_map(|line| line.strip_prefix("master_replid:")).expect("an identity").trim();
+    let fields = ["format", "2", "g", GENERATION, "identity", identity, "alloc", GENERATION];
+    server.run::<()>(&[&["HSET", GEN][..], &fields].concat()).await;
+    server
+}
 
 /// Calls the script; each answer as text, an error as `!` and its code.
 async fn call(server: &RedisServer, keys: &[&str], values: &[&[&str]]) -> Vec<String> {
+    call_in(server, GENERATION, keys, values).await
+}
+
+async fn call_in(server: &RedisServer, generation: &str, keys: &[&str], values: &[&[&str]]) -> Vec<String> {
     let mut pipe = redis::pipe();
-    pipe.cmd("EVAL").arg(SCRIPT).arg(keys.len()).arg(keys).arg(values.concat());
+    pipe.cmd("EVAL").arg(SCRIPT).arg(keys.len() + 1).arg(GEN).arg(keys).arg(generation).arg(values.concat());
     let mut connection = server.connect().await;
     let answers = connection.send_packed_commands(&pipe, 0, 1).await.expect("answers");
     let [answer]: [Value; 1] = answers.try_into().expect("one answer");
@@ -33,44 +47,44 @@ fn text(answer: &Value) -> String {
     }
 }
 
+/// The entries, without their times.
 async fn stored(server: &RedisServer, stream: &str) -> Vec<String> {
     let entries: Vec<(String, Vec<String>)> = server.run(&["XRANGE", stream, "-", "+"]).await;
-    entries.into_iter().map(|(_, fields)| fields.join(" ")).collect()
+    let shown = |fields: Vec<String>| {
+        let pairs = fields.chunks(2).filter(|pair| pair[0] != "t").map(|pair| pair.join(" "));
+        pairs.collect::<Vec<_>>().join(" ")
+    };
+    entries.into_iter().map(|(_, fields)| shown(fields)).collect()
 }
 
 #[tokio::test]
 async fn several_in_a_call_are_each_as_if_they_were_alone() {
-    let server = RedisServer::start();
-    let value = |payload, channel| [payload, "100", EPOCH, "0", channel, "-50"];
+    let server = server().await;
+    let value = |payload, channel| [payload, "100", "0", "0", channel, "1"];
     let values = [value("1", "-"), value("2", "orders"), value("3", "-"), value("4", "-")];
     let answers = call(&server, &[A, B, A, A], &values.each_ref().map(|value| &value[..])).await;
-    let expected = ["9000000000001-0", "9000000000001-0", "9000000000001-1", "9000000000001-2"];
-    assert_eq!(answers, expected, "an epoch begins above the one that was believed");
-    assert_eq!(stored(&server, A).await, ["d 1", "d 3", "d 4"]);
-    assert_eq!(stored(&server, B).await, ["d 2 c orders"]);
-    for stream in [A, B] {
-        let left: i64 = server.run(&["TTL", stream]).await;
-        assert!((40..=50).contains(&left), "{left}");
-    }
-    // Alone it needs no more than the first three values.
-    assert_eq!(call(&server, &[B], &[&["5", "100", EPOCH]]).await, ["9000000000001-1"]);
+    let expected = ["9000000000001-0", "9000000000002-0", "9000000000001-1", "9000000000001-2"];
+    assert_eq!(answers, expected, "a stream that begins has an epoch of its own");
+    assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 3", "d 4"]);
+    assert_eq!(stored(&server, B).await, ["d 2 c orders p ?"]);
+    let known = ["5", "100", "9000000000002", "0", "-", "0"];
+    assert_eq!(call(&server, &[B], &[&known]).await, ["9000000000002-1"]);
+    assert_eq!(server.run::<i64>(&["PTTL", B]).await, -1, "streams end never by themselves");
 }
 
 #[tokio::test]
 async fn one_that_fails_takes_nothing_from_its_neighbours() {
-    let server = RedisServer::start();
+    let server = server().await;
     server.run::<()>(&["SET", B, "no stream"]).await;
-    let value = |ttl| ["1", "100", EPOCH, "0", "-", ttl];
-    let answers = call(&server, &[A, B, A, A], &[&value("0"), &value("0"), &value("soon"), &value("0")]).await;
-    assert_eq!(answers, ["9000000000001-0", "!WRONGTYPE", "!ERR", "9000000000001-2"]);
-    assert_eq!(stored(&server, A).await.len(), 2, "what could not get its expiry is not stored");
+    let value = &["1", "100", "0", "0", "-", "1"][..];
+    assert_eq!(call(&server, &[A, B, A], &[value; 3]).await, ["9000000000001-0", "!WRONGTYPE", "9000000000001-1"]);
 }
 
 #[tokio::test]
 async fn a_repeated_msg_id_is_known_also_within_a_call() {
-    let server = RedisServer::start();
-    let (one, two) = ("tg1:{t:a}:i:one", "tg1:{t:a}:i:two");
-    let value = |keep| ["1", keep, EPOCH, "0", "-", "0", "60000"];
+    let server = server().await;
+    let (one, two) = ("tg2:{t:a}:i:one", "tg2:{t:a}:i:two");
+    let value = |keep| ["1", keep, "0", "0", "-", "1", "60000"];
     let answers = call(&server, &[A, one, A, two, A, one], &[&value("9"), &value("0"), &value("9")]).await;
     assert_eq!(answers, ["9000000000001-0", "-", "9000000000001-0 duplicate"]);
     assert_eq!(call(&server, &[A, two], &[&value("9")]).await, ["- duplicate"]);
@@ -80,25 +94,54 @@ async fn a_repeated_msg_id_is_known_also_within_a_call() {
 }
 
 #[tokio::test]
-async fn an_expiry_is_renewed_unless_it_is_to_be_left() {
-    let server = RedisServer::start();
-    let publish = async |ttl: &str| -> i64 {
-        call(&server, &[A], &[&["1", "100", EPOCH, "0", "-", ttl]]).await;
-        server.run(&["TTL", A]).await
+async fn an_epoch_names_what_was_before_it() {
+    let server = server().await;
+    let publish = async |generation: &str, epoch: &str| {
+        call_in(&server, generation, &[A], &[&["1", "100", epoch, "0", "-", "1"]]).await.remove(0)
     };
-    assert_eq!(publish("-50").await, 50, "a new stream always gets its expiry");
-    server.run::<()>(&["EXPIRE", A, "20"]).await;
-    assert_eq!(publish("-50").await, 20);
-    assert_eq!(publish("50").await, 50);
-    server.run::<()>(&["PERSIST", A]).await;
-    assert_eq!(publish("0").await, -1, "kept for ever");
+    assert_eq!(publish(GENERATION, "0").await, "9000000000001-0");
+    assert_eq!(publish(GENERATION, "9000000000001").await, "9000000000001-1");
+    let next = "9000000005000";
+    server.run::<()>(&["HSET", GEN, "g", next, "alloc", next]).await;
+    assert_eq!(publish(GENERATION, "9000000000001").await, "!STALE");
+    assert_eq!(publish(next, "0").await, "9000000005000-0");
+    assert_eq!(publish(next, next).await, "9000000005000-1");
+    assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 1", "d 1 p 9000000000001-1", "d 1"]);
+    // An empty stream that was made for whoever follows it.
+    server.run::<String>(&["XADD", B, "MAXLEN", "0", "9000000005001-9007199254740991", "d", ""]).await;
+    server.run::<()>(&["EXPIRE", B, "50"]).await;
+    server.run::<()>(&["HSET", GEN, "alloc", "9000000005002"]).await;
+    let answer = call_in(&server, next, &[B], &[&["1", "100", "0", "0", "-", "1"]]).await;
+    assert_eq!(answer, ["9000000005002-0"]);
+    assert_eq!(stored(&server, B).await, ["d 1 p 9000000005001-9007199254740991"]);
+    assert_eq!(server.run::<i64>(&["PTTL", B]).await, -1);
+}
+
+#[tokio::test]
+async fn nothing_is_stored_elsewhere_than_where_the_caller_is_attached() {
+    let server = server().await;
+    let value = ["1", "100", "0", "0", "-", "1"];
+    for (field, other, code) in
+        [("g", "8", "!STALE"), ("identity", "abc", "!STALE"), ("format", "3", "!FORMAT"), ("alloc", "8", "!STALE")]
+    {
+        let before: String = server.run(&["HGET", GEN, field]).await;
+        if field == "alloc" {
+            server.run::<String>(&["XADD", A, "9-0", "d", "{}"]).await;
+        }
+        server.run::<()>(&["HSET", GEN, field, other]).await;
+        assert_eq!(call(&server, &[A], &[&value]).await, [code], "{field}");
+        server.run::<()>(&["HSET", GEN, field, &before]).await;
+    }
+    server.run::<()>(&["DEL", GEN]).await;
+    assert_eq!(call(&server, &[A], &[&value]).await, ["!STALE"]);
+    assert_eq!(stored(&server, A).await, ["d {}"]);
 }
 
 #[tokio::test]
 async fn a_call_with_a_value_too_few_stores_nothing() {
-    let server = RedisServer::start();
-    let (whole, short) = (["1", "100", EPOCH, "0", "-", "0"], ["1", "100", EPOCH, "0", "-"]);
+    let server = server().await;
+    let (whole, short) = (["1", "100", "0", "0", "-", "1"], ["1", "100", "0", "0", "-"]);
     assert_eq!(call(&server, &[A, B], &[&whole, &short]).await, ["!ERR"]);
-    assert_eq!(call(&server, &[A, "tg1:{t:a}:i:one"], &[&whole]).await, ["!ERR"]);
+    assert_eq!(call(&server, &[A, "tg2:{t:a}:i:one"], &[&whole]).await, ["!ERR"]);
     assert_eq!((stored(&server, A).await.len(), stored(&server, B).await.len()), (0, 0));
 }

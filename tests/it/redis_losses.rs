@@ -1,5 +1,5 @@
 //! Two replicas publish while their Redis is killed, rolled back, emptied and cut off, over and over. Afterwards every
-//! publication that was acknowledged is in its stream under the id that was told, or a marker covers that id.
+//! publication that was acknowledged is in its stream under the id that was told, or whoever steps over that id is told.
 
 use std::{
     collections::HashMap,
@@ -13,6 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, ReadLimits},
+    history::Missing,
     metrics::Metrics,
     redis_link::RedisLink,
     tasks::Tasks,
@@ -51,8 +52,9 @@ impl Replica {
 
     async fn healthy(&self) {
         eventually("both links work", async || {
-            let health = self.link.health();
-            (health.commands_down.is_zero() && health.pubsub_down.is_zero()).then_some(())
+            let health = self.backplane.health();
+            let stands = health.commands_down.is_zero() && health.pubsub_down.is_zero() && health.acknowledges;
+            stands.then_some(())
         })
         .await;
     }
@@ -86,7 +88,7 @@ async fn publish(
     }
 }
 
-/// The whole stream, page by page; every page joins the one before.
+/// The whole stream, page by page.
 async fn whole(backplane: &Backplane, topic: &Topic) -> Vec<Arc<Message>> {
     let mut messages = Vec::<Arc<Message>>::new();
     loop {
@@ -94,12 +96,17 @@ async fn whole(backplane: &Backplane, topic: &Topic) -> Vec<Arc<Message>> {
         let page =
             eventually("a page", async || backplane.read(topic, after, ReadLimits::new(500, usize::MAX)).await.ok())
                 .await;
-        assert!(page.contiguous, "{topic} after {after}");
         messages.extend(page.messages);
         if !page.more {
             return messages;
         }
     }
+}
+
+/// What is told to whoever reads on from there.
+async fn lack(backplane: &Backplane, topic: &Topic, after: StreamId) -> Option<Missing> {
+    let read = async || backplane.read_on(topic, after, None, ReadLimits::ONE).await.ok();
+    eventually("a page", read).await.lack.map(|lack| lack.missing)
 }
 
 async fn fault(server: &mut RedisServer, round: usize) {
@@ -152,12 +159,17 @@ async fn whatever_redis_loses_is_told() {
 
     let acknowledged = acknowledged.lock().clone();
     for topic in topics() {
-        let stands = async || {
-            let stream = whole(&replicas[0].backplane, &topic).await;
-            let missing = missing(&stream, &topic, &acknowledged);
-            missing.is_empty().then_some(stream)
-        };
-        let stream = eventually("every acknowledged publication stands or is marked", stands).await;
+        let stream = whole(&replicas[0].backplane, &topic).await;
+        let held: HashMap<_, _> = stream.iter().map(|message| (message.id.expect("an id"), &message.content)).collect();
+        for ((_, id), payload) in acknowledged.iter().filter(|((name, _), _)| *name == topic) {
+            match held.get(id) {
+                Some(Content::Data(found)) => assert_eq!(found, payload.as_bytes(), "{id}"),
+                _ => {
+                    let told = lack(&replicas[1].backplane, &topic, id.previous()).await;
+                    assert!(matches!(told, Some(Missing::Lost(_))), "{id} is missing, and told is {told:?}");
+                }
+            }
+        }
         let ids: Vec<_> = stream.iter().map(|message| message.id.expect("an id")).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "ids only grow");
         let unexplained = ids.windows(2).filter(|pair| !pair[1].directly_after(pair[0]) && pair[1].seq != 0).count();
@@ -169,27 +181,14 @@ async fn whatever_redis_loses_is_told() {
     }
 }
 
-/// Acknowledged ids that are neither in the stream with their payload nor covered by a marker.
-fn missing(stream: &[Arc<Message>], topic: &Topic, acknowledged: &HashMap<(Topic, StreamId), String>) -> Vec<StreamId> {
-    let held: HashMap<_, _> = stream.iter().map(|message| (message.id.expect("an id"), &message.content)).collect();
-    let covered = |id: StreamId| {
-        held.values()
-            .any(|content| matches!(content, Content::Lost { after, before, .. } if *after < id && id < *before))
-    };
-    let stands = |id: &StreamId, payload: &String| match held.get(id) {
-        Some(Content::Data(found)) => found == payload.as_bytes(),
-        Some(Content::Lost { .. }) | None => covered(*id),
-    };
-    let of_topic = acknowledged.iter().filter(|((name, _), _)| name == topic);
-    of_topic.filter(|((_, id), payload)| !stands(id, payload)).map(|((_, id), _)| *id).collect()
-}
-
 /// Two replicas that take turns at one topic; the first reaches Redis only as the weather allows.
 #[tokio::test]
-async fn a_marker_that_is_lost_in_the_next_failover_is_told_again() {
+async fn a_loss_is_still_told_when_its_record_is_lost_in_the_next_failover() {
     let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(1000));
     let proxy = Proxy::start(server.port()).await;
     let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
+    one.healthy().await;
+    two.healthy().await;
     let insist = async |replica: &Replica, n| {
         let publish = async || replica.backplane.publish(number(&orders, &rule, n)).await.ok();
         eventually("a publication is accepted", publish).await.id.expect("an id")
@@ -201,143 +200,26 @@ async fn a_marker_that_is_lost_in_the_next_failover_is_told_again() {
     proxy.set(Weather::Refuse);
     server.restart_from(&before);
     let later = insist(&two, 4).await;
-    let unmarked = server.snapshot();
+    let untold = server.snapshot();
     proxy.set(Weather::Pass { delay: Duration::ZERO });
-    let covers = |message: &Message, id| match message.content {
-        Content::Lost { after, before, .. } => after < id && id < before,
-        Content::Data(_) => false,
-    };
-    let marked = async || {
-        let stream = whole(&two.backplane, &orders).await;
-        lost.iter().all(|id| stream.iter().any(|message| covers(message, *id))).then_some(stream)
-    };
-    let stream = eventually("the loss is told", &marked).await;
-    assert_eq!(stream[..2].iter().map(|message| message.id).collect::<Vec<_>>(), [Some(kept), Some(later)]);
+    let told = async || (lack(&two.backplane, &orders, kept).await == Some(Missing::Lost(Some(2)))).then_some(());
+    eventually("the loss is told", &told).await;
+    assert_eq!(lack(&two.backplane, &orders, lost[0]).await, Some(Missing::Lost(Some(1))));
+    assert_eq!(lack(&two.backplane, &orders, lost[1]).await, None, "who has it is told nothing");
+    assert_eq!(lack(&two.backplane, &orders, later).await, None);
     one.healthy().await;
-    // The second one loses nothing but the marker.
-    server.restart_from(&unmarked);
-    let stream = eventually("the loss is told again", &marked).await;
-    assert!(!stream.iter().any(|message| covers(message, later)), "what is there is not told as lost");
-    // The third loses nothing, and nothing is told.
+    // The second one loses nothing but the record of it.
+    server.restart_from(&untold);
     one.healthy().await;
+    two.healthy().await;
+    eventually("the loss is told again", &told).await;
+    assert_eq!(lack(&two.backplane, &orders, later).await, None, "what is there is not told as lost");
+    // The third loses nothing, and nothing more is told.
     server.kill();
     server.restart();
     one.healthy().await;
     insist(&one, 5).await;
-    assert_eq!(whole(&two.backplane, &orders).await.len(), stream.len() + 1);
+    assert_eq!(lack(&two.backplane, &orders, later).await, None);
+    assert_eq!(lack(&two.backplane, &orders, kept).await, Some(Missing::Lost(Some(2))));
     assert_eq!(one.link.metrics().lost_publications_total.get(), 2, "each loss is counted once");
-}
-
-/// Another replica publishes so much to the server that lost something that nothing is left of what it had: who then looks
-/// for what was acknowledged can't know, and those who followed all along saw no hole.
-#[tokio::test]
-async fn a_loss_is_told_though_the_stream_was_trimmed_before_anybody_looked() {
-    let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(10));
-    let proxy = Proxy::start(server.port()).await;
-    let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
-    let insist = async |replica: &Replica, n| {
-        let publish = async || replica.backplane.publish(number(&orders, &rule, n)).await.ok();
-        eventually("a publication is accepted", publish).await.id.expect("an id")
-    };
-    let markers = async || {
-        let all = ReadLimits::new(5_000, usize::MAX);
-        let page = eventually("a page", async || two.backplane.read(&orders, StreamId::ZERO, all).await.ok()).await;
-        let ranges = page.messages.iter().filter_map(|message| match message.content {
-            Content::Lost { after, before, .. } => Some((after, before)),
-            Content::Data(_) => None,
-        });
-        ranges.collect::<Vec<_>>()
-    };
-    insist(&one, 1).await;
-    let before = server.snapshot();
-    let lost = insist(&one, 2).await;
-    proxy.set(Weather::Refuse);
-    server.restart_from(&before);
-    two.healthy().await;
-    let flood = async |from: usize| {
-        for n in from..from + 500 {
-            insist(&two, n).await;
-        }
-    };
-    flood(10).await;
-    proxy.set(Weather::Pass { delay: Duration::ZERO });
-    let told = eventually("the loss is told", async || Some(markers().await).filter(|all| !all.is_empty())).await;
-    assert!(told.iter().any(|(after, before)| *after < lost && lost < *before), "{told:?}");
-    one.healthy().await;
-
-    // What was found by a server's successor, and trimmed there, was never lost.
-    insist(&one, 3).await;
-    for round in 0..2 {
-        server.kill();
-        server.restart();
-        for replica in [&one, &two] {
-            replica.healthy().await;
-        }
-        insist(&two, 4).await;
-        // Nothing shows that it was looked for and found.
-        sleep(Duration::from_millis(300)).await;
-        flood(1_000 * (round + 1)).await;
-    }
-    assert_eq!(markers().await, [], "and the marker of before was trimmed");
-    assert_eq!(one.link.metrics().lost_publications_total.get(), 0, "what nobody knows is not counted");
-}
-
-/// What the verification of an acknowledged id says of a stream with these entries.
-async fn verdict(server: &RedisServer, entries: &[&str], trim: Option<&str>, claim: [&str; 3]) -> String {
-    let mut connection = server.connect().await;
-    redis::cmd("DEL").arg("s").exec_async(&mut connection).await.expect("deleted");
-    for id in entries {
-        redis::cmd("XADD").arg(&["s", id, "d", "{}"]).exec_async(&mut connection).await.expect("added");
-    }
-    if let Some(least) = trim {
-        redis::cmd("XTRIM").arg(&["s", "MINID", "=", least]).exec_async(&mut connection).await.expect("trimmed");
-    }
-    let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/lost.lua"));
-    let [acknowledged, marker, proven] = claim;
-    let mut call = script.key("s");
-    call.arg(acknowledged).arg(9).arg(1000).arg(0).arg("0!").arg(marker).arg(proven);
-    call.invoke_async(&mut connection).await.expect("a verdict")
-}
-
-#[tokio::test]
-async fn what_was_there_is_told_from_what_was_lost_or_nobody_knows() {
-    let server = RedisServer::start();
-    let entries = ["5-0", "5-1", "6-0", "6-1"];
-    for (trim, claim, expected) in [
-        (None, ["5-1", "-", "5"], "-"),
-        (None, ["5-2", "-", "5"], "9-0 5-1"),
-        (None, ["4-7", "-", "4"], "9-0 0-0"),
-        // Trimmed within the epoch, or within one whose server had it: it was there.
-        (Some("5-1"), ["5-0", "-", "5"], "-"),
-        (Some("6-1"), ["6-0", "-", "6"], "-"),
-        (Some("6-0"), ["5-1", "-", "6"], "-"),
-        // Trimmed to behind the end of its epoch, which nobody knows then.
-        (Some("6-0"), ["5-1", "-", "5"], "9-0 0-0 doubted"),
-        (Some("6-1"), ["5-1", "-", "5"], "9-0 0-0 doubted"),
-        (Some("6-0"), ["6-2", "-", "6"], "9-0 6-1"),
-        // Told by a marker that is there, by one that is not, and by one that was trimmed.
-        (None, ["5-7", "6-1", "6"], "-"),
-        (None, ["5-7", "6-2", "6"], "9-0 5-1"),
-        (Some("6-1"), ["5-7", "6-0", "6"], "-"),
-    ] {
-        assert_eq!(verdict(&server, &entries, trim, claim).await, expected, "{trim:?} {claim:?}");
-    }
-    assert_eq!(verdict(&server, &[], None, ["5-1", "-", "5"]).await.split(' ').next_back(), Some("0-0"));
-}
-
-#[tokio::test]
-async fn a_loss_is_told_once_also_by_who_finds_it_late() {
-    let server = RedisServer::start();
-    let script = include_str!("../../src/backplane/redis/scripts/lost.lua");
-    let verify = async |acknowledged: &str| -> String {
-        let keys = ["EVAL", script, "1", "tg1:{t:orders}:s"];
-        let arguments = [acknowledged, "7", "1000", "0", "0!", "-", "5"];
-        server.run(&[&keys[..], &arguments[..]].concat()).await
-    };
-    // What a new server was told before anybody looked for what the one before had acknowledged.
-    for n in 0..50 {
-        server.run::<String>(&["XADD", "tg1:{t:orders}:s", "7-*", "d", &format!("{{\"n\":{n}}}")]).await;
-    }
-    assert_eq!(verify("5-3").await, "7-50 0-0");
-    assert_eq!(verify("5-4").await, "7-50 0-0 told", "the marker is there already");
 }

@@ -8,7 +8,7 @@ use tickgate_wire::model::StreamId;
 
 use crate::support::{
     eventually,
-    follower::{Follower, backplane_over, number, redis_config, retain, topic},
+    follower::{Follower, acknowledging, backplane_over, number, redis_config, retain, topic},
     redis::{RedisServer, free_port},
 };
 
@@ -52,11 +52,11 @@ pub fn server(certificates: &Path, port: u16) -> RedisServer {
 
 fn settings(port: u16, authority: &Path) -> config::Redis {
     let url = format!("rediss://gate:se%20cret@127.0.0.1:{port}/");
-    let authority = std::fs::read_to_string(authority).expect("an authority").into();
-    let config = redis_config(&url);
-    let access = config::Access { authority: Some(authority), ..(*config.access()).clone() };
-    config.access.store(Arc::new(access));
-    config
+    let settings = redis_config(&url);
+    let authority = std::fs::read_to_string(authority).expect("a certificate");
+    let access = config::Access { authority: Some(authority.into()), ..(*settings.access()).clone() };
+    settings.access.store(Arc::new(access));
+    settings
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn an_own_authority_is_trusted_and_no_other() {
     let backplane = backplane_over(&link, &tasks);
     let (follower, orders) = (Follower::follow(&backplane), topic("orders"));
     follower.begin(&backplane, &orders).await;
-    eventually("commands work", async || link.command().ok()).await;
+    acknowledging(&backplane).await;
     backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
     follower.has_arrived(&orders, 1).await;
     assert_eq!(backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.expect("a page").messages.len(), 1);

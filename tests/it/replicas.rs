@@ -77,7 +77,7 @@ async fn a_killed_replicas_connections_stop_counting() {
     other.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
     let mut index = server.connect().await;
     eventually("the replica's index", async || {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("tg1:{r:*}:x").query_async(&mut index).await.unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS").arg("tg2:{r:*}:x").query_async(&mut index).await.unwrap();
         (!keys.is_empty()).then_some(())
     })
     .await;

@@ -202,7 +202,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     replica.publish("ticker:BTCUSDT", ticker("1")).await;
     let id = tab.expect(ticker("1")).await["id"].as_str().unwrap().to_owned();
     // Stored, and told to nobody yet; a client that comes from another replica has seen it.
-    let (epoch, stream) = (id.split('-').next().unwrap(), "tg1:{t:ticker:BTCUSDT}:s");
+    let (epoch, stream) = (id.split('-').next().unwrap(), "tg2:{t:ticker:BTCUSDT}:s");
     let next: String = server.run(&["XADD", stream, &format!("{epoch}-*"), "d", &ticker("2").to_string()]).await;
     before.vanish();
     let mut client = replica.market().await;

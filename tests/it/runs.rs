@@ -83,7 +83,7 @@ async fn commands_are_stored_for_the_engine_that_reads_them_with_a_consumer_grou
         assert_eq!(answer["type"], "command_accepted", "{answer}");
     }
     let mut engine = server.connect().await;
-    let stream = "tg1:{t:commands}:s";
+    let stream = "tg2:{t:commands}:s";
     let mut create = redis::cmd("XGROUP");
     create.arg("CREATE").arg(stream).arg("engine").arg("0");
     create.query_async::<()>(&mut engine).await.expect("a consumer group");
@@ -94,8 +94,8 @@ async fn commands_are_stored_for_the_engine_that_reads_them_with_a_consumer_grou
         .ids
         .iter()
         .map(|entry| {
-            let payload = entry.map.values().find_map(|value| redis::from_redis_value::<String>(value.clone()).ok());
-            serde_json::from_str(&payload.expect("a payload")).expect("json")
+            let payload: String = redis::from_redis_value(entry.map["d"].clone()).expect("a payload");
+            serde_json::from_str(&payload).expect("json")
         })
         .collect();
     assert_eq!(commands.iter().map(|c| &c["command"]).collect::<Vec<_>>(), ["pause", "resume", "stop"]);

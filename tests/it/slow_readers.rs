@@ -60,6 +60,8 @@ struct SlowReader {
     socket: Socket,
     transport: Transport,
     bytes_per_s: usize,
+    /// What it subscribes to.
+    channels: Value,
     unread: Vec<u8>,
     taken: usize,
     /// Age of the last values when they were read, in milliseconds.
@@ -81,7 +83,38 @@ impl SlowReader {
         };
         (&socket).write_all(request.as_bytes()).unwrap();
         let bytes_per_s = kib_per_s * 1024;
-        Self { socket, transport, bytes_per_s, unread: Vec::new(), taken: 0, ages_ms: VecDeque::new() }
+        let channels = json!(symbols());
+        Self { socket, transport, bytes_per_s, channels, unread: Vec::new(), taken: 0, ages_ms: VecDeque::new() }
+    }
+
+    /// Reads as fast as it can, until the end of a past was told and so many messages came; their numbers.
+    fn read_past(&mut self, count: usize) -> Vec<u64> {
+        let (mut numbers, mut ended, mut buffer) = (Vec::new(), false, vec![0; 64 << 10]);
+        while !ended || numbers.len() < count {
+            let length = self.socket.read(&mut buffer).expect("the past goes on");
+            assert!(length > 0, "the connection ended");
+            self.unread.extend_from_slice(&buffer[..length]);
+            if self.unread.starts_with(b"HTTP") {
+                self.take_frames();
+                // Until here nothing was asked for: what comes now is more than it takes.
+                self.pause();
+            }
+            while let Some((first, payload)) = self.take_frame() {
+                if first == PING {
+                    self.socket.write_all(&frame(PONG, &payload)).unwrap();
+                    continue;
+                }
+                let message: Value = serde_json::from_slice(&payload).unwrap();
+                numbers.extend(message["number"].as_u64());
+                ended |= message["type"] == "caught_up" && message["channels"][0]["channel"] == "trades:S0";
+            }
+        }
+        numbers
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client that reads late is what is tested")]
+    fn pause(&self) {
+        std::thread::sleep(Duration::from_millis(500));
     }
 
     /// Reads until the last values were all at most so old.
@@ -137,7 +170,7 @@ impl SlowReader {
             let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return };
             assert!(self.unread.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&self.unread));
             self.unread.drain(..end + 4);
-            let request = json!({"type": "subscribe", "channels": symbols()}).to_string();
+            let request = json!({"type": "subscribe", "channels": self.channels}).to_string();
             self.socket.write_all(&frame(TEXT, request.as_bytes())).unwrap();
         }
         while let Some((first, payload)) = self.take_frame() {
@@ -217,5 +250,34 @@ async fn a_slow_reader_that_stops_is_closed() {
     tokio::select! {
         () = reader => {}
         () = publish_prices(&replica) => {}
+    }
+}
+
+/// What a client has missed is more than may be unconfirmed, and it takes a moment before it reads.
+#[tokio::test]
+async fn a_reader_that_was_away_and_reads_late_gets_its_past() {
+    const MISSED: u64 = 400;
+    let replica = Replica::alone().await;
+    let trade = |number| {
+        let data = json!({"type": "trade", "number": number, "pad": "x".repeat(1_000)});
+        json!({"channel": "trades:S0", "data": data}).to_string() + "\n"
+    };
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/x-ndjson")];
+    for page in (0..MISSED).collect::<Vec<_>>().chunks(100) {
+        let lines = page.iter().map(trade).collect();
+        assert_eq!(replica.api("POST", "/api/v1/publish", &headers, Some(lines)).await.status, 200);
+    }
+    let address = replica.address();
+    for trades in
+        [json!({"channel": "trades:S0", "last": MISSED}), json!({"channel": "trades:S0", "since": "earliest"})]
+    {
+        let read = move || {
+            let mut reader = SlowReader::connect(address, Transport::WebSocket, 64, Some(4_096));
+            // Where values are sent, what is unconfirmed is bounded.
+            reader.channels = json!(["ticker:S0", trades]);
+            reader.read_past(MISSED as usize)
+        };
+        let read = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!(read, (0..MISSED).collect::<Vec<_>>());
     }
 }

@@ -27,7 +27,7 @@ async fn stranger(replica: &Replica, number: usize) -> Wire {
 
 /// Redis refuses to tell what a stream holds; everything else works.
 async fn set_readable(redis: &RedisServer, readable: bool) {
-    let right = if readable { "+xrevrange" } else { "-xrevrange" };
+    let right = if readable { "+xinfo" } else { "-xinfo" };
     redis.run::<String>(&["ACL", "SETUSER", "default", right]).await;
 }
 

@@ -172,7 +172,7 @@ async fn a_cursor_that_never_was_is_told_as_a_gap() {
     alice.subscribe_since(&["orders"], &json!("1000000000000-7")).await;
     let gap = alice.expect_type("gap").await;
     assert_eq!((&gap["channels"], &gap["after"]), (&json!(["orders"]), &json!("1000000000000-7")));
-    assert_eq!(gap["reason"], "failover", "another epoch: {gap}");
+    assert_eq!(gap["reason"], "retention", "nobody made that up but the client: {gap}");
     assert_eq!(alice.caught_up().await["complete"], false);
 }
 

@@ -17,7 +17,16 @@ RUNBOOKS = "https://github.com/tickgate/tickgate/blob/main/docs/operations.md"
 
 
 # Alerts of a state, which holds or does not: they compare with no amount.
-STATES = {"TickgateReloadFailed", "TickgateDown", "TickgateAllDown", "TickgateDrainStuck", "TickgateReplicasDisagree", "TickgateRedisLost", "TickgatePubSubSilent"}
+STATES = {
+    "TickgateDown",
+    "TickgateAllDown",
+    "TickgateDrainStuck",
+    "TickgateReplicasDisagree",
+    "TickgateRedisLost",
+    "TickgatePubSubSilent",
+    "TickgateFeedNotLive",
+    "TickgateReloadFailed",
+}
 
 
 def rendered_rules(values: dict) -> list[dict]:

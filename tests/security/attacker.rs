@@ -17,6 +17,7 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 pub struct Attacker {
     gateway: SocketAddr,
+    address: Ipv4Addr,
     sent_bytes: AtomicU64,
     visits: AtomicU64,
     failed: AtomicU64,
@@ -24,8 +25,13 @@ pub struct Attacker {
 
 impl Attacker {
     pub fn of(gateway: SocketAddr) -> Self {
+        Self::at(gateway, ADDRESS)
+    }
+
+    /// One that comes from this address of loopback.
+    pub fn at(gateway: SocketAddr, address: Ipv4Addr) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { gateway, sent_bytes: zero(), visits: zero(), failed: zero() }
+        Self { gateway, address, sent_bytes: zero(), visits: zero(), failed: zero() }
     }
 
     /// Bytes that it sent, those of HTTP and WebSocket included.
@@ -55,6 +61,18 @@ impl Attacker {
         staying
     }
 
+    /// Connects, says one thing, and leaves with the whole answer. `None` when it was turned away or cut short.
+    pub async fn asks(&self, path: &str, text: &str) -> Option<String> {
+        let mut stream = self.dial().await.ok()?;
+        self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await.ok()?;
+        self.hear(&mut stream, b"connection_established").await.ok()?;
+        self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
+        let heard = self.hear(&mut stream, b"\"errors\":[").await.ok()?;
+        let mut rest = [0; 4096];
+        let len = if heard.ends_with(b"[") { stream.read(&mut rest).await.ok()? } else { 0 };
+        Some(String::from_utf8_lossy(&[heard, rest[..len].to_vec()].concat()).into_owned())
+    }
+
     /// Connects, says all of this, and never reads an answer. `None` when it was turned away or cut short.
     pub async fn pester(&self, path: &str, texts: &[&str]) -> Option<TcpStream> {
         let mut stream = self.dial().await.ok()?;
@@ -81,7 +99,7 @@ impl Attacker {
 
     async fn dial(&self) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
-        socket.bind((ADDRESS, 0).into())?;
+        socket.bind((self.address, 0).into())?;
         socket.connect(self.gateway).await
     }
 
@@ -102,13 +120,13 @@ impl Attacker {
     }
 
     /// Reads until these bytes come.
-    async fn hear(&self, stream: &mut TcpStream, mark: &[u8]) -> std::io::Result<()> {
+    async fn hear(&self, stream: &mut TcpStream, mark: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut heard = Vec::new();
         while !heard.windows(mark.len()).any(|bytes| bytes == mark) {
             if stream.read_buf(&mut heard).await? == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
-        Ok(())
+        Ok(heard)
     }
 }

@@ -57,6 +57,11 @@ impl Cost {
         self.after.gateway.peak_bytes.saturating_sub(self.before.gateway.resident_bytes)
     }
 
+    /// What Redis took more than before.
+    pub const fn redis_grown_bytes(&self) -> u64 {
+        self.after.redis.memory_bytes.saturating_sub(self.before.redis.memory_bytes)
+    }
+
     const fn received_bytes(&self) -> u64 {
         self.after.redis.received_bytes - self.before.redis.received_bytes
     }

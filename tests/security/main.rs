@@ -19,12 +19,15 @@ mod s00_work_queue;
 mod s03_plain;
 mod s04_handshakes;
 mod s05_history;
+mod s06_unpublished;
 mod s07_other_types;
 mod s08_log;
 mod s09_presence;
+mod s13_user_limit;
 mod s14_development;
 mod s16_keys;
 mod s17_forwarded;
+mod s18_key_set;
 mod s19_redis_settings;
 mod s20_mistyped;
 

@@ -31,7 +31,7 @@ async fn s07_a_key_of_another_type_fails_alone() {
     let mut keys: Vec<String> = scene.redis.run(&["KEYS", "*BROKEN*"]).await;
     keys.retain(|key| !key.contains("dedupe"));
     assert!(keys.len() >= broken.len(), "{keys:?}");
-    keys.push("tg1:controls".into());
+    keys.push("tg2:controls".into());
     for key in &keys {
         let _: i64 = scene.redis.run(&["DEL", key]).await;
         let _: String = scene.redis.run(&["SET", key, "something else"]).await;

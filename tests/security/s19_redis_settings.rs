@@ -46,7 +46,7 @@ async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there() {
     assert!(elsewhere.is_err(), "it listens on more than the one address of this machine");
     let redis = RedisServer::shipped(&[]);
     let mut stranger = TcpStream::connect(("127.0.0.1", redis.port())).await.unwrap();
-    for command in ["GET tg1:anything", "CONFIG GET *", "KEYS *", "FLUSHALL", "AUTH default -"] {
+    for command in ["GET tg2:anything", "CONFIG GET *", "KEYS *", "FLUSHALL", "AUTH default -"] {
         stranger.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
         let mut answer = vec![0; 1_024];
         let len = timeout(Duration::from_secs(5), stranger.read(&mut answer)).await.unwrap().unwrap();

@@ -31,7 +31,7 @@ pub struct Scene {
     pub gateway: Gateway,
     pub redis: RedisServer,
     /// Between the two.
-    _network: Proxy,
+    pub network: Proxy,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -62,7 +62,7 @@ impl Scene {
         let network = Proxy::start(redis.port()).await;
         network.set(Weather::Pass { delay: distance });
         let gateway = Gateway::start(&network.url(), settings).await;
-        Self { gateway, redis, _network: network, _turn: turn }
+        Self { gateway, redis, network, _turn: turn }
     }
 
     pub async fn usage(&self) -> Usage {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Names of constants that bound what clients can make grow.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "ANSWERS_MAX",
     "ASKED_MAX",
     "BYTES_MAX",
@@ -26,6 +26,8 @@ const NAMES: [&str; 20] = [
     "STREAMS_MAX",
     "TICKETS_MAX",
     "TOPICS_MAX",
+    "TRIALS_MAX",
+    "TRIALS_PER_ADDRESS_MAX",
     "UNDER_WAY_BYTES_MAX",
     "UNDER_WAY_MAX",
     "WAITING_MAX",

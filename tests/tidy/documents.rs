@@ -72,7 +72,7 @@ fn the_code_map_has_every_module_and_member() {
     let modules = sources().iter().map(|source| source.module().to_owned()).collect::<BTreeSet<_>>();
     let modules = modules.into_iter().filter(|module| !["lib", "main", "crates"].contains(&&**module));
     let members = manifests().into_iter().map(|manifest| manifest.member).filter(|member| !member.is_empty());
-    let folders = ["clients/typescript", "examples"].map(str::to_owned);
+    let folders = ["clients/python", "clients/typescript", "examples"].map(str::to_owned);
     assert_eq!(rows, modules.chain(members).chain(folders).collect());
 }
 

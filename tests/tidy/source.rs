@@ -59,7 +59,8 @@ impl Manifest {
 
 /// The manifests of all members.
 pub fn manifests() -> Vec<Manifest> {
-    let mut folders = vec![String::new(), "benches".into(), "tests/kit".into(), "tests/redis-model".into()];
+    let mut folders =
+        vec![String::new(), "benches".into(), "tests/kit".into(), "tests/model".into(), "tests/redis-model".into()];
     for member in fs::read_dir(root().join("crates")).expect("a folder") {
         let name = member.expect("an entry").file_name();
         folders.push(format!("crates/{}", name.to_str().expect("a plain name")));

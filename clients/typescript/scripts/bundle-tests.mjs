@@ -16,7 +16,7 @@ await build({
   logLevel: 'error',
 });
 await build({
-  entryPoints: ['test/adapter-page.ts', 'test/react-page.tsx'],
+  entryPoints: ['test/adapter-page.ts', 'test/react-page.tsx', 'test/tab-page.ts'],
   jsx: 'automatic',
   define: { 'process.env.NODE_ENV': '"development"' },
   outdir: 'build',

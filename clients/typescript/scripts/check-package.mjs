@@ -1,10 +1,24 @@
 // Checks the package as it would be published: packs it, installs it into a fresh project with npm, and uses it there.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
+
+/** What the examples of the README take for granted. */
+const PRELUDE = `
+import { type Client, type EventChannel, type ReliableChannel, type StateChannel } from '@tickgate/client';
+interface Order { order_id: string; status: string }
+interface Channels {
+  orders: ReliableChannel<Order>;
+  [ticker: \`ticker:\${string}\`]: StateChannel<{ price: string }>;
+  [trades: \`trades:\${string}\`]: EventChannel<{ price: string }>;
+}
+declare const client: Client<Channels>;
+declare const url: string;
+declare const [order, chart, onGap, draw, save, load, reload]: any;
+`;
 
 const here = process.cwd();
 const project = mkdtempSync(join(tmpdir(), 'tickgate-package-'));
@@ -25,7 +39,8 @@ try {
   assert.ok(map.sourcesContent.every((text) => text), 'source maps have their sources');
 
   write('package.json', '{ "private": true, "type": "module" }');
-  run('npm', ['install', '--no-audit', '--no-fund', '--silent', '--offline', packed.filename]);
+  const react = ['react', '@types/react'].map((name) => join(here, 'node_modules', name));
+  run('npm', ['install', '--no-audit', '--no-fund', '--silent', '--offline', packed.filename, ...react]);
   write('esm.mjs', `import { connect } from '@tickgate/client'; import { share } from '@tickgate/client/tabs'; console.log(typeof connect, typeof share);`);
   write('cjs.cjs', `const { connect } = require('@tickgate/client'); const { share } = require('@tickgate/client/tabs'); console.log(typeof connect, typeof share);`);
   assert.equal(run('node', ['esm.mjs']), 'function function\n');
@@ -64,16 +79,26 @@ client.value('ticker:BTCUSDT').get()!.price.toFixed();
 connect('wss://example.com').messages('anything');
 `;
   write('bundler.ts', types);
-  // The first example of the README, as it stands there: at most 20 lines.
-  const [, blotter] = readFileSync('README.md', 'utf8').match(/```ts\n(.*?)```/s);
+  // The examples of the README, as they stand there; the first one is whole, and has at most 20 lines.
+  const examples = [...readFileSync('README.md', 'utf8').matchAll(/```tsx?\n(.*?)```/gs)].map(([, text]) => text);
+  const [blotter, ...others] = examples;
   assert.ok(blotter.split('\n').filter((line) => line.trim()).length <= 20, 'the blotter has at most 20 lines');
   write('blotter.ts', blotter);
+  const names = others.map((text, at) => {
+    write(`example${at}.tsx`, `${PRELUDE}${text}`);
+    return `example${at}.tsx`;
+  });
   write('node.mts', types);
   write('node.cts', types.replace('export const id', 'const id').replace('export const price', 'const price'));
   const tsc = join(here, 'node_modules/typescript/bin/tsc');
   const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,dom,dom.iterable'];
-  run('node', [tsc, ...strict, '--module', 'esnext', '--moduleResolution', 'bundler', 'bundler.ts', 'blotter.ts']);
+  run('node', [tsc, ...strict, '--module', 'esnext', '--moduleResolution', 'bundler', '--jsx', 'react-jsx', 'bundler.ts', 'blotter.ts', ...names]);
   run('node', [tsc, ...strict, '--module', 'nodenext', '--moduleResolution', 'nodenext', 'node.mts', 'node.cts']);
+
+  for (const name of ['connect', 'requests', 'persist', 'share', 'showOverlay', 'useValue', 'useMessages', 'useStatus']) {
+    const found = readdirSync('api/functions').some((file) => file.split('.').includes(name));
+    assert.ok(found, `${name} is in the API reference`);
+  }
 
   const stdin = { contents: `import { RequestError } from '@tickgate/client'; console.log(RequestError);`, resolveDir: project };
   const { outputFiles } = await build({ stdin, bundle: true, minify: true, format: 'esm', write: false });

@@ -1,289 +1,225 @@
 /** The channels of a page: who reads which, what was handled, and the cursors that follow from it. Never touches a socket. */
-import type {
-  ChannelOptions,
-  DebugChannel,
-  Gap,
-  Link,
-  Message,
-  Refusal,
-  SavedCursors,
-  Sink,
-  Status,
-} from './types.js';
+import { type Channel as Wanted, type Link, newChannel, Phase, type Sink } from './link.js';
+import type { ChannelOptions, DebugInfo, Gap, Message, SavedCursors, Status } from './types.js';
 import { RefusedError } from './types.js';
 
-/** How many gaps are kept for `debug`. */
-const GAPS = 50;
-/** From how many deliveries on they are compacted. */
-const COMPACT = 4096;
+const enum Count {
+  /** So many gaps are kept for `debug`. */
+  Gaps = 50,
+  /** At every multiple of this number, what was handled is compacted. */
+  Compact = 4096,
+}
 
-/** A delivery that readers have to handle before the cursor moves. */
-export interface Delivery {
-  cursor: string | null;
+/** A message or a gap that readers have to handle before the cursor moves. */
+export interface Item {
+  readonly _channel: Channel;
+  readonly _message?: Message;
+  readonly _gap?: Gap;
+  _cursor?: string | null | undefined;
   /** How many readers have not handled it yet. */
-  left: number;
+  _left: number;
 }
 
 /** A reader of one channel. */
 export interface Reader {
-  push(message: Message, delivery: Delivery): void;
-  gap(gap: Gap, delivery: Delivery): void;
-  refused(error: RefusedError): void;
+  _take(item: Item): void;
+  _refused(error: RefusedError): void;
   /** Forget everything: the user has changed. */
-  reset(): void;
+  _reset(): void;
   /** The class became known, or whether the channel is up to date may have changed. */
-  changed(): void;
+  _changed(): void;
   /** Holds no more than it can take, so that the channel can go on. */
-  roomy(): boolean;
+  _roomy(): boolean;
 }
 
-export interface Channel {
-  readonly name: string;
-  options: ChannelOptions;
-  class: string | undefined;
-  live: boolean;
-  suspended: boolean;
-  /** Up to here everything was received. */
-  received: string | undefined;
+export interface Channel extends Wanted {
   /** Up to here everything was handled. */
-  handled: string | undefined;
-  deliveries: Delivery[];
-  /** The number of deliveries at which they are compacted. */
-  compactAt: number;
-  readers: Set<Reader>;
-  newest: Message | undefined;
+  _handled: string | undefined;
+  /** In the order of arrival. */
+  _items: Item[];
+  readonly _readers: Set<Reader>;
+  _newest: Message | undefined;
 }
 
-/** `store` is called when a cursor has moved. */
-export const createHub = (report: (error: unknown) => void, store: () => void) => {
-  const channels = new Map<string, Channel>();
-  const watchers = new Set<(status: Status) => void>();
-  const gaps: Gap[] = [];
-  let link: Link;
-  let status: Status = { state: 'connecting' };
-  let user: string | null | undefined;
-  let stored: SavedCursors | undefined;
+export interface Hub extends Sink<Channel> {
+  _link: Link<Channel>;
+  _stored: { user: string | null; cursors: Record<string, string> } | undefined;
+  readonly _channels: Map<string, Channel>;
+  readonly _watchers: Set<(status: Status) => void>;
+  /** The present one. */
+  _state: Status;
+  _name: string | null | undefined;
+  /** Calls what belongs to the application. */
+  _guard(call: () => void): void;
+  _cursors(): Record<string, string>;
+  /** What is to be kept over a reload, once the user is known. */
+  _saved(): SavedCursors | undefined;
+  /** Something was handled. */
+  _settle(item: Item): void;
+  /** Adds a reader to a channel, and subscribes to it if it is the first one. */
+  _read(name: string, options: ChannelOptions, reader: Reader): Channel;
+  /** Removes a reader that has handled everything it was given, and the channel with its last one. */
+  _leave(channel: Channel, reader: Reader): void;
+  /** A reader holds more than it can take: the channel stops, and comes back from its cursor. */
+  _suspend(channel: Channel): void;
+  _resume(channel: Channel): void;
+  _debug(): Omit<DebugInfo, 'frames' | 'roundTripMs'>;
+}
 
-  const cursors = () => {
-    const all: Record<string, string> = {};
-    for (const { name, handled } of channels.values()) if (handled) all[name] = handled;
+/** `store` is called when a cursor has moved. The link is to be added before anything is read. */
+export const createHub = (report: (error: unknown) => void, store: () => void): Hub => {
+  const channels = new Map<string, Channel>();
+  const gaps: Gap[] = [];
+
+  /** Adds the cursors of all channels, but those of a class. */
+  const cursors = (all: Record<string, string>, but?: string) => {
+    channels.forEach(({ _handled, _class }, name) => {
+      if (_handled && _class !== but) all[name] = _handled;
+    });
     return all;
   };
 
-  /** Something of a channel was handled: moves its cursor as far as nothing unhandled is before it. */
-  const settle = (channel: Channel, delivery?: Delivery) => {
-    if (delivery) delivery.left--;
-    let moved = false;
-    while (channel.deliveries[0]?.left === 0) {
-      channel.handled = channel.deliveries.shift()!.cursor ?? channel.handled;
-      moved = true;
+  const deliver = (channel: Channel, cursor: string | null | undefined, message?: Message, gap?: Gap) => {
+    const item = { _channel: channel, _cursor: cursor, _message: message, _gap: gap, _left: channel._readers.size } as Item;
+    // Of what was handled behind something that was not, only the last of each run counts.
+    if (channel._items.push(item) % Count.Compact === 0) {
+      channel._items = channel._items.filter(({ _left: left }, at, all) => left || all[at + 1]?._left !== 0);
     }
-    if (moved) store();
-  };
-
-  /** Of deliveries that were handled behind one that was not, only the last of each run counts. */
-  const compact = (channel: Channel) => {
-    channel.deliveries = channel.deliveries.filter(({ left }, at, all) => left || all[at + 1]?.left !== 0);
-    channel.compactAt = Math.max(COMPACT, channel.deliveries.length * 2);
-  };
-
-  const deliver = (channel: Channel, cursor: string | null, give: (reader: Reader, delivery: Delivery) => void) => {
-    const delivery = { cursor, left: channel.readers.size };
-    if (cursor) channel.received = cursor;
-    channel.deliveries.push(delivery);
-    if (channel.deliveries.length > channel.compactAt) compact(channel);
-    for (const reader of channel.readers) give(reader, delivery);
-    settle(channel);
+    channel._readers.forEach((reader) => reader._take(item));
   };
 
   const remove = (channel: Channel) => {
-    channels.delete(channel.name);
-    if (stored && channel.name in stored.cursors) {
-      const { [channel.name]: _, ...rest } = stored.cursors;
-      stored = { ...stored, cursors: rest };
-    }
+    channels.delete(channel._name);
+    delete hub._stored?.cursors[channel._name];
     store();
   };
 
-  const changed = ({ readers }: Channel) => readers.forEach((reader) => reader.changed());
+  const changed = (channel: Channel) => channel._readers.forEach((reader) => reader._changed());
 
-  const want = (channel: Channel) => {
-    channel.suspended = channel.live = false;
-    link.want(channel.name, channel.options, channel.received);
-  };
+  const hub: Hub = {
+    _link: undefined as never,
+    _stored: undefined,
+    _channels: channels,
+    _watchers: new Set(),
+    _state: { state: 'connecting' },
+    _name: undefined,
 
-  const sink: Sink = {
-    granted(name, deliveryClass, live) {
-      const channel = channels.get(name);
-      if (!channel) return;
-      channel.class = deliveryClass;
-      channel.live = live;
-      changed(channel);
+    _push(channel, message) {
+      channel._newest = message;
+      deliver(channel, message.id, message);
     },
-    push(message) {
-      const channel = channels.get(message.channel);
-      if (!channel || channel.suspended) return;
-      channel.newest = message;
-      deliver(channel, message.id, (reader, delivery) => reader.push(message, delivery));
+    _gap(affected, gap, cursor) {
+      if (gaps.push(gap) > Count.Gaps) gaps.shift();
+      for (const channel of affected) deliver(channel, cursor, undefined, gap);
     },
-    gap(gap, cursor) {
-      gaps.push(gap);
-      if (gaps.length > GAPS) gaps.shift();
-      for (const name of gap.channels) {
-        const channel = channels.get(name);
-        if (channel && !channel.suspended) deliver(channel, cursor, (reader, delivery) => reader.gap(gap, delivery));
-      }
-    },
-    caughtUp(name) {
-      const channel = channels.get(name);
-      if (!channel) return;
-      channel.live = true;
-      changed(channel);
-    },
-    moved(name, cursor) {
-      const channel = channels.get(name);
-      if (!channel || channel.suspended) return;
-      channel.received = cursor ?? undefined;
-      const last = channel.deliveries.at(-1);
-      if (last) last.cursor = cursor;
-      else if (channel.handled !== channel.received) {
-        channel.handled = channel.received;
+    _moved(channel) {
+      const last = channel._items.at(-1);
+      if (last) last._cursor = channel._cursor;
+      else if (channel._handled !== channel._cursor) {
+        channel._handled = channel._cursor;
         store();
       }
     },
-    refused(name, refusal: Refusal) {
-      const channel = channels.get(name);
-      if (!channel) return;
-      const error = new RefusedError(name, refusal);
+    _changed: changed,
+    _refused(channel, refusal) {
       remove(channel);
-      for (const reader of channel.readers) reader.refused(error);
+      const error = new RefusedError({ channel: channel._name, ...refusal } as any);
+      channel._readers.forEach((reader) => reader._refused(error));
     },
-    status(next) {
-      status = next;
-      const connected = ['live', 'catching_up', 'stale'].includes(next.state);
-      for (const watcher of watchers) {
-        try {
-          watcher(next);
-        } catch (error) {
-          report(error);
-        }
-      }
-      for (const channel of channels.values()) {
-        channel.live &&= connected;
-        changed(channel);
-      }
+    _status(status) {
+      hub._state = status;
+      hub._watchers.forEach((watcher) => hub._guard(() => watcher(status)));
+      channels.forEach(changed);
     },
-    user(next, isOther) {
-      if (isOther || (stored && stored.user !== next)) {
-        stored = undefined;
-        for (const channel of channels.values()) {
+    _user(name, isOther) {
+      if (isOther || (hub._stored && hub._stored.user !== name)) {
+        hub._stored = undefined;
+        channels.forEach((channel) => {
           // What is being handled belongs to the user before.
-          channel.deliveries = [];
-          channel.received = channel.handled = channel.newest = undefined;
-          for (const reader of channel.readers) reader.reset();
-          want(channel);
-        }
+          channel._items = [];
+          channel._cursor = channel._handled = channel._newest = undefined;
+          channel._readers.forEach((reader) => reader._reset());
+          hub._link._want(channel);
+        });
       }
-      user = next;
+      hub._name = name;
       store();
     },
-    error: report,
-  };
+    _error: report,
 
-  return {
-    sink,
-    settle,
-
-    /** What is to be kept over a reload, once the user is known. */
-    saved(): SavedCursors | undefined {
-      if (user === undefined) return;
-      const kept: Record<string, string> = { ...stored?.cursors };
+    _guard(call) {
+      try {
+        call();
+      } catch (error) {
+        report(error);
+      }
+    },
+    _cursors: () => cursors({}),
+    _saved: () =>
       // A page that comes back needs the current value of a state, not what follows the last one.
-      for (const { name, handled, class: c } of channels.values()) if (handled && c !== 'state') kept[name] = handled;
-      return { user, cursors: kept };
-    },
-    cursors,
-    watchers,
-    status: () => status,
-    user: () => user,
-    attach(to: Link, saved: SavedCursors | undefined) {
-      link = to;
-      stored = saved;
+      hub._name === undefined ? undefined : { user: hub._name, cursors: cursors({ ...hub._stored?.cursors }, 'state') },
+
+    _settle(item) {
+      const channel = item._channel;
+      item._left--;
+      // The cursor moves as far as nothing unhandled is before it.
+      for (let first: Item | undefined; (first = channel._items[0])?._left === 0; store()) {
+        channel._items.shift();
+        channel._handled = first!._cursor ?? channel._handled;
+      }
     },
 
-    /** Adds a reader to a channel, and subscribes to it if it is the first one. */
-    read(name: string, options: ChannelOptions, reader: Reader): Channel {
+    _read(name, { since, last, maxRate, snapshot }, reader) {
       let channel = channels.get(name);
-      if (!channel) {
-        const since = options.since ?? stored?.cursors[name];
-        // Nothing else of what a reader may be given: a worker takes no functions.
-        const { last, maxRate, snapshot } = options;
-        channel = {
-          name,
-          options: { last, maxRate, snapshot },
-          class: undefined,
-          live: false,
-          suspended: false,
-          received: since,
-          handled: since,
-          deliveries: [],
-          compactAt: COMPACT,
-          readers: new Set([reader]),
-          newest: undefined,
-        };
-        channels.set(name, channel);
-        want(channel);
-      } else {
-        channel.readers.add(reader);
-        const [rate, wanted] = [channel.options.maxRate, options.maxRate];
-        if (rate !== undefined && (wanted === undefined || wanted > rate)) {
-          channel.options = { ...channel.options, maxRate: wanted };
-          want(channel);
+      if (channel) {
+        channel._readers.add(reader);
+        if (channel._options.maxRate! < (maxRate ?? Infinity)) {
+          channel._options = { ...channel._options, maxRate };
+          hub._link._want(channel);
         }
-        const { newest } = channel;
-        if (newest && channel.class === 'state') reader.push(newest, { cursor: null, left: 1 });
-        reader.changed();
+        if (channel._newest && channel._class === 'state') {
+          reader._take({ _channel: channel, _message: channel._newest, _left: 1 });
+        }
+      } else {
+        since ??= hub._stored?.cursors[name];
+        // Nothing else of what a reader may be given: a worker takes no functions.
+        channel = newChannel(name, { last, maxRate, snapshot }, since) as Channel;
+        Object.assign(channel, { _handled: since, _items: [], _readers: new Set([reader]) });
+        channels.set(name, channel);
+        hub._link._want(channel);
       }
       return channel;
     },
 
-    /** Removes a reader that has handled everything it was given, and the channel with its last one. */
-    leave(channel: Channel, reader: Reader) {
-      if (!channel.readers.delete(reader) || channels.get(channel.name) !== channel) return;
-      if (channel.readers.size) return this.resume(channel);
-      link.drop(channel.name);
+    _leave(channel, reader) {
+      if (!channel._readers.delete(reader) || channels.get(channel._name) !== channel) return;
+      if (channel._readers.size) return hub._resume(channel);
+      hub._link._drop(channel);
       remove(channel);
     },
 
-    /** A reader holds more than it can take: the channel stops, and comes back from its cursor. */
-    suspend(channel: Channel) {
-      if (channel.suspended) return;
-      channel.suspended = true;
-      channel.live = false;
-      link.suspend(channel.name);
+    _suspend(channel) {
+      if (!channel._phase) return;
+      hub._link._drop(channel);
       changed(channel);
     },
 
-    resume(channel: Channel) {
-      if (!channel.suspended || ![...channel.readers].every((reader) => reader.roomy())) return;
-      want(channel);
+    _resume(channel) {
+      if (!channel._phase && [...channel._readers].every((reader) => reader._roomy())) hub._link._want(channel);
     },
 
-    debug: () => ({
-      status,
-      user,
+    _debug: () => ({
+      status: hub._state,
+      user: hub._name,
       gaps: [...gaps],
-      channels: [...channels.values()].map(
-        ({ name, class: c, handled, deliveries, live }): DebugChannel => ({
-          name,
-          class: c,
-          cursor: handled,
-          waiting: deliveries.length,
-          live,
-        }),
-      ),
+      channels: [...channels.values()].map((channel) => ({
+        name: channel._name,
+        class: channel._class,
+        cursor: channel._handled,
+        waiting: channel._items.length,
+        live: channel._phase === Phase.Live,
+      })),
     }),
   };
+  return hub;
 };
-
-export type Hub = ReturnType<typeof createHub>;

@@ -1,5 +1,7 @@
 /** A client of Tickgate for browsers and Node. */
-export { connect, type Client, type MessagesArguments, type RequestOptions } from './client.js';
+export { connect, type Client, type MessagesArguments } from './client.js';
 export type { Messages } from './messages.js';
+export { persist } from './persist.js';
+export { requests, type RequestOptions, type Requests } from './requests.js';
 export * from './types.js';
 export type { Value } from './value.js';

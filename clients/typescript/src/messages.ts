@@ -1,18 +1,15 @@
 /** Ordered messages, each once: a bounded queue between a channel and its handler or loop. */
-import type { Channel, Delivery, Hub, Reader } from './hub.js';
+import type { Channel, Hub, Item, Reader } from './hub.js';
+import { Phase } from './link.js';
 import type { Gap, Message, MessagesOptions } from './types.js';
-import { RefusedError } from './types.js';
+import type { RefusedError } from './types.js';
 
-/** How many messages may wait, by default. */
-const BUFFER = 1000;
-/** Between two calls of an `onGap` that throws. */
-const GAP_RETRY = 1000;
-const GAP_RETRY_MAX = 30_000;
-
-interface Item<T> {
-  message?: Message<T>;
-  gap?: Gap;
-  delivery?: Delivery;
+const enum Limit {
+  /** So many messages may wait, by default. */
+  Buffer = 1000,
+  /** Between two calls of an `onGap` that throws, in milliseconds. */
+  GapRetry = 1000,
+  GapRetryMax = 30_000,
 }
 
 /** The messages of a channel, in order. */
@@ -36,83 +33,68 @@ export interface Messages<T> extends AsyncIterable<Message<T>[]> {
   close(): void;
 }
 
-export const createMessages = <T>(
-  hub: Hub,
-  name: string,
-  options: MessagesOptions,
-  report: (error: unknown) => void,
-): Messages<T> => {
-  const most = options.buffer ?? BUFFER;
-  let items: Item<T>[] = [];
-  let handler: ((batch: Message<T>[]) => unknown) | undefined;
+export const createMessages = <T>(hub: Hub, name: string, options: MessagesOptions): Messages<T> => {
+  const most = options.buffer ?? Limit.Buffer;
+  let items: Item[] = [];
+  let claimed = false;
   let refused: RefusedError | undefined;
   let held: Gap | undefined;
   let busy = false;
   let closed = false;
-  let channel: Channel;
   let wake = () => {};
   /** What the page is handling. */
-  let current: Item<T>[] = [];
+  let current: Item[] = [];
   /** The id of the last message that was given to the page. */
   let lastId: string | null = null;
 
-  const settle = ({ delivery }: Item<T>) => delivery && hub.settle(channel, delivery);
-
-  /** Makes room: the oldest message gives way to a gap, which grows with each. */
-  const dropOldest = () => {
-    const at = items[0]!.gap ? 1 : 0;
-    const dropped = items[at]!;
-    if (!dropped.message) return;
-    const before = items[0]!.gap;
+  /** Makes room: the oldest message gives way to a gap, which grows with each. False if there is none. */
+  const dropOldest = (): boolean => {
+    const at = items.findIndex((item) => item._message);
+    if (at < 0) return false;
+    const before = items[at - 1]?._gap;
     const merges = before?.reason === 'slow_page';
     const gap: Gap = {
       channels: [name],
       after: merges ? before.after : lastId,
-      before: items[at + 1]?.message?.id ?? null,
+      before: items[at + 1]?._message?.id ?? null,
       count: (merges ? before.count! : 0) + 1,
       reason: 'slow_page',
     };
-    items.splice(merges ? 0 : at, merges ? 2 : 1, { gap });
-    settle(dropped);
+    const [dropped] = items.splice(at, 1, { _channel: items[at]!._channel, _gap: gap, _left: 1 });
+    if (merges) items.splice(at - 1, 1);
+    hub._settle(dropped!);
+    return true;
   };
 
   const reader: Reader = {
-    push(message, delivery) {
-      items.push({ message: message as Message<T>, delivery });
-      if (items.length > most) {
-        if (channel.class === 'reliable') hub.suspend(channel);
-        else dropOldest();
-      }
+    _take(item) {
+      items.push(item);
+      if (items.length > most && (item._channel._class === 'reliable' || !dropOldest())) hub._suspend(item._channel);
       wake();
     },
-    gap(gap, delivery) {
-      items.push({ gap, delivery });
-      wake();
-    },
-    refused(error) {
+    _refused(error) {
       refused = error;
-      if (options.onRefused) options.onRefused(error);
-      else report(error);
+      hub._guard(() => (options.onRefused ?? hub._error)(error));
       wake();
     },
-    reset() {
+    _reset() {
       items = [];
     },
-    changed() {
-      if (hub.status().state === 'closed') wake();
-    },
-    roomy: () => items.length <= most / 2,
+    // The client may be closed.
+    _changed: () => wake(),
+    _roomy: () => items.length <= most / 2,
   };
+  const channel: Channel = hub._read(name, options, reader);
 
   const handleGap = async (gap: Gap) => {
     held = gap;
-    for (let wait = GAP_RETRY; !closed; wait = Math.min(wait * 2, GAP_RETRY_MAX)) {
+    for (let wait = Limit.GapRetry; !closed; wait = Math.min(wait * 2, Limit.GapRetryMax)) {
       try {
         if (options.onGap) await options.onGap(gap);
-        else report(new Error(`messages of ${name} are missing (${gap.reason}), and there is no onGap`));
+        else hub._error(new Error(`${name}: a gap (${gap.reason}), and no onGap`));
         break;
       } catch (error) {
-        report(error);
+        hub._error(error);
         await new Promise((resolve) => setTimeout(resolve, wait));
       }
     }
@@ -121,61 +103,62 @@ export const createMessages = <T>(
 
   /** Handles the gaps at the front of the queue. */
   const handleGaps = async () => {
-    while (items[0]?.gap) {
-      const item = items[0];
-      await handleGap(item.gap!);
+    for (let item; (item = items[0])?._gap; ) {
+      await handleGap(item._gap);
       // A slow page's gap may have grown meanwhile: it is handled again.
       if (items[0] === item) {
         items.shift();
-        settle(item);
+        hub._settle(item);
       }
     }
   };
 
   /** The next messages up to a gap. */
-  const take = (most = Infinity): Message<T>[] => {
-    const end = items.findIndex(({ gap }) => gap);
-    current = items.splice(0, Math.min(end < 0 ? items.length : end, most));
-    lastId = current.at(-1)?.message!.id ?? lastId;
-    return current.map(({ message }) => message!);
+  const take = (limit = items.length): Message<T>[] => {
+    const end = items.findIndex((item) => item._gap);
+    current = items.splice(0, end < 0 ? limit : Math.min(end, limit));
+    lastId = current.at(-1)?._message!.id ?? lastId;
+    return current.map((item) => item._message!);
   };
 
   const handled = () => {
-    current.forEach(settle);
+    current.forEach(hub._settle);
     current = [];
-    if (!closed) hub.resume(channel);
+    if (!closed) hub._resume(channel);
   };
 
-  const pump = async (most?: number) => {
-    if (busy) return;
-    busy = true;
-    while (items.length && !closed) {
-      // Without an `await` that is not needed, messages of several channels are handled in the order of arrival.
-      if (items[0]!.gap) await handleGaps();
-      const batch = take(most);
-      if (!batch.length) continue;
-      try {
-        const result = handler!(batch);
-        if (result) await result;
-      } catch (error) {
-        report(error);
+  const claim = () => {
+    if (claimed) throw new Error(`${name}: read already`);
+    claimed = true;
+  };
+
+  const start = (give: (batch: Message<T>[]) => unknown, limit?: number) => {
+    claim();
+    wake = async () => {
+      if (busy) return;
+      busy = true;
+      while (items.length && !closed) {
+        // Without an `await` that is not needed, messages of several channels are handled in the order of arrival.
+        if (items[0]!._gap) await handleGaps();
+        const batch = take(limit);
+        if (!batch.length) continue;
+        try {
+          const result = give(batch);
+          if (result) await result;
+        } catch (error) {
+          hub._error(error);
+        }
+        handled();
       }
-      handled();
-    }
-    busy = false;
-  };
-
-  const start = (give: (batch: Message<T>[]) => unknown, most?: number) => {
-    if (handler) throw new Error(`the messages of ${name} have a reader already`);
-    handler = give;
-    wake = () => void pump(most);
+      busy = false;
+    };
     wake();
   };
 
   const messages: Messages<T> = {
     channel: name,
     get live() {
-      return channel.live && !items.length && !current.length && !held;
+      return channel._phase === Phase.Live && !items.length && !current.length && !held;
     },
     get gap() {
       return held;
@@ -195,14 +178,13 @@ export const createMessages = <T>(
       if (closed) return;
       closed = true;
       handled();
-      items.forEach(settle);
+      items.forEach(hub._settle);
       items = [];
-      hub.leave(channel, reader);
+      hub._leave(channel, reader);
       wake();
     },
     async *[Symbol.asyncIterator]() {
-      if (handler) throw new Error(`the messages of ${name} have a reader already`);
-      handler = () => {};
+      claim();
       try {
         while (!closed) {
           await handleGaps();
@@ -212,7 +194,7 @@ export const createMessages = <T>(
             handled();
           } else if (refused) {
             throw refused;
-          } else if (hub.status().state === 'closed') {
+          } else if (hub._state.state === 'closed') {
             return;
           } else {
             await new Promise<void>((resolve) => (wake = resolve));
@@ -223,6 +205,5 @@ export const createMessages = <T>(
       }
     },
   };
-  channel = hub.read(name, options, reader);
   return messages;
 };

@@ -1,94 +1,90 @@
 /** Pending requests of the application: sent when there is a connection, repeated where that is safe, given up at their
  * deadline. Pure: the time is an argument. */
-import { refusalOf } from './read.js';
-import { type Request, RequestError } from './types.js';
+import type { Ask, Outbox, Request } from './link.js';
+import { refusalOf, retryOf } from './read.js';
+import { type Refusal, RequestError } from './types.js';
 
 /** How many requests may be pending. */
 const PENDING_MAX = 1024;
 
 interface Pending {
-  request: Request;
-  deadline: number;
-  /** The number under which it was sent on this connection; 0 if it was not. */
-  sent: number;
-  notBefore: number;
+  readonly _request: Request;
+  readonly _deadline: number;
+  /** It was sent on this connection, and not answered yet. */
+  _sent: boolean;
+  _notBefore: number;
   /** The gateway may have acted on it. */
-  maybeDone: boolean;
-  refused: RequestError | undefined;
-  resolve: (reply: any) => void;
-  reject: (error: RequestError) => void;
+  _maybeDone: boolean;
+  _refused: RequestError;
+  _resolve(reply: any): void;
+  _reject(error: RequestError): void;
 }
 
-const unknown = () => new RequestError('unknown', 'not answered in time: it may have been accepted');
+const refused = (refusal: Refusal) => new RequestError({ outcome: 'refused', ...refusal } as Refusal);
 
-export const createOutbox = () => {
-  let all: Pending[] = [];
+export const createOutbox = (): Outbox => {
+  const all = new Set<Pending>();
 
-  const finish = (pending: Pending, error?: RequestError, reply?: unknown) => {
-    all = all.filter((other) => other !== pending);
-    if (error) pending.reject(error);
-    else pending.resolve(reply);
+  /** Ends a request that no answer is expected for any more. */
+  const giveUp = (one: Pending) => {
+    all.delete(one);
+    const unknown = { outcome: 'unknown', message: 'not answered in time: it may have been accepted' };
+    one._reject(one._maybeDone || one._sent ? new RequestError(unknown) : one._refused);
+  };
+
+  const reply = (one: Pending, message: any) => {
+    if (message.type !== 'error') {
+      all.delete(one);
+      return one._resolve(message);
+    }
+    const retry = retryOf(message);
+    one._sent = false;
+    one._maybeDone ||= message.details?.outcome === 'unknown';
+    one._refused = refused(refusalOf(message));
+    if (one._request.msgId && retry !== undefined) one._notBefore = performance.now() + retry;
+    else giveUp(one);
   };
 
   return {
-    add: (request: Request, now: number): Promise<any> =>
+    _add: (request, now, isConnected) =>
       new Promise((resolve, reject) => {
-        if (all.length >= PENDING_MAX) return reject(new RequestError('refused', 'too many requests are pending'));
-        const deadline = now + request.within;
-        all.push({ request, deadline, sent: 0, notBefore: 0, maybeDone: false, refused: undefined, resolve, reject });
+        if (request.now && !isConnected) return reject(refused({ message: 'not connected' }));
+        if (all.size >= PENDING_MAX) return reject(refused({ message: 'too many requests are pending' }));
+        all.add({
+          _request: request,
+          _deadline: now + request.within,
+          _sent: false,
+          _notBefore: 0,
+          _maybeDone: false,
+          _refused: refused({ message: 'not sent before the deadline' }),
+          _resolve: resolve,
+          _reject: reject,
+        });
       }),
 
-    /** When a deadline passes or, with a connection, a request is to be sent. */
-    due(connected: boolean): number {
-      let due = Infinity;
-      for (const one of all) due = Math.min(due, one.deadline, connected && !one.sent ? one.notBefore : Infinity);
-      return due;
-    },
-
-    /** Gives up what is past its deadline. */
-    expire(now: number) {
-      for (const one of all.filter(({ deadline }) => deadline <= now)) {
-        const late = one.refused ?? new RequestError('refused', 'not sent before the deadline');
-        finish(one, one.maybeDone || one.sent ? unknown() : late);
-      }
-    },
-
-    /** The next request to send under this number. */
-    next(now: number, id: number): object | undefined {
-      const one = all.find(({ sent, notBefore }) => !sent && notBefore <= now);
-      if (!one) return;
-      one.sent = id;
-      const { type, fields, msgId } = one.request;
-      return { type, id, ...fields, msg_id: msgId };
-    },
-
-    /** Handles a reply, if it is one to a request of the application. */
-    reply(now: number, id: number, message: any) {
-      const one = all.find(({ sent }) => sent === id);
-      if (!one) return;
-      if (message.type !== 'error') return finish(one, undefined, message);
-      const { code, error, message: text, retryMs } = refusalOf(message);
-      one.sent = 0;
-      one.maybeDone ||= message.details?.outcome === 'unknown';
-      one.refused = new RequestError('refused', text, code, error);
-      if (one.request.msgId && retryMs !== undefined) one.notBefore = now + retryMs;
-      else finish(one, one.maybeDone ? unknown() : one.refused);
-    },
-
-    /** The connection has ended. */
-    disconnected() {
+    _act(now, ask) {
+      let next = Infinity;
       for (const one of all) {
-        if (!one.sent) continue;
-        one.sent = 0;
-        one.maybeDone = true;
-        if (!one.request.msgId) finish(one, unknown());
+        const { type, fields, msgId } = one._request;
+        if (one._deadline <= now) {
+          giveUp(one);
+          continue;
+        }
+        if (ask && !one._sent && one._notBefore <= now) {
+          one._sent = true;
+          ask(type, { ...fields, msg_id: msgId }, (message) => reply(one, message), Infinity);
+        }
+        next = Math.min(next, one._deadline, ask && !one._sent ? one._notBefore : Infinity);
       }
+      return next;
     },
 
-    /** The client stops. */
-    end() {
+    _disconnected() {
       for (const one of all) {
-        finish(one, one.maybeDone || one.sent ? unknown() : new RequestError('refused', 'the client is closed'));
+        if (!one._sent) continue;
+        one._sent = false;
+        one._maybeDone = true;
+        if (!one._request.msgId) giveUp(one);
       }
     },
   };

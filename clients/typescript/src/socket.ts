@@ -1,57 +1,56 @@
 /** The link over an own WebSocket: opens one connection after the other, and decides whether and when to reconnect. */
-import { abandon } from './abandon.js';
 import { afterCode, backOff } from './backoff.js';
-import { createChannels } from './channels.js';
-import { createOutbox } from './outbox.js';
+import type { Ask, Link, MakeLink, Outbox } from './link.js';
 import { createPace } from './pace.js';
-import { checked, messagesOf, pushOf, refusalOf, UnreadableError } from './read.js';
+import { is, refusalOf, retryOf } from './read.js';
+import { createSubscriptions } from './subscriptions.js';
 import { createToken } from './token.js';
-import { createTrace } from './trace.js';
-import { type Link, type LinkFactory, RequestError, type Status } from './types.js';
+import { keepFrame } from './trace.js';
+import type { Frame, Status } from './types.js';
 
 const PROTOCOL = 'tickgate.v1';
-/** From the start of an attempt to the welcome. */
-const OPENING_TIMEOUT = 10_000;
-/** For the reply to a request of the client's own. */
-const ANSWER_TIMEOUT = 12_000;
-/** For anything at all after a nudge. */
-const PROBE_TIMEOUT = 5000;
-/** A connection that lasted this long resets the back-off. */
-const HELD = 5000;
-/** A delay that a timer can hold. */
-const DELAY_MAX = 86_400_000;
-/** Bytes of a `subscribe` besides its elements. */
-const ENVELOPE = 64;
-/** How many unknown types are reported. */
-const UNKNOWN_MAX = 64;
+const enum Ms {
+  /** From the start of an attempt to the welcome. */
+  Opening = 10_000,
+  /** For the reply to a request of the client's own. */
+  Answer = 12_000,
+  /** For anything at all after a nudge. */
+  Probe = 5000,
+  /** A connection that lasted this long resets the back-off. */
+  Held = 5000,
+  /** A delay that a timer can hold. */
+  DelayMax = 86_400_000,
+}
 
-interface Ending {
-  code?: number | undefined;
-  reason: string;
-  reconnect?: unknown;
-  afterMs?: number | undefined;
+const enum Most {
+  /** Bytes of a `subscribe` besides its elements. */
+  Envelope = 64,
+  /** So many unknown types are reported. */
+  Unknown = 64,
 }
 
 /** What the welcome said. */
 interface Welcome {
-  at: number;
-  interval: number;
-  bytes: number;
-  most: number;
-  pace: ReturnType<typeof createPace>;
+  _at: number;
+  _interval: number;
+  _bytes: number;
+  _most: number;
+  _perSecond: number;
+  _pace: ReturnType<typeof createPace>;
 }
 
 const now = () => performance.now();
 
-export const socketLink: LinkFactory = (url, options, sink) => {
+export const socketLink: MakeLink = (url, options, sink, channels) => {
   const WebSocketClass: any = options.WebSocket ?? globalThis.WebSocket;
-  if (!WebSocketClass) throw new TypeError('no WebSocket here: give `WebSocket`, such as that of the package ws');
-  const channels = createChannels((name, cursor) => sink.moved(name, cursor));
-  const outbox = createOutbox();
-  const trace = createTrace();
+  if (!WebSocketClass) throw new TypeError('no WebSocket: give that of the package ws');
+  const subscriptions = createSubscriptions(channels, sink);
   const token = createToken(options.token);
-  const seen = new Set<string>();
-  const open = new Map<number, [kind: string, at: number, token?: string]>();
+  const frames: Frame[] = [];
+  const unknown = new Set<string>();
+  /** What handles the reply to each open request, and since when it is waited for: never, where the application waits. */
+  const open = new Map<number, [since: number, done: (reply: any) => void]>();
+  let outbox: Outbox | undefined;
   let socket: WebSocket | undefined;
   let welcome: Welcome | undefined;
   let session: string | undefined;
@@ -68,64 +67,70 @@ export const socketLink: LinkFactory = (url, options, sink) => {
   let nextAt = 0;
   let notBefore = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let roundTripMs: number | undefined;
   let drift = Date.now() - now();
 
   const show = (status: Status) => {
     if (status.state === state && state !== 'waiting') return;
     state = status.state;
-    sink.status(status);
+    sink._status(status);
   };
 
-  const progress = () => {
-    if (welcome) show({ state: stale ? 'stale' : channels.live() ? 'live' : 'catching_up' });
-  };
-
-  const send = (message: object) => {
-    const text = JSON.stringify(message);
-    trace.frame(true, text);
+  const ask: Ask = (type, fields, done, since = now()) => {
+    open.set(++number, [since, done]);
+    const text = JSON.stringify({ type, id: number, ...fields });
+    keepFrame(frames, true, text);
     socket!.send(text);
   };
 
-  /** Sends a request of the client's own. */
-  const ask = (type: string, fields: object, secret?: string) => {
-    open.set(++number, [type, now(), secret]);
-    send({ type, id: number, ...fields });
+  const ping = () => {
+    const at = now();
+    ask('ping', {}, () => (roundTripMs = now() - at));
   };
 
-  const auth = (text: string) => {
-    ask('auth', { token: text }, text);
-  };
+  const authenticate = (text: string) =>
+    ask('auth', { token: text }, (reply) => {
+      if (reply.type !== 'error') return token._accepted(text, reply.expires_at, now());
+      const retry = retryOf(reply);
+      token._refused(text, retry, now());
+      // The next handshake says what is wrong with the token, unless this was the handshake.
+      if (retry === undefined) lost(refusalOf(reply).message, reply.code, welcome ? 'yes' : 'new_token');
+    });
 
+  /** Leaves the socket at once: nothing that still arrives counts. With a code, says goodbye; without, does not wait either. */
   const leave = (code?: number) => {
-    const old = socket;
+    const old: (WebSocket & { terminate?(): void }) | undefined = socket;
     attempt++;
     socket = welcome = undefined;
-    if (old) abandon(old, code);
+    if (!old) return;
+    old.onopen = old.onmessage = old.onclose = null;
+    old.close(code);
+    // The package `ws` waits 30 s for the other side.
+    if (!code) old.terminate?.();
   };
 
-  const close = (ending?: Ending) => {
+  const close = (reason?: string, code?: number) => {
     clearTimeout(timer);
     state = 'closed';
-    outbox.end();
-    sink.status({ state: 'closed', code: ending?.code, reason: ending?.reason });
+    act();
+    sink._status({ state: 'closed', code, reason });
   };
 
-  const lost = (ending: Ending) => {
+  const lost = (reason: string, code?: number, reconnect?: unknown, afterMs = 0) => {
     const welcomed = welcome;
     leave();
-    channels.disconnected();
-    outbox.disconnected();
-    if (welcomed && now() - welcomed.at >= HELD) failures = 0;
-    let { reconnect } = ending;
-    if (reconnect !== 'yes' && reconnect !== 'no' && reconnect !== 'new_token') reconnect = afterCode(ending.code);
-    if (reconnect === 'new_token') {
-      token.forget();
+    subscriptions._disconnected();
+    outbox?._disconnected();
+    if (welcomed && now() - welcomed._at >= Ms.Held) failures = 0;
+    const fate = /^(yes|no|new_token)$/.test(reconnect as string) ? reconnect : afterCode(code);
+    if (fate === 'new_token') {
+      token._forget();
       if (!welcomed) tokensRefused++;
     }
-    if (reconnect === 'no' || (reconnect === 'new_token' && (tokensRefused > 1 || !options.token))) return close(ending);
-    notBefore = now() + Math.min(ending.afterMs ?? 0, DELAY_MAX);
+    if (fate === 'no' || (fate === 'new_token' && (tokensRefused > 1 || !options.token))) return close(reason, code);
+    notBefore = now() + (Math.min(afterMs, Ms.DelayMax) || 0);
     nextAt = Math.max(now() + backOff(failures++, Math.random()), notBefore);
-    show({ state: 'waiting', retryInMs: Math.round(nextAt - now()), code: ending.code, reason: ending.reason });
+    show({ state: 'waiting', retryInMs: Math.round(nextAt - now()), code, reason });
     act();
   };
 
@@ -136,177 +141,126 @@ export const socketLink: LinkFactory = (url, options, sink) => {
     const mine = ++attempt;
     let text: string | undefined;
     try {
-      text = await token.get(now());
+      text = await token._get(now());
     } catch (error) {
-      if (mine === attempt) lost({ reason: `no token: ${error}` });
-      return;
+      if (mine === attempt) lost(`no token: ${error}`);
     }
     if (mine !== attempt) return;
-    const late = options.auth === 'message';
+    const late = text && options.auth === 'message';
     const place = session ? `${url.includes('?') ? '&' : '?'}session=${encodeURIComponent(session)}` : '';
-    const protocols = [PROTOCOL, ...(text && !late ? [`bearer.${text}`] : [])];
-    deadline = now() + OPENING_TIMEOUT;
+    deadline = now() + Ms.Opening;
     open.clear();
     number = 0;
     stale = false;
     probe = Infinity;
     let fresh: WebSocket;
     try {
-      fresh = socket = new WebSocketClass(url + place, protocols) as WebSocket;
+      fresh = socket = new WebSocketClass(url + place, text && !late ? [PROTOCOL, `bearer.${text}`] : PROTOCOL) as WebSocket;
     } catch (error) {
-      return close({ reason: String(error) });
+      return close(String(error));
     }
-    fresh.binaryType = 'arraybuffer';
     fresh.onerror = () => {};
     fresh.onopen = () => {
-      if (fresh.protocol !== PROTOCOL) return lost({ reason: `the server did not select ${PROTOCOL}` });
-      if (late && text) auth(text);
+      if (fresh.protocol !== PROTOCOL) lost(`${PROTOCOL} was not selected`);
+      else if (late) authenticate(text!);
     };
     fresh.onmessage = ({ data }) => receive(fresh, data);
-    fresh.onclose = ({ code, reason }) => {
-      const none = code === 1005 || code === 1006;
-      lost({ code: none ? undefined : code, reason: reason || (none ? 'the connection was lost' : `closed ${code}`) });
-    };
+    fresh.onclose = ({ code, reason }) =>
+      lost(reason || 'connection lost', code === 1005 || code === 1006 ? undefined : code);
     act();
   };
 
   const receive = (from: WebSocket, data: unknown) => {
     heard = now();
     probe = Infinity;
-    trace.frame(false, data);
-    const wasStale = stale;
+    keepFrame(frames, false, data);
+    // Pushes on a connection that lives make nothing due.
+    let quiet = !stale;
     stale = false;
-    let quiet = !wasStale;
     try {
-      for (const message of messagesOf(data, options.parse ?? JSON.parse)) {
+      const parsed = (options.parse ?? JSON.parse)(is('string', data) as string);
+      for (const message of Array.isArray(parsed) ? parsed : [parsed]) {
         if (message._meta != null) {
-          const push = pushOf(message);
-          if (channels.push(push)) sink.push(push);
+          subscriptions._push(message);
         } else {
           quiet = false;
-          if (message.id != null) reply(message);
-          else notice(message);
+          handle(message);
         }
         // It may have ended the connection.
         if (socket !== from) return;
       }
     } catch (error) {
-      if (!(error instanceof UnreadableError)) throw error;
-      sink.error(error);
-      return lost({ reason: `unreadable: ${error.message}` });
+      const reason = `unreadable: ${error}`;
+      sink._error(new Error(reason, { cause: data }));
+      return lost(reason);
     }
     if (!quiet) act();
   };
 
-  const refused = (name: string, message: object) => {
-    const refusal = refusalOf(message);
-    if (channels.refuse(name, refusal.retryMs, now())) sink.refused(name, refusal);
-  };
-
-  const reply = (message: any) => {
-    const { id } = message;
-    const [kind, at, secret] = open.get(id) ?? [];
-    open.delete(id);
-    if (!kind) return outbox.reply(now(), id, message);
-    checked(message);
-    const failed = message.type === 'error';
-    if (kind === 'ping') trace.roundTrip(now() - at!);
-    if (kind === 'auth') {
-      if (!failed) token.accepted(secret!, message.expires_at, now());
-      else if (token.refused(secret!, refusalOf(message).retryMs, now())) {
-        lost({ code: message.code, reason: refusalOf(message).message, reconnect: 'yes' });
-      }
-    }
-    if (kind !== 'subscribe') return;
-    if (failed) return channels.askedBy(id).forEach((name) => refused(name, message));
-    for (const grant of message.channels) {
-      if (channels.granted(grant, id)) sink.granted(grant.channel, grant.class, grant.live);
-    }
-    const asked = channels.askedBy(id);
-    for (const error of message.errors) if (asked.includes(error.channel)) refused(error.channel, error);
-    channels.unnamed(id, now());
-  };
-
-  const notice = (message: any) => {
-    checked(message);
-    switch (message.type) {
-      case 'connection_established':
-        return welcomed(message);
-      case 'caught_up':
-        for (const { channel, cursor } of message.channels) {
-          if (channels.caughtUp(channel, cursor)) sink.caughtUp(channel);
-        }
-        return;
-      case 'gap': {
-        const { after = null, before = null, count = null, reason, cursor } = message;
-        const names = channels.gap(message.channels, cursor);
-        if (names.length) sink.gap({ channels: names, after, before, count, reason }, cursor ?? null);
-        return;
-      }
-      case 'heartbeat':
-        return channels.heartbeat(message.cursors ?? {});
-      case 'token_expiring':
-        return token.expiring(now());
-      case 'unsubscribed':
-        return message.channels.forEach((name: string) => refused(name, message));
-      case 'closing':
-        return lost({
-          code: message.code,
-          reason: message.message || message.error,
-          reconnect: message.reconnect,
-          afterMs: message.after_ms,
-        });
-      case 'error':
-        return sink.error(new RequestError('refused', message.message, message.code, message.error));
-      default:
-        if (seen.size < UNKNOWN_MAX && !seen.has(message.type)) {
-          seen.add(message.type);
-          sink.error(new Error(`unknown notice ${message.type} of a newer gateway: ignored`));
-        }
-    }
-  };
-
-  const welcomed = (message: any) => {
-    const { limits } = message;
-    const changed = user !== undefined && user !== message.user;
-    const at = now();
+  const welcomed = (message: any, at: number) => {
+    const { limits, heartbeat_interval: interval } = message;
+    const perSecond = Math.max(is('number', limits.names_per_second), 1);
+    welcome = {
+      _at: at,
+      _interval: Math.min(Math.max(is('number', interval), 1), 3600) * 1000,
+      _bytes: (limits.message_bytes ?? 65_536) - Most.Envelope,
+      _most: limits.subscriptions ?? 200,
+      _perSecond: perSecond,
+      _pace: createPace(perSecond, Math.max(limits.names_burst ?? 1, 1), at),
+    };
+    const before = user;
     user = message.user ?? null;
     session = message.session ?? undefined;
     tokensRefused = 0;
-    welcome = {
-      at,
-      interval: Math.min(Math.max(message.heartbeat_interval, 1), 3600) * 1000,
-      bytes: (limits.message_bytes ?? 65_536) - ENVELOPE,
-      most: limits.subscriptions ?? 200,
-      pace: createPace(limits.names_per_second, limits.names_burst ?? 1, at),
-    };
-    token.clock(message.server_time, message.expires_at, at);
-    if (changed) channels.forget();
-    sink.user(user!, changed);
+    token._welcome(message, at);
+    sink._user(user!, before !== undefined && before !== user);
+  };
+
+  const notices: Record<string, (message: any, at: number) => void> = {
+    connection_established: welcomed,
+    caught_up: subscriptions._caughtUp,
+    gap: subscriptions._gap,
+    heartbeat: subscriptions._heartbeat,
+    token_expiring: token._expiring,
+    unsubscribed: subscriptions._unsubscribed,
+    closing: (message) => lost(refusalOf(message).message, message.code, message.reconnect, message.after_ms),
+    error: (message) => sink._error(new Error(refusalOf(message).message)),
+  };
+
+  /** Handles a reply or a notice. */
+  const handle = (message: any) => {
+    const { id, type } = message;
+    if (id != null) {
+      const request = open.get(id);
+      open.delete(id);
+      request?.[1](message);
+    } else if (Object.hasOwn(notices, is('string', type))) {
+      notices[type]!(message, now());
+    } else if (unknown.size < Most.Unknown && !unknown.has(type)) {
+      unknown.add(type);
+      sink._error(new Error(`unknown notice: ${type}`));
+    }
   };
 
   /** Subscribes to what is due, as far as the limits allow. Returns when more may be. */
-  const subscribe = ({ pace, most, bytes }: Welcome): number => {
-    const at = now();
-    for (let names; (names = Math.min(pace.available(at), most)); ) {
-      const elements = channels.ask(at, number + 1, names, bytes);
-      if (!elements.length) break;
-      pace.take(elements.length);
-      ask('subscribe', { channels: elements });
+  const subscribe = ({ _pace: pace, _most: most, _bytes: bytes, _perSecond: perSecond }: Welcome, at: number): number => {
+    for (let left; (left = pace(at)) >= 1; ) {
+      const request = number + 1;
+      const elements = subscriptions._ask(at, request, Math.min(left, most), bytes);
+      if (!elements.length) return subscriptions._due();
+      pace(at, elements.length);
+      ask('subscribe', { channels: elements }, (reply) => subscriptions._reply(reply, request, now()));
     }
-    return Math.max(channels.due(), pace.next(at));
+    return Math.max(subscriptions._due(), at + 1000 / perSecond);
   };
-
-  /** When the oldest request of the client's own must be answered. */
-  const answerDue = () => Math.min(...[...open.values()].map(([, sent]) => sent)) + ANSWER_TIMEOUT;
 
   const renew = async () => {
     const mine = attempt;
     try {
-      const text = await token.renew();
-      if (mine === attempt) auth(text);
+      const text = await token._renew();
+      if (mine === attempt) authenticate(text);
     } catch (error) {
-      sink.error(error);
+      sink._error(error);
     }
     act();
   };
@@ -314,34 +268,32 @@ export const socketLink: LinkFactory = (url, options, sink) => {
   /** Does what is due, and sets the timer for what will be. */
   const act = () => {
     const at = now();
-    outbox.expire(at);
-    if (state === 'closed') return;
-    let due = outbox.due(!!welcome);
+    if (state === 'closed') return void outbox?._act(Infinity);
+    let due: number;
     if (welcome) {
+      const { _interval: interval } = welcome;
+      /** When the oldest request of the client's own must be answered. */
+      const answerDue = () => Math.min(...[...open.values()].map(([since]) => since)) + Ms.Answer;
       const silent = at - heard;
-      if (answerDue() <= at) return lost({ reason: 'a request was not answered' });
-      if (silent >= welcome.interval * 2 || probe <= at) return lost({ reason: 'nothing was received' });
-      if (silent >= welcome.interval && !stale) {
+      if (answerDue() <= at) return lost('no reply');
+      if (silent >= interval * 2 || probe <= at) return lost('no heartbeat');
+      if (silent >= interval && !stale) {
         stale = true;
-        ask('ping', {});
+        ping();
       }
-      if (token.due() <= at) void renew();
-      const subscribes = subscribe(welcome);
-      for (let next; (next = outbox.next(at, number + 1)); ) {
-        number++;
-        send(next);
-      }
-      const silence = heard + welcome.interval * (stale ? 2 : 1);
-      due = Math.min(outbox.due(true), subscribes, silence, answerDue(), probe, token.due());
+      if (token._due() <= at) void renew();
+      const subscribes = subscribe(welcome, at);
+      show({ state: stale ? 'stale' : subscriptions._live() ? 'live' : 'catching_up' });
+      due = Math.min(subscribes, heard + interval * (stale ? 2 : 1), answerDue(), probe, token._due());
     } else if (socket) {
-      if (deadline <= at) return lost({ reason: 'no welcome in time' });
-      due = Math.min(due, deadline);
+      if (deadline <= at) return lost('no welcome');
+      due = deadline;
     } else if (nextAt <= at) {
       return void connect();
     } else {
-      due = Math.min(due, nextAt);
+      due = nextAt;
     }
-    progress();
+    due = Math.min(due, outbox?._act(at, welcome && ask) ?? Infinity);
     clearTimeout(timer);
     if (due < Infinity) timer = setTimeout(wake, Math.max(Math.ceil(due - at), 0));
   };
@@ -350,41 +302,36 @@ export const socketLink: LinkFactory = (url, options, sink) => {
   const wake = () => {
     const slept = Date.now() - now() - drift;
     drift += slept;
-    if (Math.abs(slept) > PROBE_TIMEOUT) link.nudge();
+    if (Math.abs(slept) > Ms.Probe) link._nudge();
     else act();
   };
 
-  const unsubscribe = (name: string, told: boolean) => {
-    if (told && welcome) ask('unsubscribe', { channels: [name] });
-    queueMicrotask(act);
-  };
-
-  const link: Link = {
-    want(name, wish, cursor) {
-      channels.want(name, wish, cursor);
+  const link: Link<any> = {
+    _want(channel) {
+      subscriptions._want(channel);
       queueMicrotask(act);
     },
-    drop: (name) => unsubscribe(name, channels.drop(name)),
-    suspend: (name) => unsubscribe(name, channels.suspend(name)),
-    request(request) {
-      if (state === 'closed' || (request.now && !welcome)) {
-        return Promise.reject(new RequestError('refused', 'not connected'));
-      }
-      const answer = outbox.add(request, now());
+    _drop(channel) {
+      if (subscriptions._drop(channel) && welcome) ask('unsubscribe', { channels: [channel._name] }, () => {});
+      queueMicrotask(act);
+    },
+    _request(request, create) {
+      outbox ??= create();
+      const answer = outbox._add(request, now(), !!welcome);
       act();
       return answer;
     },
-    nudge() {
+    _nudge() {
       if (welcome && probe === Infinity && now() - heard > 1000) {
-        probe = Math.min(probe, now() + PROBE_TIMEOUT);
-        ask('ping', {});
+        probe = now() + Ms.Probe;
+        ping();
       } else if (state === 'waiting') {
         nextAt = Math.min(nextAt, notBefore);
       }
       act();
     },
-    debug: trace.debug,
-    async close() {
+    _debug: () => ({ frames: [...frames], roundTripMs }),
+    async _close() {
       if (state === 'closed') return;
       const old = socket;
       leave(1000);

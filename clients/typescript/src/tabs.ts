@@ -1,33 +1,28 @@
 /** The link of a tab to a SharedWorker that holds one connection for all tabs, and to an own socket where there is none. */
-import type { Happening, ToTab, ToWorker } from './protocol.js';
+import { type Channel, hide, type Link, type MakeLink, Phase } from './link.js';
+import { type Happening, type ToTab, type ToWorker, VERSION } from './protocol.js';
 import { socketLink } from './socket.js';
-import { type ChannelOptions, type DebugInfo, type Link, type LinkFactory, RequestError } from './types.js';
+import { type DebugInfo, type LinkFactory, type Refusal, RequestError } from './types.js';
 
 /** How long a worker may take to say its first word, in milliseconds. */
 const FIRST_WORD = 5000;
 /** How often a worker that died is replaced before the tab takes a socket of its own. */
 const WORKERS = 3;
 
-interface Wanted {
-  /** Of the last `want`; what answers another one is ignored. */
-  number: number;
-  options: ChannelOptions;
-  cursor: string | undefined;
-  suspended: boolean;
-}
+const failure = (outcome: 'refused' | 'unknown', message: string) => new RequestError({ outcome, message } as Refusal);
 
 /**
  * One connection for all tabs of a site. `start` makes the worker:
  * `() => new SharedWorker(new URL('@tickgate/client/worker', import.meta.url), { type: 'module' })`, or one from the address
  * where `dist/worker.js` is served. Where there is no SharedWorker, or it does not start, each tab has a socket of its own.
  */
-export const share =
-  (start: () => SharedWorker): LinkFactory =>
-  (url, options, sink) => {
-    const wanted = new Map<string, Wanted>();
+export const share = (start: () => SharedWorker): LinkFactory => {
+  const make: MakeLink = (url, options, sink, channels) => {
     const requests = new Map<number, { resolve(reply: unknown): void; reject(error: RequestError): void }>();
+    /** Requests from before the worker or a socket of its own is there. */
+    let early: (() => void)[] = [];
     let port: MessagePort | undefined;
-    let own: Link | undefined;
+    let own: Link<any> | undefined;
     let debug: Pick<DebugInfo, 'frames' | 'roundTripMs'> = { frames: [], roundTripMs: undefined };
     let number = 0;
     let workers = 0;
@@ -36,63 +31,76 @@ export const share =
 
     const post = (message: ToWorker) => port?.postMessage(message);
 
+    const sendEarly = () => {
+      const all = early;
+      early = [];
+      for (const send of all) send();
+    };
+
     const fallBack = () => {
       if (closed || own) return;
       leaveWorker();
-      own = socketLink(url, options, sink);
-      for (const [name, { options: wish, cursor, suspended }] of wanted) if (!suspended) own.want(name, wish, cursor);
+      own = socketLink(url, options, sink, channels);
+      for (const channel of channels.values()) if (channel._phase) own._want(channel);
+      sendEarly();
     };
 
     const leaveWorker = () => {
       bye();
       port?.close();
       port = undefined;
-      for (const { reject } of requests.values()) reject(new RequestError('unknown', 'the shared worker ended'));
+      for (const { reject } of requests.values()) reject(failure('unknown', 'the shared worker ended'));
       requests.clear();
     };
 
+    /** Nothing is up to date without a connection. */
+    const disconnected = () => channels.forEach((channel) => channel._phase && (channel._phase = Phase.Due));
+
     const lost = () => {
       if (closed || own) return;
-      sink.status({ state: 'waiting', reason: 'the shared worker ended', retryInMs: 0 });
+      disconnected();
+      sink._status({ state: 'waiting', reason: 'the shared worker ended', retryInMs: 0 });
       leaveWorker();
       join();
     };
 
     const happened = (name: string, number: number, what: Happening) => {
-      const channel = wanted.get(name);
-      if (channel?.number !== number || channel.suspended) return;
-      if (what.to === 'granted') return sink.granted(name, what.class, what.live);
-      if (what.to === 'caughtUp') return sink.caughtUp(name);
-      if (what.to === 'push') {
-        channel.cursor = what.message.id ?? channel.cursor;
-        return sink.push(what.message);
+      const channel = channels.get(name);
+      if (!channel?._phase || channel._request !== number) return;
+      if (what.to === 'changed') {
+        channel._class = what.class;
+        channel._phase = what.live ? Phase.Live : Phase.Past;
+        return sink._changed(channel);
       }
       if (what.to === 'moved') {
-        channel.cursor = what.cursor ?? undefined;
-        return sink.moved(name, what.cursor);
+        channel._cursor = what.cursor;
+        return sink._moved(channel);
       }
-      channel.cursor = what.cursor ?? channel.cursor;
-      sink.gap({ ...what.gap, channels: [name] }, what.cursor);
+      channel._cursor = (what.to === 'push' ? what.message.id : what.cursor) ?? channel._cursor;
+      if (what.to === 'push') sink._push(channel, what.message);
+      else sink._gap([channel], { ...what.gap, channels: [name] }, what.cursor);
     };
 
-    const want = (name: string) => {
-      const channel = wanted.get(name)!;
-      channel.number = ++number;
-      const { options: wish, cursor } = channel;
-      post({ do: 'want', name, number, options: wish, cursor });
+    const want = (channel: Channel) => {
+      channel._phase = Phase.Due;
+      channel._request = ++number;
+      post({ do: 'want', name: channel._name, number, options: channel._options, cursor: channel._cursor });
     };
 
     const hear = (data: ToTab) => {
       switch (data.to) {
         case 'channel':
           return happened(data.name, data.number, data.what);
-        case 'refused':
-          wanted.delete(data.name);
-          return sink.refused(data.name, data.refusal);
+        case 'refused': {
+          const channel = channels.get(data.name);
+          if (channel) sink._refused(channel, data.refusal);
+          return;
+        }
         case 'status':
-          return sink.status(data.status);
+          if (!/live|catching_up|stale/.test(data.status.state)) disconnected();
+          return sink._status(data.status);
         case 'user':
-          return sink.user(data.user, data.changed);
+          return sink._user(data.user, data.changed);
         case 'token':
           return void Promise.resolve()
             .then(options.token)
@@ -103,17 +111,13 @@ export const share =
         case 'reply': {
           const request = requests.get(data.id);
           requests.delete(data.id);
-          if (!data.refused) return request?.resolve(data.reply);
-          const { outcome, message, code, error } = data.refused;
-          return request?.reject(new RequestError(outcome, message, code, error));
+          return data.refused ? request?.reject(new RequestError(data.refused)) : request?.resolve(data.reply);
         }
         case 'debug':
           debug = data.debug;
           return;
-        case 'lock':
-          return;
         case 'error':
-          return sink.error(new Error(data.text));
+          return sink._error(new Error(data.text));
       }
     };
 
@@ -123,7 +127,7 @@ export const share =
       try {
         worker = start();
       } catch (error) {
-        sink.error(error);
+        sink._error(error);
         return fallBack();
       }
       const lock = `tickgate-tab-${Math.random()}`;
@@ -139,13 +143,14 @@ export const share =
       };
       const failed = (error: unknown) => {
         if (signal.aborted) return;
-        sink.error(error);
+        sink._error(error);
         fallBack();
       };
       worker.onerror = fallBack;
       worker.port.onmessage = ({ data }: MessageEvent<ToTab>) => {
         if (data.to !== 'lock') return hear(data);
         clearTimeout(silent);
+        if (data.version !== VERSION) return fallBack();
         // Free once the worker is gone, however it went.
         void navigator.locks?.request(data.name, { signal, mode: 'shared' }, lost).catch(failed);
       };
@@ -153,7 +158,8 @@ export const share =
         if (signal.aborted) return;
         ({ port } = worker);
         post({ do: 'hello', url, auth: options.auth ?? 'handshake', hasToken: !!options.token, lock });
-        for (const [name, { suspended }] of wanted) if (!suspended) want(name);
+        for (const channel of channels.values()) if (channel._phase) want(channel);
+        sendEarly();
         return new Promise<void>((resolve) => (release = resolve));
       };
       // The worker asks for the same lock, and gets it once this tab is gone.
@@ -168,43 +174,45 @@ export const share =
     }
 
     queueMicrotask(join);
-    return {
-      want(name, wish, cursor) {
-        wanted.set(name, { number, options: wish, cursor, suspended: false });
-        if (own) own.want(name, wish, cursor);
-        else want(name);
+    const link: Link<any> = {
+      _want: (channel) => (own ? own._want(channel) : want(channel)),
+      _drop(channel) {
+        if (own) return own._drop(channel);
+        channel._phase = Phase.Left;
+        post({ do: 'leave', name: channel._name });
       },
-      drop(name) {
-        wanted.delete(name);
-        if (own) own.drop(name);
-        else post({ do: 'leave', name });
-      },
-      suspend(name) {
-        const channel = wanted.get(name);
-        if (channel) channel.suspended = true;
-        if (own) own.suspend(name);
-        else post({ do: 'leave', name });
-      },
-      request(request) {
-        if (own) return own.request(request);
-        if (!port) return Promise.reject(new RequestError('refused', 'not connected'));
+      _request(request, create) {
+        if (own) return own._request(request, create);
+        if (closed || (request.now && !port)) return Promise.reject(failure('refused', 'not connected'));
+        const asked = performance.now();
         return new Promise((resolve, reject) => {
-          requests.set(++number, { resolve, reject });
-          post({ do: 'request', id: number, request });
+          if (port) {
+            requests.set(++number, { resolve, reject });
+            return post({ do: 'request', id: number, request });
+          }
+          early.push(() => {
+            const within = request.within - (performance.now() - asked);
+            if (within > 0) resolve(link._request({ ...request, within }, create));
+            else reject(failure('refused', 'not sent before the deadline'));
+          });
         });
       },
-      nudge: () => (own ? own.nudge() : post({ do: 'nudge' })),
-      debug() {
-        if (own) return own.debug();
+      _nudge: () => (own ? own._nudge() : post({ do: 'nudge' })),
+      _debug() {
+        if (own) return own._debug();
         post({ do: 'debug' });
         return debug;
       },
-      async close() {
+      async _close() {
         closed = true;
-        if (own) return own.close();
+        if (own) return own._close();
         post({ do: 'bye' });
         leaveWorker();
-        sink.status({ state: 'closed' });
+        sendEarly();
+        sink._status({ state: 'closed' });
       },
     };
+    return link;
   };
+  return hide(make);
+};

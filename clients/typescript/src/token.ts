@@ -1,27 +1,28 @@
 /** The token in use, and when to renew it. Never shows a token. */
 import { backOff } from './backoff.js';
 
-/** For getting a token, in milliseconds. */
-const TOKEN_TIMEOUT = 30_000;
-/** A token is renewed this long before it expires, or when half of its time has passed. */
-const RENEW_BEFORE = 60_000;
-/** Between two renewals, for sources that return the same token again. */
-const RENEW_INTERVAL = 1000;
-
-/** What a sub-protocol can carry, as every JWT: the page of a login that failed is none. */
-const TOKEN = /^[\w.-]+$/;
+const enum Ms {
+  /** For getting a token. */
+  Timeout = 30_000,
+  /** A token is renewed this long before it expires, or when half of its time has passed. */
+  RenewBefore = 60_000,
+  /** Between two renewals, for sources that return the same token again. */
+  RenewInterval = 1000,
+}
 
 type Source = () => string | Promise<string>;
 
 const fetchToken = (source: Source) =>
   new Promise<string>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('no token within 30 s')), TOKEN_TIMEOUT);
+    const timer = setTimeout(() => reject(new Error('timed out after 30 s')), Ms.Timeout);
     Promise.resolve()
       .then(source)
       .then((value) => {
-        if (typeof value === 'string' && TOKEN.test(value)) resolve(value);
-        else reject(new TypeError('the token function did not return a token'));
-      }, reject)
+        // What a sub-protocol can carry, as every JWT: the page of a login that failed is none.
+        if (!/^[\w.-]+$/.test(value ?? '')) throw new TypeError('not a token');
+        resolve(value);
+      })
+      .catch(reject)
       .finally(() => clearTimeout(timer));
   });
 
@@ -35,17 +36,17 @@ export const createToken = (source: Source | undefined) => {
   /** The gateway's clock minus this one's. */
   let ahead = 0;
 
-  const plan = (expiresAt: string | null | undefined, now: number) => {
-    const left = expiresAt ? Math.max(Date.parse(expiresAt) - ahead - now, 0) : Infinity;
+  const plan = (expiresAt: any, now: number) => {
+    // A time that is missing or cannot be read is never.
+    const left = Math.max(Date.parse(expiresAt) - ahead - now, 1) || Infinity;
     ends = now + left;
     renewing = false;
-    renewAt = source ? now + Math.max(left - Math.min(RENEW_BEFORE, left / 2), RENEW_INTERVAL) : Infinity;
-    if (!(renewAt < Infinity)) renewAt = Infinity;
+    renewAt = left < Infinity ? now + Math.max(left - Math.min(Ms.RenewBefore, left / 2), Ms.RenewInterval) : left;
   };
 
   return {
     /** The token for the next connection. */
-    async get(now: number): Promise<string | undefined> {
+    async _get(now: number): Promise<string | undefined> {
       if (source && !(text && ends > now)) {
         text = await fetchToken(source);
         ends = Infinity;
@@ -54,7 +55,7 @@ export const createToken = (source: Source | undefined) => {
     },
 
     /** A new token, to be sent on the connection. */
-    async renew(): Promise<string> {
+    async _renew(): Promise<string> {
       renewing = true;
       renewAt = Infinity;
       try {
@@ -67,40 +68,39 @@ export const createToken = (source: Source | undefined) => {
     },
 
     /** The welcome says what time it is for the gateway, and when the token expires. */
-    clock(serverTime: string, expiresAt: string | null, now: number) {
-      ahead = Date.parse(serverTime) - now;
-      plan(expiresAt, now);
+    _welcome(message: any, now: number) {
+      ahead = Date.parse(message.server_time) - now;
+      plan(message.expires_at, now);
     },
 
     /** The gateway says that the token expires soon. */
-    expiring(now: number) {
-      if (source && !renewing) renewAt = Math.max(now, renewedAt + RENEW_INTERVAL);
+    _expiring(_: unknown, now: number) {
+      if (!renewing) renewAt = Math.max(now, renewedAt + Ms.RenewInterval);
     },
 
-    accepted(fresh: string, expiresAt: string | null, now: number) {
+    _accepted(fresh: string, expiresAt: unknown, now: number) {
       text = fresh;
       failures = 0;
       renewedAt = now;
       plan(expiresAt, now);
     },
 
-    /** True if another connection is needed. */
-    refused(fresh: string, retryMs: number | undefined, now: number): boolean {
+    /** Takes the token to the next connection, or tries it again on this one after `retryMs`. */
+    _refused(fresh: string, retryMs: number | undefined, now: number) {
       renewing = false;
       if (retryMs !== undefined) {
         renewAt = now + retryMs;
-        return false;
+      } else {
+        text = fresh;
+        ends = Infinity;
       }
-      text = fresh;
-      ends = Infinity;
-      return true;
     },
 
-    forget() {
+    _forget() {
       text = undefined;
     },
 
     /** When to renew it. */
-    due: () => renewAt,
+    _due: () => (source ? renewAt : Infinity),
   };
 };

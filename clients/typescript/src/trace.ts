@@ -1,21 +1,14 @@
-/** The last frames and the round trip, for people who look for a fault. Never keeps a token. */
+/** The last frames, for people who look for a fault. Never keeps a token. */
 import type { Frame } from './types.js';
 
-const FRAMES = 200;
-const CHARACTERS = 500;
+const enum Count {
+  Frames = 200,
+  Characters = 500,
+}
 
-export const createTrace = () => {
-  const frames: Frame[] = [];
-  let roundTripMs: number | undefined;
-  return {
-    frame(sent: boolean, data: unknown) {
-      let text = String(data).slice(0, CHARACTERS);
-      if (sent) text = text.replace(/^({"type":"auth".*"token":").*/, '$1…"}');
-      if (frames.push({ at: Date.now(), sent, text }) > FRAMES) frames.shift();
-    },
-    roundTrip(ms: number) {
-      roundTripMs = ms;
-    },
-    debug: () => ({ frames: [...frames], roundTripMs }),
-  };
+/** Adds a frame to the last ones. */
+export const keepFrame = (frames: Frame[], sent: boolean, data: unknown) => {
+  const text = String(data).slice(0, Count.Characters);
+  const shown = sent ? text.replace(/^({"type":"auth").*/, '$1,…') : text;
+  if (frames.push({ at: Date.now(), sent, text: shown }) > Count.Frames) frames.shift();
 };

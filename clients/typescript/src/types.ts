@@ -96,38 +96,30 @@ export interface Refusal {
   readonly message: string;
 }
 
-/** A channel was refused, or its subscription was ended, for good. */
-export class RefusedError extends Error implements Refusal {
-  override name = 'RefusedError';
-  readonly code?: number;
-  readonly error?: string;
+/** What the errors of this client have in common: they carry what the gateway said. */
+class GatewayError extends Error implements Refusal {
+  declare readonly code?: number;
+  declare readonly error?: string;
 
-  constructor(
-    /** The channel. */
-    readonly channel: string,
-    refusal: Refusal,
-  ) {
-    super(refusal.message);
-    this.code = refusal.code;
-    this.error = refusal.error;
+  /** @internal */
+  constructor(fields: Refusal) {
+    super(fields.message);
+    Object.assign(this, fields);
   }
 }
 
-/** A publication or command that is not known to be accepted. */
-export class RequestError extends Error {
-  override name = 'RequestError';
+/** A channel was refused, or its subscription was ended, for good. */
+export class RefusedError extends GatewayError {
+  override name = 'RefusedError';
+  /** The channel. */
+  declare readonly channel: string;
+}
 
-  constructor(
-    /** `refused`: the gateway did not take it. `unknown`: it may have. */
-    readonly outcome: 'refused' | 'unknown',
-    message: string,
-    /** A code of the wire contract, if the gateway answered. */
-    readonly code?: number,
-    /** The name of the code. */
-    readonly error?: string,
-  ) {
-    super(message);
-  }
+/** A publication or command that is not known to be accepted. */
+export class RequestError extends GatewayError {
+  override name = 'RequestError';
+  /** `refused`: the gateway did not take it. `unknown`: it may have. */
+  declare readonly outcome: 'refused' | 'unknown';
 }
 
 /** An accepted publication or command. */
@@ -184,8 +176,8 @@ export interface MessagesOptions extends Pick<ChannelOptions, 'since' | 'last'> 
   /** Called once if the channel is refused for good. Without it, the error is reported by `onError`. */
   onRefused?: (error: RefusedError) => void;
   /**
-   * How many messages may wait for the page, 1,000 by default. Beyond it, a channel of class `event` drops the oldest and
-   * reports a gap `slow_page`; any other is suspended and catches up from the gateway.
+   * How many messages may wait for the page, 1,000 by default. Beyond it, a channel of class `reliable` is suspended and
+   * catches up from the gateway; any other drops the oldest and reports a gap `slow_page`.
    */
   buffer?: number;
 }
@@ -207,8 +199,8 @@ export interface Options {
   token?: () => string | Promise<string>;
   /** `message` sends the token as the first message instead of in the handshake. */
   auth?: 'handshake' | 'message';
-  /** Where cursors survive a reload: `session` is `sessionStorage`. By default they do not. */
-  persist?: 'session' | CursorStore;
+  /** `persist()`: where cursors survive a reload. By default they do not. */
+  persist?: Persistence;
   /** The link to use instead of an own socket: `share()` of `@tickgate/client/tabs`. */
   link?: LinkFactory;
   /** The WebSocket class where there is no global one: that of the package `ws`. */
@@ -252,47 +244,14 @@ export interface DebugChannel {
   readonly live: boolean;
 }
 
-/** What a link reports to its client. */
-export interface Sink {
-  /** The channel is subscribed; `live`: nothing of the past follows. */
-  granted(name: string, deliveryClass: string, live: boolean): void;
-  push(message: Message): void;
-  gap(gap: Gap, cursor: string | null): void;
-  /** The past of the channel has been delivered. */
-  caughtUp(name: string): void;
-  /** The channel's cursor moved without a message. */
-  moved(name: string, cursor: string | null): void;
-  refused(name: string, refusal: Refusal): void;
-  status(status: Status): void;
-  /** The user of the connection; `changed`: another one than before, whose cursors count no more. */
-  user(user: string | null, changed: boolean): void;
-  error(error: unknown): void;
+declare const inner: unique symbol;
+
+/** Connects a client by other means than a socket of its own. Made by `share` of `@tickgate/client/tabs`. */
+export interface LinkFactory {
+  readonly [inner]: 'link';
 }
 
-/** A request to the gateway. */
-export interface Request {
-  readonly type: string;
-  readonly fields: Readonly<Record<string, unknown>>;
-  /** With it, the request is repeated until its deadline. */
-  readonly msgId?: string;
-  /** Milliseconds until the deadline. */
-  readonly within: number;
-  /** Refuse it at once where there is no connection. */
-  readonly now?: boolean;
+/** Keeps cursors over a reload. Made by {@link persist}. */
+export interface Persistence {
+  readonly [inner]: 'persist';
 }
-
-/** A connection to the gateway: an own socket, or a worker that shares one. */
-export interface Link {
-  want(name: string, options: ChannelOptions, cursor: string | undefined): void;
-  drop(name: string): void;
-  /** Stop receiving the channel, but keep its place until `want`. */
-  suspend(name: string): void;
-  request(request: Request): Promise<any>;
-  /** Something happened that makes it worth looking whether the connection lives, or trying at once. */
-  nudge(): void;
-  debug(): Pick<DebugInfo, 'frames' | 'roundTripMs'>;
-  close(): Promise<void>;
-}
-
-/** Makes a link. */
-export type LinkFactory = (url: string, options: Options, sink: Sink) => Link;

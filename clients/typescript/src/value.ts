@@ -1,10 +1,13 @@
 /** The newest value of a channel, and whether it may be out of date. */
-import type { Channel, Hub, Reader } from './hub.js';
+import type { Hub, Reader } from './hub.js';
+import { Phase } from './link.js';
 import type { Message, ValueOptions } from './types.js';
 import type { RefusedError } from './types.js';
 
-/** How long a page is hidden until its values pause, in milliseconds. */
-const HIDDEN = 10_000;
+const enum Ms {
+  /** A page is hidden for so long until its values pause. */
+  Hidden = 10_000,
+}
 
 /** The newest value of a channel. */
 export interface Value<T> {
@@ -26,92 +29,67 @@ export interface Value<T> {
   close(): void;
 }
 
-/** Calls `pause` once the page was hidden for a while, and `go` when it is back. Returns how to stop it. */
-const whileHidden = (pause: () => void, go: () => void): (() => void) => {
-  const page = globalThis.document;
-  if (!page) return () => {};
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const look = () => {
-    clearTimeout(timer);
-    if (page.hidden) timer = setTimeout(pause, HIDDEN);
-    else go();
-  };
-  page.addEventListener('visibilitychange', look);
-  look();
-  return () => {
-    clearTimeout(timer);
-    page.removeEventListener('visibilitychange', look);
-  };
-};
-
-export const createValue = <T>(
-  hub: Hub,
-  name: string,
-  options: ValueOptions,
-  report: (error: unknown) => void,
-): Value<T> => {
+export const createValue = <T>(hub: Hub, name: string, options: ValueOptions): Value<T> => {
+  const page = options.hidden === 'continue' ? undefined : globalThis.document;
+  const watchers = new Set<() => void>();
+  const subscribers = new Set<() => void>();
   let newest: Message<T> | undefined;
   let refused: RefusedError | undefined;
-  let channel: Channel | undefined;
   let paused = false;
   let wasStale = true;
-  const watchers = new Set<(data: T, message: Message<T>) => void>();
-  const subscribers = new Set<() => void>();
+  let timer: ReturnType<typeof setTimeout> | undefined;
 
-  const guarded = (call: () => void) => {
-    try {
-      call();
-    } catch (error) {
-      report(error);
-    }
-  };
-  const tell = () => subscribers.forEach(guarded);
-  const stale = () => !channel?.live || hub.status().state === 'stale';
+  const tell = () => subscribers.forEach(hub._guard);
+  const stale = () => channel._phase !== Phase.Live || hub._state.state === 'stale';
 
   const reader: Reader = {
-    push(message, delivery) {
-      newest = message as Message<T>;
-      if (channel) hub.settle(channel, delivery);
-      watchers.forEach((watcher) => guarded(() => watcher(newest!.data, newest!)));
+    _take(item) {
+      hub._settle(item);
+      if (!item._message) return;
+      newest = item._message;
+      watchers.forEach(hub._guard);
       tell();
     },
-    gap(_, delivery) {
-      hub.settle(channel!, delivery);
-    },
-    refused(error) {
+    _refused(error) {
       refused = error;
-      if (options.onRefused) guarded(() => options.onRefused!(error));
-      else report(error);
+      hub._guard(() => (options.onRefused ?? hub._error)(error));
       tell();
     },
-    reset() {
+    _reset() {
       newest = undefined;
       tell();
     },
-    changed() {
+    _changed() {
       if (stale() === wasStale) return;
       wasStale = !wasStale;
       tell();
     },
-    roomy: () => !paused,
+    _roomy: () => !paused,
   };
 
-  const stop =
-    options.hidden === 'continue'
-      ? () => {}
-      : whileHidden(
-          () => {
-            paused = true;
-            // As long as another reader of this page wants it, it goes on.
-            if (![...channel!.readers].some((other) => other.roomy())) hub.suspend(channel!);
-          },
-          () => {
-            paused = false;
-            if (channel) hub.resume(channel);
-          },
-        );
+  /** Pauses once the page was hidden for a while, and goes on when it is back. */
+  const look = () => {
+    clearTimeout(timer);
+    paused = false;
+    hub._resume(channel);
+    if (!page?.hidden) return;
+    timer = setTimeout(() => {
+      paused = true;
+      // As long as another reader of this page wants it, it goes on.
+      if (![...channel._readers].some((other) => other._roomy())) hub._suspend(channel);
+    }, Ms.Hidden);
+  };
 
-  channel = hub.read(name, options, reader);
+  /** Adds a function to a set. Returns how to remove it. */
+  const add = (to: Set<() => void>, call: () => void) => {
+    to.add(call);
+    return () => void to.delete(call);
+  };
+
+  const channel = hub._read(name, options, reader);
+  page?.addEventListener('visibilitychange', look);
+  look();
+  wasStale = stale();
   return {
     channel: name,
     get: () => newest?.data,
@@ -125,17 +103,15 @@ export const createValue = <T>(
       return refused;
     },
     watch(handler) {
-      watchers.add(handler);
-      if (newest) guarded(() => handler(newest!.data, newest!));
-      return () => void watchers.delete(handler);
+      const call = () => handler(newest!.data, newest!);
+      if (newest) hub._guard(call);
+      return add(watchers, call);
     },
-    subscribe(changed) {
-      subscribers.add(changed);
-      return () => void subscribers.delete(changed);
-    },
+    subscribe: (changed) => add(subscribers, () => changed()),
     close() {
-      stop();
-      hub.leave(channel!, reader);
+      clearTimeout(timer);
+      page?.removeEventListener('visibilitychange', look);
+      hub._leave(channel, reader);
     },
   };
 };

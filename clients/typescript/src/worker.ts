@@ -1,13 +1,16 @@
 /** The SharedWorker: one connection for all tabs of a site. A tab that joins a channel late catches up from its history. */
+import { type Channel, type Link, newChannel, Phase, type Sink } from './link.js';
+import { createOutbox } from './outbox.js';
+import { type Happening, type ToTab, type ToWorker, VERSION } from './protocol.js';
 import { pushOf } from './read.js';
 import { socketLink } from './socket.js';
-import type { Happening, ToTab, ToWorker } from './protocol.js';
-import type { ChannelOptions, Gap, Link, Message, Sink, Status } from './types.js';
+import type { ChannelOptions, Message, Options, Status } from './types.js';
 
 /** How many messages may wait for a tab that catches up; beyond it, it starts again from where it is. */
 const WAITING_MAX = 10_000;
-/** Until another tab is asked for a token, in milliseconds. */
+/** Until another tab is asked for a token, and until there is none, in milliseconds. */
 const TOKEN_PATIENCE = 3000;
+const TOKEN_TIMEOUT = 30_000;
 /** Between two attempts to catch up. */
 const RETRY = 1000;
 const HISTORY_WITHIN = 10_000;
@@ -26,17 +29,13 @@ interface Place {
   cursor: string | undefined;
 }
 
-interface Shared {
-  options: ChannelOptions;
-  class?: string;
-  live: boolean;
-  cursor: string | undefined;
-  newest?: Message;
-  places: Map<Tab, Place>;
+interface Shared extends Channel {
+  newest: Message | undefined;
+  readonly places: Map<Tab, Place>;
 }
 
 interface Site {
-  link: Link;
+  link: Link<Shared>;
   tabs: Set<Tab>;
   channels: Map<string, Shared>;
   status: Status;
@@ -50,99 +49,92 @@ const send = (tab: Tab, message: ToTab) => tab.port.postMessage(message);
 const tell = (tab: Tab, name: string, { number }: Place, what: Happening) =>
   send(tab, { to: 'channel', name, number, what });
 
+const changed = (channel: Shared, live: boolean): Happening => ({ to: 'changed', class: channel._class!, live });
+
 const openSite = (key: string, url: string, auth: 'handshake' | 'message', hasToken: boolean): Site => {
   const tabs = new Set<Tab>();
   const channels = new Map<string, Shared>();
   const to = (message: ToTab) => tabs.forEach((tab) => send(tab, message));
 
   /** Gives something of a channel to each tab, or keeps it for those that catch up. */
-  const give = (name: string, what: Happening, cursor: string | null) => {
-    const channel = channels.get(name);
-    if (!channel) return;
-    if (cursor) channel.cursor = cursor;
+  const give = (channel: Shared, what: Happening, cursor?: string | null) => {
     for (const [tab, place] of channel.places) {
       if (place.waiting) {
         place.waiting.push(what);
-        if (place.waiting.length > WAITING_MAX) void catchUp(site, name, tab, place);
+        if (place.waiting.length > WAITING_MAX) void catchUp(site, channel, tab, place);
       } else {
-        if (cursor) place.cursor = cursor;
-        tell(tab, name, place, what);
+        place.cursor = cursor ?? place.cursor;
+        tell(tab, channel._name, place, what);
       }
     }
   };
 
-  const sink: Sink = {
-    granted(name, deliveryClass, live) {
-      const channel = channels.get(name);
-      if (channel) Object.assign(channel, { class: deliveryClass, live });
-      give(name, { to: 'granted', class: deliveryClass, live }, null);
+  const sink: Sink<Shared> = {
+    _push(channel, message) {
+      channel.newest = message;
+      give(channel, { to: 'push', message }, message.id);
     },
-    push(message) {
-      const channel = channels.get(message.channel);
-      if (channel) channel.newest = message;
-      give(message.channel, { to: 'push', message }, message.id);
+    _gap(affected, gap, cursor) {
+      for (const channel of affected) give(channel, { to: 'gap', gap, cursor }, cursor);
     },
-    gap(gap, cursor) {
-      for (const name of gap.channels) give(name, { to: 'gap', gap, cursor }, cursor);
-    },
-    caughtUp(name) {
-      const channel = channels.get(name);
-      if (channel) channel.live = true;
-      give(name, { to: 'caughtUp' }, null);
-    },
-    moved: (name, cursor) => give(name, { to: 'moved', cursor }, cursor),
-    refused(name, refusal) {
-      const channel = channels.get(name);
+    _moved: (channel) => give(channel, { to: 'moved', cursor: channel._cursor }, channel._cursor),
+    _changed: (channel) => give(channel, changed(channel, channel._phase === Phase.Live)),
+    _refused({ _name: name, places }, refusal) {
       channels.delete(name);
-      channel?.places.forEach((_, tab) => send(tab, { to: 'refused', name, refusal }));
+      places.forEach((_, tab) => send(tab, { to: 'refused', name, refusal }));
     },
-    status(status) {
+    _status(status) {
       site.status = status;
       if (status.state === 'closed') sites.delete(key);
       to({ to: 'status', status });
     },
-    user(user, changed) {
+    _user(user, isOther) {
       site.user = user;
-      if (changed) {
-        for (const channel of channels.values()) channel.cursor = channel.newest = undefined;
-      }
-      to({ to: 'user', user, changed });
+      if (isOther) for (const channel of channels.values()) channel._cursor = channel.newest = undefined;
+      to({ to: 'user', user, changed: isOther });
     },
-    error: (error) => to({ to: 'error', text: String(error) }),
+    _error: (error) => to({ to: 'error', text: String(error) }),
   };
 
   let number = 0;
-  /** Asks one tab after the other, the newest first. */
+  /** Asks one tab after the other, the newest first: one may hang, and one may be logged out. */
   const token = () =>
     new Promise<string>((resolve, reject) => {
-      const id = ++number;
-      const ask = [...tabs].reverse();
+      const asked = new Map<Tab, number>();
+      const end = performance.now() + TOKEN_TIMEOUT;
       let timer: ReturnType<typeof setTimeout>;
-      const next = () => {
-        const tab = ask.shift();
-        if (!tab) return;
-        answers.set(id, ({ token: text, error }) => {
-          clearTimeout(timer);
-          answers.delete(id);
-          if (text) resolve(text);
-          else reject(new Error(error));
-        });
-        send(tab, { to: 'token', id });
+      const finish = (text: string | undefined, error?: string) => {
+        clearTimeout(timer);
+        asked.forEach((id) => answers.delete(id));
+        if (text) resolve(text);
+        else reject(new Error(error));
+      };
+      const next = (error?: string) => {
+        clearTimeout(timer);
+        const tab = [...tabs].reverse().find((each) => !asked.has(each));
+        if (!tab && (error || performance.now() > end)) return finish(undefined, error);
+        // A tab that comes later is asked as well.
         timer = setTimeout(next, TOKEN_PATIENCE);
+        if (!tab) return;
+        const id = ++number;
+        asked.set(tab, id);
+        answers.set(id, ({ token: text, error: why }) => (text ? finish(text) : next(why ?? 'no token')));
+        send(tab, { to: 'token', id });
       };
       next();
     });
 
   const site: Site = { tabs, channels, status: { state: 'connecting' }, user: undefined, link: undefined as never };
   sites.set(key, site);
-  site.link = socketLink(url, { auth, ...(hasToken && { token }) }, sink);
+  site.link = socketLink(url, { auth, ...(hasToken && { token }) } satisfies Options, sink, channels);
   return site;
 };
 
 const answers = new Map<number, (answer: { token?: string; error?: string }) => void>();
 
 /** Gives a tab what it has missed of a channel that others read, from its history; then what came meanwhile. */
-const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: number) => {
+const catchUp = async (site: Site, channel: Shared, tab: Tab, place: Place, last?: number) => {
+  const name = channel._name;
   const waiting: Happening[] = (place.waiting = []);
   const current = () => site.channels.get(name)?.places.get(tab) === place && place.waiting === waiting;
   const give = (what: Happening) => tell(tab, name, place, what);
@@ -150,9 +142,9 @@ const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: 
   for (let more = true; more; ) {
     const fields = { channel: name, since: place.cursor, last: place.cursor ? undefined : last };
     try {
-      const page = await site.link.request({ type: 'history', fields, within: HISTORY_WITHIN });
+      const page = await site.link._request({ type: 'history', fields, within: HISTORY_WITHIN }, createOutbox);
       if (!current()) return;
-      if (page.gap) give({ to: 'gap', gap: { ...(page.gap as Gap), channels: [name] }, cursor: page.gap.cursor });
+      if (page.gap) give({ to: 'gap', gap: { ...page.gap, channels: [name] }, cursor: page.gap.cursor });
       for (const message of page.messages.map(pushOf) as Message[]) {
         if (message.id) given.add(message.id);
         give({ to: 'push', message: { ...message, replayed: true } });
@@ -165,15 +157,14 @@ const catchUp = async (site: Site, name: string, tab: Tab, place: Place, last?: 
     }
   }
   delete place.waiting;
-  const channel = site.channels.get(name)!;
   for (const what of waiting) {
     const known = what.to === 'push' && given.has(what.message.id ?? '');
     // Where the channel stands now is told below.
     if (!known && what.to !== 'moved') give(what);
   }
-  place.cursor = channel.cursor ?? place.cursor;
-  give({ to: 'moved', cursor: place.cursor ?? null });
-  if (channel.live) give({ to: 'caughtUp' });
+  place.cursor = channel._cursor ?? place.cursor;
+  give({ to: 'moved', cursor: place.cursor });
+  if (channel._phase === Phase.Live) give(changed(channel, true));
 };
 
 const want = (tab: Tab, { name, number, options, cursor }: Extract<ToWorker, { do: 'want' }>) => {
@@ -181,26 +172,27 @@ const want = (tab: Tab, { name, number, options, cursor }: Extract<ToWorker, { d
   const channel = site.channels.get(name);
   if (!channel || (channel.places.size === 1 && channel.places.has(tab))) {
     const places = new Map<Tab, Place>([[tab, { number, cursor }]]);
-    site.channels.set(name, { options, live: false, cursor, places });
-    return site.link.want(name, options, cursor);
+    const first: Shared = { ...newChannel(name, options, cursor), newest: undefined, places };
+    site.channels.set(name, first);
+    return site.link._want(first);
   }
-  const place: Place = { number, cursor: cursor ?? channel.cursor };
+  const place: Place = { number, cursor: cursor ?? channel._cursor };
   channel.places.set(tab, place);
-  const rate = channel.options.maxRate;
+  const rate = channel._options.maxRate;
   if (rate !== undefined && (options.maxRate ?? Infinity) > rate) {
-    channel.options = { ...channel.options, maxRate: options.maxRate };
-    site.link.want(name, channel.options, channel.cursor);
+    channel._options = { ...channel._options, maxRate: options.maxRate } as ChannelOptions;
+    site.link._want(channel);
   }
-  if (!channel.class) return;
-  const isState = channel.class === 'state';
-  const behind = !isState && ((cursor !== undefined && cursor !== channel.cursor) || (!cursor && options.last));
+  if (!channel._class) return;
+  const isState = channel._class === 'state';
+  const behind = !isState && ((cursor !== undefined && cursor !== channel._cursor) || (!cursor && options.last));
   const give = (what: Happening) => tell(tab, name, place, what);
-  if (!behind && channel.cursor) give({ to: 'moved', cursor: channel.cursor });
-  give({ to: 'granted', class: channel.class, live: channel.live && !behind });
+  if (!behind && channel._cursor) give({ to: 'moved', cursor: channel._cursor });
+  give(changed(channel, channel._phase === Phase.Live && !behind));
   if (isState && channel.newest) give({ to: 'push', message: { ...channel.newest, snapshot: true } });
   if (behind) {
     if (!cursor) place.cursor = undefined;
-    void catchUp(site, name, tab, place, options.last);
+    void catchUp(site, channel, tab, place, options.last);
   }
 };
 
@@ -208,7 +200,7 @@ const leave = (tab: Tab, name: string) => {
   const channel = tab.site.channels.get(name);
   if (!channel?.places.delete(tab) || channel.places.size) return;
   tab.site.channels.delete(name);
-  tab.site.link.drop(name);
+  tab.site.link._drop(channel);
 };
 
 const gone = (tab: Tab, key: string) => {
@@ -217,7 +209,7 @@ const gone = (tab: Tab, key: string) => {
   for (const name of [...site.channels.keys()]) leave(tab, name);
   if (site.tabs.size) return;
   sites.delete(key);
-  void site.link.close();
+  void site.link._close();
 };
 
 const connected = (port: MessagePort) => {
@@ -245,15 +237,15 @@ const connected = (port: MessagePort) => {
       case 'token':
         return answers.get(data.id)?.(data);
       case 'request':
-        return void link.request(data.request).then(
+        return void link._request(data.request, createOutbox).then(
           (reply) => send(tab!, { to: 'reply', id: data.id, reply }),
-          ({ outcome, message, code, error }) =>
-            send(tab!, { to: 'reply', id: data.id, refused: { outcome, message, code, error } }),
+          // An error loses its fields on its way.
+          (error) => send(tab!, { to: 'reply', id: data.id, refused: { ...error, message: error.message } }),
         );
       case 'nudge':
-        return link.nudge();
+        return link._nudge();
       case 'debug':
-        return send(tab, { to: 'debug', debug: link.debug() });
+        return send(tab, { to: 'debug', debug: link._debug() });
       case 'bye':
         return gone(tab, key);
     }
@@ -274,5 +266,5 @@ const held = new Promise<void>((resolve) => {
 const scope = globalThis as unknown as { onconnect?: (event: MessageEvent) => void };
 scope.onconnect = ({ ports: [port] }) => {
   connected(port!);
-  void held.then(() => port!.postMessage({ to: 'lock', name: lock } satisfies ToTab));
+  void held.then(() => port!.postMessage({ to: 'lock', name: lock, version: VERSION } satisfies ToTab));
 };

@@ -1,6 +1,6 @@
 /** The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client.md describes them. Knows neither Node nor
- * a browser: `start` is given a way to write a line, and returns where the suite's lines go. */
-import { connect, type Gap, type Message, type Messages, type Options, RequestError } from '../src/index.js';
+ * a browser, and plays the package as it is published: `start` is given a way to write a line, and returns where the suite's lines go. */
+import { connect, type Gap, type Message, type Messages, type Options, RequestError, requests } from '@tickgate/client';
 
 interface Setup {
   url: string;
@@ -38,6 +38,7 @@ export const start = ({ url, channels, auth, options, write, ended }: Setup): ((
     write({ event: 'state', state, code, reason, wait_ms: retryInMs }),
   );
 
+  const { publish, command } = requests(client);
   const handled = (event: object) => (holding ? released.then(() => write(event)) : write(event));
   const report = ({ channel, id, data, replayed, snapshot, conflated }: Message) => ({
     event: 'message',
@@ -91,9 +92,9 @@ export const start = ({ url, channels, auth, options, write, ended }: Setup): ((
       case 'unsubscribe':
         return line.channels.forEach(unsubscribe);
       case 'publish':
-        return void outcome(line.ref, client.publish(line.channel, line.data, { within }));
+        return void outcome(line.ref, publish(line.channel, line.data, { within }));
       case 'command':
-        return void outcome(line.ref, client.command(line.name, undefined, { within }));
+        return void outcome(line.ref, command(line.name, undefined, { within }));
       case 'hold':
         holding = true;
         released = new Promise((resolve) => (go = resolve));

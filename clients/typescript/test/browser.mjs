@@ -10,4 +10,4 @@ export const ARGS = [
   '--disable-renderer-backgrounding',
 ];
 
-export const launch = () => chromium.launch({ executablePath: EXECUTABLE, args: ARGS });
+export const launch = (more = []) => chromium.launch({ executablePath: EXECUTABLE, args: [...ARGS, ...more] });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
 import WebSocket from 'ws';
-import { type Client, connect, type Gap, type Options, type Status } from '../src/index.js';
+import { type Client, connect, type Gap, type Options, persist, requests, type Status } from '../src/index.js';
 import { createToken } from '../src/token.js';
 import { Gateway } from './gateway.js';
 
@@ -215,8 +215,9 @@ test('a refused channel tells its reader, and an iteration throws', async () => 
 
 test('a command is refused at once while there is no connection, and a publication waits', async () => {
   start();
-  await assert.rejects(client.command('pause'), { name: 'RequestError', outcome: 'refused' });
-  const published = client.publish('orders', { side: 'buy' }, { msgId: 'm-1' });
+  const { command, publish } = requests(client);
+  await assert.rejects(command('pause'), { name: 'RequestError', outcome: 'refused' });
+  const published = publish('orders', { side: 'buy' }, { msgId: 'm-1' });
   const line = await gateway.line();
   const { id, ...rest } = await line.request('publish');
   assert.deepEqual(rest, { type: 'publish', channel: 'orders', data: { side: 'buy' }, msg_id: 'm-1' });
@@ -226,7 +227,7 @@ test('a command is refused at once while there is no connection, and a publicati
 
 test('history is a page of messages', async () => {
   start();
-  const page = client.history('logs', { last: 2 });
+  const page = requests(client).history('logs', { last: 2 });
   const line = await gateway.line();
   const { id, channel, last } = await line.request('history');
   assert.deepEqual([channel, last], ['logs', 2]);
@@ -242,13 +243,13 @@ test('cursors survive in a store, of the same user only', async () => {
     load: () => ({ user: 'alice', cursors: { orders: '7-33', risk: '7-30' } }),
     save: (cursors: unknown) => saved.resolve(cursors),
   };
-  start({ persist: store }).messages('orders', { onGap() {} });
+  start({ persist: persist(store) }).messages('orders', { onGap() {} });
   const line = await gateway.line();
   assert.deepEqual((await line.request('subscribe')).channels, [{ channel: 'orders', since: '7-33' }]);
   await client.close();
   assert.deepEqual(await saved.promise, { user: 'alice', cursors: { orders: '7-33', risk: '7-30' } });
   gateway.welcome = { user: 'bob' };
-  start({ persist: store }).messages('orders', { onGap() {} });
+  start({ persist: persist(store) }).messages('orders', { onGap() {} });
   const other = await gateway.line();
   assert.deepEqual((await other.request('subscribe')).channels, [{ channel: 'orders' }]);
 });
@@ -262,11 +263,11 @@ test('a store that is full or forbidden is reported once, and the client goes on
       throw new Error('full');
     },
   };
-  start({ persist: store }).messages('orders', { onGap() {} });
+  start({ persist: persist(store) }).messages('orders', { onGap() {} });
   await (await gateway.line()).request('subscribe');
   await client.close();
   assert.deepEqual(errors.map(String), ['Error: forbidden']);
-  start({ persist: { load: () => ({ cursors: { orders: 7 } }) as any, save() {} } }).messages('orders', { onGap() {} });
+  start({ persist: persist({ load: () => ({ cursors: { orders: 7 } }) as any, save() {} }) }).messages('orders', { onGap() {} });
   assert.deepEqual((await (await gateway.line()).request('subscribe')).channels, [{ channel: 'orders' }]);
 });
 
@@ -287,7 +288,7 @@ test('a token function that throws or returns no token is a failed attempt', asy
 
 test('a token function that hangs is given up after 30 s', async () => {
   mock.timers.enable({ apis: ['setTimeout'] });
-  const token = createToken(() => new Promise(() => {})).get(0);
+  const token = createToken(() => new Promise(() => {}))._get(0);
   mock.timers.tick(30_000);
   mock.timers.reset();
   await assert.rejects(token, /30 s/);
@@ -311,13 +312,145 @@ test('a server of another version is not talked to', async () => {
   other.close();
 });
 
-test('a malformed frame is reported and the connection made again', async () => {
-  start().messages('orders', { onGap() {} });
+const MALFORMED = [
+  '',
+  '7',
+  'null',
+  '{"a":1',
+  '{"a":1}',
+  '[{"type":"heartbeat"},"text"]',
+  '{"_meta":{"id":"7-2"}}',
+  '{"_meta":{"channel":"orders","id":7}}',
+  '{"type":"gap","channels":"orders"}',
+  '{"type":"gap","channels":[7],"reason":"retention"}',
+  '{"type":"gap","channels":["orders"],"cursor":"7-2"}',
+  '{"type":"caught_up"}',
+  '{"type":"caught_up","channels":[{"channel":"orders","cursor":7}]}',
+  '{"type":"unsubscribed","channels":7}',
+  '{"type":"heartbeat","cursors":{"orders":7}}',
+  '{"type":"connection_established"}',
+  '{"type":"connection_established","heartbeat_interval":"30","limits":{"names_per_second":1}}',
+  Buffer.from('{"type":"heartbeat"}'),
+];
+for (const frame of MALFORMED) {
+  const shown = typeof frame === 'string' ? frame : 'a binary one';
+  test(`a malformed frame is reported, and the connection made again from the cursor: ${shown}`, async () => {
+    start().messages('orders', { onGap: () => assert.fail('no gap') });
+    const line = await gateway.line();
+    await line.request('subscribe');
+    line.push('orders', '7-1');
+    line.socket.send(frame);
+    line.push('orders', '7-3');
+    const { channels } = await (await gateway.line()).request('subscribe');
+    assert.deepEqual(channels, [{ channel: 'orders', since: '7-1' }]);
+    assert.match(String(errors[0]), /^Error: unreadable: /);
+    assert.equal(errors.length, 1);
+  });
+}
+
+test('what stands before an unreadable element is handled', async () => {
+  const seen: (string | null)[] = [];
+  start()
+    .messages('logs', { onGap() {} })
+    .each(({ data }) => seen.push(data.text));
   const line = await gateway.line();
   await line.request('subscribe');
-  line.socket.send('{"type":"gap","channels":"orders"}');
+  line.socket.send('[{"text":"first","_meta":{"channel":"logs"}},7]');
   await gateway.line();
-  assert.match(String(errors[0]), /UnreadableError: gap without a valid channels/);
+  assert.deepEqual(seen, ['first']);
+});
+
+test('unknown notices are reported once for each type, and ignored', async () => {
+  const all = later();
+  start()
+    .messages('orders', { onGap() {} })
+    .each(() => all.resolve());
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.send({ type: 'news' }, { type: 'constructor' }, { type: 'news' }, { type: 'subscribed', id: 99 });
+  line.push('orders', '7-1');
+  await all.promise;
+  assert.deepEqual(errors.map(String), ['Error: unknown notice: news', 'Error: unknown notice: constructor']);
+});
+
+test('a delay that is no number does not stop the client', async () => {
+  start();
+  const line = await gateway.line();
+  line.send({ type: 'closing', code: 1012, reconnect: 'yes', after_ms: 'soon' });
+  await gateway.line();
+});
+
+test('a closing without reconnect is decided by its code', async () => {
+  start();
+  (await gateway.line()).send({ type: 'closing', code: 4500, message: 'no more' });
+  const { code, reason } = await status(({ state }) => state === 'closed');
+  assert.deepEqual([code, reason], [4500, 'no more']);
+});
+
+test('callbacks that throw harm nothing', async () => {
+  const throws = () => {
+    throw new Error('of the application');
+  };
+  const quiet = mock.method(console, 'error', () => {});
+  const all = later();
+  gateway.grants = false;
+  start({ onError: throws });
+  client.on('status', throws);
+  client.messages('payroll', { onGap() {}, onRefused: throws });
+  const orders = client.messages('orders', { onGap() {} });
+  orders.each(() => all.resolve());
+  const line = await gateway.line();
+  const { id } = await line.request('subscribe');
+  const granted = [{ channel: 'orders', class: 'reliable', cursor: '7-0', live: true }];
+  line.send({ type: 'subscribed', id, channels: granted, errors: [{ channel: 'payroll', code: 4502 }] });
+  line.push('orders', '7-1');
+  await all.promise;
+  assert.equal(gateway.connections, 1);
+  await client.close();
+  assert.ok(quiet.mock.callCount() > 0, 'the console has them');
+  quiet.mock.restore();
+});
+
+test('a queue that holds nothing but gaps is bounded', async () => {
+  gateway.classes = { trades: 'event' };
+  start().messages('trades', { buffer: 2, onGap: () => new Promise(() => {}) });
+  const line = await gateway.line();
+  await line.request('subscribe');
+  for (let n = 1; n <= 3; n++) line.send({ type: 'gap', channels: ['trades'], reason: 'slow_consumer', cursor: `7-${n}` });
+  await line.request('unsubscribe');
+});
+
+test('after a sleep of the machine the connection is looked at', async () => {
+  start();
+  await gateway.line();
+  await status(({ state }) => state === 'live');
+  const [date, monotonic] = [Date.now, performance.now.bind(performance)];
+  // Asleep, only one of the clocks runs.
+  mock.method(Date, 'now', () => date() + 62_000);
+  mock.method(performance, 'now', () => monotonic() + 2000);
+  const pinged = gateway.nextPing();
+  // Its deadline is the next timer.
+  await assert.rejects(requests(client).publish('orders', {}, { within: 10 }), { outcome: 'unknown' });
+  await pinged;
+  mock.restoreAll();
+});
+
+test('debug tells positions, gaps, frames and the round trip', async () => {
+  const held = start().messages('orders', { onGap: () => new Promise(() => {}) });
+  held.each(() => {});
+  const line = await gateway.line();
+  await line.request('subscribe');
+  line.push('orders', '7-1');
+  const gap = { type: 'gap', channels: ['orders'], after: '7-1', before: '7-9', count: 7, reason: 'retention', cursor: '7-8' };
+  line.send(gap);
+  line.push('orders', '7-9');
+  await turn();
+  const { channels, gaps, frames, status: now, user } = client.debug();
+  assert.deepEqual(channels, [{ name: 'orders', class: 'reliable', cursor: '7-1', waiting: 2, live: true }]);
+  assert.deepEqual(gaps.map(({ reason, count }) => [reason, count]), [['retention', 7]]);
+  assert.deepEqual(frames.filter(({ sent }) => sent).map(({ text }) => JSON.parse(text).type), ['subscribe']);
+  assert.match(frames.at(-1)!.text, /7-9/);
+  assert.deepEqual([now.state, user], ['live', 'alice']);
 });
 
 test('without a WebSocket the mistake is named', () => {

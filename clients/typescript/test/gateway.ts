@@ -49,11 +49,15 @@ export class Gateway {
   /** Answers `ping`. */
   answers = true;
   #server = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: () => 'tickgate.v1' });
+  /** How many there were. */
+  connections = 0;
+  #pinged: (() => void)[] = [];
   #lines: Line[] = [];
   #waiting: ((line: Line) => void)[] = [];
 
   constructor() {
     this.#server.on('connection', (socket, request) => {
+      this.connections++;
       const line = new Line(socket, String(request.headers['sec-websocket-protocol']), request.url!);
       const now = new Date().toISOString();
       line.send({
@@ -71,7 +75,10 @@ export class Gateway {
         const request = JSON.parse(String(text));
         if (request.type === 'subscribe' && this.grants) this.#grant(line, request);
         if (request.type !== 'ping') line.add(request);
-        else if (this.answers) line.send({ type: 'pong', id: request.id });
+        else {
+          this.#pinged.splice(0).forEach((wake) => wake());
+          if (this.answers) line.send({ type: 'pong', id: request.id });
+        }
       });
       const waiting = this.#waiting.shift();
       if (waiting) waiting(line);
@@ -87,6 +94,11 @@ export class Gateway {
       live: this.live,
     }));
     line.send({ type: 'subscribed', id, channels: granted, errors: [] });
+  }
+
+  /** Resolves with the next ping. */
+  nextPing(): Promise<void> {
+    return new Promise((resolve) => this.#pinged.push(resolve));
   }
 
   /** Resolves when it listens. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { ARGS, EXECUTABLE } from './browser.mjs';
 import { startWorld, until } from './world.mjs';
@@ -20,6 +20,8 @@ before(async () => {
   server = await chromium.launchServer({ executablePath: EXECUTABLE, args: ARGS });
   browser = await chromium.connect(server.wsEndpoint());
 });
+// A page that a failed test leaves behind would slow the others.
+afterEach(() => Promise.all(browser.contexts().map((context) => context.close())));
 after(async () => {
   await browser?.close();
   await server?.close();
@@ -44,13 +46,29 @@ const open = async ({ context, path = '', width = 1280, height = 900, colorSchem
   return page;
 };
 
-const live = (page) => page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
+const live = async (page) => {
+  try {
+    await page.waitForFunction(() => window.tickgate.status.state === 'live', null, { timeout: 20_000 });
+  } catch (error) {
+    // What a worker knows comes with the next call.
+    const { status, channels, frames } = await page.evaluate(async () => {
+      window.tickgate.debug();
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      return window.tickgate.debug();
+    });
+    const behind = channels.filter((channel) => !channel.live).map(({ name }) => name);
+    throw new Error(`not live: ${JSON.stringify({ status, behind, frames: frames.slice(-30) })}`, { cause: error });
+  }
+};
 
 /** The page got exactly these orders, in order, and no gap. */
 const hasExactly = async (page, ids) => {
-  await until(`${ids.length} orders`, async () => (await page.evaluate(() => window.orders.length)) >= ids.length, 20);
-  assert.deepEqual(await page.evaluate(() => window.orders), ids);
-  assert.deepEqual(await page.evaluate(() => window.gaps), []);
+  await page
+    .waitForFunction((count) => window.orders.length >= count || window.gaps.length, ids.length, { timeout: 20_000 })
+    .catch(() => {});
+  const { orders, gaps } = await page.evaluate(() => ({ orders: window.orders, gaps: window.gaps }));
+  assert.deepEqual(gaps, []);
+  assert.deepEqual(orders, ids);
 };
 
 const price = (page) => page.locator('tbody tr').first().locator('.price').textContent();
@@ -64,14 +82,12 @@ test('prices move and an order arrives', { timeout: 60_000 }, async () => {
   await hasExactly(page, ids);
   assert.equal(await page.locator('tr.stale').count(), 0);
   assert.deepEqual(page.errors, []);
-  await page.context().close();
 });
 
 test('the overlay shows the connection', { timeout: 60_000 }, async () => {
   const page = await open({ path: '#debug' });
   await page.getByText(/Tickgate {2}live {2}demo/).click();
   await page.getByText(/● {2}orders {2}reliable/).waitFor();
-  await page.context().close();
 });
 
 test('the plain page shows the same', { timeout: 60_000 }, async () => {
@@ -80,7 +96,6 @@ test('the plain page shows the same', { timeout: 60_000 }, async () => {
   await world.orders([4]);
   await page.getByText('A-1004').waitFor();
   assert.deepEqual(page.errors, []);
-  await page.context().close();
 });
 
 for (const colorScheme of ['light', 'dark']) {
@@ -93,7 +108,10 @@ for (const colorScheme of ['light', 'dark']) {
       await page.screenshot({ path: `${SHOTS}${colorScheme}-${width}.png`, fullPage: true });
       await checkLayout(page, width);
       await checkContrast(page);
-      await page.context().close();
+      await page.goto(`${world.url}plain/`);
+      await live(page);
+      await checkLayout(page, width);
+      await checkContrast(page);
     }
   });
 }
@@ -117,27 +135,37 @@ const checkContrast = async (page) => {
 };
 
 test('a killed replica: nothing is missing and nothing comes twice', { timeout: 90_000 }, async () => {
-  const page = await open();
+  const [page, plain] = [await open(), await open({ path: 'plain/' })];
   const ids = [];
   let publishing = true;
   const publisher = (async () => {
-    for (let n = 100; publishing; n += 5) {
-      ids.push(...(await world.orders([n, n + 1, n + 2, n + 3, n + 4])));
+    for (let n = 100; publishing; n++) {
+      ids.push(...(await world.orders([n])));
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   })();
-  await page.waitForFunction(() => window.orders.length > 20);
-  await world.kill(world.replicas[0]);
-  await page.waitForFunction(() => window.tickgate.status.state !== 'live');
-  await page.locator('tr.stale').first().waitFor();
-  await page.screenshot({ path: `${SHOTS}recovering.png` });
-  await live(page);
-  const before = await page.evaluate(() => window.orders.length);
-  await page.waitForFunction((before) => window.orders.length > before + 20, before);
-  publishing = false;
-  await publisher;
+  try {
+    await page.waitForFunction(() => window.orders.length > 20);
+    world.isReachable = false;
+    await world.kill(world.replicas[0]);
+    await page.getByText('Connection lost').waitFor();
+    const prices = page.locator('tr.stale .price');
+    const colors = await prices.evaluateAll((all) => all.map((each) => getComputedStyle(each).color));
+    assert.deepEqual(colors, Array(100).fill('rgb(86, 97, 111)'), 'all prices are grey');
+    await page.screenshot({ path: `${SHOTS}stale.png` });
+    await checkContrast(page);
+    world.isReachable = true;
+    await Promise.all([live(page), live(plain)]);
+    assert.equal(await page.locator('.stale').count(), 0);
+    const before = await page.evaluate(() => window.orders.length);
+    await page.waitForFunction((before) => window.orders.length > before + 20, before);
+  } finally {
+    world.isReachable = true;
+    publishing = false;
+    await publisher;
+  }
   await hasExactly(page, ids);
-  await page.context().close();
+  await hasExactly(plain, ids);
   await world.replace();
 });
 
@@ -151,9 +179,10 @@ const processes = (root) => {
 };
 
 test('a browser asleep for more than two heartbeats catches up', { timeout: (HEARTBEAT * 3 + 60) * 1000 }, async () => {
-  const page = await open();
+  const [page, plain] = [await open(), await open({ path: 'plain/' })];
   const ids = await world.orders([900, 901]);
   await hasExactly(page, ids);
+  await hasExactly(plain, ids);
   const asleep = processes(server.process().pid);
   asleep.forEach((pid) => process.kill(pid, 'SIGSTOP'));
   try {
@@ -166,22 +195,24 @@ test('a browser asleep for more than two heartbeats catches up', { timeout: (HEA
     asleep.forEach((pid) => process.kill(pid, 'SIGCONT'));
   }
   ids.push(...(await world.orders([990])));
-  await hasExactly(page, ids);
-  await live(page);
-  await page.context().close();
+  for (const each of [page, plain]) {
+    await hasExactly(each, ids);
+    await live(each);
+  }
 });
 
-test('a token that expires is renewed in place', { timeout: 60_000 }, async () => {
-  world.tokenSeconds = 6;
-  const tokens = world.tokens;
-  const page = await open({ path: 'plain/' });
-  const upgrades = world.upgrades;
-  await until('three renewals', () => world.tokens >= tokens + 4, 30);
-  world.tokenSeconds = 600;
-  await hasExactly(page, await world.orders([1100]));
-  assert.equal(world.upgrades, upgrades, 'the connection stayed');
-  await page.context().close();
-});
+for (const path of ['', 'plain/']) {
+  test(`a token that expires is renewed in place: ${path || 'react'}`, { timeout: 60_000 }, async () => {
+    world.tokenSeconds = 6;
+    const tokens = world.tokens;
+    const page = await open({ path });
+    const upgrades = world.upgrades;
+    await until('three renewals', () => world.tokens >= tokens + 4, 30);
+    world.tokenSeconds = 600;
+    await hasExactly(page, await world.orders([1100]));
+    assert.equal(world.upgrades, upgrades, 'the connection stayed');
+  });
+}
 
 test('two tabs share one socket, and a worker that dies is replaced', { timeout: 90_000 }, async () => {
   const before = world.upgrades;
@@ -206,7 +237,6 @@ test('two tabs share one socket, and a worker that dies is replaced', { timeout:
   await live(one);
   const last = await world.orders([1204]);
   await hasExactly(one, [...ids, ...more, ...third, ...last]);
-  await one.context().close();
 });
 
 test('cursors survive a reload', { timeout: 60_000 }, async () => {
@@ -219,7 +249,6 @@ test('cursors survive a reload', { timeout: 60_000 }, async () => {
   assert.equal(await page.getByText('A-2301').count(), 1);
   assert.equal(await page.getByText('A-2300').count(), 0, 'what was handled does not come again');
   assert.equal(missed.length, 2);
-  await page.context().close();
 });
 
 test('a tab that reloads beside another gets what it missed', { timeout: 60_000 }, async () => {
@@ -237,7 +266,6 @@ test('a tab that reloads beside another gets what it missed', { timeout: 60_000 
   const last = await world.orders([1403]);
   await two.locator('[data-order="A-2403"]').waitFor();
   await hasExactly(one, [...ids, ...missed, ...last]);
-  await one.context().close();
 });
 
 test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async () => {
@@ -260,7 +288,7 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
     const [after, end] = await frames();
     return ((after - count) * 1000) / (end - at);
   };
-  // What this machine draws of the page without these messages: a busy one may draw less.
+  // What this machine draws of the page without these messages, to tell a busy one.
   const idle = await rate(() => new Promise((resolve) => setTimeout(resolve, 3000)));
   const ids = [];
   const began = Date.now();
@@ -274,6 +302,5 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
   const published = (ids.length * 1000) / (Date.now() - began);
   await hasExactly(page, ids);
   console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
-  assert.ok(drawn >= 50 * Math.min(1, idle / 57), `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
-  await page.context().close();
+  assert.ok(drawn >= 50, `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
 });

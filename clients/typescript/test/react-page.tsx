@@ -1,8 +1,8 @@
 /** A page for react.browser.ts: counts renders and keeps what the hooks delivered. */
 import { StrictMode, useState } from 'react';
 import { createRoot } from 'react-dom/client';
-import { connect } from '../src/index.js';
-import { TickgateProvider, useMessages, useStale, useStatus, useValue } from '../src/react.js';
+import { connect } from '@tickgate/client';
+import { TickgateProvider, useMessages, useStale, useStatus, useValue } from '@tickgate/client/react';
 
 declare global {
   interface Window {

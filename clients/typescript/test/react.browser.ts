@@ -153,8 +153,21 @@ test('a network that is back ends the back-off, but not the delay that the gatew
 test('a page that comes back looks whether its connection lives', { timeout: 30_000 }, async () => {
   await open();
   await state('live');
-  await page.clock.runFor(2000);
-  await online();
+  for (const [type, target, bubbles] of [
+    ['online', 'window', false],
+    ['offline', 'window', false],
+    ['pageshow', 'window', false],
+    ['visibilitychange', 'document', true],
+    ['resume', 'document', false],
+  ] as const) {
+    await page.clock.runFor(2000);
+    const pong = gateway.nextPing();
+    await page.evaluate(
+      ([type, target, bubbles]) => void (target === 'window' ? window : document).dispatchEvent(new Event(type, { bubbles })),
+      [type, target, bubbles] as const,
+    );
+    await pong;
+  }
   await page.clock.runFor(6000);
   await state('live');
   gateway.answers = false;

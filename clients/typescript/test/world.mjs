@@ -62,7 +62,7 @@ export const startWorld = async ({ heartbeat = '5s', interval = '500ms' } = {}) 
     }),
   );
   const replicas = [await startReplica(), await startReplica()];
-  const world = { replicas, upgrades: 0, tokens: 0, tokenSeconds: 600, url: '' };
+  const world = { replicas, upgrades: 0, tokens: 0, tokenSeconds: 600, url: '', isReachable: true };
 
   const folders = [
     ['/plain/page.js', `${ROOT}clients/typescript/dist/page.js`],
@@ -83,6 +83,7 @@ export const startWorld = async ({ heartbeat = '5s', interval = '500ms' } = {}) 
     createReadStream(file).pipe(response);
   });
   site.on('upgrade', (request, socket, head) => {
+    if (!world.isReachable) return socket.destroy();
     world.upgrades++;
     const replica = replicas.find(({ lives }) => lives);
     const upstream = connect(replica.port, '127.0.0.1', () => {

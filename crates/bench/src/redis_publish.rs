@@ -16,6 +16,7 @@ use crate::{
 };
 
 const SCRIPT: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
+const GENERATION: &str = "tg2:{gen}";
 /// Publications written at once.
 const WRITTEN: u64 = 256;
 /// Publications under way: so many that Redis never waits for the load.
@@ -25,6 +26,7 @@ const UNDER_WAY: u64 = 8 * WRITTEN;
 pub(crate) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, Failure> {
     let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("there is no Redis".into()))?;
     let mut pipeline = Pipeline::connect(address, topics)?;
+    pipeline.begin_generation()?;
     let digest = pipeline.load_script()?;
     let mut payload = Vec::new();
     Stamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
@@ -62,8 +64,7 @@ struct Pipeline {
     stream: TcpStream,
     out: String,
     buffer: Vec<u8>,
-    /// Above the server's clock, so that every topic begins with the same one.
-    epoch: u64,
+    generation: u64,
     topics: u64,
 }
 
@@ -72,8 +73,8 @@ impl Pipeline {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + Duration::from_secs(3600);
-        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], epoch: since.as_millis() as u64, topics })
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self { stream, out: String::new(), buffer: vec![0; 64 * 1024], generation: since.as_secs() << 21, topics })
     }
 
     fn put(&mut self, words: &[&str]) {
@@ -93,12 +94,31 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Sends what was put, and reads one answer.
+    fn ask(&mut self) -> Result<String, Failure> {
+        self.flush()?;
+        let len = self.stream.read(&mut self.buffer)?;
+        Ok(String::from_utf8_lossy(&self.buffer[..len]).into_owned())
+    }
+
+    /// Names a generation for this server, as the first gateway does.
+    fn begin_generation(&mut self) -> Result<(), Failure> {
+        self.put(&["INFO", "replication"]);
+        let info = self.ask()?;
+        let identity = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap_or_default().trim();
+        let generation = self.generation.to_string();
+        let fields = ["format", "2", "g", &generation, "identity", identity, "alloc", &generation];
+        self.put(&[&["HSET", GENERATION][..], &fields].concat());
+        match self.ask()? {
+            answer if answer.starts_with(':') => Ok(()),
+            answer => Err(Failure::Said(format!("Redis refused the generation: {answer}"))),
+        }
+    }
+
     /// Gives Redis the script; returns its digest.
     fn load_script(&mut self) -> Result<String, Failure> {
         self.put(&["SCRIPT", "LOAD", SCRIPT]);
-        self.flush()?;
-        let len = self.stream.read(&mut self.buffer)?;
-        let answer = String::from_utf8_lossy(&self.buffer[..len]);
+        let answer = self.ask()?;
         let digest = answer.lines().nth(1).filter(|digest| digest.len() == 40);
         digest.map(str::to_owned).ok_or_else(|| Failure::Said(format!("Redis refused the script: {answer}")))
     }
@@ -107,15 +127,20 @@ impl Pipeline {
     fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), Failure> {
         for first in (from..from + WRITTEN).step_by(per_call as usize) {
             let numbers = first..first + per_call;
-            let _ = write!(self.out, "*{}\r\n", 3 + per_call + 6 * per_call);
-            self.words(&["EVALSHA", digest, &per_call.to_string()]);
+            let _ = write!(self.out, "*{}\r\n", 5 + per_call + 6 * per_call);
+            self.words(&["EVALSHA", digest, &(1 + per_call).to_string(), GENERATION]);
             for number in numbers.clone() {
-                self.words(&[&format!("tg1:{{t:bench:{}}}:s", number % self.topics)]);
+                self.words(&[&format!("tg2:{{t:bench:{}}}:s", number % self.topics)]);
             }
+            let generation = self.generation.to_string();
+            self.words(&[&generation]);
             for number in numbers {
                 // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
-                let epoch = (self.epoch + u64::from(number >= self.topics)).to_string();
-                self.words(&[payload, "1000", &epoch, "0", "-", "-3600"]);
+                // Each stream that begins takes the next epoch.
+                let is_new = number < self.topics;
+                let epoch = if is_new { 0 } else { self.generation + 1 + number % self.topics };
+                let keep = if is_new { "1" } else { "0" };
+                self.words(&[payload, "1000", &epoch.to_string(), "0", "-", keep]);
             }
         }
         self.flush()

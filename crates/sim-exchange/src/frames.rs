@@ -63,6 +63,9 @@ pub(crate) fn whole(opcode_and_bits: u8, payload: &[u8]) -> Vec<u8> {
     part(FIN | opcode_and_bits, payload)
 }
 
+/// Payload of the pings in the midst of fragments.
+pub(crate) const BETWEEN: &[u8] = b"between";
+
 /// A text message in small pieces, with a ping in their midst.
 pub(crate) fn fragments(text: &str) -> Vec<u8> {
     let pieces: Vec<_> = text.as_bytes().chunks(16).collect();
@@ -72,7 +75,7 @@ pub(crate) fn fragments(text: &str) -> Vec<u8> {
         let fin = if at + 1 == pieces.len() { FIN } else { 0 };
         bytes.extend(part(fin | opcode, piece));
         if at == 0 && fin == 0 {
-            bytes.extend(whole(PING, b"between"));
+            bytes.extend(whole(PING, BETWEEN));
         }
     }
     bytes

@@ -13,6 +13,9 @@ const TRADES_MAX: usize = 200_000;
 const BOOKS_MAX: usize = 6_000;
 /// Tickers that are remembered per symbol: ten minutes.
 const TICKERS_MAX: usize = 600;
+/// Since when ids have grown, and by one in how many milliseconds, whether anything was traded or not.
+const ID_EPOCH_MS: u64 = 1_790_000_000_000;
+const ID_MS: u64 = 10;
 /// Levels on each side of a book.
 const LEVELS: usize = 40;
 
@@ -95,11 +98,11 @@ impl Market {
         let mut instruments: Vec<_> = DEFAULTS
             .iter()
             .take(symbols)
-            .map(|(symbol, status, price, rate)| Instrument::new(symbol, status, *price, *rate, &mut random))
+            .map(|(symbol, status, price, rate)| Instrument::new(symbol, status, *price, *rate, now_ms, &mut random))
             .collect();
         for number in DEFAULTS.len()..symbols {
             let price = 1_000 + random.below(1_000_000);
-            instruments.push(Instrument::new(&format!("SIM{number}USDT"), "TRADING", price, rate, &mut random));
+            instruments.push(Instrument::new(&format!("SIM{number}USDT"), "TRADING", price, rate, now_ms, &mut random));
         }
         Self { instruments, now_ms, random, steps: 0, load: 1 }
     }
@@ -115,7 +118,7 @@ impl Market {
     /// Lists a new symbol with a market of its own.
     pub(crate) fn list(&mut self, symbol: &str) {
         if self.find(symbol).is_none() {
-            self.instruments.push(Instrument::new(symbol, "TRADING", 10_000, 2.0, &mut self.random));
+            self.instruments.push(Instrument::new(symbol, "TRADING", 10_000, 2.0, self.now_ms, &mut self.random));
         }
     }
 
@@ -134,10 +137,11 @@ impl Market {
 }
 
 impl Instrument {
-    fn new(symbol: &str, status: &str, price: u64, rate: f64, random: &mut Random) -> Self {
+    fn new(symbol: &str, status: &str, price: u64, rate: f64, now_ms: u64, random: &mut Random) -> Self {
         let mut side = || (0..LEVELS).map(|_| 1 + random.below(500_000)).collect::<VecDeque<_>>();
         let quantities = [side(), side()];
-        let first = 1_000_000 + random.below(1_000_000);
+        // Ids grow with the time of day, so that a restart does not take them back.
+        let first = 1_000_000 + random.below(1_000_000) + now_ms.saturating_sub(ID_EPOCH_MS) / ID_MS;
         let mut made = Self {
             symbol: symbol.to_owned(),
             status: status.to_owned(),

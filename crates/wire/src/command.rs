@@ -28,17 +28,17 @@ pub enum Command {
         elements: Vec<Element>,
     },
     Unsubscribe {
-        channels: Vec<String>,
+        channels: Vec<ListedName>,
     },
     /// `subscribe_<verb>` with `symbols`: channels once the profile's prefix is put before.
     SubscribeSymbols {
         verb: String,
-        symbols: Vec<String>,
+        symbols: Vec<ListedName>,
     },
     /// `unsubscribe_<verb>` with `symbols`.
     UnsubscribeSymbols {
         verb: String,
-        symbols: Vec<String>,
+        symbols: Vec<ListedName>,
     },
     Ping {
         /// The client's own, a string or a number, echoed in the reply.
@@ -57,6 +57,8 @@ pub enum Command {
         data: Json,
         msg_id: Option<String>,
         user: Option<String>,
+        /// Whether to count who may have received it.
+        count: bool,
     },
     /// `command`: for the engine that executes the run.
     Run {
@@ -78,11 +80,32 @@ pub enum Command {
 /// One element of a subscribe: a channel and its options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Element {
+    /// As it was written; empty where the element names none.
     pub channel: String,
+    /// The field of the list, and the place in it.
+    pub list: &'static str,
+    pub index: usize,
+    /// What can't be a name, and an option that is not known or is wrong, refuse this element alone.
+    pub options: Result<Options, InvalidElement>,
+}
+
+impl Element {
+    /// Where it stands, such as `channels[2]`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}[{}]", self.list, self.index)
+    }
+}
+
+/// One name of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedName {
+    /// As it was written; empty where the element is no text.
+    pub name: String,
     /// Its place in the list.
     pub index: usize,
-    /// An option that is not known, or is wrong, refuses this element alone.
-    pub options: Result<Options, InvalidOption>,
+    /// Why it can't be a name. That refuses this element alone.
+    pub fault: Option<String>,
 }
 
 /// Where a subscription begins, and what it brings. Each is absent unless the client gave it.
@@ -97,10 +120,10 @@ pub struct Options {
     pub snapshot: Option<bool>,
 }
 
-/// Why an option refuses its element.
+/// Why an element of a list is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidOption {
-    /// Such as `channels[2].since`.
+pub struct InvalidElement {
+    /// Such as `channels[2]` or `channels[2].since`.
     pub field: String,
     /// What is wrong and what would be right.
     pub message: String,

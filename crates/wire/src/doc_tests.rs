@@ -11,6 +11,7 @@ use crate::{
         Dialect, Stamp,
         json::{ServerMessage, read},
     },
+    model::RESERVED,
     push::push_json,
     reply::{Failure, Ingested, Reply, Subscribed, TYPES},
     time::Timestamp,
@@ -18,6 +19,7 @@ use crate::{
 
 const WIRE: &str = include_str!("../../../docs/wire.md");
 const ASYNCAPI: &str = include_str!("../../../docs/asyncapi.yaml");
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 
 /// The lines of all code blocks that are marked `json <who>`.
 fn examples(who: &str) -> Vec<&'static str> {
@@ -55,6 +57,20 @@ fn the_lists_of_codes_are_the_codes() {
     assert!(ASYNCAPI.contains(&format!("enum: [{names}]")), "{names}");
     let exceptions = joined((0..4500).filter(|number| !may_reconnect(*number)).map(|number| number.to_string()));
     assert!(WIRE.contains(&format!("![{exceptions}].includes(code)")), "{exceptions}");
+}
+
+/// ECMA-262 with the flag `u`.
+const NAME: &str = r#"^(?! )(?!\.{1,2}$)(?:[^\p{Cc}\p{Cf}\p{Z}\u{E0100}-\u{E01EF}"%*,@\\{}]| )+(?<! )$"#;
+
+#[test]
+fn both_descriptions_have_the_grammar_of_names() {
+    let class = NAME.split_once("E01EF}").unwrap().1.split_once("]|").unwrap().0;
+    let reserved: String = RESERVED.iter().flat_map(|c| if *c == '\\' { vec![*c, *c] } else { vec![*c] }).collect();
+    assert_eq!(class, reserved);
+    assert!(ASYNCAPI.contains(&format!("pattern: '{NAME}'")));
+    assert!(OPENAPI.contains(&format!("\"pattern\": {}", Value::from(NAME))));
+    let listed: Vec<_> = RESERVED.iter().map(|c| format!("`{c}`")).collect();
+    assert!(WIRE.contains(&format!("the printable characters of ASCII except {}.", listed.join(" "))), "{listed:?}");
 }
 
 const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };

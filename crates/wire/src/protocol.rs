@@ -31,6 +31,12 @@ impl Protocol {
         self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, ignored, stamp));
     }
 
+    /// Whether clients are told when the server ends a subscription, and can ask for it again.
+    #[must_use]
+    pub const fn tells_ends(self) -> bool {
+        matches!(self.transport, Transport::WebSocket) && self.dialect.tells_ends()
+    }
+
     /// Whether clients are told their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {

@@ -161,6 +161,9 @@ pub struct Unsubscribed {
     pub id: Option<Json>,
     /// The requested names, including those that were not subscribed.
     pub channels: Vec<String>,
+    /// What can't be a name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<RefusedChannel>,
 }
 
 /// The server ended subscriptions. With `details.retry_after_ms` the client may subscribe again, with its cursors.
@@ -240,6 +243,9 @@ pub struct Published {
     pub publication_id: Option<StreamId>,
     /// The same `msg_id` was published before; `publication_id` is of that time.
     pub duplicate: bool,
+    /// Connections that follow the channel, over all replicas, where that was asked for and could be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscribers: Option<u64>,
 }
 
 /// The reply to `command`.

@@ -8,11 +8,11 @@ const SHOWN = 30;
 const Row = memo(({ order }: { order: Order }) => (
   <tr data-order={order.order_id} className={order.side === 'sell' ? 'down' : 'up'}>
     <th scope="row">{order.order_id}</th>
-    <td>{order.symbol}</td>
-    <td className="change">{order.side}</td>
+    <td className="text">{order.symbol}</td>
+    <td className="text change">{order.side}</td>
     <td>{order.quantity}</td>
     <td>{order.price}</td>
-    <td className="text">{order.status.replaceAll('_', ' ')}</td>
+    <td>{order.status.replace('partially_filled', 'partial')}</td>
   </tr>
 ));
 
@@ -40,8 +40,12 @@ export const Blotter = () => {
           <thead>
             <tr>
               <th scope="col">Order</th>
-              <th scope="col">Symbol</th>
-              <th scope="col">Side</th>
+              <th className="text" scope="col">
+                Symbol
+              </th>
+              <th className="text" scope="col">
+                Side
+              </th>
               <th scope="col">Quantity</th>
               <th scope="col">Price</th>
               <th scope="col">Status</th>

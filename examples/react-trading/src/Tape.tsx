@@ -2,7 +2,7 @@ import { useMessages } from '@tickgate/client/react';
 import { useState } from 'react';
 import type { Trade } from './channels';
 
-const SHOWN = 17;
+const SHOWN = 16;
 
 interface Print extends Trade {
   key: string;

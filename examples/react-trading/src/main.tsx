@@ -1,4 +1,4 @@
-import { connect } from '@tickgate/client';
+import { connect, persist } from '@tickgate/client';
 import { TickgateProvider } from '@tickgate/client/react';
 import { share } from '@tickgate/client/tabs';
 import { StrictMode } from 'react';
@@ -9,7 +9,7 @@ import './style.css';
 
 const client = connect<Channels>(`${location.origin.replace('http', 'ws')}/ws/desk`, {
   token: () => fetch('/token').then((response) => response.text()),
-  persist: 'session',
+  persist: persist(),
   link: share(() => new SharedWorker(new URL('@tickgate/client/worker', import.meta.url), { type: 'module' })),
 });
 

@@ -69,6 +69,7 @@ async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked(
         ("keys", true),
         ("redis", true),
         ("redis_pubsub", true),
+        ("redis_membership", true),
         ("work_queue", true),
         ("connections", true),
     ];

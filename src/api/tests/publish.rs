@@ -65,7 +65,7 @@ async fn bodies_that_are_not_a_publication_are_refused_with_what_would_be_right(
         r#"{"channel":"logs"}"#,
         r#"{"data":{}}"#,
         r#"{"channel":1,"data":{}}"#,
-        r#"{"channel":"a b","data":{}}"#,
+        r#"{"channel":"a,b","data":{}}"#,
         r#"{"channel":"","data":{}}"#,
         r#"{"channel":"a\u0000b","data":{}}"#,
         r#"{"channel":"@@alice","data":{}}"#,
@@ -125,7 +125,7 @@ async fn a_batch_is_answered_in_its_order_and_one_failure_stops_nothing() {
         {"channel":"logs"},
         {"channel":"logs","data":{"n":2}},
         7,
-        {"channel":"no way","data":{"n":4}},
+        {"channel":"no,way","data":{"n":4}},
         {"channel":"logs","data":{"n":5}}
     ]}"#;
     let answer = replica.post("/api/v1/publish/batch", body).await.json();

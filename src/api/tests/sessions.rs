@@ -21,11 +21,12 @@ async fn connect(replica: &Replica, user: &str) -> SessionId {
     let admission = Admission {
         user: UserId::new(user).unwrap(),
         session,
+        replaces: None,
         connections_max: 5,
         evict_oldest: false,
         issued_at: Some(1),
     };
-    let verdict = replica.state.registry.admit(&admission).await.unwrap();
+    let verdict = replica.state.registry.admit(&admission).await;
     assert!(matches!(verdict, Verdict::Admitted { .. }));
     replica.state.registry.opened(ConnectionInfo {
         session: session.to_string(),
@@ -88,11 +89,12 @@ async fn a_revoked_user_is_closed_and_does_not_come_back_with_the_old_token() {
     let again = Admission {
         user: UserId::new("alice").unwrap(),
         session: SessionId::random(),
+        replaces: None,
         connections_max: 5,
         evict_oldest: false,
         issued_at: Some(1),
     };
-    assert_eq!(replica.state.registry.admit(&again).await.unwrap(), Verdict::Revoked);
+    assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked);
 }
 
 #[tokio::test]

@@ -78,6 +78,29 @@ async fn a_private_channel_is_picked_out_of_its_users_stream() {
 }
 
 #[tokio::test]
+async fn a_rule_says_all_that_an_engine_needs_to_publish() {
+    let replica = Replica::new();
+    let rule = async |path: &str| replica.ops_get(&format!("/api/v1/topics/{path}")).await.json();
+    assert_eq!(
+        rule("ticker:BRK%20B").await,
+        json!({"topic": "ticker:BRK B", "stored_as": "ticker:BRK B", "class": "state", "retain_max": 1, "retain_ttl": 86_400,
+               "wait_replicas": 0, "wait_aof": false})
+    );
+    // Reliable private channels are kept as the user's stream is.
+    assert_eq!(
+        rule("orders?user=alice").await,
+        json!({"topic": "orders", "user": "alice", "stored_as": "@@alice", "stored_channel": "orders", "class": "reliable",
+               "retain_max": 1_000, "retain_ttl": 86_400, "wait_replicas": 0, "wait_aof": false})
+    );
+    let portfolio = rule("portfolio?user=alice").await;
+    assert_eq!((&portfolio["stored_as"], &portfolio["retain_max"]), (&json!("@portfolio@alice"), &json!(1)));
+    assert_eq!(rule("ingest_events").await["retain_max"], 100_000);
+    for path in ["a%2Cb", "orders?user=", "orders?users=alice"] {
+        replica.ops_get(&format!("/api/v1/topics/{path}")).await.problem(400, "invalid_message");
+    }
+}
+
+#[tokio::test]
 async fn questions_without_an_answer_are_refused() {
     let replica = Replica::new();
     let wrong = [

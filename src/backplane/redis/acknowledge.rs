@@ -1,17 +1,14 @@
 //! What Redis's answer to a publication means: for its publisher, and for what this replica answers for from then on.
 //! Pure: the lane sends, this decides.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use tickgate_wire::model::{Publication, StreamId};
 
-use super::{
-    claims::Claim,
-    ledger::{Account, Ledger},
-};
+use super::ledger::Ledger;
 use crate::{
     backplane::{PublishError, Published, Refusal},
-    redis_link::{Failure, RefusalKind},
+    redis_link::{Failure, Keys, RefusalKind},
 };
 
 /// What an answer says of one publication.
@@ -58,12 +55,12 @@ pub(super) struct Returned<'a> {
     pub(super) publication: &'a Publication,
     /// Place in the order of the hand-over.
     pub(super) number: u64,
-    /// It was sent again after Redis had forgotten the script.
+    /// It was sent before, and not stored.
     pub(super) is_repeat: bool,
     /// It may have reached the server.
     pub(super) was_sent: bool,
-    /// Generation of the server that answered.
-    pub(super) generation: u64,
+    /// The replica still vouches for what the generation answered that it was sent in.
+    pub(super) is_vouched: bool,
     /// What is missing of the durability that its rule asks for.
     pub(super) shortfall: Option<&'a Arc<str>>,
 }
@@ -72,51 +69,48 @@ pub(super) struct Returned<'a> {
 #[derive(Debug)]
 pub(super) enum Settled {
     Answer(Result<Published, PublishError>),
-    /// Redis forgot the script: load it and send the publication again.
+    /// Redis forgot the script, or is in another generation: nothing was stored, and the publication is sent again.
     SendAgain,
 }
 
 impl Ledger {
     /// Settles one publication. An id that is acknowledged here must not be lost without a report from now on.
-    pub(super) fn settle(&mut self, returned: &Returned<'_>, outcome: &PublishOutcome, now: Instant) -> Settled {
-        let accepted = |id, duplicate| {
-            let unknown = returned.shortfall.map(|text| PublishError::Unknown(Arc::clone(text)));
-            Settled::Answer(unknown.map_or(Ok(Published { id, duplicate }), Err))
-        };
+    pub(super) fn settle(&mut self, keys: &Keys, returned: &Returned<'_>, outcome: &PublishOutcome) -> Settled {
+        let topic = &returned.publication.topic;
         match outcome {
             PublishOutcome::Stored(id) => {
-                self.answer_for(returned, *id, |account| account.store(*id, returned.number, now));
-                accepted(Some(*id), false)
+                self.store(topic, returned.number);
+                Settled::Answer(self.accept(keys, returned, *id, false))
             }
             PublishOutcome::Sent => Settled::Answer(Ok(Published { id: None, duplicate: false })),
-            PublishOutcome::Duplicate(id) => {
-                if let Some(id) = *id {
-                    // The replica that stored it may be gone, or may never have received the answer.
-                    self.answer_for(returned, id, |account| account.acknowledge(id, now));
-                }
-                accepted(*id, true)
-            }
-            PublishOutcome::Failed(failure) if failure.is_no_script() && !returned.is_repeat => Settled::SendAgain,
-            PublishOutcome::Failed(failure) => Settled::Answer(Err(self.fail(returned, failure))),
+            // The replica that stored it may be gone, or may never have received the answer.
+            PublishOutcome::Duplicate(Some(id)) => Settled::Answer(self.accept(keys, returned, *id, true)),
+            PublishOutcome::Duplicate(None) => Settled::Answer(Ok(Published { id: None, duplicate: true })),
+            PublishOutcome::Failed(failure) if failure.asks_again() && !returned.is_repeat => Settled::SendAgain,
+            PublishOutcome::Failed(failure) => Settled::Answer(Err(self.refused(returned, failure))),
         }
     }
 
     /// A publication failed: the error for its publisher.
-    pub(super) fn fail(&mut self, returned: &Returned<'_>, failure: &Failure) -> PublishError {
-        if let Some(account) = self.get(&returned.publication.topic) {
-            account.fail();
-        }
+    pub(super) fn refused(&mut self, returned: &Returned<'_>, failure: &Failure) -> PublishError {
+        self.fail(&returned.publication.topic);
         verdict(failure, returned.was_sent)
     }
 
-    fn answer_for(&mut self, returned: &Returned<'_>, id: StreamId, note: impl FnOnce(&mut Account)) {
-        let Publication { topic, rule, .. } = returned.publication;
-        if returned.generation < self.generation() {
-            // Acknowledged by a server that has been replaced since.
-            let (topic, rule) = (topic.clone(), Arc::clone(rule));
-            self.claims.add([Claim { topic, id, marker: None, proven: id.epoch, rule }]);
-        } else if let Some(account) = self.get(topic) {
-            note(account);
+    fn accept(
+        &mut self,
+        keys: &Keys,
+        returned: &Returned<'_>,
+        id: StreamId,
+        duplicate: bool,
+    ) -> Result<Published, PublishError> {
+        if !returned.is_vouched {
+            return Err(PublishError::Unknown("redis changed before the answer".into()));
+        }
+        self.acknowledge(keys, &returned.publication.topic, id);
+        match returned.shortfall {
+            Some(text) => Err(PublishError::Unknown(Arc::clone(text))),
+            None => Ok(Published { id: Some(id), duplicate }),
         }
     }
 }
@@ -131,7 +125,7 @@ fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
         Failure::Disconnected | Failure::Unreachable(_) | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
         Failure::Refused { kind, .. } => refusal(*kind),
         Failure::PoolWait => Refusal::Overloaded,
-        Failure::TooOld(_) | Failure::Other(_) => Refusal::Denied,
+        Failure::TooOld(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
     })
 }
 
@@ -144,7 +138,10 @@ const fn refusal(kind: RefusalKind) -> Refusal {
         RefusalKind::Misconf => Refusal::Disk,
         RefusalKind::NoReplicas => Refusal::NoReplicas,
         RefusalKind::Busy | RefusalKind::TryAgain | RefusalKind::ClusterDown => Refusal::Busy,
-        RefusalKind::NoScript | RefusalKind::CrossSlot | RefusalKind::WrongType => Refusal::Denied,
+        RefusalKind::Stale => Refusal::Disconnected,
+        RefusalKind::NoScript | RefusalKind::Format | RefusalKind::CrossSlot | RefusalKind::WrongType => {
+            Refusal::Denied
+        }
         RefusalKind::NoPerm | RefusalKind::NoAuth | RefusalKind::WrongPass => Refusal::Denied,
     }
 }
@@ -154,7 +151,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{backplane::redis::for_tests, redis_link::Keys};
+    use crate::backplane::redis::for_tests;
 
     fn answered(kind: RefusalKind) -> Failure {
         Failure::Refused { kind, text: kind.code().into() }
@@ -165,19 +162,15 @@ mod tests {
     }
 
     fn returned(publication: &Publication) -> Returned<'_> {
-        Returned { publication, number: 1, is_repeat: false, was_sent: true, generation: 5, shortfall: None }
+        Returned { publication, number: 1, is_repeat: false, was_sent: true, is_vouched: true, shortfall: None }
     }
 
-    /// A ledger on the server of generation 5, with an account of the publication's topic.
-    fn ledger(publication: &Publication, now: Instant) -> Ledger {
-        let mut ledger = Ledger::default();
-        ledger.adopt(5, now);
-        ledger.open(&Keys::new("x:"), &publication.topic, &publication.rule);
-        ledger
+    fn keys() -> Keys {
+        Keys::new("x:")
     }
 
-    fn claimed(ledger: &mut Ledger) -> Vec<StreamId> {
-        ledger.claims.take().iter().map(|claim| claim.id).collect()
+    fn claimed(ledger: &Ledger) -> Vec<StreamId> {
+        ledger.claims(None).unwrap().into_iter().map(|(_, id)| id).collect()
     }
 
     #[test]
@@ -193,49 +186,45 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_is_answered_for_whoever_stored_it() {
-        let (publication, now) = (publication(), Instant::now());
-        let id = StreamId::new(5, 6);
+        let (publication, id) = (publication(), StreamId::new(5, 6));
         for (outcome, duplicate) in [(PublishOutcome::Stored(id), false), (PublishOutcome::Duplicate(Some(id)), true)] {
-            let mut ledger = ledger(&publication, now);
-            let settled = ledger.settle(&returned(&publication), &outcome, now);
+            let mut ledger = Ledger::default();
+            ledger.open(&keys(), &publication.topic);
+            let settled = ledger.settle(&keys(), &returned(&publication), &outcome);
             assert!(
                 matches!(settled, Settled::Answer(Ok(published)) if published == Published { id: Some(id), duplicate })
             );
             assert_eq!(ledger.is_overtaken(&publication.topic, 0), !duplicate);
-            ledger.adopt(6, now);
-            assert_eq!(claimed(&mut ledger), [id]);
+            assert_eq!(claimed(&ledger), [id]);
         }
     }
 
     #[test]
-    fn an_answer_of_the_server_before_is_verified_on_the_one_that_replaced_it() {
-        let (publication, now) = (publication(), Instant::now());
-        let mut ledger = ledger(&publication, now);
-        ledger.adopt(6, now);
-        assert!(claimed(&mut ledger).is_empty());
-        ledger.settle(&returned(&publication), &PublishOutcome::Stored(StreamId::new(5, 6)), now);
-        assert_eq!(claimed(&mut ledger), [StreamId::new(5, 6)]);
+    fn what_an_earlier_generation_answers_is_not_acknowledged() {
+        let (publication, mut ledger) = (publication(), Ledger::default());
+        let late = Returned { is_vouched: false, ..returned(&publication) };
+        let settled = ledger.settle(&keys(), &late, &PublishOutcome::Stored(StreamId::new(5, 6)));
+        assert!(matches!(settled, Settled::Answer(Err(PublishError::Unknown(_)))));
+        assert!(claimed(&ledger).is_empty());
     }
 
     #[test]
     fn what_is_stored_without_its_durability_is_unknown_and_answered_for() {
-        let (publication, now, text) = (publication(), Instant::now(), Arc::from("not on the disk"));
-        let mut ledger = ledger(&publication, now);
+        let (publication, text) = (publication(), Arc::from("not on the disk"));
+        let mut ledger = Ledger::default();
         let returned = Returned { shortfall: Some(&text), ..returned(&publication) };
-        let settled = ledger.settle(&returned, &PublishOutcome::Stored(StreamId::new(5, 6)), now);
+        let settled = ledger.settle(&keys(), &returned, &PublishOutcome::Stored(StreamId::new(5, 6)));
         assert!(matches!(settled, Settled::Answer(Err(PublishError::Unknown(why))) if why == text));
-        ledger.adopt(6, now);
-        assert_eq!(claimed(&mut ledger), [StreamId::new(5, 6)]);
+        assert_eq!(claimed(&ledger), [StreamId::new(5, 6)]);
     }
 
     #[test]
     fn a_forgotten_script_is_a_reason_to_send_once_more() {
-        let (publication, now) = (publication(), Instant::now());
-        let mut ledger = ledger(&publication, now);
+        let (publication, mut ledger) = (publication(), Ledger::default());
         let no_script = PublishOutcome::Failed(answered(RefusalKind::NoScript));
-        assert!(matches!(ledger.settle(&returned(&publication), &no_script, now), Settled::SendAgain));
+        assert!(matches!(ledger.settle(&keys(), &returned(&publication), &no_script), Settled::SendAgain));
         let again = Returned { is_repeat: true, ..returned(&publication) };
-        let settled = ledger.settle(&again, &no_script, now);
+        let settled = ledger.settle(&keys(), &again, &no_script);
         assert!(matches!(settled, Settled::Answer(Err(PublishError::Refused(Refusal::Denied)))));
     }
 

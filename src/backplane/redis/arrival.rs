@@ -1,21 +1,27 @@
 //! Reads what comes out of Redis: messages of a channel, entries of a stream. Pure. Never trusts their bytes: an engine
 //! may have written them itself.
 //!
-//! A channel message is one header line without its end, then the payload:
-//! `<id|-> <prev|-> <published_ms>[!] <channel|-> <payload>`. The `!` says that a replica has checked the payload.
+//! A channel message is a header line, then the payload:
+//! `<id|-> <prev|?|-> <generation> <published_ms> <channel|->` and whatever later versions add to it, each after a blank.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tickgate_wire::{
-    model::{Content, Loss, Message, StreamId},
+    model::{Content, Message, StreamId},
     payload::check_payload,
 };
 
-/// In the place of a private channel: the entry is a marker of lost publications.
-const LOST_MARK: &str = "!lost";
+use super::word;
+
 /// Nesting allowed in what engines write into Redis themselves.
 const DEPTH_MAX: usize = 64;
+/// Bytes of a payload that clients are shown: no message of the server exceeds 1 MiB.
+const PAYLOAD_MAX: usize = (1 << 20) - 1024;
+/// Bytes of a header: a channel of the longest name, each of its characters escaped, and more.
+const HEADER_MAX: usize = 2048;
+/// The predecessor of an entry with which a stream began, and nothing is known of what was before.
+const UNKNOWN: &str = "?";
 
 /// What came out of Redis was not written by the publish script, or its payload is no JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,91 +32,64 @@ pub(super) enum Malformed {
     Payload,
 }
 
+/// A message of a channel, and the generation of the server that its publisher was attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) message: Message,
+    pub(super) generation: u64,
+}
+
 /// Reads a message of a topic's channel. The payload is a slice of `bytes`.
 ///
-/// An entry whose payload no client could read still has its id: it arrives as a [`Content::Lost`] around itself, so
-/// that the position advances and every subscriber receives the same notice.
-pub(super) fn from_channel(bytes: &Bytes) -> Result<Message, Malformed> {
-    let mut fields = [""; 4];
-    let mut at = 0;
-    for field in &mut fields {
-        let rest = &bytes[at..];
-        // The fields are short: an end must come soon.
-        let end = rest.iter().take(256).position(|byte| *byte == b' ').ok_or(Malformed::Nameless)?;
-        *field = std::str::from_utf8(&rest[..end]).map_err(|_| Malformed::Nameless)?;
-        at += end + 1;
-    }
-    let [id, prev, published, channel] = fields;
-    let id = optional_id(id)?;
-    let prev = optional_id(prev)?;
-    let (published, checked) = match published.strip_suffix('!') {
-        Some(published) => (published, true),
-        None => (published, false),
-    };
-    let published_ms = published.parse().map_err(|_| Malformed::Nameless)?;
-    let content = content(id, prev, channel, bytes.slice(at..), checked)?;
-    Ok(Message { id, prev, published_ms, channel: private(channel), content })
+/// An entry whose payload no client could read still has its id: it arrives as [`Content::Unreadable`], so that the
+/// position advances and every subscriber receives the same notice.
+pub(super) fn from_channel(bytes: &Bytes) -> Result<Heard, Malformed> {
+    let end = bytes.iter().take(HEADER_MAX).position(|byte| *byte == b'\n').ok_or(Malformed::Nameless)?;
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed::Nameless)?;
+    let mut fields = header.split(' ');
+    let mut field = || fields.next().ok_or(Malformed::Nameless);
+    let (id, prev) = (optional_id(field()?)?, optional_id(field()?)?);
+    let generation = field()?.parse().map_err(|_| Malformed::Nameless)?;
+    let published_ms = field()?.parse().map_err(|_| Malformed::Nameless)?;
+    let channel = private(field()?);
+    let content = content(id, bytes.slice(end + 1..))?;
+    Ok(Heard { message: Message { id, prev, published_ms, channel, content }, generation })
 }
 
 /// Reads an entry of a stream: its id, and its fields as names and values in turn. `None`: not an entry at all.
 pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -> Option<Message> {
     let id: StreamId = std::str::from_utf8(id).ok()?.parse().ok()?;
-    let (mut payload, mut channel) = (Vec::new(), None);
+    let (mut payload, mut channel, mut prev) = (Vec::new(), None, None);
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         match &*name {
             b"d" => payload = value,
             b"c" => channel = String::from_utf8(value).ok(),
+            b"p" => prev = std::str::from_utf8(&value).ok().and_then(|text| optional_id(text).ok()).flatten(),
             _ => {}
         }
     }
-    let channel = channel.as_deref().unwrap_or("-");
-    let content = content(Some(id), None, channel, payload.into(), false).ok()?;
-    Some(Message { id: Some(id), prev: None, published_ms: 0, channel: private(channel), content })
+    let content = content(Some(id), payload.into()).ok()?;
+    Some(Message { id: Some(id), prev, published_ms: 0, channel: channel.as_deref().and_then(private), content })
 }
 
-fn content(
-    id: Option<StreamId>,
-    prev: Option<StreamId>,
-    channel: &str,
-    payload: Bytes,
-    checked: bool,
-) -> Result<Content, Malformed> {
-    if channel == LOST_MARK {
-        let id = id.ok_or(Malformed::Nameless)?;
-        return Ok(lost_range(&payload, id).unwrap_or_else(|| around(id, prev, Loss::Failover)));
-    }
-    if checked || check_payload(&payload, DEPTH_MAX).is_ok() {
+fn content(id: Option<StreamId>, payload: Bytes) -> Result<Content, Malformed> {
+    if payload.len() <= PAYLOAD_MAX && check_payload(&payload, DEPTH_MAX).is_ok() {
         return Ok(Content::Data(payload));
     }
-    id.map(|id| around(id, prev, Loss::InvalidPayload)).ok_or(Malformed::Payload)
-}
-
-/// `<after> <before|->`.
-fn lost_range(payload: &[u8], own: StreamId) -> Option<Content> {
-    let (after, before) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
-    let before = if before == "-" { own } else { before.parse().ok()? };
-    Some(Content::Lost { after: after.parse().ok()?, before, loss: Loss::Failover })
-}
-
-/// Exactly the one entry is missing.
-fn around(id: StreamId, prev: Option<StreamId>, loss: Loss) -> Content {
-    let after = match id.seq.checked_sub(1) {
-        Some(seq) => StreamId::new(id.epoch, seq),
-        None => prev.unwrap_or(StreamId::ZERO),
-    };
-    Content::Lost { after, before: id.next(), loss }
+    id.map(|_| Content::Unreadable).ok_or(Malformed::Payload)
 }
 
 fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
-    if text == "-" {
-        return Ok(None);
+    match text {
+        "-" => Ok(None),
+        UNKNOWN => Ok(Some(StreamId::ZERO)),
+        text => text.parse().map(Some).map_err(|_| Malformed::Nameless),
     }
-    text.parse().map(Some).map_err(|_| Malformed::Nameless)
 }
 
-fn private(channel: &str) -> Option<Arc<str>> {
-    (channel != "-" && channel != LOST_MARK).then(|| channel.into())
+fn private(word: &str) -> Option<Arc<str>> {
+    word::channel(word).map(Into::into)
 }
 
 #[cfg(test)]
@@ -118,61 +97,68 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Message, Malformed> {
-        from_channel(&Bytes::copy_from_slice(text.as_bytes()))
+        from_channel(&Bytes::copy_from_slice(text.as_bytes())).map(|heard| heard.message)
     }
 
     #[test]
     fn a_message_is_read_without_copying_its_payload() {
-        let bytes = Bytes::from_static(br#"1700-3 - 1701! orders {"a": "b c"}"#);
-        let message = from_channel(&bytes).unwrap();
-        assert_eq!((message.id, message.prev), (Some(StreamId::new(1700, 3)), None));
+        let bytes = Bytes::from_static(b"1700-3 - 1600 1701 orders\n{\"a\": \"b c\"}");
+        let Heard { message, generation } = from_channel(&bytes).unwrap();
+        assert_eq!((message.id, message.prev, generation), (Some(StreamId::new(1700, 3)), None, 1600));
         assert_eq!((message.published_ms, message.channel.as_deref()), (1701, Some("orders")));
         let Content::Data(payload) = message.content else { panic!("data") };
         assert_eq!(payload, r#"{"a": "b c"}"#);
-        assert_eq!(payload.as_ptr(), bytes[22..].as_ptr());
+        assert_eq!(payload.as_ptr(), bytes[26..].as_ptr());
+    }
+
+    #[test]
+    fn any_name_of_a_channel_comes_through_the_header() {
+        let long = " ".repeat(198);
+        for name in ["BRK B", "-", "!lost", "ES=F", "비트코인", &format!("a{long}b")] {
+            let message = read(&format!("1-1 - 1 0 {}\n{{}}", word::of_channel(name))).unwrap();
+            assert_eq!(message.channel.as_deref(), Some(name));
+            assert_eq!(message.content, Content::Data(Bytes::from_static(b"{}")));
+        }
     }
 
     #[test]
     fn the_first_of_an_epoch_names_the_one_before() {
-        let message = read(r"1800-0 1700-9 1 - {}").unwrap();
+        let message = read("1800-0 1700-9 1800 1 -\n{}").unwrap();
         assert_eq!((message.id, message.prev), (Some(StreamId::new(1800, 0)), Some(StreamId::new(1700, 9))));
+        assert_eq!(read("1800-0 ? 1800 1 -\n{}").unwrap().prev, Some(StreamId::ZERO));
     }
 
     #[test]
-    fn a_payload_that_no_client_could_read_is_told_as_missing() {
-        let lost = |after, before| Content::Lost { after, before, loss: Loss::InvalidPayload };
-        let broken = read("1700-3 - 0 - {broken").unwrap();
-        assert_eq!(broken.content, lost(StreamId::new(1700, 2), StreamId::new(1700, 4)));
-        let first = read(r#"1700-0 1600-8 0 - {"_meta":1}"#).unwrap();
-        assert_eq!(first.content, lost(StreamId::new(1600, 8), StreamId::new(1700, 1)));
-        assert_eq!(read("- - 0 - [1]"), Err(Malformed::Payload));
+    fn fields_that_a_later_version_adds_are_passed_over() {
+        assert_eq!(read("1800-0 - 1800 1 - key=BTC op=5\n{}"), read("1800-0 - 1800 1 -\n{}"));
     }
 
     #[test]
-    fn a_marker_names_what_was_lost() {
-        let message = read("1800-0 1700-4 0! !lost 1700-4 -").unwrap();
-        assert_eq!(message.channel, None);
-        let lost =
-            Content::Lost { after: StreamId::new(1700, 4), before: StreamId::new(1800, 0), loss: Loss::Failover };
-        assert_eq!(message.content, lost);
-        let late = read("1800-7 - 0! !lost 1700-4 1800-0").unwrap();
-        assert_eq!(late.content, lost);
+    fn a_payload_that_no_client_could_read_keeps_its_place() {
+        let large = format!("1700-3 - 1 0 -\n{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_MAX));
+        for text in ["1700-3 - 1 0 -\n{broken", "1700-3 - 1 0 -\n{\"_meta\":1}", &large] {
+            assert_eq!(read(text).unwrap().content, Content::Unreadable);
+        }
+        assert_eq!(read("- - 1 0 -\n[1]"), Err(Malformed::Payload));
     }
 
     #[test]
     fn what_the_script_did_not_write_has_no_place() {
-        for text in ["", "hello", "1-1 - 0", "x - 0 - {}", "1-1 - x - {}", "1-1 y 0 - {}", "1-1 - 0 -", "1-1 - 0 - "] {
-            assert!(matches!(read(text), Err(Malformed::Nameless) | Ok(Message { content: Content::Lost { .. }, .. })));
+        for text in ["", "hello", "1-1 - 0", "x - 0 0 -\n{}", "1-1 - x 0 -\n{}", "1-1 y 0 0 -\n{}", "1-1 - 0 -\n"] {
+            assert_eq!(read(text), Err(Malformed::Nameless), "{text}");
         }
-        assert_eq!(from_channel(&Bytes::from(vec![0xff; 1000])), Err(Malformed::Nameless));
+        assert_eq!(from_channel(&Bytes::from(vec![0xff; 4000])), Err(Malformed::Nameless));
     }
 
     #[test]
     fn an_entry_of_a_stream_is_read_like_a_message() {
-        let fields = ["x", "y", "d", "{}", "c", "orders"].map(|text| text.as_bytes().to_vec());
+        let fields = ["x", "y", "d", "{}", "c", "orders", "p", "7-1"].map(|text| text.as_bytes().to_vec());
         let message = from_entry(b"7-8", fields).unwrap();
         assert_eq!((message.id, message.channel.as_deref()), (Some(StreamId::new(7, 8)), Some("orders")));
-        assert_eq!(message.content, Content::Data(Bytes::from_static(b"{}")));
+        assert_eq!(
+            (message.content, message.prev),
+            (Content::Data(Bytes::from_static(b"{}")), Some(StreamId::new(7, 1)))
+        );
         assert_eq!(from_entry(b"7", []), None);
     }
 }

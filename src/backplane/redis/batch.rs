@@ -1,16 +1,13 @@
 //! One pipeline of publications: how they are sent to Redis, several in one call of the script, and how its answers are
 //! read. Never decides when to send, never changes their order.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
 use redis::{Cmd, Pipeline, Value};
 use tickgate_wire::model::Publication;
 use tokio::sync::oneshot;
 
-use super::{
-    acknowledge::PublishOutcome,
-    ledger::{self, Ledger},
-};
+use super::{acknowledge::PublishOutcome, ledger::Ledger, word};
 use crate::{
     backplane::{PublishError, Published, Refusal},
     redis_link::{Failure, Keys, Placement},
@@ -55,6 +52,8 @@ pub(super) struct Encoder<'a> {
     pub(super) keys: &'a Keys,
     pub(super) placement: Placement,
     pub(super) script: &'a str,
+    /// The key of the generation.
+    pub(super) gen_key: String,
     pub(super) generation: u64,
     pub(super) dedupe_ms: u64,
 }
@@ -62,7 +61,7 @@ pub(super) struct Encoder<'a> {
 /// What a call says of one publication, apart from what its job has.
 struct Named {
     epoch: u64,
-    renew: bool,
+    keep: bool,
 }
 
 impl Encoder<'_> {
@@ -74,9 +73,10 @@ impl Encoder<'_> {
         while let Some(first) = rest.first() {
             let count = if is_plain(first) {
                 let publication = &first.publication;
-                let account = ledger.open(self.keys, &publication.topic, &publication.rule);
-                let channel = publication.channel.as_deref().unwrap_or("-");
-                let mut message = format!("- - {}! {channel} ", first.published_ms).into_bytes();
+                let account = ledger.open(self.keys, &publication.topic);
+                let channel = channel_word(publication);
+                let header = format!("- - {} {} {channel}\n", self.generation, first.published_ms);
+                let mut message = header.into_bytes();
                 message.extend_from_slice(&publication.payload);
                 pipe.cmd("PUBLISH").arg(&*account.stream).arg(message);
                 1
@@ -109,40 +109,39 @@ impl Encoder<'_> {
     fn call(&self, jobs: &[Job], ledger: &mut Ledger, now: Instant) -> Cmd {
         let bytes: usize = jobs.iter().map(|job| job.bytes() + 256).sum();
         let deduped = has_msg_id(&jobs[0]);
-        let mut command = Cmd::with_capacity(3 + 9 * jobs.len(), bytes);
-        command.arg("EVALSHA").arg(self.script).arg(if deduped { 2 * jobs.len() } else { jobs.len() });
+        let mut command = Cmd::with_capacity(5 + 9 * jobs.len(), bytes);
+        command.arg("EVALSHA").arg(self.script).arg(1 + if deduped { 2 * jobs.len() } else { jobs.len() });
+        command.arg(&*self.gen_key);
         let mut named = Vec::with_capacity(jobs.len());
         for job in jobs {
             let publication = &job.publication;
-            let account = ledger.open(self.keys, &publication.topic, &publication.rule);
+            let account = ledger.open(self.keys, &publication.topic);
             command.arg(&*account.stream);
             if let Some(msg_id) = &publication.msg_id {
                 command.arg(self.keys.dedupe(&publication.topic, msg_id));
             }
-            let ttl = publication.rule.retain_ttl;
-            let renew = !ttl.is_zero() && account.renew(now, ttl);
-            named.push(Named { epoch: account.epoch.max(self.generation), renew });
+            named.push(Named { epoch: account.epoch, keep: account.must_keep(now, publication.rule.retain_ttl) });
         }
+        command.arg(self.generation);
         for (job, named) in jobs.iter().zip(named) {
             let publication = &job.publication;
-            let ttl = ledger::expiry(publication.rule.retain_ttl).as_secs();
             command
                 .arg(&publication.payload[..])
                 .arg(publication.rule.retain_max)
                 .arg(named.epoch)
-                .arg(format!("{}!", job.published_ms))
-                .arg(publication.channel.as_deref().unwrap_or("-"));
-            if named.renew || ttl == 0 {
-                command.arg(ttl)
-            } else {
-                command.arg(format!("-{ttl}"))
-            };
+                .arg(job.published_ms)
+                .arg(&*channel_word(publication))
+                .arg(u8::from(named.keep));
             if deduped {
                 command.arg(self.dedupe_ms);
             }
         }
         command
     }
+}
+
+fn channel_word(publication: &Publication) -> Cow<'_, str> {
+    publication.channel.as_deref().map_or(Cow::Borrowed(word::NONE), word::of_channel)
 }
 
 fn has_msg_id(job: &Job) -> bool {
@@ -202,7 +201,14 @@ mod tests {
 
     /// How many publications each call of the pipeline has.
     fn lens(placement: Placement, jobs: &[Job]) -> Vec<usize> {
-        let encoder = Encoder { keys: &Keys::new("x:"), placement, script: "s", generation: 1, dedupe_ms: 1 };
+        let encoder = Encoder {
+            keys: &Keys::new("x:"),
+            placement,
+            script: "s",
+            gen_key: "x:{gen}".into(),
+            generation: 1,
+            dedupe_ms: 1,
+        };
         encoder.encode(jobs, &mut Ledger::default()).1
     }
 

@@ -1,78 +1,94 @@
-//! Acknowledged ids that wait to be verified after the server changed. Pure.
+//! Looks for acknowledged ids in a dataset. Never decides what follows from what is missing.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::collections::HashMap;
 
-use tickgate_wire::model::{Class, StreamId, Topic, TopicRule};
+use redis::{Pipeline, Value, aio::MultiplexedConnection};
+use tickgate_wire::model::{StreamId, Topic};
 
-/// Greater than any epoch, and a whole number in Lua as well.
-const EPOCH_MAX: u64 = 1 << 53;
+use super::arrival;
+use crate::redis_link::{Failure, RedisLink};
 
-/// An acknowledged id that a new server may have lost.
-#[derive(Clone, Debug)]
-pub(super) struct Claim {
-    pub(super) topic: Topic,
-    pub(super) id: StreamId,
-    /// The marker that reports its loss, where that is known already: the server may have lost this as well.
-    pub(super) marker: Option<StreamId>,
-    /// Entries of this epoch, or of an earlier one, prove that what they follow was there.
-    pub(super) proven: u64,
-    pub(super) rule: Arc<TopicRule>,
-}
+/// Claims looked for by one pipeline: about 2 ms of the server.
+const CHUNK: usize = 256;
 
-impl Claim {
-    /// The epoch that the script is given as proof. Of a value only the newest is owed, and old ones are trimmed at once:
-    /// there, an entry of any epoch proves enough.
-    pub(super) fn proof(&self) -> u64 {
-        if self.rule.class == Class::State { EPOCH_MAX } else { self.proven }
-    }
-}
-
-/// Claims that wait: the greatest id per topic and epoch, since a server loses its newest writes. An epoch that a later
-/// server began proves nothing of the one before it.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    waiting: HashMap<(Topic, u64), Claim>,
-}
-
-impl Claims {
-    pub(super) fn add(&mut self, claims: impl IntoIterator<Item = Claim>) {
-        for claim in claims {
-            match self.waiting.entry((claim.topic.clone(), claim.id.epoch)) {
-                Entry::Vacant(entry) => drop(entry.insert(claim)),
-                Entry::Occupied(mut entry) if (entry.get().id, entry.get().marker) < (claim.id, claim.marker) => {
-                    drop(entry.insert(claim));
+/// Which of the claimed ids the dataset neither has nor had, and how many publications were lost with them.
+pub(super) async fn lost(
+    link: &RedisLink,
+    connection: &mut MultiplexedConnection,
+    claims: Vec<(Topic, StreamId)>,
+) -> Result<Vec<(String, StreamId, u64)>, Failure> {
+    let mut lost = Vec::new();
+    for chunk in claims.chunks(CHUNK) {
+        let keys: Vec<_> = chunk.iter().map(|(topic, _)| link.keys().stream(topic)).collect();
+        let mut pipe = Pipeline::with_capacity(chunk.len());
+        for (key, (_, id)) in keys.iter().zip(chunk) {
+            pipe.cmd("XRANGE").arg(key).arg(id.to_string()).arg("+").arg("COUNT").arg(1);
+        }
+        let next = connection.send_packed_commands(&pipe, 0, chunk.len()).await?;
+        let mut ends = HashMap::new();
+        let behind: Vec<_> = (0..chunk.len()).filter(|at| is_empty(&next[*at])).collect();
+        if !behind.is_empty() {
+            let mut pipe = Pipeline::with_capacity(behind.len());
+            for at in &behind {
+                pipe.cmd("XINFO").arg("STREAM").arg(&keys[*at]);
+            }
+            let infos = connection.send_packed_commands(&pipe, 0, behind.len()).await?;
+            ends.extend(behind.into_iter().zip(infos));
+        }
+        for (at, (topic, id)) in chunk.iter().enumerate() {
+            match &next[at] {
+                // The stream is gone with all that it had; how much that was, nobody knows any more.
+                Value::ServerError(error) if error.code() == "WRONGTYPE" => {
+                    lost.push((topic.as_str().to_owned(), *id, id.seq + 1));
+                    continue;
                 }
-                Entry::Occupied(_) => {}
+                Value::ServerError(error) => return Err(Failure::of(&error.clone().into())),
+                _ => {}
+            }
+            let had = match ends.get(&at) {
+                Some(info) => last_id(info).is_some_and(|last| *id <= last),
+                None => first(&next[at]).is_none_or(|(found, prev)| {
+                    found == *id || prev.is_none_or(|prev| prev == StreamId::ZERO || prev >= *id)
+                }),
+            };
+            if !had {
+                let left =
+                    redis::cmd("XREVRANGE").arg(&keys[at]).arg(id.to_string()).arg("-").arg("COUNT").arg(1).to_owned();
+                let left: Value = left.query_async(connection).await?;
+                let left = first(&left).map_or(StreamId::ZERO, |(left, _)| left);
+                let count = StreamId::missing_between(left, *id).unwrap_or(id.seq) + 1;
+                lost.push((topic.as_str().to_owned(), *id, count));
             }
         }
     }
-
-    pub(super) fn take(&mut self) -> Vec<Claim> {
-        self.waiting.drain().map(|(_, claim)| claim).collect()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
+    Ok(lost)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backplane::redis::for_tests::claim;
+fn is_empty(range: &Value) -> bool {
+    matches!(range, Value::Array(entries) if entries.is_empty())
+}
 
-    #[test]
-    fn what_an_earlier_server_acknowledged_waits_beside_what_a_later_one_did() {
-        let id = StreamId::new;
-        let mut claims = Claims::default();
-        claims.add([id(5, 8), id(6, 3)].map(|id| claim(id, None)));
-        claims.add([id(5, 9), id(6, 2)].map(|id| claim(id, None)));
-        let mut waiting: Vec<_> = claims.take().iter().map(|claim| claim.id).collect();
-        waiting.sort_unstable();
-        assert_eq!(waiting, [id(5, 9), id(6, 3)]);
-        assert!(claims.is_empty());
+/// The id of the first entry, and the predecessor that it names.
+fn first(range: &Value) -> Option<(StreamId, Option<StreamId>)> {
+    let Value::Array(entries) = range else { return None };
+    let Value::Array(parts) = entries.first()? else { return None };
+    let [Value::BulkString(id), Value::Array(fields)] = &parts[..] else { return None };
+    let fields =
+        fields.iter().map(|field| if let Value::BulkString(bytes) = field { bytes.clone() } else { Vec::new() });
+    let message = arrival::from_entry(id, fields)?;
+    Some((message.id?, message.prev))
+}
+
+fn last_id(info: &Value) -> Option<StreamId> {
+    let find = |key: &Value, value: &Value| match (key, value) {
+        (Value::BulkString(key), Value::BulkString(id)) if key == b"last-generated-id" => {
+            std::str::from_utf8(id).ok()?.parse().ok()
+        }
+        _ => None,
+    };
+    match info {
+        Value::Map(pairs) => pairs.iter().find_map(|(key, value)| find(key, value)),
+        Value::Array(flat) => flat.chunks_exact(2).find_map(|pair| find(&pair[0], &pair[1])),
+        _ => None,
     }
 }

@@ -16,8 +16,9 @@ pub(super) struct Dedicated {
 }
 
 impl Dedicated {
-    pub(super) async fn attached(&mut self, link: &RedisLink) -> Result<Attached, Failure> {
-        if let Some(attached) = self.attached.as_ref().filter(|attached| attached.generation >= link.generation()) {
+    /// A connection to the server of this identity.
+    pub(super) async fn attached(&mut self, link: &RedisLink, identity: &str) -> Result<Attached, Failure> {
+        if let Some(attached) = self.attached.as_ref().filter(|attached| *attached.identity == *identity) {
             return Ok(attached.clone());
         }
         // WAIT may take its whole time-out before the connection's own begins to matter.

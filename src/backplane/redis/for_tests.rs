@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tickgate_wire::model::{Class, Pattern, Publication, StreamId, Topic, TopicRule};
-
-use super::claims::Claim;
+use tickgate_wire::model::{Class, Pattern, Publication, Topic, TopicRule};
 
 /// A reliable topic's rule.
 pub(super) fn rule(retain_max: u32, retain_ttl: Duration) -> Arc<TopicRule> {
@@ -22,10 +20,4 @@ pub(super) fn rule(retain_max: u32, retain_ttl: Duration) -> Arc<TopicRule> {
 pub(super) fn publication(topic: &str, rule: Arc<TopicRule>) -> Publication {
     let topic = Topic::public(topic).unwrap();
     Publication { topic, rule, payload: Bytes::from_static(b"{}"), channel: None, msg_id: None }
-}
-
-/// An acknowledged id of one topic that a new server may have lost.
-pub(super) fn claim(id: StreamId, marker: Option<StreamId>) -> Claim {
-    let topic = Topic::public("orders").unwrap();
-    Claim { topic, id, marker, proven: id.epoch, rule: rule(100, Duration::ZERO) }
 }

@@ -11,10 +11,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use redis::{RedisError, Script, Value};
 use tickgate_wire::model::Publication;
 use tokio::sync::{mpsc, oneshot};
@@ -22,8 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     acknowledge::{PublishOutcome, Returned, Settled},
     batch::{self, Encoder, Job},
-    books::Books,
     durable::{Dedicated, Durability},
+    ledger::Ledger,
+    membership::Membership,
 };
 use crate::{
     backplane::{PublishError, Refusal, Ticket},
@@ -39,6 +41,8 @@ const FLYING_MAX: usize = 8;
 /// Publications that wait in all lanes of one kind, in number and bytes.
 const QUEUE_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Between two looks whether the replica has attached anew.
+const ATTACH_PAUSE: Duration = Duration::from_millis(5);
 /// A publication that waited this many response time-outs for its turn is refused instead of sent.
 const PATIENCE: u32 = 4;
 
@@ -63,7 +67,8 @@ pub(super) struct LaneParts {
     pub(super) link: RedisLink,
     pub(super) placement: Placement,
     pub(super) route: Route,
-    pub(super) books: Arc<Books>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
     /// How many shards share the room for publications that wait.
     pub(super) shards: usize,
 }
@@ -89,9 +94,10 @@ struct Drain {
     queue: mpsc::Receiver<Job>,
     bytes: Arc<AtomicUsize>,
     script: String,
-    books: Arc<Books>,
+    membership: Arc<Membership>,
+    ledger: Arc<Mutex<Ledger>>,
     flying: FuturesUnordered<Flight>,
-    /// Publications that met a server without the script, to be sent again before anything newer.
+    /// Publications that met a server without the script, or in another generation, to be sent again before anything newer.
     again: Vec<Job>,
     number: u64,
 }
@@ -102,7 +108,7 @@ pub(super) const SCRIPT: &str = include_str!("scripts/publish.lua");
 impl Lane {
     /// Starts the task that drains the lane.
     pub(super) fn start(parts: LaneParts, tasks: &Tasks) -> Self {
-        let LaneParts { link, placement, route, books, shards } = parts;
+        let LaneParts { link, placement, route, membership, ledger, shards } = parts;
         let (sender, queue) = mpsc::channel(QUEUE_MAX / shards);
         let bytes = Arc::new(AtomicUsize::new(0));
         let drain = Drain {
@@ -112,7 +118,8 @@ impl Lane {
             queue,
             bytes: Arc::clone(&bytes),
             script: Script::new(SCRIPT).get_hash().to_owned(),
-            books,
+            membership,
+            ledger,
             flying: FuturesUnordered::new(),
             again: Vec::new(),
             number: 0,
@@ -147,7 +154,6 @@ impl Lane {
 
 impl Drain {
     async fn run(mut self, mut stop: Stop) {
-        let mut generations = self.link.generations();
         let mut jobs = Vec::with_capacity(BATCH_MAX);
         let flying_max = if matches!(self.route, Route::Shared) { FLYING_MAX } else { 1 };
         loop {
@@ -164,7 +170,6 @@ impl Drain {
                     self.number_all(&mut jobs);
                     self.send(std::mem::take(&mut jobs)).await;
                 }
-                Ok(()) = generations.changed() => self.books.adopt(*generations.borrow_and_update()),
                 () = stop.wait() => break,
             }
             if !self.again.is_empty() && self.flying.is_empty() {
@@ -190,23 +195,29 @@ impl Drain {
         if jobs.is_empty() {
             return;
         }
+        let Some(standing) = self.membership.standing() else {
+            let hindrance = self.membership.hindrance();
+            self.fail_all(jobs, &hindrance, false);
+            return;
+        };
         let attached = match &mut self.route {
             Route::Shared => self.link.attached(),
-            Route::Dedicated(dedicated) => dedicated.attached(&self.link).await,
+            Route::Dedicated(dedicated) => dedicated.attached(&self.link, &standing.identity).await,
         };
         match attached {
-            Ok(attached) => self.fly(attached, jobs).await,
+            Ok(attached) if attached.identity != standing.identity => {
+                self.membership.wake();
+                self.fail_all(jobs, &Failure::Disconnected, false);
+            }
+            Ok(attached) => self.fly(attached, jobs, standing.generation).await,
             Err(failure) => self.fail_all(jobs, &failure, false),
         }
     }
 
     /// Sends a pipeline, and settles it at once where its outcome is known at once.
-    async fn fly(&mut self, attached: Attached, jobs: Vec<Job>) {
-        // What its server acknowledges counts for that server's generation, even if a newer one is known.
-        let Attached { mut connection, generation } = attached;
-        let newest = self.link.generation();
-        self.books.adopt(newest);
-        let (mut pipe, counts, durability) = self.encode(&jobs, newest);
+    async fn fly(&mut self, attached: Attached, jobs: Vec<Job>, generation: u64) {
+        let Attached { mut connection, .. } = attached;
+        let (mut pipe, counts, durability) = self.encode(&jobs, generation);
         durability.add_to(&mut pipe, self.link.config().response_timeout);
         let count = pipe.len();
         let exchange = async move { connection.send_packed_commands(&pipe, 0, count).await };
@@ -232,10 +243,11 @@ impl Drain {
             keys: self.link.keys(),
             placement: self.placement,
             script: &self.script,
+            gen_key: self.link.keys().generation(),
             generation,
             dedupe_ms: u64::try_from(config.dedupe_ttl.as_millis()).unwrap_or(u64::MAX).max(1),
         };
-        let (pipe, counts) = encoder.encode(jobs, &mut self.books.ledger.lock());
+        let (pipe, counts) = encoder.encode(jobs, &mut self.ledger.lock());
         let mut durability = Durability::default();
         if matches!(self.route, Route::Dedicated(_)) {
             jobs.iter().for_each(|job| durability.require(&job.publication.rule));
@@ -256,33 +268,38 @@ impl Drain {
             }
         };
         let shortfall = durability.shortfall(&mut values);
-        let now = Instant::now();
         if let Some(first) = jobs.first() {
-            let waited = now.duration_since(first.taken);
+            let waited = first.taken.elapsed();
             self.link.metrics().redis_publish_duration_seconds.observe(waited.as_secs_f64());
         }
         let mut outcomes = batch::outcomes(values, counts);
-        let mut ledger = self.books.ledger.lock();
+        // Read after the answer and before the acknowledgement: what is reported as acknowledged was reported whole.
+        let mut ledger = self.ledger.lock();
+        let is_vouched = self.membership.vouches(generation);
         for job in jobs {
             // A missing answer is a broken connection's: nothing is known of the rest.
             let outcome = outcomes.next().unwrap_or(PublishOutcome::STRANGE);
             if let Some(id) = outcome.id() {
-                self.link.saw_epoch(id.epoch);
+                self.membership.saw(id.epoch);
             }
-            let returned = Returned { shortfall: shortfall.as_ref(), ..returned(&job, generation, sent) };
-            match ledger.settle(&returned, &outcome, now) {
-                Settled::SendAgain => self.again.push(Job { again: true, ..job }),
+            let returned = Returned { shortfall: shortfall.as_ref(), is_vouched, ..returned(&job, sent) };
+            match ledger.settle(self.link.keys(), &returned, &outcome) {
+                Settled::SendAgain => {
+                    if let PublishOutcome::Failed(failure) = &outcome {
+                        self.membership.doubt(failure);
+                    }
+                    self.again.push(Job { again: true, ..job });
+                }
                 Settled::Answer(result) => {
                     if let PublishOutcome::Failed(failure) = &outcome {
                         self.link.report(failure);
+                        self.membership.doubt(failure);
                         tracing::debug!(%failure, "redis did not take a publication");
                     }
                     job.answer(result);
                 }
             }
         }
-        drop(ledger);
-        self.books.notify_claims();
     }
 
     fn fail_all(&mut self, jobs: Vec<Job>, failure: &Failure, sent: bool) {
@@ -290,17 +307,21 @@ impl Drain {
             dedicated.forget();
         }
         tracing::debug!(%failure, publications = jobs.len(), "publications failed together");
-        let mut ledger = self.books.ledger.lock();
+        let mut ledger = self.ledger.lock();
         for job in jobs {
-            let error = ledger.fail(&returned(&job, 0, sent), failure);
+            let error = ledger.refused(&returned(&job, sent), failure);
             job.answer(Err(error));
         }
     }
 
-    /// Redis forgot the script: loads it and sends again, in the order of the hand-over. What a later publication of
+    /// Redis forgot the script, or is in another generation: loads it, waits to be attached, and sends again, in the order of the hand-over. What a later publication of
     /// the same topic has overtaken meanwhile (another replica had loaded the script) is refused instead.
     async fn send_again(&mut self) {
         let mut jobs = std::mem::take(&mut self.again);
+        let until = tokio::time::Instant::now() + self.link.config().response_timeout;
+        while self.membership.standing().is_none() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(ATTACH_PAUSE).await;
+        }
         jobs.sort_unstable_by_key(|job| job.number);
         let loaded = match self.link.command() {
             Ok(mut connection) => {
@@ -314,8 +335,8 @@ impl Drain {
             self.fail_all(jobs, &failure, false);
             return;
         }
-        let books = Arc::clone(&self.books);
-        let overtaken = |job: &mut Job| books.ledger.lock().is_overtaken(&job.publication.topic, job.number);
+        let ledger = Arc::clone(&self.ledger);
+        let overtaken = |job: &mut Job| ledger.lock().is_overtaken(&job.publication.topic, job.number);
         for job in jobs.extract_if(.., overtaken) {
             job.refuse(Refusal::Busy);
         }
@@ -338,7 +359,7 @@ impl Drain {
 }
 
 /// A publication that came back, as far as its pipeline is known.
-fn returned(job: &Job, generation: u64, was_sent: bool) -> Returned<'_> {
+fn returned(job: &Job, was_sent: bool) -> Returned<'_> {
     let Job { publication, number, again, .. } = job;
-    Returned { publication, number: *number, is_repeat: *again, was_sent, generation, shortfall: None }
+    Returned { publication, number: *number, is_repeat: *again, was_sent, is_vouched: false, shortfall: None }
 }

@@ -1,5 +1,5 @@
-//! What this replica knows of the topics that it publishes to on one server: names, epoch, last acknowledged id; and,
-//! when the server changed, which acknowledged ids it must verify. Pure and bounded; what is dropped is learned again.
+//! What this replica knows of the topics that it publishes to on one server: names, epoch, last acknowledged id. After a
+//! change of server it says which ids have to be looked for. Pure and bounded; what is dropped is known to be.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -8,33 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tickgate_wire::model::{StreamId, Topic, TopicRule};
+use tickgate_wire::model::{StreamId, Topic};
 
-use super::claims::{Claim, Claims};
 use crate::redis_link::Keys;
 
 /// Topics remembered. When half of that is reached, those not published to since the last time are dropped.
 const TOPICS_MAX: usize = 131_072;
-/// A stream's expiry is renewed when this fraction of it has passed.
-const RENEW_FRACTION: u32 = 8;
-/// Reported losses remembered of one topic; the oldest is dropped.
-const LOSSES_MAX: usize = 4;
-
-/// The expiry to set, so that the stream stays for the whole `ttl` after its last publication although not every
-/// publication renews it. In whole seconds; zero stays zero.
-pub(super) fn expiry(ttl: Duration) -> Duration {
-    let whole = ttl + ttl / RENEW_FRACTION;
-    Duration::from_secs(whole.as_secs() + u64::from(whole.subsec_nanos() > 0))
-}
+/// A stream that was published to within this part of its time to live is not about to be forgotten.
+const FRESH_FRACTION: u32 = 2;
 
 /// The accounts of the topics, in two halves: those used lately, and those not used since the halves last turned.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     young: HashMap<Topic, Account>,
     old: HashMap<Topic, Account>,
-    /// Generation of the newest server known; 0 before the first.
+    /// The last answered beat.
+    beat: u64,
+    /// The greatest beat of an acknowledgement that was dropped.
+    horizon: Option<u64>,
+    /// The generation that is published in.
     generation: u64,
-    pub(super) claims: Claims,
 }
 
 /// What is known of one topic.
@@ -42,85 +35,84 @@ pub(super) struct Ledger {
 pub(super) struct Account {
     /// Name of its stream and its channel.
     pub(super) stream: Arc<str>,
-    /// Epoch of the last id that came back; 0 when none did.
+    /// Epoch of the last id that came back in this generation; 0 when none did.
     pub(super) epoch: u64,
-    /// The last id that was acknowledged to a publisher, and when.
-    acknowledged: Option<(StreamId, Instant)>,
-    /// Generation of the last server that was found to have that id, or to have had it.
-    verified: u64,
-    /// Losses that markers report, the latest last.
-    losses: Vec<Loss>,
+    /// The last id that was acknowledged to a publisher, and the beat that had been answered then.
+    acknowledged: Option<(StreamId, u64)>,
     /// Number of the last publication that was stored, in the order of the hand-over.
     stored: u64,
-    renewed: Option<Instant>,
-    rule: Arc<TopicRule>,
-}
-
-/// An acknowledged id that was lost, with the marker that reports it.
-#[derive(Debug)]
-struct Loss {
-    id: StreamId,
-    marker: StreamId,
-    /// Generation of the last server that was found to have the marker, or to have had it.
-    verified: u64,
-    reported: Instant,
+    published: Option<Instant>,
 }
 
 impl Ledger {
     /// The account of the topic, opened if there is none.
-    pub(super) fn open(&mut self, keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> &mut Account {
+    pub(super) fn open(&mut self, keys: &Keys, topic: &Topic) -> &mut Account {
         if self.young.len() >= TOPICS_MAX / 2 {
-            self.old = mem::take(&mut self.young);
+            let dropped = mem::replace(&mut self.old, mem::take(&mut self.young));
+            let beats = dropped.values().filter_map(|account| account.acknowledged.map(|(_, beat)| beat));
+            self.horizon = self.horizon.max(beats.max());
         }
         match self.young.entry(topic.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                entry.insert(self.old.remove(topic).unwrap_or_else(|| Account::new(keys, topic, rule)))
-            }
+            Entry::Vacant(entry) => entry.insert(self.old.remove(topic).unwrap_or_else(|| Account::new(keys, topic))),
         }
     }
 
     /// The account of the topic, if there still is one.
-    pub(super) fn get(&mut self, topic: &Topic) -> Option<&mut Account> {
+    fn get(&mut self, topic: &Topic) -> Option<&mut Account> {
         self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
     }
 
-    /// Generation of the newest server known; 0 before the first.
-    pub(super) const fn generation(&self) -> u64 {
-        self.generation
+    /// A beat was answered.
+    pub(super) fn answered(&mut self, beat: u64) {
+        self.beat = beat;
     }
 
-    /// The server changed: everything acknowledged so far has to be verified on the new one. Called before anything is
-    /// published in the new generation, which would replace what was acknowledged in the one before.
-    pub(super) fn adopt(&mut self, generation: u64, now: Instant) {
-        if generation <= self.generation {
-            return;
+    /// From now on another generation is published in: no epoch of an earlier one goes on.
+    pub(super) fn begin(&mut self, generation: u64) {
+        if mem::replace(&mut self.generation, generation) != generation {
+            self.young.values_mut().chain(self.old.values_mut()).for_each(|account| account.epoch = 0);
         }
-        if self.generation != 0 {
-            let accounts = self.young.iter().chain(&self.old);
-            self.claims.add(accounts.flat_map(|(topic, account)| account.claims(topic, now)));
-        }
-        self.generation = generation;
     }
 
-    /// The publication `id` was lost, and a marker reports it: from now on one of the two must be there.
-    pub(super) fn lost(&mut self, topic: &Topic, id: StreamId, marker: StreamId, now: Instant) {
-        let Some(account) = self.get(topic) else { return };
-        account.losses.retain(|loss| loss.id != id);
-        if account.losses.len() == LOSSES_MAX {
-            account.losses.remove(0);
+    /// The acknowledged ids that a dataset may lack whose last beat of this replica is `beat` (`None`: it has none).
+    /// `None` when some are no longer remembered.
+    pub(super) fn claims(&self, beat: Option<u64>) -> Option<Vec<(Topic, StreamId)>> {
+        // What was acknowledged before a beat was answered may have run after it; never after the next but one was sent.
+        let lacks = |acknowledged: u64| beat.is_none_or(|beat| beat < acknowledged + 2);
+        if self.horizon.is_some_and(lacks) {
+            return None;
         }
-        account.losses.push(Loss { id, marker, verified: 0, reported: now });
-        account.acknowledged.take_if(|(acknowledged, _)| *acknowledged <= id);
+        let accounts = self.young.iter().chain(&self.old);
+        let claims = accounts.filter_map(|(topic, account)| {
+            account.acknowledged.filter(|(_, beat)| lacks(*beat)).map(|(id, _)| (topic.clone(), id))
+        });
+        Some(claims.collect())
     }
 
-    /// The server of this generation has what was claimed, or had it.
-    pub(super) fn verified(&mut self, claim: &Claim, generation: u64) {
-        let Some(account) = self.get(&claim.topic) else { return };
-        if let Some(loss) = account.losses.iter_mut().find(|loss| Some(loss.marker) == claim.marker) {
-            loss.verified = generation;
-        } else if account.acknowledged.is_some_and(|(id, _)| id == claim.id) {
-            account.verified = generation;
+    /// A publication is acknowledged under the id, whichever replica stored it.
+    pub(super) fn acknowledge(&mut self, keys: &Keys, topic: &Topic, id: StreamId) {
+        let (beat, generation) = (self.beat, self.generation);
+        let account = self.open(keys, topic);
+        if id.epoch >= generation {
+            account.epoch = account.epoch.max(id.epoch);
+        }
+        if account.acknowledged.is_none_or(|(acknowledged, _)| acknowledged <= id) {
+            account.acknowledged = Some((id, beat));
+        }
+    }
+
+    /// A publication was stored by this replica.
+    pub(super) fn store(&mut self, topic: &Topic, number: u64) {
+        if let Some(account) = self.get(topic) {
+            account.stored = account.stored.max(number);
+        }
+    }
+
+    /// A publication failed: the next one makes sure of everything anew.
+    pub(super) fn fail(&mut self, topic: &Topic) {
+        if let Some(account) = self.get(topic) {
+            (account.published, account.epoch) = (None, 0);
         }
     }
 
@@ -131,172 +123,77 @@ impl Ledger {
 }
 
 impl Account {
-    fn new(keys: &Keys, topic: &Topic, rule: &Arc<TopicRule>) -> Self {
-        Self {
-            stream: keys.stream(topic).into(),
-            epoch: 0,
-            acknowledged: None,
-            verified: 0,
-            losses: Vec::new(),
-            stored: 0,
-            renewed: None,
-            rule: Arc::clone(rule),
-        }
+    fn new(keys: &Keys, topic: &Topic) -> Self {
+        Self { stream: keys.stream(topic).into(), epoch: 0, acknowledged: None, stored: 0, published: None }
     }
 
-    /// What must be in the stream, or be reported as lost. Not what its time to live has passed for.
-    fn claims(&self, topic: &Topic, now: Instant) -> impl Iterator<Item = Claim> {
-        let lost = self.losses.iter().map(|loss| (loss.id, Some(loss.marker), loss.verified, loss.reported));
-        let acknowledged = self.acknowledged.map(|(id, at)| (id, None, self.verified, at));
-        let ttl = self.rule.retain_ttl;
-        let stays = move |at: &Instant| ttl.is_zero() || now.saturating_duration_since(*at) <= ttl;
-        lost.chain(acknowledged).filter(move |(.., at)| stays(at)).map(|(id, marker, verified, _)| Claim {
-            topic: topic.clone(),
-            id,
-            marker,
-            proven: marker.unwrap_or(id).epoch.max(verified),
-            rule: Arc::clone(&self.rule),
-        })
-    }
-
-    /// Whether the stream's expiry should be renewed by the publication that is sent now.
-    pub(super) fn renew(&mut self, now: Instant, ttl: Duration) -> bool {
-        let due = self.renewed.is_none_or(|renewed| now.duration_since(renewed) >= ttl / RENEW_FRACTION);
-        if due {
-            self.renewed = Some(now);
-        }
-        due
-    }
-
-    /// A publication was stored by this replica under the id.
-    pub(super) fn store(&mut self, id: StreamId, number: u64, now: Instant) {
-        self.stored = self.stored.max(number);
-        self.acknowledge(id, now);
-    }
-
-    /// A publication is acknowledged under the id, whichever replica stored it.
-    pub(super) fn acknowledge(&mut self, id: StreamId, now: Instant) {
-        self.epoch = self.epoch.max(id.epoch);
-        if self.acknowledged.is_none_or(|(acknowledged, _)| acknowledged < id) {
-            self.acknowledged = Some((id, now));
-            self.verified = 0;
-        }
-    }
-
-    /// A publication failed: the next one renews the expiry, since this one may not have.
-    pub(super) fn fail(&mut self) {
-        self.renewed = None;
+    /// Whether the stream may be about to be forgotten, and the publication that is sent now must keep it.
+    pub(super) fn must_keep(&mut self, now: Instant, ttl: Duration) -> bool {
+        let last = self.published.replace(now);
+        !ttl.is_zero() && last.is_none_or(|last| now.duration_since(last) >= ttl / FRESH_FRACTION)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backplane::redis::for_tests;
-
-    fn rule(retain_ttl: Duration) -> Arc<TopicRule> {
-        for_tests::rule(100, retain_ttl)
-    }
 
     fn topic(number: usize) -> Topic {
         Topic::public(&format!("t{number}")).unwrap()
     }
 
-    /// What would have to be verified if the server changed now.
-    fn claims(ledger: &mut Ledger, now: Instant) -> Vec<(StreamId, Option<StreamId>, u64)> {
-        ledger.adopt(ledger.generation() + 1, now);
-        let mut claims: Vec<_> = ledger.claims.take().iter().map(|c| (c.id, c.marker, c.proven)).collect();
-        claims.sort_unstable();
-        claims
+    fn claimed(ledger: &Ledger, beat: Option<u64>) -> Vec<StreamId> {
+        ledger.claims(beat).unwrap().into_iter().map(|(_, id)| id).collect()
     }
 
     #[test]
-    fn it_stays_bounded_and_keeps_what_is_in_use() {
-        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default());
+    fn it_stays_bounded_keeps_what_is_in_use_and_knows_what_it_dropped() {
+        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        ledger.answered(3);
         for number in 0..TOPICS_MAX * 2 {
-            ledger.open(&keys, &topic(number), &rule);
-            ledger.open(&keys, &topic(0), &rule).epoch = 7;
+            ledger.acknowledge(&keys, &topic(number), StreamId::new(5, 0));
+            ledger.open(&keys, &topic(0)).epoch = 7;
         }
         assert!(ledger.young.len() + ledger.old.len() <= TOPICS_MAX);
-        assert_eq!(ledger.open(&keys, &topic(0), &rule).epoch, 7);
+        assert_eq!(ledger.open(&keys, &topic(0)).epoch, 7);
+        assert_eq!(ledger.claims(Some(4)), None, "what was dropped may be lost");
+        assert!(ledger.claims(Some(5)).is_some_and(|claims| claims.is_empty()));
     }
 
     #[test]
-    fn only_another_server_makes_claims_of_what_was_acknowledged() {
-        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
-        ledger.adopt(5, now);
-        ledger.open(&keys, &topic(1), &rule).store(StreamId::new(5, 3), 1, now);
-        ledger.adopt(5, now);
-        ledger.adopt(4, now);
-        assert!(ledger.claims.take().is_empty());
-        ledger.adopt(6, now);
-        let claims = ledger.claims.take();
-        assert_eq!(claims.iter().map(|claim| claim.id).collect::<Vec<_>>(), [StreamId::new(5, 3)]);
-        assert_eq!(ledger.generation(), 6);
+    fn only_what_no_later_beat_proves_has_to_be_looked_for() {
+        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        ledger.begin(5);
+        ledger.answered(7);
+        ledger.acknowledge(&keys, &topic(1), StreamId::new(5, 3));
+        ledger.acknowledge(&keys, &topic(1), StreamId::new(5, 2));
+        assert_eq!(claimed(&ledger, Some(8)), [StreamId::new(5, 3)]);
+        assert!(claimed(&ledger, Some(9)).is_empty());
+        assert_eq!(claimed(&ledger, None), [StreamId::new(5, 3)]);
     }
 
     #[test]
-    fn what_was_lost_is_verified_together_with_its_marker_beside_what_came_later() {
-        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
-        ledger.adopt(1, now);
-        let (lost, marker, later) = (StreamId::new(5, 9), StreamId::new(6, 1), StreamId::new(6, 0));
-        ledger.open(&keys, &topic(1), &rule).store(lost, 1, now);
-        ledger.lost(&topic(1), lost, marker, now);
-        assert_eq!(claims(&mut ledger, now), [(lost, Some(marker), 6)]);
-        ledger.open(&keys, &topic(1), &rule).store(later, 2, now);
-        assert_eq!(claims(&mut ledger, now), [(lost, Some(marker), 6), (later, None, 6)]);
-        let again = StreamId::new(7, 0);
-        ledger.lost(&topic(1), lost, again, now);
-        assert_eq!(claims(&mut ledger, now), [(lost, Some(again), 7), (later, None, 6)]);
-        for epoch in 8..20 {
-            ledger.lost(&topic(1), StreamId::new(epoch, 0), StreamId::new(epoch + 1, 0), now);
-        }
-        assert_eq!(claims(&mut ledger, now).len(), LOSSES_MAX);
+    fn no_epoch_goes_on_in_another_generation() {
+        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        ledger.begin(5);
+        ledger.acknowledge(&keys, &topic(1), StreamId::new(6, 3));
+        assert_eq!(ledger.open(&keys, &topic(1)).epoch, 6);
+        ledger.begin(9);
+        assert_eq!(ledger.open(&keys, &topic(1)).epoch, 0);
+        ledger.acknowledge(&keys, &topic(1), StreamId::new(6, 4));
+        assert_eq!(ledger.open(&keys, &topic(1)).epoch, 0, "a repeat of what an earlier one stored");
     }
 
     #[test]
-    fn what_a_server_was_found_to_have_proves_more_to_the_next() {
-        let (keys, rule, mut ledger, now) = (Keys::new("x:"), rule(Duration::ZERO), Ledger::default(), Instant::now());
-        ledger.adopt(1, now);
-        let (id, later) = (StreamId::new(5, 9), StreamId::new(5, 10));
-        ledger.open(&keys, &topic(1), &rule).store(id, 1, now);
-        ledger.adopt(8, now);
-        let claim = ledger.claims.take().pop().unwrap();
-        ledger.verified(&claim, 8);
-        assert_eq!(claims(&mut ledger, now), [(id, None, 8)]);
-        ledger.open(&keys, &topic(1), &rule).store(later, 2, now);
-        assert_eq!(claims(&mut ledger, now), [(later, None, 5)], "nobody has looked for this one yet");
-    }
-
-    #[test]
-    fn what_has_expired_is_not_claimed() {
-        let (keys, mut ledger, now) = (Keys::new("x:"), Ledger::default(), Instant::now());
-        ledger.adopt(1, now);
-        ledger.open(&keys, &topic(1), &rule(Duration::from_secs(80))).store(StreamId::new(5, 9), 1, now);
-        assert_eq!(claims(&mut ledger, now + Duration::from_secs(80)).len(), 1);
-        assert_eq!(claims(&mut ledger, now + Duration::from_secs(81)).len(), 0);
-    }
-
-    #[test]
-    fn a_stream_outlives_its_last_publication_by_the_whole_ttl() {
-        for seconds in [1, 7, 80, 86_400] {
-            let ttl = Duration::from_secs(seconds);
-            assert!(expiry(ttl) - ttl / RENEW_FRACTION >= ttl, "{seconds}");
-        }
-        assert_eq!(
-            (expiry(Duration::ZERO), expiry(Duration::from_millis(300))),
-            (Duration::ZERO, Duration::from_secs(1))
-        );
-    }
-
-    #[test]
-    fn an_expiry_is_renewed_when_a_part_of_it_has_passed_or_a_publication_failed() {
-        let (keys, rule, mut ledger) = (Keys::new("x:"), rule(Duration::from_secs(80)), Ledger::default());
-        let (account, now) = (ledger.open(&keys, &topic(1), &rule), Instant::now());
-        assert!(account.renew(now, Duration::from_secs(80)));
-        assert!(!account.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
-        account.fail();
-        assert!(account.renew(now + Duration::from_secs(9), Duration::from_secs(80)));
-        assert!(account.renew(now + Duration::from_secs(19), Duration::from_secs(80)));
+    fn a_stream_that_was_quiet_for_half_its_life_is_kept() {
+        let (keys, ttl, now) = (Keys::new("x:"), Duration::from_secs(80), Instant::now());
+        let mut ledger = Ledger::default();
+        let account = ledger.open(&keys, &topic(1));
+        assert!(account.must_keep(now, ttl));
+        assert!(!account.must_keep(now + Duration::from_secs(39), ttl));
+        assert!(account.must_keep(now + Duration::from_secs(79), ttl));
+        ledger.fail(&topic(1));
+        assert!(ledger.open(&keys, &topic(1)).must_keep(now + Duration::from_secs(80), ttl));
+        assert!(!ledger.open(&keys, &topic(1)).must_keep(now, Duration::ZERO));
     }
 }

@@ -3,20 +3,23 @@
 //! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology says which topic is on which.
 //! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
 //!   `batch`; `acknowledge` says what the answers mean.
-//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, and `page` judges what was read.
-//! - `ledger` remembers what was acknowledged; `verify` decides what follows when the server has changed.
+//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says. `word` spells a
+//!   private channel for both directions.
+//! - A `member` keeps the replica's place in the `roster` of a dataset, with what the `ledger` says that was acknowledged;
+//!   `membership` is what the others see of it. `sweep` empties streams whose time has passed.
 //!
-//! `acknowledge`, `arrival`, `ledger`, `page` and `verify` decide without I/O. Never delivers a publication by any other
-//! path than its return through Redis.
+//! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page`, `roster` and `word` decide without I/O. Never delivers a
+//! publication by any other path than its return through Redis.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tickgate_wire::model::{Publication, StreamId, Topic};
+use tickgate_wire::model::{Publication, ReplicaId, StreamId, Topic, TopicRules};
 
 use super::{Event, HeadError, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
 use crate::{
+    history::History,
     redis_link::{self, LinkHealth, RedisLink, Topology},
     tasks::Tasks,
 };
@@ -24,18 +27,26 @@ use crate::{
 mod acknowledge;
 mod arrival;
 mod batch;
-mod books;
 mod claims;
 mod durable;
 #[cfg(test)]
 mod for_tests;
+mod generation;
+mod handover;
 mod lane;
 mod ledger;
+mod member;
+mod membership;
 mod page;
+mod process;
 mod read;
+mod roster;
 mod shard;
-mod verify;
+mod sweep;
+mod word;
 
+use membership::Membership;
+use read::Source;
 use shard::BackplaneShard;
 
 /// Streams and channels in Redis. Cheap to clone.
@@ -45,13 +56,26 @@ pub struct Redis {
     shards: Arc<[BackplaneShard]>,
 }
 
+/// Who takes part: the replica's name, and the topic rules on which all have to agree.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub replica: ReplicaId,
+    pub rules: Arc<TopicRules>,
+}
+
 impl Redis {
     /// Works over the topology's links; starts the tasks that publish.
     #[must_use]
-    pub fn start_on(topology: &Topology, tasks: &Tasks) -> Self {
+    pub fn start_on(topology: &Topology, identity: &Identity, tasks: &Tasks) -> Self {
         let (placement, links) = (topology.placement(), topology.links());
-        let shards = links.iter().map(|link| BackplaneShard::start(link, placement, links.len(), tasks)).collect();
-        Self { topology: topology.clone(), shards }
+        let start = |link| BackplaneShard::start(link, placement, (links.len(), identity), tasks);
+        Self { topology: topology.clone(), shards: links.iter().map(start).collect() }
+    }
+
+    /// The server of a topic.
+    fn source(&self, topic: &Topic) -> Source<'_> {
+        let shard = self.topology.placement().shard(topic.as_str());
+        Source { link: &self.topology.links()[shard], membership: &self.shards[shard].membership }
     }
 
     /// The link to the topic's server.
@@ -61,9 +85,9 @@ impl Redis {
 
     pub(super) fn start(&self, receiver: Receiver) {
         let receiver = Arc::new(receiver);
-        for link in self.topology.links() {
-            let (own, receiver) = (link.clone(), Arc::clone(&receiver));
-            link.receive(Box::new(move |event| translate(&own, &receiver, event)));
+        for (link, shard) in self.topology.links().iter().zip(&*self.shards) {
+            let (own, receiver, membership) = (link.clone(), Arc::clone(&receiver), Arc::clone(&shard.membership));
+            link.receive(Box::new(move |event| translate(&own, &membership, &receiver, event)));
         }
     }
 
@@ -82,32 +106,59 @@ impl Redis {
     }
 
     pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
-        let link = self.link(topic);
-        let page = read::page(link, topic, after, limits).await?;
-        saw(link, page.messages.last().and_then(|message| message.id));
+        let source = self.source(topic);
+        let page = source.page(topic, after, limits).await?;
+        saw(source.membership, page.messages.last().and_then(|message| message.id));
         Ok(page)
     }
 
     pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
-        let link = self.link(topic);
-        let newest = read::newest(link, topic, limits).await?;
-        saw(link, newest.messages.last().and_then(|message| message.id));
+        let source = self.source(topic);
+        let newest = source.newest(topic, limits).await?;
+        saw(source.membership, newest.messages.last().and_then(|message| message.id));
         Ok(newest)
     }
 
-    pub(super) fn generation(&self, topic: &Topic) -> u64 {
-        self.link(topic).generation()
+    pub(super) async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+        let placement = self.topology.placement();
+        let mut by_shard = vec![Vec::new(); self.shards.len()];
+        for (topic, at) in topics {
+            by_shard[placement.shard(topic.as_str())].push((topic, *at));
+        }
+        let mut found = Vec::with_capacity(by_shard.len());
+        for ((link, shard), topics) in self.topology.links().iter().zip(&*self.shards).zip(&by_shard) {
+            let source = Source { link, membership: &shard.membership };
+            found.push(source.anchors(topics).await.into_iter());
+        }
+        let missing = || Err(Unavailable("an answer is missing".into()));
+        let own = topics.iter().map(|(topic, _)| placement.shard(topic.as_str()));
+        own.map(|shard| found[shard].next().unwrap_or_else(missing)).collect()
     }
 
-    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<StreamId, HeadError>> {
+    pub(super) fn history(&self, topic: &Topic) -> Arc<History> {
+        self.source(topic).membership.history()
+    }
+
+    pub(super) fn doubt(&self, topic: &Topic) {
+        self.source(topic).membership.doubt_dataset();
+    }
+
+    /// Hands on what this replica acknowledged, and leaves.
+    pub(super) async fn leave(&self) {
+        join_all(self.shards.iter().map(BackplaneShard::leave)).await;
+    }
+
+    pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         let placement = self.topology.placement();
         let mut by_shard = vec![Vec::new(); self.shards.len()];
         for topic in topics {
             by_shard[placement.shard(topic.as_str())].push(topic);
         }
-        let reads = self.topology.links().iter().zip(&by_shard).map(async |(link, topics)| match topics[..] {
+        let sources = self.topology.links().iter().zip(&*self.shards);
+        let sources = sources.map(|(link, shard)| Source { link, membership: &shard.membership });
+        let reads = sources.zip(&by_shard).map(async |(source, topics)| match topics[..] {
             [] => Ok(Vec::new()),
-            _ => read::heads(link, topics).await,
+            _ => source.heads(topics).await,
         });
         let mut found: Vec<_> = join_all(reads).await.into_iter().map(|heads| heads.map(Vec::into_iter)).collect();
         let head = |topic: &Topic| match &mut found[placement.shard(topic.as_str())] {
@@ -125,24 +176,26 @@ impl Redis {
             reached: all().any(|health| health.reached),
             commands_down: least(|health| health.commands_down),
             pubsub_down: least(|health| health.pubsub_down),
+            obstacle: self.shards.iter().find_map(|shard| shard.membership.obstacle()),
+            acknowledges: self.shards.iter().all(|shard| shard.membership.standing().is_some()),
         }
     }
 }
 
 /// Notes an epoch that a server gave.
-fn saw(link: &RedisLink, id: Option<StreamId>) {
+fn saw(membership: &Membership, id: Option<StreamId>) {
     if let Some(id) = id {
-        link.saw_epoch(id.epoch);
+        membership.saw(id.epoch);
     }
 }
 
 /// Reports to the follower what happened on a link. Runs in the link's own task.
-fn translate(link: &RedisLink, receiver: &Receiver, event: redis_link::Event<'_>) {
+fn translate(link: &RedisLink, membership: &Membership, receiver: &Receiver, event: redis_link::Event<'_>) {
     let topic = |channel| link.keys().topic_of_channel(channel);
     match event {
         redis_link::Event::Message { channel, payload } => {
             if let Some(topic) = topic(channel) {
-                arrived(link, receiver, &topic, payload);
+                arrived(link, membership, receiver, (&topic, payload));
             }
         }
         redis_link::Event::Confirmed { channel } => {
@@ -159,11 +212,16 @@ fn translate(link: &RedisLink, receiver: &Receiver, event: redis_link::Event<'_>
     }
 }
 
-fn arrived(link: &RedisLink, receiver: &Receiver, topic: &str, payload: Vec<u8>) {
+fn arrived(link: &RedisLink, membership: &Membership, receiver: &Receiver, (topic, payload): (&str, Vec<u8>)) {
     match arrival::from_channel(&Bytes::from(payload)) {
-        Ok(message) => {
-            saw(link, message.id);
-            receiver(Event::Arrived { topic, message });
+        // Nothing moves a topic that was not published in the generation which this replica is in: the stream decides.
+        Ok(heard) if heard.message.id.is_some() && heard.generation != membership.history().generation => {
+            membership.wake();
+            receiver(Event::Foreign { topic });
+        }
+        Ok(heard) => {
+            saw(membership, heard.message.id);
+            receiver(Event::Arrived { topic, message: heard.message });
         }
         Err(malformed) => {
             link.report_malformed();

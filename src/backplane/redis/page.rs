@@ -1,5 +1,5 @@
-//! What a read of a stream brings: how many entries to fetch next, whether they join what came before, when it is
-//! complete. Pure: `read` fetches, this decides. Never guesses: what can't be proven contiguous is reported as not.
+//! What a read of a stream brings: how many entries to fetch next, and when it is complete. Pure: `read` fetches, this
+//! decides. Never judges whether the entries are neighbours: their reader does.
 
 use std::sync::Arc;
 
@@ -48,68 +48,41 @@ impl Parts {
 }
 
 /// A read of what follows a cursor.
-///
-/// Each part begins with the cursor itself: where its entry is still there, everything behind it is contiguous because
-/// it is its neighbour, also across epochs.
 #[derive(Debug)]
 pub(super) struct Forward {
     cursor: StreamId,
     parts: Parts,
-    contiguous: bool,
     more: bool,
 }
 
 impl Forward {
     pub(super) const fn new(after: StreamId, limits: ReadLimits) -> Self {
-        Self { cursor: after, parts: Parts::new(limits), contiguous: true, more: false }
+        Self { cursor: after, parts: Parts::new(limits), more: false }
     }
 
-    /// The cursor and the count of the next part; `None` when the read is complete. To be fetched: the cursor's own entry,
-    /// if there is one, and one more than the count.
+    /// The cursor and the count of the next part; `None` when the read is complete. To be fetched: what follows the cursor,
+    /// one more than the count.
     pub(super) fn next(&self) -> Option<(StreamId, usize)> {
         Some((self.cursor, self.parts.next()?))
     }
 
-    /// Adds a part. `trimmed`: something was ever removed from the stream (only looked up from its start).
-    pub(super) fn add(&mut self, entries: Vec<Arc<Message>>, trimmed: bool) {
+    /// Adds a part.
+    pub(super) fn add(&mut self, mut entries: Vec<Arc<Message>>) {
         let Some((cursor, count)) = self.next() else { return };
-        let part = assemble(entries, cursor, count, trimmed);
-        if self.parts.messages.is_empty() {
-            self.contiguous = part.contiguous;
-        } else if !part.contiguous {
-            // Trimmed or lost meanwhile: for the next read to report.
-            self.more = true;
-            self.parts.next_max = None;
-            return;
-        }
-        let all = self.parts.add(part.messages);
-        self.more = part.more || !all;
+        let more = entries.len() > count;
+        entries.truncate(count);
+        let all = self.parts.add(entries);
+        self.more = more || !all;
         if !self.more {
             self.parts.next_max = None;
         }
         self.cursor = self.parts.messages.last().and_then(|message| message.id).unwrap_or(cursor);
     }
 
-    pub(super) fn finish(self) -> Page {
-        Page { messages: self.parts.messages, contiguous: self.contiguous, more: self.more }
+    /// `end`: the last id that the stream had given when the read began.
+    pub(super) fn finish(self, end: Option<StreamId>) -> Page {
+        Page { messages: self.parts.messages, more: self.more, end }
     }
-}
-
-/// Decides whether what was fetched joins the cursor.
-fn assemble(mut messages: Vec<Arc<Message>>, after: StreamId, limit: usize, trimmed: bool) -> Page {
-    let first = messages.first().and_then(|message| message.id);
-    let contiguous = match first {
-        Some(first) if first == after => {
-            messages.remove(0);
-            true
-        }
-        Some(first) if after == StreamId::ZERO => first.seq == 0 && !trimmed,
-        Some(first) => first.directly_after(after),
-        None => after == StreamId::ZERO && !trimmed,
-    };
-    let more = messages.len() > limit;
-    messages.truncate(limit);
-    Page { messages, contiguous, more }
 }
 
 /// A read of the newest entries, backwards.
@@ -163,49 +136,15 @@ mod tests {
         })
     }
 
-    fn entries(ids: &[(u64, u64)]) -> Vec<Arc<Message>> {
-        ids.iter().map(|(epoch, seq)| entry(*epoch, *seq)).collect()
-    }
-
-    fn page(ids: &[(u64, u64)], after: (u64, u64), trimmed: bool) -> (usize, bool, bool) {
-        let page = assemble(entries(ids), StreamId::new(after.0, after.1), 2, trimmed);
-        (page.messages.len(), page.contiguous, page.more)
-    }
-
-    #[test]
-    fn neighbours_of_the_cursor_are_contiguous_whatever_their_epoch() {
-        assert_eq!(page(&[(5, 3), (5, 4)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 3), (9, 0)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 3)], (5, 3), false), (0, true, false));
-        assert_eq!(page(&[(5, 3), (5, 4), (5, 5), (5, 6)], (5, 3), false), (2, true, true));
-    }
-
-    #[test]
-    fn without_the_cursors_entry_only_the_next_number_proves_anything() {
-        assert_eq!(page(&[(5, 4)], (5, 3), false), (1, true, false));
-        assert_eq!(page(&[(5, 5)], (5, 3), false), (1, false, false));
-        assert_eq!(page(&[(9, 0)], (5, 3), false), (1, false, false));
-        assert_eq!(page(&[], (5, 3), false), (0, false, false));
-    }
-
-    #[test]
-    fn from_the_start_nothing_may_have_been_removed() {
-        assert_eq!(page(&[(5, 0), (5, 1)], (0, 0), false), (2, true, false));
-        assert_eq!(page(&[(5, 0)], (0, 0), true), (1, false, false));
-        assert_eq!(page(&[(5, 7)], (0, 0), false), (1, false, false));
-        assert_eq!(page(&[], (0, 0), false), (0, true, false));
-        assert_eq!(page(&[], (0, 0), true), (0, false, false));
-    }
-
     /// Reads a stream of `count` entries after its first one; the sizes of the parts, and the page.
     fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {
             asked.push(part);
             let last = (cursor.seq + part as u64 + 1).min(count);
-            read.add((cursor.seq..=last).map(|seq| entry(5, seq)).collect(), false);
+            read.add((cursor.seq + 1..=last).map(|seq| entry(5, seq)).collect());
         }
-        (asked, read.finish())
+        (asked, read.finish(None))
     }
 
     #[test]
@@ -213,7 +152,6 @@ mod tests {
         let bytes = usize::MAX;
         let seen = |count, limits| {
             let (asked, page) = forward(count, limits);
-            assert!(page.contiguous);
             assert!(page.messages.iter().zip(1..).all(|(message, seq)| message.id == Some(StreamId::new(5, seq))));
             (asked, page.messages.len(), page.more)
         };
@@ -223,17 +161,6 @@ mod tests {
         assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![16, 128, 128, 28], 300, true));
         assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![16, 84, 1], 100, true), "two bytes each");
         assert_eq!(seen(700, ReadLimits::ONE), (vec![1], 1, true));
-    }
-
-    #[test]
-    fn a_later_part_that_does_not_join_ends_the_read() {
-        let mut read = Forward::new(StreamId::new(5, 0), ReadLimits::new(500, usize::MAX));
-        read.add((0..=17).map(|seq| entry(5, seq)).collect(), false);
-        assert_eq!(read.next(), Some((StreamId::new(5, 16), 128)));
-        read.add((200..300).map(|seq| entry(5, seq)).collect(), false);
-        assert_eq!(read.next(), None);
-        let page = read.finish();
-        assert_eq!((page.messages.len(), page.contiguous, page.more), (16, true, true));
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Reads streams: pages after a cursor, the newest entries, heads. Always through the pool, whose size limits how many
-//! reads a mass reconnect causes at once. Never decides what the entries prove: `page` does.
+//! Reads streams: pages after a cursor, the newest entries, their ends. Always through the pool, whose size limits how many
+//! reads a mass reconnect causes at once. Never judges what the entries prove, and never brings anything from another
+//! server than the one that the replica is attached to.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tickgate_wire::model::{Message, StreamId, Topic};
 
 use super::{
     arrival,
+    membership::Membership,
     page::{Backward, Forward},
 };
 use crate::{
@@ -17,73 +19,198 @@ use crate::{
 
 /// Streams asked in one pipeline.
 const HEADS_CHUNK: usize = 256;
+/// How long the position of a topic without a stream is kept for whoever comes back to it: that of a user's own topic, and
+/// that of any other, since strangers may make names up.
+const OWN_ANCHOR_MS: u64 = 30 * 86_400_000;
+const ANCHOR_MS: u64 = 600_000;
 
-/// What follows `after`, within the limits.
-pub(super) async fn page(
-    link: &RedisLink,
-    topic: &Topic,
-    after: StreamId,
-    limits: ReadLimits,
-) -> Result<Page, Unavailable> {
-    let key = link.keys().stream(topic);
-    let mut reader = Reader::open(link).await?;
-    let mut read = Forward::new(after, limits);
-    while let Some((cursor, count)) = read.next() {
-        let mut pipe = redis::pipe();
-        pipe.cmd("XRANGE").arg(&key).arg(cursor.to_string()).arg("+").arg("COUNT").arg(count.saturating_add(2));
-        if cursor == StreamId::ZERO {
-            // Fails where there is no stream.
-            pipe.cmd("XINFO").arg("STREAM").arg(&key);
-        }
-        let replies;
-        (reader, replies) = reader.ask(&pipe).await?;
-        let mut replies = replies.into_iter();
-        let entries = messages(replies.next(), link, topic)?;
-        read.add(entries, replies.next().is_some_and(|info| was_trimmed(&info)));
-    }
-    Ok(read.finish())
+const ENDS: &str = include_str!("scripts/ends.lua");
+const ANCHOR: &str = include_str!("scripts/anchor.lua");
+
+/// A topic without a stream, and the position that it has already.
+pub(super) type Unanchored<'a> = (&'a Topic, Option<StreamId>);
+
+/// One server, as readers see it.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) link: &'a RedisLink,
+    pub(super) membership: &'a Membership,
 }
 
-/// The newest messages, within the limits.
-pub(super) async fn newest(link: &RedisLink, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
-    let key = link.keys().stream(topic);
-    let mut reader = Reader::open(link).await?;
-    let mut read = Backward::new(limits);
-    while let Some((before, count)) = read.next() {
-        let end = before.map_or("+".to_owned(), |before| format!("({before}"));
-        let mut pipe = redis::pipe();
-        pipe.cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(count);
-        let replies;
-        (reader, replies) = reader.ask(&pipe).await?;
-        read.add(messages(replies.into_iter().next(), link, topic)?);
+impl Source<'_> {
+    /// What follows `after`, within the limits.
+    pub(super) async fn page(self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+        let key = self.link.keys().stream(topic);
+        let mut reader = Reader::open(self.link).await?;
+        let (mut read, mut end, mut first) = (Forward::new(after, limits), None, true);
+        while let Some((cursor, count)) = read.next() {
+            let mut pipe = redis::pipe();
+            if first {
+                // Before the entries: what is added meanwhile is among them.
+                pipe.add_command(self.ends(&[&key]));
+            }
+            pipe.cmd("XRANGE").arg(&key).arg(format!("({cursor}")).arg("+").arg("COUNT").arg(count.saturating_add(1));
+            let replies;
+            (reader, replies) = reader.ask(&pipe).await?;
+            let mut replies = replies.into_iter();
+            if first {
+                let found = self.found(replies.next())?.into_iter().next();
+                end = found.transpose().map_err(|error| Unavailable(error.to_string().into()))?.flatten();
+                first = false;
+            }
+            read.add(messages(replies.next(), self.link, topic)?);
+        }
+        Ok(read.finish(end))
     }
-    Ok(read.finish())
+
+    /// The newest messages, within the limits.
+    pub(super) async fn newest(self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+        let key = self.link.keys().stream(topic);
+        let mut reader = Reader::open(self.link).await?;
+        let (mut read, mut first) = (Backward::new(limits), true);
+        while let Some((before, count)) = read.next() {
+            let end = before.map_or("+".to_owned(), |before| format!("({before}"));
+            let mut pipe = redis::pipe();
+            if first {
+                pipe.add_command(self.ends(&[]));
+            }
+            pipe.cmd("XREVRANGE").arg(&key).arg(end).arg("-").arg("COUNT").arg(count);
+            let replies;
+            (reader, replies) = reader.ask(&pipe).await?;
+            let mut replies = replies.into_iter();
+            if std::mem::take(&mut first) {
+                self.found(replies.next())?;
+            }
+            read.add(messages(replies.next(), self.link, topic)?);
+        }
+        Ok(read.finish())
+    }
+
+    /// The last ids of many streams of one server, in the order of `topics`; `None` where there is no stream. One that can't
+    /// be read fails alone.
+    pub(super) async fn heads(
+        self,
+        topics: &[&Topic],
+    ) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
+        let mut heads = Vec::with_capacity(topics.len());
+        let mut reader = Reader::open(self.link).await?;
+        for chunk in topics.chunks(HEADS_CHUNK) {
+            let keys: Vec<_> = chunk.iter().map(|topic| self.link.keys().stream(topic)).collect();
+            let mut pipe = Pipeline::new();
+            pipe.add_command(self.ends(&keys.iter().collect::<Vec<_>>()));
+            let replies;
+            (reader, replies) = reader.ask(&pipe).await?;
+            heads.extend(self.found(replies.into_iter().next())?);
+        }
+        Ok(heads)
+    }
+
+    /// Gives topics without a stream positions that nobody else has, or those that are named. Returns the last ids of their
+    /// streams, which somebody else may have begun.
+    pub(super) async fn anchors(self, topics: &[Unanchored<'_>]) -> Vec<Result<StreamId, Unavailable>> {
+        let mut anchors = Vec::with_capacity(topics.len());
+        for chunk in topics.chunks(HEADS_CHUNK) {
+            match self.anchor(chunk).await {
+                Ok(answers) => anchors.extend(answers),
+                Err(error) => anchors.extend(chunk.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        anchors
+    }
+
+    async fn anchor(self, topics: &[Unanchored<'_>]) -> Result<Vec<Result<StreamId, Unavailable>>, Unavailable> {
+        let keys = self.link.keys();
+        let mut command = redis::cmd("EVAL");
+        command.arg(ANCHOR).arg(topics.len() + 1).arg(keys.generation());
+        for (topic, _) in topics {
+            command.arg(keys.stream(topic));
+        }
+        command.arg(self.membership.history().generation);
+        for (topic, at) in topics {
+            let kept = if topic.owner().is_some() { OWN_ANCHOR_MS } else { ANCHOR_MS };
+            command.arg(at.map_or_else(String::new, |at| at.to_string())).arg(kept);
+        }
+        let mut pipe = Pipeline::new();
+        pipe.add_command(command);
+        let (_, replies) = Reader::open(self.link).await?.ask(&pipe).await?;
+        let answer = |value| match value {
+            Value::BulkString(id) => id_of(&id).ok_or_else(strange),
+            Value::ServerError(error) => Err(failed(self.link, &Failure::of(&error.into()))),
+            _ => Err(strange()),
+        };
+        match replies.into_iter().next() {
+            Some(Value::Array(values)) if values.len() == topics.len() => Ok(values.into_iter().map(answer).collect()),
+            Some(Value::ServerError(error)) => {
+                let failure = Failure::of(&error.into());
+                self.membership.doubt(&failure);
+                Err(failed(self.link, &failure))
+            }
+            _ => Err(strange()),
+        }
+    }
+
+    fn ends(self, keys: &[&String]) -> redis::Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(ENDS).arg(keys.len() + 1).arg(self.link.keys().generation());
+        for key in keys {
+            command.arg(key);
+        }
+        command
+    }
+
+    /// The answer of `ends`, if it comes from where the replica is attached.
+    fn found(self, answer: Option<Value>) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
+        let values = match answer {
+            Some(Value::Array(values)) => values,
+            Some(Value::ServerError(error)) => return Err(failed(self.link, &Failure::of(&error.into()))),
+            _ => return Err(strange()),
+        };
+        let mut values = values.into_iter();
+        let here = values.next().and_then(text);
+        let known = match self.membership.history().generation {
+            0 => String::new(),
+            generation => generation.to_string(),
+        };
+        if here.as_ref() != Some(&known) {
+            self.membership.wake();
+            return Err(Unavailable("redis is in another generation than this replica knows".into()));
+        }
+        Ok(values.map(|value| self.end(value)).collect())
+    }
+
+    fn end(self, value: Value) -> Result<Option<StreamId>, HeadError> {
+        match value {
+            Value::BulkString(id) if id.is_empty() => Ok(None),
+            Value::BulkString(id) => {
+                let id = id_of(&id).ok_or_else(strange)?;
+                self.membership.saw(id.epoch);
+                Ok(Some(id))
+            }
+            Value::ServerError(error) => {
+                let no_stream = error.code() == RefusalKind::WrongType.code();
+                let failure = Failure::of(&error.into());
+                let unavailable = failed(self.link, &failure);
+                Err(if no_stream { HeadError::NoStream(unavailable.0) } else { unavailable.into() })
+            }
+            _ => Err(strange().into()),
+        }
+    }
 }
 
-/// The heads of many streams of one server, in the order of `topics`. One that can't be read fails alone.
-pub(super) async fn heads(
-    link: &RedisLink,
-    topics: &[&Topic],
-) -> Result<Vec<Result<StreamId, HeadError>>, Unavailable> {
-    let mut heads = Vec::with_capacity(topics.len());
-    let mut reader = Reader::open(link).await?;
-    for chunk in topics.chunks(HEADS_CHUNK) {
-        let mut pipe = Pipeline::with_capacity(chunk.len());
-        for topic in chunk {
-            pipe.cmd("XREVRANGE").arg(link.keys().stream(topic)).arg("+").arg("-").arg("COUNT").arg(1);
-        }
-        let replies;
-        (reader, replies) = reader.ask(&pipe).await?;
-        for (topic, entries) in chunk.iter().zip(replies) {
-            let no_stream = is_of_another_type(&entries);
-            let newest = messages(Some(entries), link, topic).map_err(|error| match no_stream {
-                true => HeadError::NoStream(error.0),
-                false => HeadError::Unavailable(error),
-            });
-            heads.push(newest.map(|newest| newest.first().and_then(|message| message.id).unwrap_or_default()));
-        }
+fn strange() -> Unavailable {
+    Unavailable("unexpected answer of redis".into())
+}
+
+fn id_of(bytes: &[u8]) -> Option<StreamId> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
     }
-    Ok(heads)
 }
 
 /// A connection of the pool, for all parts of one read.
@@ -124,17 +251,12 @@ fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<V
         Some(Value::ServerError(error)) => {
             let failure = Failure::of(&error.into());
             if !failure.is_passing() {
-                tracing::debug!(%topic, %failure, "a stream can't be read");
+                tracing::debug!(topic = topic.as_str(), %failure, "a stream can't be read");
             }
             Err(failed(link, &failure))
         }
         _ => Err(Unavailable("unexpected answer to a range read".into())),
     }
-}
-
-/// Whether the answer says that there is a key of another type.
-fn is_of_another_type(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.code() == RefusalKind::WrongType.code())
 }
 
 /// One entry of a range. `None`: not an entry at all.
@@ -147,33 +269,4 @@ fn message(entry: Value) -> Option<Message> {
         _ => Vec::new(),
     });
     arrival::from_entry(&id, fields)
-}
-
-/// Whether entries were ever removed: more were added than there are.
-fn was_trimmed(info: &Value) -> bool {
-    let number = |name: &str| {
-        let find = |key: &Value, value: &Value| match (key, value) {
-            (Value::BulkString(key), Value::Int(number)) if key == name.as_bytes() => Some(*number),
-            _ => None,
-        };
-        match info {
-            Value::Map(pairs) => pairs.iter().find_map(|(key, value)| find(key, value)),
-            Value::Array(flat) => flat.chunks_exact(2).find_map(|pair| find(&pair[0], &pair[1])),
-            _ => None,
-        }
-    };
-    matches!((number("entries-added"), number("length")), (Some(added), Some(length)) if added > length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trimming_shows_in_the_counters() {
-        let pair = |name: &str, number| (Value::BulkString(name.into()), Value::Int(number));
-        assert!(was_trimmed(&Value::Map(vec![pair("length", 3), pair("entries-added", 4)])));
-        assert!(!was_trimmed(&Value::Map(vec![pair("length", 3), pair("entries-added", 3)])));
-        assert!(!was_trimmed(&Value::Nil));
-    }
 }

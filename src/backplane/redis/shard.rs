@@ -1,36 +1,29 @@
-//! One server's part of the backplane: the lanes that publish to it, the books of what it acknowledged, and the task that
-//! verifies them when the server has changed. Never gives up a verification before every claim is answered or the replica
-//! stops.
+//! One server's part of the backplane: the membership in its dataset, the lanes that publish to it, and the sweep of its
+//! streams.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, Pipeline, Value};
+use parking_lot::Mutex;
 use tickgate_wire::model::Publication;
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    books::Books,
-    claims::Claim,
+    Identity,
     durable::Dedicated,
     lane::{self, Lane, LaneParts, Route},
-    ledger,
-    verify::{Finding, Tally},
+    ledger::Ledger,
+    member::{Leave, Member},
+    membership::Membership,
+    sweep,
 };
 use crate::{
     backplane::Ticket,
-    clock,
-    redis_link::{Attached, Failure, Placement, RedisLink},
-    tasks::{Stop, Tasks},
+    redis_link::{Placement, RedisLink},
+    tasks::Tasks,
 };
 
-/// Claims checked by one pipeline: about 2 ms of the server.
-const CHUNK: usize = 256;
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-const SCRIPT: &str = include_str!("scripts/lost.lua");
+/// How long leaving may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The server of a part of the topics, as publishers see it.
 #[derive(Debug)]
@@ -38,21 +31,35 @@ pub(super) struct BackplaneShard {
     lane: Lane,
     /// For topics that are acknowledged only when copies or the disk have them. No topic uses both lanes.
     durable: Lane,
+    pub(super) membership: Arc<Membership>,
+    leave: Mutex<Option<oneshot::Sender<Leave>>>,
 }
 
 impl BackplaneShard {
     /// Starts the tasks of one of `shards` shards.
-    pub(super) fn start(link: &RedisLink, placement: Placement, shards: usize, tasks: &Tasks) -> Self {
+    pub(super) fn start(
+        link: &RedisLink,
+        placement: Placement,
+        (shards, identity): (usize, &Identity),
+        tasks: &Tasks,
+    ) -> Self {
         link.preload(lane::SCRIPT);
-        link.preload(SCRIPT);
-        let books = Arc::<Books>::default();
+        let (membership, ledger) = (Arc::<Membership>::default(), Arc::<Mutex<Ledger>>::default());
         let lane = |route| {
-            let parts = LaneParts { link: link.clone(), placement, route, books: Arc::clone(&books), shards };
-            Lane::start(parts, tasks)
+            let (membership, ledger) = (Arc::clone(&membership), Arc::clone(&ledger));
+            Lane::start(LaneParts { link: link.clone(), placement, route, membership, ledger, shards }, tasks)
         };
-        let shard = Self { lane: lane(Route::Shared), durable: lane(Route::Dedicated(Dedicated::default())) };
-        tasks.spawn_vital("redis verification", verify(link.clone(), books, tasks.stop()));
-        shard
+        let (leave, asked) = oneshot::channel();
+        let name = (identity.replica.as_str(), identity.rules.agreement());
+        let member = Member::new(link.clone(), Arc::clone(&membership), Arc::clone(&ledger), name);
+        tasks.spawn_vital("redis membership", member.run(asked, tasks.stop()));
+        tasks.spawn_vital("redis sweep", sweep::run(link.clone(), identity.clone(), tasks.stop()));
+        Self {
+            lane: lane(Route::Shared),
+            durable: lane(Route::Dedicated(Dedicated::default())),
+            membership,
+            leave: Mutex::new(Some(leave)),
+        }
     }
 
     pub(super) fn publish(&self, publication: Publication) -> Ticket {
@@ -60,99 +67,13 @@ impl BackplaneShard {
         let durable = rule.retain_max > 0 && (rule.wait_replicas > 0 || rule.wait_aof);
         if durable { self.durable.publish(publication) } else { self.lane.publish(publication) }
     }
-}
 
-/// Verifies claims as they come.
-async fn verify(link: RedisLink, books: Arc<Books>, mut stop: Stop) {
-    loop {
-        tokio::select! {
-            () = books.claimed.notified() => {}
-            () = stop.wait() => return,
-        }
-        let claims = books.ledger.lock().claims.take();
-        tokio::select! {
-            () = verify_all(&link, &claims, &books) => {}
-            () = stop.wait() => return,
+    /// Hands on what was acknowledged, and leaves the roster.
+    pub(super) async fn leave(&self) {
+        let Some(leave) = self.leave.lock().take() else { return };
+        let (left, done) = oneshot::channel();
+        if leave.send(left).is_ok() && timeout(LEAVE_TIMEOUT, done).await.is_err() {
+            tracing::debug!("left without waiting for redis any longer");
         }
     }
-}
-
-async fn verify_all(link: &RedisLink, claims: &[Claim], books: &Books) {
-    let script = redis::Script::new(SCRIPT);
-    let mut tally = Tally::default();
-    for chunk in claims.chunks(CHUNK) {
-        let (generation, findings) = loop {
-            match check(link, script.get_hash(), chunk).await {
-                Ok(found) => break found,
-                Err(failure) => {
-                    link.report(&failure);
-                    sleep(RETRY_PAUSE).await;
-                }
-            }
-        };
-        let (mut ledger, now) = (books.ledger.lock(), Instant::now());
-        for (claim, finding) in chunk.iter().zip(findings) {
-            ledger.settle_claim(claim, finding, generation, &mut tally, now);
-        }
-    }
-    let Tally { lost, doubtful } = tally;
-    link.metrics().lost_publications_total.inc_by(lost);
-    if doubtful > 0 {
-        tracing::warn!(
-            topics = doubtful,
-            "streams were trimmed before acknowledged publications could be verified; a gap is reported to their \
-            subscribers"
-        );
-    }
-    match lost {
-        0 if claims.is_empty() => {}
-        0 => tracing::info!(topics = claims.len(), "redis still has all acknowledged publications"),
-        _ => tracing::error!(lost, "redis lost acknowledged publications; their subscribers receive a gap"),
-    }
-}
-
-/// One pipeline: the generation of the server that answered, and its findings in the order of the claims.
-async fn check(link: &RedisLink, script: &str, claims: &[Claim]) -> Result<(u64, Vec<Finding>), Failure> {
-    let Attached { mut connection, generation } = link.attached()?;
-    if generation < link.generation() {
-        // Still the server before: it has everything, and will be gone.
-        return Err(Failure::Disconnected);
-    }
-    let values = connection.send_packed_commands(&encode(link, script, generation, claims), 0, claims.len()).await?;
-    let mut findings = Vec::with_capacity(claims.len());
-    for value in values {
-        match answer(value) {
-            Ok(finding) => findings.push(finding),
-            Err(failure) if failure.is_no_script() => {
-                let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
-                load.query_async::<Value>(&mut connection).await?;
-                return Err(failure);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok((generation, findings))
-}
-
-fn answer(value: Value) -> Result<Finding, Failure> {
-    let finding = match value {
-        Value::BulkString(bytes) => Finding::parse(&String::from_utf8_lossy(&bytes)),
-        Value::ServerError(error) => return Err(Failure::of(&error.into())),
-        _ => None,
-    };
-    finding.ok_or_else(|| Failure::Other("unexpected answer to a verification".into()))
-}
-
-fn encode(link: &RedisLink, script: &str, generation: u64, claims: &[Claim]) -> Pipeline {
-    let mut pipe = Pipeline::with_capacity(claims.len());
-    for claim in claims {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(script).arg(1_u8).arg(link.keys().stream(&claim.topic));
-        command.arg(claim.id.to_string()).arg(generation).arg(claim.rule.retain_max.max(1));
-        command.arg(ledger::expiry(claim.rule.retain_ttl).as_secs()).arg(format!("{}!", clock::unix_ms()));
-        command.arg(claim.marker.map_or("-".to_owned(), |marker| marker.to_string()));
-        command.arg(claim.proof());
-        pipe.add_command(command);
-    }
-    pipe
 }

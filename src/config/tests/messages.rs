@@ -78,14 +78,12 @@ fn values_that_mean_nothing_are_told() {
         ("log.filter = \"info,tickgate\"", "log.filter: must be levels"),
         ("log.filter = \"info,tickgate::hub=verbose\"", "log.filter: must be levels"),
         ("server.mode = \"dev\"", "server.mode: wants one of auto, development, production, got \"dev\""),
-        ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port/db"),
+        ("redis.url = \"localhost:6379\"", "redis.url: wants redis://host:port"),
         ("redis.prefix = \"a{b}\"", "redis.prefix: wants 1 to 32 characters"),
         ("redis.ca_file = \"/no/such.pem\"", "redis.ca_file: can't read /no/such.pem"),
         ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),
         ("auth.jwks_url = \"login.example.com\"", "auth.jwks_url: wants an address such as"),
         ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
-        ("feeds.synthetic.symbols = [\"a b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
-        ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
         ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
         ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),
         (
@@ -93,6 +91,35 @@ fn values_that_mean_nothing_are_told() {
             "auth.public_keys[0].algorithm: wants one of RS256",
         ),
         ("auth.public_keys = [{path = \"/no\"}]", "auth.public_keys[0]: missing field `algorithm`"),
+    ];
+    for (text, wanted) in cases {
+        let told = problems_of(text);
+        assert!(told.iter().any(|told| told.contains(wanted)), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn values_of_feeds_that_mean_nothing_are_told() {
+    let cases = [
+        ("feeds.synthetic.symbols = [\"a@b\"]", "feeds.synthetic.symbols: wants symbols such as \"BTCUSDT\""),
+        ("feeds.synthetic.symbols = []", "feeds.synthetic.symbols: wants at least one symbol"),
+        ("feeds.binance.enabled = \"auto\"", "feeds.binance.enabled: wants one of off, on, got \"auto\""),
+        (
+            "feeds.binance.symbols = [\"btcusdt\"]",
+            "feeds.binance.symbols: must be symbols such as \"BTCUSDT\", not \"btcusdt\"",
+        ),
+        (
+            "feeds.binance.stream_url = \"https://h\"",
+            "feeds.binance.stream_url: must be an address such as \"wss://example.com\"",
+        ),
+        (
+            "feeds.binance.rest_url = \"https://h/api\"",
+            "feeds.binance.rest_url: must be an address such as \"https://example.com\"",
+        ),
+        ("feeds.binance.symbols_max = 341", "feeds.binance.symbols_max: wants 1 to 340, got 341"),
+        ("feeds.binance.linger = \"0s\"", "feeds.binance.linger: wants 1s to 1h"),
+        ("feeds.binance.stale_after = \"1s\"", "feeds.binance.stale_after: wants 2s to 1m"),
+        ("feeds.binance.connection_age_max = \"24h\"", "feeds.binance.connection_age_max: wants 10s to 23h"),
     ];
     for (text, wanted) in cases {
         let told = problems_of(text);
@@ -123,6 +150,18 @@ fn settings_that_contradict_each_other_are_told() {
             "readiness.redis_grace: wants at least redis.canary_timeout",
         ),
         ("server.ops_listen = \"127.0.0.1:8000\"", "server.ops_listen: wants another port than server.listen"),
+        (
+            "feeds.synthetic.enabled = \"on\"\nfeeds.binance.enabled = \"on\"",
+            "feeds.synthetic.symbols: must not share BTCUSDT with feeds.binance.symbols",
+        ),
+        (
+            "feeds.binance.enabled = \"on\"\nfeeds.binance.symbols = []",
+            "feeds.binance.symbols: requires at least one symbol",
+        ),
+        (
+            "feeds.binance.enabled = \"on\"\nfeeds.binance.symbols_max = 1",
+            "feeds.binance.symbols: must not name more symbols than feeds.binance.symbols_max",
+        ),
         (
             "redis.url = \"redis://h\"\nredis.url_file = \"/f\"",
             "redis.url_file: is set beside redis.url: one of the two",
@@ -165,8 +204,8 @@ fn wrong_topics_and_profiles_are_told() {
         (topic("class = \"reliable\"\nretain_max = 0"), "topics.x:*.retain_max: wants at least 1"),
         (topic("class = \"event\"\nretain = 1"), "topics.x:*.retain: unknown key"),
         (
-            "[[topics]]\npattern = \"a b\"\nclass = \"event\"".into(),
-            "topics.a b.pattern: a pattern is 1 to 200 characters",
+            "[[topics]]\npattern = \"a@b\"\nclass = \"event\"".into(),
+            "topics.a@b.pattern: a pattern is a name in which `*` may stand, and this is not a name: it contains `@`",
         ),
         (profile("path = \"ws\"\ntoken = \"ignored\""), "profiles.own.path: wants a path such as"),
         (
@@ -192,7 +231,7 @@ fn wrong_topics_and_profiles_are_told() {
         ),
         (
             profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\", topic = \"run:{id}\"}]"),
-            "profiles.own.channels.a: wants a topic name",
+            "profiles.own.channels.a: wants the name of a topic",
         ),
         (
             profile("path = \"/x\"\ntoken = \"auto\"\nchannels = [{name = \"a\"}, {name = \"a\"}]"),

@@ -54,10 +54,10 @@ impl PendingSubscription {
         wish: Wish,
         in_user_stream: bool,
         interest: Interest,
-        max_rate: Option<u32>,
-        extends: Option<usize>,
+        (max_rate, extends): (Option<u32>, Option<usize>),
+        limits: ReplayLimits,
     ) -> Self {
-        let past = Past::new(interest.is_retained());
+        let past = Past::new(interest.is_retained(), limits);
         let start = wish.start;
         Self {
             wishes: vec![wish],

@@ -15,6 +15,8 @@ pub struct Look {
     pub shut: bool,
     /// More waits than the limit: replies pile up, so no more commands are read.
     pub full: bool,
+    /// What waits has to wait for a pong, which has to be read.
+    pub held: bool,
     /// A subscription is to be caught up, and there is room for it.
     pub lagging: bool,
 }
@@ -52,11 +54,13 @@ impl Outbox {
     #[must_use]
     pub fn look(&self) -> Look {
         let state = self.state.lock();
+        let held = state.is_held();
         Look {
             asked: if let Ending::Asked(close) = &state.ending { Some(Close::clone(close)) } else { None },
             shut: state.ending == Ending::Shut,
             // Where a pong is awaited, it has to be read.
-            full: state.queue.bytes() > self.shared.limits.bytes_max && !state.is_held(),
+            full: state.queue.bytes() > self.shared.limits.bytes_max && !held,
+            held,
             lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
         }
     }
@@ -114,6 +118,12 @@ impl Outbox {
         state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
     }
 
+    /// Bytes that wait.
+    #[cfg(test)]
+    pub(in crate::hub) fn waiting_bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
+    }
+
     /// Whether a catch-up may add a page.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -121,12 +131,26 @@ impl Outbox {
         !self.is_half_full(&state)
     }
 
-    /// For a catch-up between two pages: ready when there is room for the next, or nothing more can be sent.
+    /// Whether what waits has to wait for a pong.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state.lock().is_held()
+    }
+
+    /// Whether more waits for a pong than the limit: nothing is to be added before that is read.
+    #[must_use]
+    pub fn is_held_full(&self) -> bool {
+        let state = self.state.lock();
+        state.queue.bytes() > self.shared.limits.bytes_max && state.is_held()
+    }
+
+    /// For a catch-up between two pages: ready when there is room for the next, nothing more can be sent, or a pong is
+    /// awaited, which is not read as long as somebody waits here.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);
         let flushed = self.poll_flush(cx);
         let state = self.state.lock();
-        if flushed.is_ready() || state.ending != Ending::Open || !self.is_half_full(&state) {
+        if flushed.is_ready() || state.ending != Ending::Open || !self.is_half_full(&state) || state.is_held() {
             return Poll::Ready(());
         }
         Poll::Pending

@@ -77,7 +77,7 @@ impl Outbox {
                 return written;
             }
         }
-        state.slow = None;
+        state.rest();
         if std::mem::take(&mut state.queue.blocked) {
             if let Some(flow) = &mut state.flow {
                 flow.recovered();
@@ -148,8 +148,8 @@ impl Outbox {
 
     fn broken(&self, state: &mut State) {
         state.ending = Ending::Shut;
-        state.slow = None;
         state.queue.abandon();
+        state.rest();
         self.waker.wake();
     }
 

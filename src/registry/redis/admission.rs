@@ -13,37 +13,23 @@ use super::{
     batch::Op,
     commands::{ask, call, issued_text, run},
     leases::{member, split_member},
+    own_count::OwnVerdict,
     times::millis,
 };
-use crate::registry::{Admission, Unavailable, Verdict};
+use crate::{
+    redis_link::Failure,
+    registry::{Admission, Unavailable, Verdict, superseded},
+};
+
+/// What the script returns: verdict, count, evicted members, replaced members, stamp.
+type Answer = (i8, u32, Vec<String>, Vec<String>, u64);
 
 impl Redis {
-    pub(in crate::registry) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
-        let inner = &*self.0;
-        let Admission { user, session, .. } = admission;
-        let (keys, times, stamp) = (inner.keys(), &inner.lifetimes, inner.stamp());
-        let mut call = call(&inner.scripts.admit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
-        call.arg(member(stamp, &inner.local.replica, *session));
-        call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
-        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
-        let mut doubt = Doubt { inner, admission, stamp, ended: false };
-        let answer: (i8, u32, Vec<String>, Vec<String>, u64) =
-            run(inner.topology.at(user.as_str()), &inner.scripts.admit, &call).await?;
-        doubt.ended = true;
-        let (verdict, connections, evicted, replaced, stamp) = answer;
-        match verdict {
-            1 => inner.admitted(admission, inner.clock.saw(stamp)),
-            0 => return Ok(Verdict::Refused { connections }),
-            _ => return Ok(Verdict::Revoked),
-        }
-        for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
-            // Two connections of one session on one replica are distinguished there.
-            if other != *session || owner.replica != inner.local.replica {
-                inner.supersede(other, &owner);
-            }
-        }
-        let evicted = evicted.last().and_then(|member| split_member(member)).map(|(_, session)| session);
-        Ok(Verdict::Admitted { connections, evicted })
+    pub(in crate::registry) async fn admit(&self, admission: &Admission) -> Verdict {
+        self.0.admit(admission).await.unwrap_or_else(|failure| {
+            tracing::debug!(%failure, "a connection is counted by this replica alone");
+            self.0.admit_alone(admission)
+        })
     }
 
     pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
@@ -82,6 +68,48 @@ impl Redis {
 }
 
 impl Inner {
+    /// Counts the session among its user's over all replicas.
+    async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
+        let Admission { user, session, .. } = admission;
+        let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
+        let mut call = call(&self.scripts.admit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+        call.arg(member(stamp, &self.local.replica, *session));
+        call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
+        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
+        let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
+        let answer: Result<Answer, Failure> = run(self.topology.at(user.as_str()), &self.scripts.admit, &call).await;
+        doubt.ended = answer.as_ref().err().is_none_or(|failure| !failure.in_doubt());
+        let answer = answer?;
+        let (verdict, connections, evicted, replaced, stamp) = answer;
+        match verdict {
+            1 => self.admitted(admission, self.clock.saw(stamp)),
+            0 => return Ok(Verdict::Refused { connections }),
+            _ => return Ok(Verdict::Revoked),
+        }
+        for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
+            // Two connections of one session on one replica are distinguished there.
+            if other != *session || owner.replica != self.local.replica {
+                self.supersede(other, &owner);
+            }
+        }
+        let evicted = evicted.last().and_then(|member| split_member(member)).map(|(_, session)| session);
+        Ok(Verdict::Admitted { connections, evicted })
+    }
+
+    /// Counts the session among its user's on this replica, while Redis can't.
+    fn admit_alone(&self, admission: &Admission) -> Verdict {
+        let stamp = self.stamp();
+        match self.leases.own.admit(admission, stamp) {
+            OwnVerdict::Refused { connections } => Verdict::Refused { connections: count(connections) },
+            OwnVerdict::Admitted { connections, evicted } => {
+                self.admitted(admission, stamp);
+                let oldest = evicted.last().copied();
+                evicted.into_iter().for_each(|session| (self.local.control)(superseded(session)));
+                Verdict::Admitted { connections: count(connections), evicted: oldest }
+            }
+        }
+    }
+
     /// The session has a slot.
     fn admitted(&self, admission: &Admission, stamp: u64) {
         let (session, user) = (admission.session, Some(&admission.user));
@@ -91,6 +119,10 @@ impl Inner {
             self.push(self.record_shard(session), Op::Opened(session));
         }
     }
+}
+
+fn count(connections: usize) -> u32 {
+    u32::try_from(connections).unwrap_or(u32::MAX)
 }
 
 /// An admission under way. When it ends without an answer (time-out, or the client left and nobody waits any more), its

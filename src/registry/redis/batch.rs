@@ -12,7 +12,7 @@ use std::{
 
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal};
+use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal, split_member};
 use crate::redis_link::Placement;
 
 /// A change that waits to be written.
@@ -128,6 +128,11 @@ pub(super) enum CommandAnswer {
     Nil,
     Number(i64),
     Text(String),
+    /// The session is in its user's set, and these members are out: its former self, and those that were too many.
+    GaveWay {
+        replaced: Vec<String>,
+        over: Vec<String>,
+    },
     /// Anything else, or an error that sending again would not mend.
     Other,
 }
@@ -141,10 +146,16 @@ pub(super) struct BatchOutcome {
     pub(super) missing: Vec<SessionId>,
     /// Connections that continue elsewhere, or lost their slot.
     pub(super) superseded: Vec<(SessionId, u64)>,
+    /// Connections for which there was no room any more when they could be counted.
+    pub(super) too_many: Vec<(SessionId, u64)>,
+    /// Sessions that are in their user's set again.
+    pub(super) counted: Vec<SessionId>,
     /// Connections whose token was revoked, which they did not hear.
     pub(super) revoked: Vec<(SessionId, u64)>,
     /// Former owners of sessions that were taken over here.
     pub(super) former: Vec<(SessionId, Owner)>,
+    /// Connections that made room for one that was counted late.
+    pub(super) made_room: Vec<(SessionId, Owner)>,
 }
 
 /// Steps for one shard.
@@ -298,6 +309,15 @@ impl BatchOutcome {
                 (RegistryCommand::Readmit { session, stamp, .. }, CommandAnswer::Number(-1)) => {
                     outcome.revoked.push((*session, *stamp));
                 }
+                (RegistryCommand::Readmit { session, stamp, .. }, CommandAnswer::Number(2)) => {
+                    outcome.too_many.push((*session, *stamp));
+                }
+                (RegistryCommand::Readmit { session, .. }, CommandAnswer::Number(1)) => outcome.counted.push(*session),
+                (RegistryCommand::Readmit { session, .. }, CommandAnswer::GaveWay { replaced, over }) => {
+                    outcome.counted.push(*session);
+                    outcome.former.extend(owners(&replaced));
+                    outcome.made_room.extend(owners(&over));
+                }
                 (RegistryCommand::Extend { session, .. }, CommandAnswer::Number(0)) => outcome.missing.push(*session),
                 _ => {}
             }
@@ -317,6 +337,10 @@ impl BatchOutcome {
     }
 }
 
+fn owners(members: &[String]) -> impl Iterator<Item = (SessionId, Owner)> {
+    members.iter().filter_map(|member| split_member(member)).map(|(owner, session)| (session, owner))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,8 +354,14 @@ mod tests {
 
     fn open(leases: &LeaseTable, name: Option<&str>, session: SessionId) {
         if let Some(name) = name {
-            let admission =
-                Admission { user: user(name), session, connections_max: 5, evict_oldest: false, issued_at: Some(3) };
+            let admission = Admission {
+                user: user(name),
+                session,
+                replaces: None,
+                connections_max: 5,
+                evict_oldest: false,
+                issued_at: Some(3),
+            };
             leases.admitted(&admission, 10);
         }
         let info = ConnectionInfo {
@@ -411,7 +441,10 @@ mod tests {
 
     #[test]
     fn the_answers_say_who_gave_way() {
-        let (leases, [kept, lost, revoked, moved, gone]) = (LeaseTable::new(), [(); 5].map(|()| SessionId::random()));
+        let (leases, [kept, lost, revoked, moved, gone, late, over]) =
+            (LeaseTable::new(), [(); 7].map(|()| SessionId::random()));
+        let r2 = |stamp| Owner::new(stamp, &ReplicaId::new("r2").unwrap());
+        let of = |stamp, session: SessionId| format!("{}:{}", r2(stamp), session.compact());
         let write = |session| RecordWrite { session, stamp: 10, record: "{}".into(), is_last: false };
         let readmit = |session| RegistryCommand::Readmit { user: user("alice"), session, stamp: 10, issued_at: None };
         open(&leases, Some("bob"), gone);
@@ -423,6 +456,11 @@ mod tests {
             (readmit(kept), CommandAnswer::Number(1)),
             (readmit(lost), CommandAnswer::Number(0)),
             (readmit(revoked), CommandAnswer::Number(-1)),
+            (readmit(over), CommandAnswer::Number(2)),
+            (
+                readmit(late),
+                CommandAnswer::GaveWay { replaced: vec![of(8, gone)], over: vec![of(12, over), of(11, moved)] },
+            ),
             (RegistryCommand::Extend { user: user("bob"), session: gone, stamp: 10 }, CommandAnswer::Number(0)),
             (RegistryCommand::Extend { user: user("bob"), session: kept, stamp: 10 }, CommandAnswer::Number(1)),
             (RegistryCommand::KeepMembers(user("bob")), CommandAnswer::Number(0)),
@@ -432,7 +470,9 @@ mod tests {
         let outcome = BatchOutcome::of(&steps, answers);
         assert_eq!(outcome.superseded, [(lost, 10), (lost, 10)]);
         assert_eq!((outcome.revoked.clone(), outcome.missing.clone()), (vec![(revoked, 10)], vec![gone]));
-        assert_eq!(outcome.former, [(moved, Owner::new(7, &ReplicaId::new("r2").unwrap()))]);
+        assert_eq!(outcome.former, [(moved, r2(7)), (gone, r2(8))]);
+        assert_eq!(outcome.made_room, [(over, r2(12)), (moved, r2(11))]);
+        assert_eq!((outcome.too_many.clone(), outcome.counted.clone()), (vec![(over, 10)], vec![kept, late]));
         let rest = outcome.rest(ONE, &leases).seal(Index::Current);
         assert_eq!(kinds(&rest), ["Write", "Readmit"]);
     }

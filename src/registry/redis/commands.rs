@@ -29,7 +29,7 @@ macro_rules! scripts {
         }
     };
 }
-scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke);
+scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, want);
 
 /// A call of the script, without its arguments.
 pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
@@ -132,9 +132,13 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         }
         RegistryCommand::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
         RegistryCommand::Readmit { user, session, stamp, issued_at } => {
-            let mut cmd = call(&scripts.readmit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+            let of_user = [keys.user_sessions(user), keys.user_revoked(user), keys.user_replaced(user)];
+            let mut cmd = call(&scripts.readmit, &of_user.each_ref().map(String::as_str));
             cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
-            cmd.arg(inner.leases.connections_max()).arg(issued_text(*issued_at));
+            let own = &inner.leases.own;
+            cmd.arg(own.connections_max()).arg(issued_text(*issued_at));
+            cmd.arg(if own.evicts_oldest() { "evict" } else { "refuse" });
+            cmd.arg(own.replaces(*session).map(|place| place.compact().to_string()).unwrap_or_default());
             cmd
         }
         RegistryCommand::Claim(write) => {
@@ -172,6 +176,13 @@ pub(super) fn answer(value: RedisResult<Value>) -> CommandAnswer {
         Ok(Value::Int(number)) => CommandAnswer::Number(number),
         Ok(Value::BulkString(bytes)) => String::from_utf8(bytes).map_or(CommandAnswer::Other, CommandAnswer::Text),
         Ok(Value::SimpleString(text)) => CommandAnswer::Text(text),
+        Ok(value @ Value::Array(_)) => gave_way(value).unwrap_or(CommandAnswer::Other),
         _ => CommandAnswer::Other,
     }
+}
+
+/// The connections that gave way to one that was counted late.
+fn gave_way(value: Value) -> Option<CommandAnswer> {
+    let (replaced, over): (Vec<String>, Vec<String>) = redis::from_redis_value(value).ok()?;
+    Some(CommandAnswer::GaveWay { replaced, over })
 }

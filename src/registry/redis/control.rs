@@ -90,7 +90,12 @@ impl Inner {
 
     /// Tells the owner of a connection that another one took its place.
     pub(super) fn supersede(&self, session: SessionId, owner: &Owner) {
-        let message = ControlMessage { control: superseded(session), stamp: Some(owner.stamp) };
+        self.tell_owner(owner, superseded(session));
+    }
+
+    /// Tells the owner of a connection what concerns that one only.
+    pub(super) fn tell_owner(&self, owner: &Owner, control: Control) {
+        let message = ControlMessage { control, stamp: Some(owner.stamp) };
         if owner.replica == self.local.replica {
             self.deliver(message);
         } else {

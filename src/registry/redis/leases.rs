@@ -11,16 +11,14 @@ use std::{
     fmt,
     hash::BuildHasher,
     num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
+use super::own_count::OwnCount;
 use crate::registry::{Admission, ConnectionInfo, presence::Audience};
 
 /// Buckets of the table: ticks in one round of renewals.
@@ -34,8 +32,8 @@ pub(super) struct LeaseTable {
     hasher: RandomState,
     /// One copy of each profile's name.
     profiles: Mutex<Vec<Arc<str>>>,
-    /// The limit of the last admission: the replica has one for all users.
-    connections_max: AtomicU32,
+    /// The sessions of each user here.
+    pub(super) own: OwnCount,
 }
 
 /// One session of this replica.
@@ -97,7 +95,7 @@ impl LeaseTable {
             buckets: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             profiles: Mutex::default(),
-            connections_max: AtomicU32::new(u32::MAX),
+            own: OwnCount::default(),
         }
     }
 
@@ -109,8 +107,9 @@ impl LeaseTable {
 
     /// An admission was granted under `stamp`. True when the session had an anonymous connection here until now.
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
-        self.connections_max.store(admission.connections_max, Ordering::Relaxed);
         let mut bucket = self.bucket(admission.session).lock();
+        // Under the bucket's lock: the session can't end meanwhile.
+        self.own.admitted(admission, stamp);
         let entry = bucket.entry(admission.session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
         entry.user = Some(admission.user.clone());
@@ -134,6 +133,9 @@ impl LeaseTable {
             entry.issued_at = None;
             entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
             entry.owns_record = false;
+            if let Some(user) = &entry.user {
+                self.own.add(user, session, stamp);
+            }
         }
         entry.profile = Some(profile);
         entry.connected_ms = info.connected_ms;
@@ -152,6 +154,9 @@ impl LeaseTable {
             return None;
         }
         let entry = bucket.remove(&session)?;
+        if let Some(user) = &entry.user {
+            self.own.remove(user, session);
+        }
         if bucket.len() * 4 < bucket.capacity() {
             bucket.shrink_to_fit();
         }
@@ -186,9 +191,13 @@ impl LeaseTable {
         self.bucket(session).lock().get(&session).map(|entry| LeaseEntry::clone(entry))
     }
 
-    /// Greatest number of a user's connections.
-    pub(super) fn connections_max(&self) -> u32 {
-        self.connections_max.load(Ordering::Relaxed)
+    /// The session's record as it was last kept.
+    pub(super) fn own_record(&self, session: SessionId) -> Option<Box<str>> {
+        self.bucket(session).lock().get(&session)?.record.clone()
+    }
+
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.bucket(session).lock().contains_key(&session)
     }
 
     /// Whether the connection of that stamp is the session's newest here.
@@ -381,7 +390,14 @@ mod tests {
 
     fn admission(user: &str) -> Admission {
         let user = UserId::new(user).unwrap();
-        Admission { user, session: session(), connections_max: 5, evict_oldest: false, issued_at: Some(3) }
+        Admission {
+            user,
+            session: session(),
+            replaces: None,
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at: Some(3),
+        }
     }
 
     fn renewals(leases: &LeaseTable) -> Vec<Renewal> {

@@ -1,12 +1,13 @@
 //! The registry of many replicas over Redis.
 //!
-//! - `leases` is the base: this replica's sessions, and what Redis should know of them; `times` its clock and lifetimes.
+//! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
+//!   its clock and lifetimes.
 //! - `admission`, `sessions`, `control` and `presence` are the parts of the contract over it.
 //! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
 //! A session's lease and its entry in the replica's index are on its user's shard, its record is on the session's own.
-//! `batch`, `leases`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
+//! `batch`, `leases`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
 //! itself.
 
 mod admission;
@@ -16,6 +17,7 @@ mod control;
 mod followers;
 mod leases;
 mod message;
+mod own_count;
 mod presence;
 mod replica;
 mod sessions;
@@ -129,8 +131,21 @@ impl Redis {
     }
 
     pub(super) async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
+        if self.0.has_left() {
+            return Ok(false);
+        }
         self.0.held.lock().insert(name.to_owned());
         Ok(replica::hold(&self.0, name, ttl).await?)
+    }
+
+    pub(super) async fn want(
+        &self,
+        feed: &str,
+        names: &[String],
+        ttl: Duration,
+        read: bool,
+    ) -> Result<Vec<String>, Unavailable> {
+        Ok(replica::want(&self.0, feed, names, ttl, read).await?)
     }
 
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {

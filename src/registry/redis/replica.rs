@@ -32,7 +32,7 @@ const SWEEP_PAGE: usize = 500;
 /// Renews until the replica stops or leaves.
 pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
     let mut lease = OwnLease::new(inner.local.session.replica_ttl);
-    let mut generations = inner.replicas_link().generations();
+    let mut changes = inner.replicas_link().changes();
     while !stop.stopping() && !inner.has_left() {
         let renewed = match renew(&inner).await {
             Ok(renewal) => {
@@ -54,7 +54,7 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
         tokio::select! {
             () = sleep(renewed.pause) => {}
             // A new server does not know this replica.
-            Ok(()) = generations.changed() => {}
+            Ok(()) = changes.changed() => {}
             () = stop.wait() => {}
         }
     }
@@ -76,6 +76,19 @@ pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration) -> Result<boo
     hold.arg(inner.local.replica.as_str()).arg(millis(ttl));
     let held: u8 = run(inner.topology.at(name), &inner.scripts.hold, &hold).await?;
     Ok(held == 1)
+}
+
+/// Writes under a lease what this replica wants of a feed, and returns what any of them wants where that is asked for.
+pub(super) async fn want(
+    inner: &Inner,
+    feed: &str,
+    names: &[String],
+    ttl: Duration,
+    read: bool,
+) -> Result<Vec<String>, Failure> {
+    let mut want = call(&inner.scripts.want, &[&inner.keys().wanted(feed)]);
+    want.arg(millis(ttl)).arg(u8::from(read)).arg(names);
+    run(inner.topology.at(feed), &inner.scripts.want, &want).await
 }
 
 async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use redis::Pipeline;
-use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
 
 use super::{
     Inner, Redis,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, Pooled, RedisLink},
-    registry::{ClusterFigures, ConnectionInfo, SessionRecord, SubscriptionRecord, Unavailable},
+    registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
 };
 
 /// Index entries read per step.
@@ -47,17 +47,28 @@ impl Redis {
     #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
     pub(in crate::registry) fn record(&self, session: SessionId, record: SessionRecord) {
         let Ok(json) = serde_json::to_string(&record) else { return };
-        if self.0.leases.get(session).is_some() {
-            self.0.followers.set(session, record.subscriptions.iter().map(SubscriptionRecord::topic));
-        }
         if self.0.leases.record(session, json.into()) {
             self.0.push(self.0.record_shard(session), Op::Record(session));
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
+    pub(in crate::registry) fn follows(&self, session: SessionId, topics: Vec<Topic>) {
+        if self.0.leases.has(session) {
+            self.0.followers.set(session, topics.iter().map(Topic::as_str));
+        }
+    }
+
     pub(in crate::registry) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
         let inner = &*self.0;
-        let ((seconds, micros), value) = inner.time_and_record(session).await?;
+        let ((seconds, micros), value) = match inner.time_and_record(session).await {
+            Ok(found) => found,
+            // Whoever has a session of this replica can come back to it without anybody's help.
+            Err(failure) => {
+                let own = inner.leases.own_record(session).ok_or(failure)?;
+                return Ok(serde_json::from_str(&own).ok());
+            }
+        };
         // A connection that continues the session is newer than all that wrote its record, or are about to.
         inner.clock.saw(seconds * 1_000_000 + micros);
         let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, RedisLink},
-    registry::{SUPERSEDED, USER_INACTIVE},
+    registry::{SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
     tasks::Stop,
 };
 
@@ -113,7 +113,7 @@ impl Writer {
         let mut tick = interval((round / BUCKETS as u32).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(BATCH_MAX);
-        let mut generations = self.link.generations();
+        let mut changes = self.link.changes();
         let mut pubsub_links = inner.control_link().pubsub_links();
         while !stop.stopping() {
             tokio::select! {
@@ -127,7 +127,7 @@ impl Writer {
                 _ = tick.tick() => self.renew().await,
                 () = queue.rewrite.notified() => self.rewrite().await,
                 // Another server may have lost anything.
-                Ok(()) = generations.changed() => queue.mark_stale(),
+                Ok(()) = changes.changed() => queue.mark_stale(),
                 // Control messages may have been missed: they are read again, and the scripts say who gave way.
                 Ok(()) = pubsub_links.changed() => queue.mark_stale(),
                 () = stop.wait() => {}
@@ -309,8 +309,16 @@ impl Writer {
         };
         close(&outcome.superseded, SUPERSEDED, "the session continues elsewhere");
         close(&outcome.revoked, USER_INACTIVE, "the user's tokens were revoked");
+        let evicts = self.inner.leases.own.evicts_oldest();
+        let (code, reason) =
+            if evicts { (SUPERSEDED, "a newer connection took its place") } else { (TOO_MANY, TOO_MANY_REASON) };
+        close(&outcome.too_many, code, reason);
+        outcome.counted.iter().for_each(|session| self.inner.leases.own.placed(*session));
         for (session, owner) in &outcome.former {
             self.inner.supersede(*session, owner);
+        }
+        for (session, owner) in &outcome.made_room {
+            self.inner.tell_owner(owner, if evicts { superseded(*session) } else { too_many(*session) });
         }
     }
 }

@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use serde_json::Value;
 use tickgate_wire::{
-    command::{Command, Element, HistoryFrom, Invalid, Limits, Since},
+    command::{Command, Element, HistoryFrom, Invalid, Limits, ListedName, Since},
     dialect::{Dialect, Stamp, json},
     json::JsonError,
-    model::StreamId,
+    model::{StreamId, check_name},
     payload::{META_KEY, PayloadError, check_payload},
     push::{Meta, push_json},
     reply::{Failure, Ingested, Reply, Unsubscribed},
@@ -43,7 +43,7 @@ pub(super) fn commands(data: &[u8]) {
         Ok(request) => {
             let request = request.expect("every JSON message asks something");
             let tree = tree.expect("every reader takes it");
-            let reply = Reply::Unsubscribed(Unsubscribed { id: request.id, channels: vec![] });
+            let reply = Reply::Unsubscribed(Unsubscribed { id: request.id, channels: vec![], errors: vec![] });
             assert_eq!(encoded(Dialect::Json, &reply).get("id"), tree.get("id").filter(|id| !id.is_null()));
             means_what_it_says(&request.command, &tree);
             request.ignored.iter().for_each(|name| assert!(name.chars().count() <= 64, "{name}"));
@@ -73,12 +73,14 @@ fn means_what_it_says(command: &Command, tree: &Value) {
     let kind = tree["type"].as_str().expect("a type");
     match command {
         Command::Subscribe { elements } => elements_are(elements, &tree["channels"]),
-        Command::Unsubscribe { channels } => assert_eq!(tree["channels"], Value::from(&**channels)),
+        Command::Unsubscribe { channels } => names_are(channels, &tree["channels"]),
         Command::SubscribeSymbols { verb, symbols } => {
-            assert_eq!((kind, &tree["symbols"]), (&*format!("subscribe_{verb}"), &Value::from(&**symbols)));
+            assert_eq!(kind, format!("subscribe_{verb}"));
+            names_are(symbols, &tree["symbols"]);
         }
         Command::UnsubscribeSymbols { verb, symbols } => {
-            assert_eq!((kind, &tree["symbols"]), (&*format!("unsubscribe_{verb}"), &Value::from(&**symbols)));
+            assert_eq!(kind, format!("unsubscribe_{verb}"));
+            names_are(symbols, &tree["symbols"]);
         }
         Command::Ping { .. } => assert_eq!(kind, "ping"),
         Command::Auth { token } => assert_eq!(tree["token"], **token),
@@ -91,7 +93,8 @@ fn means_what_it_says(command: &Command, tree: &Value) {
             assert_eq!(since(&tree["since"]), found);
             assert_eq!(tree["last"].as_u64(), last.map(u64::from));
         }
-        Command::Publish { channel, data, msg_id, user } => {
+        Command::Publish { channel, data, msg_id, user, count } => {
+            assert_eq!(tree["count"].as_bool().unwrap_or_default(), *count);
             assert_eq!(tree["channel"], **channel);
             assert_eq!(check_payload(data.get().as_bytes(), DEPTH_MAX), Ok(()));
             assert_eq!(serde_json::from_str::<Value>(data.get()).expect("JSON"), tree["data"]);
@@ -116,17 +119,26 @@ fn since(value: &Value) -> Option<Since> {
     value.as_str().map(|text| text.parse().expect("a cursor"))
 }
 
-/// Elements are names, or objects; a wrong option leaves the others as they are.
+/// What is taken as a name is one; what is none leaves the others as they are.
+fn names_are(names: &[ListedName], tree: &Value) {
+    let list = tree.as_array().expect("an array");
+    assert!(list.len() == names.len() && list.len() <= CHANNELS_MAX);
+    for (at, (name, value)) in names.iter().zip(list).enumerate() {
+        assert_eq!((&*name.name, name.index), (value.as_str().unwrap_or_default(), at));
+        assert_eq!(name.fault.is_none(), value.as_str().is_some_and(|text| check_name(text).is_ok()), "{name:?}");
+    }
+}
+
+/// Elements are names, or objects; a wrong name or option leaves the others as they are.
 fn elements_are(elements: &[Element], tree: &Value) {
     let list = tree.as_array().expect("an array");
     assert!(list.len() == elements.len() && list.len() <= CHANNELS_MAX);
     for (element, value) in elements.iter().zip(list) {
-        let Some(object) = value.as_object() else {
-            assert_eq!(*value, *element.channel);
-            continue;
-        };
-        assert_eq!(object["channel"], *element.channel);
+        let name = value.as_object().map_or(Some(value), |object| object.get("channel"));
+        let name = name.and_then(Value::as_str).unwrap_or_default();
+        assert_eq!(element.channel, name);
         let Ok(options) = &element.options else { continue };
+        assert_eq!(check_name(name), Ok(()));
         assert_eq!(since(&value["since"]), options.since);
         assert_eq!(value["last"].as_u64(), options.last.map(u64::from));
         assert_eq!(value["max_rate"].as_u64(), options.max_rate.map(u64::from));
@@ -158,7 +170,7 @@ pub(super) fn envelopes(data: &[u8]) {
             let taken = match request.command {
                 Command::Ingest(taken) => taken,
                 Command::Subscribe { elements } => return elements_are(&elements, &payload["channels"]),
-                Command::Unsubscribe { channels } => return assert_eq!(payload["channels"], Value::from(channels)),
+                Command::Unsubscribe { channels } => return names_are(&channels, &payload["channels"]),
                 other => panic!("{other:?}"),
             };
             assert_eq!(sent["msg_id"], taken.msg_id.as_str());

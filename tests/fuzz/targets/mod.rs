@@ -2,6 +2,7 @@
 //! Shared by the short run of the tests and by the guided one, so it names nothing of either.
 
 mod configuration;
+mod exchange;
 mod frames;
 mod handshake;
 mod json;
@@ -22,6 +23,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("frames", frames::frames),
     ("handshake", handshake::heads),
     ("tokens", tokens::tokens),
+    ("exchange", exchange::texts),
 ];
 
 fn object(text: &[u8]) -> Map<String, Value> {

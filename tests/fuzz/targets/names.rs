@@ -1,6 +1,6 @@
 //! Names, users, patterns and cursors: what is taken is written as it was read, and means one thing.
 
-use tickgate_wire::model::{MsgId, Pattern, StreamId, Topic, UserId, check_name};
+use tickgate_wire::model::{MsgId, Pattern, RESERVED, StreamId, Topic, UserId, check_name};
 
 /// Names, users and patterns, one a line.
 pub(super) fn names(data: &[u8]) {
@@ -10,10 +10,14 @@ pub(super) fn names(data: &[u8]) {
     let good = check_name(name).is_ok();
     assert_eq!(Topic::public(name).is_ok(), good);
     let visible = |text: &str| !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
-    assert_eq!(UserId::new(user).is_ok(), visible(user));
+    // Users have no characters either that nobody sees.
+    assert!(UserId::new(user).is_err() || visible(user));
     assert_eq!(MsgId::new(user).is_ok(), visible(user));
     if good {
-        assert!(name.is_ascii() && !name.contains(['@', '*', '{', '}', ' ']), "{name:?}");
+        assert!(!name.contains(RESERVED) && name.len() <= Topic::LEN_MAX && name == name.trim(), "{name:?}");
+        // The same bytes in JSON, and one line of a log or of an event stream.
+        assert_eq!(serde_json::to_string(name).unwrap(), format!("\"{name}\""));
+        assert!(name.lines().count() == 1 && !name.chars().any(|c| c.is_control()), "{name:?}");
         assert_eq!(Topic::public(name).unwrap().owner(), None);
         if let Ok(user) = UserId::new(user) {
             assert_eq!(Topic::private(&user, name).owner(), Some(user.as_str()), "{name:?}");

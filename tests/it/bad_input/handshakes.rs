@@ -57,7 +57,7 @@ fn malformed() -> Vec<(&'static str, String, &'static [u16])> {
         ("a cursor where nothing is subscribed on connect", upgrade_request("/ws/market?since=7-7", ""), &[400]),
         ("a last where nothing is subscribed on connect", upgrade_request("/ws/market?last=5", ""), &[400]),
         ("our sub-protocol twice", with("Sec-WebSocket-Protocol: tickgate.v1, tickgate.v1\r\n"), &[400]),
-        ("a run that is no name", upgrade_request("/ws/backtest/a%20b", ""), &[404]),
+        ("a run that is no name", upgrade_request("/ws/backtest/a%2Cb", ""), &[404]),
         ("a run that leads upwards", upgrade_request("/ws/backtest/../../etc/passwd", ""), &[404]),
         ("two hundred headers", with(&"X-Padding: x\r\n".repeat(200)), &[431]),
         ("a head of 100 KB", with(&format!("X-Padding: {}\r\n", "x".repeat(100_000))), &[431]),

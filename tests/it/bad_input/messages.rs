@@ -34,12 +34,6 @@ fn bad_commands() -> Vec<(&'static str, String)> {
         ("an unknown type", text(r#"{"type":"buy_everything"}"#)),
         ("a missing field", text(r#"{"type":"subscribe"}"#)),
         ("a field of another kind", text(r#"{"type":"subscribe","channels":"orders"}"#)),
-        ("an item of another kind", text(r#"{"type":"subscribe","channels":["orders",7]}"#)),
-        ("an element without a channel", text(r#"{"type":"subscribe","channels":[{"since":"1-1"}]}"#)),
-        ("an element whose channel is null", text(r#"{"type":"subscribe","channels":[{"channel":null}]}"#)),
-        ("an element whose channel is no text", text(r#"{"type":"subscribe","channels":[{"channel":7}]}"#)),
-        ("an element whose channel is no name", text(r#"{"type":"subscribe","channels":[{"channel":"a b"}]}"#)),
-        ("an array in the list", text(r#"{"type":"subscribe","channels":["orders",["orders"]]}"#)),
         ("an object for a list", text(r#"{"type":"subscribe","channels":{"channel":"orders"}}"#)),
         ("a key twice in an element", text(r#"{"type":"subscribe","channels":[{"channel":"a","channel":"b"}]}"#)),
         ("since beside the list", text(r#"{"type":"subscribe","channels":["orders"],"since":"1-1"}"#)),
@@ -51,8 +45,6 @@ fn bad_commands() -> Vec<(&'static str, String)> {
         ("last with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"last":5}"#)),
         ("max_rate with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"max_rate":1}"#)),
         ("snapshot with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"snapshot":true}"#)),
-        ("a symbol with options", text(r#"{"type":"subscribe_symbol","symbols":[{"channel":"BTCUSDT"}]}"#)),
-        ("an unsubscribe with options", text(r#"{"type":"unsubscribe","channels":[{"channel":"orders"}]}"#)),
         ("a history since nothing", text(r#"{"type":"history","channel":"orders","since":"yesterday"}"#)),
         ("a history since a number", text(r#"{"type":"history","channel":"orders","since":1}"#)),
         ("a history of none", text(r#"{"type":"history","channel":"orders","last":0}"#)),
@@ -73,15 +65,8 @@ fn bad_commands() -> Vec<(&'static str, String)> {
         ("1e400", text(r#"{"type":"ping","x":1e400}"#)),
         ("four hundred digits", format!(r#"{{"type":"ping","x":{}}}"#, "9".repeat(400))),
         ("NaN", text(r#"{"type":"ping","x":NaN}"#)),
-        ("an escaped NUL in a name", text(r#"{"type":"subscribe","channels":["orders\u0000"]}"#)),
-        ("a raw NUL in a name", text("{\"type\":\"subscribe\",\"channels\":[\"orders\0\"]}")),
-        ("a line break in a name", text("{\"type\":\"subscribe\",\"channels\":[\"ord\\r\\ners\"]}")),
-        ("an empty name", text(r#"{"type":"subscribe","channels":[""]}"#)),
-        ("a pattern for a name", text(r#"{"type":"subscribe","channels":["ticker:*"]}"#)),
-        ("a name of 10 KB", format!(r#"{{"type":"subscribe","channels":["{}"]}}"#, "x".repeat(10_000))),
         ("half of a surrogate pair", text(r#"{"type":"subscribe","channels":["\ud800"]}"#)),
-        ("a reserved name", text(r#"{"type":"subscribe","channels":["@@bob"]}"#)),
-        ("a symbol that is none", text(r#"{"type":"subscribe_symbol","symbols":["BTC USDT"]}"#)),
+        ("a raw NUL in a name", text("{\"type\":\"subscribe\",\"channels\":[\"orders\0\"]}")),
     ]
 }
 
@@ -150,6 +135,9 @@ async fn a_wrong_option_refuses_its_element_by_name_and_no_other() {
         assert_eq!(error["details"], json!({"field": format!("channels[1].{field}")}), "{option}");
         bystander.is_unharmed_by(option).await;
     }
+    let long = json!({"type": "subscribe", "channels": ["orders", "x".repeat(10_000)]});
+    let answer = alice.ask(long).await;
+    assert_eq!((&answer["errors"][0]["code"], &answer["channels"][0]["channel"]), (&json!(4004), &json!("orders")));
     let twice = json!({"type": "subscribe", "channels": ["orders", {"channel": "orders", "since": "1-1"}]});
     let answer = alice.ask(twice).await;
     assert_eq!(answer["errors"][0]["details"]["field"], "channels[1]", "{answer}");

@@ -5,15 +5,17 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Event, Redis},
+    backplane::{Backplane, Event, Identity, Redis},
     config,
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
 };
-use tickgate_wire::model::{Class, Content, Message, MsgId, Pattern, Publication, StreamId, Topic, TopicRule};
+use tickgate_wire::model::{
+    Class, Content, Message, MsgId, Pattern, Publication, ReplicaId, StreamId, Topic, TopicRule, TopicRules,
+};
 use tokio::{sync::Notify, time::timeout};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, eventually};
 
 /// One event, owned.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,7 @@ pub enum Told {
     Arrived(String, Message),
     Confirmed(String),
     Lost(String),
+    Foreign(String),
     GenerationChanged,
 }
 
@@ -41,6 +44,7 @@ impl Follower {
                 Event::Arrived { topic, message } => Told::Arrived(topic.to_owned(), message),
                 Event::Confirmed { topic } => Told::Confirmed(topic.to_owned()),
                 Event::Lost { topic } => Told::Lost(topic.to_owned()),
+                Event::Foreign { topic } => Told::Foreign(topic.to_owned()),
                 Event::GenerationChanged => Told::GenerationChanged,
             });
             recorder.news.notify_waiters();
@@ -108,7 +112,19 @@ impl Follower {
 
 /// The backplane over one server.
 pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
-    Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), tasks))
+    Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), &member(&[]), tasks))
+}
+
+/// A replica of its own, with these rules before the one for everything else.
+pub fn member(rules: &[Arc<TopicRule>]) -> Identity {
+    let rules = rules.iter().map(|rule| (**rule).clone()).collect();
+    let rules = TopicRules::new(rules, (*retain(1000)).clone(), (*retain(1000)).clone()).into();
+    Identity { replica: ReplicaId::random(), rules }
+}
+
+/// Waits until the backplane acknowledges.
+pub async fn acknowledging(backplane: &Backplane) {
+    eventually("the backplane acknowledges", async || backplane.health().acknowledges.then_some(())).await;
 }
 
 /// Settings of a Redis that is looked at often, so that faults are found soon.
@@ -116,7 +132,7 @@ pub fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
         access: config::Access::by(url),
-        prefix: "tg1:".to_owned(),
+        prefix: "tg2:".into(),
         pool_size: 4,
         pool_wait_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_millis(500),
@@ -124,6 +140,7 @@ pub fn redis_config(url: &str) -> config::Redis {
         canary_interval: Duration::from_millis(200),
         canary_timeout: Duration::from_millis(600),
         compare_interval: Duration::from_secs(5),
+        engines: false,
         dedupe_ttl: Duration::from_secs(60),
         ca_file: None,
     }
@@ -160,7 +177,7 @@ pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, msg_id: &str) -> Pu
 pub fn text(message: &Message) -> &str {
     match &message.content {
         Content::Data(payload) => std::str::from_utf8(payload).expect("utf-8"),
-        Content::Lost { .. } => panic!("a marker: {message:?}"),
+        Content::Unreadable => panic!("unreadable: {message:?}"),
     }
 }
 

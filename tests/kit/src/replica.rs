@@ -84,6 +84,14 @@ impl Replica {
         Self::spawn(Command::new(crate::program()), redis_url, settings).await
     }
 
+    /// A process with a deliberate defect, where one is named, and with further arguments.
+    pub async fn process_with(redis: &RedisServer, settings: &str, defect: Option<&str>, arguments: &[&str]) -> Self {
+        let mut program = Command::new(crate::program());
+        program.envs(defect.map(|defect| ("TICKGATE_TEST_DEFECT", defect)));
+        let (process, public, operations) = Process::start(program, &redis.url(), settings, arguments).await;
+        Self { host: Host::Process(process), public, operations, authority: None }.ready(true).await
+    }
+
     /// A process that may open so many file descriptors: its soft and its hard limit.
     pub async fn limited_process(redis: &RedisServer, settings: &str, [soft, hard]: [u32; 2]) -> Self {
         let mut shell = Command::new("sh");
@@ -95,13 +103,13 @@ impl Replica {
     /// A process whose listeners both have TLS, with certificates of this authority.
     pub async fn secure_process(redis: &RedisServer, settings: &str, authority: &Authority) -> Self {
         let (process, public, operations) =
-            Process::start(Command::new(crate::program()), &redis.url(), settings).await;
+            Process::start(Command::new(crate::program()), &redis.url(), settings, &[]).await;
         let authority = Some(std::fs::read_to_string(authority.file()).expect("an authority"));
         Self { host: Host::Process(process), public, operations, authority }.ready(true).await
     }
 
     async fn spawn(program: Command, redis_url: &str, settings: &str) -> Self {
-        let (process, public, operations) = Process::start(program, redis_url, settings).await;
+        let (process, public, operations) = Process::start(program, redis_url, settings, &[]).await;
         Self { host: Host::Process(process), public, operations, authority: None }
     }
 
@@ -408,9 +416,18 @@ struct Process {
 
 impl Process {
     /// Starts it, and reads from its greeting where it listens.
-    async fn start(mut command: Command, redis_url: &str, settings: &str) -> (Self, SocketAddr, SocketAddr) {
+    async fn start(
+        mut command: Command,
+        redis_url: &str,
+        settings: &str,
+        arguments: &[&str],
+    ) -> (Self, SocketAddr, SocketAddr) {
         let (file, log) = (file_of(settings), NamedTempFile::new().expect("a temporary file"));
-        command.args(["serve", "--development", "--config"]).arg(file.path()).args(["--redis", redis_url]);
+        command
+            .args(["serve", "--development", "--config"])
+            .arg(file.path())
+            .args(["--redis", redis_url])
+            .args(arguments);
         if !settings.contains("allowed_origins =") {
             command.env("TICKGATE__SERVER__ALLOWED_ORIGINS", "*");
         }

@@ -254,6 +254,7 @@ async fn serve(
             match own.interest.catch_up(&own.member, &own.form, own.fresh, own.past.as_mut(), Reader::default()).await {
                 Ok(CaughtUp::Live) => (own.fresh, own.past) = (false, None),
                 Ok(CaughtUp::More) => {}
+                Ok(CaughtUp::Withdrawn) => unreachable!("few topics"),
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
         }
@@ -276,9 +277,10 @@ async fn subscribe(
 ) -> Option<Subscription> {
     let name = TOPICS[wish.topic].0;
     let Home { topic, rule, in_user_stream } = home(rules, wish.topic);
-    let interest = hub.interest(&topic, &rule).expect("few topics");
+    let interest = hub.interest(&topic, &rule, Reader::default()).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
-    let mut backlog = interest.backlog(wish.start, ReplayLimits::new(1_000, 1 << 20, Reader::default())).await.ok()?;
+    let limits = ReplayLimits::new(1_000, 1 << 20, Reader::default());
+    let mut backlog = interest.backlog(wish.start, limits).await.ok()?;
     let before_first = || match backlog.messages.first().and_then(|message| message.id) {
         Some(first) => first.previous(),
         None => backlog.cursor,
@@ -291,7 +293,7 @@ async fn subscribe(
     let end = backlog.cut.map_or(backlog.cursor, |cut| cut.cursor);
     let live = wish.start == Start::Live || backlog.is_empty();
     let told = if live && backlog.is_empty() && end != StreamId::ZERO { end } else { begins };
-    let mut past = Past::new(true);
+    let mut past = Past::new(true, limits);
     past.add(name.into(), begins, !live);
     if in_user_stream {
         backlog.messages.retain(|message| past.wants(message));

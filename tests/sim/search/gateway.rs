@@ -2,23 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::net;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Published, Redis},
-    config,
-    hub::{Hub, RingLimits, Settings},
+    backplane::{Backplane, Identity, Published, Redis},
+    config::{self, Config, Sources},
+    hub::{Hub, RingLimits, Settings, TurnLimits},
     metrics::{Door, Metrics},
     publisher::{PublishFailure, PublishLimits, PublishRequest, Publisher},
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
 };
-use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule, TopicRules, UserId};
+use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 /// What every key begins with.
-pub const PREFIX: &str = "tg1:";
+pub const PREFIX: &str = "tg2:";
 /// How long an idle stream is kept.
-pub const RETAIN_TTL: Duration = Duration::from_secs(40);
+pub const RETAIN_TTL: Duration = Duration::from_secs(120);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 
@@ -86,6 +87,8 @@ pub struct Publication {
     pub by: String,
     /// No client can read its payload.
     pub is_odd: bool,
+    /// When it began.
+    pub at: Duration,
 }
 
 /// All publications of a run; the number is the place.
@@ -94,6 +97,7 @@ pub type Publications = Arc<Mutex<Vec<Publication>>>;
 /// A gateway that runs.
 pub struct Gateway {
     pub hub: Arc<Hub>,
+    backplane: Backplane,
     pub metrics: Arc<Metrics>,
     publisher: Publisher,
     tasks: Tasks,
@@ -113,9 +117,17 @@ fn settings(number: usize, database: usize) -> config::Redis {
         canary_interval: Duration::from_millis(300),
         canary_timeout: Duration::from_millis(700),
         compare_interval: Duration::from_millis(900),
+        engines: false,
         dedupe_ttl: Duration::from_secs(300),
         ca_file: None,
     }
+}
+
+/// Whether the configuration refuses such a database.
+pub fn is_refused(database: usize) -> bool {
+    let url = settings(0, database).access().url.expose().to_owned();
+    let sources = Sources { flags: vec![("--redis", "redis.url", url)], ..Sources::default() };
+    Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
 
 impl Gateway {
@@ -123,21 +135,28 @@ impl Gateway {
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let config = settings(number, database);
         let link = RedisLink::start(&config, &tasks, metrics.clone());
-        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &tasks));
+        let identity = Identity { replica: ReplicaId::random(), rules: rules.clone() };
+        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
         let settings = Settings {
             shards: 1,
             topics_max: 99,
+            unpublished_topics_max: 1_000,
+            unpublished_per_address_max: 1_000,
             ring: RingLimits { messages_max: 4, bytes_max: 1 << 16 },
             linger: Duration::from_millis(200),
             compare_interval: config.compare_interval,
             queue_grace: Duration::from_secs(10),
-            reads_max: 4,
-            reads_timeout: Duration::from_secs(10),
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                timeout: Duration::from_secs(10),
+            },
         };
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
-        let publisher = Publisher::new(backplane, rules.clone(), limits, metrics.clone());
-        Self { hub, metrics, publisher, tasks, number, rules }
+        let publisher = Publisher::new(backplane.clone(), rules.clone(), limits, metrics.clone());
+        Self { hub, backplane, metrics, publisher, tasks, number, rules }
     }
 
     /// Publishes the next number; its outcome is noted when it is known.
@@ -163,7 +182,18 @@ impl Gateway {
         number
     }
 
-    /// Ends its tasks, as a drain does when all connections are closed.
+    /// Whether it acknowledges publications now.
+    pub fn acknowledges(&self) -> bool {
+        self.backplane.health().acknowledges
+    }
+
+    /// Leaves the others, as a drain does when all connections are closed, and ends its tasks.
+    pub async fn leave(&self) {
+        self.backplane.leave().await;
+        self.end().await;
+    }
+
+    /// Ends its tasks.
     pub async fn end(&self) {
         self.tasks.end(Duration::from_secs(1)).await;
     }
@@ -172,6 +202,7 @@ impl Gateway {
 /// A publication begins; returns its number.
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
-    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false });
+    let at = net::with(|net| net.now());
+    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false, at });
     all.len() - 1
 }

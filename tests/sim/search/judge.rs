@@ -1,13 +1,17 @@
 //! The judge: it knows every publication and what became of it, and everything that each client was told. Never forgives
 //! silence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
     client::{MADE_UP, Seen, Story},
     gateway::{Outcome, Publication, TOPICS},
+    step::Step,
 };
 
 /// What is wrong, the worst first.
@@ -45,32 +49,74 @@ impl Fault {
     }
 }
 
+/// Time between two beats, with what is under way.
+const BEAT: Duration = Duration::from_millis(1_400);
+
+/// What the promise does not cover, as docs/guarantees.md says it.
+#[derive(Debug, Default)]
+pub struct Excuses {
+    /// A gateway could not say what it acknowledged: it was killed, or its links led nowhere. A change of server is in doubt.
+    pub doubtful: bool,
+    /// A stream is gone, and with it the knowledge of what it gave: whoever comes back is told `retention`.
+    pub vanished: [bool; TOPICS.len()],
+    /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
+    stopped: bool,
+    /// When the dataset was replaced under the same identity, which shows with the next beat.
+    pub replaced: Vec<Duration>,
+}
+
+impl Excuses {
+    pub fn add(&mut self, step: &Step, now: Duration) {
+        match step {
+            Step::Kill { .. } | Step::Hold { .. } | Step::Lead { .. } | Step::Deny(_) | Step::Fill => {
+                self.doubtful = true;
+            }
+            Step::Stop { .. } => self.stopped = true,
+            Step::Start { .. } => self.stopped = false,
+            Step::Idle => self.doubtful |= self.stopped,
+            Step::Replace { .. } => self.replaced.push(now),
+            _ => {}
+        }
+    }
+
+    /// Whether nothing is promised of it: it was published less than a beat before or after its dataset was replaced.
+    fn covers(&self, publication: &Publication) -> bool {
+        self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
+    }
+}
+
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
 }
 
 /// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. Returns all
 /// that is wrong, the worst first.
-pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], counted_gaps: u64) -> Vec<Fault> {
+pub fn judge(
+    clients: &[&[Story; TOPICS.len()]],
+    publications: &[Publication],
+    counted_gaps: u64,
+    excuses: &Excuses,
+) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut add = |found: Result<(), Fault>, who: &str| {
         faults.extend(found.err().map(|own| Fault::new(own.kind, format!("{who}{}", own.text))));
     };
-    add(contents(clients, publications), "");
+    add(contents(clients, publications, excuses), "");
     let mut heard = 0;
     for (number, client) in clients.iter().enumerate() {
         for (at, story) in client.iter().enumerate() {
             let who = format!("client {number}, {}: ", TOPICS[at].0);
             heard += story.seen.iter().filter(|seen| matches!(seen, Seen::Gap { .. })).count() as u64;
-            add(order(story), &who);
+            let is_certain = |number: &usize| publications.get(*number).is_none_or(|own| !excuses.covers(own));
+            add(order(story, is_certain), &who);
             if TOPICS[at].1 == Class::State {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story), &who);
             } else {
-                add(owed(story, at, publications), &who);
+                add(owed(story, at, publications, excuses), &who);
                 add(ends(story, at, publications), &who);
                 add(over_had(story), &who);
-                add(over_nothing(story, at, publications), &who);
+                add(over_nothing(story, at, publications, excuses), &who);
                 add(blamed(story, at, publications), &who);
             }
         }
@@ -83,10 +129,11 @@ pub fn judge(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], c
 }
 
 /// Every id has one content, whoever says so.
-fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication]) -> Result<(), Fault> {
+fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+    let is_certain = |number: usize| publications.get(number).is_none_or(|own| !excuses.covers(own));
     let mut known = BTreeMap::new();
     let mut check = |topic: usize, id: StreamId, number: usize| match known.insert((topic, id), number) {
-        Some(other) if other != number => {
+        Some(other) if other != number && is_certain(other) && is_certain(number) => {
             fault(Kind::TwoContents, format!("{}: {id} is {other} and {number}", TOPICS[topic].0))
         }
         _ => Ok(()),
@@ -109,11 +156,11 @@ fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication]) ->
 }
 
 /// Nothing twice, and ids only grow. A value that a subscription begins with is shown again.
-fn order(story: &Story) -> Result<(), Fault> {
+fn order(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
-        if *number == usize::MAX {
+        if *number == usize::MAX || !is_certain(number) {
             continue;
         }
         if !had.insert(*number) && !snapshot {
@@ -178,7 +225,7 @@ fn blamed(story: &Story, topic: usize, publications: &[Publication]) -> Result<(
 
 /// Everything that was acknowledged came, or was told as missing. Owed is what was published after the client heard that
 /// its first subscription stands.
-fn owed(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let begun = story.seen.iter().find_map(|seen| match seen {
         Seen::Subscribed { begun, .. } => Some(*begun),
         _ => None,
@@ -187,7 +234,11 @@ fn owed(story: &Story, topic: usize, publications: &[Publication]) -> Result<(),
     let ranges = ranges(story);
     for (number, publication) in publications.iter().enumerate().skip(begun) {
         let Outcome::Acknowledged(id) = publication.outcome else { continue };
-        if publication.topic != topic || came(story, number) || ranges.iter().any(|range| range.covers(id)) {
+        if publication.topic != topic
+            || excuses.covers(publication)
+            || came(story, number)
+            || ranges.iter().any(|range| range.covers(id))
+        {
             continue;
         }
         let kind = if number + TOPICS.len() >= publications.len() { Kind::Stuck } else { Kind::Silent };
@@ -245,15 +296,24 @@ fn over_had(story: &Story) -> Result<(), Fault> {
 
 /// Each gap names something that the client has not. One from `0-0` may be told always, one in doubt wherever something
 /// may be missing.
-fn over_nothing(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+fn over_nothing(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+    let is_excused = |range: &Range| match &story.seen[range.at] {
+        Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.doubtful => true,
+        Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
+        Seen::Gap { .. } => publications.iter().any(|own| own.topic == topic && excuses.covers(own)),
+        _ => false,
+    };
     for range in ranges(story).iter().filter(|range| ![StreamId::ZERO, MADE_UP].contains(&range.after)) {
         let missing = publications.iter().enumerate().any(|(number, own)| match own.outcome {
-            Outcome::Acknowledged(id) => own.topic == topic && range.covers(id) && !came(story, number),
+            Outcome::Acknowledged(id) if own.topic == topic && range.covers(id) => {
+                !came(story, number) || excuses.covers(own)
+            }
+            Outcome::Acknowledged(_) => false,
             // It may have been stored and lost.
             Outcome::Unknown | Outcome::Pending => own.topic == topic,
             Outcome::Refused => false,
         });
-        if !missing {
+        if !missing && !is_excused(range) {
             let Range { after, before, .. } = range;
             return fault(Kind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
         }

@@ -7,14 +7,14 @@ use tickgate::{
     metrics::{Gap, Metrics},
     redis_link::{Keys, with_network},
 };
-use tickgate_redis_model::{History, Refusals, Role};
+use tickgate_redis_model::{History, Refusals, Reply, Role};
 use tokio::{runtime::Builder, task::yield_now, time::sleep};
 
 use crate::{
     client::Client,
     engine::Engine,
     gateway::{self, Gateway, PREFIX, Publications, RETAIN_TTL, TOPICS, topic},
-    judge::{self, Fault, Kind as FaultKind},
+    judge::{self, Excuses, Fault, Kind as FaultKind},
     net::{self, Kind, Machine, Net},
     step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
     still,
@@ -63,6 +63,9 @@ struct World {
     refusals: Refusals,
     /// Gateways of another configuration: an operator's mistake, which is mended in the end.
     others: [bool; GATEWAYS],
+    /// Topics whose stream some server had.
+    streams: [bool; TOPICS.len()],
+    excuses: Excuses,
 }
 
 async fn run(steps: &[Step]) -> Played {
@@ -75,6 +78,7 @@ async fn run(steps: &[Step]) -> Played {
     world.connect(0, 0);
     world.pause(Pause::Moment).await;
     for step in steps {
+        world.excuses.add(step, net::with(|net| net.now()));
         world.step(*step).await;
     }
     world.calm().await;
@@ -93,11 +97,13 @@ impl World {
             last_number: 0,
             refusals: Refusals::default(),
             others: [false; GATEWAYS],
+            streams: [false; TOPICS.len()],
+            excuses: Excuses::default(),
         }
     }
 
     fn begin(&mut self, at: usize, database: usize, other: bool) {
-        if self.gateways[at].is_some() {
+        if self.gateways[at].is_some() || (database != 0 && gateway::is_refused(database)) {
             return;
         }
         let primary = self.primary();
@@ -140,7 +146,21 @@ impl World {
     fn look(&mut self) {
         let primary = self.primary();
         net::with(|net| net.replicate(primary));
+        self.notice();
         self.clients.iter_mut().for_each(Client::read);
+    }
+
+    /// Streams that are gone: with them goes the knowledge of what they gave.
+    fn notice(&mut self) {
+        for at in 0..TOPICS.len() {
+            let key = Keys::new(PREFIX).stream(&topic(at));
+            let found = net::with(|net| {
+                let primaries = net.machines.iter_mut().filter(|own| own.up && own.server.role() == Role::Primary);
+                primaries.map(|own| own.server.run(&["TYPE", &key]) == Reply::Status("stream")).collect::<Vec<_>>()
+            });
+            self.excuses.vanished[at] |= self.streams[at] && found.contains(&false);
+            self.streams[at] |= found.contains(&true);
+        }
     }
 
     async fn step(&mut self, step: Step) {
@@ -196,6 +216,7 @@ impl World {
             | Step::Replace { .. }
             | Step::Clock { .. } => net::with(|net| at_machine(net, step)),
         }
+        self.notice();
         self.settle().await;
     }
 
@@ -236,7 +257,7 @@ impl World {
     async fn drain(&mut self, gateway: usize) {
         let Some(own) = self.gateways[gateway].take() else { return };
         self.leave(gateway);
-        own.end().await;
+        own.leave().await;
         net::with(|net| net.lose(self.numbers[gateway]));
     }
 
@@ -324,7 +345,7 @@ impl World {
                         Stray::Foreign => "{\"n\":\"stray\"}",
                         Stray::NotJson => "{\"n\"",
                     };
-                    let text = format!("2840000000000-0 0-0 0 {channel} {payload}");
+                    let text = format!("8000000000000000-0 ? 8000000000000000 0 {channel}\n{payload}");
                     server.run(&["PUBLISH", &key(topic), if payload.is_empty() { "nonsense" } else { &text }]);
                 }
                 _ => {}
@@ -349,7 +370,7 @@ impl World {
             server.set_role(Role::Primary);
             for at in 0..TOPICS.len() {
                 let key = Keys::new(PREFIX).stream(&topic(at));
-                if server.run(&["TYPE", &key]) == tickgate_redis_model::Reply::Status("string") {
+                if server.run(&["TYPE", &key]) == Reply::Status("string") {
                     server.run(&["DEL", &key]);
                 }
             }
@@ -368,7 +389,7 @@ impl World {
             }
             self.begin(gateway, 0, false);
         }
-        self.pause(Pause::While).await;
+        self.recover().await;
         for client in (0..CLIENTS).filter(|client| client % 2 == 0) {
             self.come_back(client);
         }
@@ -383,6 +404,17 @@ impl World {
             self.come_back(client);
         }
         self.pause(Pause::While).await;
+    }
+
+    /// Waits until every gateway acknowledges and every boundary has its verdict: seconds, and a minute where all gateways
+    /// were killed, since those that come after them have only their silence to go by.
+    async fn recover(&mut self) {
+        let until = net::with(|net| net.now()) + Duration::from_secs(80);
+        self.pass(Duration::from_secs(7)).await;
+        while self.gateways.iter().flatten().any(|own| !own.acknowledges()) && net::with(|net| net.now()) < until {
+            self.pass(Duration::from_secs(1)).await;
+        }
+        self.pass(Duration::from_secs(7)).await;
     }
 
     fn come_back(&mut self, client: usize) {
@@ -407,7 +439,7 @@ impl World {
         }
         let stories: Vec<_> = connected.by_ref().map(|client| &client.stories).collect();
         let counted = self.metrics.iter().map(|metrics| counted_gaps(metrics)).sum();
-        judge::judge(&stories, &publications, counted)
+        judge::judge(&stories, &publications, counted, &self.excuses)
     }
 
     fn tell(&self) -> String {

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     code::ErrorCode,
-    command::{Element, InvalidOption, Limits, Options, Since},
+    command::{Element, InvalidElement, Limits, ListedName, Options, Since},
     json::{JsonError, kind_of, scan_object},
-    model::check_name,
+    model::{InvalidName, check_name},
 };
 
 /// What is wrong with a field, or with the whole message.
@@ -119,14 +119,16 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of names, such as channels or symbols, within the limit for one message.
-    pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<String>, Wrong> {
+    pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<ListedName>, Wrong> {
+        let items = self.items(field, NAMES, limits)?;
+        Ok(items.iter().enumerate().map(|(index, item)| listed(field, index, item.get())).collect())
+    }
+
+    fn items(&self, field: &'static str, what: &str, limits: &Limits) -> Result<Vec<&'a RawValue>, Wrong> {
         let raw = self.raw(field).ok_or_else(|| missing(field, NAMES))?;
-        let names = strings(field, NAMES, raw)?;
-        check_count(field, names.len(), limits)?;
-        for (index, name) in names.iter().enumerate() {
-            check(&format!("{field}[{index}]"), name)?;
-        }
-        Ok(names)
+        let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| wrong_kind(field, what, raw))?;
+        check_count(field, items.len(), limits)?;
+        Ok(items)
     }
 
     /// Options of a subscribe have one place. Anywhere else they would be ignored, and the client would believe otherwise.
@@ -139,19 +141,13 @@ impl<'a> Fields<'a> {
 
     /// The `channels` of a subscribe: names, or objects with options.
     pub(super) fn elements(&self, limits: &Limits) -> Result<Vec<Element>, Wrong> {
-        const WHAT: &str = "an array of names, or of objects with `channel` and options";
-        let raw = self.raw(CHANNELS).ok_or_else(|| missing(CHANNELS, NAMES))?;
-        if !raw.contains('{') {
-            let plain = |(index, channel)| Element { channel, index, options: Ok(Options::default()) };
-            return Ok(self.names(CHANNELS, limits)?.into_iter().enumerate().map(plain).collect());
-        }
-        let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| wrong_kind(CHANNELS, WHAT, raw))?;
-        check_count(CHANNELS, items.len(), limits)?;
-        items.iter().enumerate().map(|(index, item)| element(index, item.get(), limits)).collect()
+        let items = self.items(CHANNELS, "an array of names, or of objects with `channel` and options", limits)?;
+        Ok(items.iter().enumerate().map(|(index, item)| element(index, item.get(), limits)).collect())
     }
 }
 
 const CHANNELS: &str = "channels";
+const CHANNEL: &str = "the name of a channel";
 
 /// Names of options that a subscribe may have in its elements only.
 const OPTIONS: [&str; 4] = ["since", "last", "max_rate", "snapshot"];
@@ -160,25 +156,47 @@ const OPTIONS: [&str; 4] = ["since", "last", "max_rate", "snapshot"];
 const IGNORED_MAX: usize = 16;
 const IGNORED_CHARS_MAX: usize = 64;
 
-fn element(index: usize, raw: &str, limits: &Limits) -> Result<Element, Wrong> {
-    let place = format!("{CHANNELS}[{index}]");
-    if let Some(name) = unquote(raw) {
-        check(&place, &name)?;
-        return Ok(Element { channel: name.into_owned(), index, options: Ok(Options::default()) });
+/// One name of a list.
+fn listed(field: &str, index: usize, raw: &str) -> ListedName {
+    let place = || format!("{field}[{index}]");
+    let (name, checked) = name(raw, place, "a string");
+    ListedName { name, index, fault: checked.err().map(|wrong| wrong.message) }
+}
+
+/// The text of what should be a name, empty where it is no text, and whether it is one.
+fn name(raw: &str, place: impl Fn() -> String, what: &str) -> (String, Result<(), Wrong>) {
+    match unquote(raw) {
+        Some(name) => {
+            let checked = check_name(&name).map_err(|error| not_a_name(place(), error));
+            (name.into_owned(), checked)
+        }
+        None => (String::new(), Err(wrong_kind(&place(), what, raw))),
     }
-    if !raw.starts_with('{') {
-        return Err(wrong_kind(&place, "a name, or an object with `channel`", raw));
-    }
-    let (fields, _) = Fields::read(raw, limits.depth_max);
-    let channel = fields.raw("channel").ok_or_else(|| missing(&format!("{place}.channel"), "the name of a channel"))?;
-    let within = format!("{place}.channel");
-    let channel = unquote(channel).ok_or_else(|| wrong_kind(&within, "the name of a channel", channel))?;
-    check(&within, &channel)?;
-    let options = options(&fields).map_err(|wrong| InvalidOption {
-        field: wrong.field.map_or_else(|| place.clone(), |field| format!("{place}.{field}")),
-        message: wrong.message,
-    });
-    Ok(Element { channel: channel.into_owned(), index, options })
+}
+
+fn element(index: usize, raw: &str, limits: &Limits) -> Element {
+    let place = || format!("{CHANNELS}[{index}]");
+    let (channel, options) = if raw.starts_with('{') {
+        let (fields, _) = Fields::read(raw, limits.depth_max);
+        let within = || format!("{}.channel", place());
+        let (channel, checked) = match fields.raw("channel") {
+            Some(raw) => name(raw, within, CHANNEL),
+            None => (String::new(), Err(missing(&within(), CHANNEL))),
+        };
+        let options = || {
+            options(&fields).map_err(|wrong| {
+                let field = wrong.field.as_ref().map(|field| format!("{}.{field}", place()));
+                Wrong { field, ..wrong }
+            })
+        };
+        (channel, checked.and_then(|()| options()))
+    } else {
+        let (channel, checked) = name(raw, place, "a name, or an object with `channel`");
+        (channel, checked.map(|()| Options::default()))
+    };
+    let options =
+        options.map_err(|Wrong { field, message, .. }| InvalidElement { field: field.unwrap_or_else(place), message });
+    Element { channel, list: CHANNELS, index, options }
 }
 
 fn options(fields: &Fields<'_>) -> Result<Options, Wrong> {
@@ -208,8 +226,11 @@ fn check_count(field: &str, count: usize, limits: &Limits) -> Result<(), Wrong> 
     Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) })
 }
 
-fn check(field: &str, name: &str) -> Result<(), Wrong> {
-    check_name(name).map_err(|error| Wrong::field(field, format!("`{field}` is not a name: {error}")))
+/// A field holds what can't be a name.
+pub(super) fn not_a_name(field: impl Into<String>, error: InvalidName) -> Wrong {
+    let field = field.into();
+    let message = format!("`{field}` is {error}");
+    Wrong::field(field, message)
 }
 
 /// A field's name as it may be echoed.
@@ -226,19 +247,6 @@ const SCALAR_CHARS_MAX: usize = 64;
 fn since(field: &str, raw: &str) -> Result<Since, Wrong> {
     let text = unquote(raw).ok_or_else(|| wrong_kind(field, "a cursor in quotes, or \"earliest\"", raw))?;
     text.parse().map_err(|_| Wrong::field(field, format!("`{field}` is not a cursor of this server")))
-}
-
-/// Reads an array of strings from its JSON text.
-fn strings(field: &str, what: &str, raw: &str) -> Result<Vec<String>, Wrong> {
-    if !raw.starts_with('[') {
-        return Err(wrong_kind(field, what, raw));
-    }
-    serde_json::from_str(raw).map_err(|_| {
-        let items: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
-        let odd = items.iter().enumerate().find(|(_, item)| unquote(item.get()).is_none());
-        let (index, kind) = odd.map_or((0, "text"), |(index, item)| (index, kind_of(item.get())));
-        Wrong::field(format!("{field}[{index}]"), format!("`{field}[{index}]` must be a string, not {kind}"))
-    })
 }
 
 /// The text of a JSON string; `None` for any other value. `raw` was scanned before.
@@ -267,15 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_unescaped_and_only_strings_are_strings() {
+    fn strings_are_unescaped() {
         assert_eq!(unquote(r#""a\u0062\n""#).unwrap(), "ab\n");
         assert_eq!(unquote(r#""""#).unwrap(), "");
         assert!(unquote("1").is_none());
-        assert_eq!(strings("x", "names", r#"["a","\u0062"]"#).unwrap(), ["a", "b"]);
-        assert_eq!(
-            strings("x", "names", r#"["a",{"b":1}]"#).unwrap_err().message,
-            "`x[1]` must be a string, not an object"
-        );
     }
 
     #[test]

@@ -101,6 +101,15 @@ impl Dialect {
         }
     }
 
+    /// Whether clients are told when the server ends a subscription.
+    #[must_use]
+    pub const fn tells_ends(self) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Envelope => false,
+        }
+    }
+
     /// Whether clients are told their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {

@@ -73,10 +73,31 @@ impl TopicRules {
         }
     }
 
+    /// What replicas that share their topics have to agree on, a line for each rule in their order: pattern, class, and
+    /// whether there are streams. Not how long and how much is kept.
+    #[must_use]
+    pub fn agreement(&self) -> Vec<String> {
+        let line = |rule: &Arc<TopicRule>| {
+            let kept = if rule.retain_max > 0 { "retained" } else { "not retained" };
+            format!("{} ({}, {kept})", rule.pattern.as_str(), rule.class.as_str())
+        };
+        self.all().map(line).collect()
+    }
+
+    /// Every rule.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TopicRule>> {
+        self.rules.iter().chain([&self.fallback, &self.user_stream])
+    }
+
     /// The rule of every user's own stream.
     #[must_use]
     pub fn user_stream(&self) -> &Arc<TopicRule> {
         &self.user_stream
+    }
+
+    /// The patterns of the rules, in their order, but the one for what no other matches.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.rules.iter().map(|rule| &rule.pattern)
     }
 
     /// The rule of a public topic or of a private channel, by its name.

@@ -49,7 +49,8 @@ const SHAPELESS: [(u32, u32); 22] = [
     (0xE0100, 0xE01EF),
 ];
 
-fn is_shapeless(c: char) -> bool {
+/// Whether nobody sees the character.
+pub(super) fn is_shapeless(c: char) -> bool {
     SHAPELESS.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
 }
 

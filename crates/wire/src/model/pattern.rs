@@ -3,26 +3,35 @@
 
 use thiserror::Error;
 
+use super::{InvalidName, check_name};
+
 /// A name, or a name with `*` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
-/// The pattern is empty, too long, or holds a character that no name can.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a pattern is 1 to 200 characters of A-Z a-z 0-9 _ . : / - and at most 4 `*`: {0:?}")]
-pub struct InvalidPattern(String);
+/// What is wrong with a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidPattern {
+    #[error("a pattern has at most {STARS_MAX} `*`")]
+    Stars,
+    /// With a letter in the place of each `*`, it is no name.
+    #[error("a pattern is a name in which `*` may stand, and this is {0}")]
+    Name(InvalidName),
+}
+
+/// Stars of one pattern.
+const STARS_MAX: usize = 4;
 
 impl Pattern {
     /// Checks and takes a pattern.
     ///
     /// # Errors
-    /// [`InvalidPattern`] when empty, over 200 bytes, with more than 4 `*`, or with a character no name can hold.
+    /// [`InvalidPattern`] with more than 4 `*`, or when it matches no name.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
-        let stars = text.bytes().filter(|b| *b == b'*').count();
-        let plain = text.replace('*', "x");
-        if stars > 4 || super::check_name(&plain).is_err() {
-            return Err(InvalidPattern(text.chars().take(64).collect()));
+        if text.bytes().filter(|b| *b == b'*').count() > STARS_MAX {
+            return Err(InvalidPattern::Stars);
         }
+        check_name(&text.replace('*', "x")).map_err(InvalidPattern::Name)?;
         Ok(Self(text.into()))
     }
 
@@ -80,8 +89,11 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused() {
-        for text in ["", "a b", "@@x", "*****", "a\n"] {
-            assert!(Pattern::new(text).is_err(), "{text}");
+        for text in ["", " *", "@@x", "a\n", "a,b"] {
+            assert!(matches!(Pattern::new(text), Err(InvalidPattern::Name(_))), "{text}");
         }
+        assert_eq!(Pattern::new("*****"), Err(InvalidPattern::Stars));
+        let says = Pattern::new("a,*").unwrap_err().to_string();
+        assert_eq!(says, "a pattern is a name in which `*` may stand, and this is not a name: it contains `,`");
     }
 }

@@ -27,6 +27,7 @@ pub struct Message {
     /// `None` for topics without retention.
     pub id: Option<StreamId>,
     /// The id of the entry before it. Present on the first entry of an epoch, as the proof that joins two epochs.
+    /// [`StreamId::ZERO`]: the stream began without a past that is known.
     pub prev: Option<StreamId>,
     /// When the publisher's replica took it, in milliseconds since 1970; 0 when read from history.
     pub published_ms: u64,
@@ -42,7 +43,7 @@ impl Message {
     pub fn payload_bytes(&self) -> usize {
         match &self.content {
             Content::Data(payload) => payload.len(),
-            Content::Lost { .. } => 0,
+            Content::Unreadable => 0,
         }
     }
 }
@@ -52,23 +53,6 @@ impl Message {
 pub enum Content {
     /// The publisher's JSON object.
     Data(Bytes),
-    /// What came after `after` and before `before` can't be had: Redis lost acknowledged publications, or somebody
-    /// stored what is no JSON object. Everyone is told.
-    Lost {
-        /// The last id known to be there.
-        after: StreamId,
-        /// The first id that was not lost, or the id of this marker.
-        before: StreamId,
-        /// Why.
-        loss: Loss,
-    },
-}
-
-/// Why a message's content can't be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// Redis lost acknowledged publications.
-    Failover,
-    /// Somebody stored what clients must not be shown.
-    InvalidPayload,
+    /// Somebody stored what clients must not be shown. It keeps its place; everyone is told that it is missing.
+    Unreadable,
 }

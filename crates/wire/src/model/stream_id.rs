@@ -6,11 +6,11 @@ use thiserror::Error;
 
 /// `<epoch>-<seq>`, the entry id in the topic's stream.
 ///
-/// Within an epoch `seq` counts 0, 1, 2 … without a hole. An epoch (milliseconds when it began) starts with the
+/// Within an epoch `seq` counts 0, 1, 2 … without a hole. An epoch is a number that is given once; one starts with the
 /// topic, and again after Redis changed server, so ids only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// When the epoch began, in milliseconds since 1970.
+    /// Below 2^53.
     pub epoch: u64,
     /// Position within the epoch, from 0.
     pub seq: u64,
@@ -28,7 +28,7 @@ impl StreamId {
     pub const MAX: Self = Self { epoch: u64::MAX, seq: u64::MAX };
 
     /// The last number of every epoch. No entry has it: it is the position before the next epoch's first entry.
-    const SEQ_END: u64 = (1 << 53) - 1;
+    pub const SEQ_END: u64 = (1 << 53) - 1;
 
     /// An id from its two parts.
     #[must_use]

@@ -4,31 +4,76 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 
 use thiserror::Error;
 
-use super::UserId;
+use super::{UserId, ids::is_shapeless};
 
 /// A name one subscribes to. Cheap to clone.
 ///
-/// Public topics are `[A-Za-z0-9_.:/-]{1,200}`, for example `ticker:BTCUSDT`. A user's private topics begin with
-/// `@`, which the public grammar lacks: `@@alice` is alice's stream of all reliable private channels,
+/// Public topics have names of the [public grammar](check_name), for example `ticker:BTCUSDT`. A user's private topics
+/// begin with `@`, which the public grammar lacks: `@@alice` is alice's stream of all reliable private channels,
 /// `@portfolio@alice` her private channel `portfolio` where that has a stream of its own.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
-/// A topic or channel name breaks the grammar.
+/// What is wrong with the name of a topic or channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a name is 1 to {max} characters of A-Z a-z 0-9 _ . : / -", max = Topic::LEN_MAX)]
-pub struct InvalidTopic;
+pub enum InvalidName {
+    #[error("not a name: it is empty")]
+    Empty,
+    #[error("not a name: it has {0} bytes, and {max} are allowed", max = Topic::LEN_MAX)]
+    TooLong(usize),
+    #[error("not a name: it contains {}", Shown(*.0))]
+    Character(char),
+    #[error("not a name: it begins or ends with a space")]
+    OuterSpace,
+    /// `.` or `..`
+    #[error("not a name: as part of a URL, `.` and `..` mean something else")]
+    Dots,
+}
 
-/// Checks a topic or channel name against the public grammar.
+/// A character as a message can show it.
+struct Shown(char);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_ascii_graphic() { write!(f, "`{}`", self.0) } else { write!(f, "U+{:04X}", u32::from(self.0)) }
+    }
+}
+
+/// Printable characters of ASCII that no name contains, because somewhere they would not stand for themselves: in JSON
+/// and in logs (`"` and `\`), in lists (`,`), in patterns (`*`), in Redis keys, URLs and templates (`{`, `}` and `%`), and in
+/// the names of private topics (`@`).
+pub const RESERVED: [char; 8] = ['"', '%', '*', ',', '@', '\\', '{', '}'];
+
+/// Checks the name of a topic or channel against the public grammar: 1 to 200 bytes of UTF-8, without control characters,
+/// [`RESERVED`] ones, characters that nobody sees, and white space other than U+0020 between others; not `.` or `..`.
+/// Names are compared byte by byte.
 ///
 /// # Errors
-/// [`InvalidTopic`] when empty, over 200 bytes, or with a character outside `[A-Za-z0-9_.:/-]`.
-pub fn check_name(name: &str) -> Result<(), InvalidTopic> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'/' | b'-');
-    if name.is_empty() || name.len() > Topic::LEN_MAX || !name.bytes().all(allowed) {
-        return Err(InvalidTopic);
+/// [`InvalidName`] with the first character that is not allowed.
+pub fn check_name(name: &str) -> Result<(), InvalidName> {
+    if name.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if name.len() > Topic::LEN_MAX {
+        return Err(InvalidName::TooLong(name.len()));
+    }
+    if let Some(character) = name.chars().find(|c| !is_allowed(*c)) {
+        return Err(InvalidName::Character(character));
+    }
+    if name.starts_with(' ') || name.ends_with(' ') {
+        return Err(InvalidName::OuterSpace);
+    }
+    if name == "." || name == ".." {
+        return Err(InvalidName::Dots);
     }
     Ok(())
+}
+
+fn is_allowed(c: char) -> bool {
+    if c.is_ascii() {
+        return matches!(c, ' '..='~') && !RESERVED.contains(&c);
+    }
+    !c.is_control() && !c.is_whitespace() && !is_shapeless(c)
 }
 
 impl Topic {
@@ -38,8 +83,8 @@ impl Topic {
     /// A public topic.
     ///
     /// # Errors
-    /// [`InvalidTopic`] when the name breaks the grammar.
-    pub fn public(name: &str) -> Result<Self, InvalidTopic> {
+    /// [`InvalidName`] when the name breaks the grammar.
+    pub fn public(name: &str) -> Result<Self, InvalidName> {
         check_name(name)?;
         Ok(Self(name.into()))
     }
@@ -54,6 +99,15 @@ impl Topic {
     #[must_use]
     pub fn private(user: &UserId, channel: &str) -> Self {
         Self(format!("@{channel}@{user}").into())
+    }
+
+    /// What the subscribers of one channel are counted under: a user's stream holds several.
+    #[must_use]
+    pub fn audience(&self, channel: &str) -> Self {
+        match self.0.strip_prefix("@@") {
+            Some(user) => Self(format!("@{channel}@{user}").into()),
+            None => self.clone(),
+        }
     }
 
     /// A name that came back from the backplane, private or public.
@@ -114,12 +168,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_names_follow_the_grammar() {
-        for name in ["ticker:BTCUSDT", "run:a/b-c_d.e", "x"] {
-            assert!(Topic::public(name).is_ok(), "{name}");
+    fn names_of_real_venues_are_names() {
+        let listed = [
+            "ticker:BTCUSDT",
+            "ES=F",
+            "^GSPC",
+            "BRK B",
+            "M&M.NS",
+            "EUR/USD",
+            "7203.T",
+            "C:EURUSD",
+            "$SPX",
+            "BTC-31DEC26!",
+            "run:a/b-c_d.e",
+        ];
+        // Letters and digits of any script, and the marks without which many scripts can't be written.
+        let written = ["ticker:비트코인", "купить", "كهرماء", "हिन्दी", "株式", "١٢٣", "e\u{301}", "é", "𝔸", "₿"];
+        for name in
+            listed.into_iter().chain(written).chain(["x", "...", "a.b", "a  b", &"x".repeat(200), &"é".repeat(100)])
+        {
+            assert_eq!(check_name(name), Ok(()), "{name}");
         }
-        for name in ["", "a b", "@@alice", "a\0", "a*", "a{b}", "é", &"x".repeat(201)] {
-            assert_eq!(Topic::public(name), Err(InvalidTopic), "{name}");
+        assert_ne!(Topic::public("é"), Topic::public("e\u{301}"), "names are compared as bytes");
+    }
+
+    #[test]
+    fn every_letter_and_digit_may_stand_in_a_name() {
+        for c in ('\0'..=char::MAX).filter(|c| c.is_alphanumeric()) {
+            assert_eq!(check_name(c.encode_utf8(&mut [0; 4])), Ok(()), "{}", c.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        for c in RESERVED {
+            assert_eq!(
+                check_name(&format!("a{c}b")).unwrap_err().to_string(),
+                format!("not a name: it contains `{c}`")
+            );
+        }
+        for (c, shown) in [
+            ('\0', "U+0000"),
+            ('\n', "U+000A"),
+            ('\u{7f}', "U+007F"),
+            ('\u{85}', "U+0085"),
+            ('\u{a0}', "U+00A0"),
+            ('\u{200b}', "U+200B"),
+            ('\u{202e}', "U+202E"),
+            ('\u{2028}', "U+2028"),
+            ('\u{3000}', "U+3000"),
+            ('\u{e0041}', "U+E0041"),
+        ] {
+            assert_eq!(
+                check_name(&format!("a{c}")).unwrap_err().to_string(),
+                format!("not a name: it contains {shown}")
+            );
+        }
+        let others = [
+            ("", "it is empty"),
+            (&*"x".repeat(201), "it has 201 bytes, and 200 are allowed"),
+            (&*"é".repeat(101), "it has 202 bytes, and 200 are allowed"),
+            (" a", "it begins or ends with a space"),
+            ("a ", "it begins or ends with a space"),
+            (" ", "it begins or ends with a space"),
+            ("..", "as part of a URL, `.` and `..` mean something else"),
+        ];
+        for (name, says) in others {
+            assert_eq!(Topic::public(name).unwrap_err().to_string(), format!("not a name: {says}"), "{name}");
         }
     }
 
@@ -130,5 +245,16 @@ mod tests {
         assert_eq!(Topic::private(&odd, "portfolio").owner(), Some("a@b}c"));
         assert_ne!(Topic::private(&UserId::new("b").unwrap(), "a"), Topic::private(&UserId::new("a").unwrap(), "b"));
         assert_eq!(Topic::public("ticker:BTCUSDT").unwrap().owner(), None);
+    }
+
+    #[test]
+    fn channels_of_a_users_stream_are_counted_each() {
+        let odd = UserId::new("@a@b").unwrap();
+        let stream = Topic::user_stream(&odd);
+        assert_eq!(stream.audience("orders"), Topic::private(&odd, "orders"));
+        assert_ne!(stream.audience("orders"), stream.audience("risk_alerts"));
+        for own in [Topic::private(&odd, "portfolio"), Topic::public("logs").unwrap()] {
+            assert_eq!(own.audience("portfolio"), own);
+        }
     }
 }

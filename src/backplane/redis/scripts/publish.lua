@@ -1,27 +1,94 @@
 -- Appends publications to their topics' streams and publishes each on the channel of the same name, in one atomic step.
 -- Gateways and engines use the same script; docs/publishing-from-redis.md shows how.
 --
--- For each publication, in their order:
+-- KEYS[1]  {prefix}{gen}      what generation the dataset is in, and for which server it was made
+-- ARGV[1]  generation         the one that the caller is attached to
+--
+-- Then for each publication, in their order:
 -- KEYS  1  stream             {prefix}{t:<topic>}:s, the channel's name as well
 --       2  dedupe key         {prefix}{t:<topic>}:i:<msg_id>   (only with a msg_id)
 -- ARGV  1  payload            one JSON object
 --       2  retain_max         entries kept in the stream, about; 0: no stream, only publish
---       3  epoch              the generation of the server, or the epoch of the last id got for this topic if greater
---       4  published_ms       when, in milliseconds since 1970               (default 0)
---       5  channel            the private channel inside a user's stream     (default -)
---       6  retain_ttl         seconds an idle stream is kept; 0: for ever    (default 0); behind a minus the expiry is
---                             left as it is, unless an epoch begins
---       7  dedupe_ttl         milliseconds the msg_id is remembered          (only with a msg_id)
+--       3  epoch              that of the last id got for this topic in this generation; 0 when there is none
+--       4  published_ms       when, in milliseconds since 1970; 0 when it does not matter
+--       5  channel            the private channel inside a user's stream; - elsewhere
+--       6  keep               1: an empty stream that was about to be forgotten stays; 0: it was published to lately
+--       7  dedupe_ttl         milliseconds the msg_id is remembered    (only with a msg_id)
 --
--- A single publication may leave off what has a default. Several have all of it, and all have a msg_id or none has.
+-- Several publications all have a msg_id or none has.
 --
 -- Returns the id ("-" without a stream), or the first id and " duplicate" when the msg_id was seen before; then nothing
--- is published. An error means that nothing was stored. For several publications an array, an answer or error for each.
+-- is published. For several publications an array, an answer or error for each. An error means that nothing was stored.
+-- STALE: the server or its dataset is not the one that the caller is attached to; attach again, then publish.
 
--- Needs nothing from outside: captured variables would be made anew for each call.
-local function publish(stream, dedupe, payload, keep, epoch, published, channel, ttl, dedupe_ttl)
+-- The greatest number of an epoch: the position before the next one's first entry.
+local END = '9007199254740991'
+
+local gen = redis.call('HMGET', KEYS[1], 'format', 'g', 'identity', 'alloc')
+if gen[1] and gen[1] ~= '2' then
+  return redis.error_reply('FORMAT this script writes format 2, the dataset has format ' .. gen[1])
+end
+if gen[2] ~= ARGV[1] or not gen[3] then
+  return redis.error_reply('STALE the generation is ' .. (gen[2] or 'not named'))
+end
+if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. gen[3], 1, true) then
+  return redis.error_reply('STALE the generation was made for another server')
+end
+local generation = tonumber(gen[2])
+
+local now
+local function now_ms()
+  if not now then
+    local time = redis.call('TIME')
+    now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+  end
+  return now
+end
+
+-- The last id that a stream gave, as it is written; nil where there is no stream.
+local function last_id(stream)
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  if info.err then
+    return nil, string.find(info.err, 'no such key', 1, true) == nil and info or nil
+  end
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then
+      return info[at + 1]
+    end
+  end
+end
+
+-- The id to ask for where the epoch does not simply go on, and the predecessor to name.
+local function place(stream)
+  local last, failed = last_id(stream)
+  if failed then
+    return nil, nil, failed
+  end
+  if not last then
+    -- What begins again must never repeat a number.
+    local epoch = redis.pcall('HINCRBY', KEYS[1], 'alloc', 1)
+    if type(epoch) ~= 'number' then
+      return nil, nil, epoch
+    end
+    gen[4] = string.format('%.0f', epoch)
+    return gen[4] .. '-0', '?'
+  end
+  local epoch, seq = string.match(last, '^(%d+)-(%d+)$')
+  if tonumber(epoch) > tonumber(gen[4]) then
+    return nil, nil, redis.error_reply('STALE the stream has epoch ' .. epoch)
+  end
+  if tonumber(epoch) + (seq == END and 1 or 0) < generation then
+    return ARGV[1] .. '-0', last
+  end
+  if seq == END then
+    return string.format('%.0f', tonumber(epoch) + 1) .. '-0', last
+  end
+  return epoch .. '-*'
+end
+
+-- Needs nothing from outside that changes: captured variables would be made anew for each call.
+local function publish(stream, dedupe, payload, keep, epoch, published, channel, persist, dedupe_ttl)
   local pcall = redis.pcall
-  channel, ttl = channel or '-', ttl or '0'
   if dedupe then
     local first = pcall('GET', dedupe)
     if first then
@@ -29,104 +96,65 @@ local function publish(stream, dedupe, payload, keep, epoch, published, channel,
     end
   end
 
-  local id, prev, failed = '-', '-', nil
+  local id, prev = '-', '-'
   if keep ~= '0' then
-    if channel == '-' then
-      id = pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, epoch .. '-*', 'd', payload)
+    local now = now_ms()
+    if epoch == '0' then
+      id = nil
+    elseif channel == '-' then
+      id = pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, epoch .. '-*', 'd', payload, 't', now)
     else
-      id = pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, epoch .. '-*', 'd', payload, 'c', channel)
+      id = pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', keep, epoch .. '-*', 'd', payload, 't', now, 'c', channel)
     end
-
     if type(id) ~= 'string' then
-      if not id then
-        -- There is no stream. Its ids must be above all that it may have given before it was lost or expired.
-        local time = pcall('TIME')
-        if time.err then
-          return time
-        end
-        local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-        epoch = string.format('%.0f', math.max(now, tonumber(epoch) + 1))
-        prev = '0-0'
-      elseif string.find(id.err, 'equal or smaller', 1, true) then
-        -- The stream is in a later epoch than the publisher believes: its epoch goes on.
-        local info = pcall('XINFO', 'STREAM', stream)
-        if info.err then
-          return info
-        end
-        for at = 1, #info, 2 do
-          if info[at] == 'last-generated-id' then
-            epoch = string.match(info[at + 1], '^%d+')
-          end
-        end
-      else
+      if id and not string.find(id.err, 'equal or smaller', 1, true) then
         return id
       end
-      local entry = channel == '-' and {'d', payload} or {'d', payload, 'c', channel}
-      id = pcall('XADD', stream, 'MAXLEN', '~', keep, epoch .. '-*', unpack(entry))
+      local wanted, before, failed = place(stream)
+      if failed then
+        return failed
+      end
+      local entry = {'XADD', stream, 'MAXLEN', '~', keep, wanted, 'd', payload, 't', now}
+      if channel ~= '-' then
+        entry[#entry + 1], entry[#entry + 2] = 'c', channel
+      end
+      if before then
+        prev = before
+        entry[#entry + 1], entry[#entry + 2] = 'p', before
+      end
+      id = pcall(unpack(entry))
       if type(id) ~= 'string' then
         return id
       end
+      persist = '1'
     end
-
-    -- Ends in "-0".
-    if string.byte(id, -1) == 48 and string.byte(id, -2) == 45 then
-      ttl = string.match(ttl, '%d+') or ttl
-      if prev == '-' then
-        -- An epoch begins behind another one: name the entry before, the proof that joins the two.
-        local before = pcall('XREVRANGE', stream, '(' .. id, '-', 'COUNT', 1)
-        if before[1] then
-          prev = before[1][1]
-        else
-          local info = pcall('XINFO', 'STREAM', stream)
-          for at = 1, #info, 2 do
-            if info[at] == 'entries-added' and info[at + 1] == 1 then
-              prev = '0-0'
-            end
-          end
-        end
-      end
-    end
-    -- Does not begin with a minus.
-    if string.byte(ttl) ~= 45 and ttl ~= '0' then
-      local renewed = pcall('EXPIRE', stream, ttl)
-      failed = type(renewed) ~= 'number' and renewed
+    if persist == '1' then
+      pcall('PERSIST', stream)
     end
   end
 
-  if not failed then
-    local message = id .. ' ' .. prev .. ' ' .. (published or '0') .. ' ' .. channel .. ' ' .. payload
-    local sent = pcall('PUBLISH', stream, message)
-    failed = type(sent) ~= 'number' and sent
-  end
-  if failed then
-    -- Would stay for ever, or is not allowed to be published: then it must not be stored either.
-    if id ~= '-' then
-      pcall('XDEL', stream, id)
-    end
-    return failed
-  end
+  -- From here on nothing is refused: what is stored stays, and the gateways find it when they compare.
+  local header = id .. ' ' .. prev .. ' ' .. ARGV[1] .. ' ' .. published .. ' ' .. channel
+  pcall('PUBLISH', stream, header .. '\n' .. payload)
   if dedupe then
-    local remembered = pcall('SET', dedupe, id, 'PX', dedupe_ttl)
-    if remembered.err then
-      return remembered
-    end
+    pcall('SET', dedupe, id, 'PX', dedupe_ttl)
   end
   return id
 end
 
 local keys, values = 1, 6
-if #ARGV * 2 == #KEYS * 7 then
+if (#ARGV - 1) * 2 == (#KEYS - 1) * 7 then
   keys, values = 2, 7
 end
-if #KEYS == keys then
-  return publish(KEYS[1], KEYS[2], unpack(ARGV))
-end
-if #KEYS * values ~= #ARGV * keys then
+if (#KEYS - 1) * values ~= (#ARGV - 1) * keys then
   return redis.error_reply('ERR each publication needs ' .. values .. ' values')
 end
+if #KEYS == keys + 1 then
+  return publish(KEYS[2], keys == 2 and KEYS[3], unpack(ARGV, 2))
+end
 local answers = {}
-for n = 1, #KEYS / keys do
-  local key, value = (n - 1) * keys, (n - 1) * values
+for n = 1, (#KEYS - 1) / keys do
+  local key, value = (n - 1) * keys + 1, (n - 1) * values + 1
   answers[n] = publish(KEYS[key + 1], keys == 2 and KEYS[key + 2], unpack(ARGV, value + 1, value + values))
 end
 return answers

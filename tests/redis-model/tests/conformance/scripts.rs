@@ -120,8 +120,10 @@ fn arguments(name: &str, dice: &mut Dice) -> (Vec<String>, Vec<String>) {
             (vec![user(dice), revoked], values.into())
         }
         "readmit" => {
-            let values = [member(dice), life(), life(), dice.below(3).to_string(), issued(dice)];
-            (vec![user(dice), revoked], values.into())
+            let policy = (*dice.choose(&["evict", "refuse"])).to_owned();
+            let place = if dice.chance(500) { String::new() } else { format!("s{}", dice.below(3)) };
+            let values = [member(dice), life(), life(), dice.below(3).to_string(), issued(dice), policy, place];
+            (vec![user(dice), revoked, "{k}:sorted:replaced".to_owned()], values.into())
         }
         "bury" => (lists(), vec![replica(dice), (*dice.choose(&["", "now"])).into()]),
         "cluster" => (lists(), Vec::new()),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     command::{Command, Ingest, Invalid, Json, Limits, Request},
-    dialect::fields::{Fields, Wrong, missing, wrong_kind},
+    dialect::fields::{Fields, Wrong, missing, not_a_name, wrong_kind},
     model::{MsgId, Topic, check_name},
     payload::META_KEY,
 };
@@ -74,14 +74,14 @@ fn subscribe(payload: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
 /// Topics of something that happened in a run: all events, and the run.
 fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     let run_id = payload.needed_string("run_id", "the name of the run")?;
-    check_name(&run_id).map_err(|error| Wrong::field("run_id", format!("`run_id` is not a name: {error}")))?;
+    check_name(&run_id).map_err(|error| not_a_name("run_id", error))?;
     word(payload, "event_type", &EVENT_TYPES)?;
     time(payload, "event_utc")?;
     object(payload, "payload_json")?.ok_or_else(|| missing("payload_json", OBJECT))?;
     let run = format!("run:{run_id}");
     if check_name(&run).is_err() {
         let max = Topic::LEN_MAX - (run.len() - run_id.len());
-        return Err(Wrong::field("run_id", format!("`run_id` must not exceed {max} characters")));
+        return Err(Wrong::field("run_id", format!("`run_id` must not exceed {max} bytes")));
     }
     Ok(vec![EVENTS_TOPIC.to_owned(), run])
 }
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        command::{Options, Since},
+        command::{ListedName, Options, Since},
         model::StreamId,
     };
 
@@ -215,16 +215,13 @@ mod tests {
             (with_payload("ingest_event", "null"), "`payload` is missing: a JSON object"),
             (with_payload("ingest_event", "[]"), "`payload` must be a JSON object, not an array"),
             (with_payload("ingest_event", "{}"), "`run_id` is missing: the name of the run"),
-            (
-                with_payload("ingest_event", r#"{"run_id":"a b"}"#),
-                "`run_id` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
+            (with_payload("ingest_event", r#"{"run_id":"a%b"}"#), "`run_id` is not a name: it contains `%`"),
             (
                 with_payload(
                     "ingest_event",
                     &format!(r#"{{"run_id":"{}","event_type":"order","payload_json":{{}}}}"#, "r".repeat(197)),
                 ),
-                "`run_id` must not exceed 196 characters",
+                "`run_id` must not exceed 196 bytes",
             ),
             (
                 with_payload("ingest_event", r#"{"run_id":"r","event_type":"fill"}"#),
@@ -262,9 +259,12 @@ mod tests {
         let misplaced = r#"{"channels":["logs"],"since":{"logs":"7-1"}}"#;
         assert_eq!(decode(&with_payload("subscribe", misplaced), &LIMITS).unwrap_err().field.as_deref(), Some("since"));
         let unsubscribe = decode(&with_payload("unsubscribe", r#"{"channels":["logs"]}"#), &LIMITS).unwrap().unwrap();
-        assert_eq!(unsubscribe.command, Command::Unsubscribe { channels: vec!["logs".to_owned()] });
-        let invalid = decode(&with_payload("subscribe", r#"{"channels":["a b"]}"#), &LIMITS).unwrap_err();
-        assert_eq!(invalid.field.as_deref(), Some("channels[0]"));
+        let logs = ListedName { name: "logs".to_owned(), index: 0, fault: None };
+        assert_eq!(unsubscribe.command, Command::Unsubscribe { channels: vec![logs] });
+        let mixed = decode(&with_payload("subscribe", r#"{"channels":["a,b","logs"]}"#), &LIMITS).unwrap().unwrap();
+        let Command::Subscribe { elements } = mixed.command else { panic!("no subscribe") };
+        assert_eq!(elements[0].options.as_ref().unwrap_err().field, "channels[0]");
+        assert!(elements[1].options.is_ok());
     }
 
     proptest! {

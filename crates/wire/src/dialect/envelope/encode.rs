@@ -44,6 +44,8 @@ struct SubscribedAck<'a> {
 struct UnsubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
     channels: &'a [String],
+    #[serde(skip_serializing_if = "<[RefusedChannel]>::is_empty")]
+    errors: &'a [RefusedChannel],
 }
 
 #[derive(Serialize)]
@@ -76,8 +78,8 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> 
         Reply::Subscribed(Subscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
             message(out, "ack", SubscribedAck { acknowledged_msg_id, channels, errors }, stamp);
         }
-        Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels }) => {
-            message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels }, stamp);
+        Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
+            message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels, errors }, stamp);
         }
         Reply::CaughtUp(CaughtUp { channels }) => message(out, "caught_up", CaughtUpPayload { channels }, stamp),
         Reply::Error(failure) => {
@@ -169,8 +171,12 @@ mod tests {
         let payload = r#""payload":{"acknowledged_msg_id":"s1","channels":[{"channel":"logs","class":"reliable","cursor":"7-1","live":true}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
         let ack = text(&Reply::Subscribed(subscribed.clone()));
         assert!(ack.contains(r#""msg_type":"ack""#) && ack.ends_with(payload), "{ack}");
-        let unsubscribed = Unsubscribed { id: Some(Json::of(&"s2")), channels: vec!["logs".into()] };
+        let unsubscribed = Unsubscribed { id: Some(Json::of(&"s2")), channels: vec!["logs".into()], errors: vec![] };
         let payload = r#""payload":{"acknowledged_msg_id":"s2","channels":["logs"]}}"#;
+        assert!(text(&Reply::Unsubscribed(unsubscribed.clone())).ends_with(payload));
+        let unsubscribed = Unsubscribed { errors: subscribed.errors.clone(), ..unsubscribed };
+        let payload =
+            r#""channels":["logs"],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
         assert!(text(&Reply::Unsubscribed(unsubscribed)).ends_with(payload));
         let by_itself = text(&Reply::Subscribed(Subscribed { id: None, ..subscribed }));
         assert_eq!(by_itself, "", "subscriptions on connect are not acknowledged");

@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Command, HistoryFrom, Invalid, Json, Limits, Request, Token},
-    dialect::fields::{Fields, Wrong, wrong_kind},
+    dialect::fields::{Fields, Wrong, not_a_name, wrong_kind},
     json::JsonError,
     model::{MsgId, UserId, check_name},
     payload::check_payload,
@@ -48,7 +48,7 @@ fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> 
         "ping" => (Command::Ping { timestamp: fields.scalar("timestamp")?.and_then(Json::keep) }, &["timestamp"]),
         "auth" => (Command::Auth { token: Token(fields.needed_string("token", "a string")?.into_owned()) }, &["token"]),
         "history" => (history(fields)?, &["channel", "since", "last"]),
-        "publish" => (publish(fields, limits)?, &["channel", "data", "msg_id", "user"]),
+        "publish" => (publish(fields, limits)?, &["channel", "data", "msg_id", "user", "count"]),
         "command" => (run(fields)?, &["command", "args", "msg_id"]),
         "presence" => (Command::Presence { channel: channel(fields)? }, &["channel"]),
         "configure" => {
@@ -91,7 +91,8 @@ fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
         UserId::new(text).map_err(|error| Wrong::field("user", error.to_string()))?;
     }
     let data = Json::keep(raw).ok_or_else(|| wrong_kind("data", "a JSON object", raw))?;
-    Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into) })
+    let count = fields.boolean("count")?.unwrap_or_default();
+    Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into), count })
 }
 
 fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
@@ -125,7 +126,7 @@ fn is_verb(text: &str) -> bool {
 
 fn channel(fields: &Fields<'_>) -> Result<String, Wrong> {
     let name = fields.needed_string("channel", "the name of a channel")?;
-    check_name(&name).map_err(|error| Wrong::field("channel", format!("`channel` is not a name: {error}")))?;
+    check_name(&name).map_err(|error| not_a_name("channel", error))?;
     Ok(name.into_owned())
 }
 
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
     use crate::{
         code::ErrorCode,
-        command::{Element, Options, Since},
+        command::{Element, ListedName, Options, Since},
         model::StreamId,
     };
 
@@ -153,14 +154,16 @@ mod tests {
     fn plain(names: &[&str]) -> Vec<Element> {
         let of = |(index, name): (usize, &&str)| Element {
             channel: (*name).to_owned(),
+            list: "channels",
             index,
             options: Ok(Options::default()),
         };
         names.iter().enumerate().map(of).collect()
     }
 
-    fn owned(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn listed(names: &[&str]) -> Vec<ListedName> {
+        let of = |(index, name): (usize, &&str)| ListedName { name: (*name).to_owned(), index, fault: None };
+        names.iter().enumerate().map(of).collect()
     }
 
     #[test]
@@ -182,10 +185,10 @@ mod tests {
         );
         assert_eq!(
             command(r#"{"type":"unsubscribe","channels":["orders"]}"#),
-            Command::Unsubscribe { channels: owned(&["orders"]) }
+            Command::Unsubscribe { channels: listed(&["orders"]) }
         );
         for verb in ["symbol", "ticker", "trades", "orderbook"] {
-            let symbols = owned(&["BTCUSDT", "ETHUSDT"]);
+            let symbols = listed(&["BTCUSDT", "ETHUSDT"]);
             assert_eq!(
                 command(&format!(r#"{{"type":"subscribe_{verb}","symbols":["BTCUSDT","ETHUSDT"]}}"#)),
                 Command::SubscribeSymbols { verb: verb.to_owned(), symbols: symbols.clone() }
@@ -209,7 +212,12 @@ mod tests {
         let request = decode(text, &LIMITS).unwrap();
         assert_eq!(request.id.as_ref().map(Json::get), Some(r#""s-1""#));
         assert_eq!(request.ignored, ["unknown"]);
-        let with = |channel: &str, index, options| Element { channel: channel.to_owned(), index, options: Ok(options) };
+        let with = |channel: &str, index, options| Element {
+            channel: channel.to_owned(),
+            list: "channels",
+            index,
+            options: Ok(options),
+        };
         let since = Some(Since::After(StreamId::new(7, 41)));
         let none = Options::default();
         let last = Options { since: Some(Since::Earliest), max_rate: Some(2), snapshot: Some(false), ..none };
@@ -233,11 +241,9 @@ mod tests {
             command(r#"{"type":"history","channel":"logs","last":5}"#),
             Command::History { channel: "logs".to_owned(), from: HistoryFrom::Last(Some(5)) }
         );
-        let Command::Publish { channel, data, msg_id, user } =
-            command(r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50}}"#)
-        else {
-            panic!()
-        };
+        let text =
+            r#"{"type":"publish","channel":"orders","user":"alice","msg_id":"m1","data":{"price": 1.50},"count":true}"#;
+        let Command::Publish { channel, data, msg_id, user, count: true } = command(text) else { panic!() };
         assert_eq!((&*channel, data.get()), ("orders", r#"{"price": 1.50}"#));
         assert_eq!((msg_id.as_deref(), user.as_deref()), (Some("m1"), Some("alice")));
         let text = r#"{"type":"command","command":"pause","args":[1],"msg_id":"m2"}"#;
@@ -280,10 +286,7 @@ mod tests {
                 "a msg_id must be 1 to 128 bytes without control characters",
             ),
             (r#"{"type":"command","command":""}"#, "`command` must be 1 to 64 characters, without control characters"),
-            (
-                r#"{"type":"history","channel":"a b"}"#,
-                "`channel` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
+            (r#"{"type":"history","channel":"a,b"}"#, "`channel` is not a name: it contains `,`"),
             (&long_id, "`id` has more than 64 characters"),
             (r#"{"type":"ping","id":{}}"#, "`id` must be a string or a number, not an object"),
         ];
@@ -294,16 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_channels_is_read_as_a_whole_or_not_at_all() {
+    fn what_is_no_list_is_refused_as_a_whole() {
         let cases = [
             (r#"{"type":"subscribe"}"#, "`channels` is missing: an array of names"),
-            (r#"{"type":"subscribe","channels":"orders"}"#, "`channels` must be an array of names, not a string"),
-            (r#"{"type":"subscribe","channels":["a",7]}"#, "`channels[1]` must be a string, not a number"),
-            (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
             (
-                r#"{"type":"subscribe","channels":["ok","a\u0000b"]}"#,
-                "`channels[1]` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
+                r#"{"type":"subscribe","channels":"orders"}"#,
+                "`channels` must be an array of names, or of objects with `channel` and options, not a string",
             ),
+            (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
             (
                 r#"{"type":"subscribe","channels":[],"last":1}"#,
                 "`last` belongs into an element of `channels`: {\"channel\":…}",
@@ -311,22 +312,6 @@ mod tests {
             (
                 r#"{"type":"subscribe_ticker","symbols":["X"],"since":"1-1"}"#,
                 "`since` needs `subscribe`, with {\"channel\":…} as an element of `channels`",
-            ),
-            (
-                r#"{"type":"subscribe","channels":["a",{"last":1}]}"#,
-                "`channels[1].channel` is missing: the name of a channel",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[{"channel":["a"]}]}"#,
-                "`channels[0].channel` must be the name of a channel, not an array",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[{"channel":"a b"}]}"#,
-                "`channels[0].channel` is not a name: a name is 1 to 200 characters of A-Z a-z 0-9 _ . : / -",
-            ),
-            (
-                r#"{"type":"subscribe","channels":[{"channel":"a"},[{}]]}"#,
-                "`channels[1]` must be a name, or an object with `channel`, not an array",
             ),
             (
                 r#"{"type":"subscribe","channels":{"channel":"a"}}"#,
@@ -340,6 +325,49 @@ mod tests {
         for (text, message) in cases {
             let invalid = invalid(text);
             assert_eq!((invalid.code, &*invalid.message), (ErrorCode::InvalidMessage, message), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_refuses_its_element_and_no_other() {
+        let cases = [
+            (r#""a,b""#, "a,b", "channels[1]", "is not a name: it contains `,`"),
+            (r#""a\u0000b""#, "a\0b", "channels[1]", "is not a name: it contains U+0000"),
+            (r#""""#, "", "channels[1]", "is not a name: it is empty"),
+            ("7", "", "channels[1]", "must be a name, or an object with `channel`, not a number"),
+            ("null", "", "channels[1]", "must be a name, or an object with `channel`, not null"),
+            ("[{}]", "", "channels[1]", "must be a name, or an object with `channel`, not an array"),
+            (r#"{"last":1}"#, "", "channels[1].channel", "is missing: the name of a channel"),
+            (r#"{"channel":["a"]}"#, "", "channels[1].channel", "must be the name of a channel, not an array"),
+            (r#"{"channel":"a*","last":0}"#, "a*", "channels[1].channel", "is not a name: it contains `*`"),
+        ];
+        for (element, name, field, says) in cases {
+            let text =
+                format!(r#"{{"type":"subscribe","channels":["ES=F",{element},{{"channel":"BRK B","last":1}}]}}"#);
+            let Command::Subscribe { elements } = command(&text) else { panic!("{text}") };
+            assert!(elements[0].options.is_ok() && elements[2].options.is_ok(), "{text}");
+            let invalid = elements[1].options.clone().unwrap_err();
+            assert_eq!((&*elements[1].channel, &*invalid.field), (name, field), "{text}");
+            assert_eq!(invalid.message, format!("`{field}` {says}"), "{text}");
+        }
+        for (kind, list) in
+            [("unsubscribe", "channels"), ("subscribe_ticker", "symbols"), ("unsubscribe_ticker", "symbols")]
+        {
+            let text = format!(r#"{{"type":"{kind}","{list}":["^GSPC","a@b",7,"M&M.NS"]}}"#);
+            let names = match command(&text) {
+                Command::Unsubscribe { channels } => channels,
+                Command::SubscribeSymbols { symbols, .. } | Command::UnsubscribeSymbols { symbols, .. } => symbols,
+                other => panic!("{other:?}"),
+            };
+            let faults = names.iter().map(|name| (&*name.name, name.fault.clone())).collect::<Vec<_>>();
+            let fault = |index: usize, says: &str| Some(format!("`{list}[{index}]` {says}"));
+            let expected = [
+                ("^GSPC", None),
+                ("a@b", fault(1, "is not a name: it contains `@`")),
+                ("", fault(2, "must be a string, not a number")),
+                ("M&M.NS", None),
+            ];
+            assert_eq!(faults, expected, "{text}");
         }
     }
 

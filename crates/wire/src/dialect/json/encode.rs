@@ -157,15 +157,24 @@ mod tests {
             r#"{"type":"subscribed","channels":[],"errors":[]}"#
         );
         assert_eq!(
-            text(&Reply::Unsubscribed(Unsubscribed { id: id(r#""a""#), channels: vec!["x".into(), "y".into()] })),
+            text(&Reply::Unsubscribed(Unsubscribed {
+                id: id(r#""a""#),
+                channels: vec!["x".into(), "y".into()],
+                errors: vec![]
+            })),
             r#"{"type":"unsubscribed","id":"a","channels":["x","y"]}"#
         );
     }
 
     #[test]
     fn an_acknowledged_publication_is_named_beside_the_request() {
-        let published =
-            |id, publication_id| Published { id, channel: "orders".into(), publication_id, duplicate: false };
+        let published = |id, publication_id| Published {
+            id,
+            channel: "orders".into(),
+            publication_id,
+            duplicate: false,
+            subscribers: None,
+        };
         assert_eq!(
             text(&Reply::Published(published(None, Some(ID)))),
             r#"{"type":"published","channel":"orders","publication_id":"1763700000000-42","duplicate":false}"#

@@ -1,0 +1,51 @@
+"""The envelope of `/ws/ingest`, its factories, and models of what platforms exchange."""
+
+from .domain import (
+    Execution,
+    Order,
+    OrderOcoGroup,
+    RunSeries,
+    RunSeriesBar,
+    StrategyInstance,
+    StrategyRun,
+    Trade,
+)
+from .messages import (
+    IngestEvent,
+    IngestEventType,
+    LogLevel,
+    LogRecord,
+    SocketMessage,
+    SocketMessageType,
+    create_ack_message,
+    create_error_message,
+    create_heartbeat,
+    create_heartbeat_message,
+    create_ingest_message,
+    create_log_message,
+    create_subscribe_message,
+)
+
+__all__ = [
+    "Execution",
+    "IngestEvent",
+    "IngestEventType",
+    "LogLevel",
+    "LogRecord",
+    "Order",
+    "OrderOcoGroup",
+    "RunSeries",
+    "RunSeriesBar",
+    "SocketMessage",
+    "SocketMessageType",
+    "StrategyInstance",
+    "StrategyRun",
+    "Trade",
+    "create_ack_message",
+    "create_error_message",
+    "create_heartbeat",
+    "create_heartbeat_message",
+    "create_ingest_message",
+    "create_log_message",
+    "create_subscribe_message",
+]

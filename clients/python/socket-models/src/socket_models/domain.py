@@ -1,0 +1,105 @@
+"""What platforms exchange. Each model declares the fields that the platform's services share; others are kept as they come."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pydantic import Field
+
+from ._base import Model
+
+__all__ = [
+    "Execution",
+    "Order",
+    "OrderOcoGroup",
+    "RunSeries",
+    "RunSeriesBar",
+    "StrategyInstance",
+    "StrategyRun",
+    "Trade",
+]
+
+
+class StrategyInstance(Model):
+    """A configured strategy."""
+
+    instance_id: str | None = None
+    name: str | None = None
+    symbols_json: list[str] = Field(default_factory=list)
+
+
+class StrategyRun(Model):
+    """A run of a strategy."""
+
+    run_id: str
+    instance_id: str | None = None
+    status: str | None = None
+    started_utc: str | None = None
+    ended_utc: str | None = None
+
+
+class Order(Model):
+    """An order."""
+
+    order_id: str
+    run_id: str | None = None
+    symbol: str
+    side: str
+    order_type: str | None = None
+    quantity: Decimal
+    price: Decimal | None = None
+    status: str | None = None
+    created_utc: str | None = None
+
+
+class OrderOcoGroup(Model):
+    """Orders of which one cancels the others."""
+
+    group_id: str | None = None
+    run_id: str | None = None
+    order_ids: list[str] = Field(default_factory=list)
+
+
+class Execution(Model):
+    """A fill."""
+
+    execution_id: str
+    order_id: str | None = None
+    run_id: str | None = None
+    quantity: Decimal
+    price: Decimal | None = None
+    executed_utc: str | None = None
+
+
+class Trade(Model):
+    """A trade that was reconstructed from executions."""
+
+    trade_id: str
+    run_id: str | None = None
+    symbol: str | None = None
+    side: str | None = None
+    quantity: Decimal | None = None
+    entry_price: Decimal | None = None
+    exit_price: Decimal | None = None
+    pnl: Decimal | None = None
+
+
+class RunSeries(Model):
+    """A series of bars that runs share."""
+
+    series_id: str | None = None
+    run_id: str | None = None
+    symbol: str
+    timeframe: str | None = None
+
+
+class RunSeriesBar(Model):
+    """A bar of a series."""
+
+    series_id: str | None = None
+    bar_utc: str
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal | None = None

@@ -1,0 +1,68 @@
+"""What an outbox holds and counts."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from dataclasses import dataclass
+from typing import TypedDict
+
+from .errors import GatewayError
+from .results import Published
+
+
+@dataclass(slots=True)
+class Stats:
+    """What has become of publications.
+
+    Attributes:
+        queued: wait, or are being sent.
+        sent: are stored.
+        failed: are not stored, or nobody knows; `failures` and `on_error` say why.
+        rejected: were not taken, because the outbox was full and raises then.
+        blocked: had to wait for room.
+        retried: were sent more than once.
+        reordered: were refused for a moment while later ones of the same request were stored.
+    """
+
+    queued: int = 0
+    sent: int = 0
+    failed: int = 0
+    rejected: int = 0
+    blocked: int = 0
+    retried: int = 0
+    reordered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPublication:
+    """A publication that was given up."""
+
+    channel: str
+    user: str | None
+    msg_id: str
+    error: GatewayError
+
+
+class PutOptions(TypedDict, total=False):
+    """Options of `Outbox.put`, which explains them."""
+
+    user: str | None
+    msg_id: str | None
+    max_age: float | None
+
+
+class Entry:
+    __slots__ = ("attempts", "channel", "error", "expires", "line", "maybe_done", "msg_id", "result", "user")
+
+    def __init__(self, channel: str, user: str | None, msg_id: str, line: bytes, max_age: float) -> None:
+        # Of those whose caller waits.
+        self.result: concurrent.futures.Future[Published] | None = None
+        self.channel = channel
+        self.user = user
+        self.msg_id = msg_id
+        self.line = line
+        self.expires = time.monotonic() + max_age
+        self.attempts = 0
+        self.maybe_done = False
+        self.error: GatewayError | None = None

@@ -1,0 +1,51 @@
+"""For FastAPI: tokens for the pages of users who are logged in."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from fastapi import Depends, HTTPException
+
+from .errors import Invalid
+from .token import mint
+
+__all__ = ["token_dependency"]
+
+
+def token_dependency(
+    current_user: Callable[..., Any],
+    *,
+    secret: str | None = None,
+    ttl: float = 900.0,
+    channels: Iterable[str] | None = None,
+    publish: Iterable[str] | None = None,
+    commands: bool = False,
+) -> Callable[..., Awaitable[str]]:
+    """A dependency whose value is a token of the gateway for the user who makes the request.
+
+    Args:
+        current_user: the platform's own dependency. It returns the user's id, or an object with an attribute `id` or
+            `username`; it raises, or returns `None`, where nobody is logged in, which is answered with 401.
+        secret: one of the gateway's `auth.hs256_secrets`; `TICKGATE_TOKEN_SECRET` by default.
+        ttl: for how many seconds a token is valid; a client gets another one in time.
+        channels: as of `tickgate.token.mint`.
+        publish: as of `tickgate.token.mint`.
+        commands: as of `tickgate.token.mint`.
+    """
+    key = secret or os.environ.get("TICKGATE_TOKEN_SECRET")
+    if not key or len(key.encode()) < 32:
+        raise Invalid("`secret`, or TICKGATE_TOKEN_SECRET, must have at least 32 bytes")
+    may_read = list(channels) if channels is not None else None
+    may_publish = list(publish) if publish is not None else None
+
+    async def token(user: Any = Depends(current_user)) -> str:  # noqa: B008
+        user = await user if inspect.isawaitable(user) else user
+        name = user if isinstance(user, str | int) else getattr(user, "id", None) or getattr(user, "username", None)
+        if name is None or isinstance(name, bool):
+            raise HTTPException(401, "nobody is logged in")
+        return mint(str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands)
+
+    return token

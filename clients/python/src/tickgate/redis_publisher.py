@@ -1,0 +1,192 @@
+"""Publishing straight into Redis, by the gateway's own script: for engines that skip the HTTP hop. Everything about the format
+in Redis is here. Requires the extra `redis`, and `redis.engines = true` on all replicas."""
+
+from __future__ import annotations
+
+import importlib.resources
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ._engine import new_msg_id
+from .errors import GatewayError, Invalid, Refused, Unknown
+from .gateway import Gateway
+from .publication import encoded_data
+from .results import Published, TopicRule
+
+__all__ = ["PREFIX", "RedisPublisher", "stream_key"]
+
+# Of every name in Redis, with the version of the format.
+PREFIX = "tg2:"
+# How long a `msg_id` is known, in milliseconds.
+_DEDUPE_TTL = 300_000
+# How many rules are remembered.
+_RULES_MAX = 10_000
+# For one call, in seconds.
+_TIMEOUT = 1.0
+
+
+def _user(user: str) -> str:
+    return user.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+
+
+def topic_of(channel: str, user: str | None, reliable: bool) -> tuple[str, str]:
+    """The topic of a channel, and the channel's name within it."""
+    if user is None:
+        return channel, "-"
+    return (f"@@{_user(user)}", channel) if reliable else (f"@{channel}@{_user(user)}", "-")
+
+
+def stream_key(topic: str, prefix: str = PREFIX) -> str:
+    """The name of a topic's stream."""
+    return f"{prefix}{{t:{topic}}}:s"
+
+
+class RedisPublisher:
+    """Publishes to topics of the gateway. Not for several threads at once.
+
+    What it publishes is stored, ordered and delivered like everything else, with one difference: after **each** change of
+    Redis (a failover, a restart, an old backup) clients receive a `gap`: messages may be missing. Prefer the HTTP API
+    for orders.
+
+    Args:
+        url: of Redis, or a client of the package `redis` that does not retry by itself.
+        gateway: its HTTP API, which says once for each channel how it is kept. Without it, `publish` must be told.
+        prefix: `redis.prefix` of the gateway.
+        attempts: how often a publication with a `msg_id` is tried whose outcome is not known.
+    """
+
+    def __init__(
+        self, url: str | redis.Redis, gateway: Gateway | None = None, *, prefix: str = PREFIX, attempts: int = 3
+    ) -> None:
+        if isinstance(url, str):
+            url = redis.Redis.from_url(
+                url,
+                socket_timeout=_TIMEOUT,
+                socket_connect_timeout=_TIMEOUT,
+                decode_responses=True,
+                retry=Retry(NoBackoff(), 0),
+            )
+        self._client: Any = url
+        self._script = self._client.register_script(_script())
+        self._gateway = gateway
+        self._rules: dict[tuple[str, str | None], TopicRule] = {}
+        self._prefix = prefix
+        self._gen = f"{prefix}{{gen}}"
+        self._attempts = max(attempts, 1)
+        self._generation: str | None = None
+        self._epochs: dict[str, str] = {}
+
+    def publish(
+        self,
+        channel: str,
+        data: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        msg_id: str | None = None,
+        once: bool = True,
+        reliable: bool = True,
+        retain_max: int = 1000,
+    ) -> Published:
+        """Publishes an object, and returns once it is stored.
+
+        Args:
+            channel: a public topic, or with `user` one of the user's private channels.
+            data: a JSON object.
+            user: whose channel it is.
+            msg_id: names the publication; made up if it is `None` and `once` is set.
+            once: a retry is never published twice. It costs Redis a key for five minutes.
+            reliable: without `gateway`: the private channel is of class `reliable`.
+            retain_max: without `gateway`: as the topic's rule has it; 0: nothing is kept.
+
+        Raises:
+            Invalid, Refused: it is certainly not stored.
+            Unknown: it may be: publish it again with the same `msg_id`.
+        """
+        msg_id = msg_id or (new_msg_id() if once else None)
+        text = encoded_data(data, msg_id)
+        rule = self._rule(channel, user)
+        topic, name = topic_of(channel, user, reliable) if rule is None else (rule.stored_as, rule.stored_channel or "-")
+        retain_max = retain_max if rule is None else rule.retain_max
+        perhaps: Unknown | None = None
+        error: GatewayError | None = None
+        for attempt in range(self._attempts):
+            if attempt:
+                time.sleep(0.05 * 2**attempt)
+            try:
+                return self._publish(topic, text, retain_max, msg_id, name)
+            except redis.ResponseError as refused:
+                error = self._refused(str(refused), msg_id)
+                if error.retry_after_ms is None:
+                    break
+            except (redis.ConnectionError, redis.TimeoutError) as lost:
+                error = perhaps = Unknown(f"Redis did not answer: {lost}", msg_id=msg_id, error="outcome_unknown")
+                if msg_id is None:
+                    break
+            except redis.RedisError as failed:
+                error = Refused(f"Redis: {failed}", msg_id=msg_id)
+                break
+        assert error is not None
+        raise perhaps or error
+
+    def close(self) -> None:
+        """Ends the connection to Redis."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _publish(self, topic: str, text: str, retain_max: int, msg_id: str | None, name: str) -> Published:
+        if self._generation is None:
+            self._learn()
+        stream = stream_key(topic, self._prefix)
+        keys = [self._gen, stream]
+        epoch = self._epochs.get(topic, 0)
+        values: list[Any] = [self._generation, text, retain_max, epoch, time.time_ns() // 1_000_000, name, 1]
+        if msg_id is not None:
+            keys.append(f"{self._prefix}{{t:{topic}}}:i:{msg_id}")
+            values.append(_DEDUPE_TTL)
+        answer: str = self._script(keys=keys, args=values)
+        id, _, duplicate = answer.partition(" ")
+        if id != "-" and not duplicate:
+            self._epochs[topic] = id.split("-")[0]
+        return Published(None if id == "-" else id, duplicate == "duplicate")
+
+    def _rule(self, channel: str, user: str | None) -> TopicRule | None:
+        if self._gateway is None:
+            return None
+        rule = self._rules.get((channel, user))
+        if rule is None:
+            if len(self._rules) >= _RULES_MAX:
+                self._rules.clear()
+            rule = self._rules[channel, user] = self._gateway.topic(channel, user=user)
+        return rule
+
+    def _learn(self) -> None:
+        """Asks for the generation: what is published in another one is lost, and Redis refuses it."""
+        self._epochs.clear()
+        self._rules.clear()
+        self._generation = self._client.hget(self._gen, "open")
+        if self._generation is None:
+            raise redis.ResponseError("STALE no gateway has named a generation for engines: is `redis.engines` set?")
+
+    def _refused(self, text: str, msg_id: str | None) -> GatewayError:
+        if text.startswith("STALE"):
+            self._generation = None
+            return Refused(text, msg_id=msg_id, error="stale", retry_after_ms=50)
+        if text.startswith("FORMAT"):
+            return Invalid(f"{text}: this package is of another version than the gateway", msg_id=msg_id, error="format")
+        if text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN")):
+            return Refused(text, msg_id=msg_id, retry_after_ms=100)
+        return Refused(text, msg_id=msg_id)
+
+
+def _script() -> str:
+    return importlib.resources.files(__package__).joinpath("publish.lua").read_text("utf-8")

@@ -1,0 +1,118 @@
+"""Services and clients over several replicas and one Redis, of which one is killed: nothing is lost or out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import SOON, RedisServer, eventually
+
+import tickgate
+from tickgate import shared
+from tickgate.sessions import WebSocketManager, create_candle_event, create_session_completed_event, url_for
+from tickgate.testing import GatewayProcess
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def no_gap(gap: tickgate.Gap) -> None:
+    raise AssertionError(gap)
+
+
+def test_a_killed_replica_loses_nothing(redis_server: RedisServer, user: str) -> None:
+    first = GatewayProcess(redis_url=redis_server.url)
+    second = GatewayProcess(redis_url=redis_server.url, secret=first.secret, key=first.key)
+    with (
+        first,
+        second,
+        tickgate.Outbox([first.api, second.api], first.key) as outbox,
+        tickgate.connect(f"{second.url}/ws/trading", token=second.token(user)) as tg,
+    ):
+        orders = tg.messages("orders", on_gap=no_gap)
+        eventually("live", lambda: tg.status.state == "live")
+
+        def publish() -> None:
+            for n in range(2000):
+                outbox.put("orders", {"n": n}, user=user)
+                if n == 500:
+                    eventually("some were sent", lambda: outbox.stats.sent)
+                    first.kill()
+
+        # Read meanwhile: no more than 1,000 are kept for one that does not read.
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        assert [orders.next(SOON).data["n"] for _ in range(2000)] == list(range(2000))
+        publishing.join(SOON)
+        assert outbox.flush(SOON)
+        assert (outbox.stats.failed, outbox.stats.sent) == (0, 2000)
+
+
+async def test_an_order_service_and_an_engine_lose_nothing_when_a_replica_is_killed(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    first = GatewayProcess(redis_url=redis_server.url)
+    others = [GatewayProcess(redis_url=redis_server.url, secret=first.secret, key=first.key) for _ in range(2)]
+    replicas = [first, *others]
+    count = 300
+    session_id = f"run-of-{user}"
+    async with contextlib.AsyncExitStack() as stack:
+        for replica in replicas:
+            stack.enter_context(replica)
+        monkeypatch.setenv("TICKGATE_TOKEN_SECRET", first.secret)
+        monkeypatch.setenv("TICKGATE_API", ",".join(replica.api for replica in replicas))
+        monkeypatch.setenv("TICKGATE_API_KEY", first.key)
+        monkeypatch.setattr(shared, "_outbox", None)
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        sys.modules.pop("fastapi_app", None)
+        import fastapi_app
+
+        transport = httpx.ASGITransport(fastapi_app.app)
+        service = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://platform"))
+        token = (await service.get("/token", headers={"X-User": user})).text
+        readers = []
+        for replica in replicas:
+            page = await stack.enter_async_context(tickgate.connect(f"{replica.url}/ws/trading", token=token))
+            tab = await stack.enter_async_context(tickgate.connect(url_for(session_id, base=replica.url)))
+            readers.append(page.messages("orders", on_gap=no_gap))
+            readers.append(tab.messages("events", on_gap=no_gap))
+            for connection in (page, tab):
+                await asyncio.to_thread(eventually, "live", lambda c=connection: c.status.state == "live")
+
+        async def read(messages: tickgate.AsyncMessages[dict[str, Any]]) -> list[str]:
+            seen = []
+            async for message in messages:
+                data = message.data
+                seen.append(data["order_id"] if "order_id" in data else data["data"].get("candle", {}).get("n", "end"))
+                if seen[-1] in ("end", str(count - 1)):
+                    return seen
+            raise AssertionError("the connection has ended")
+
+        async def take_orders() -> None:
+            for n in range(count):
+                response = await service.post(f"/orders/{n}/fill", headers={"X-User": user})
+                assert response.status_code == 200
+
+        async def run_engine() -> None:
+            manager = WebSocketManager()
+            for n in range(count):
+                await manager.broadcast_to_session(session_id, create_candle_event({"n": n}))
+                if n == count // 3:
+                    await asyncio.to_thread(first.kill)
+                if n == count // 2:
+                    await asyncio.to_thread(first.start)
+            await manager.broadcast_to_session(session_id, create_session_completed_event("result"))
+
+        reading = asyncio.gather(*(read(messages) for messages in readers))
+        await asyncio.gather(take_orders(), run_engine())
+        seen = await asyncio.wait_for(reading, 3 * SOON)
+        assert seen[0::2] == [[str(n) for n in range(count)]] * 3
+        assert seen[1::2] == [[*range(count), "end"]] * 3
+        stats = fastapi_app.platform.outbox.stats
+        assert (stats.failed, stats.sent) == (0, 2 * count + 1)
+        await asyncio.to_thread(fastapi_app.platform.outbox.close)

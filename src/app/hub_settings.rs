@@ -1,0 +1,41 @@
+//! What the hub is made with, by the configuration. Never starts anything.
+
+use std::time::Duration;
+
+use crate::{
+    config::{self, Config},
+    hub::{RingLimits, Settings, TurnLimits},
+};
+
+/// Reads of what clients missed at once in memory, where nothing is waited for.
+const READS_MAX: usize = 8;
+const READS_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) fn hub_settings(config: &Config) -> Settings {
+    let shards = match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let compare_interval = config.redis.as_ref().map_or(Duration::from_secs(60), |redis| redis.compare_interval);
+    let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
+    let config::Hub { topics_max, unpublished_topics_max, unpublished_per_address_max, linger, .. } = config.hub;
+    let queue_grace = config.readiness.queue_grace;
+    // The other half is for what everybody waits for: where topics stand, and operators.
+    let reads = TurnLimits {
+        at_once: config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2),
+        bytes_max: config.limits.replays_bytes_max,
+        reader_bytes_max: config.limits.replays_per_address_bytes_max,
+        timeout: config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout),
+    };
+    Settings {
+        shards,
+        topics_max,
+        unpublished_topics_max,
+        unpublished_per_address_max,
+        ring,
+        linger,
+        compare_interval,
+        queue_grace,
+        reads,
+    }
+}

@@ -1,0 +1,175 @@
+//! The newest publications of one channel of a topic that holds several, which a user's stream does. Reads backwards, a
+//! window after the other, by the two reads that every back end has. Bounded in what is looked at and in what is kept.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tickgate_wire::model::{Content, Message, StreamId, Topic};
+
+use super::{Backplane, ReadLimits, Unavailable};
+
+/// Publications of one window.
+const WINDOW: u64 = 256;
+
+/// A search for the newest publications of a channel.
+#[derive(Debug)]
+pub struct NewestOfChannel<'a> {
+    topic: &'a Topic,
+    channel: &'a str,
+    wanted: ReadLimits,
+    /// What may still be looked at.
+    left: ReadLimits,
+    found: Kept,
+    /// The position of the stream at which the search began.
+    head: StreamId,
+    /// Everything from here on was looked at.
+    oldest: Option<StreamId>,
+    window: Option<Window>,
+    whole: bool,
+}
+
+/// A part of the stream that is being read.
+#[derive(Debug)]
+struct Window {
+    /// It begins at the beginning of the stream.
+    is_first: bool,
+    /// Where to read on.
+    at: StreamId,
+    first: Option<StreamId>,
+    kept: Kept,
+}
+
+/// Messages to be shown, oldest first, and how large they are.
+#[derive(Debug, Default)]
+struct Kept {
+    messages: VecDeque<Arc<Message>>,
+    bytes: usize,
+    /// Older ones gave way.
+    cut: bool,
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub struct ChannelMessages {
+    /// Those of the channel, and the marks of what no client can be shown; oldest first.
+    pub messages: Vec<Arc<Message>>,
+    /// The position of the stream at which the search began.
+    pub head: StreamId,
+    /// False: older ones may have been left out, because of the limits in bytes or in what may be looked at.
+    pub whole: bool,
+}
+
+impl<'a> NewestOfChannel<'a> {
+    /// Looks for as many publications as are `wanted`, among as many of the topic as `looked_at` allows. One read has no
+    /// more bytes than what is wanted.
+    #[must_use]
+    pub fn new(topic: &'a Topic, channel: &'a str, wanted: ReadLimits, looked_at: ReadLimits) -> Self {
+        let (found, head, left) = (Kept::default(), StreamId::ZERO, looked_at);
+        Self { topic, channel, wanted, left, found, head, oldest: None, window: None, whole: false }
+    }
+
+    /// Reads once. True when the search is over.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
+    pub async fn step(&mut self, backplane: &Backplane) -> Result<bool, Unavailable> {
+        let limits = ReadLimits::new(WINDOW as usize, self.wanted.bytes_max);
+        let (mut window, messages, is_read) = match self.oldest {
+            None => {
+                let newest = backplane.newest(self.topic, limits).await?;
+                self.head = newest.messages.last().and_then(|message| message.id).unwrap_or_default();
+                let is_first = newest.whole && newest.messages.len() < limits.messages_max;
+                (Window::new(is_first, StreamId::ZERO), newest.messages, true)
+            }
+            Some(oldest) => {
+                let window = self.window.take().unwrap_or_else(|| Window::before(oldest));
+                let mut page = backplane.read(self.topic, window.at, limits).await?;
+                let read = page.messages.len();
+                page.messages.retain(|message| message.id < Some(oldest));
+                let is_read = page.messages.len() < read || !page.more;
+                (window, page.messages, is_read)
+            }
+        };
+        for message in &messages {
+            let (count, bytes) = (self.left.messages_max, self.left.bytes_max);
+            self.left = ReadLimits::new(count.saturating_sub(1), bytes.saturating_sub(message.payload_bytes()));
+            window.first = window.first.or(message.id);
+            window.at = message.id.unwrap_or(window.at);
+            if is_shown(message, self.channel) {
+                window.kept.push_back(message.clone(), self.wanted);
+            }
+        }
+        let is_over = self.left.messages_max == 0 || self.left.bytes_max == 0;
+        if is_read {
+            return Ok(self.take(window) || is_over);
+        }
+        self.window = Some(window);
+        Ok(is_over)
+    }
+
+    /// Takes what was read before all that was found. True when nothing more is needed.
+    fn take(&mut self, window: Window) -> bool {
+        let is_first = window.is_first || window.first.is_none();
+        self.oldest = window.first.or(self.oldest);
+        let cut = window.kept.cut;
+        let fit = window.kept.messages.into_iter().rev().all(|message| self.found.push_front(message, self.wanted));
+        let is_full = self.found.messages.len() >= self.wanted.messages_max;
+        self.whole = is_full || is_first && fit && !cut;
+        self.whole || !fit || cut
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(self) -> ChannelMessages {
+        ChannelMessages { messages: self.found.messages.into(), head: self.head, whole: self.whole }
+    }
+}
+
+impl Window {
+    fn new(is_first: bool, at: StreamId) -> Self {
+        Self { is_first, at, first: None, kept: Kept::default() }
+    }
+
+    /// What lies before a position. Where in an epoch that is, its numbers tell; where the epoch before ended is not known, so
+    /// its part is read from the stream's beginning.
+    fn before(oldest: StreamId) -> Self {
+        match oldest.seq.checked_sub(WINDOW + 1) {
+            Some(seq) => Self::new(false, StreamId::new(oldest.epoch, seq)),
+            None if oldest.seq > 0 => Self::new(false, StreamId::new(oldest.epoch, 0).previous()),
+            None => Self::new(true, StreamId::ZERO),
+        }
+    }
+}
+
+impl Kept {
+    /// Adds a newer one. The oldest give way.
+    fn push_back(&mut self, message: Arc<Message>, limits: ReadLimits) {
+        self.bytes += message.payload_bytes();
+        self.messages.push_back(message);
+        while self.messages.len() > 1
+            && (self.bytes > limits.bytes_max || self.messages.len() > limits.messages_max)
+            && let Some(oldest) = self.messages.pop_front()
+        {
+            self.bytes -= oldest.payload_bytes();
+            self.cut = true;
+        }
+    }
+
+    /// Adds an older one, if it fits.
+    fn push_front(&mut self, message: Arc<Message>, limits: ReadLimits) -> bool {
+        let bytes = self.bytes + message.payload_bytes();
+        let fits = self.messages.is_empty() || bytes <= limits.bytes_max && self.messages.len() < limits.messages_max;
+        if fits {
+            self.bytes = bytes;
+            self.messages.push_front(message);
+        }
+        fits
+    }
+}
+
+fn is_data(message: &Message) -> bool {
+    matches!(message.content, Content::Data(_))
+}
+
+fn is_shown(message: &Message, channel: &str) -> bool {
+    !is_data(message) || message.channel.as_deref() == Some(channel)
+}

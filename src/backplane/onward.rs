@@ -1,0 +1,119 @@
+//! Reads on from a position, with what is missing in between. Never says that nothing is while a boundary is pending: it
+//! waits for the verdict, within a bound.
+
+use std::{sync::Arc, time::Duration};
+
+use tickgate_wire::model::{Message, StreamId, Topic};
+use tokio::time::{Instant, sleep};
+
+use super::{Backplane, Page, ReadLimits, Unavailable};
+use crate::history::{History, Missing, StillPending, Verdict};
+
+/// A verdict falls within five seconds of the boundary.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
+const VERDICT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What comes after a position.
+#[derive(Clone, Debug)]
+pub struct Onward {
+    /// Neighbours.
+    pub messages: Vec<Arc<Message>>,
+    /// Whether more follows, or something is missing behind them.
+    pub more: bool,
+    /// Missing before the first of them, or up to the end.
+    pub lack: Option<Lack>,
+    /// The position behind all this: where nothing follows, the end of what is known, which may lie in a later generation.
+    pub cursor: StreamId,
+}
+
+/// A range that can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub missing: Missing,
+    pub after: StreamId,
+    /// `None` where the position was never given.
+    pub before: Option<StreamId>,
+    /// The position to continue from.
+    pub cursor: StreamId,
+}
+
+impl Lack {
+    /// Between a position and the next entry.
+    #[must_use]
+    pub fn between(missing: Missing, after: StreamId, before: StreamId) -> Self {
+        Self { missing, after, before: Some(before), cursor: before.previous().max(after) }
+    }
+
+    /// Between a position and the end of what is there.
+    #[must_use]
+    pub fn until(missing: Missing, after: StreamId, to: StreamId) -> Self {
+        Self { missing, after, before: (to > after).then(|| to.next()), cursor: to }
+    }
+}
+
+impl Backplane {
+    /// Reads what follows `after`, and finds out what is missing. `known`: the end of the topic where there is no stream.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the stream can't be read, or nobody can say yet what is missing.
+    pub async fn read_on(
+        &self,
+        topic: &Topic,
+        after: StreamId,
+        known: Option<StreamId>,
+        limits: ReadLimits,
+    ) -> Result<Onward, Unavailable> {
+        let until = Instant::now() + VERDICT_TIMEOUT;
+        loop {
+            let history = self.history(topic);
+            let page = self.read(topic, after, limits).await?;
+            if let Ok(onward) = judge(&history, topic, after, (page, known)) {
+                return Ok(onward);
+            }
+            if Instant::now() >= until {
+                return Err(Unavailable("nobody can say yet what redis lost".into()));
+            }
+            sleep(VERDICT_PAUSE).await;
+        }
+    }
+}
+
+fn judge(
+    history: &History,
+    topic: &Topic,
+    after: StreamId,
+    (mut page, known): (Page, Option<StreamId>),
+) -> Result<Onward, StillPending> {
+    let name = topic.as_str();
+    let mut at = after;
+    let mut lack = None;
+    for (index, message) in page.messages.iter().enumerate() {
+        let id = message.id.unwrap_or(at);
+        match history.step(name, at, (id, message.prev), false) {
+            Verdict::Direct => {}
+            Verdict::Pending if index == 0 => return Err(StillPending),
+            Verdict::Gap(missing) if index == 0 => lack = Some(Lack::between(missing, at, id)),
+            Verdict::Pending | Verdict::Gap(_) => {
+                page.messages.truncate(index);
+                return Ok(Onward { messages: page.messages, more: true, lack, cursor: at });
+            }
+        }
+        at = id;
+    }
+    let more = page.more;
+    if page.messages.is_empty() && !more {
+        lack = match page.end.or(known) {
+            Some(end) => match history.end(name, at, end)? {
+                Some((missing, to)) => Some(Lack::until(missing, at, to)),
+                None => {
+                    at = at.max(end).max(history.beginning());
+                    None
+                }
+            },
+            None if at == StreamId::ZERO => None,
+            None => Some(Lack { missing: Missing::Retention, after: at, before: None, cursor: at }),
+        };
+    }
+    let cursor = lack.filter(|_| page.messages.is_empty()).map_or(at, |lack| lack.cursor);
+    Ok(Onward { messages: page.messages, more, lack, cursor })
+}

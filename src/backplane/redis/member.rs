@@ -1,0 +1,399 @@
+//! Keeps a replica a member of one server's dataset: attaches, beats, reports what was lost, leaves. Never decides:
+//! `roster` does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use redis::{Script, Value, aio::MultiplexedConnection};
+use tickgate_wire::model::{StreamId, Topic};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use super::{
+    claims,
+    generation::{State, Stored},
+    handover,
+    ledger::Ledger,
+    membership::{Membership, Standing},
+    process,
+    roster::{LEASE_MS, Me, Place},
+};
+use crate::{
+    clock,
+    defect::{self, Defect},
+    redis_link::{Attached, Failure, RedisLink},
+    tasks::Stop,
+};
+
+/// The format that this replica reads and writes.
+const FORMAT: &str = "2";
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Before what failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// How often in a row the roster may have been written by somebody else.
+const ATTEMPTS_MAX: usize = 32;
+/// How long a replica that leaves waits for the others to take over what it acknowledged.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Asks the member to leave; answered when it has.
+pub(super) type Leave = oneshot::Sender<()>;
+
+pub(super) struct Member {
+    link: RedisLink,
+    shared: Arc<Membership>,
+    ledger: Arc<Mutex<Ledger>>,
+    handed: Arc<Mutex<handover::Received>>,
+    me: Me,
+    started: Instant,
+    beat: u64,
+    /// When the last beat that was answered was sent, and its number as the dataset has it.
+    answered: Option<Instant>,
+    written: Option<u64>,
+    /// The dataset may have gone back, until this member has attached anew.
+    doubts: bool,
+    revision: String,
+    stored: Option<Stored>,
+    scripts: [Script; 2],
+}
+
+/// What a beat brings.
+struct Seen {
+    identity: String,
+    /// The beat of this member that the dataset has.
+    beat: Option<u64>,
+    /// Why the beat could not be written.
+    refused: String,
+    stored: Option<Stored>,
+    revision: String,
+    beats: BTreeMap<String, u64>,
+}
+
+enum Round {
+    Done,
+    /// Somebody else wrote, or this member did: look again.
+    Again,
+}
+
+impl Member {
+    pub(super) fn new(
+        link: RedisLink,
+        shared: Arc<Membership>,
+        ledger: Arc<Mutex<Ledger>>,
+        (name, rules): (&str, Vec<String>),
+    ) -> Self {
+        let scripts = [include_str!("scripts/beat.lua"), include_str!("scripts/commit.lua")].map(Script::new);
+        let handed = Arc::<Mutex<handover::Received>>::default();
+        let (received, woken) = (Arc::clone(&handed), Arc::clone(&shared));
+        let own = name.to_owned();
+        let hear = move |message: &[u8]| {
+            received.lock().take(message, &own);
+            woken.wake();
+        };
+        link.subscribe_control(&link.keys().generation_control(), Arc::new(hear));
+        Self {
+            me: Me::new(name, process::own(), rules, link.config().engines),
+            link,
+            shared,
+            ledger,
+            handed,
+            started: Instant::now(),
+            beat: 0,
+            answered: None,
+            written: None,
+            doubts: false,
+            revision: String::new(),
+            stored: None,
+            scripts,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut leave: oneshot::Receiver<Leave>, mut stop: Stop) {
+        let mut identities = self.link.identities();
+        loop {
+            let pause = match self.round().await {
+                Ok(Round::Done) => BEAT_INTERVAL,
+                Ok(Round::Again) => Duration::ZERO,
+                Err(failure) => {
+                    self.fail(&failure);
+                    RETRY_PAUSE
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.wait() => return,
+                Ok(left) = &mut leave => {
+                    self.leave().await;
+                    let _ = left.send(());
+                    return;
+                }
+                Ok(()) = identities.changed() => {}
+                () = self.shared.woken() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn fail(&self, failure: &Failure) {
+        if *failure != Failure::Disconnected {
+            tracing::debug!(%failure, "the membership in redis could not be kept");
+        }
+        // Where the server is only silent, the right ends with the lease.
+        if failure.is_passing() {
+            self.shared.hinder(failure.clone());
+        } else {
+            self.shared.revoke(Some(failure.to_string().into()));
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, Failure> {
+        let Attached { mut connection, identity } = self.link.attached()?;
+        // Before the look: whatever was seen until now, the dataset knows.
+        self.me.known = self.me.known.max(self.shared.known());
+        let sent = Instant::now();
+        let seen = self.look(&mut connection).await?;
+        if seen.identity != *identity {
+            self.shared.revoke(None);
+            self.link.suspect();
+            return Err(Failure::Other("the dataset of redis was replaced".into()));
+        }
+        let is_where_it_was = seen.stored.as_ref().is_some_and(|stored| stored.g == self.me.g);
+        self.doubts |= self.shared.take_doubt();
+        let went_back = is_where_it_was && (self.doubts || seen.beat < self.written);
+        let place = self.place(&seen, went_back);
+        if self.me.must_attach(seen.stored.as_ref(), &place) {
+            return self.attach(connection, seen, place).await;
+        }
+        let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is not readable".into())) };
+        self.me.settled(&stored);
+        self.learn(&stored);
+        (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
+        if let Some(refused) = Failure::of_text(&seen.refused) {
+            // The others no longer hear of this member: the right to acknowledge ends with the lease.
+            self.shared.hinder(refused);
+            return Ok(Round::Done);
+        }
+        (self.answered, self.written) = (Some(sent), Some(self.beat));
+        self.ledger.lock().answered(self.beat);
+        self.take_over();
+        let mut next = stored;
+        let now = (self.now_ms(), clock::unix_ms() / 1000);
+        if self.me.tend(&mut next.state, &seen.beats, process::has_ended, now) {
+            return self.commit(&mut connection, next).await;
+        }
+        self.stand(&identity);
+        Ok(Round::Done)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn place(&self, seen: &Seen, went_back: bool) -> Place {
+        let silent = self.answered.map(|answered| u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX));
+        Place {
+            identity: seen.identity.clone(),
+            now_s: clock::unix_ms() / 1000,
+            random: uuid::Uuid::new_v4().as_u64_pair().0,
+            went_back,
+            silent_ms: silent,
+            lost: Vec::new(),
+            forgot: false,
+        }
+    }
+
+    /// Attaches, with a report where another generation is left behind. Nothing is acknowledged meanwhile.
+    async fn attach(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        seen: Seen,
+        mut place: Place,
+    ) -> Result<Round, Failure> {
+        self.shared.revoke(None);
+        let (claims, mut count) = (self.ledger.lock().claims(seen.beat), 0);
+        match claims {
+            None => place.forgot = true,
+            Some(claims) => {
+                let found = claims::lost(&self.link, &mut connection, claims).await?;
+                let known = |(topic, id, _): &&(String, StreamId, u64)| {
+                    self.me.copy.lost.get(topic).is_some_and(|lost| lost.contains(id))
+                };
+                count = found.iter().filter(|lost| !known(lost)).map(|(.., count)| count).sum();
+                place.lost = found.into_iter().map(|(topic, id, _)| (topic, id)).collect();
+            }
+        }
+        if defect::is(Defect::NoReport) {
+            (place.lost, place.forgot) = (Vec::new(), false);
+        }
+        (self.revision, self.stored) = (seen.revision, None);
+        let (before, topics) = (self.me.g, place.lost.len());
+        let next = self.me.attach(seen.stored, &place);
+        let round = self.commit(&mut connection, next).await?;
+        let Some(stored) = &self.stored else { return Ok(round) };
+        (self.written, self.doubts) = (None, false);
+        self.ledger.lock().begin(stored.g);
+        if before != 0 && before != stored.g {
+            tracing::warn!(before, generation = stored.g, "redis is another server than before, or was restarted");
+            self.link.metrics().lost_publications_total.inc_by(count);
+            match topics {
+                0 => tracing::info!("redis still has all publications that this replica acknowledged"),
+                _ => tracing::error!(
+                    topics,
+                    publications = count,
+                    "redis lost acknowledged publications; a gap is reported"
+                ),
+            }
+        }
+        Ok(Round::Again)
+    }
+
+    /// Writes the roster, unless somebody else did meanwhile.
+    async fn commit(&mut self, connection: &mut MultiplexedConnection, next: Stored) -> Result<Round, Failure> {
+        let state = serde_json::to_string(&next.state).map_err(|error| Failure::Other(error.to_string().into()))?;
+        let revision = uuid::Uuid::new_v4().simple().to_string();
+        let keys = self.link.keys();
+        let mut call = self.scripts[1].key(keys.generation());
+        call.arg(&self.revision).arg(&next.identity).arg(&revision).arg(next.g).arg(next.alloc).arg(state);
+        call.arg(keys.generation_control()).arg(u8::from(next.state.engines));
+        let gone = self.stored.iter().flat_map(|stored| stored.state.members.keys());
+        let gone = gone.filter(|name| !next.state.members.contains_key(*name));
+        for name in gone {
+            call.arg(name);
+        }
+        let answer: String = call.invoke_async(connection).await?;
+        if answer != "OK" {
+            self.stored = None;
+            self.revision.clear();
+            return Ok(Round::Again);
+        }
+        self.me.settled(&next);
+        self.learn(&next);
+        (self.revision, self.stored) = (revision, Some(next));
+        Ok(Round::Again)
+    }
+
+    /// Asks the server where it is, and leaves a beat.
+    async fn look(&mut self, connection: &mut MultiplexedConnection) -> Result<Seen, Failure> {
+        self.beat += 1;
+        let names: Vec<_> = self.me.copy.members.keys().cloned().collect();
+        let mut call = self.scripts[0].key(self.link.keys().generation());
+        let revision = if self.stored.is_some() { &*self.revision } else { "" };
+        call.arg(self.me.name()).arg(self.beat).arg(self.me.g).arg(revision);
+        call.arg(self.written.map_or_else(String::new, |beat| beat.to_string()));
+        for name in &names {
+            call.arg(name);
+        }
+        let answer: Vec<String> = call.invoke_async(connection).await?;
+        let [identity, format, g, of, alloc, revision, beat, state, refused, beats @ ..] = &answer[..] else {
+            return Err(Failure::Other("unexpected answer to a beat".into()));
+        };
+        if !format.is_empty() && format != FORMAT {
+            let text = format!("this replica needs format {FORMAT} in redis, and found format {format}");
+            return Err(Failure::OtherFormat(text.into()));
+        }
+        let number = |text: &str| text.parse::<u64>().ok();
+        let stored = match (number(g), &self.stored) {
+            (None, _) => None,
+            (Some(g), Some(known)) if state.is_empty() => {
+                Some(Stored { g, identity: of.clone(), alloc: number(alloc).unwrap_or(0), ..known.clone() })
+            }
+            (Some(g), _) => {
+                let state: State = serde_json::from_str(state)
+                    .map_err(|error| Failure::Other(format!("the roster in redis is not readable: {error}").into()))?;
+                Some(Stored { g, identity: of.clone(), alloc: number(alloc).unwrap_or(0), state })
+            }
+        };
+        let beats = names.into_iter().zip(beats).filter_map(|(name, beat)| Some((name, number(beat)?))).collect();
+        Ok(Seen {
+            identity: identity.clone(),
+            beat: number(beat),
+            refused: refused.clone(),
+            stored,
+            revision: revision.clone(),
+            beats,
+        })
+    }
+
+    /// What members that leave have handed over is answered for by this one.
+    fn take_over(&mut self) {
+        for (name, ids) in self.handed.lock().complete() {
+            let mut ledger = self.ledger.lock();
+            for (topic, id) in ids {
+                ledger.acknowledge(self.link.keys(), &topic, id);
+            }
+            self.me.heirs.insert(name);
+        }
+    }
+
+    fn learn(&self, stored: &Stored) {
+        if self.shared.learn(stored.history()) {
+            self.link.learn(stored.g);
+        }
+    }
+
+    /// Takes the right to acknowledge, or says why there is none.
+    fn stand(&self, identity: &Arc<str>) {
+        let Some(answered) = self.answered else { return };
+        if self.me.is_ready() && self.link.is_one_server() {
+            self.shared.grant(Standing {
+                generation: self.me.g,
+                identity: Arc::clone(identity),
+                until: answered + Duration::from_millis(LEASE_MS),
+            });
+            return;
+        }
+        let why = match self.me.disagreement(&self.me.copy) {
+            _ if self.me.is_ready() => "the two links lead to different servers".to_owned(),
+            Some(rules) => format!("the topic rules differ from those of another replica: {rules}"),
+            None => "the other replicas have not confirmed this one yet".to_owned(),
+        };
+        self.shared.revoke(Some(why.into()));
+    }
+
+    /// Hands on what was acknowledged, then leaves the roster.
+    async fn leave(&mut self) {
+        self.shared.revoke(Some("the replica is leaving".into()));
+        let left = async {
+            let (claims, until) = (self.ledger.lock().claims(None), Instant::now() + HANDOVER_TIMEOUT);
+            if let Some(claims) = claims {
+                self.hand_over(&claims, until).await?;
+            }
+            for _ in 0..ATTEMPTS_MAX {
+                let Attached { mut connection, .. } = self.link.attached()?;
+                let seen = self.look(&mut connection).await?;
+                let Some(mut next) = seen.stored.filter(|stored| stored.g == self.me.g) else { return Ok(()) };
+                (self.revision, self.stored) = (seen.revision, Some(next.clone()));
+                self.me.leave(&mut next.state, clock::unix_ms() / 1000);
+                self.commit(&mut connection, next).await?;
+                if self.stored.is_some() {
+                    return Ok(());
+                }
+            }
+            Ok::<(), Failure>(())
+        };
+        if let Err(failure) = left.await {
+            tracing::debug!(%failure, "left without a mark in redis");
+        }
+    }
+
+    async fn hand_over(&mut self, claims: &[(Topic, StreamId)], until: Instant) -> Result<(), Failure> {
+        let Attached { mut connection, .. } = self.link.attached()?;
+        let channel = self.link.keys().generation_control();
+        for message in handover::messages(&self.me.name(), claims) {
+            redis::cmd("PUBLISH").arg(&channel).arg(message).query_async::<Value>(&mut connection).await?;
+        }
+        while Instant::now() < until {
+            let seen = self.look(&mut connection).await?;
+            let Some(stored) = seen.stored else { return Ok(()) };
+            if self.me.heirs_of_mine(&stored.state).iter().all(|(_, took)| *took) {
+                return Ok(());
+            }
+            (self.revision, self.stored) = (seen.revision, Some(stored));
+            sleep(HANDOVER_PAUSE).await;
+        }
+        tracing::warn!("no replica took over in time what this one acknowledged");
+        Ok(())
+    }
+}

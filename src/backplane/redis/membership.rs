@@ -1,0 +1,154 @@
+//! What the rest of a replica sees of its membership on one server: whether it may acknowledge, in which generation, and
+//! what is known of the boundaries between them. Never asks the server: `member` does.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    history::History,
+    redis_link::{Failure, RefusalKind},
+};
+
+/// The greatest epoch that is believed: they stay below 2^53.
+const EPOCH_MAX: u64 = 1 << 53;
+
+/// What the member's task and everybody else share.
+#[derive(Debug)]
+pub(super) struct Membership {
+    standing: ArcSwapOption<Standing>,
+    history: RwLock<Arc<History>>,
+    /// Why it does not acknowledge: for operators, and for publishers.
+    obstacle: Mutex<Option<Arc<str>>>,
+    hindrance: Mutex<Option<Failure>>,
+    wake: Notify,
+    known: AtomicU64,
+    went_back: AtomicBool,
+}
+
+/// The right to acknowledge.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) generation: u64,
+    /// Of the server that the generation was made for.
+    pub(super) identity: Arc<str>,
+    /// The others count on it until then.
+    pub(super) until: Instant,
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Self {
+            standing: ArcSwapOption::empty(),
+            history: RwLock::default(),
+            obstacle: Mutex::new(Some("redis has not let this replica in yet".into())),
+            hindrance: Mutex::default(),
+            wake: Notify::new(),
+            known: AtomicU64::new(0),
+            went_back: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Membership {
+    /// The right to acknowledge, while there is one.
+    pub(super) fn standing(&self) -> Option<Arc<Standing>> {
+        self.standing.load_full().filter(|standing| Instant::now() < standing.until)
+    }
+
+    /// Whether an answer to what was sent in this generation may be acknowledged now.
+    pub(super) fn vouches(&self, generation: u64) -> bool {
+        self.standing().is_some_and(|standing| standing.generation == generation)
+    }
+
+    pub(super) fn grant(&self, standing: Standing) {
+        self.standing.store(Some(Arc::new(standing)));
+        *self.obstacle.lock() = None;
+        *self.hindrance.lock() = None;
+    }
+
+    /// The server did not take the last beat.
+    pub(super) fn hinder(&self, failure: Failure) {
+        *self.hindrance.lock() = Some(failure);
+    }
+
+    /// What publishers are told while nothing is acknowledged.
+    pub(super) fn hindrance(&self) -> Failure {
+        self.hindrance.lock().clone().unwrap_or(Failure::Disconnected)
+    }
+
+    /// Takes the right away. What was sent is not acknowledged from here on.
+    pub(super) fn revoke(&self, why: Option<Arc<str>>) {
+        self.standing.store(None);
+        if why.is_some() {
+            *self.obstacle.lock() = why;
+        }
+    }
+
+    /// Why it does not acknowledge, where more is to be said than that there is no link.
+    pub(super) fn obstacle(&self) -> Option<Arc<str>> {
+        self.obstacle.lock().clone()
+    }
+
+    /// What is known of the generations.
+    pub(super) fn history(&self) -> Arc<History> {
+        Arc::clone(&self.history.read())
+    }
+
+    /// True when the generation is another one.
+    pub(super) fn learn(&self, history: History) -> bool {
+        let mut known = self.history.write();
+        let changed = known.generation != history.generation;
+        if **known != history {
+            *known = Arc::new(history);
+        }
+        changed
+    }
+
+    /// Somebody has a reason to look at once.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// An epoch was seen: no later one may be below it.
+    pub(super) fn saw(&self, epoch: u64) {
+        if epoch < EPOCH_MAX {
+            self.known.fetch_max(epoch, Ordering::Relaxed);
+        }
+    }
+
+    /// The greatest epoch that was seen.
+    pub(super) fn known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// A stream is older than what was read of it before, in the same generation.
+    pub(super) fn doubt_dataset(&self) {
+        self.went_back.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn take_doubt(&self) -> bool {
+        self.went_back.swap(false, Ordering::AcqRel)
+    }
+
+    /// The server says that the replica is not where it believes to be.
+    pub(super) fn doubt(&self, failure: &Failure) {
+        let Failure::Refused { kind: RefusalKind::Stale, text } = failure else { return };
+        // Where a stream knows more than the hash: its epoch is shown when the replica attaches.
+        if let Some(epoch) = text.rsplit_once("the stream has epoch ").and_then(|(_, epoch)| epoch.parse().ok()) {
+            self.saw(epoch);
+        }
+        self.standing.store(None);
+        self.wake();
+    }
+}

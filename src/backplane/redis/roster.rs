@@ -1,0 +1,377 @@
+//! What a member makes of the `{gen}` hash: attaches and reports, joins, counts out, decides, leaves. Pure: `member` reads and
+//! writes, this decides.
+//!
+//! The protocol, its reasons and its limits are in docs/adr; `tests/model` searches it for mistakes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tickgate_wire::model::StreamId;
+
+use super::generation::{Border, Entry, MARK_KEPT_S, State, Stored};
+use crate::history::BorderState;
+
+/// How long a member may be silent before one that is ready counts it out.
+pub(super) const LEASE_MS: u64 = 10_000;
+/// The same where the one that counts it out has not been confirmed by anybody yet.
+pub(super) const LONE_LEASE_MS: u64 = 60_000;
+/// How long a boundary waits for those that may have acknowledged before it. Doubt is always safe; links are made again within
+/// a second or two.
+const VERDICT_MS: u64 = 5_000;
+/// Two clocks run apart by less than a tenth.
+const fn with_margin(lease_ms: u64) -> u64 {
+    lease_ms + lease_ms / 10
+}
+/// What a member keeps of itself, in its own memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Me {
+    base: String,
+    /// How often it had to join under a new name.
+    joins: u32,
+    pub(super) process: String,
+    pub(super) rules: Vec<String>,
+    /// Engines publish beside the roster.
+    engines: bool,
+    /// The generation it is attached to, and the server's identity; 0 before the first.
+    pub(super) g: u64,
+    pub(super) identity: String,
+    /// The greatest epoch it has seen.
+    pub(super) known: u64,
+    /// Every member it has ever confirmed.
+    view: BTreeMap<String, Known>,
+    /// Whose claims it took over.
+    pub(super) heirs: BTreeSet<String>,
+    /// Its copy of the state.
+    pub(super) copy: State,
+    /// Beats of the others: the number, and since when it has not moved.
+    seen: HashMap<String, (u64, u64)>,
+    /// Since when the last boundary has been pending.
+    waits: Option<(u64, u64)>,
+}
+
+/// What is remembered of a member.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    process: String,
+    /// When it was marked gone, in seconds since 1970; 0: never seen so.
+    gone: u64,
+}
+
+/// What attaching finds at the server, besides the hash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// The server's replication id.
+    pub(super) identity: String,
+    pub(super) now_s: u64,
+    pub(super) random: u64,
+    /// The dataset went back although its identity is the same.
+    pub(super) went_back: bool,
+    /// How long ago the last answered beat was sent; `None`: never.
+    pub(super) silent_ms: Option<u64>,
+    /// Acknowledged ids that are not in this dataset.
+    pub(super) lost: Vec<(String, StreamId)>,
+    /// Nobody can say which of them are: what was acknowledged is no longer remembered.
+    pub(super) forgot: bool,
+}
+
+impl Me {
+    pub(super) fn new(base: &str, process: String, rules: Vec<String>, engines: bool) -> Self {
+        Self { base: base.to_owned(), process, rules, engines, ..Self::default() }
+    }
+
+    /// The name under which it stands in the roster. Each join has one of its own: a mark says nothing of a later one.
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.base, self.joins)
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        (0..=self.joins).map(|join| format!("{}.{join}", self.base))
+    }
+
+    /// Whether it has to attach: it is elsewhere than it was, or the others no longer count on it.
+    pub(super) fn must_attach(&self, stored: Option<&Stored>, place: &Place) -> bool {
+        let Some(stored) = stored else { return true };
+        place.went_back
+            || stored.g != self.g
+            || stored.identity != place.identity
+            || self.identity != place.identity
+            || stored.alloc < self.known
+            || !stored.state.is_present(&self.name())
+    }
+
+    /// Learns where it is, joins the roster, and reports what it knows of the generations before.
+    pub(super) fn attach(&mut self, stored: Option<Stored>, place: &Place) -> Stored {
+        let same = stored.as_ref().is_some_and(|stored| {
+            stored.identity == place.identity
+                && stored.alloc >= self.known
+                && !place.went_back
+                && !self.is_of_a_side_branch(stored)
+        });
+        let mut next = match stored {
+            Some(stored) if same => stored,
+            stored => self.begin(stored, place),
+        };
+        // Before the report: who is accounted for was needed.
+        let was_ready = next.state.counts_on(&self.name());
+        if self.g != 0 && self.g != next.g {
+            self.report(&mut next, place);
+        }
+        next.state.settle();
+        self.join(&mut next, was_ready);
+        next.state.prune(place.now_s);
+        next
+    }
+
+    fn is_of_a_side_branch(&self, stored: &Stored) -> bool {
+        let pending = stored.state.borders.last().is_some_and(|border| border.state == BorderState::Pending);
+        self.g != 0 && !stored.knows(self.g) && !pending
+    }
+
+    /// A generation above every number that was ever shown.
+    fn begin(&self, stored: Option<Stored>, place: &Place) -> Stored {
+        let is_mine = self.identity == place.identity && place.silent_ms.is_some_and(|ms| ms < LEASE_MS);
+        // The dataset can't have gone back where its identity is the one it was made for.
+        let intact = !place.went_back && stored.as_ref().map_or(is_mine, |stored| stored.identity == place.identity);
+        let known = stored.as_ref().map_or(0, |stored| stored.alloc).max(self.known).max(place.now_s << 21);
+        let g = known + 1 + place.random % (1 << 28);
+        let (ends, open) = stored.as_ref().map_or_else(Default::default, |old| (BTreeSet::from([old.g]), old.open()));
+        let was_missing = stored.is_none();
+        let mut state = stored.map_or_else(|| self.copy_of_mine(intact), |stored| stored.state);
+        let mut needed = open;
+        for (name, entry) in &mut state.members {
+            if !intact {
+                if entry.present && entry.ready {
+                    needed.insert(name.clone());
+                }
+                entry.present = false;
+            }
+            entry.confirmed = 0;
+        }
+        if was_missing {
+            state.members.values_mut().for_each(|entry| entry.ready = false);
+        }
+        // Engines report to nobody.
+        let doubt = !intact && (state.engines || self.copy.engines);
+        state.engines = self.engines;
+        if doubt {
+            state.resolve(BorderState::Doubt);
+        }
+        state.borders.push(Border {
+            g,
+            state: if doubt { BorderState::Doubt } else { BorderState::Pending },
+            at: place.now_s,
+            ends,
+            needed,
+            accounted: BTreeSet::new(),
+            certified: intact,
+            vouched: BTreeSet::new(),
+        });
+        Stored { g, identity: place.identity.clone(), alloc: g, state }
+    }
+
+    /// Where the hash was removed and nothing else: what this member remembers of it.
+    fn copy_of_mine(&self, intact: bool) -> State {
+        let mut state = if intact { self.copy.clone() } else { State::default() };
+        state.v = self.copy.v;
+        state
+    }
+
+    /// Tells what it knows of the generations before. To report is to promise: from now on it acknowledges nothing that an
+    /// earlier generation answers.
+    fn report(&self, next: &mut Stored, place: &Place) {
+        let g = next.g;
+        let state = &mut next.state;
+        self.bring_borders(state, g);
+        let inherited = state.open();
+        let mine: BTreeSet<_> = self.names().collect();
+        let marks: BTreeSet<_> = state.marks().filter(|name| !mine.contains(name)).collect();
+        if place.forgot {
+            state.resolve(BorderState::Doubt);
+        }
+        let Some(border) = state.last_pending() else { return };
+        border.ends.insert(self.g);
+        if self.identity != place.identity || place.went_back {
+            border.needed.extend(self.view.keys().cloned());
+            border.certified |= place.silent_ms.is_some_and(|ms| ms < LEASE_MS);
+            if place.silent_ms.is_some_and(|ms| ms < LONE_LEASE_MS) {
+                border.vouched.extend(mine.iter().chain(&self.heirs).cloned());
+            }
+        }
+        border.needed.extend(inherited);
+        border.accounted.extend(mine);
+        border.accounted.extend(self.heirs.iter().cloned());
+        border.accounted.extend(marks);
+        for (topic, id) in &place.lost {
+            state.lost.entry(topic.clone()).or_default().insert(*id);
+        }
+    }
+
+    /// Boundaries and lost ids live in Redis and with every member: the copy in Redis may be lost with the tail.
+    fn bring_borders(&self, state: &mut State, g: u64) {
+        for border in self.copy.borders.iter().filter(|border| border.g < g && border.g > state.floor) {
+            match state.borders.iter_mut().find(|known| known.g == border.g) {
+                None => state.borders.push(border.clone()),
+                Some(known) if known.state == BorderState::Pending && border.state == BorderState::Doubt => {
+                    known.state = BorderState::Doubt;
+                }
+                Some(_) => {}
+            }
+        }
+        state.borders.sort_by_key(|border| border.g);
+        for (topic, ids) in &self.copy.lost {
+            state.lost.entry(topic.clone()).or_default().extend(ids);
+        }
+    }
+
+    fn join(&mut self, next: &mut Stored, was_ready: bool) {
+        let state = &mut next.state;
+        if state.members.get(&self.name()).is_some_and(|entry| entry.gone > 0) {
+            self.joins += 1;
+        }
+        let name = self.name();
+        if !state.is_present(&name) {
+            state.v += 1;
+        }
+        let v = state.v;
+        let entry = state.members.entry(name).or_default();
+        if !entry.present {
+            entry.since = v;
+        }
+        (entry.present, entry.ready, entry.confirmed) = (true, was_ready, v);
+        (entry.process, entry.rules) = (self.process.clone(), self.rules.clone());
+        entry.heirs = self.heirs.clone();
+    }
+
+    /// What a beat makes of the roster: confirms, lets in, counts out, decides. True when it changed.
+    pub(super) fn tend(
+        &mut self,
+        state: &mut State,
+        beats: &BTreeMap<String, u64>,
+        is_dead: impl Fn(&str) -> bool,
+        (now_ms, now_s): (u64, u64),
+    ) -> bool {
+        let before = state.clone();
+        let name = self.name();
+        let v = state.v;
+        if let Some(own) = state.members.get_mut(&name) {
+            own.confirmed = v;
+            own.heirs = self.heirs.clone();
+        }
+        self.count_out(state, beats, &is_dead, (now_ms, now_s));
+        let may_be_ready = state.is_confirmed(&name) && self.disagreement(state).is_none();
+        if let Some(own) = state.members.get_mut(&name) {
+            own.ready |= own.present && may_be_ready;
+        }
+        state.engines |= self.engines;
+        // Nothing can bring a member back that left longer ago than a dataset may go back.
+        self.view.retain(|_, known| known.gone == 0 || now_s < known.gone + MARK_KEPT_S);
+        self.decide(state, &is_dead, now_ms);
+        state.prune(now_s);
+        *state != before
+    }
+
+    fn count_out(
+        &mut self,
+        state: &mut State,
+        beats: &BTreeMap<String, u64>,
+        is_dead: impl Fn(&str) -> bool,
+        (now_ms, now_s): (u64, u64),
+    ) {
+        let own = self.name();
+        let lease = if state.members.get(&own).is_some_and(|entry| entry.ready) { LEASE_MS } else { LONE_LEASE_MS };
+        let open = state.open();
+        self.seen.retain(|name, _| state.is_present(name));
+        for (name, entry) in &mut state.members {
+            if *name == own || !entry.present {
+                continue;
+            }
+            let beat = beats.get(name).copied().unwrap_or(0);
+            let seen = self.seen.entry(name.clone()).or_insert((beat, now_ms));
+            if seen.0 != beat {
+                *seen = (beat, now_ms);
+            }
+            let silent = now_ms - seen.1 > with_margin(lease);
+            if silent || is_dead(&entry.process) {
+                (entry.present, entry.ready) = (false, false);
+                // Of a pending boundary only the verdict decides.
+                if !open.contains(name) {
+                    entry.gone = now_s.max(1);
+                }
+            }
+        }
+    }
+
+    /// The verdict: nothing waits for long, nor for those that have surely ended.
+    fn decide(&mut self, state: &mut State, is_dead: impl Fn(&str) -> bool, now_ms: u64) {
+        let open = state.open();
+        let ended = |name| self.view.get(name).is_some_and(|known| is_dead(&known.process));
+        if !open.is_empty() && open.iter().all(ended) {
+            state.resolve(BorderState::Doubt);
+        }
+        let pending = state.last_pending().map(|border| border.g);
+        match (pending, self.waits) {
+            (Some(g), Some((waited, since))) if waited == g => {
+                if now_ms - since > VERDICT_MS {
+                    state.resolve(BorderState::Doubt);
+                }
+            }
+            (pending, _) => self.waits = pending.map(|g| (g, now_ms)),
+        }
+    }
+
+    /// The first topic rule on which this replica and one that is ready disagree.
+    pub(super) fn disagreement(&self, state: &State) -> Option<String> {
+        let name = self.name();
+        let own = state.members.get(&name)?;
+        let ready = |(other, entry): &(&String, &Entry)| **other != name && entry.present && entry.ready;
+        let (other, entry) = state.members.iter().filter(ready).find(|(_, entry)| entry.rules != own.rules)?;
+        let differs = |at: &usize| own.rules.get(*at) != entry.rules.get(*at);
+        let at = (0..own.rules.len().max(entry.rules.len())).find(differs).unwrap_or(0);
+        let rule = |rules: &[String]| rules.get(at).cloned().unwrap_or_else(|| "none".into());
+        Some(format!("{} here, {} at {other}", rule(&own.rules), rule(&entry.rules)))
+    }
+
+    /// Its place in the roster is what it has just read or written.
+    pub(super) fn settled(&mut self, stored: &Stored) {
+        (self.g, self.identity) = (stored.g, stored.identity.clone());
+        self.known = self.known.max(stored.alloc);
+        self.note(&stored.state);
+    }
+
+    /// Takes over what it has read.
+    pub(super) fn note(&mut self, state: &State) {
+        let open = state.open();
+        let counts = |name: &String| state.is_present(name) || open.contains(name);
+        for name in state.members.keys().chain(&open).filter(|name| counts(name)) {
+            self.view.entry(name.clone()).or_default();
+        }
+        for (name, entry) in &state.members {
+            if let Some(known) = self.view.get_mut(name) {
+                known.process.clone_from(&entry.process);
+                known.gone = known.gone.max(entry.gone);
+            }
+        }
+        self.copy = state.clone();
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.copy.members.get(&self.name()).is_some_and(|entry| entry.present && entry.ready)
+    }
+
+    /// Leaves: all that it acknowledged lies before this mark.
+    pub(super) fn leave(&self, state: &mut State, now_s: u64) {
+        if let Some(entry) = state.members.get_mut(&self.name()) {
+            (entry.present, entry.ready, entry.gone) = (false, false, now_s.max(1));
+        }
+    }
+
+    /// The gateways that are to take over what this one acknowledged, and whether each has.
+    pub(super) fn heirs_of_mine(&self, state: &State) -> Vec<(String, bool)> {
+        let own = self.name();
+        let others = state.members.iter().filter(|(name, entry)| **name != own && entry.present);
+        others.map(|(name, entry)| (name.clone(), entry.heirs.contains(&own))).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

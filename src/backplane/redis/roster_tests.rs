@@ -1,0 +1,345 @@
+use super::*;
+use crate::backplane::redis::generation::{BORDERS_MAX, LOST_MAX};
+
+/// A dataset of one server and the members that know it; time is a number.
+struct Scene {
+    stored: Option<Stored>,
+    identity: String,
+    now_ms: u64,
+    beats: BTreeMap<String, u64>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { stored: None, identity: "r1".into(), now_ms: 1_000, beats: BTreeMap::new() }
+    }
+
+    fn place(&self) -> Place {
+        Place { identity: self.identity.clone(), now_s: 1_800_000_000, silent_ms: Some(500), ..Place::default() }
+    }
+
+    fn attach(&mut self, me: &mut Me) {
+        let place = self.place();
+        self.attach_with(me, &place);
+    }
+
+    fn attach_with(&mut self, me: &mut Me, place: &Place) {
+        assert!(me.must_attach(self.stored.as_ref(), place));
+        let next = me.attach(self.stored.clone(), place);
+        me.settled(&next);
+        self.stored = Some(next);
+        self.beat(me);
+    }
+
+    /// A beat of a member: what it makes of the roster.
+    fn beat(&mut self, me: &mut Me) {
+        *self.beats.entry(me.name()).or_default() += 1;
+        let mut stored = self.stored.clone().unwrap();
+        me.settled(&stored);
+        me.tend(&mut stored.state, &self.beats, |_| false, (self.now_ms, 1_800_000_000));
+        me.settled(&stored);
+        self.stored = Some(stored);
+    }
+
+    /// Beats until everybody has seen everybody.
+    fn settle(&mut self, members: &mut [&mut Me]) {
+        for _ in 0..3 {
+            members.iter_mut().for_each(|me| self.beat(me));
+        }
+    }
+
+    /// The server is restarted with the dataset as it was then.
+    fn restart(&mut self, with: Option<Stored>) {
+        self.stored = with;
+        self.identity.push('\'');
+    }
+
+    fn border(&self) -> BorderState {
+        self.stored.as_ref().unwrap().state.borders.last().unwrap().state
+    }
+
+    fn lost(&self) -> usize {
+        self.stored.as_ref().unwrap().state.lost.len()
+    }
+}
+
+fn me(name: &str) -> Me {
+    Me::new(name, String::new(), vec!["* (reliable, retained)".into()], false)
+}
+
+/// Two members that are ready, in a dataset whose beginning is decided.
+fn two() -> (Scene, Me, Me) {
+    let (mut scene, mut a, mut b) = (Scene::new(), me("a"), me("b"));
+    scene.attach(&mut a);
+    assert!(a.is_ready(), "there is nobody to ask");
+    scene.attach(&mut b);
+    assert!(!b.is_ready(), "a has not confirmed it");
+    scene.settle(&mut [&mut a, &mut b]);
+    assert!(b.is_ready());
+    scene.now_ms += VERDICT_MS + 1;
+    scene.settle(&mut [&mut a, &mut b]);
+    assert_eq!(scene.border(), BorderState::Doubt, "nobody vouches for what was before");
+    (scene, a, b)
+}
+
+#[test]
+fn a_restart_that_lost_nothing_is_proven_when_all_have_reported() {
+    let (mut scene, mut a, mut b) = two();
+    let whole = scene.stored.clone();
+    scene.restart(whole);
+    scene.attach(&mut a);
+    assert!(a.is_ready(), "all know it");
+    assert_eq!(scene.border(), BorderState::Pending, "b may have acknowledged");
+    scene.attach(&mut b);
+    assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 0));
+}
+
+#[test]
+fn what_was_lost_with_the_server_is_told_and_the_boundary_proven() {
+    let (mut scene, mut a, mut b) = two();
+    let older = scene.stored.clone();
+    scene.restart(older);
+    let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
+    let place = Place { lost, ..scene.place() };
+    scene.attach_with(&mut a, &place);
+    scene.attach(&mut b);
+    assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
+    let history = scene.stored.as_ref().unwrap().history();
+    assert_eq!(history.lost["orders"], [StreamId::new(9, 3)]);
+}
+
+#[test]
+fn a_member_that_is_missing_leaves_doubt_after_a_while() {
+    let (mut scene, mut a, _b) = two();
+    let older = scene.stored.clone();
+    scene.restart(older);
+    scene.attach(&mut a);
+    scene.now_ms += VERDICT_MS;
+    scene.beat(&mut a);
+    assert_eq!(scene.border(), BorderState::Pending);
+    scene.now_ms += 1;
+    scene.beat(&mut a);
+    assert_eq!(scene.border(), BorderState::Doubt);
+}
+
+#[test]
+fn a_newcomer_of_which_the_surviving_roster_says_nothing_is_remembered_by_who_confirmed_it() {
+    let (mut scene, mut a, mut b) = two();
+    let older = scene.stored.clone();
+    let mut c = me("c");
+    scene.attach(&mut c);
+    scene.settle(&mut [&mut a, &mut b, &mut c]);
+    assert!(c.is_ready());
+    drop(c);
+    scene.restart(older);
+    scene.attach(&mut a);
+    scene.attach(&mut b);
+    assert_eq!(scene.border(), BorderState::Pending, "c may have acknowledged");
+}
+
+#[test]
+fn a_mark_that_was_lost_with_the_dataset_proves_nothing() {
+    let (mut scene, mut a, mut b) = two();
+    let older = scene.stored.clone();
+    let mut c = me("c");
+    scene.attach(&mut c);
+    scene.settle(&mut [&mut a, &mut b, &mut c]);
+    let mut stored = scene.stored.clone().unwrap();
+    c.leave(&mut stored.state, 1_800_000_000);
+    scene.stored = Some(stored);
+    scene.settle(&mut [&mut a, &mut b]);
+    for _ in 0..2 {
+        scene.restart(older.clone());
+        scene.attach(&mut a);
+        scene.attach(&mut b);
+        assert_eq!(
+            scene.border(),
+            BorderState::Pending,
+            "what it acknowledged before its mark may be gone with the mark"
+        );
+    }
+}
+
+#[test]
+fn nobody_waits_for_those_that_have_surely_ended() {
+    let (mut scene, mut a, _b) = two();
+    let older = scene.stored.clone();
+    scene.restart(older);
+    scene.attach(&mut a);
+    let mut stored = scene.stored.clone().unwrap();
+    a.tend(&mut stored.state, &scene.beats, |_| true, (scene.now_ms, 1_800_000_000));
+    assert_eq!(stored.state.borders.last().unwrap().state, BorderState::Doubt);
+}
+
+#[test]
+fn who_hands_on_what_it_acknowledged_is_accounted_for() {
+    let (mut scene, mut a, b) = two();
+    let older = scene.stored.clone();
+    a.heirs.insert(b.name());
+    scene.beat(&mut a);
+    assert_eq!(b.heirs_of_mine(&scene.stored.as_ref().unwrap().state), [(a.name(), true)]);
+    let mut stored = scene.stored.clone().unwrap();
+    b.leave(&mut stored.state, 1_800_000_000);
+    scene.stored = Some(stored);
+    scene.restart(older);
+    scene.attach(&mut a);
+    assert_eq!(scene.border(), BorderState::Proven);
+}
+
+#[test]
+fn who_left_before_the_point_to_which_the_dataset_went_back_is_accounted_for_by_its_mark() {
+    let (mut scene, mut a, b) = two();
+    let mut stored = scene.stored.clone().unwrap();
+    b.leave(&mut stored.state, 1_800_000_000);
+    scene.stored = Some(stored.clone());
+    scene.beat(&mut a);
+    let whole = scene.stored.clone();
+    scene.restart(whole);
+    scene.attach(&mut a);
+    assert_eq!(scene.border(), BorderState::Proven);
+}
+
+#[test]
+fn nobody_vouches_after_its_lease_unless_all_do() {
+    for (silent_ms, expected) in [(30_000, BorderState::Proven), (60_000, BorderState::Pending)] {
+        let (mut scene, mut a, mut b) = two();
+        let whole = scene.stored.clone();
+        scene.restart(whole);
+        let late = Place { silent_ms: Some(silent_ms), ..scene.place() };
+        scene.attach_with(&mut a, &late);
+        assert_eq!(scene.border(), BorderState::Pending);
+        scene.attach_with(&mut b, &late);
+        assert_eq!(scene.border(), expected, "{silent_ms}");
+    }
+}
+
+#[test]
+fn a_silent_member_is_counted_out_and_joins_again_under_another_name() {
+    let (mut scene, mut a, mut b) = two();
+    scene.beat(&mut a);
+    scene.now_ms += with_margin(LEASE_MS) + 1;
+    scene.beat(&mut a);
+    let state = &scene.stored.as_ref().unwrap().state;
+    assert!(!state.is_present("b.0") && state.members["b.0"].gone > 0);
+    scene.attach(&mut b);
+    assert_eq!(b.name(), "b.1");
+    assert!(!b.is_ready(), "what was confirmed before does not count");
+    scene.settle(&mut [&mut a, &mut b]);
+    assert!(b.is_ready());
+}
+
+#[test]
+fn who_is_not_ready_counts_nobody_out_before_the_long_lease() {
+    let (mut scene, mut a) = (Scene::new(), me("a"));
+    scene.attach(&mut a);
+    let mut late = me("late");
+    scene.attach(&mut late);
+    scene.now_ms += with_margin(LEASE_MS) + 1;
+    scene.beat(&mut late);
+    assert!(!late.is_ready());
+    scene.now_ms += with_margin(LONE_LEASE_MS);
+    scene.beat(&mut late);
+    assert!(late.is_ready());
+}
+
+#[test]
+fn an_emptied_server_is_proven_by_who_knows_it() {
+    let (mut scene, mut a, mut b) = two();
+    let before = scene.stored.as_ref().unwrap().g;
+    scene.stored = None;
+    let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
+    let place = Place { lost, ..scene.place() };
+    scene.attach_with(&mut a, &place);
+    assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
+    assert!(scene.stored.as_ref().unwrap().g > before);
+    scene.attach(&mut b);
+    scene.settle(&mut [&mut a, &mut b]);
+    assert!(a.is_ready() && b.is_ready());
+}
+
+#[test]
+fn an_epoch_that_was_shown_is_never_below_a_generation() {
+    let (mut scene, mut a, _) = two();
+    let shown = scene.stored.as_ref().unwrap().alloc + 1_000;
+    a.known = shown;
+    scene.attach(&mut a);
+    assert!(scene.stored.as_ref().unwrap().g > shown);
+    assert_eq!(scene.border(), BorderState::Proven, "nothing went back");
+}
+
+#[test]
+fn verdicts_and_lost_ids_outlive_the_copy_in_redis() {
+    let (mut scene, mut a, mut b) = two();
+    let older = scene.stored.clone();
+    scene.restart(older);
+    let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
+    let place = Place { lost, ..scene.place() };
+    scene.attach_with(&mut a, &place);
+    scene.attach(&mut b);
+    scene.beat(&mut a);
+    scene.restart(None);
+    scene.attach(&mut b);
+    let borders = scene.stored.as_ref().unwrap().state.borders.len();
+    assert_eq!((borders, scene.lost()), (3, 1));
+}
+
+#[test]
+fn what_is_no_longer_remembered_leaves_doubt() {
+    let (mut scene, mut a, _) = two();
+    let older = scene.stored.clone();
+    scene.restart(older);
+    let place = Place { forgot: true, ..scene.place() };
+    scene.attach_with(&mut a, &place);
+    assert_eq!(scene.border(), BorderState::Doubt);
+}
+
+#[test]
+fn engines_beside_the_roster_leave_doubt_at_each_change_of_server() {
+    let mut scene = Scene::new();
+    let mut a = Me::new("a", String::new(), Vec::new(), true);
+    scene.attach(&mut a);
+    scene.beat(&mut a);
+    let whole = scene.stored.clone();
+    scene.restart(whole);
+    scene.attach(&mut a);
+    assert_eq!(scene.border(), BorderState::Doubt);
+}
+
+#[test]
+fn a_replica_with_other_rules_is_not_let_in_and_says_which() {
+    let (mut scene, mut a, mut b) = two();
+    let mut other = Me::new("other", String::new(), vec!["* (event, retained)".into()], false);
+    scene.attach(&mut other);
+    scene.settle(&mut [&mut a, &mut b, &mut other]);
+    assert!(!other.is_ready() && a.is_ready());
+    let why = other.disagreement(&other.copy).unwrap();
+    assert!(why.contains("* (event, retained) here") && why.contains("* (reliable, retained) at a.0"), "{why}");
+}
+
+#[test]
+fn the_roster_round_trips_through_its_text() {
+    let (scene, _, _) = two();
+    let state = scene.stored.unwrap().state;
+    let text = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+}
+
+#[test]
+fn boundaries_and_lost_ids_are_bounded_by_doubt_and_never_by_silence() {
+    let (mut scene, mut a, _) = two();
+    for _ in 0..BORDERS_MAX + 5 {
+        let whole = scene.stored.clone();
+        scene.restart(whole);
+        scene.attach(&mut a);
+        scene.now_ms += VERDICT_MS + 1;
+        scene.beat(&mut a);
+        scene.now_ms += VERDICT_MS + 1;
+        scene.beat(&mut a);
+    }
+    let state = &scene.stored.as_ref().unwrap().state;
+    assert!(state.borders.len() <= BORDERS_MAX + 1 && state.floor > 0);
+    let mut state = state.clone();
+    state.lost = (0..=LOST_MAX).map(|n| (format!("t{n}"), BTreeSet::from([StreamId::new(9, 1)]))).collect();
+    state.prune(1_800_000_000);
+    assert!(state.lost.is_empty() && state.borders.iter().all(|border| border.state == BorderState::Doubt));
+}

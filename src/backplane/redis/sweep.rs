@@ -1,0 +1,79 @@
+//! Empties the streams that nothing was published to for as long as their topic is kept. Their last ids stay, so that
+//! nothing is reported where nothing is missing. One replica at a time does it. Never decides alone: the script looks again.
+
+use std::time::Duration;
+
+use redis::Value;
+use tickgate_wire::model::Topic;
+use tokio::time::sleep;
+
+use super::Identity;
+use crate::{
+    redis_link::{Failure, RedisLink},
+    tasks::Stop,
+};
+
+/// How often, at most and at least; in between an eighth of the shortest life of a topic.
+const INTERVAL: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(60)];
+/// How long an empty stream is kept: a cursor from before is told.
+const EMPTY_KEPT: Duration = Duration::from_hours(30 * 24);
+/// Keys looked at in one step, and streams in one call of the script.
+const SCAN: usize = 500;
+const CALL: usize = 100;
+
+const SCRIPT: &str = include_str!("scripts/sweep.lua");
+
+/// Sweeps until the replica stops.
+pub(super) async fn run(link: RedisLink, identity: Identity, mut stop: Stop) {
+    let lives = identity.rules.all().map(|rule| rule.retain_ttl).filter(|ttl| !ttl.is_zero());
+    let interval = lives.min().unwrap_or(INTERVAL[1]) / 8;
+    let interval = interval.clamp(INTERVAL[0], INTERVAL[1]);
+    loop {
+        tokio::select! {
+            () = sleep(interval) => {}
+            () = stop.wait() => return,
+        }
+        if let Err(failure) = sweep(&link, &identity, interval).await {
+            tracing::debug!(%failure, "streams were not swept");
+        }
+    }
+}
+
+async fn sweep(link: &RedisLink, identity: &Identity, interval: Duration) -> Result<(), Failure> {
+    let mut connection = link.pooled().await?;
+    let lease = link.keys().lease("streams");
+    let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    // Ends by itself before the next round; whoever is first then sweeps.
+    let mut take = redis::cmd("SET");
+    take.arg(&lease).arg(identity.replica.as_str()).arg("NX").arg("PX").arg(ms - ms / 8);
+    if take.query_async::<Value>(&mut *connection).await? == Value::Nil {
+        return Ok(());
+    }
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(link.keys().all_streams()).arg("COUNT").arg(SCAN).arg("TYPE").arg("stream");
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut *connection).await?;
+        let life = |key: &String| {
+            let topic = Topic::from_wire(&link.keys().topic_of_channel(key)?);
+            Some(identity.rules.of_topic(&topic).retain_ttl).filter(|ttl| !ttl.is_zero())
+        };
+        let streams: Vec<_> = keys.iter().filter_map(|key| Some((key, life(key)?))).collect();
+        for streams in streams.chunks(CALL) {
+            let mut call = redis::cmd("EVAL");
+            call.arg(SCRIPT).arg(streams.len());
+            for (key, _) in streams {
+                call.arg(key);
+            }
+            call.arg(u64::try_from(EMPTY_KEPT.as_millis()).unwrap_or(u64::MAX));
+            for (_, ttl) in streams {
+                call.arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            }
+            call.query_async::<Value>(&mut *connection).await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The spot market of Binance: live tickers, trades and books of every followed symbol, by one replica at a time.
+//!
+//! `frame`, `payload`, `value`, `tape`, `market`, `control`, `ladder`, `budget`, `listing`, `demand` and `status` decide
+//! without I/O and take the time as an argument; `socket`, `connections`, `rest`, `recording`, `lookups`, `outgoing`,
+//! `following` and `holder` are the shell around them. Subscribing never depends on the feed: a symbol that the exchange
+//! does not have simply has no value.
+
+mod budget;
+mod connections;
+mod control;
+mod decimal;
+mod demand;
+mod following;
+mod frame;
+mod holder;
+mod ladder;
+mod listing;
+mod lookups;
+mod market;
+mod outgoing;
+mod payload;
+mod recording;
+mod rest;
+mod socket;
+mod status;
+mod tape;
+pub mod text;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tickgate_wire::model::check_name;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+pub use self::recording::open as open_recording;
+use self::{
+    budget::Budget,
+    holder::{Holder, TICK},
+    ladder::Ladder,
+    recording::Recording,
+};
+use super::{
+    Sources,
+    lease::{self, Held},
+};
+use crate::{
+    backplane::Backplane,
+    config,
+    defect::{self, Defect},
+    metrics::{FeedState, Metrics},
+    publisher::Publisher,
+    tasks::{Stop, Tasks},
+};
+
+const NAME: &str = "feed:binance";
+/// How often a replica writes what its clients follow, and how long that holds.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+const REQUEST_TTL: Duration = Duration::from_secs(5);
+/// Symbols that one replica requests.
+const REQUESTED_MAX: usize = 2_000;
+/// The longest symbol that is requested, in bytes.
+const SYMBOL_LEN_MAX: usize = 64;
+
+/// What the parts of the feed have in common. Cheap to clone.
+#[derive(Clone)]
+struct Shared {
+    config: Arc<config::Binance>,
+    publisher: Publisher,
+    backplane: Backplane,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+    held: Held,
+    recording: Option<Recording>,
+    /// The symbols that clients of any replica follow.
+    requested: watch::Receiver<BTreeSet<String>>,
+    /// Symbols that another feed publishes.
+    others: Arc<BTreeSet<String>>,
+}
+
+/// What the exchange demanded of this process: holds longer than a lease.
+#[derive(Debug, Default)]
+struct Manners {
+    ladder: Ladder,
+    budget: Budget,
+}
+
+/// Starts the feed: the lease, what is requested, and publishing on the replica that holds the lease.
+pub(super) fn start(
+    config: &config::Binance,
+    others: &[String],
+    recording: Option<File>,
+    sources: &Sources,
+    tasks: &Tasks,
+) {
+    sources.metrics.feed_enabled.set(1);
+    let held = lease::start(sources.registry.clone(), NAME, tasks);
+    let (sender, requested) = watch::channel(BTreeSet::new());
+    let shared = Shared {
+        config: Arc::new(config.clone()),
+        publisher: sources.publisher.clone(),
+        backplane: sources.backplane.clone(),
+        metrics: sources.metrics.clone(),
+        tasks: tasks.clone(),
+        held,
+        recording: recording.map(|file| Recording::start(file, sources.metrics.clone(), tasks)),
+        requested,
+        others: Arc::new(others.iter().cloned().collect()),
+    };
+    if config.on_demand {
+        let exchange = exchange_requests(sources.clone(), shared.held.clone(), sender, tasks.stop());
+        tasks.spawn("feed demand", exchange);
+    }
+    tasks.spawn("feed", run(shared, tasks.stop()));
+}
+
+/// Publishes while the lease is held. Each time begins anew: another replica may have published in between.
+async fn run(shared: Shared, mut stop: Stop) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut holder, mut manners): (Option<Holder>, _) = (None, Manners::default());
+    while !stop.stopping() {
+        let now = Instant::now();
+        let is_held = shared.held.at(now) || (holder.is_some() && defect::is(Defect::FeedWithoutLease));
+        shared.metrics.feed_holder.set(i64::from(is_held));
+        if !is_held {
+            if let Some(holder) = holder.take() {
+                tracing::info!("this replica no longer publishes the feed");
+                manners = holder.into_manners();
+                FeedState::ALL.iter().for_each(|state| shared.metrics.feed_status.of(*state).set(0));
+            }
+            tokio::select! {
+                () = stop.wait() => return,
+                _ = ticks.tick() => {}
+            }
+            continue;
+        }
+        let holder = holder.get_or_insert_with(|| Holder::new(shared.clone(), std::mem::take(&mut manners), now));
+        let tick = async {
+            ticks.tick().await;
+        };
+        tokio::select! {
+            () = stop.wait() => return,
+            () = holder.step(tick) => {}
+        }
+    }
+}
+
+/// Writes for all replicas what clients of this one follow, and reads the union while this one publishes.
+async fn exchange_requests(sources: Sources, held: Held, sender: watch::Sender<BTreeSet<String>>, mut stop: Stop) {
+    let mut ticks = interval(REQUEST_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.wait() => return,
+            _ = ticks.tick() => {}
+        }
+        let own = symbols((sources.followed)());
+        let reads = held.at(Instant::now());
+        match sources.registry.want(NAME, &own, REQUEST_TTL, reads).await {
+            Ok(requested) if reads => {
+                let requested = requested.into_iter().filter(|symbol| is_name(symbol)).collect();
+                sender.send_if_modified(|known| std::mem::replace(known, requested) != *known);
+            }
+            Ok(_) => {}
+            // What was requested last still is.
+            Err(error) => tracing::debug!(%error, "what clients follow can't be exchanged"),
+        }
+    }
+}
+
+/// The symbols of market topics, whether the exchange has them or not.
+fn symbols(topics: Vec<String>) -> Vec<String> {
+    let symbols = topics.into_iter().filter_map(|topic| {
+        let (kind, symbol) = topic.split_once(':')?;
+        (matches!(kind, "ticker" | "trades" | "orderbook") && is_name(symbol)).then(|| symbol.to_owned())
+    });
+    let symbols: BTreeSet<_> = symbols.collect();
+    symbols.into_iter().take(REQUESTED_MAX).collect()
+}
+
+fn is_name(symbol: &str) -> bool {
+    symbol.len() <= SYMBOL_LEN_MAX && check_name(symbol).is_ok()
+}

@@ -1,0 +1,252 @@
+//! Which symbols are followed, by what is requested and by the exchange's list of them, and what becomes of those that the
+//! exchange stops. Pure.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{
+    demand::Demand,
+    frame::is_symbol,
+    listing::{Listed, Listing},
+    market::{Market, Publish},
+    status::Names,
+};
+
+/// How often it is looked at what is requested.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often the list of symbols is fetched, and how soon again at the earliest.
+const LISTING_INTERVAL: Duration = Duration::from_secs(900);
+const LISTING_RETRY: Duration = Duration::from_secs(30);
+/// The status of a symbol that the exchange no longer lists.
+const GONE: &str = "BREAK";
+
+/// What changed about symbols.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub publish: Vec<Publish>,
+    /// Symbols that are followed from now on.
+    pub new: Vec<String>,
+    /// Symbols that the exchange has stopped, with their status.
+    pub stopped: Vec<(String, String)>,
+    pub has_new_names: bool,
+}
+
+/// What is known about symbols.
+#[derive(Debug)]
+pub(super) struct Following {
+    due: Instant,
+    pub streams: BTreeSet<String>,
+    pub names: Names,
+    listing: Option<Listing>,
+    /// When the list should be fetched; `None` while it is.
+    listing_due: Option<Instant>,
+    listing_requested: Option<Instant>,
+    is_listing_tried: bool,
+    /// Symbols whose last values are marked because of their status.
+    stopped: BTreeSet<String>,
+    /// Whether the exchange has stopped everything that is asked for.
+    is_maintenance: bool,
+}
+
+impl Following {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            streams: BTreeSet::new(),
+            names: Names::default(),
+            listing: None,
+            listing_due: Some(now),
+            listing_requested: None,
+            is_listing_tried: false,
+            stopped: BTreeSet::new(),
+            is_maintenance: false,
+        }
+    }
+
+    pub(super) fn is_listing_due(&self, now: Instant) -> bool {
+        self.listing_due.is_some_and(|due| due <= now)
+    }
+
+    pub(super) fn listing_requested(&mut self, now: Instant) {
+        (self.listing_due, self.listing_requested) = (None, Some(now));
+    }
+
+    /// Takes the list.
+    pub(super) fn listed(&mut self, listing: Listing, now: Instant) {
+        self.listing = Some(listing);
+        (self.listing_due, self.is_listing_tried, self.due) = (Some(now + LISTING_INTERVAL), true, now);
+    }
+
+    /// The list could not be fetched; `ready` is when it may be requested again.
+    pub(super) fn not_listed(&mut self, ready: Instant, now: Instant) {
+        (self.listing_due, self.is_listing_tried) = (Some(ready.max(now + LISTING_RETRY)), true);
+    }
+
+    /// Has the list fetched soon, because it may have changed.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let earliest = self.listing_requested.map_or(now, |requested| now.max(requested + LISTING_RETRY));
+        self.listing_due = self.listing_due.map(|due| due.min(earliest));
+    }
+
+    fn status_of(&self, symbol: &str) -> Listed<'_> {
+        if !is_symbol(symbol) {
+            return Listed::Unknown;
+        }
+        self.listing.as_ref().map_or(Listed::Live, |listing| listing.of(symbol))
+    }
+}
+
+impl Following {
+    /// Looks at what is requested, when it is time to. `own` are the symbols that the operator named.
+    pub(super) fn follow(
+        &mut self,
+        requested: impl FnOnce() -> BTreeSet<String>,
+        own: &[String],
+        demand: &mut Demand,
+        market: &mut Market,
+        now: Instant,
+    ) -> Changes {
+        if now < self.due {
+            return Changes::default();
+        }
+        self.due = now + INTERVAL;
+        // Until the exchange was asked for its list once, only what the operator named.
+        let requested = if self.is_listing_tried { requested() } else { BTreeSet::new() };
+        let mut all: BTreeSet<String> = requested.iter().chain(own).cloned().collect();
+        let unknown = all.iter().filter(|symbol| self.status_of(symbol) != Listed::Live).cloned().collect();
+        all.extend(demand.symbols().map(str::to_owned));
+        let mut changes = self.stop(&all, market);
+        demand.update(&requested, |symbol| self.status_of(symbol) == Listed::Live, now);
+        let is_stopped = |symbol: &String| matches!(self.status_of(symbol), Listed::Halted(_));
+        self.is_maintenance = demand.len() == 0 && all.iter().any(is_stopped);
+        let names = Names { stale: market.stale(), unknown, refused: demand.refused.iter().cloned().collect() };
+        changes.new = market.follow(demand.symbols());
+        if !changes.new.is_empty() || self.streams.len() != demand.len() * 3 {
+            self.streams = demand.streams();
+        }
+        if self.is_maintenance || names.unknown.iter().any(|name| !self.names.unknown.contains(name)) {
+            self.hurry(now);
+        }
+        changes.has_new_names = names != self.names;
+        self.names = names;
+        changes
+    }
+
+    /// Marks the last values of symbols that the exchange has stopped since they were looked at last.
+    fn stop(&mut self, symbols: &BTreeSet<String>, market: &mut Market) -> Changes {
+        let (mut changes, mut stopped) = (Changes::default(), BTreeSet::new());
+        for symbol in symbols {
+            let status = match self.status_of(symbol) {
+                Listed::Live => continue,
+                Listed::Halted(status) => status.to_owned(),
+                // The topic of any other unknown symbol is another publisher's.
+                Listed::Unknown if market.is_followed(symbol) || self.stopped.contains(symbol) => GONE.to_owned(),
+                Listed::Unknown => continue,
+            };
+            if !self.stopped.contains(symbol) {
+                changes.publish.extend(market.mark(symbol, &status));
+                changes.stopped.push((symbol.clone(), status));
+            }
+            stopped.insert(symbol.clone());
+        }
+        self.stopped = stopped;
+        changes
+    }
+
+    /// Whether the exchange has stopped everything that is asked for.
+    pub(super) const fn is_maintenance(&self) -> bool {
+        self.is_maintenance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feeds::binance::demand::Rules;
+
+    const OWN: &str = "BTCUSDT";
+
+    struct Case {
+        following: Following,
+        demand: Demand,
+        market: Market,
+        now: Instant,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let now = Instant::now();
+            let rules = Rules { fixed: BTreeSet::from([OWN.to_owned()]), max: 10, linger: Duration::from_secs(60) };
+            Self { following: Following::new(now), demand: Demand::new(rules, now), market: Market::default(), now }
+        }
+
+        fn list(&mut self, symbols: &[(&str, &str)]) {
+            let entries: Vec<_> = symbols
+                .iter()
+                .map(|(symbol, status)| serde_json::json!({"symbol": symbol, "status": status}))
+                .collect();
+            let body = serde_json::json!({ "symbols": entries }).to_string();
+            self.following.listing_requested(self.now);
+            self.following.listed(Listing::read(&body).unwrap(), self.now);
+        }
+
+        fn follow(&mut self, requested: &[&str]) -> Changes {
+            self.now += INTERVAL;
+            let requested = requested.iter().map(|symbol| (*symbol).to_owned()).collect();
+            let Self { following, demand, market, now } = self;
+            following.follow(|| requested, &[OWN.to_owned()], demand, market, *now)
+        }
+    }
+
+    #[test]
+    fn until_the_list_was_asked_for_only_what_the_operator_named_is_followed() {
+        let mut case = Case::new();
+        assert_eq!(case.follow(&["ETHUSDT"]).new, [OWN]);
+        assert!(case.following.is_listing_due(case.now));
+        case.following.listing_requested(case.now);
+        case.following.not_listed(case.now, case.now);
+        assert_eq!(case.follow(&["ETHUSDT"]).new, ["ETHUSDT"], "without a list everything may exist");
+        assert!(!case.following.is_listing_due(case.now + LISTING_RETRY - INTERVAL * 2));
+        assert!(case.following.is_listing_due(case.now + LISTING_RETRY));
+    }
+
+    #[test]
+    fn symbols_without_data_are_named_and_only_known_ones_are_marked() {
+        let mut case = Case::new();
+        case.list(&[(OWN, "TRADING"), ("OLDUSDT", "BREAK")]);
+        let changes = case.follow(&["NOUSDT", "OLDUSDT", "lower", "a/b"]);
+        assert_eq!((changes.new, changes.stopped), (vec![OWN.into()], vec![("OLDUSDT".into(), "BREAK".into())]));
+        assert!(changes.has_new_names);
+        assert_eq!(case.following.names.unknown, ["NOUSDT", "OLDUSDT", "a/b", "lower"]);
+        assert_eq!(case.follow(&["OLDUSDT"]).stopped, [], "once");
+    }
+
+    #[test]
+    fn a_symbol_that_vanishes_is_marked_and_followed_again_when_it_is_back() {
+        let mut case = Case::new();
+        case.list(&[(OWN, "TRADING"), ("ADAUSDT", "TRADING")]);
+        case.follow(&["ADAUSDT"]);
+        case.list(&[(OWN, "TRADING")]);
+        let changes = case.follow(&[]);
+        assert_eq!(changes.stopped, [("ADAUSDT".to_owned(), GONE.to_owned())], "it only lingered");
+        assert!(!case.market.is_followed("ADAUSDT"));
+        case.list(&[(OWN, "TRADING"), ("ADAUSDT", "TRADING")]);
+        assert_eq!(case.follow(&["ADAUSDT"]).new, ["ADAUSDT"]);
+    }
+
+    #[test]
+    fn a_maintenance_is_seen_and_its_end_looked_for() {
+        let mut case = Case::new();
+        case.list(&[(OWN, "TRADING")]);
+        case.follow(&[]);
+        assert!(!case.following.is_maintenance());
+        case.list(&[(OWN, "BREAK")]);
+        case.follow(&[]);
+        assert!(case.following.is_maintenance() && case.following.streams.is_empty());
+        assert!(case.following.is_listing_due(case.now + LISTING_RETRY), "not only after {LISTING_INTERVAL:?}");
+        case.list(&[(OWN, "TRADING")]);
+        assert_eq!(case.follow(&[]).new, [OWN]);
+    }
+}

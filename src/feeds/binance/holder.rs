@@ -1,0 +1,374 @@
+//! The replica that publishes: its connections to the exchange, its requests, and what it makes of what it receives. Lives
+//! as long as the lease. What is known of the market ends with it, because another replica may have published since; what
+//! the exchange demanded of this process does not.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::mpsc;
+
+use super::{
+    Manners, Shared,
+    budget::Budget,
+    connections::{Connections, Event},
+    demand::{Demand, Rules, stream},
+    following::Following,
+    frame::{self, Frame},
+    lookups::{self, Found},
+    market::{Market, Publish, TradeOutcome, topic},
+    outgoing::Outgoing,
+    payload,
+    rest::{self, Answer, Counted, NotAnswered, Rest},
+    socket::SocketEvent,
+    status::{Reason, Status},
+};
+use crate::{
+    clock,
+    defect::{self, Defect},
+    metrics::{FeedData, FeedFrame, FeedState},
+};
+
+/// How often the passing of time is looked at.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+/// Frames that wait to be processed.
+const FRAMES_MAX: usize = 4_096;
+/// Frames that are processed before anything else is looked at.
+const BATCH_MAX: usize = 128;
+/// REST requests under way.
+const REQUESTS_MAX: usize = 4;
+
+pub(super) struct Holder {
+    shared: Shared,
+    started: Instant,
+    connections: Connections,
+    events: mpsc::Receiver<(u64, SocketEvent)>,
+    demand: Demand,
+    market: Market,
+    outgoing: Outgoing,
+    status: Status,
+    following: Following,
+    /// Whether the last values are marked as stale because nothing comes.
+    is_marked: bool,
+    budget: Budget,
+    requests: FuturesUnordered<BoxFuture<'static, Counted>>,
+    lookups: FuturesUnordered<BoxFuture<'static, Found>>,
+}
+
+impl Holder {
+    pub(super) fn new(shared: Shared, manners: Manners, now: Instant) -> Self {
+        let (sender, events) = mpsc::channel(FRAMES_MAX);
+        let config = &shared.config;
+        let rules =
+            Rules { fixed: config.symbols.iter().cloned().collect(), max: config.symbols_max, linger: config.linger };
+        Self {
+            started: now,
+            connections: Connections::new(shared.clone(), sender, manners.ladder),
+            events,
+            demand: Demand::new(rules, now),
+            market: Market::default(),
+            outgoing: Outgoing::new(shared.publisher.clone(), shared.metrics.clone()),
+            status: Status::new(now, clock::unix_ms()),
+            following: Following::new(now),
+            is_marked: false,
+            budget: manners.budget,
+            requests: FuturesUnordered::new(),
+            lookups: FuturesUnordered::new(),
+            shared,
+        }
+    }
+
+    /// Leaves the exchange.
+    pub(super) fn into_manners(self) -> Manners {
+        Manners { ladder: self.connections.into_ladder(), budget: self.budget }
+    }
+
+    /// Waits for the next event and acts on it.
+    pub(super) async fn step(&mut self, tick: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = tick => {
+                self.tick();
+                self.outgoing.sweep();
+            }
+            () = self.outgoing.settled() => {}
+            Some((id, event)) = self.events.recv() => self.hear_batch(id, event),
+            Some(counted) = self.requests.next(), if !self.requests.is_empty() => self.answered(counted),
+            Some(found) = self.lookups.next(), if !self.lookups.is_empty() => self.found(found),
+        }
+        let now = Instant::now();
+        // The last check before anything leaves: a lease that ended while this replica slept permits nothing.
+        if self.shared.held.at(now) || defect::is(Defect::FeedWithoutLease) {
+            self.outgoing.hand_over(now);
+        }
+    }
+
+    /// Takes an event and those that came with it.
+    fn hear_batch(&mut self, id: u64, event: SocketEvent) {
+        self.hear(id, event);
+        for _ in 1..BATCH_MAX {
+            let Ok((id, event)) = self.events.try_recv() else { return };
+            self.hear(id, event);
+        }
+    }
+
+    fn hear(&mut self, id: u64, event: SocketEvent) {
+        let now = Instant::now();
+        match self.connections.hear(id, event, now) {
+            None => {}
+            Some(Event::Limited(wait)) => drop(self.budget.refused(Some(wait), now)),
+            Some(Event::Text(text)) => match frame::parse(&text) {
+                Ok(frame) => self.take(id, frame, now),
+                Err(reason) => {
+                    self.shared.metrics.feed_bad_frames_total.of(reason).inc();
+                    self.connections.bad(id, now);
+                }
+            },
+        }
+    }
+
+    fn take(&mut self, id: u64, frame: Frame<'_>, now: Instant) {
+        let kind = match frame {
+            Frame::Trade { symbol, trade, event_ms } => {
+                self.data(id, &symbol, FeedData::Trade, now);
+                let latency = clock::unix_ms().saturating_sub(event_ms);
+                self.shared.metrics.feed_latency_seconds.observe(Duration::from_millis(latency).as_secs_f64());
+                match self.market.trade(&symbol, &trade, now) {
+                    TradeOutcome::Taken(list) => self.publish(list),
+                    TradeOutcome::Repeat => self.shared.metrics.feed_repeats_total.inc(),
+                    TradeOutcome::NotFollowed => {}
+                }
+                FeedFrame::Trade
+            }
+            Frame::Book(book) => {
+                self.data(id, &book.symbol, FeedData::Orderbook, now);
+                let list = self.market.book(&book, clock::unix_ms(), now);
+                self.publish(list);
+                FeedFrame::Orderbook
+            }
+            Frame::Ticker(ticker) => {
+                self.data(id, &ticker.symbol, FeedData::Ticker, now);
+                let (list, is_behind) = self.market.ticker(&ticker, now);
+                self.publish(list);
+                if is_behind {
+                    self.connections.remedy(&stream(&ticker.symbol, FeedData::Trade), now);
+                }
+                FeedFrame::Ticker
+            }
+            Frame::Untraded { symbol, kind } => {
+                self.data(id, &symbol, kind, now);
+                self.market.untraded(&symbol, now);
+                if kind == FeedData::Ticker { FeedFrame::Ticker } else { FeedFrame::Orderbook }
+            }
+            Frame::Answer { id: request, list } => {
+                self.connections.answered(id, request, list);
+                FeedFrame::Answer
+            }
+            Frame::Refused { id: request, code } => {
+                tracing::warn!(code, "the exchange refused a request");
+                self.connections.refused(id, request);
+                FeedFrame::Answer
+            }
+            Frame::Shutdown => {
+                self.connections.rotate(id, "the exchange announced its end");
+                FeedFrame::Other
+            }
+            Frame::Other => FeedFrame::Other,
+        };
+        self.shared.metrics.feed_frames_total.of(kind).inc();
+    }
+
+    fn data(&mut self, id: u64, symbol: &str, kind: FeedData, now: Instant) {
+        self.connections.data(id, &stream(symbol, kind), now);
+        let seconds = clock::unix_ms() / 1_000;
+        self.shared.metrics.feed_data_timestamp_seconds.of(kind).set(seconds as i64);
+    }
+
+    fn publish(&mut self, list: Vec<Publish>) {
+        for publish in list {
+            match publish {
+                Publish::Trade { symbol, trade } => {
+                    if trade.backfilled {
+                        self.shared.metrics.feed_backfilled_total.inc();
+                    }
+                    self.outgoing.trade(&symbol, trade.id, trade.payload);
+                }
+                Publish::Gap { symbol, from, to } => self.outgoing.gap(&symbol, from, to),
+                Publish::Value { topic, payload } => self.outgoing.value(&topic, payload),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.follow(now);
+        let is_live = self.connections.is_live(now);
+        let due = self.market.tick(is_live.then_some(self.shared.config.stale_after), now);
+        self.publish(due.publish);
+        for (symbol, kind) in due.silent {
+            self.connections.remedy(&stream(&symbol, kind), now);
+        }
+        if due.is_suspect {
+            self.following.hurry(now);
+        }
+        for (symbol, from) in due.missing {
+            self.request_trades(symbol, from, now);
+        }
+        if self.following.is_listing_due(now) && self.budget.take(rest::LISTING_WEIGHT, now).is_ok() {
+            self.following.listing_requested(now);
+            self.requests.push(Box::pin(self.rest().listing()));
+        }
+        self.connections.tick(&self.following.streams, now);
+        self.report(is_live, now);
+    }
+
+    /// Follows what is requested now.
+    fn follow(&mut self, now: Instant) {
+        let Self { shared, following, demand, market, .. } = self;
+        let requested = || shared.requested.borrow().difference(&shared.others).cloned().collect();
+        let changes = following.follow(requested, &shared.config.symbols, demand, market, now);
+        self.publish(changes.publish);
+        for (symbol, status) in changes.stopped {
+            tracing::warn!(symbol, status, "the exchange has stopped a symbol");
+            self.look_up(&symbol, Some(&status));
+        }
+        for symbol in changes.new {
+            self.lookups.push(Box::pin(lookups::position(self.shared.backplane.clone(), symbol)));
+        }
+        if changes.has_new_names {
+            self.status.has_new_names();
+        }
+    }
+
+    /// Why nothing comes, if nothing does.
+    fn reason(&self) -> Reason {
+        if self.following.is_maintenance() {
+            Reason::Maintenance
+        } else if self.demand.len() == 0 {
+            Reason::NoSymbols
+        } else {
+            self.connections.reason()
+        }
+    }
+
+    fn rest(&self) -> Rest {
+        Rest { base: self.shared.config.rest_url.clone(), recording: self.shared.recording.clone() }
+    }
+
+    fn request_trades(&mut self, symbol: String, from: u64, now: Instant) {
+        if self.requests.len() >= REQUESTS_MAX {
+            return;
+        }
+        match self.budget.take(rest::TRADES_WEIGHT, now) {
+            Ok(()) => {
+                self.market.requested(&symbol, now);
+                self.requests.push(Box::pin(self.rest().trades(symbol, from)));
+            }
+            Err(ready) => {
+                let list = self.market.filled(&symbol, Err(ready), now);
+                self.publish(list);
+            }
+        }
+    }
+
+    fn answered(&mut self, (answer, weight): Counted) {
+        let now = Instant::now();
+        if let Some(weight) = weight {
+            self.budget.counted(weight, now);
+        }
+        self.shared.metrics.feed_rest_weight.set(self.budget.used() as i64);
+        match answer {
+            Answer::Listing(Ok(listing)) => {
+                self.shared.metrics.feed_symbols_skipped.set(listing.skipped as i64);
+                self.following.listed(listing, now);
+            }
+            Answer::Listing(Err(error)) => {
+                let ready = self.not_answered(error, now);
+                self.following.not_listed(ready, now);
+            }
+            Answer::Trades { symbol, answer } => {
+                let answer = answer.map_err(|error| self.not_answered(error, now));
+                let list = self.market.filled(&symbol, answer, now);
+                self.publish(list);
+            }
+        }
+    }
+
+    /// When the request may be made again.
+    fn not_answered(&mut self, error: NotAnswered, now: Instant) -> Instant {
+        match error {
+            NotAnswered::Limited { retry_after, is_ban } => {
+                tracing::warn!(?retry_after, is_ban, "the exchange limits requests");
+                let ready = self.budget.refused(retry_after, now);
+                if is_ban {
+                    self.connections.banned(ready);
+                }
+                ready
+            }
+            NotAnswered::Failed(why) => {
+                tracing::warn!(why, "a request to the exchange failed");
+                rest::retry_at(now)
+            }
+        }
+    }
+
+    fn found(&mut self, found: Found) {
+        match found {
+            Found::Position { symbol, mark } => {
+                let list = self.market.begin(&symbol, mark, Instant::now());
+                self.publish(list);
+            }
+            // What has come since is newer.
+            Found::Value { symbol, kind, .. } if self.market.has_value(&symbol, kind) => {}
+            Found::Value { symbol, kind, status, value } => {
+                if let Some(payload) = value.and_then(|value| payload::stale(&value, status.as_deref())) {
+                    self.outgoing.value(&topic(kind, &symbol), payload);
+                }
+            }
+        }
+    }
+
+    /// Reads the last values that this replica has not received, to mark them as stale.
+    fn look_up(&mut self, symbol: &str, status: Option<&str>) {
+        for kind in [FeedData::Ticker, FeedData::Orderbook] {
+            if !self.market.has_value(symbol, kind) {
+                let (backplane, status) = (self.shared.backplane.clone(), status.map(str::to_owned));
+                self.lookups.push(Box::pin(lookups::value(backplane, symbol.to_owned(), kind, status)));
+            }
+        }
+    }
+
+    fn report(&mut self, is_live: bool, now: Instant) {
+        let (now_ms, reason) = (clock::unix_ms(), self.reason());
+        if self.status.update(is_live, reason, now, now_ms) {
+            tracing::info!(status = self.status.state.as_str(), reason = ?self.status.reason, "the binance feed changed its status");
+            if is_live {
+                // Symbols may have changed while nothing came.
+                self.following.hurry(now);
+            }
+        }
+        if is_live {
+            self.is_marked = false;
+        } else if !self.is_marked && now >= self.started + self.shared.config.stale_after {
+            self.is_marked = true;
+            let list = self.market.mark_all();
+            self.publish(list);
+            let symbols: BTreeSet<String> = self.demand.symbols().map(str::to_owned).collect();
+            symbols.iter().for_each(|symbol| self.look_up(symbol, None));
+        }
+        let metrics = &self.shared.metrics;
+        for state in FeedState::ALL {
+            metrics.feed_status.of(*state).set(i64::from(*state == self.status.state));
+        }
+        let names = &self.following.names;
+        metrics.feed_symbols.set(self.demand.len() as i64);
+        metrics.feed_symbols_unknown.set(names.unknown.len() as i64);
+        metrics.feed_symbols_refused.set(names.refused.len() as i64);
+        metrics.feed_symbols_stale.set(names.stale.len() as i64);
+        if let Some(message) = self.status.due(names, now, now_ms) {
+            self.outgoing.value(super::NAME, message);
+        }
+    }
+}

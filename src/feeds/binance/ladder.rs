@@ -1,0 +1,300 @@
+//! When to connect, and when to leave a connection: silence is judged by data alone, and every step up the ladder takes
+//! longer. Pure: the clock and chance are arguments.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+/// Bounds of the waits between attempts.
+const FIRST: Duration = Duration::from_millis(500);
+const MOST: Duration = Duration::from_secs(30);
+/// The least wait after any failure.
+const LEAST: Duration = Duration::from_millis(500);
+/// After a cut for breaking the exchange's rules.
+const AFTER_RULES: Duration = Duration::from_secs(10);
+/// Between attempts while the exchange does not serve this region or address.
+const RESTRICTED: Duration = Duration::from_secs(90);
+/// Attempts that are made in [`WINDOW`].
+const ATTEMPTS_MAX: usize = 100;
+const WINDOW: Duration = Duration::from_secs(300);
+/// How long data must flow until failures are forgotten.
+const PROVEN: Duration = Duration::from_secs(10);
+/// How long the first data of a connection may take.
+const FIRST_DATA_MAX: Duration = Duration::from_secs(10);
+/// After a stream was subscribed again, how long data may take.
+const AGAIN_MAX: Duration = Duration::from_secs(3);
+/// Bounds of the waits between remedies for a stream that stays silent on a new connection, too.
+const REMEDY_FIRST: Duration = Duration::from_secs(30);
+const REMEDY_MOST: Duration = Duration::from_secs(600);
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Lost, not reached, not understood, silent.
+    Ordinary,
+    /// Cut with 1008.
+    Rules,
+    /// 451 or 403: waiting does not help.
+    Restricted,
+    /// 429 or 418, with the wait that was demanded.
+    Limited(Duration),
+}
+
+/// Decides when the next connection may be made, and to which of the exchange's addresses.
+#[derive(Debug, Default)]
+pub(super) struct Ladder {
+    failures: u32,
+    attempts: VecDeque<Instant>,
+    ready: Option<Instant>,
+    /// Grows for good: each failure leads to the next address.
+    address: usize,
+}
+
+impl Ladder {
+    /// Whether a connection may be made now.
+    pub(super) fn may_connect(&self, now: Instant) -> bool {
+        self.ready.is_none_or(|ready| ready <= now)
+    }
+
+    /// Counts an attempt; which address it goes to, as a number that is taken modulo how many there are.
+    pub(super) fn attempt(&mut self, now: Instant) -> usize {
+        self.attempts.retain(|at| now < *at + WINDOW);
+        self.attempts.push_back(now);
+        self.address
+    }
+
+    /// Notes a failure. `chance` is any random number.
+    pub(super) fn failed(&mut self, failure: Failure, now: Instant, chance: u64) {
+        let part = |of: Duration| Duration::from_millis(chance % (of.as_millis() as u64 + 1));
+        let doubled = |first: Duration, most: Duration| first.saturating_mul(1 << self.failures.min(10)).min(most);
+        let wait = match failure {
+            Failure::Ordinary => part(doubled(FIRST, MOST)).max(LEAST),
+            Failure::Rules => doubled(AFTER_RULES, WINDOW) + part(AFTER_RULES),
+            Failure::Restricted => RESTRICTED + part(RESTRICTED),
+            Failure::Limited(demanded) => demanded + part(LEAST),
+        };
+        self.failures += 1;
+        self.turn();
+        let crowded = self.attempts.len() >= ATTEMPTS_MAX;
+        let window = self.attempts.front().filter(|_| crowded).map(|first| *first + WINDOW);
+        self.wait_until((now + wait).max(window.unwrap_or(now)));
+    }
+
+    /// The next connection goes to another address.
+    pub(super) const fn turn(&mut self) {
+        self.address += 1;
+    }
+
+    /// No connection may be made before.
+    pub(super) fn wait_until(&mut self, ready: Instant) {
+        self.ready = Some(self.ready.map_or(ready, |known| known.max(ready)));
+    }
+
+    /// Notes for how long a connection has brought data.
+    pub(super) fn flowed(&mut self, time: Duration) {
+        if time >= PROVEN {
+            self.failures = 0;
+        }
+    }
+}
+
+/// When a connection is replaced, up to a fiftieth of its greatest age earlier, so that replicas do not do so together.
+pub(super) fn leaves(opened: Instant, age_max: Duration, chance: u64) -> Instant {
+    let spread = Duration::from_millis(chance % ((age_max / 50).as_millis() as u64 + 1));
+    opened + age_max - spread
+}
+
+/// What silence asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    None,
+    /// A stream should be subscribed again.
+    Again,
+    /// The connection should be replaced.
+    Replace,
+}
+
+/// Judges one connection by its data.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    opened: Instant,
+    first_data: Option<Instant>,
+    last_data: Option<Instant>,
+    again: Option<Instant>,
+    bad_in_a_row: u32,
+}
+
+/// Bad frames in a row after which a connection is replaced.
+const BAD_MAX: u32 = 10;
+
+impl Watchdog {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { opened: now, first_data: None, last_data: None, again: None, bad_in_a_row: 0 }
+    }
+
+    /// An event of a stream arrived.
+    pub(super) fn data(&mut self, now: Instant) {
+        self.first_data.get_or_insert(now);
+        self.last_data = Some(now);
+        (self.again, self.bad_in_a_row) = (None, 0);
+    }
+
+    /// A frame arrived that can't be used. True when there were too many in a row.
+    pub(super) const fn bad(&mut self) -> bool {
+        self.bad_in_a_row += 1;
+        self.bad_in_a_row >= BAD_MAX
+    }
+
+    /// For how long data has flowed.
+    pub(super) fn flowed(&self, now: Instant) -> Duration {
+        self.first_data.map_or(Duration::ZERO, |first| now.saturating_duration_since(first))
+    }
+
+    /// Whether data came lately.
+    pub(super) fn is_live(&self, now: Instant, stale_after: Duration) -> bool {
+        self.last_data.is_some_and(|last| now < last + stale_after)
+    }
+
+    /// When the last data came.
+    pub(super) const fn last_data(&self) -> Option<Instant> {
+        self.last_data
+    }
+
+    /// What is to be done about silence now.
+    pub(super) fn judge(&mut self, now: Instant, stale_after: Duration) -> Silence {
+        let Some(last) = self.last_data else {
+            let overdue = now >= self.opened + FIRST_DATA_MAX.max(stale_after);
+            return if overdue { Silence::Replace } else { Silence::None };
+        };
+        if now < last + stale_after {
+            return Silence::None;
+        }
+        match self.again {
+            None => {
+                self.again = Some(now);
+                Silence::Again
+            }
+            Some(again) if now >= again + AGAIN_MAX => Silence::Replace,
+            Some(_) => Silence::None,
+        }
+    }
+}
+
+/// What was done about single streams that are silent while others flow.
+#[derive(Debug, Default)]
+pub(super) struct Remedies {
+    streams: HashMap<String, (u32, Instant)>,
+}
+
+impl Remedies {
+    /// What is to be done about a stream that is found silent now: subscribe it again, then replace the connection, then
+    /// both in turn, ever more rarely.
+    pub(super) fn next(&mut self, stream: &str, now: Instant) -> Silence {
+        self.streams.retain(|_, (_, at)| now < *at + REMEDY_MOST * 2);
+        let (steps, at) = self.streams.get(stream).copied().unwrap_or((0, now));
+        let wait = match steps {
+            0 => Duration::ZERO,
+            1 => AGAIN_MAX,
+            more => REMEDY_FIRST.saturating_mul(1 << (more - 2).min(10)).min(REMEDY_MOST),
+        };
+        if now < at + wait {
+            return Silence::None;
+        }
+        self.streams.insert(stream.to_owned(), (steps + 1, now));
+        if steps.is_multiple_of(2) { Silence::Again } else { Silence::Replace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALE: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_and_are_never_short() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        let wait = |ladder: &mut Ladder, failure, chance| {
+            ladder.ready = None;
+            ladder.failed(failure, now, chance);
+            (ladder.ready.unwrap() - now).as_millis()
+        };
+        assert_eq!(wait(&mut ladder, Failure::Ordinary, 0), 500);
+        let longest: Vec<_> =
+            (1..8).map(|n: u32| wait(&mut ladder, Failure::Ordinary, (500_u64 << n).min(30_000))).collect();
+        assert_eq!(longest, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        ladder.flowed(PROVEN);
+        assert_eq!(wait(&mut ladder, Failure::Rules, 0), 10_000);
+        assert_eq!(wait(&mut ladder, Failure::Rules, 0), 20_000);
+        assert!(wait(&mut ladder, Failure::Restricted, 7) >= 90_000);
+        assert_eq!(wait(&mut ladder, Failure::Limited(Duration::from_secs(42)), 0), 42_000);
+        assert!(!ladder.may_connect(now) && ladder.may_connect(now + Duration::from_secs(43)));
+    }
+
+    #[test]
+    fn each_failure_leads_to_the_next_address_and_attempts_are_counted() {
+        let (mut ladder, now) = (Ladder::default(), Instant::now());
+        let addresses: Vec<_> = (0..3)
+            .map(|_| {
+                let address = ladder.attempt(now);
+                ladder.failed(Failure::Ordinary, now, 0);
+                address
+            })
+            .collect();
+        assert_eq!(addresses, [0, 1, 2]);
+        let _ = (0..ATTEMPTS_MAX).map(|_| ladder.attempt(now)).count();
+        ladder.flowed(PROVEN);
+        ladder.failed(Failure::Ordinary, now, 0);
+        assert!(!ladder.may_connect(now + WINDOW - LEAST) && ladder.may_connect(now + WINDOW));
+    }
+
+    #[test]
+    fn silence_is_met_by_subscribing_again_then_by_a_new_connection() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut watchdog = Watchdog::new(now);
+        assert_eq!(watchdog.judge(at(9_999), STALE), Silence::None);
+        assert_eq!(watchdog.judge(at(10_000), STALE), Silence::Replace, "never any data");
+        watchdog.data(at(1_000));
+        assert!(watchdog.is_live(at(5_999), STALE) && !watchdog.is_live(at(6_000), STALE));
+        let judged = [5_999, 6_000, 6_001, 9_000].map(|ms| watchdog.judge(at(ms), STALE));
+        assert_eq!(judged, [Silence::None, Silence::Again, Silence::None, Silence::Replace]);
+        watchdog.data(at(9_001));
+        assert_eq!(watchdog.judge(at(9_002), STALE), Silence::None);
+    }
+
+    #[test]
+    fn a_connection_is_left_within_its_age_and_not_much_earlier() {
+        let (now, age) = (Instant::now(), Duration::from_secs(23 * 3_600));
+        for chance in [0, 1_000, u64::MAX] {
+            let at = leaves(now, age, chance);
+            assert!(at <= now + age && at >= now + age - age / 50, "{chance}");
+        }
+    }
+
+    #[test]
+    fn a_silent_stream_is_subscribed_again_then_moved_then_left_alone_ever_longer() {
+        let (mut remedies, now) = (Remedies::default(), Instant::now());
+        let mut last = 0;
+        let steps: Vec<_> = (0..3_600)
+            .filter_map(|second| {
+                let step = remedies.next("a@ticker", now + Duration::from_secs(second));
+                let after = second - last;
+                (step != Silence::None).then(|| last = second);
+                (step != Silence::None).then_some((after, step))
+            })
+            .collect();
+        let first = [(0, Silence::Again), (3, Silence::Replace), (30, Silence::Again), (60, Silence::Replace)];
+        assert_eq!(steps[..4], first);
+        assert!(steps.len() < 14 && steps.windows(2).all(|pair| pair[0].1 != pair[1].1), "{steps:?}");
+    }
+
+    #[test]
+    fn ten_bad_frames_in_a_row_are_too_many() {
+        let mut watchdog = Watchdog::new(Instant::now());
+        assert_eq!((0..9).filter(|_| watchdog.bad()).count(), 0);
+        watchdog.data(Instant::now());
+        assert_eq!((0..10).filter(|_| watchdog.bad()).count(), 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which symbols the exchange has, and whether data comes for them. Pure.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use serde::Deserialize;
+
+use super::frame::is_symbol;
+
+/// Symbols that are remembered.
+const SYMBOLS_MAX: usize = 20_000;
+
+/// The exchange's list.
+#[derive(Debug)]
+pub(super) struct Listing {
+    statuses: HashMap<String, String>,
+    /// Symbols that can be no part of a topic's name.
+    pub skipped: usize,
+}
+
+/// What the exchange says of a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed<'a> {
+    /// Data comes.
+    Live,
+    /// It is known, and no data comes.
+    Halted(&'a str),
+    Unknown,
+}
+
+impl Listing {
+    /// Reads the body of `exchangeInfo`; `None` when it is none.
+    pub(super) fn read(body: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Info<'a> {
+            #[serde(borrow)]
+            symbols: Vec<Entry<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Entry<'a> {
+            #[serde(borrow)]
+            symbol: Cow<'a, str>,
+            #[serde(borrow)]
+            status: Cow<'a, str>,
+        }
+        let info: Info<'_> = serde_json::from_str(body).ok()?;
+        let (mut statuses, mut skipped) = (HashMap::new(), 0);
+        for entry in info.symbols.into_iter().take(SYMBOLS_MAX) {
+            let is_word = entry.status.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            if is_symbol(&entry.symbol) && is_word {
+                statuses.insert(entry.symbol.into_owned(), entry.status.into_owned());
+            } else {
+                skipped += 1;
+            }
+        }
+        Some(Self { statuses, skipped })
+    }
+
+    pub(super) fn of(&self, symbol: &str) -> Listed<'_> {
+        match self.statuses.get(symbol).map(String::as_str) {
+            None => Listed::Unknown,
+            // Halted trading still has data; a break has none, and its old prices are not to be told.
+            Some("TRADING" | "HALT" | "CANCEL_ONLY") => Listed::Live,
+            Some(status) => Listed::Halted(status),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbol_is_live_halted_or_unknown_and_odd_ones_are_counted() {
+        let body = r#"{"timezone":"UTC","symbols":[
+            {"symbol":"BTCUSDT","status":"TRADING","x":1},{"symbol":"STOPUSDT","status":"HALT"},
+            {"symbol":"OLDUSDT","status":"BREAK"},{"symbol":"测试USDT","status":"TRADING"},{"symbol":"B*D","status":"TRADING"},
+            {"symbol":"ODDUSDT","status":"\"}"}]}"#;
+        let listing = Listing::read(body).unwrap();
+        assert_eq!(listing.skipped, 2);
+        let found = ["BTCUSDT", "STOPUSDT", "OLDUSDT", "NOUSDT", "B*D", "测试USDT"].map(|symbol| listing.of(symbol));
+        let wanted =
+            [Listed::Live, Listed::Live, Listed::Halted("BREAK"), Listed::Unknown, Listed::Unknown, Listed::Live];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_no_list() {
+        for body in ["", "<html></html>", "{}", "[]", r#"{"symbols":[{"symbol":1}]}"#] {
+            assert!(Listing::read(body).is_none(), "{body}");
+        }
+    }
+}

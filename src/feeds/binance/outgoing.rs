@@ -1,0 +1,259 @@
+//! What waits to be published. Trades of a symbol keep their order and are repeated until they are stored; of a ticker
+//! and a book only the newest waits. Nothing is handed over without the lease.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
+
+use super::payload;
+use crate::{
+    metrics::{Door, Metrics},
+    publisher::{PublishFailure, PublishRequest, Publisher},
+};
+
+/// Publications of one symbol's trades that are under way together.
+const BATCH_MAX: usize = 64;
+/// Trades of one symbol that wait.
+const QUEUE_MAX: usize = 10_000;
+/// Trades of all symbols that wait.
+const WAITING_MAX: usize = 100_000;
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A publication of a stream of trades: one of them, or a gap of as many ids as it covers.
+#[derive(Clone, Debug)]
+struct Item {
+    msg_id: String,
+    payload: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Trades {
+    queue: VecDeque<Item>,
+    under_way: bool,
+    /// After a failure one at a time, so that the order holds whatever fails next.
+    careful: bool,
+    ready: Option<Instant>,
+    /// Ids that found no room.
+    lost: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Value {
+    next: Option<Bytes>,
+    under_way: bool,
+    ready: Option<Instant>,
+}
+
+/// What became of a hand-over.
+enum Done {
+    /// How many of the symbol's first items are stored or can never be, and whether one failed.
+    Trades {
+        symbol: String,
+        settled: usize,
+        failed: bool,
+    },
+    Value {
+        topic: String,
+        payload: Bytes,
+        failed: bool,
+    },
+}
+
+/// All that waits.
+pub(super) struct Outgoing {
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+    trades: HashMap<String, Trades>,
+    values: HashMap<String, Value>,
+    waiting: usize,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Symbols and topics that may have something to hand over now; those that failed are found by the next sweep.
+    touched_trades: Vec<String>,
+    touched_values: Vec<String>,
+}
+
+impl Outgoing {
+    pub(super) fn new(publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        Self {
+            publisher,
+            metrics,
+            trades: HashMap::new(),
+            values: HashMap::new(),
+            waiting: 0,
+            under_way: FuturesUnordered::new(),
+            touched_trades: Vec::new(),
+            touched_values: Vec::new(),
+        }
+    }
+
+    /// Queues a trade. One that finds no room is reported as missing.
+    pub(super) fn trade(&mut self, symbol: &str, id: u64, payload: Bytes) {
+        self.push(symbol, (id, id), Item { msg_id: format!("a{id}"), payload });
+    }
+
+    /// Queues the report of a gap, both ends included.
+    pub(super) fn gap(&mut self, symbol: &str, from: u64, to: u64) {
+        self.count_gap(symbol, from, to);
+        self.push(symbol, (from, to), gap(symbol, from, to));
+    }
+
+    fn push(&mut self, symbol: &str, (from, to): (u64, u64), item: Item) {
+        let is_full = self.waiting >= WAITING_MAX;
+        let lane = self.trades.entry(symbol.to_owned()).or_default();
+        if is_full || lane.queue.len() >= QUEUE_MAX {
+            lane.lost = Some(lane.lost.map_or((from, to), |(first, _)| (first, to)));
+            return;
+        }
+        let lost = lane.lost.take();
+        if let Some((from, to)) = lost {
+            lane.queue.push_back(gap(symbol, from, to));
+            self.waiting += 1;
+        }
+        lane.queue.push_back(item);
+        self.waiting += 1;
+        if !lane.under_way && lane.ready.is_none() {
+            self.touched_trades.push(symbol.to_owned());
+        }
+        if let Some((from, to)) = lost {
+            self.count_gap(symbol, from, to);
+        }
+    }
+
+    fn count_gap(&self, symbol: &str, from: u64, to: u64) {
+        tracing::warn!(symbol, from, to, "trades are missing");
+        self.metrics.feed_gaps_total.inc();
+        self.metrics.feed_missing_trades_total.inc_by(to - from + 1);
+    }
+
+    /// Replaces what waits for a topic of which only the newest value counts.
+    pub(super) fn value(&mut self, topic: &str, payload: Bytes) {
+        let value = self.values.entry(topic.to_owned()).or_default();
+        value.next = Some(payload);
+        if !value.under_way && value.ready.is_none() {
+            self.touched_values.push(topic.to_owned());
+        }
+    }
+
+    /// Has everything looked at by the next [`Outgoing::hand_over`], because what failed may be tried again.
+    pub(super) fn sweep(&mut self) {
+        self.touched_trades = self.trades.keys().cloned().collect();
+        self.touched_values = self.values.keys().cloned().collect();
+    }
+
+    /// Hands over what may go. Called with the lease only.
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        let is_ready = |ready: Option<Instant>| ready.is_none_or(|ready| ready <= now);
+        for symbol in std::mem::take(&mut self.touched_trades) {
+            let Some(lane) = self.trades.get_mut(&symbol) else { continue };
+            if !lane.under_way && !lane.queue.is_empty() && is_ready(lane.ready) {
+                lane.under_way = true;
+                let count = if lane.careful { 1 } else { BATCH_MAX };
+                let items: Vec<_> = lane.queue.iter().take(count).cloned().collect();
+                self.under_way.push(Box::pin(publish_trades(self.publisher.clone(), symbol, items)));
+            }
+        }
+        for topic in std::mem::take(&mut self.touched_values) {
+            let Some(value) = self.values.get_mut(&topic) else { continue };
+            if !value.under_way
+                && is_ready(value.ready)
+                && let Some(payload) = value.next.take()
+            {
+                value.under_way = true;
+                self.under_way.push(Box::pin(publish_value(self.publisher.clone(), topic, payload)));
+            }
+        }
+    }
+
+    /// Waits for the next answer and takes it over. Pending while nothing is under way.
+    pub(super) async fn settled(&mut self) {
+        match self.under_way.next().await {
+            Some(done) => self.take(done, Instant::now()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, done: Done, now: Instant) {
+        match done {
+            Done::Trades { symbol, settled, failed } => {
+                let Some(lane) = self.trades.get_mut(&symbol) else { return };
+                lane.queue.drain(..settled);
+                self.waiting -= settled;
+                (lane.under_way, lane.careful) = (false, failed);
+                lane.ready = failed.then(|| now + RETRY_INTERVAL);
+                if lane.queue.is_empty() {
+                    let Some((from, to)) = lane.lost.take() else {
+                        self.trades.remove(&symbol);
+                        return;
+                    };
+                    lane.queue.push_back(gap(&symbol, from, to));
+                    self.waiting += 1;
+                    self.count_gap(&symbol, from, to);
+                }
+                if !failed {
+                    self.touched_trades.push(symbol);
+                }
+            }
+            Done::Value { topic, payload, failed } => {
+                let Some(value) = self.values.get_mut(&topic) else { return };
+                (value.under_way, value.ready) = (false, failed.then(|| now + RETRY_INTERVAL));
+                if failed {
+                    value.next.get_or_insert(payload);
+                } else if value.next.is_some() {
+                    self.touched_values.push(topic);
+                } else {
+                    self.values.remove(&topic);
+                }
+            }
+        }
+    }
+}
+
+/// The report of a gap, both ends included.
+fn gap(symbol: &str, from: u64, to: u64) -> Item {
+    Item { msg_id: format!("g{from}-{to}"), payload: payload::gap(symbol, from, to) }
+}
+
+async fn publish_trades(publisher: Publisher, symbol: String, items: Vec<Item>) -> Done {
+    let topic = format!("trades:{symbol}");
+    let all: Vec<_> =
+        items.into_iter().map(|item| publish(&publisher, &topic, Some(&item.msg_id), item.payload)).collect();
+    let results = join_all(all).await;
+    let settled = results.iter().take_while(|failed| !**failed).count();
+    let failed = settled < results.len();
+    Done::Trades { symbol, settled, failed }
+}
+
+async fn publish_value(publisher: Publisher, topic: String, payload: Bytes) -> Done {
+    let failed = publish(&publisher, &topic, None, payload.clone()).await;
+    Done::Value { topic, payload, failed }
+}
+
+/// Publishes; true when it should be tried again. What is refused for what it is, is not.
+fn publish(
+    publisher: &Publisher,
+    channel: &str,
+    msg_id: Option<&str>,
+    payload: Bytes,
+) -> impl Future<Output = bool> + Send + use<> {
+    let request = PublishRequest { channel, user: None, payload, msg_id, door: Door::Feed };
+    let answer = publisher.publish(request);
+    async move {
+        match answer.await {
+            Ok(_) => false,
+            Err(error @ (PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. })) => {
+                tracing::error!(%error, "the feed's own message was refused");
+                false
+            }
+            Err(PublishFailure::Refused(_) | PublishFailure::Unknown(_)) => true,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What is published: the messages of the market documents, written from the exchange's words byte for byte. Pure.
+
+use std::{borrow::Cow, fmt::Write};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tickgate_wire::time::Timestamp;
+
+use super::frame::{Book, Level, Ticker, Trade};
+use crate::defect::{self, Defect};
+
+/// A `ticker`.
+pub(super) fn ticker(ticker: &Ticker<'_>) -> Bytes {
+    let Ticker { symbol, price, change, percent, high, low, volume, event_ms, .. } = ticker;
+    let time = Timestamp::from_ms(*event_ms);
+    format!(
+        concat!(
+            r#"{{"type":"ticker","symbol":"{}","price":"{}","price_change":"{}","price_change_percent":"{}","#,
+            r#""high_price":"{}","low_price":"{}","volume":"{}","timestamp":"{}"}}"#
+        ),
+        symbol, price, change, percent, high, low, volume, time
+    )
+    .into()
+}
+
+/// A `trade`. `backfilled`: it was fetched afterwards.
+pub(super) fn trade(symbol: &str, trade: &Trade<'_>, backfilled: bool) -> Bytes {
+    // The side of the one who took: where the buyer's order was in the book, somebody sold into it.
+    let side = if trade.buyer_is_maker != defect::is(Defect::FeedSides) { "sell" } else { "buy" };
+    let mark = if backfilled { r#","backfilled":true"# } else { "" };
+    let time = Timestamp::from_ms(trade.time_ms);
+    let Trade { id, price, quantity, .. } = trade;
+    let price = through_float(price);
+    format!(
+        concat!(
+            r#"{{"type":"trade","symbol":"{}","price":"{}","quantity":"{}","side":"{}","timestamp":"{}","#,
+            r#""trade_id":{}{}}}"#
+        ),
+        symbol, price, quantity, side, time, id, mark
+    )
+    .into()
+}
+
+/// The price as it came; with the defect, as a program would write it that computes with it.
+fn through_float(price: &str) -> Cow<'_, str> {
+    if !defect::is(Defect::FeedFloats) {
+        return Cow::Borrowed(price);
+    }
+    price.parse::<f64>().map_or(Cow::Borrowed(price), |number| number.to_string().into())
+}
+
+/// An `orderbook`. The exchange tells no time of it: it is that of its arrival.
+pub(super) fn book(book: &Book<'_>, received_ms: u64) -> Bytes {
+    let mut text = format!(r#"{{"type":"orderbook","symbol":"{}","bids":["#, book.symbol);
+    levels(&mut text, &book.bids);
+    text.push_str(r#"],"asks":["#);
+    levels(&mut text, &book.asks);
+    let time = Timestamp::from_ms(received_ms);
+    // Writing into a text can't fail.
+    let _ = write!(text, r#"],"timestamp":"{time}","update_id":{}}}"#, book.update_id);
+    text.into()
+}
+
+fn levels(text: &mut String, levels: &[Level<'_>]) {
+    for (at, (price, quantity)) in levels.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(text, r#"{comma}["{price}","{quantity}"]"#);
+    }
+}
+
+/// Trades that nobody can tell any more, by their ids.
+pub(super) fn gap(symbol: &str, from: u64, to: u64) -> Bytes {
+    format!(r#"{{"type":"trades_gap","symbol":"{symbol}","from":{from},"to":{to}}}"#).into()
+}
+
+/// A value that still stands and may be old; with the symbol's status where that is why. `None` when it says so already,
+/// or is no object.
+pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Standing<'a> {
+        #[serde(default)]
+        stale: bool,
+        #[serde(borrow, default)]
+        symbol_status: Option<&'a str>,
+    }
+    let text = std::str::from_utf8(value).ok()?.trim_end();
+    let standing: Standing<'_> = serde_json::from_str(text).ok()?;
+    if standing.stale {
+        // It keeps what was said of it first, unless there is more to say.
+        let more = symbol_status.filter(|_| standing.symbol_status.is_none())?;
+        return Some(format!(r#"{},"symbol_status":"{more}"}}"#, text.strip_suffix('}')?).into());
+    }
+    let status = symbol_status.map(|status| format!(r#","symbol_status":"{status}""#)).unwrap_or_default();
+    Some(format!(r#"{},"stale":true{status}}}"#, text.strip_suffix('}')?).into())
+}
+
+/// Where a stream of trades stands, by its newest entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The newest trade that was told, or given up.
+    pub id: u64,
+    /// When it was traded; 0 when the entry does not say.
+    pub time_ms: u64,
+}
+
+/// Reads the newest entry of a stream of trades; `None` when no feed of this kind wrote it.
+pub(super) fn mark(entry: &[u8]) -> Option<Mark> {
+    #[derive(Deserialize)]
+    struct Entry {
+        trade_id: Option<u64>,
+        to: Option<u64>,
+        timestamp: Option<Timestamp>,
+    }
+    let entry: Entry = serde_json::from_slice(entry).ok()?;
+    let id = entry.trade_id.or(entry.to)?;
+    Some(Mark { id, time_ms: entry.timestamp.map_or(0, Timestamp::ms) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_is_marked_once_and_keeps_its_time() {
+        let value = br#"{"type":"ticker","symbol":"A","price":"1.00","timestamp":"2026-09-21T14:13:20.123Z"}"#;
+        let marked = stale(value, None).unwrap();
+        assert!(marked.starts_with(&value[..value.len() - 1]) && marked.ends_with(br#","stale":true}"#));
+        assert_eq!(stale(&marked, None), None);
+        let halted = stale(&marked, Some("BREAK")).unwrap();
+        assert!(halted.ends_with(br#","stale":true,"symbol_status":"BREAK"}"#));
+        assert_eq!(stale(&halted, Some("BREAK")), None);
+        assert_eq!(stale(b"[]", None), None);
+    }
+
+    #[test]
+    fn a_stream_stands_at_its_newest_trade_or_gap() {
+        let entry = br#"{"type":"trade","trade_id":7,"timestamp":"1970-01-01T00:00:01.000Z"}"#;
+        assert_eq!(mark(entry), Some(Mark { id: 7, time_ms: 1_000 }));
+        assert_eq!(mark(&gap("A", 3, 9)), Some(Mark { id: 9, time_ms: 0 }));
+        assert_eq!(mark(br#"{"type":"trade","price":"1"}"#), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! The two REST requests of the feed: the list of symbols, and missing trades.
+
+use std::time::{Duration, Instant};
+
+use tickgate_client::http::{Request, Response};
+
+use super::{frame::Trade, listing::Listing, payload, recording::Recording, tape::TapeTrade};
+
+/// Weight of a request for trades.
+pub(super) const TRADES_WEIGHT: u64 = 4;
+/// Weight of the list of symbols.
+pub(super) const LISTING_WEIGHT: u64 = 20;
+/// Trades in one answer.
+const TRADES_MAX: usize = 1_000;
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// The list is several megabytes long.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+const LISTING_BYTES_MAX: usize = 32 << 20;
+/// Until a failed request may be made again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Listing(Result<Listing, NotAnswered>),
+    Trades { symbol: String, answer: Result<(Vec<TapeTrade>, bool), NotAnswered> },
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NotAnswered {
+    /// 429 or 418: no request may be made before.
+    Limited {
+        retry_after: Option<Duration>,
+        /// 418: no connection either.
+        is_ban: bool,
+    },
+    Failed(String),
+}
+
+/// An answer, with the weight that the exchange has counted.
+pub(super) type Counted = (Answer, Option<u64>);
+
+/// The REST host, and what records its answers.
+#[derive(Clone, Debug)]
+pub(super) struct Rest {
+    pub base: String,
+    pub recording: Option<Recording>,
+}
+
+impl Rest {
+    /// Asks for the list of symbols.
+    pub(super) async fn listing(self) -> Counted {
+        let path = "/api/v3/exchangeInfo?showPermissionSets=false";
+        let request = self.get(path).timeout(LISTING_TIMEOUT).body_bytes_max(LISTING_BYTES_MAX);
+        let (answer, weight) = self.ask(path, request).await;
+        let read =
+            |body: String| Listing::read(&body).ok_or_else(|| NotAnswered::Failed("not a list of symbols".into()));
+        (Answer::Listing(answer.and_then(read)), weight)
+    }
+
+    /// Asks for trades from an id on.
+    pub(super) async fn trades(self, symbol: String, from: u64) -> Counted {
+        let name = encoded(&symbol);
+        let path = format!("/api/v3/aggTrades?symbol={name}&fromId={from}&limit={TRADES_MAX}");
+        let request = self.get(&path).timeout(TIMEOUT);
+        let (answer, weight) = self.ask(&path, request).await;
+        let read = |body: String| {
+            read_trades(&symbol, &body).ok_or_else(|| NotAnswered::Failed("not a list of trades".into()))
+        };
+        let answer = answer.and_then(read);
+        (Answer::Trades { symbol, answer }, weight)
+    }
+
+    fn get(&self, path: &str) -> Request {
+        Request::get(format!("{}{path}", self.base))
+    }
+
+    async fn ask(&self, path: &str, request: Request) -> (Result<String, NotAnswered>, Option<u64>) {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return (Err(NotAnswered::Failed(error.to_string())), None),
+        };
+        let weight = header(&response, "x-mbx-used-weight-1m");
+        let answer = match response.status.as_u16() {
+            200 => Ok(response.body),
+            status @ (429 | 418) => Err(NotAnswered::Limited {
+                retry_after: header(&response, "retry-after").map(Duration::from_secs),
+                is_ban: status == 418,
+            }),
+            status => Err(NotAnswered::Failed(format!("HTTP {status}"))),
+        };
+        if let (Ok(body), Some(recording)) = (&answer, &self.recording) {
+            recording.answer(path, body);
+        }
+        (answer, weight)
+    }
+}
+
+pub(super) fn read_trades(symbol: &str, body: &str) -> Option<(Vec<TapeTrade>, bool)> {
+    let trades: Vec<Trade<'_>> = serde_json::from_str(body).ok()?;
+    let is_full = trades.len() >= TRADES_MAX;
+    let trades = trades.iter().filter(|trade| trade.is_sound());
+    Some((trades.map(|trade| TapeTrade::new(trade, payload::trade(symbol, trade, true), true)).collect(), is_full))
+}
+
+/// A symbol as a part of a query.
+fn encoded(symbol: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    symbol.bytes().map(byte).collect()
+}
+
+fn header(response: &Response, name: &str) -> Option<u64> {
+    response.headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// When a failed request may be made again.
+pub(super) fn retry_at(now: Instant) -> Instant {
+    now + RETRY_INTERVAL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_of_other_alphabets_are_encoded() {
+        assert_eq!(encoded("BTC_USDT1"), "BTC_USDT1");
+        assert_eq!(encoded("测USDT"), "%E6%B5%8BUSDT");
+    }
+}

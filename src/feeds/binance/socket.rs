@@ -1,0 +1,179 @@
+//! One connection to the exchange: opened at one of its addresses, and read without ever waiting for what is done with
+//! the frames.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
+    tungstenite::{Error as SocketError, Message, Utf8Bytes, client::IntoClientRequest, protocol::WebSocketConfig},
+};
+
+use super::{ladder::Failure, recording::Recording};
+use crate::metrics::Metrics;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the exchange may take nothing of what is sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// The exchange does not answer a Close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The largest frame; a list of all subscriptions takes a quarter of it.
+const FRAME_BYTES_MAX: usize = 128 << 10;
+/// Cut for breaking the rules.
+const POLICY_VIOLATION: u16 = 1008;
+/// Without a time to wait in a refusal.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// What a connection brings.
+#[derive(Debug)]
+pub(super) enum SocketEvent {
+    Opened,
+    Text(Utf8Bytes),
+    Binary,
+    /// A ping, which was answered at once.
+    Ping,
+    Ended(Failure, String),
+}
+
+/// Where a connection leads, and what takes its events.
+pub(super) struct Line {
+    pub id: u64,
+    pub url: String,
+    /// Which of the addresses, modulo how many there are.
+    pub address: usize,
+    pub events: mpsc::Sender<(u64, SocketEvent)>,
+    pub recording: Option<Recording>,
+    pub metrics: Arc<Metrics>,
+    pub sent: LastSent,
+}
+
+/// When a message or a pong was last written.
+pub(super) type LastSent = Arc<Mutex<Option<Instant>>>;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type End = (Failure, String);
+
+/// Serves a connection until it ends, or until the sender of `messages` is dropped.
+pub(super) async fn run(line: Line, mut messages: mpsc::Receiver<String>) {
+    let opened = tokio::select! {
+        opened = timeout(CONNECT_TIMEOUT, open(&line)) => opened,
+        // Nothing is sent before it is open.
+        _ = messages.recv() => return,
+    };
+    let end = match opened.unwrap_or_else(|_| Err(ordinary("no connection within 10 s"))) {
+        Ok(mut socket) => {
+            let _ = line.events.send((line.id, SocketEvent::Opened)).await;
+            let end = serve(&line, &mut socket, &mut messages).await;
+            if end.is_none() {
+                let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
+            }
+            end
+        }
+        Err(end) => Some(end),
+    };
+    if let Some((failure, why)) = end {
+        let _ = line.events.send((line.id, SocketEvent::Ended(failure, why))).await;
+    }
+}
+
+/// `None` when the connection was left on purpose.
+async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<String>) -> Option<End> {
+    loop {
+        let frame = tokio::select! {
+            message = messages.recv() => {
+                let text = message?;
+                if let Err(end) = within(SEND_TIMEOUT, socket.send(Message::text(text))).await {
+                    return Some(end);
+                }
+                *line.sent.lock() = Some(Instant::now());
+                continue;
+            }
+            frame = socket.next() => frame,
+        };
+        let event = match frame {
+            Some(Ok(Message::Text(text))) => {
+                if let Some(recording) = &line.recording {
+                    recording.frame(&text);
+                }
+                SocketEvent::Text(text)
+            }
+            Some(Ok(Message::Binary(_))) => SocketEvent::Binary,
+            Some(Ok(Message::Ping(_))) => {
+                // The library has queued the pong; it must not wait for the next write.
+                if let Err(end) = within(SEND_TIMEOUT, socket.flush()).await {
+                    return Some(end);
+                }
+                *line.sent.lock() = Some(Instant::now());
+                SocketEvent::Ping
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let is_rules = frame.as_ref().is_some_and(|frame| u16::from(frame.code) == POLICY_VIOLATION);
+                let failure = if is_rules { Failure::Rules } else { Failure::Ordinary };
+                return Some((failure, frame.map_or_else(|| "closed".into(), |frame| format!("closed: {frame}"))));
+            }
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Some(ordinary(error)),
+            None => return Some(ordinary("the connection ended")),
+        };
+        hand_on(line, event);
+    }
+}
+
+/// Never waits: what finds no room is missed, and the ids show it.
+fn hand_on(line: &Line, event: SocketEvent) {
+    if line.events.try_send((line.id, event)).is_err() {
+        line.metrics.feed_frames_dropped_total.inc();
+    }
+}
+
+async fn within(time: Duration, sent: impl Future<Output = Result<(), SocketError>>) -> Result<(), End> {
+    match timeout(time, sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(ordinary(error)),
+        Err(_) => Err(ordinary("the exchange does not read")),
+    }
+}
+
+fn ordinary(why: impl std::fmt::Display) -> End {
+    (Failure::Ordinary, why.to_string())
+}
+
+async fn open(line: &Line) -> Result<Socket, End> {
+    let request = line.url.as_str().into_client_request().map_err(ordinary)?;
+    let uri = request.uri();
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    // Resolved for each attempt: an outdated address may be the reason for it.
+    let addresses: Vec<_> = lookup_host((host, port))
+        .await
+        .map_err(|error| ordinary(format_args!("can't resolve the host: {error}")))?
+        .collect();
+    let address = addresses.get(line.address % addresses.len().max(1)).ok_or_else(|| ordinary("no address"))?;
+    let stream = TcpStream::connect(address).await.map_err(ordinary)?;
+    let _ = stream.set_nodelay(true);
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
+    let opened = client_async_tls_with_config(request, stream, Some(limits), None).await;
+    opened.map(|(socket, _)| socket).map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &SocketError) -> End {
+    let SocketError::Http(response) = error else { return ordinary(error) };
+    let status = response.status();
+    let demanded = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    let failure = match status.as_u16() {
+        451 | 403 => Failure::Restricted,
+        429 | 418 => Failure::Limited(demanded.map_or(RETRY_AFTER, Duration::from_secs)),
+        _ => Failure::Ordinary,
+    };
+    (failure, format!("refused with HTTP {status}"))
+}

@@ -1,0 +1,256 @@
+//! What is known of the generations of a dataset, and what a reader's step over them means: directly after, or a gap, and
+//! of which kind. One function judges live messages, fills and replays alike. Pure.
+
+use std::collections::HashMap;
+
+use tickgate_wire::model::StreamId;
+
+/// The whole of an epoch is behind it: no entry has it, it is the position before the next epoch's first entry.
+const fn is_beginning(id: StreamId) -> bool {
+    id.seq == StreamId::SEQ_END
+}
+
+/// What is known of the boundary at which a generation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BorderState {
+    /// Somebody who may have acknowledged before it has not reported yet.
+    Pending,
+    /// All that was lost is known.
+    Proven,
+    /// Nobody can say what was lost.
+    Doubt,
+}
+
+/// What lies between two positions, and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No longer kept, or nothing proves what was there.
+    Retention,
+    /// Acknowledged, and lost with a server; so many of them, where that is known.
+    Lost(Option<u64>),
+    /// A change of server in between, of which nobody can say what it lost.
+    Doubt,
+}
+
+/// What a step from a position to an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing lies between them.
+    Direct,
+    /// Something does, and is missing.
+    Gap(Missing),
+    /// Not known yet: the boundary in between is pending.
+    Pending,
+}
+
+/// The generations of one dataset, as a replica knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The present generation; 0 before the first one is known.
+    pub generation: u64,
+    /// The greatest epoch given, as far as known.
+    pub alloc: u64,
+    /// Boundaries before this generation are forgotten.
+    pub floor: u64,
+    /// In ascending order: where generations begin.
+    pub borders: Vec<(u64, BorderState)>,
+    /// Lost ids by topic, in ascending order.
+    pub lost: HashMap<Box<str>, Vec<StreamId>>,
+}
+
+impl History {
+    /// Of a dataset that never changes its server.
+    #[must_use]
+    pub fn single(generation: u64) -> Self {
+        Self { generation, alloc: generation, ..Self::default() }
+    }
+
+    /// The position before everything of the present generation.
+    #[must_use]
+    pub const fn beginning(&self) -> StreamId {
+        StreamId::new(self.generation, 0).previous()
+    }
+
+    /// Whether a step between the two crosses a pending boundary.
+    fn awaits(&self, at: StreamId, to: StreamId) -> bool {
+        self.crossed(at, to).any(|state| state == BorderState::Pending)
+    }
+
+    /// What the step from `at` to the next entry is, whose predecessor is `prev` ([`StreamId::ZERO`]: one that is not
+    /// known; `None`: not named). `unbroken`: the subscription has heard everything since it stood at the end of the stream.
+    #[must_use]
+    pub fn step(&self, topic: &str, at: StreamId, (id, prev): (StreamId, Option<StreamId>), unbroken: bool) -> Verdict {
+        if at == StreamId::ZERO {
+            // Whoever has nothing can't know what there was.
+            return Verdict::Gap(Missing::Retention);
+        }
+        if self.awaits(at, id) {
+            return Verdict::Pending;
+        }
+        let hole = match prev {
+            _ if id.directly_after(at) => None,
+            Some(prev) if prev == at => None,
+            Some(StreamId::ZERO) if unbroken => None,
+            Some(StreamId::ZERO) | None => Some(Missing::Retention),
+            Some(prev) if prev > at => Some(Missing::Retention),
+            Some(prev) => (!self.is_known_branch(topic, at, prev)).then_some(Missing::Doubt),
+        };
+        self.told(topic, at, id, hole)
+    }
+
+    /// What lies between `at` and the end of a stream whose last id is `last`, seen from the present generation: what is
+    /// missing, and the position behind it. That is before `at` where `at` was never given.
+    ///
+    /// # Errors
+    /// The boundary in between is pending.
+    pub fn end(&self, topic: &str, at: StreamId, last: StreamId) -> Result<Option<(Missing, StreamId)>, StillPending> {
+        let to = last.max(self.beginning());
+        if at > last && at.epoch >= self.generation && self.generation > 0 {
+            // Nobody can have what this generation has not given.
+            return Ok(Some((Missing::Retention, to)));
+        }
+        if at >= to {
+            return Ok(None);
+        }
+        if at == StreamId::ZERO {
+            return Ok(Some((Missing::Retention, to)));
+        }
+        if self.awaits(at, to) {
+            return Err(StillPending);
+        }
+        let hole = match () {
+            () if at < last => Some(Missing::Retention),
+            () if at > last && !self.is_known_branch(topic, at, last) => Some(Missing::Doubt),
+            () => None,
+        };
+        Ok(match self.told(topic, at, to.next(), hole) {
+            Verdict::Gap(missing) => Some((missing, to)),
+            Verdict::Direct | Verdict::Pending => None,
+        })
+    }
+
+    /// What lost ids and boundaries add to what a step itself shows.
+    fn told(&self, topic: &str, at: StreamId, to: StreamId, hole: Option<Missing>) -> Verdict {
+        let lost = self.lost.get(topic).into_iter().flatten().filter(|lost| at < **lost && **lost < to);
+        let (mut count, mut any) = (Some(0), false);
+        for lost in lost {
+            any = true;
+            count = count.and_then(|_| StreamId::missing_between(at, lost.next()));
+        }
+        if any {
+            let whole = hole.is_none();
+            return Verdict::Gap(Missing::Lost(count.filter(|_| whole)));
+        }
+        if let Some(missing) = hole {
+            return Verdict::Gap(missing);
+        }
+        if at < StreamId::new(self.floor, 0).previous() {
+            return Verdict::Gap(Missing::Retention);
+        }
+        let doubt = self.crossed(at, to).any(|state| state == BorderState::Doubt);
+        if doubt { Verdict::Gap(Missing::Doubt) } else { Verdict::Direct }
+    }
+
+    /// The boundaries between two positions.
+    fn crossed(&self, at: StreamId, to: StreamId) -> impl Iterator<Item = BorderState> {
+        let between = move |generation: u64| {
+            let beginning = StreamId::new(generation, 0).previous();
+            at < beginning && beginning <= to
+        };
+        self.borders.iter().filter(move |(generation, _)| between(*generation)).map(|(_, state)| *state)
+    }
+
+    /// Whether a position ahead of what is left belongs to this history: the server went back, the reader did not go
+    /// astray.
+    fn is_known_branch(&self, topic: &str, at: StreamId, left: StreamId) -> bool {
+        let mut lost = self.lost.get(topic).into_iter().flatten();
+        at.epoch == left.epoch || is_beginning(at) || lost.any(|lost| lost.epoch == at.epoch && *lost >= at)
+    }
+}
+
+/// A boundary in between is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillPending;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNKNOWN: Option<StreamId> = Some(StreamId::ZERO);
+
+    fn id(epoch: u64, seq: u64) -> StreamId {
+        StreamId::new(epoch, seq)
+    }
+
+    fn history(borders: &[(u64, BorderState)], lost: &[StreamId]) -> History {
+        let generation = borders.last().map_or(4, |(generation, _)| *generation);
+        let lost = HashMap::from([("t".into(), lost.to_vec())]);
+        History { generation, alloc: generation + 3, floor: 0, borders: borders.to_vec(), lost }
+    }
+
+    fn step(history: &History, at: StreamId, to: StreamId, prev: Option<StreamId>) -> Verdict {
+        history.step("t", at, (to, prev), false)
+    }
+
+    #[test]
+    fn only_a_neighbour_is_directly_after() {
+        let history = history(&[(8, BorderState::Proven)], &[]);
+        assert_eq!(step(&history, id(8, 1), id(8, 2), None), Verdict::Direct);
+        assert_eq!(step(&history, id(8, 1), id(8, 3), None), Verdict::Gap(Missing::Retention), "one was removed");
+        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Direct);
+        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
+        assert_eq!(step(&history, id(8, 0).previous(), id(8, 0), Some(id(4, 9))), Verdict::Direct, "crossed before");
+        assert_eq!(step(&history, id(6, 1), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt), "another branch");
+        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 7))), Verdict::Direct, "it has more than is left");
+    }
+
+    #[test]
+    fn a_stream_that_begins_without_a_past_is_direct_only_to_whoever_heard_everything() {
+        let history = history(&[], &[]);
+        let at = id(4, 3);
+        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), true), Verdict::Direct);
+        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), false), Verdict::Gap(Missing::Retention));
+        assert_eq!(history.step("t", StreamId::ZERO, (id(6, 0), UNKNOWN), true), Verdict::Gap(Missing::Retention));
+    }
+
+    #[test]
+    fn a_boundary_is_told_to_those_who_cross_it_and_a_pending_one_waits() {
+        let doubt = history(&[(8, BorderState::Doubt)], &[]);
+        assert_eq!(step(&doubt, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt));
+        assert_eq!(step(&doubt, id(8, 0), id(8, 1), None), Verdict::Direct);
+        assert_eq!(doubt.end("t", id(4, 9), id(4, 9)), Ok(Some((Missing::Doubt, id(8, 0).previous()))));
+        assert_eq!(doubt.end("t", id(8, 0).previous(), id(4, 9)), Ok(None));
+        let pending = history(&[(8, BorderState::Pending)], &[]);
+        assert_eq!(step(&pending, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Pending);
+        assert_eq!(pending.end("t", id(4, 9), id(4, 9)), Err(StillPending));
+        assert_eq!(step(&pending, id(8, 0), id(8, 1), None), Verdict::Direct);
+    }
+
+    #[test]
+    fn a_lost_id_is_told_to_whoever_steps_over_it_and_to_nobody_else() {
+        let history = history(&[(8, BorderState::Proven)], &[id(4, 9)]);
+        let over = |at| step(&history, at, id(8, 0), Some(id(4, 6)));
+        assert_eq!(over(id(4, 6)), Verdict::Gap(Missing::Lost(Some(3))));
+        assert_eq!(over(id(4, 8)), Verdict::Gap(Missing::Lost(Some(1))), "it got two of the three");
+        assert_eq!(over(id(4, 9)), Verdict::Direct, "it has them all");
+        assert_eq!(over(id(4, 5)), Verdict::Gap(Missing::Lost(None)), "and something was trimmed");
+        assert_eq!(history.end("t", id(4, 6), id(4, 6)), Ok(Some((Missing::Lost(Some(3)), id(8, 0).previous()))));
+        assert_eq!(history.end("other", id(4, 6), id(4, 6)), Ok(None));
+    }
+
+    #[test]
+    fn what_was_trimmed_behind_the_position_is_told_and_what_is_kept_is_not() {
+        let history = history(&[], &[]);
+        assert_eq!(history.end("t", id(4, 3), id(4, 5)), Ok(Some((Missing::Retention, id(4, 5)))));
+        assert_eq!(history.end("t", id(4, 5), id(4, 5)), Ok(None));
+        assert_eq!(history.end("t", id(4, 7), id(4, 5)), Ok(Some((Missing::Retention, id(4, 5)))), "never given");
+        assert_eq!(history.end("t", StreamId::ZERO, id(4, 5)), Ok(Some((Missing::Retention, id(4, 5)))));
+    }
+
+    #[test]
+    fn a_position_older_than_all_that_is_remembered_is_told() {
+        let history = History { floor: 8, ..history(&[(8, BorderState::Proven)], &[]) };
+        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
+    }
+}

@@ -1,0 +1,186 @@
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tickgate_wire::{
+    model::{Publication, Start, Topic},
+    protocol::Protocol,
+};
+
+use super::*;
+use crate::{
+    hub::{Hub, MemorySocket, QueueLimits, ReplayLimits, Shared, Socket, linger::tests::hub},
+    metrics::Metrics,
+    tasks::Tasks,
+};
+
+/// What an outbox holds.
+const OUTBOX_BYTES: usize = 100_000;
+const CHANNEL: &str = "trades:X";
+
+/// A topic with ten publications that nobody has at hand, and a client whose socket takes nothing yet.
+struct Scene {
+    hub: Arc<Hub>,
+    interest: Interest,
+    outbox: Arc<Outbox>,
+    form: Form,
+    ids: Vec<StreamId>,
+    /// Their end is the hub's.
+    _tasks: Tasks,
+}
+
+impl Scene {
+    async fn of(payload_bytes: usize) -> Self {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = Topic::public(CHANNEL).unwrap();
+        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
+        interest.ready(Duration::from_secs(5)).await.unwrap();
+        let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(payload_bytes)));
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            let (topic, rule, payload) = (topic.clone(), rule.clone(), payload.clone());
+            let publication = Publication { topic, channel: None, payload, msg_id: None, rule };
+            ids.extend(hub.backplane.publish(publication).await.unwrap().id);
+        }
+        let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
+        let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
+        let socket = Socket::Memory(Box::new(memory));
+        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let form = Form::of_topic(Protocol::default(), CHANNEL.into());
+        Self { hub, interest, outbox, form, ids, _tasks: tasks }
+    }
+
+    /// What a subscription after the first publication begins with.
+    async fn backlog(&self, limits: ReplayLimits) -> Backlog {
+        self.interest.backlog(Start::Since(self.ids[0]), limits).await.unwrap()
+    }
+
+    fn open(&self, backlog: &Backlog, limits: ReplayLimits) -> (Member, Past) {
+        let slot = self.interest.open(&self.outbox, backlog.cursor, self.ids[0]);
+        let mut past = Past::new(true, limits);
+        past.add(CHANNEL.into(), self.ids[0], true);
+        (Member { outbox: self.outbox.clone(), slot, pacer: None }, past)
+    }
+
+    /// From here on the socket takes everything.
+    async fn drain(&self) {
+        let Socket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
+        memory.lock().room = usize::MAX;
+        poll_fn(|cx| self.outbox.poll_flush(cx)).await;
+    }
+
+    /// All that the client gets until its past has ended.
+    async fn read_all(&self, member: &Member, past: &mut Past) -> String {
+        self.drain().await;
+        while self.interest.catch_up(member, &self.form, true, Some(past), Reader::default()).await.unwrap()
+            == CaughtUp::More
+        {}
+        let Socket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
+        let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
+        while self.outbox.known(member.slot) < self.ids.last().copied() || !told() {
+            tokio::task::yield_now().await;
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut memory.lock().written)).into_owned()
+    }
+
+    /// How often the client got each publication.
+    fn counts(&self, text: &str) -> Vec<usize> {
+        self.ids.iter().map(|id| text.matches(&format!("\"id\":\"{id}\"")).count()).collect()
+    }
+}
+
+fn limits(bytes_max: usize) -> ReplayLimits {
+    ReplayLimits::new(1_000, bytes_max, Reader::default())
+}
+
+#[tokio::test]
+async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads() {
+    let scene = Scene::of(30_000).await;
+    let (limits, ids) = (limits(1 << 20), &scene.ids);
+    let Scene { interest, outbox, form, .. } = &scene;
+    let mut backlog = scene.backlog(limits).await;
+    assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
+    let (member, mut past) = scene.open(&backlog, limits);
+    let slot = member.slot;
+    let room = || poll_fn(|cx| outbox.poll_room(cx));
+    let push = interest.push_backlog((&member, form), &mut past, &backlog, room);
+    let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
+    assert!(!whole, "more than an outbox holds");
+    let queued = outbox.queued(slot).unwrap();
+    assert!(queued >= ids[1] && queued < ids[5], "as much as an outbox holds: {queued} of {ids:?}");
+
+    // Put off, only the first message is kept.
+    backlog.put_off();
+    assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (1, ids[1], true));
+
+    let text = scene.read_all(&member, &mut past).await;
+    assert_eq!(scene.counts(&text), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    let end = format!(r#"{{"channel":"trades:X","cursor":"{}","replayed":9,"complete":true}}"#, ids[9]);
+    assert!(text.ends_with(&format!(r#"{{"type":"caught_up","channels":[{end}]}}"#)), "{text:.200}");
+}
+
+#[tokio::test]
+async fn no_more_is_fetched_for_a_resume_than_its_limit_whichever_way_it_comes() {
+    let scene = Scene::of(300_000).await;
+    // Others gather more than a page already, so the catch-up brings what follows the first.
+    let others: Vec<_> = (0..8).filter_map(|n| scene.hub.long_turns.try_take(Reader(9 + n), 0)).collect();
+    let limits = limits(2_000_000);
+    let backlog = scene.backlog(limits).await;
+    assert!(backlog.goes_on && backlog.messages.len() < 6, "{} messages", backlog.messages.len());
+    let (member, mut past) = scene.open(&backlog, limits);
+    scene.drain().await;
+    let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
+    assert!(!scene.interest.push_backlog((&member, &scene.form), &mut past, &backlog, room).await);
+    let text = scene.read_all(&member, &mut past).await;
+    let counts = scene.counts(&text);
+    let got = counts.iter().filter(|count| **count == 1).count();
+    assert!((6..=7).contains(&got), "two megabytes of 300 KB each, and one more at the most: {counts:?}");
+    assert!(counts[1..=got].iter().all(|count| *count == 1), "one after the other: {counts:?}");
+    let (cursor, last) = (scene.ids[got], scene.ids[9]);
+    assert!(text.contains(&format!(r#""after":"{cursor}""#)) && text.contains(r#""reason":"retention""#), "{text:.0}");
+    let end = format!(r#"{{"channel":"{CHANNEL}","cursor":"{last}","replayed":{got},"complete":false}}"#);
+    assert!(text.ends_with(&format!(r#"{{"type":"caught_up","channels":[{end}]}}"#)));
+    drop(others);
+}
+
+#[tokio::test]
+async fn what_is_pushed_beside_a_subscription_waits_for_the_socket_too() {
+    let scene = Scene::of(30_000).await;
+    let limits = limits(1 << 20);
+    let backlog = scene.backlog(limits).await;
+    let (member, mut past) = scene.open(&backlog, limits);
+    let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
+    let mut push = Box::pin(scene.interest.push_beside((&member, &scene.form), &mut past, &backlog, room));
+    assert!(futures_util::poll!(push.as_mut()).is_pending(), "the socket takes nothing");
+    let Socket::Memory(memory) = scene.outbox.socket() else { panic!("not in memory") };
+    memory.lock().room = usize::MAX;
+    let mut bytes_max = 0;
+    while futures_util::poll!(push.as_mut()).is_pending() {
+        bytes_max = bytes_max.max(scene.outbox.waiting_bytes());
+        tokio::task::yield_now().await;
+    }
+    assert!(bytes_max <= OUTBOX_BYTES, "{bytes_max} bytes waited");
+    let text = String::from_utf8_lossy(&memory.lock().written).into_owned();
+    assert_eq!(scene.counts(&text), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn what_was_read_takes_room_until_its_client_has_it() {
+    let scene = Scene::of(30_000).await;
+    let limits = limits(1 << 20);
+    assert_eq!(scene.hub.turns.bytes(), 0);
+    let mut backlog = scene.backlog(limits).await;
+    assert_eq!(scene.hub.turns.bytes(), backlog.bytes());
+    let (member, mut past) = scene.open(&backlog, limits);
+    let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
+    assert!(!scene.interest.push_backlog((&member, &scene.form), &mut past, &backlog, room).await);
+    backlog.take_hold().into_iter().for_each(|hold| scene.outbox.keep(hold));
+    drop(backlog);
+    assert!(scene.hub.turns.bytes() > 0, "it waits in the outbox");
+    scene.drain().await;
+    assert_eq!(scene.hub.turns.bytes(), 0);
+    backlog = scene.backlog(limits).await;
+    backlog.put_off();
+    assert_eq!(scene.hub.turns.bytes(), backlog.bytes(), "what is put off takes none");
+}

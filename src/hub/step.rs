@@ -1,0 +1,100 @@
+//! The words in which a topic's position speaks: what comes in, what subscribers get next, what is to be done. Pure.
+
+use std::sync::Arc;
+
+use tickgate_wire::model::{Content, Message, StreamId};
+
+use super::gap::Gap;
+use crate::{
+    defect::{self, Defect},
+    history::{History, Verdict},
+};
+
+/// What subscribers get next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Message(Arc<Message>),
+    /// Something is missing. Followed by the message behind it, where there is one.
+    Gap(Gap),
+}
+
+impl Step {
+    /// Whether it tells of a publication that clients can't be shown.
+    pub(super) fn is_loss(&self) -> bool {
+        matches!(self, Self::Message(message) if matches!(message.content, Content::Unreadable))
+    }
+
+    /// The position behind it.
+    pub(super) fn position(&self) -> Option<StreamId> {
+        match self {
+            Self::Message(message) => message.id,
+            Self::Gap(gap) => Some(gap.cursor),
+        }
+    }
+}
+
+/// By what steps of a topic are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge<'a> {
+    pub topic: &'a str,
+    pub history: &'a History,
+}
+
+impl Judge<'_> {
+    pub(super) fn step(&self, at: StreamId, message: &Message, unbroken: bool) -> Verdict {
+        if defect::is(Defect::NoHoleCheck) {
+            return Verdict::Direct;
+        }
+        let id = message.id.unwrap_or(at);
+        self.history.step(self.topic, at, (id, message.prev), unbroken)
+    }
+
+    /// Whether a message that nobody has looked up in the stream may move the topic.
+    pub(super) fn is_given(&self, id: StreamId) -> bool {
+        id.epoch <= self.history.alloc
+    }
+}
+
+/// What to do with an arriving message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Deliver it now.
+    Next,
+    /// It was delivered before.
+    Repeat,
+    /// It lies before the position, and is not known to have been delivered: the stream is to be looked at.
+    Past,
+    /// It waits for a read that is under way, or for the first comparison.
+    Held,
+    /// It waits, and a fill must start now.
+    Hole,
+}
+
+/// What is to be done after a comparison or a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the topic is live.
+    Live,
+    /// Read the stream after the position.
+    Read,
+    /// Compare again soon: nobody can say yet what lies between.
+    Wait,
+    /// There is no stream: give it a position, this one where it is named, and compare with that.
+    Anchor(Option<StreamId>),
+    /// The stream is older than what was read of it before.
+    Doubt,
+}
+
+/// What the caller has to do after a message arrived or a read came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Todo {
+    Nothing,
+    Read,
+    /// Compare with the stream, at once or soon.
+    Compare,
+    Wait,
+    /// Give the topic a position in place of a stream, and compare with that.
+    Anchor(Option<StreamId>),
+    /// Its server went back.
+    Doubt,
+}

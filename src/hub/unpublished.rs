@@ -1,0 +1,275 @@
+//! Topics that nobody has published to yet. Anybody can name as many as they like, so they have a share of what a replica
+//! follows, counted by the address that named them first; where it is used up, the address with most of them gives way.
+//! Pure: it decides, the hub withdraws.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use indexmap::IndexSet;
+use parking_lot::Mutex;
+
+use super::{standing::Standing, topic::Followed, turns::Reader};
+
+/// Topics that are followed beyond the share, and of one address, until it is known whether anybody has published to
+/// them.
+const TRIALS_MAX: usize = 16_384;
+const TRIALS_PER_ADDRESS_MAX: usize = 1_024;
+
+/// The share of the topics that nobody has published to.
+#[derive(Debug)]
+pub(super) struct Unpublished {
+    /// Of all addresses, and of one.
+    max: usize,
+    per_address_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whose topics they are.
+    owners: HashMap<Reader, Owned>,
+    /// The owners by the number of their topics.
+    sizes: BTreeSet<(usize, Reader)>,
+    topics: usize,
+    trials: usize,
+}
+
+/// The topics of one address.
+#[derive(Debug, Default)]
+struct Owned {
+    /// The newest is the last, as long as none left.
+    topics: IndexSet<ByAddress>,
+    trials: HashSet<ByAddress>,
+}
+
+/// A topic by where it is in memory: the same name may be followed anew.
+#[derive(Clone, Debug)]
+struct ByAddress(Arc<Followed>);
+
+impl Unpublished {
+    pub(super) fn new(max: usize, per_address_max: usize) -> Self {
+        Self { max, per_address_max, state: Mutex::default() }
+    }
+
+    /// A topic is about to be followed for somebody; `is_full`: there are as many as may be followed. False when there is
+    /// no room for it.
+    pub(super) fn begin(&self, topic: &Arc<Followed>, reader: Reader, is_full: bool) -> bool {
+        let mut state = self.state.lock();
+        if !is_full && state.topics < self.max && state.owned(reader) < self.per_address_max {
+            state.add(topic, reader);
+            return true;
+        }
+        let of_reader = state.owners.get(&reader).map_or(0, |owned| owned.trials.len());
+        if state.trials >= TRIALS_MAX || of_reader >= TRIALS_PER_ADDRESS_MAX {
+            return false;
+        }
+        state.trials += 1;
+        state.owners.entry(reader).or_default().trials.insert(ByAddress(Arc::clone(topic)));
+        topic.stand(Standing::OnTrial(reader));
+        true
+    }
+
+    /// A topic's stream was looked at: nobody has published to it. `is_over`: more are followed than may be. Returns which
+    /// topic has to be withdrawn for that, if any: this one, or one of the address with most.
+    pub(super) fn settle(&self, topic: &Arc<Followed>, is_over: bool) -> Option<Arc<Followed>> {
+        let mut state = self.state.lock();
+        let Standing::OnTrial(reader) = topic.standing() else { return None };
+        state.remove(topic);
+        let own = state.owned(reader);
+        if own >= self.per_address_max {
+            return Some(Arc::clone(topic));
+        }
+        let mut gives_way = None;
+        if is_over || state.topics >= self.max {
+            gives_way = state.newest_of_the_largest(own + 1);
+            if gives_way.is_none() {
+                return Some(Arc::clone(topic));
+            }
+        }
+        state.add(topic, reader);
+        gives_way
+    }
+
+    /// A topic that has to be withdrawn to make room for one that is published to.
+    pub(super) fn give_way(&self) -> Option<Arc<Followed>> {
+        self.state.lock().newest_of_the_largest(0)
+    }
+
+    /// Somebody else is interested as well: whoever has fewer of them counts it.
+    pub(super) fn share(&self, topic: &Arc<Followed>, reader: Reader) {
+        let mut state = self.state.lock();
+        if let Standing::Counted(owner) = topic.standing()
+            && owner != reader
+            && state.owned(reader) + 1 < state.owned(owner)
+        {
+            state.remove(topic);
+            state.add(topic, reader);
+        }
+    }
+
+    /// It is published to, or gone.
+    pub(super) fn remove(&self, topic: &Arc<Followed>) -> Standing {
+        let mut state = self.state.lock();
+        let standing = topic.standing();
+        state.remove(topic);
+        standing
+    }
+
+    /// How many count.
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().topics
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl State {
+    /// How many topics count for an address.
+    fn owned(&self, reader: Reader) -> usize {
+        self.owners.get(&reader).map_or(0, |owned| owned.topics.len())
+    }
+
+    fn add(&mut self, topic: &Arc<Followed>, reader: Reader) {
+        let owned = self.owners.entry(reader).or_default();
+        let before = owned.topics.len();
+        if owned.topics.insert(ByAddress(Arc::clone(topic))) {
+            self.sizes.remove(&(before, reader));
+            self.sizes.insert((before + 1, reader));
+            self.topics += 1;
+        }
+        topic.stand(Standing::Counted(reader));
+    }
+
+    fn remove(&mut self, topic: &Arc<Followed>) {
+        let (Standing::Counted(reader) | Standing::OnTrial(reader)) = topic.standing() else { return };
+        topic.stand(Standing::Free);
+        let Some(owned) = self.owners.get_mut(&reader) else { return };
+        let key = ByAddress(Arc::clone(topic));
+        let before = owned.topics.len();
+        if owned.topics.swap_remove(&key) {
+            self.topics -= 1;
+            self.sizes.remove(&(before, reader));
+            if before > 1 {
+                self.sizes.insert((before - 1, reader));
+            }
+        } else if owned.trials.remove(&key) {
+            self.trials -= 1;
+        }
+        if owned.topics.is_empty() && owned.trials.is_empty() {
+            self.owners.remove(&reader);
+        }
+    }
+
+    /// Takes out the newest topic of the address with most of them, if that has more than so many.
+    fn newest_of_the_largest(&mut self, more_than: usize) -> Option<Arc<Followed>> {
+        let (_, reader) = *self.sizes.last().filter(|(size, _)| *size > more_than)?;
+        let newest = self.owners.get(&reader)?.topics.last()?.0.clone();
+        self.remove(&newest);
+        Some(newest)
+    }
+}
+
+impl Hash for ByAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+impl PartialEq for ByAddress {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ByAddress {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tickgate_wire::model::{Class, Pattern, Topic, TopicRule};
+
+    use super::*;
+    use crate::hub::RingLimits;
+
+    fn topic(number: u64) -> Arc<Followed> {
+        let rule = TopicRule {
+            pattern: Pattern::new("*").unwrap(),
+            class: Class::Event,
+            retain_max: 10,
+            retain_ttl: Duration::ZERO,
+            wait_replicas: 0,
+            wait_aof: false,
+        };
+        let ring = RingLimits { messages_max: 1, bytes_max: 1 };
+        Arc::new(Followed::new(Topic::public(&format!("t:{number}")).unwrap(), rule.into(), 1, ring))
+    }
+
+    fn counts(unpublished: &Unpublished, reader: u64) -> usize {
+        unpublished.state.lock().owned(Reader(reader))
+    }
+
+    #[test]
+    fn whoever_has_most_gives_way_and_nobody_for_him() {
+        let unpublished = Unpublished::new(10, 8);
+        let greedy: Vec<_> = (0..8).map(topic).collect();
+        assert!(greedy.iter().all(|topic| unpublished.begin(topic, Reader(1), false)));
+        let [a, b, c] = [10, 11, 12].map(topic);
+        assert!(
+            unpublished.begin(&a, Reader(2), false) && unpublished.begin(&b, Reader(2), false),
+            "the share is used up"
+        );
+        assert!(unpublished.begin(&c, Reader(2), false), "on trial");
+        assert_eq!((unpublished.len(), counts(&unpublished, 2)), (10, 2));
+        let gone = unpublished.settle(&c, false).expect("somebody gives way");
+        assert!(Arc::ptr_eq(&gone, &greedy[7]) && gone.standing() == Standing::Free);
+        assert_eq!((unpublished.len(), counts(&unpublished, 1), counts(&unpublished, 2)), (10, 7, 3));
+        // The greedy one comes again: nobody has more than he would have.
+        let again = topic(20);
+        assert!(unpublished.begin(&again, Reader(1), false));
+        let gone = unpublished.settle(&again, false).expect("himself");
+        assert!(Arc::ptr_eq(&gone, &again));
+        assert_eq!((unpublished.len(), counts(&unpublished, 1)), (10, 7));
+    }
+
+    #[test]
+    fn an_address_has_a_bound_of_its_own_and_what_is_published_does_not_count() {
+        let unpublished = Unpublished::new(100, 2);
+        let topics: Vec<_> = (0..4).map(topic).collect();
+        assert!(topics.iter().all(|topic| unpublished.begin(topic, Reader(1), false)), "two of them on trial");
+        assert!(unpublished.settle(&topics[0], false).is_none(), "it has its place");
+        assert!(Arc::ptr_eq(&unpublished.settle(&topics[2], false).unwrap(), &topics[2]));
+        unpublished.remove(&topics[3]);
+        assert_eq!((unpublished.len(), unpublished.state.lock().trials), (2, 0), "published to");
+        unpublished.remove(&topics[0]);
+        let more = topic(9);
+        assert!(unpublished.begin(&more, Reader(1), false) && more.standing() == Standing::Counted(Reader(1)));
+        unpublished.remove(&topics[1]);
+        unpublished.remove(&more);
+        unpublished.remove(&more);
+        let state = unpublished.state.lock();
+        assert!(state.owners.is_empty() && state.sizes.is_empty() && state.topics == 0);
+    }
+
+    #[test]
+    fn trials_are_bounded_for_each_and_a_shared_topic_counts_for_whoever_has_fewer() {
+        let unpublished = Unpublished::new(0, 100);
+        let of_one: Vec<_> = (0..TRIALS_PER_ADDRESS_MAX as u64 + 1).map(topic).collect();
+        let let_in = of_one.iter().filter(|topic| unpublished.begin(topic, Reader(1), false)).count();
+        assert_eq!(let_in, TRIALS_PER_ADDRESS_MAX);
+        assert!(unpublished.begin(&topic(0), Reader(2), false), "others have theirs");
+
+        let unpublished = Unpublished::new(10, 10);
+        let topics: Vec<_> = (0..5).map(topic).collect();
+        topics.iter().for_each(|topic| assert!(unpublished.begin(topic, Reader(1), false)));
+        unpublished.share(&topics[4], Reader(2));
+        unpublished.share(&topics[4], Reader(3));
+        assert_eq!([1, 2, 3].map(|reader| counts(&unpublished, reader)), [4, 1, 0]);
+        assert!(Arc::ptr_eq(&unpublished.give_way().unwrap(), &topics[3]), "not what others follow as well");
+    }
+}

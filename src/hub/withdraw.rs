@@ -1,0 +1,211 @@
+//! Topics that give way: those that nobody has published to, where there is no room for them. Their subscribers are told,
+//! and ask again. Never withdraws a topic that was published to, once it has its place.
+
+use std::{mem, sync::Arc};
+
+use parking_lot::Mutex;
+use tickgate_wire::model::StreamId;
+use tokio::sync::Notify;
+
+use super::{Hub, standing::Standing, topic::Followed, turns::Reader};
+use crate::tasks::Tasks;
+
+/// Topics that are taken out before other tasks of the thread get their turn.
+const TOPICS_PER_TURN: usize = 32;
+
+/// Topics that are withdrawn and still in the table. Each waits once, so there are no more than the hub follows.
+#[derive(Debug, Default)]
+pub(super) struct Withdrawn {
+    waiting: Mutex<Vec<Arc<Followed>>>,
+    wake: Notify,
+}
+
+impl Hub {
+    /// Whether a public topic may be followed, at least until it is known whether somebody has published to it.
+    pub(super) fn has_room_for(&self, topic: &Arc<Followed>, reader: Reader) -> bool {
+        let is_full = self.followed() >= self.topics_max;
+        !(is_full && self.unpublished.is_empty()) && self.unpublished.begin(topic, reader, is_full)
+    }
+
+    /// Topics that are followed, and not about to be let go because they gave way.
+    fn followed(&self) -> usize {
+        self.topics.len().saturating_sub(self.withdrawn.waiting.lock().len())
+    }
+
+    /// Somebody published to a topic: what nobody published to gives way to it.
+    pub(super) fn published(&self, topic: &Arc<Followed>) {
+        topic.set_published();
+        let was_on_trial = matches!(self.unpublished.remove(topic), Standing::OnTrial(_));
+        if was_on_trial && self.followed() > self.topics_max {
+            self.withdraw(&self.unpublished.give_way().unwrap_or_else(|| Arc::clone(topic)));
+        }
+    }
+
+    /// A topic was compared with its stream, whose last id is `end`, or has none.
+    pub(super) fn settle(&self, topic: &Arc<Followed>, end: Option<StreamId>) {
+        if topic.is_published() {
+            return;
+        }
+        // An empty stream that stands for a position has given no id.
+        if end.is_some_and(|end| end > StreamId::ZERO && end.seq != StreamId::SEQ_END) {
+            return self.published(topic);
+        }
+        if matches!(topic.standing(), Standing::OnTrial(_))
+            && let Some(gives_way) = self.unpublished.settle(topic, self.followed() > self.topics_max)
+        {
+            self.withdraw(&gives_way);
+        }
+    }
+
+    /// From here on nobody is interested: subscribers are told, and the topic is let go.
+    fn withdraw(&self, topic: &Arc<Followed>) {
+        self.metrics.topics_withdrawn_total.inc();
+        topic.withdraw(&self.shards);
+        self.withdrawn.waiting.lock().push(Arc::clone(topic));
+        self.withdrawn.wake.notify_one();
+    }
+
+    /// Lets go of what is withdrawn. Apart from whoever withdraws, who may be the backplane itself.
+    pub(super) fn start_withdrawing(self: &Arc<Self>, tasks: &Tasks) {
+        let hub = self.clone();
+        let mut stop = tasks.stop();
+        tasks.spawn_vital("withdraw", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = hub.withdrawn.wake.notified() => hub.let_go_of_withdrawn().await,
+                    () = stop.wait() => return,
+                }
+            }
+        });
+    }
+
+    async fn let_go_of_withdrawn(&self) {
+        let waiting = mem::take(&mut *self.withdrawn.waiting.lock());
+        for some in waiting.chunks(TOPICS_PER_TURN) {
+            for topic in some {
+                let _order = self.following.lock();
+                let mut part = self.topics.part(topic.topic.as_str()).write();
+                // Followed anew, it is another one.
+                if part.get(topic.topic.as_str()).is_some_and(|followed| Arc::ptr_eq(followed, topic)) {
+                    self.take_out(&mut part, topic);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tickgate_wire::{
+        model::{Publication, Topic, TopicRule},
+        protocol::Protocol,
+    };
+
+    use super::*;
+    use crate::{
+        hub::{
+            CaughtUp, Form, Interest, Member, MemorySocket, Outbox, QueueLimits, Shared, SlotId, Socket,
+            linger::tests::hub_with,
+        },
+        metrics::Metrics,
+    };
+
+    const FIRST: Reader = Reader(1);
+    const OTHER: Reader = Reader(2);
+
+    /// A live subscription.
+    struct Live {
+        interest: Interest,
+        member: Member,
+        form: Form,
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::public(name).unwrap()
+    }
+
+    async fn subscribe(hub: &Arc<Hub>, rule: &Arc<TopicRule>, name: &str, reader: Reader) -> Option<Live> {
+        let interest = hub.interest(&topic(name), rule, reader)?;
+        interest.ready(Duration::from_secs(5)).await.ok()?;
+        let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
+        let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
+        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let form = Form::of_topic(Protocol::default(), name.into());
+        let slot = interest.open(&outbox, interest.head(), interest.head());
+        let live = Live { interest, member: Member { outbox, slot, pacer: None }, form };
+        assert_eq!(live.look().await, CaughtUp::Live);
+        Some(live)
+    }
+
+    impl Live {
+        /// What its connection's task finds.
+        async fn look(&self) -> CaughtUp {
+            self.interest.catch_up(&self.member, &self.form, true, None, FIRST).await.unwrap()
+        }
+
+        async fn is_woken(&self) -> SlotId {
+            loop {
+                if let Some((slot, _)) = self.member.outbox.lagging() {
+                    return slot;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn publish(hub: &Hub, rule: &Arc<TopicRule>, name: &str) {
+        let payload = Bytes::from_static(b"{}");
+        let publication = Publication { topic: topic(name), channel: None, payload, msg_id: None, rule: rule.clone() };
+        hub.backplane.publish(publication).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_named_most_loses_the_newest_and_its_subscriber_is_told() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub_with(&tasks, |settings| {
+            (settings.topics_max, settings.unpublished_topics_max) = (100, 3);
+        });
+        publish(&hub, &rule, "t:known").await;
+        let known = subscribe(&hub, &rule, "t:known", FIRST).await.unwrap();
+        let first = subscribe(&hub, &rule, "t:1", FIRST).await.unwrap();
+        let second = subscribe(&hub, &rule, "t:2", FIRST).await.unwrap();
+        let third = subscribe(&hub, &rule, "t:3", FIRST).await.unwrap();
+        assert!(subscribe(&hub, &rule, "t:4", FIRST).await.is_none(), "nobody has more than it has itself");
+        let other = subscribe(&hub, &rule, "t:5", OTHER).await.expect("the other one gives way");
+        assert_eq!(third.is_woken().await, third.member.slot);
+        assert_eq!(third.look().await, CaughtUp::Withdrawn);
+        // Published to, a topic counts no more.
+        publish(&hub, &rule, "t:1").await;
+        let again = subscribe(&hub, &rule, "t:3", FIRST).await.expect("room for one");
+        for live in [&known, &first, &second, &other, &again] {
+            assert!(live.member.outbox.lagging().is_none() && !live.interest.topic().is_withdrawn());
+        }
+        drop(third);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((hub.topics(), hub.unpublished.len()), (5, 3), "what was withdrawn does not come back, and is gone");
+        assert_eq!(hub.metrics.topics_withdrawn_total.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_published_to_has_room_where_anything_else_is_followed() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub_with(&tasks, |settings| settings.topics_max = 2);
+        publish(&hub, &rule, "t:known").await;
+        publish(&hub, &rule, "t:well-known").await;
+        publish(&hub, &rule, "t:famous").await;
+        let first = subscribe(&hub, &rule, "t:1", FIRST).await.unwrap();
+        let _known = subscribe(&hub, &rule, "t:known", OTHER).await.unwrap();
+        assert!(subscribe(&hub, &rule, "t:2", OTHER).await.is_none());
+        let _well = subscribe(&hub, &rule, "t:well-known", OTHER).await.unwrap();
+        first.is_woken().await;
+        assert_eq!(first.look().await, CaughtUp::Withdrawn);
+        drop(first);
+        assert!(subscribe(&hub, &rule, "t:famous", OTHER).await.is_none(), "no more than may be followed");
+        assert_eq!(hub.topics(), 2);
+    }
+}

@@ -1,0 +1,167 @@
+//! The exchange as it should be: what clients receive is what happened there (A01), connections are replaced without
+//! anybody noticing (A06), many symbols are subscribed politely (A07), clocks decide nothing (A14), and what is subscribed
+//! is what clients follow (A17).
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::{
+    audience::{Audience, channels_of},
+    nothing,
+    stage::{Plan, Stage, either, settings, unless},
+    support::{dice::Dice, eventually},
+};
+
+/// A01: everything that clients receive is what happened, byte for byte.
+pub async fn truth(defect: Option<&str>) -> Vec<String> {
+    let symbols = ["BTCUSDT", "ETHUSDT", "ADAUSDT", "QUIETUSDT", "NEWUSDT", "STOPUSDT"];
+    let mut stage = Stage::set(Plan { symbols: &symbols, defect, ..Plan::default() }).await;
+    let mut wrong = stage.live().await;
+    stage.audience.watch(either(6.0, 60.0)).await;
+    wrong.extend(stage.judged().await);
+    let seen = &stage.audience;
+    let books = seen.books.get("BTCUSDT").map_or(0, Vec::len);
+    wrong.extend(unless(books > 5 && seen.tickers.contains_key("BTCUSDT"), format!("only {books} books")));
+    wrong.extend(unless(!seen.tickers.contains_key("NEWUSDT"), "a price of a symbol that was never traded"));
+    wrong
+}
+
+#[tokio::test]
+async fn a01_what_clients_receive_is_what_happened() {
+    nothing(truth(None).await);
+}
+
+/// A06: the end of a connection is announced, or comes with its age: another one takes its place before.
+#[tokio::test]
+async fn a06_connections_are_replaced_without_anybody_noticing() {
+    let plan = Plan { exchange: &["--set", "day=30s"], settings: "connection_age_max = \"10s\"", ..Plan::default() };
+    let mut stage = Stage::set(plan).await;
+    let mut wrong = stage.live().await;
+    let from = stage.audience.statuses.len();
+    stage.exchange.fault(json!({"kind": "shutdown", "for": "6s"})).await;
+    stage.audience.watch(either(22.0, 300.0)).await;
+    wrong.extend(stage.audience.troubles_since(from));
+    wrong.extend(stage.judged().await);
+    let rotations = stage.metric("tickgate_feed_rotations_total").await;
+    wrong.extend(unless(rotations >= 2.0, format!("{rotations} rotations")));
+    let repeated = stage.audience.trades.values().flatten().filter(|trade| trade["backfilled"] == true).count();
+    wrong.extend(unless(repeated == 0, format!("{repeated} trades were missed by both connections")));
+    nothing(wrong);
+}
+
+/// A07: many symbols at the start, and more later, while pings arrive.
+pub async fn many(defect: Option<&str>) -> Vec<String> {
+    let name = |number: usize| format!("SIM{number}USDT");
+    let fixed: Vec<_> = (8..either(228, 308)).map(name).collect();
+    let lines = format!("symbols = {fixed:?}\nsymbols_max = {}", fixed.len() + 20);
+    let plan = Plan {
+        exchange: &["--symbols", either("262", "340"), "--rate", "0.5", "--set", "ping-interval=1s"],
+        settings: &lines,
+        symbols: &["SIM8USDT"],
+        defect,
+    };
+    let mut stage = Stage::set(plan).await;
+    let live = |seen: &Audience| seen.state() == "live" && seen.named("symbols_stale").is_empty();
+    let mut wrong = stage.audience.until("every symbol is live", 30, live).await;
+    // Twenty find room; the others are named.
+    let more: Vec<_> = (fixed.len() + 8..fixed.len() + 32).map(name).collect();
+    let channels: Vec<_> = more.iter().flat_map(|symbol| channels_of(symbol)).collect();
+    stage.audience.follow(&channels.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let named = |seen: &Audience| seen.named("symbols_refused").len() == 4 && live(seen);
+    wrong.extend(stage.audience.until("what finds no room is named", 30, named).await);
+    wrong.extend(stage.judged().await);
+    let subscribes = stage.exchange.log("message").await;
+    let large = subscribes.iter().filter(|entry| entry["detail"]["bytes"].as_u64().unwrap() > 3_600).count();
+    wrong.extend(unless(large == 0, format!("{large} messages of more than 3,500 bytes")));
+    wrong
+}
+
+#[tokio::test]
+async fn a07_many_symbols_are_subscribed_politely() {
+    nothing(many(None).await);
+}
+
+/// A14: wrong and backward times of the exchange change neither order nor staleness.
+#[tokio::test]
+async fn a14_clocks_decide_nothing() {
+    let mut stage = Stage::usual(None).await;
+    let mut wrong = stage.live().await;
+    let from = stage.audience.statuses.len();
+    for (switch, value) in
+        [("clock-skew", "1h"), ("clock-skew", "-1h"), ("clock-skew", "0ms"), ("event-time", "backwards")]
+    {
+        stage.exchange.set(switch, value).await;
+        let tickers = |seen: &Audience| seen.tickers.get("BTCUSDT").map_or(0, Vec::len);
+        let before = tickers(&stage.audience);
+        stage.audience.watch(either(3.0, 20.0)).await;
+        let count = tickers(&stage.audience) - before;
+        wrong.extend(unless(count >= 2, format!("{count} tickers with {switch} {value}")));
+    }
+    wrong.extend(stage.audience.troubles_since(from));
+    wrong.extend(stage.audience.judged_trades(&stage.exchange, false).await);
+    wrong.extend(stage.exchange.violations().await);
+    nothing(wrong);
+}
+
+/// A17: clients come and go at random; in the end the exchange is asked for what they follow, and for nothing else.
+#[tokio::test]
+async fn a17_what_is_subscribed_is_what_clients_follow() {
+    let plan = Plan {
+        exchange: &["--symbols", "58"],
+        settings: "symbols = [\"BTCUSDT\"]\nlinger = \"2s\"",
+        symbols: &["BTCUSDT"],
+        ..Plan::default()
+    };
+    let mut stage = Stage::set(plan).await;
+    let mut wrong = stage.audience.until("data flows", 25, |seen| seen.is_live("BTCUSDT")).await;
+    let mut dice = Dice::new(5);
+    // Clients with what each of them follows.
+    let mut clients = Vec::new();
+    for _ in 0..either(20, 1_000) {
+        clients.push((stage.replica.market().await, BTreeSet::new()));
+    }
+    for _ in 0..either(4, 20) {
+        for (client, follows) in &mut clients {
+            let any = |dice: &mut Dice| format!("ticker:SIM{}USDT", 8 + dice.below(50));
+            let leaves: Vec<_> = (0..3).map(|_| any(&mut dice)).collect();
+            let joins: Vec<_> = (0..2).map(|_| any(&mut dice)).collect();
+            client.send(json!({"type": "unsubscribe", "channels": leaves})).await;
+            client.send(json!({"type": "subscribe", "channels": joins})).await;
+            follows.retain(|channel| !leaves.contains(channel));
+            follows.extend(joins);
+        }
+        stage.audience.watch(1.0).await;
+    }
+    let kept = clients.split_off(clients.len() - 2);
+    clients.into_iter().for_each(|(client, _)| client.vanish());
+    let follows = kept.iter().flat_map(|(_, follows)| follows).filter_map(|channel| channel.split_once(':'));
+    let mut desired: BTreeSet<_> = follows.map(|(_, symbol)| symbol.to_ascii_lowercase()).collect();
+    desired.insert("btcusdt".into());
+    let kinds = ["aggTrade", "depth20@100ms", "ticker"];
+    let mut expected: Vec<_> = desired.iter().flat_map(|symbol| kinds.map(|kind| format!("{symbol}@{kind}"))).collect();
+    expected.sort();
+    eventually("the exchange is asked for what is followed", async || {
+        (stage.exchange.streams().await == [expected.clone()]).then_some(())
+    })
+    .await;
+    wrong.extend(stage.exchange.violations().await);
+    nothing(wrong);
+}
+
+/// What another feed publishes is neither followed nor named.
+#[tokio::test]
+async fn the_symbols_of_the_made_up_market_are_left_to_it() {
+    let exchange = crate::exchange::Exchange::start(&[]);
+    let redis = crate::support::redis::RedisServer::start();
+    let made_up = "[feeds.synthetic]\nenabled = \"on\"\nsymbols = [\"MADEUSDT\"]\ninterval = \"50ms\"\n";
+    let settings = format!("{}{made_up}", settings(&exchange, "symbols = [\"BTCUSDT\"]"));
+    let replica = crate::support::replica::Replica::process_with(&redis, &settings, None, &[]).await;
+    let mut audience = Audience::of(&replica, &["BTCUSDT", "MADEUSDT", "NOUSDT"]).await;
+    let both = |seen: &Audience| {
+        seen.is_live("BTCUSDT") && seen.count("MADEUSDT") > 0 && !seen.named("symbols_unknown").is_empty()
+    };
+    let wrong = audience.until("both markets flow", 25, both).await;
+    assert_eq!(audience.named("symbols_unknown"), ["NOUSDT"]);
+    nothing(wrong);
+}

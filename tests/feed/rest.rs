@@ -1,0 +1,87 @@
+//! Refusals: holes that REST does not fill (A09), and an exchange that does not serve this address (A16).
+
+use serde_json::json;
+
+use crate::{
+    audience::Audience,
+    nothing,
+    stage::{Plan, Stage, either, is_long, unless},
+};
+
+/// A09: what REST refuses is reported as a gap with its exact range, and nothing is requested before the exchange allows.
+pub async fn refused(defect: Option<&str>) -> Vec<String> {
+    let plan = Plan { exchange: &["--set", "retry-after=20s"], defect, ..Plan::default() };
+    let mut stage = Stage::set(plan).await;
+    let mut wrong = stage.live().await;
+    stage.exchange.set("rest-limit", "1").await;
+    for count in 1..=3 {
+        stage.exchange.fault(json!({"kind": "gap", "streams": "btcusdt@aggTrade", "n": 7})).await;
+        let told = |seen: &Audience| seen.gaps("BTCUSDT").len() >= count;
+        wrong.extend(stage.audience.until("the gap is reported", 12, told).await);
+    }
+    let gaps = stage.audience.gaps("BTCUSDT");
+    let missing: u64 = gaps.iter().map(|(from, to)| to - from + 1).sum();
+    wrong.extend(unless(missing == 21, format!("21 trades are missing, reported are {gaps:?}")));
+    wrong.extend(stage.judged().await);
+    wrong
+}
+
+#[tokio::test]
+async fn a09_what_rest_refuses_is_a_gap_and_nothing_is_requested_too_early() {
+    nothing(refused(None).await);
+}
+
+/// A09: a source that lags is asked again, and one that fails, answers HTML or hangs is not waited for.
+#[tokio::test]
+async fn a09_a_source_that_lags_or_fails() {
+    let mut stage = Stage::usual(None).await;
+    let mut wrong = stage.live().await;
+    let gap = json!({"kind": "gap", "streams": "btcusdt@aggTrade", "n": 7});
+    stage.exchange.fault(json!({"kind": "rest-lag", "amount": 200, "for": "900ms"})).await;
+    stage.exchange.fault(gap.clone()).await;
+    stage.audience.watch(3.0).await;
+    wrong.extend(unless(stage.audience.gaps("BTCUSDT").is_empty(), "a source that lags was given up"));
+    for (count, error) in ["500", "html", "hang", "403", "reset"].iter().take(either(3, 5)).enumerate() {
+        stage.exchange.set("rest-error", error).await;
+        stage.exchange.fault(gap.clone()).await;
+        let told = |seen: &Audience| seen.gaps("BTCUSDT").len() > count;
+        wrong.extend(stage.audience.until(&format!("the gap is reported after {error}"), 12, told).await);
+    }
+    stage.exchange.set("rest-error", "none").await;
+    stage.exchange.fault(gap).await;
+    let before = stage.audience.gaps("BTCUSDT").len();
+    stage.audience.watch(3.0).await;
+    wrong.extend(unless(stage.audience.gaps("BTCUSDT").len() == before, "the last hole was not filled"));
+    wrong.extend(stage.judged().await);
+    nothing(wrong);
+}
+
+/// A16: a region that is not served is reported at once, and tried again rarely.
+#[tokio::test]
+async fn a16_a_refusal_for_good_is_reported_and_not_hurried() {
+    let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=451"], ..Plan::default() }).await;
+    let is_told = |seen: &Audience| (seen.state(), seen.reason()) == ("down", "restricted");
+    let mut wrong = stage.audience.until("the refusal is reported", 10, is_told).await;
+    stage.audience.watch(either(5.0, 60.0)).await;
+    let connects = stage.exchange.connects().await;
+    wrong.extend(unless(connects == 1, format!("{connects} attempts in the first minute")));
+    if is_long() {
+        stage.exchange.set("upgrade-status", "101").await;
+        wrong.extend(stage.audience.until("the exchange is back", 190, |seen| seen.is_live("BTCUSDT")).await);
+    }
+    nothing(wrong);
+}
+
+/// An upgrade that is limited waits for as long as the exchange demands.
+#[tokio::test]
+async fn a16_a_limited_upgrade_waits_for_as_long_as_demanded() {
+    let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=429"], ..Plan::default() }).await;
+    let is_told = |seen: &Audience| seen.reason() == "rate_limited";
+    let mut wrong = stage.audience.until("the limit is reported", 10, is_told).await;
+    stage.exchange.set("upgrade-status", "101").await;
+    wrong.extend(stage.audience.until("data flows after that", 25, |seen| seen.is_live("BTCUSDT")).await);
+    let times: Vec<_> = stage.exchange.log("connect").await.iter().map(|entry| entry["at"].as_u64().unwrap()).collect();
+    let waited = times[1] - times[0];
+    wrong.extend(unless(waited >= 5_000, format!("the second attempt came after {waited} ms")));
+    nothing(wrong);
+}

@@ -1,0 +1,92 @@
+//! Silence in all its forms: of a connection (A03), of one stream (A04), of the exchange for long (A05).
+
+use serde_json::json;
+
+use crate::{
+    nothing,
+    stage::{Plan, Stage, either, is_long, unless},
+};
+
+/// A03: a connection that is open and silent, one that is muted, one that lags: reported, ended, and nothing is missing.
+#[tokio::test]
+async fn a03_silence_is_reported_and_ended() {
+    let mut stage = Stage::usual(None).await;
+    let mut wrong = stage.live().await;
+    let faults = [
+        ("half-open", json!({"kind": "half-open", "for": "60s", "connection": "newest"})),
+        ("mute", json!({"kind": "mute", "for": "4s"})),
+        ("lag", json!({"kind": "lag", "for": "3s", "amount": 4_000})),
+    ];
+    for (name, fault) in faults {
+        let from = stage.audience.statuses.len();
+        stage.exchange.fault(fault).await;
+        let is_stale = |seen: &crate::audience::Audience| {
+            seen.statuses[from..].iter().any(|status| status["status"] == "stale")
+                && (seen.ticker_has("BTCUSDT", "stale") || seen.state() == "live")
+        };
+        wrong.extend(stage.audience.until(&format!("{name} is reported"), 10, is_stale).await);
+        wrong.extend(stage.more_trades("BTCUSDT").await);
+        let is_fresh = |seen: &crate::audience::Audience| !seen.ticker_has("BTCUSDT", "stale");
+        wrong.extend(stage.audience.until("a ticker without the mark", 10, is_fresh).await);
+    }
+    wrong.extend(stage.judged().await);
+    nothing(wrong);
+}
+
+/// A04: the trades of one symbol fall silent; its ticker shows that.
+#[tokio::test]
+async fn a04_one_silent_stream_is_found_and_its_trades_are_fetched() {
+    let mut stage = Stage::usual(None).await;
+    let mut wrong = stage.live().await;
+    let from = stage.audience.statuses.len();
+    stage.exchange.fault(json!({"kind": "mute", "streams": "btcusdt@aggTrade", "for": "8s"})).await;
+    let is_filled = |seen: &crate::audience::Audience| {
+        seen.trades["BTCUSDT"].iter().filter(|trade| trade["backfilled"] == true).count() > 20
+    };
+    wrong.extend(stage.audience.until("its trades are fetched", 10, is_filled).await);
+    let again = stage.metric("tickgate_feed_resubscriptions_total").await;
+    wrong.extend(unless(again >= 1.0, "it was not subscribed again"));
+    stage.audience.watch(7.0).await;
+    // The ticker of a symbol that still trades.
+    stage.exchange.fault(json!({"kind": "mute", "streams": "btcusdt@ticker", "for": "6s"})).await;
+    let is_marked = |seen: &crate::audience::Audience| {
+        seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").contains(&"BTCUSDT")
+    };
+    wrong.extend(stage.audience.until("its ticker is marked", 10, is_marked).await);
+    let is_fresh = |seen: &crate::audience::Audience| {
+        !seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").is_empty()
+    };
+    wrong.extend(stage.audience.until("its ticker is back", 20, is_fresh).await);
+    wrong.extend(stage.audience.troubles_since(from));
+    wrong.extend(stage.judged().await);
+    nothing(wrong);
+}
+
+/// A05: pings without data, for long: no storm of connections, and a recovery soon after the end.
+pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
+    let plan = Plan { exchange: &["--set", "ping-interval=500ms"], defect, ..Plan::default() };
+    let mut stage = Stage::set(plan).await;
+    let mut wrong = stage.live().await;
+    let before = stage.exchange.connects().await;
+    stage.exchange.fault(json!({"kind": "mute", "for": either("14s", "600s")})).await;
+    wrong.extend(stage.audience.until("the silence is reported", 10, |seen| seen.state() != "live").await);
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    if is_long() {
+        wrong.extend(stage.audience.until("the feed is down", 40, |seen| seen.state() == "down").await);
+        stage.audience.watch(555.0).await;
+    }
+    let limit = either(3, 45);
+    wrong.extend(stage.audience.until("data flows again", 50, |seen| seen.state() == "live").await);
+    let connects = stage.exchange.connects().await - before;
+    wrong.extend(unless(connects <= limit, format!("{connects} connections, {limit} are enough")));
+    wrong.extend(stage.more_trades("BTCUSDT").await);
+    wrong.extend(stage.judged().await);
+    wrong
+}
+
+#[tokio::test]
+async fn a05_pings_without_data_are_silence() {
+    nothing(pings_alone(None).await);
+}

@@ -1,0 +1,94 @@
+//! An exchange, a Redis and a replica that follows it, with a client.
+
+use crate::{
+    audience::Audience,
+    exchange::Exchange,
+    support::{redis::RedisServer, replica::Replica},
+};
+
+/// Whether the long forms run.
+pub fn is_long() -> bool {
+    std::env::var("TICKGATE_FEED").is_ok_and(|form| form == "long")
+}
+
+/// The length of a scenario's short form, or of its long one.
+pub fn either<T>(short: T, long: T) -> T {
+    if is_long() { long } else { short }
+}
+
+pub struct Stage {
+    pub exchange: Exchange,
+    pub redis: RedisServer,
+    pub replica: Replica,
+    pub audience: Audience,
+}
+
+/// How a stage differs from the usual one.
+#[derive(Default)]
+pub struct Plan<'a> {
+    /// Arguments of the simulator.
+    pub exchange: &'a [&'a str],
+    /// Lines of `[feeds.binance]`.
+    pub settings: &'a str,
+    pub symbols: &'a [&'a str],
+    pub defect: Option<&'a str>,
+}
+
+/// Busy, and not so busy.
+pub const SYMBOLS: &[&str] = &["BTCUSDT", "ADAUSDT"];
+
+/// Settings of a replica that follows the exchange.
+pub fn settings(exchange: &Exchange, lines: &str) -> String {
+    let address = &exchange.address;
+    let stale_after = if lines.contains("stale_after") { "" } else { "stale_after = \"2s\"\n" };
+    let urls = format!("stream_url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n");
+    let urls = if lines.contains("stream_url") { String::new() } else { urls };
+    format!("[feeds.binance]\nenabled = \"on\"\n{urls}{stale_after}{lines}\n")
+}
+
+impl Stage {
+    /// The usual stage.
+    pub async fn usual(defect: Option<&str>) -> Self {
+        Self::set(Plan { defect, ..Plan::default() }).await
+    }
+
+    pub async fn set(plan: Plan<'_>) -> Self {
+        let (exchange, redis) = (Exchange::start(plan.exchange), RedisServer::start());
+        let replica = Replica::process_with(&redis, &settings(&exchange, plan.settings), plan.defect, &[]).await;
+        let symbols = if plan.symbols.is_empty() { SYMBOLS } else { plan.symbols };
+        let audience = Audience::of(&replica, symbols).await;
+        Self { exchange, redis, replica, audience }
+    }
+
+    /// Waits until data flows.
+    pub async fn live(&mut self) -> Vec<String> {
+        self.audience.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await
+    }
+
+    /// Waits until more trades of a symbol came.
+    pub async fn more_trades(&mut self, symbol: &str) -> Vec<String> {
+        let count = self.audience.count(symbol) + 20;
+        self.audience.until("more trades", 35, |seen| seen.count(symbol) >= count && seen.state() == "live").await
+    }
+
+    /// What is wrong with what the client received, and with what the exchange saw.
+    pub async fn judged(&self) -> Vec<String> {
+        let mut wrong = self.audience.judged(&self.exchange).await;
+        wrong.extend(self.exchange.violations().await);
+        let panics = self.replica.metric("tickgate_panics_total").await;
+        if panics > 0.0 {
+            wrong.push(format!("{panics} panics"));
+        }
+        wrong
+    }
+
+    /// The sum of a counter.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.replica.metric(name).await
+    }
+}
+
+/// One thing that is wrong unless it holds.
+pub fn unless(holds: bool, what: impl Into<String>) -> Option<String> {
+    (!holds).then(|| what.into())
+}

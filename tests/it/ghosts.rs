@@ -1,0 +1,92 @@
+//! After a crash: the connections that a dead replica has left behind keep nobody out who comes back with a session,
+//! however the client authenticates, and whether it had subscribed anything or not.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Client,
+    eventually,
+    redis::RedisServer,
+    replica::{Replica, token},
+};
+
+/// Every way to bring a token, and whether the client is of the explicit mode.
+const WAYS: [(&str, bool); 8] = [
+    ("header", false),
+    ("parameter", false),
+    ("ticket", false),
+    ("message", false),
+    ("header", true),
+    ("sub-protocol", true),
+    ("ticket", true),
+    ("message", true),
+];
+
+/// Connects; the welcome, and what refused it otherwise.
+async fn enter(replica: &Replica, user: &str, (way, explicit): (&str, bool), session: Option<&str>) -> (Client, Value) {
+    let token = token(user);
+    let mut request = replica.connect("/ws/trading").name(&format!("{user} by {way}"));
+    if let Some(session) = session {
+        request = request.query("session", session);
+    }
+    request = match (way, explicit) {
+        ("header", _) => request.header("authorization", &format!("Bearer {token}")),
+        ("parameter", _) => request.query("token", &token),
+        ("ticket", _) => request.query("ticket", &replica.ticket(&token).await),
+        ("message", false) => request.query("auth", "message"),
+        _ => request,
+    };
+    if explicit {
+        let bearer = if way == "sub-protocol" { format!(", bearer.{token}") } else { String::new() };
+        request = request.header("sec-websocket-protocol", &format!("tickgate.v1{bearer}"));
+    } else {
+        // Browsers are told in a Close frame, too.
+        request = request.origin("http://localhost");
+    }
+    let mut client = request.open().await;
+    if way == "message" {
+        client.send(json!({"type": "auth", "id": "auth", "token": token})).await;
+    }
+    let first = client
+        .next_text()
+        .await
+        .map_or_else(|(code, _)| json!({ "code": code }), |text| serde_json::from_str(&text).unwrap());
+    if first["type"] == "connection_established" && way == "message" {
+        assert_eq!(client.next().await["type"], "authenticated");
+    }
+    (client, first)
+}
+
+#[tokio::test]
+async fn whoever_has_a_session_comes_back_at_once_by_every_way_to_authenticate() {
+    let server = RedisServer::start();
+    // Ghosts stay for longer than the test.
+    let settings = "[session]\nreplica_ttl = \"60s\"\n[limits]\nconnections_per_user_max = 1";
+    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let mut ghosts = Vec::new();
+    for (at, way) in WAYS.into_iter().enumerate() {
+        let user = format!("user-{at}");
+        let (mut client, welcome) = enter(&one, &user, way, None).await;
+        assert_eq!(welcome["type"], "connection_established", "{way:?}: {welcome}");
+        if at % 2 == 0 {
+            client.subscribe(&["orders"]).await;
+        }
+        ghosts.push((user, way, welcome["session"].as_str().unwrap().to_owned(), client));
+    }
+    eventually("all on record", async || {
+        let records: Vec<String> = server.run(&["KEYS", "*{s:*"]).await;
+        ghosts.iter().all(|(_, _, session, _)| records.iter().any(|key| key.contains(session))).then_some(())
+    })
+    .await;
+    one.kill();
+    for (user, way, session, _ghost) in ghosts {
+        let (_, refused) = enter(&other, &user, way, None).await;
+        assert_eq!(refused["code"], 4003, "{way:?}: the ghost has the one place of {user}: {refused}");
+        let (mut back, welcome) = enter(&other, &user, way, Some(&session)).await;
+        let resumed = (&welcome["type"], &welcome["resumed"]);
+        assert_eq!(resumed, (&json!("connection_established"), &json!(true)), "{way:?}: {welcome}");
+        back.subscribe(&["orders"]).await;
+        let id = other.publish_to(&user, "orders", json!({"of": user})).await;
+        assert_eq!(back.expect(json!({"of": user})).await, json!({"channel": "orders", "id": id}), "{way:?}");
+    }
+}

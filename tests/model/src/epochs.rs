@@ -1,0 +1,1273 @@
+//! The protocol: generations, a roster, boundaries that are proven or in doubt. One server at a time, one topic.
+//!
+//! What is abstract: time (a lease may end whenever its holder is out of contact), numbers (a new generation is any
+//! unused number above all that were shown), the search of a client's socket (a client has what its replica delivered).
+
+use crate::search::Model;
+
+/// (epoch, n): n = 0 is the beginning of the epoch, its first entry has n = 1.
+type Id = (u8, u8);
+/// In the place of a message: the stream begins here, nothing is delivered.
+const ANCHOR: u8 = 255;
+/// Predecessor of the first entry of a stream whose past is not known.
+const UNKNOWN: Id = (255, 255);
+/// Gateways: 0 and 1 are there from the beginning, 2 starts later.
+const MEMBERS: usize = 3;
+/// Generations are multiples of it; what lies between is for streams that begin.
+const STRIDE: u8 = 4;
+
+const fn bit(member: usize) -> u8 {
+    1 << member
+}
+
+/// Safeguards that can be left out, to see what each of them is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Defect {
+    None,
+    /// A new member acknowledges before the others have confirmed that they know it.
+    NoConfirm,
+    /// Whoever stands in the roster counts as confirmed after a change of server.
+    ListedIsConfirmed,
+    /// As soon as the members of the present generation have confirmed, not those of an open border.
+    ConfirmByPresentOnly,
+    /// A border is proven when all whom Redis's copy of the roster names have reported.
+    TrustDataset,
+    /// A certificate does not end with the lease.
+    CertForEver,
+    /// A member forgets whom it saw dropped.
+    ForgetDropped,
+    /// A member that was dropped joins again under the same name.
+    SameNameAgain,
+    /// A drained replica leaves without handing on its claims.
+    DrainWithoutClaims,
+    /// A generation that this dataset does not know is ignored when its member arrives.
+    IgnoreSideBranch,
+    /// An open border is forgotten when the server changes again.
+    ForgetOpenBorder,
+    /// Earlier verdicts live in Redis only.
+    VerdictsInRedisOnly,
+    /// The publish script compares the generation, not the server's identity.
+    NoIdentityFence,
+    /// A new generation is the greatest known number plus one.
+    PlainCounter,
+    /// A stream that begins again does so in the present generation's epoch.
+    BeginAtGeneration,
+    /// A first entry without a known predecessor counts as the first ever.
+    UnknownIsFirst,
+    /// Only the first step of a replay is checked.
+    FirstStepOnly,
+    /// A stream that goes empty forgets its last id.
+    NoTombstone,
+    /// A member acknowledges although its own lease has ended.
+    AckAfterLapse,
+    /// A replica that finds no stream goes on from the beginning of the generation.
+    NoAnchor,
+    /// None: also counts what the protocol does not promise (two primaries, and the one that acknowledged on the
+    /// abandoned one dies before it comes back).
+    CountOrphans,
+}
+
+impl Defect {
+    pub const ALL: &'static [Self] = &[
+        Self::None,
+        Self::NoConfirm,
+        Self::ListedIsConfirmed,
+        Self::ConfirmByPresentOnly,
+        Self::TrustDataset,
+        Self::CertForEver,
+        Self::ForgetDropped,
+        Self::SameNameAgain,
+        Self::DrainWithoutClaims,
+        Self::IgnoreSideBranch,
+        Self::ForgetOpenBorder,
+        Self::VerdictsInRedisOnly,
+        Self::NoIdentityFence,
+        Self::PlainCounter,
+        Self::BeginAtGeneration,
+        Self::UnknownIsFirst,
+        Self::FirstStepOnly,
+        Self::NoTombstone,
+        Self::AckAfterLapse,
+        Self::NoAnchor,
+        Self::CountOrphans,
+    ];
+
+    pub fn named(name: &str) -> Self {
+        *Self::ALL.iter().find(|defect| format!("{defect:?}") == name).expect("a defect by that name")
+    }
+}
+
+/// How much of what may happen in one run.
+#[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
+pub struct Budget {
+    pub publish: u8,
+    pub unknown: u8,
+    pub server: u8,
+    pub promote: u8,
+    pub flip: u8,
+    pub replace: u8,
+    pub crash: u8,
+    pub drain: u8,
+    pub start: u8,
+    pub lapse: u8,
+    pub cut: u8,
+    pub del_stream: u8,
+    pub del_gen: u8,
+    pub xdel: u8,
+    pub trim: u8,
+    pub leave: u8,
+    pub order: u8,
+}
+
+pub const NOTHING: Budget = Budget {
+    publish: 0,
+    unknown: 0,
+    server: 0,
+    promote: 0,
+    flip: 0,
+    replace: 0,
+    crash: 0,
+    drain: 0,
+    start: 0,
+    lapse: 0,
+    cut: 0,
+    del_stream: 0,
+    del_gen: 0,
+    xdel: 0,
+    trim: 0,
+    leave: 0,
+    order: 0,
+};
+
+pub struct Epochs {
+    pub budget: Budget,
+    pub clients: usize,
+    pub defect: Defect,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Entry {
+    id: Id,
+    /// Named where an epoch begins.
+    prev: Option<Id>,
+    message: u8,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Stream {
+    entries: Vec<Entry>,
+    /// Outlives the entries.
+    last: Id,
+}
+
+#[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
+enum Status {
+    Pending,
+    Proven,
+    Doubt,
+}
+
+/// Between the generations before `g` and `g`.
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Border {
+    g: u8,
+    /// Generations, divided by the stride, that end here.
+    parents: u32,
+    /// Who may have acknowledged in them, and who of those is accounted for.
+    need: u8,
+    accounted: u8,
+    /// Somebody vouches that `need` is complete.
+    certified: bool,
+    status: Status,
+    /// Ids that were acknowledged or seen, and are gone.
+    claims: Vec<Id>,
+}
+
+/// The one key of a shard.
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Gen {
+    g: u8,
+    identity: u8,
+    alloc: u8,
+    active: u8,
+    /// May acknowledge: all who had to have confirmed that they know it.
+    confirmed: u8,
+    /// Left or dropped: all that they acknowledged lies before this mark.
+    marks: u8,
+    /// Incarnation of each member: as listed, and as marked.
+    listed: [u8; MEMBERS],
+    marked: [u8; MEMBERS],
+    /// Whom each member has confirmed to know.
+    seen: [u8; MEMBERS],
+    chain: Vec<Border>,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Data {
+    roster: Option<Gen>,
+    stream: Option<Stream>,
+}
+
+#[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
+enum Role {
+    Down,
+    Primary,
+    Copy,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Server {
+    role: Role,
+    /// Replication id: changes with a restart, a promotion, another dataset.
+    identity: u8,
+    data: Data,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug, Default)]
+struct Member {
+    alive: bool,
+    at: Option<u8>,
+    identity: u8,
+    g: u8,
+    ready: bool,
+    /// Nobody can have joined without its knowledge.
+    cert: bool,
+    /// Whoever may have acknowledged, as far as it knows.
+    view: u8,
+    /// Raised when it joins again after it was dropped; and those that it has seen of others.
+    incarnation: u8,
+    seen: [u8; MEMBERS],
+    /// Left, and this member took over their claims.
+    heirs: u8,
+    known: u8,
+    acked: Option<Id>,
+    handed: Option<Id>,
+    position: Id,
+    live: bool,
+    queue: Vec<(Entry, u8)>,
+    chain: Vec<Border>,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Client {
+    on: Option<u8>,
+    cursor: Id,
+    log: Vec<(Id, u8)>,
+    gaps: Vec<(Id, Id)>,
+}
+
+#[derive(Clone, Hash, PartialEq, Eq, Debug)]
+struct Message {
+    id: Id,
+    acked: bool,
+    by: u8,
+    /// Two primaries at once, and whoever acknowledged it has spoken to nobody since.
+    orphan: bool,
+}
+
+#[derive(Clone, Hash)]
+pub struct State {
+    servers: [Server; 2],
+    address: usize,
+    members: [Member; MEMBERS],
+    clients: Vec<Client>,
+    messages: Vec<Message>,
+    identities: u8,
+    generations: u32,
+    /// Ghosts: something was removed by hand; somebody who may have acknowledged is gone.
+    removed: bool,
+    unaccounted: bool,
+    budget: Budget,
+    bad: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Action {
+    /// Stored and acknowledged.
+    Publish(usize),
+    /// Stored; the answer is lost.
+    Unknown(usize),
+    /// The member learns where it is, joins the roster and reports what it knows of the generations before.
+    Attach(usize),
+    /// The same; a greater number is drawn.
+    AttachHigh(usize),
+    /// All who must have confirmed it have.
+    Ready(usize),
+    /// Reads the roster and confirms it.
+    Beat(usize),
+    /// The member has been out of contact for a lease; the others go on without it.
+    Drop(usize),
+    /// The lease of those who are missing has ended.
+    Doubt,
+    Compare(usize),
+    Take(usize),
+    /// Its links are lost, nothing else.
+    Cut(usize),
+    Crash(usize),
+    Drain(usize),
+    Start,
+    Sync,
+    RestartWhole,
+    RestartOlder,
+    ReplaceInside,
+    Promote,
+    /// The old primary lives on, with its links or without.
+    PromoteKeepOld,
+    PromoteMoveAll,
+    OldReturns,
+    FlipAddress,
+    DelStream,
+    DelGeneration,
+    Xdel,
+    TrimAll,
+    Leave(usize),
+    Resume(usize, usize),
+}
+
+/// What a read brings.
+enum Step {
+    Deliver(Id, u8),
+    Gap { after: Id, before: Id, kind: Kind },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lost,
+    Doubt,
+    /// The position is of no branch that is known here.
+    Foreign,
+    Retention,
+}
+
+impl Gen {
+    fn pending(&self) -> bool {
+        self.chain.iter().any(|border| border.status == Status::Pending)
+    }
+
+    fn open(&self) -> u8 {
+        let open = |border: &Border| if border.status == Status::Pending { border.need & !border.accounted } else { 0 };
+        self.chain.iter().map(open).fold(0, |all, open| all | open)
+    }
+
+    fn knows(&self, g: u8) -> bool {
+        g == self.g || self.chain.iter().any(|border| border.parents & (1 << (g / STRIDE)) != 0)
+    }
+}
+
+impl Stream {
+    /// Whether the id is here, or was and went by design.
+    fn had(&self, id: Id) -> bool {
+        match self.entries.iter().find(|entry| entry.id >= id) {
+            Some(entry) if entry.id == id => true,
+            Some(entry) => entry.prev.is_none_or(|prev| prev >= id),
+            None => id <= self.last,
+        }
+    }
+}
+
+impl Member {
+    fn see(&mut self, roster: &Gen) {
+        for m in 0..MEMBERS {
+            self.seen[m] = self.seen[m].max(roster.listed[m]);
+        }
+    }
+}
+
+impl State {
+    fn data(&mut self) -> &mut Data {
+        &mut self.servers[self.address].data
+    }
+
+    fn detach_all(&mut self, server: usize) {
+        (0..MEMBERS)
+            .filter(|m| self.members[*m].at == Some(server as u8))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|m| self.detach(m));
+    }
+
+    fn detach(&mut self, m: usize) {
+        let member = &mut self.members[m];
+        (member.at, member.ready, member.live) = (None, false, false);
+        member.queue.clear();
+    }
+
+    fn end(&mut self, m: usize) {
+        self.unaccounted = true;
+        self.detach(m);
+        self.members[m] = Member { view: 0, ..Member::default() };
+        self.clients.iter_mut().filter(|c| c.on == Some(m as u8)).for_each(|c| c.on = None);
+    }
+
+    fn new_identity(&mut self, server: usize) {
+        self.identities += 1;
+        self.servers[server].identity = self.identities;
+    }
+
+    /// A number above `known` that was never drawn before.
+    fn draw(&mut self, known: u8, high: bool, defect: Defect) -> u8 {
+        let mut slot = known / STRIDE + 1;
+        if defect == Defect::PlainCounter {
+            return slot * STRIDE;
+        }
+        let mut skip = u8::from(high);
+        while self.generations & (1 << slot) != 0 || skip > 0 {
+            if self.generations & (1 << slot) == 0 {
+                skip -= 1;
+            }
+            slot += 1;
+        }
+        self.generations |= 1 << slot;
+        slot * STRIDE
+    }
+
+    fn attach(&mut self, m: usize, high: bool, defect: Defect) {
+        let server = self.address;
+        let identity = self.servers[server].identity;
+        let member = self.members[m].clone();
+        let old = self.servers[server].data.roster.clone();
+        let side = |roster: &Gen| {
+            defect != Defect::IgnoreSideBranch
+                && member.g != 0
+                && !roster.knows(member.g)
+                && !roster.chain.last().is_some_and(|border| border.status == Status::Pending)
+        };
+        let same = old
+            .as_ref()
+            .is_some_and(|roster| roster.identity == identity && roster.alloc >= member.known && !side(roster));
+        let mut roster = if same {
+            old.clone().unwrap()
+        } else {
+            // The dataset cannot have gone back where its identity is the one that this member saw last.
+            let intact = match &old {
+                Some(roster) => roster.identity == identity,
+                None => member.cert && member.identity == identity,
+            };
+            let known = old.as_ref().map_or(0, |roster| roster.alloc).max(member.known);
+            let g = self.draw(known, high, defect);
+            let (mut need, mut active, mut confirmed, mut marks, mut chain, mut parents) = (0, 0, 0, 0, Vec::new(), 0);
+            if let Some(roster) = &old {
+                parents = 1 << (roster.g / STRIDE);
+                (marks, chain, confirmed) = (roster.marks, roster.chain.clone(), roster.confirmed);
+                let may =
+                    if defect == Defect::ListedIsConfirmed { roster.active } else { roster.active & roster.confirmed };
+                if intact {
+                    active = roster.active;
+                    need = if defect == Defect::ForgetOpenBorder { 0 } else { roster.open() };
+                } else {
+                    need = may | if defect == Defect::ForgetOpenBorder { 0 } else { roster.open() };
+                }
+            } else if intact {
+                active = member.view;
+            }
+            if defect == Defect::ForgetOpenBorder {
+                for border in &mut chain {
+                    if border.status == Status::Pending {
+                        border.status = Status::Proven;
+                    }
+                }
+            }
+            chain.push(Border {
+                g,
+                parents,
+                need,
+                accounted: 0,
+                certified: intact,
+                status: Status::Pending,
+                claims: Vec::new(),
+            });
+            let (listed, marked) =
+                old.as_ref().map_or(([0; MEMBERS], [0; MEMBERS]), |roster| (roster.listed, roster.marked));
+            Gen { g, identity, alloc: g, active, confirmed, marks, listed, marked, seen: [0; MEMBERS], chain }
+        };
+        let trusted = if defect == Defect::ListedIsConfirmed { u8::MAX } else { roster.confirmed };
+        self.messages.iter_mut().filter(|message| message.by == m as u8).for_each(|message| message.orphan = false);
+        let listed = (roster.active | roster.open()) & trusted & bit(m) != 0;
+        let stream = self.servers[server].data.stream.clone();
+        if member.g != roster.g && member.g != 0 {
+            report(&mut roster, m, &member, identity, stream.as_ref(), defect);
+        }
+        settle(&mut roster, defect);
+        let again = roster.active & bit(m) == 0 && roster.marks & bit(m) != 0 && defect != Defect::SameNameAgain;
+        if roster.active & bit(m) == 0 && defect != Defect::SameNameAgain {
+            // What was confirmed before this join does not count for it.
+            roster.seen.iter_mut().for_each(|seen| *seen &= !bit(m));
+        }
+        roster.active |= bit(m);
+        roster.marks &= !bit(m);
+        roster.seen[m] = roster.active | roster.open();
+        let now = &mut self.members[m];
+        now.incarnation += u8::from(again);
+        roster.listed[m] = now.incarnation;
+        now.see(&roster);
+        now.at = Some(server as u8);
+        (now.identity, now.g) = (identity, roster.g);
+        now.ready = listed || defect == Defect::NoConfirm;
+        now.cert = true;
+        now.view = if defect == Defect::ForgetDropped { 0 } else { now.view } | roster.active | roster.open();
+        now.known = now.known.max(roster.alloc);
+        (now.live, now.queue) = (false, Vec::new());
+        now.chain = roster.chain.clone();
+        self.servers[server].data.roster = Some(roster);
+    }
+
+    fn publish(&mut self, m: usize, acked: bool, defect: Defect) {
+        let server = self.members[m].at.unwrap() as usize;
+        let identity = self.servers[server].identity;
+        let data = &mut self.servers[server].data;
+        let fits = match &data.roster {
+            Some(roster) => {
+                roster.g == self.members[m].g && (roster.identity == identity || defect == Defect::NoIdentityFence)
+            }
+            None => false,
+        };
+        if !fits {
+            // STALE: nothing is stored; the publisher attaches again.
+            self.detach(m);
+            return;
+        }
+        let roster = data.roster.as_mut().unwrap();
+        let (g, message) = (roster.g, self.messages.len() as u8);
+        let (id, prev) = match &data.stream {
+            None => {
+                let epoch = if defect == Defect::BeginAtGeneration {
+                    roster.g
+                } else {
+                    roster.alloc += 1;
+                    roster.alloc
+                };
+                ((epoch, 1), Some(UNKNOWN))
+            }
+            Some(stream) if stream.last.0 > roster.alloc => {
+                // The stream knows more than the key: its number is shown at the next attach.
+                let known = stream.last.0;
+                self.members[m].known = known;
+                self.detach(m);
+                return;
+            }
+            Some(stream) if stream.last.0 < roster.g => ((roster.g, 1), Some(stream.last)),
+            Some(stream) => ((stream.last.0, stream.last.1 + 1), None),
+        };
+        let entry = Entry { id, prev, message };
+        let stream = data.stream.get_or_insert(Stream { entries: Vec::new(), last: id });
+        stream.entries.push(entry.clone());
+        stream.last = id;
+        let split = self.servers.iter().all(|server| server.role == Role::Primary);
+        self.messages.push(Message { id, acked, by: m as u8, orphan: split });
+        for other in 0..MEMBERS {
+            let follower = &mut self.members[other];
+            if follower.alive && follower.at == Some(server as u8) {
+                follower.queue.push((entry.clone(), g));
+            }
+        }
+        let member = &mut self.members[m];
+        member.known = member.known.max(id.0);
+        if acked {
+            member.acked = member.acked.max(Some(id));
+        } else {
+            self.detach(m);
+        }
+    }
+
+    /// Reads on from `at`: what a subscriber with that position gets, and where it stands then.
+    fn read(&self, roster: &Gen, at: Id, defect: Defect) -> (Vec<Step>, Id) {
+        let stream = self.servers[self.address].data.stream.as_ref();
+        let (mut at, mut steps, mut first) = (at, Vec::new(), true);
+        let Some(stream) = stream else {
+            let end = (roster.alloc + 1, 0);
+            steps.push(Step::Gap { after: at, before: end, kind: Kind::Retention });
+            return (steps, at.max((roster.g, 0)));
+        };
+        let begin = at;
+        for entry in stream.entries.iter().filter(|entry| entry.id > begin) {
+            let checked = first || defect != Defect::FirstStepOnly;
+            let gap = if checked { hole(roster, at, entry, defect) } else { None };
+            let gap = gap.or_else(|| crossed(roster, at, entry.id));
+            if let Some(kind) = gap {
+                steps.push(Step::Gap { after: at, before: entry.id, kind });
+            }
+            steps.push(Step::Deliver(entry.id, entry.message));
+            (at, first) = (entry.id, false);
+        }
+        let end = (roster.g, 0);
+        if at < stream.last {
+            // All behind the position was trimmed.
+            steps.push(Step::Gap { after: at, before: (stream.last.0, stream.last.1 + 1), kind: Kind::Retention });
+            at = stream.last;
+        }
+        if at < end {
+            let foreign = at > stream.last && !on_branch(roster, at, stream.last);
+            if let Some(kind) = crossed(roster, at, end).or(foreign.then_some(Kind::Foreign)) {
+                steps.push(Step::Gap { after: at, before: end, kind });
+            }
+            at = end;
+        }
+        (steps, at)
+    }
+
+    fn give(&mut self, c: usize, steps: &[Step], at: Id) {
+        for step in steps {
+            match *step {
+                Step::Deliver(id, message) => {
+                    let client = &mut self.clients[c];
+                    if let Some((_, had)) = client.log.iter().find(|(had, _)| *had == id) {
+                        self.bad = Some(if *had == message { "delivered twice" } else { "two contents for one id" });
+                    } else if client.log.last().is_some_and(|(last, _)| *last > id) {
+                        self.bad = Some("ids go down");
+                    }
+                    client.log.push((id, message));
+                }
+                Step::Gap { after, before, kind } => self.judge_gap(c, after, before, kind),
+            }
+        }
+        let client = &mut self.clients[c];
+        client.cursor = client.cursor.max(at);
+    }
+
+    fn judge_gap(&mut self, c: usize, after: Id, before: Id, kind: Kind) {
+        let client = &mut self.clients[c];
+        let between = |id: Id| after < id && id < before;
+        let had = client.log.iter().any(|(id, _)| between(*id));
+        let has = |number: usize| client.log.iter().any(|(_, had)| *had as usize == number);
+        let missed = self.messages.iter().enumerate().any(|(number, message)| between(message.id) && !has(number));
+        let excused = match kind {
+            Kind::Doubt => true,
+            Kind::Foreign => self.unaccounted,
+            Kind::Retention => self.removed,
+            Kind::Lost => false,
+        };
+        if had {
+            self.bad = Some("a gap names what the client has");
+        } else if !missed && !excused {
+            self.bad = Some("a gap where nothing is missing");
+        }
+        client.gaps.push((after, before));
+        client.gaps.sort_unstable();
+        client.gaps.dedup();
+    }
+
+    fn deliver(&mut self, m: usize, steps: &[Step], at: Id) {
+        let on: Vec<_> = (0..self.clients.len()).filter(|c| self.clients[*c].on == Some(m as u8)).collect();
+        for c in on {
+            self.give(c, steps, at);
+        }
+        let member = &mut self.members[m];
+        member.position = at;
+        member.known = member.known.max(at.0);
+    }
+
+    fn compare(&mut self, m: usize, defect: Defect) {
+        let at = self.members[m].position;
+        if let (None, true) = (&self.data().stream, defect != Defect::NoAnchor) {
+            // A position that nobody else can have: what was removed lies before it.
+            let roster = self.data().roster.as_mut().unwrap();
+            roster.alloc += 1;
+            let (id, g) = ((roster.alloc, 0), roster.g);
+            let entry = Entry { id, prev: Some(UNKNOWN), message: ANCHOR };
+            self.data().stream = Some(Stream { entries: Vec::new(), last: id });
+            for other in (0..MEMBERS).filter(|other| *other != m) {
+                let follower = &mut self.members[other];
+                if follower.alive && follower.at == Some(self.address as u8) {
+                    follower.queue.push((entry.clone(), g));
+                }
+            }
+            self.deliver(m, &[Step::Gap { after: at, before: id, kind: Kind::Retention }], id);
+        }
+        let roster = self.servers[self.address].data.roster.clone().unwrap();
+        let (steps, at) = self.read(&roster, self.members[m].position, defect);
+        self.deliver(m, &steps, at);
+        let member = &mut self.members[m];
+        member.live = true;
+        member.queue.retain(|(entry, _)| entry.id > at);
+        member.chain = roster.chain;
+    }
+
+    fn take(&mut self, m: usize) {
+        let (entry, g) = self.members[m].queue.remove(0);
+        let member = &self.members[m];
+        let at = member.position;
+        if entry.id <= at {
+            return;
+        }
+        let follows = entry.id == (at.0, at.1 + 1) || entry.prev == Some(at);
+        // The link has been unbroken since the position was the head: nothing can lie between.
+        let unbroken = entry.prev == Some(UNKNOWN) && g == member.g;
+        if follows && g == member.g || unbroken {
+            let steps = if entry.message == ANCHOR { vec![] } else { vec![Step::Deliver(entry.id, entry.message)] };
+            self.deliver(m, &steps, entry.id);
+        } else {
+            self.members[m].live = false;
+        }
+    }
+
+    /// Everybody alive is here, nothing is under way.
+    fn quiet(&self) -> bool {
+        let server = &self.servers[self.address];
+        let Some(roster) = &server.data.roster else { return false };
+        let here = |member: &Member| {
+            !member.alive
+                || member.at == Some(self.address as u8)
+                    && member.g == roster.g
+                    && member.identity == server.identity
+                    && member.live
+                    && member.queue.is_empty()
+        };
+        server.role == Role::Primary
+            && roster.identity == server.identity
+            && !roster.pending()
+            && self.members.iter().all(here)
+    }
+}
+
+/// What a member tells of the generations before.
+fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Option<&Stream>, defect: Defect) {
+    if defect != Defect::VerdictsInRedisOnly {
+        for border in &member.chain {
+            if border.g < roster.g && !roster.chain.iter().any(|known| known.g == border.g) {
+                roster.chain.push(border.clone());
+            } else if let Some(known) = roster.chain.iter_mut().find(|known| known.g == border.g) {
+                for claim in &border.claims {
+                    if !known.claims.contains(claim) {
+                        known.claims.push(*claim);
+                    }
+                }
+                if known.status == Status::Pending && border.status == Status::Doubt {
+                    known.status = Status::Doubt;
+                }
+            }
+        }
+        roster.chain.sort_by_key(|border| border.g);
+    }
+    let inherited = roster.open();
+    // A mark says nothing of a later incarnation.
+    let valid = (0..MEMBERS).filter(|m| roster.marked[*m] >= member.seen[*m]).fold(0, |all, m| all | bit(m));
+    let marks = roster.marks & valid;
+    let Some(border) = roster.chain.last_mut() else { return };
+    if border.status != Status::Pending {
+        return;
+    }
+    border.parents |= 1 << (member.g / STRIDE);
+    let rolled_back = member.identity != identity;
+    if defect != Defect::TrustDataset && rolled_back {
+        border.need |= member.view;
+        border.certified |= member.cert;
+    }
+    border.need |= inherited;
+    border.certified |= defect == Defect::TrustDataset;
+    border.accounted |= bit(m) | member.heirs | (marks & !bit(m));
+    let claims = [member.acked, member.handed];
+    for id in claims.into_iter().flatten() {
+        if id.1 > 0 && !stream.is_some_and(|stream| stream.had(id)) && !border.claims.contains(&id) {
+            border.claims.push(id);
+            border.claims.sort_unstable();
+        }
+    }
+}
+
+/// All are accounted for, and somebody vouches that they are all.
+fn settle(roster: &mut Gen, _: Defect) {
+    let Some(last) = roster.chain.last() else { return };
+    if last.status == Status::Pending && last.certified && roster.open() & !last.accounted == 0 {
+        for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
+            border.status = Status::Proven;
+        }
+    }
+}
+
+/// The generation that an id of this branch belongs to.
+fn generation_of(roster: &Gen, id: Id) -> u8 {
+    roster.chain.iter().map(|border| border.g).filter(|g| *g <= id.0).max().unwrap_or(0)
+}
+
+/// What the borders between two positions say to whoever stands at the first.
+fn crossed(roster: &Gen, at: Id, to: Id) -> Option<Kind> {
+    let (from, until) = (generation_of(roster, at), generation_of(roster, to).max(if to.1 == 0 { to.0 } else { 0 }));
+    let mut kind = None;
+    for border in &roster.chain {
+        // What is lost is missing to whoever steps over it, whichever border told of it.
+        if border.claims.iter().any(|claim| at < *claim && *claim < to) {
+            kind = kind.or(Some(Kind::Lost));
+        }
+        if border.g > from && border.g <= until && border.status == Status::Doubt {
+            kind = Some(Kind::Doubt);
+        }
+    }
+    kind
+}
+
+/// Whether a position ahead of `last` belongs to this branch: the server went back, the client did not go astray.
+fn on_branch(roster: &Gen, at: Id, last: Id) -> bool {
+    at.0 == last.0
+        || at.1 == 0
+        || roster.chain.iter().any(|border| border.claims.iter().any(|claim| claim.0 == at.0 && *claim >= at))
+}
+
+/// What is missing between a position and the next entry that is here.
+fn hole(roster: &Gen, at: Id, entry: &Entry, defect: Defect) -> Option<Kind> {
+    match entry.prev {
+        _ if entry.id == (at.0, at.1 + 1) => None,
+        Some(prev) if prev == at => None,
+        Some(UNKNOWN) if defect == Defect::UnknownIsFirst => None,
+        Some(UNKNOWN) | None => Some(Kind::Retention),
+        Some(prev) if prev > at => Some(Kind::Retention),
+        Some(prev) => (!on_branch(roster, at, prev)).then_some(Kind::Foreign),
+    }
+}
+
+impl Model for Epochs {
+    type State = State;
+    type Action = Action;
+
+    fn initial(&self) -> State {
+        let active = bit(0) | bit(1);
+        let g = STRIDE;
+        let roster = Gen {
+            g,
+            identity: 1,
+            alloc: g,
+            active,
+            confirmed: active,
+            marks: 0,
+            listed: [0; MEMBERS],
+            marked: [0; MEMBERS],
+            seen: [active; MEMBERS],
+            chain: Vec::new(),
+        };
+        let data = Data { roster: Some(roster), stream: Some(Stream { entries: Vec::new(), last: (g, 0) }) };
+        let member = Member {
+            alive: true,
+            at: Some(0),
+            identity: 1,
+            g,
+            ready: true,
+            cert: true,
+            view: active,
+            known: g,
+            position: (g, 0),
+            live: true,
+            ..Member::default()
+        };
+        let mut members: [Member; MEMBERS] = Default::default();
+        members[0] = member.clone();
+        members[1] = member;
+        let client = |on| Client { on: Some(on), cursor: (g, 0), log: Vec::new(), gaps: Vec::new() };
+        State {
+            servers: [
+                Server { role: Role::Primary, identity: 1, data: data.clone() },
+                Server { role: Role::Copy, identity: 1, data },
+            ],
+            address: 0,
+            members,
+            clients: (0..self.clients).map(|c| client(c as u8)).collect(),
+            messages: Vec::new(),
+            identities: 1,
+            generations: 0b11,
+            removed: false,
+            unaccounted: false,
+            budget: self.budget,
+            bad: None,
+        }
+    }
+
+    #[allow(clippy::too_many_lines)]
+    fn next(&self, state: &State, out: &mut Vec<(Action, State)>) {
+        let defect = self.defect;
+        let mut add = |action: Action, change: &dyn Fn(&mut State)| {
+            let mut after = state.clone();
+            change(&mut after);
+            out.push((action, after));
+        };
+        let address = state.address;
+        let up = state.servers[address].role == Role::Primary;
+        let identity = state.servers[address].identity;
+        let roster = state.servers[address].data.roster.as_ref();
+        let copy = state.servers[1 - address].role == Role::Copy;
+        let budget = &state.budget;
+        for m in 0..MEMBERS {
+            let member = &state.members[m];
+            if !member.alive {
+                continue;
+            }
+            let here = member.at == Some(address as u8);
+            let current = here && roster.is_some_and(|roster| roster.g == member.g && roster.identity == identity);
+            let primary = member.at.is_some_and(|s| state.servers[s as usize].role == Role::Primary);
+            if member.ready && primary && budget.publish > 0 {
+                add(Action::Publish(m), &|s| {
+                    s.budget.publish -= 1;
+                    s.publish(m, true, defect);
+                });
+                if budget.unknown > 0 {
+                    add(Action::Unknown(m), &|s| {
+                        s.budget.publish -= 1;
+                        s.budget.unknown -= 1;
+                        s.publish(m, false, defect);
+                    });
+                }
+            }
+            // A link that leads elsewhere, or that finds another generation, is made anew.
+            if up && !current && (member.at.is_none() || here) {
+                add(Action::Attach(m), &|s| s.attach(m, false, defect));
+                if budget.order > 0 {
+                    add(Action::AttachHigh(m), &|s| {
+                        s.budget.order -= 1;
+                        s.attach(m, true, defect);
+                    });
+                }
+            }
+            if current {
+                let roster = roster.unwrap();
+                let all = roster.active | roster.open();
+                if roster.seen[m] != all || member.view & all != all || chain_differs(member, roster) {
+                    add(Action::Beat(m), &|s| {
+                        let (mine, data) = (&mut s.members[m], &mut s.servers[address].data);
+                        let roster = data.roster.as_mut().unwrap();
+                        roster.seen[m] = roster.active | roster.open();
+                        let kept = if defect == Defect::ForgetDropped { 0 } else { mine.view };
+                        mine.view = kept | roster.active | roster.open();
+                        mine.known = mine.known.max(roster.alloc);
+                        mine.see(roster);
+                        mine.chain = roster.chain.clone();
+                    });
+                }
+                if !member.ready {
+                    let wait = match defect {
+                        Defect::ConfirmByPresentOnly => roster.active,
+                        _ => roster.active | roster.open(),
+                    };
+                    let confirmed = |w: usize| w == m || wait & bit(w) == 0 || roster.seen[w] & bit(m) != 0;
+                    if (0..MEMBERS).all(confirmed) {
+                        add(Action::Ready(m), &|s| {
+                            s.members[m].ready = true;
+                            s.data().roster.as_mut().unwrap().confirmed |= bit(m);
+                        });
+                    }
+                }
+                if !member.live && !roster.pending() {
+                    add(Action::Compare(m), &|s| s.compare(m, defect));
+                }
+                if budget.drain > 0 && member.ready {
+                    add(Action::Drain(m), &|s| {
+                        s.budget.drain -= 1;
+                        let leaving = s.members[m].clone();
+                        for other in (0..MEMBERS).filter(|other| *other != m) {
+                            let heir = &mut s.members[other];
+                            if heir.alive && heir.at == leaving.at && heir.g == leaving.g {
+                                if defect != Defect::DrainWithoutClaims {
+                                    heir.handed = heir.handed.max(leaving.acked).max(leaving.handed);
+                                }
+                                heir.heirs |= bit(m) | leaving.heirs;
+                            }
+                        }
+                        let roster = s.data().roster.as_mut().unwrap();
+                        roster.active &= !bit(m);
+                        roster.confirmed &= !bit(m);
+                        roster.marks |= bit(m);
+                        roster.marked[m] = roster.listed[m];
+                        s.end(m);
+                    });
+                }
+            }
+            if member.live && !member.queue.is_empty() {
+                add(Action::Take(m), &|s| s.take(m));
+            }
+            if budget.cut > 0 && here {
+                add(Action::Cut(m), &|s| {
+                    s.budget.cut -= 1;
+                    s.detach(m);
+                });
+            }
+            if budget.crash > 0 {
+                add(Action::Crash(m), &|s| {
+                    s.budget.crash -= 1;
+                    s.end(m);
+                });
+            }
+        }
+        if let Some(roster) = roster.filter(|roster| up && roster.identity == identity) {
+            for m in 0..MEMBERS {
+                let member = &state.members[m];
+                let listed = (roster.active | roster.open()) & bit(m) != 0;
+                let watched = (0..MEMBERS).any(|w| w != m && state.members[w].at == Some(address as u8));
+                let away = !member.alive || budget.lapse > 0;
+                // Of an open border only the verdict decides.
+                if roster.active & bit(m) != 0 && listed && watched && away {
+                    add(Action::Drop(m), &|s| {
+                        let roster = s.data().roster.as_mut().unwrap();
+                        roster.active &= !bit(m);
+                        roster.confirmed &= !bit(m);
+                        if roster.open() & bit(m) == 0 {
+                            roster.marks |= bit(m);
+                            roster.marked[m] = roster.listed[m];
+                        }
+                        s.unaccounted = true;
+                        let member = &mut s.members[m];
+                        if member.alive {
+                            s.budget.lapse -= 1;
+                            member.cert &= defect == Defect::CertForEver;
+                            if member.at == Some(address as u8) && defect != Defect::AckAfterLapse {
+                                s.detach(m);
+                            }
+                        }
+                    });
+                }
+            }
+            let coming = |m: usize| {
+                let member = &state.members[m];
+                member.alive
+                    && (member.at != Some(address as u8) || member.g != roster.g || member.identity != identity)
+            };
+            let watched = (0..MEMBERS).any(|w| state.members[w].alive && state.members[w].at == Some(address as u8));
+            let late = (0..MEMBERS).any(coming);
+            if roster.pending() && watched && (!late || budget.lapse > 0) {
+                add(Action::Doubt, &|s| {
+                    if late {
+                        s.budget.lapse -= 1;
+                        s.unaccounted = true;
+                    }
+                    let gone: Vec<usize> = (0..MEMBERS).filter(|m| s.members[*m].alive && coming(*m)).collect();
+                    for m in gone {
+                        s.members[m].cert &= defect == Defect::CertForEver;
+                    }
+                    let began = |m: usize| m < 2;
+                    let dead = (0..MEMBERS).any(|m| !s.members[m].alive && began(m)) || late;
+                    let started = s.budget.start < self.budget.start;
+                    let roster = s.data().roster.as_mut().unwrap();
+                    for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
+                        border.status = Status::Doubt;
+                    }
+                    if !dead && !started {
+                        s.bad = Some("in doubt although nobody is missing");
+                    }
+                });
+            }
+        }
+        if budget.start > 0 && !state.members[2].alive {
+            add(Action::Start, &|s| {
+                s.budget.start -= 1;
+                s.members[2] = Member { alive: true, ..Member::default() };
+            });
+        }
+        self.servers(state, up, copy, &mut add);
+        self.clients(state, roster, identity, &mut add);
+    }
+
+    fn violation(&self, state: &State) -> Option<&'static str> {
+        if state.bad.is_some() {
+            return state.bad;
+        }
+        if !state.quiet() {
+            return None;
+        }
+        for client in state.clients.iter().filter(|client| client.on.is_some()) {
+            for (number, message) in state.messages.iter().enumerate() {
+                let covered = client.gaps.iter().any(|(after, before)| *after < message.id && message.id < *before);
+                let has = client.log.iter().any(|(_, had)| *had as usize == number);
+                if message.acked && !has && !covered && !(message.orphan && self.defect != Defect::CountOrphans) {
+                    return Some("acknowledged, neither delivered nor told");
+                }
+            }
+        }
+        None
+    }
+
+    fn describe(&self, state: &State) -> String {
+        let server = |(n, server): (usize, &Server)| {
+            let stream = server.data.stream.as_ref().map_or("none".into(), |stream| {
+                let entries = stream.entries.iter().map(|entry| {
+                    let prev = match entry.prev {
+                        None => String::new(),
+                        Some(UNKNOWN) => "<?".into(),
+                        Some(prev) => format!("<{}.{}", prev.0, prev.1),
+                    };
+                    format!("{}.{}{prev}=m{}", entry.id.0, entry.id.1, entry.message)
+                });
+                entries.collect::<Vec<_>>().join(" ") + &format!(" |{}.{}", stream.last.0, stream.last.1)
+            });
+            let roster = server.data.roster.as_ref().map_or("no generation".into(), |roster| {
+                let borders = roster.chain.iter().map(|border| {
+                    format!(
+                        "{}:{:?} need {:b} have {:b} cert {} claims {:?}",
+                        border.g, border.status, border.need, border.accounted, border.certified, border.claims
+                    )
+                });
+                let borders = borders.collect::<Vec<_>>().join("; ");
+                format!(
+                    "g{} id{} active {:b} marks {:b} [{borders}]",
+                    roster.g, roster.identity, roster.active, roster.marks
+                )
+            });
+            let address = if n == state.address { "*" } else { "" };
+            format!("S{n}{address} {:?} id{} {roster} {{{stream}}}", server.role, server.identity)
+        };
+        let member = |(m, member): (usize, &Member)| {
+            if !member.alive {
+                return format!("{m}:-");
+            }
+            let at = member.at.map_or("-".into(), |at| format!("S{at}"));
+            let (ready, cert) = (if member.ready { "ready" } else { "" }, if member.cert { "cert" } else { "" });
+            format!("{m}:{at} g{} {ready} {cert} pos {}.{}", member.g, member.position.0, member.position.1)
+        };
+        let client = |(c, client): (usize, &Client)| {
+            format!(
+                "C{c}@{:?} {:?} gaps {:?}",
+                client.on,
+                client.log.iter().map(|l| l.1).collect::<Vec<_>>(),
+                client.gaps
+            )
+        };
+        let parts: Vec<String> = state
+            .servers
+            .iter()
+            .enumerate()
+            .map(server)
+            .chain(state.members.iter().enumerate().map(member))
+            .chain(state.clients.iter().enumerate().map(client))
+            .collect();
+        parts.join("\n            ")
+    }
+}
+
+fn chain_differs(member: &Member, roster: &Gen) -> bool {
+    member.chain != roster.chain
+}
+
+impl Epochs {
+    fn servers(&self, state: &State, up: bool, copy: bool, add: &mut dyn FnMut(Action, &dyn Fn(&mut State))) {
+        let (address, other, budget) = (state.address, 1 - state.address, &state.budget);
+        let differs = || state.servers[0].data != state.servers[1].data;
+        if up && copy && differs() {
+            add(Action::Sync, &|s| s.servers[other].data = s.servers[address].data.clone());
+        }
+        if up && budget.server > 0 {
+            add(Action::RestartWhole, &|s| {
+                s.budget.server -= 1;
+                s.new_identity(address);
+                s.detach_all(address);
+            });
+            if copy && differs() {
+                add(Action::RestartOlder, &|s| {
+                    s.budget.server -= 1;
+                    s.servers[address].data = s.servers[other].data.clone();
+                    s.new_identity(address);
+                    s.detach_all(address);
+                });
+            }
+        }
+        if up && copy && budget.replace > 0 && differs() {
+            add(Action::ReplaceInside, &|s| {
+                s.budget.replace -= 1;
+                s.servers[address].data = s.servers[other].data.clone();
+                s.new_identity(address);
+            });
+        }
+        if copy && budget.promote > 0 {
+            for (action, keep, links) in [
+                (Action::Promote, false, false),
+                (Action::PromoteKeepOld, true, true),
+                (Action::PromoteMoveAll, true, false),
+            ] {
+                add(action, &|s| {
+                    s.budget.promote -= 1;
+                    s.servers[other].role = Role::Primary;
+                    s.new_identity(other);
+                    s.address = other;
+                    if !keep {
+                        s.servers[address].role = Role::Down;
+                    }
+                    if !links {
+                        s.detach_all(address);
+                    }
+                });
+            }
+        }
+        if up && state.servers[other].role != Role::Copy {
+            add(Action::OldReturns, &|s| {
+                s.detach_all(other);
+                let data = s.servers[address].data.clone();
+                let identity = s.servers[address].identity;
+                s.servers[other] = Server { role: Role::Copy, identity, data };
+            });
+        }
+        if budget.flip > 0 && state.servers[other].role == Role::Primary {
+            add(Action::FlipAddress, &|s| {
+                s.budget.flip -= 1;
+                s.address = other;
+                s.detach_all(address);
+            });
+        }
+        let data = &state.servers[address].data;
+        if budget.del_stream > 0 && data.stream.is_some() && up {
+            add(Action::DelStream, &|s| {
+                s.budget.del_stream -= 1;
+                s.removed = true;
+                s.data().stream = None;
+            });
+        }
+        if budget.del_gen > 0 && data.roster.is_some() && up {
+            add(Action::DelGeneration, &|s| {
+                s.budget.del_gen -= 1;
+                s.data().roster = None;
+            });
+        }
+        let entries = data.stream.as_ref().map_or(0, |stream| stream.entries.len());
+        if budget.xdel > 0 && entries > 1 && up {
+            add(Action::Xdel, &|s| {
+                s.budget.xdel -= 1;
+                s.removed = true;
+                s.data().stream.as_mut().unwrap().entries.remove(entries - 2);
+            });
+        }
+        if budget.trim > 0 && entries > 0 && up {
+            add(Action::TrimAll, &|s| {
+                s.budget.trim -= 1;
+                if self.defect == Defect::NoTombstone {
+                    s.data().stream = None;
+                } else {
+                    s.data().stream.as_mut().unwrap().entries.clear();
+                }
+            });
+        }
+    }
+
+    fn clients(
+        &self,
+        state: &State,
+        roster: Option<&Gen>,
+        identity: u8,
+        add: &mut dyn FnMut(Action, &dyn Fn(&mut State)),
+    ) {
+        for (c, client) in state.clients.iter().enumerate() {
+            if client.on.is_some() && state.budget.leave > 0 {
+                add(Action::Leave(c), &|s| {
+                    s.budget.leave -= 1;
+                    s.clients[c].on = None;
+                });
+            }
+            if client.on.is_some() {
+                continue;
+            }
+            for m in 0..MEMBERS {
+                let member = &state.members[m];
+                let current = roster
+                    .is_some_and(|roster| roster.g == member.g && roster.identity == identity && !roster.pending());
+                let here = member.alive && member.at == Some(state.address as u8) && member.live && current;
+                if here && member.queue.is_empty() {
+                    add(Action::Resume(c, m), &|s| {
+                        let roster = s.data().roster.clone().unwrap();
+                        let position = s.members[m].position;
+                        let (cursor, before) = (s.clients[c].cursor, (position.0, position.1 + 1));
+                        let (steps, at) = if cursor == position {
+                            (Vec::new(), position)
+                        } else if s.data().stream.is_none() && self.defect != Defect::NoAnchor {
+                            (vec![Step::Gap { after: cursor, before, kind: Kind::Retention }], position)
+                        } else {
+                            s.read(&roster, s.clients[c].cursor, self.defect)
+                        };
+                        s.give(c, &steps, at);
+                        s.clients[c].on = Some(m as u8);
+                    });
+                }
+            }
+        }
+    }
+}
