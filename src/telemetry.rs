@@ -56,7 +56,7 @@ pub struct Logging {
 
 impl Logging {
     /// Counts lines that are dropped here, those of the past included.
-    pub fn count_dropped(&self, counter: IntCounter) {
+    pub fn count_dropped(&self, counter: &IntCounter) {
         for writer in std::iter::once(&self.writer).chain(&self.audit) {
             writer.count_dropped(counter.clone());
         }

@@ -91,7 +91,7 @@ async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), 
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
     let app = App::build(config).await.map_err(|error| failed(&error))?;
     let app = app.reloading(reload.at(signals.hung_up.clone()));
-    logging.count_dropped(app.metrics().log_lines_dropped_total.clone());
+    logging.count_dropped(&app.metrics().log_lines_dropped_total);
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
         // Not the configured ones: port 0 becomes a free one.
