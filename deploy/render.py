@@ -54,7 +54,7 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
 
 # Keys that have a value of their own in the chart, or are fixed by it: addresses, secrets, the drain.
 SET_ELSEWHERE = {
-    "server": {"mode", "listen", "ops_listen"},
+    "server": {"mode", "name", "listen", "ops_listen"},
     "redis": {"url", "url_file"},
     "auth": {"hs256_secrets", "hs256_secrets_file", "api_keys", "api_keys_file"},
     "drain": {"delay", "spread"},

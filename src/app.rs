@@ -25,7 +25,6 @@ use crate::{
         drain,
         keep_alive::KeepAliveConfig,
         loopback,
-        refusal_log::RefusalLog,
         replica::{Replica, UserBuckets},
         routes,
         table::ConnectionTable,
@@ -40,17 +39,20 @@ use crate::{
     registry::{self, Local, Registry, ReplicaFigures},
     session::Rules,
     tasks::Tasks,
+    tls::{self, Acceptor},
 };
 
 mod connect;
 mod hub_settings;
 mod listeners;
 mod market;
+mod operator;
 mod reload;
 
 pub use connect::connect;
 use hub_settings::hub_settings;
-use listeners::{ADDRESSES_BESIDE, Listeners, plain_limits};
+use listeners::{ADDRESSES_BESIDE, Acceptors, Listeners, plain_limits};
+use operator::{Controls, Outside};
 pub use reload::Reload;
 
 /// How long background tasks may take to end once all connections are closed.
@@ -70,6 +72,8 @@ pub struct App {
     descriptors: Descriptors,
     public: Listeners,
     operations: Listeners,
+    acceptors: Acceptors,
+    outside: Arc<Outside>,
     reload: Option<Reload>,
     recording: Option<File>,
 }
@@ -98,6 +102,7 @@ pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
         if let Some(redis) = &config.redis {
             redis_link::check(redis, problems);
         }
+        tls::check(config, problems);
     })
 }
 
@@ -119,7 +124,9 @@ impl App {
         let config = Arc::new(config);
         let metrics = Metrics::new();
         metrics::count_panics(&metrics);
+        metrics.replica_info.name(&config.server.name);
         let verifier = Arc::new(Verifier::new(&config.auth).map_err(BuildError::Keys)?);
+        let acceptors = Acceptors::new(&config.server).map_err(BuildError::Keys)?;
         let public = Listeners::bind("server.listen", config.server.listen, config.development)?;
         let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
         let recording = market::open_recording(&config)?;
@@ -128,6 +135,7 @@ impl App {
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
         let replica = build_replica(config, verifier, &lifecycle, metrics, tasks);
+        let outside = Arc::new(Outside::default());
         let api = Api::new(ApiState {
             config: replica.config.clone(),
             replica: replica.id.clone(),
@@ -138,14 +146,33 @@ impl App {
             metrics: replica.metrics.clone(),
             figures: Arc::new(OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
+            audit: replica.audit.clone(),
+            operator: Arc::new(Controls {
+                replica: replica.clone(),
+                lifecycle: lifecycle.clone(),
+                outside: outside.clone(),
+            }),
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        Ok(Self { replica, api, lifecycle, descriptors, public, operations, recording, reload: None })
+        tls::tell(&replica.config, &replica.metrics, clock::unix_s());
+        Ok(Self {
+            replica,
+            api,
+            lifecycle,
+            descriptors,
+            public,
+            operations,
+            recording,
+            acceptors,
+            outside,
+            reload: None,
+        })
     }
 
     /// Reads settings and secrets again while it runs.
     #[must_use]
     pub fn reloading(self, reload: Reload) -> Self {
+        reload.show(&self.outside);
         Self { reload: Some(reload), ..self }
     }
 
@@ -176,7 +203,8 @@ impl App {
     /// # Errors
     /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
-        let Self { replica, api, lifecycle, descriptors, public, operations, recording, reload } = self;
+        let Self { replica, api, lifecycle, descriptors, public, operations, recording, acceptors, outside, reload } =
+            self;
         // Where port 0 was asked for, the one in use.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
@@ -184,7 +212,10 @@ impl App {
         let tasks = replica.tasks.clone();
         let doors = tasks.apart();
         let server = &replica.config.server;
-        let serving = |spares| Serving {
+        let tls = |acceptor: &Option<Acceptor>| {
+            acceptor.clone().map(|acceptor| accept::Tls { acceptor, metrics: replica.metrics.clone() })
+        };
+        let serving = |spares, acceptor| Serving {
             head_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
             head_bytes_max: server.header_bytes_max,
@@ -192,6 +223,7 @@ impl App {
             spares,
             write_timeout: replica.config.session.write_timeout + WRITE_GRACE,
             plain: None,
+            tls: tls(acceptor),
         };
         let plain = PlainLimit { addresses: plain_limits(&replica.config), proxies: server.proxies.clone() };
         let local = |router| {
@@ -199,7 +231,7 @@ impl App {
             if development { loopback::only(router, &server.allowed_origins) } else { router }
         };
         let sockets = local(routes::router(&replica, api.public()));
-        let public_serving = || Serving { plain: Some(plain.clone()), ..serving(PUBLIC_SPARES) };
+        let public_serving = || Serving { plain: Some(plain.clone()), ..serving(PUBLIC_SPARES, &acceptors.public) };
         for listener in public.all() {
             let serve = accept::serve(listener, sockets.clone(), public_serving(), tasks.clone(), doors.stop());
             doors.spawn_vital("public listener", serve);
@@ -207,17 +239,17 @@ impl App {
         // Open until the drain is over: metrics and probes tell of it.
         let publishers = tasks.apart();
         for listener in operations.all() {
-            let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES));
+            let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES, &acceptors.operations));
             let serve = accept::serve(listener, router, serving, publishers.clone(), publishers.stop());
             publishers.spawn_vital("operations listener", serve);
         }
         if let Some(reload) = reload {
-            tasks.spawn_vital("reload", reload.run(replica.clone(), tasks.stop()));
+            tasks.spawn_vital("reload", reload.run(replica.clone(), (acceptors, outside), tasks.stop()));
         }
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
-        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
+        tracing::info!(name = replica.config.server.name, replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
             task = tasks.broken() => Err(Broken { task }),
@@ -315,8 +347,9 @@ fn build_replica(
         wheel: Wheel::default(),
         uptime: Uptime::default(),
         users: UserBuckets::default(),
-        refusals: RefusalLog::default(),
+        audit: Arc::default(),
         closing: AtomicBool::new(false),
+        held: AtomicBool::new(false),
         config,
     })
 }
@@ -331,12 +364,13 @@ fn local(
 ) -> Local {
     let (controlled, counted, hub, lifecycle) =
         (connections.clone(), connections.clone(), hub.clone(), lifecycle.clone());
-    let started_ms = clock::unix_ms();
+    let (started_ms, name) = (clock::unix_ms(), config.server.name.clone());
     Local {
         replica: replica.clone(),
         session: config.session.clone(),
         control: Box::new(move |control| controlled.on_control(&control)),
         figures: Box::new(move || ReplicaFigures {
+            name: name.clone(),
             connections: counted.len() as u64,
             subscriptions: hub.subscriptions() as u64,
             started_ms,

@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod backplane;
 pub mod bucket;
@@ -39,3 +40,4 @@ pub mod registry;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;

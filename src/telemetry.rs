@@ -2,23 +2,32 @@
 //! whoever reads them.
 
 mod filter;
+mod rotated;
 mod writer;
 
-use std::{backtrace::Backtrace, fs::File, io::IsTerminal, os::fd::AsFd, time::Duration};
+use std::{
+    backtrace::Backtrace,
+    fs::File,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use prometheus::IntCounter;
 use thiserror::Error;
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     Layer,
+    filter::Targets,
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry,
     util::SubscriberInitExt,
 };
 
-use crate::config::Log;
+use crate::config::{AUDIT_TARGET, Log};
 pub use filter::LogFilter;
+use rotated::Rotated;
 use writer::LogWriter;
 
 /// How long the end of the process waits for lines to be written.
@@ -34,18 +43,23 @@ pub enum TelemetryError {
     Started,
     #[error("there is no thread or no file descriptor for the log")]
     System,
+    #[error("log.audit_file can't be opened: {0}")]
+    AuditFile(io::ErrorKind),
 }
 
 /// The log of the process. When it is dropped, what waits is written, for a second at the most.
 pub struct Logging {
     writer: LogWriter,
+    audit: Option<LogWriter>,
     filter: LogFilter,
 }
 
 impl Logging {
     /// Counts lines that are dropped here, those of the past included.
-    pub fn count_dropped(&self, counter: IntCounter) {
-        self.writer.count_dropped(counter);
+    pub fn count_dropped(&self, counter: &IntCounter) {
+        for writer in std::iter::once(&self.writer).chain(&self.audit) {
+            writer.count_dropped(counter.clone());
+        }
     }
 
     /// What is logged, to be changed while the process runs.
@@ -57,7 +71,9 @@ impl Logging {
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.writer.end(END_PATIENCE);
+        for writer in std::iter::once(&self.writer).chain(&self.audit) {
+            writer.end(END_PATIENCE);
+        }
     }
 }
 
@@ -66,24 +82,29 @@ impl Drop for Logging {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log) -> Result<Logging, TelemetryError> {
-    let colours = std::io::stderr().is_terminal();
+    let colours = io::stderr().is_terminal();
     // Not the standard library's handle: that is locked during a write, which may take as long as the reader likes.
-    let target = std::io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
+    let target = io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
     let writer = LogWriter::start(File::from(target), writer::BYTES_MAX).map_err(|_| TelemetryError::System)?;
-    let (subscriber, filter) = subscriber(log, colours, writer.clone())?;
+    let audit = log.audit_file.clone().map(|path| {
+        let file = Rotated::open(path).map_err(|error| TelemetryError::AuditFile(error.kind()))?;
+        LogWriter::start(file, writer::BYTES_MAX).map_err(|_| TelemetryError::System)
+    });
+    let audit = audit.transpose()?;
+    let (subscriber, filter) = subscriber(log, colours, writer.clone(), audit.clone())?;
     subscriber.try_init().map_err(|_| TelemetryError::Started)?;
     std::panic::set_hook(Box::new(|info| {
         let (location, backtrace) = (info.location().map(ToString::to_string), Backtrace::capture());
         let text = info.payload_as_str().unwrap_or("no text");
         tracing::error!(location, %backtrace, "panicked: {text}");
     }));
-    Ok(Logging { writer, filter })
+    Ok(Logging { writer, audit, filter })
 }
 
 /// What takes all lines of the process, and the filter that it can be changed by.
 type Subscribed = (Box<dyn Subscriber + Send + Sync>, LogFilter);
 
-fn subscriber<W>(log: &Log, colours: bool, writer: W) -> Result<Subscribed, TelemetryError>
+fn subscriber<W>(log: &Log, colours: bool, writer: W, audit: Option<LogWriter>) -> Result<Subscribed, TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -94,7 +115,11 @@ where
     } else {
         lines.with_ansi(colours).boxed()
     };
-    Ok((Box::new(registry().with(lines.with_filter(layer))), filter))
+    let audit = audit.map(|writer| {
+        let lines = fmt::layer().with_writer(writer).log_internal_errors(false).json().flatten_event(true);
+        lines.with_span_list(false).with_filter(Targets::new().with_target(AUDIT_TARGET, Level::TRACE))
+    });
+    Ok((Box::new(registry().with(lines.with_filter(layer)).with(audit)), filter))
 }
 
 #[cfg(test)]
@@ -110,19 +135,23 @@ mod tests {
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    fn log(filter: &str, json: bool) -> Log {
+        Log { filter: filter.into(), json, audit_file: None }
     }
 
     fn logged(filter: &str, json: bool) -> Result<String, TelemetryError> {
         let lines = Lines::default();
         let writer = lines.clone();
-        let (subscriber, _) = subscriber(&Log { filter: filter.into(), json }, false, move || writer.clone())?;
+        let (subscriber, _) = subscriber(&log(filter, json), false, move || writer.clone(), None)?;
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(port = 8000, "listening");
             tracing::debug!("detail");
@@ -149,8 +178,7 @@ mod tests {
     fn the_filter_is_changed_while_the_log_is_in_use() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let log = Log { filter: "info".into(), json: false };
-        let (subscriber, filter) = subscriber(&log, false, move || writer.clone()).unwrap();
+        let (subscriber, filter) = subscriber(&log("info", false), false, move || writer.clone(), None).unwrap();
         let write = || tracing::debug!("detail");
         tracing::subscriber::with_default(subscriber, || {
             write();

@@ -28,7 +28,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("log_limit", &[]),
     ("problem", &[]),
     ("metrics", &["tasks"]),
-    ("auth", &["clock", "config", "metrics", "tasks"]),
+    ("audit", &["config", "log_limit", "metrics"]),
+    ("auth", &["bucket", "clock", "config", "metrics", "tasks"]),
+    ("tls", &["config", "metrics"]),
     // Decides, and never sees fan-out: no `hub`, no `connection`, no `backplane`.
     ("session", &["auth", "bucket", "config"]),
     // Judges every step of every reader.
@@ -39,11 +41,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks"]),
+    ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks", "tls"]),
     ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
         &[
+            "audit",
             "auth",
             "backplane",
             "bucket",
@@ -58,9 +61,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "registry",
             "session",
             "tasks",
+            "tls",
         ],
     ),
-    ("api", &["auth", "backplane", "bucket", "config", "log_limit", "metrics", "problem", "publisher", "registry"]),
+    (
+        "api",
+        &[
+            "audit",
+            "auth",
+            "backplane",
+            "bucket",
+            "config",
+            "connection",
+            "metrics",
+            "problem",
+            "publisher",
+            "registry",
+            "tls",
+        ],
+    ),
     (
         "app",
         &[
@@ -80,6 +99,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "session",
             "tasks",
             "telemetry",
+            "tls",
         ],
     ),
     ("cli", &["app", "auth", "config", "defect", "descriptors", "tasks", "telemetry"]),
@@ -115,6 +135,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
             "connection/accept.rs",
             "connection/admission.rs",
             "connection/event_stream.rs",
+            "connection/refused.rs",
             "connection/loopback.rs",
             "connection/routes.rs",
             "connection/upgrade.rs",
@@ -138,7 +159,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ),
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
-    ("hyper_rustls", &["crates/client/http.rs"]),
+    ("hyper_rustls", &["crates/client/http.rs", "crates/client/trust.rs"]),
     ("tokio_tungstenite", &["crates/client/socket.rs", "feeds/binance/connections.rs", "feeds/binance/socket.rs"]),
     ("tickgate_client", &["cli/", "auth/jwks.rs", "feeds/binance/rest.rs", "crates/client/bin/adapter.rs"]),
     ("tickgate_client_suite", &["crates/client-suite/main.rs"]),

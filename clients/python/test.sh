@@ -20,7 +20,7 @@ work=$target/python
 PYTHON=${TICKGATE_PYTHON:-/usr/bin/python3}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build units models players)
+[ ${#steps[@]} -gt 0 ] || steps=(build units redis models players)
 
 # The process whose forks are adapters.
 warm=

@@ -17,46 +17,98 @@ use axum::{
 use tower_http::request_id::RequestId;
 
 use super::{Problem, ProblemKind, Shared};
-use crate::metrics::AuthFailure;
+use crate::{
+    audit::Caller,
+    auth::ApiKey,
+    config::Right,
+    connection::accept::ClientCertificate,
+    metrics::{AuthFailure, KeyUse, RateScope},
+    tls,
+};
 
-/// Lets requests with an API key through.
-pub(super) async fn require_key(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let (reason, detail) = match api_key(request.headers()) {
-        Some(key) if shared.verifier.is_api_key(key) => return next.run(request).await,
-        Some(_) => (AuthFailure::ApiKey, "the api key is not one of this gateway's"),
-        None => {
-            let needed = "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
-            (AuthFailure::Missing, needed)
+/// What a route is for, as far as keys are concerned.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) shared: Arc<Shared>,
+    pub(super) right: Right,
+}
+
+/// Lets requests through whose key, or client certificate, has the right. The key goes with the request.
+pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let Guard { shared, right } = guard;
+    let key = match key_of(&shared, request.headers(), request.extensions()) {
+        Ok(key) => key,
+        Err((reason, detail)) => {
+            shared.metrics.auth_failures_total.of(reason).inc();
+            shared.audit.refused_request(&caller(request.extensions()), reason);
+            return Problem::new(ProblemKind::AuthRequired, detail).into_response();
         }
     };
-    shared.metrics.auth_failures_total.of(reason).inc();
-    if let Some(left_out) = shared.refusals.admit(Instant::now()) {
-        let left_out = Some(left_out).filter(|count| *count > 0);
-        let Caller { address, request_id } = Caller::of(request.extensions());
-        tracing::info!(address, request_id, reason = reason.as_str(), left_out, "api request refused");
+    if !key.may(right) {
+        shared.metrics.api_key_requests_total.of(&key.name, KeyUse::Forbidden).inc();
+        let (name, right) = (&key.name, right.as_str());
+        let caller = Caller { key: Some(name.clone()), ..caller(request.extensions()) };
+        shared.audit.forbidden(&caller, right);
+        let detail = format!("the api key {name} lacks the right {right}");
+        return Problem::new(ProblemKind::Forbidden, detail).into_response();
     }
-    Problem::new(ProblemKind::AuthRequired, detail).into_response()
+    // Publications are counted one by one.
+    if right != Right::Publish
+        && let Err(refused) = spend(&shared, &key)
+    {
+        return refused.into_response();
+    }
+    shared.metrics.api_key_requests_total.of(&key.name, KeyUse::Accepted).inc();
+    request.extensions_mut().insert(key);
+    next.run(request).await
 }
 
-/// Who sent a request, for the log.
-#[derive(Debug)]
-pub(super) struct Caller {
-    /// The peer's address; none where the request did not come by TCP.
-    pub(super) address: Option<String>,
-    pub(super) request_id: Option<String>,
+/// Whose key or certificate the request shows.
+fn key_of(
+    shared: &Shared,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Arc<ApiKey>, (AuthFailure, &'static str)> {
+    if let Some(text) = api_key(headers) {
+        return shared.verifier.api_key(text).ok_or((AuthFailure::ApiKey, "the api key is not one of this gateway's"));
+    }
+    let certificate = extensions.get::<ClientCertificate>();
+    let by_certificate =
+        certificate.and_then(|shown| shared.verifier.certificate_key(|name| tls::names(&shown.0, name)));
+    let needed = "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
+    by_certificate.ok_or((AuthFailure::Missing, needed))
 }
 
-impl Caller {
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        let peer = extensions.get::<ConnectInfo<SocketAddr>>();
-        let id = extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-        Self { address: peer.map(|peer| peer.0.ip().to_canonical().to_string()), request_id: id.map(str::to_owned) }
+/// Counts one publication or request against the rate of its key.
+pub(super) fn spend(shared: &Shared, key: &ApiKey) -> Result<(), Problem> {
+    key.spend(Instant::now()).map_err(|wait| {
+        shared.metrics.rate_limited_total.of(RateScope::Api).inc();
+        shared.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
+        let detail = format!("the api key {} is over its rate", key.name);
+        Problem::new(ProblemKind::RateLimited, detail).retry_after(wait)
+    })
+}
+
+/// The key that a request was let in by.
+pub(super) fn admitted_by(extensions: &Extensions) -> Result<Arc<ApiKey>, Problem> {
+    // Every route that asks is behind `require_key`.
+    extensions.get().cloned().ok_or_else(|| Problem::new(ProblemKind::InternalError, "the request has no key"))
+}
+
+/// Who sent a request, for the audit log.
+pub(super) fn caller(extensions: &Extensions) -> Caller {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    let id = extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    Caller {
+        key: extensions.get::<Arc<ApiKey>>().map(|key| key.name.clone()),
+        address: peer.map(|peer| peer.0.ip().to_canonical()),
+        request_id: id.map(str::to_owned),
     }
 }
 
-/// Whether the request carries a valid API key; nothing is counted when it does not.
-pub(super) fn has_key(shared: &Shared, headers: &HeaderMap) -> bool {
-    api_key(headers).is_some_and(|key| shared.verifier.is_api_key(key))
+/// Whether the request carries a key that may read; nothing is counted when it does not.
+pub(super) fn may_read(shared: &Shared, headers: &HeaderMap) -> bool {
+    api_key(headers).and_then(|text| shared.verifier.api_key(text)).is_some_and(|key| key.may(Right::Read))
 }
 
 /// Bounds the requests under way, so that a flood of them is refused instead of queued.

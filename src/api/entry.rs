@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tickgate_wire::model::StreamId;
 
-use super::{Problem, ProblemKind, Shared};
+use super::{Problem, ProblemKind, Shared, access};
 use crate::{
+    auth::ApiKey,
     backplane::Published,
-    metrics::Door,
+    config::Right,
+    metrics::{Door, KeyUse},
     problem::millis,
     publisher::{PublishFailure, PublishRequest},
 };
@@ -90,11 +92,25 @@ impl Shared {
         &self,
         text: &[u8],
         idempotency_key: Option<&str>,
+        key: &ApiKey,
     ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
-        match serde_json::from_slice(text) {
+        let entry: Result<Entry<'_>, _> = serde_json::from_slice(text).map_err(|error| not_an_entry(&error));
+        match entry.and_then(|entry| self.allow(entry, key)) {
             Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key)),
-            Err(error) => Either::Left(ready(Err(not_an_entry(&error)))),
+            Err(problem) => Either::Left(ready(Err(problem))),
         }
+    }
+
+    /// Whether the key may publish this, and now.
+    fn allow<'a>(&self, entry: Entry<'a>, key: &ApiKey) -> Result<Entry<'a>, Problem> {
+        access::spend(self, key)?;
+        if !key.reaches(&entry.channel) {
+            self.metrics.api_key_requests_total.of(&key.name, KeyUse::Forbidden).inc();
+            self.audit.forbidden_topic(&key.name, Right::Publish.as_str(), &entry.channel);
+            let detail = format!("the api key {} may not publish to {:?}", key.name, entry.channel);
+            return Err(Problem::new(ProblemKind::Forbidden, detail));
+        }
+        Ok(entry)
     }
 
     fn hand_over_entry(

@@ -4,7 +4,7 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view.
+//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
 use std::{
@@ -30,10 +30,10 @@ use tower_http::{
 };
 
 use crate::{
+    audit::Audit,
     auth::Verifier,
     backplane::Backplane,
-    config::{Config, Rate},
-    log_limit::LogLimit,
+    config::{Config, Rate, Right},
     metrics::{Metrics, Route},
     problem::{Problem, REQUEST_ID},
     publisher::Publisher,
@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod access;
+mod admin;
 mod body;
 mod cors;
 mod entry;
@@ -57,6 +58,7 @@ mod tickets;
 mod topics;
 mod unavailable;
 
+pub use admin::{ConnectionDetail, Operator};
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
 use throttle::Throttle;
@@ -67,9 +69,6 @@ const REQUESTS_MAX: usize = 256;
 const STREAMS_MAX: usize = 64;
 /// Tickets that one user may ask for.
 const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
-
-/// Requests without a valid key are logged once in this time.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What this replica knows of itself without asking anyone.
 pub trait Figures: Send + Sync {
@@ -97,6 +96,8 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     pub figures: Arc<dyn Figures>,
     pub lifecycle: Lifecycle,
+    pub audit: Arc<Audit>,
+    pub operator: Arc<dyn Operator>,
 }
 
 impl fmt::Debug for ApiState {
@@ -118,8 +119,6 @@ struct Shared {
     cluster: status::ClusterCache,
     tickets: Mutex<Throttle>,
     patience: Patience,
-    /// For the log line of a request without a valid key.
-    refusals: LogLimit,
 }
 
 /// How long a sender may keep us waiting.
@@ -159,7 +158,6 @@ impl Api {
             cluster: status::ClusterCache::default(),
             tickets: Mutex::new(Throttle::new(TICKETS_PER_USER, Instant::now())),
             patience,
-            refusals: LogLimit::new(REFUSAL_LOG_INTERVAL),
         }))
     }
 
@@ -177,17 +175,31 @@ impl Api {
 
     /// The operations listener's routes.
     pub fn operations(&self) -> Router {
-        let keyed = Router::new()
+        let guarded = |routes: Router<Arc<Shared>>, right| {
+            let guard = access::Guard { shared: Arc::clone(&self.0), right };
+            routes.route_layer(from_fn_with_state(guard, access::require_key))
+        };
+        let publishing = Router::new()
             .route(Route::Publish.as_str(), post(publish::publish))
-            .route(Route::PublishBatch.as_str(), post(publish::batch))
+            .route(Route::PublishBatch.as_str(), post(publish::batch));
+        let reading = Router::new()
             .route(Route::Connections.as_str(), get(sessions::connections))
             .route(Route::User.as_str(), get(sessions::user))
-            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
+            .route(Route::Replicas.as_str(), get(status::replicas))
             .route(Route::Topics.as_str(), get(topics::topics))
             .route(Route::Topic.as_str(), get(topics::rule))
-            .route(Route::History.as_str(), get(topics::history))
-            .route_layer(from_fn_with_state(Arc::clone(&self.0), access::require_key));
-        let limited = keyed
+            .route(Route::History.as_str(), get(topics::history));
+        let acting = Router::new()
+            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
+            .route(Route::AdminDrain.as_str(), post(admin::drain))
+            .route(Route::AdminUndrain.as_str(), post(admin::undrain))
+            .route(Route::AdminRebalance.as_str(), post(admin::rebalance))
+            .route(Route::AdminLog.as_str(), post(admin::log))
+            .route(Route::AdminConfig.as_str(), get(admin::configuration))
+            .route(Route::AdminConnection.as_str(), get(admin::connection));
+        let limited = guarded(publishing, Right::Publish)
+            .merge(guarded(reading, Right::Read))
+            .merge(guarded(acting, Right::Admin))
             .route(Route::Tickets.as_str(), post(tickets::issue))
             .route_layer(from_fn_with_state(Arc::clone(&self.0), access::limit_requests));
         let open = Router::new()

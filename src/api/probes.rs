@@ -19,6 +19,7 @@ impl Shared {
     fn readiness(&self) -> Readiness {
         let facts = Facts {
             phase: self.lifecycle.phase(),
+            held: self.lifecycle.is_held(),
             connections: self.figures.connections(),
             connections_max: self.config.limits.connections_max,
             awaits_keys: self.verifier.awaits_keys(),

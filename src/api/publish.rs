@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Problem, ProblemKind, Shared,
+    Problem, ProblemKind, Shared, access,
     body::{self, Form},
     entry::Outcome,
     stream,
@@ -37,9 +37,10 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
 }
 
 async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
-    let key = idempotency_key(request.headers())?;
+    let msg_id = idempotency_key(request.headers())?;
+    let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(shared, request).await?;
-    Ok(Json(shared.hand_over(&body, key.as_deref()).await?).into_response())
+    Ok(Json(shared.hand_over(&body, msg_id.as_deref(), &key).await?).into_response())
 }
 
 /// The header by which a retry is known. One that can't be used is an error: without it, a retry would be sent twice.
@@ -69,13 +70,15 @@ struct BatchAnswer {
 
 /// A batch: handed over in its order, answered in its order; one that fails does not stop the others.
 pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(&shared, request).await?;
     let batch: Batch<'_> = serde_json::from_slice(&body)
         .map_err(|error| Problem::invalid(format!("a batch is {{\"publications\": [..]}}: {error}")))?;
     if batch.publications.len() > BATCH_MAX {
         return Err(Problem::new(ProblemKind::MessageTooBig, format!("a batch may have {BATCH_MAX} publications")));
     }
-    let waiting: Vec<_> = batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None)).collect();
+    let waiting: Vec<_> =
+        batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None, &key)).collect();
     let results = join_all(waiting).await.into_iter().map(|result| Outcome::new(None, result)).collect();
     Ok(Json(BatchAnswer { results }).into_response())
 }

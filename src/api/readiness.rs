@@ -40,6 +40,8 @@ pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     /// The task without which the replica can't go on.
     failed: Arc<OnceLock<&'static str>>,
+    /// An operator keeps new clients away.
+    held: watch::Sender<bool>,
     draining: IntGauge,
 }
 
@@ -47,7 +49,12 @@ impl Lifecycle {
     /// A replica that is starting.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting), failed: Arc::default(), draining: metrics.draining.clone() }
+        Self {
+            phase: watch::Sender::new(Phase::Starting),
+            failed: Arc::default(),
+            held: watch::Sender::new(false),
+            draining: metrics.draining.clone(),
+        }
     }
 
     /// A task that the replica can't do without is gone; there is no way back.
@@ -59,6 +66,27 @@ impl Lifecycle {
     #[must_use]
     pub fn failed(&self) -> Option<&'static str> {
         self.failed.get().copied()
+    }
+
+    /// An operator wants no new clients here, or wants them again. False when nothing changed by it.
+    pub fn hold(&self, held: bool) -> bool {
+        let changed = self.held.send_if_modified(|now| std::mem::replace(now, held) != held);
+        if changed && self.phase() != Phase::Draining {
+            self.draining.set(held.into());
+        }
+        changed
+    }
+
+    /// Whether an operator wants no new clients here.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        *self.held.borrow()
+    }
+
+    /// Resolves when the operator wants clients again, at once when he does.
+    pub async fn released(&self) {
+        // The sender is `self`, so the wait can't fail.
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
     }
 
     /// All is there that clients need. Changes nothing once the drain has begun.
@@ -97,6 +125,8 @@ impl Lifecycle {
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub phase: Phase,
+    /// An operator wants no new clients here.
+    pub held: bool,
     /// Open connections, and how many are let in.
     pub connections: usize,
     pub connections_max: usize,
@@ -112,6 +142,8 @@ pub struct Facts {
 pub enum NotReady {
     Starting,
     Draining,
+    /// An operator drained the replica, which goes on running.
+    Held,
     /// The first key set has not arrived.
     KeysMissing,
     /// As many connections as are let in.
@@ -133,6 +165,7 @@ impl NotReady {
         match self {
             Self::Starting => "starting",
             Self::Draining => "draining",
+            Self::Held => "held",
             Self::KeysMissing => "keys_missing",
             Self::Overloaded => "overloaded",
             Self::CommandsDown(_) => "redis_down",
@@ -148,6 +181,7 @@ impl fmt::Display for NotReady {
         match self {
             Self::Starting => f.write_str("the replica is starting"),
             Self::Draining => f.write_str("the replica is draining"),
+            Self::Held => f.write_str("an operator drained the replica"),
             Self::KeysMissing => f.write_str("no key set has arrived yet, so no token can be verified"),
             Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
             Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
@@ -180,7 +214,7 @@ impl Readiness {
         let lifecycle = match facts.phase {
             Phase::Starting => Some(NotReady::Starting),
             Phase::Draining => Some(NotReady::Draining),
-            Phase::Running => None,
+            Phase::Running => facts.held.then_some(NotReady::Held),
         };
         let load = (facts.connections >= facts.connections_max).then_some(NotReady::Overloaded);
         // A short outage is bridged by replay; only a long one should move new clients elsewhere. Before Redis was
@@ -231,7 +265,15 @@ mod tests {
             acknowledges: true,
         };
         let (connections, connections_max, queue_wait) = (3, 10, Duration::ZERO);
-        Facts { phase: Phase::Running, connections, connections_max, awaits_keys: false, backplane, queue_wait }
+        Facts {
+            phase: Phase::Running,
+            held: false,
+            connections,
+            connections_max,
+            awaits_keys: false,
+            backplane,
+            queue_wait,
+        }
     }
 
     fn reason(facts: &Facts) -> Option<NotReady> {
@@ -263,6 +305,20 @@ mod tests {
         assert_eq!(reason(&Facts { phase: Phase::Starting, ..running() }), Some(NotReady::Starting));
         let full = Facts { phase: Phase::Draining, connections: 10, ..running() };
         assert_eq!(reason(&full), Some(NotReady::Draining));
+    }
+
+    #[test]
+    fn an_operator_can_keep_new_clients_away_and_let_them_in_again() {
+        assert_eq!(reason(&Facts { held: true, ..running() }), Some(NotReady::Held));
+        let metrics = Metrics::new();
+        let lifecycle = Lifecycle::new(&metrics);
+        lifecycle.started();
+        assert!(lifecycle.hold(true) && !lifecycle.hold(true) && lifecycle.is_held() && metrics.draining.get() == 1);
+        assert!(lifecycle.hold(false) && metrics.draining.get() == 0);
+        lifecycle.hold(true);
+        lifecycle.drain();
+        lifecycle.hold(false);
+        assert_eq!(metrics.draining.get(), 1, "it ends all the same");
     }
 
     #[test]

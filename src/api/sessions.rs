@@ -1,7 +1,7 @@
 //! The operator's view of connections over all replicas, and the way to end them. Never touches a socket: the registry
 //! carries the word to the replica that owns it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -16,8 +16,11 @@ use tickgate_wire::{
     time::Timestamp,
 };
 
-use super::{Problem, Shared, access::Caller, body};
-use crate::registry::{ConnectionInfo, Control};
+use super::{Problem, Shared, access, body};
+use crate::{
+    audit::{Caller, Target},
+    registry::{ConnectionInfo, Control},
+};
 
 /// Connections listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;
@@ -95,30 +98,10 @@ struct Disconnect {
     revoke_seconds: Option<u64>,
 }
 
-/// Whom an operator acted on.
-#[derive(Clone, Copy, Default)]
-struct Target<'a> {
-    user: Option<&'a UserId>,
-    session: Option<SessionId>,
-    seconds: Option<u64>,
-}
-
-impl Caller {
-    /// Logs what an operator did. The one line that names a user at `info`: without it nobody could say who did it to whom.
-    fn did(&self, action: &str, target: Target<'_>) {
-        let Self { address, request_id } = self;
-        let user = target.user.map(UserId::as_str);
-        // Only its first digits: it is a secret.
-        let session = target.session.map(|session| format!("{session:?}"));
-        let seconds = target.seconds;
-        tracing::info!(action, user, session, seconds, address, request_id, "operator action");
-    }
-}
-
 /// Closes a session, or all connections of a user, wherever they are; with `revoke_seconds` the user can't come back
 /// with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
-    let caller = Caller::of(request.extensions());
+    let caller = access::caller(request.extensions());
     let asked: Disconnect = body::json(&shared, request).await?;
     let reason = asked.reason.unwrap_or_else(|| CloseCode::Disconnected.name().to_owned());
     if reason.len() > REASON_BYTES_MAX {
@@ -133,22 +116,37 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
                 if ttl.is_zero() || ttl > REVOCATION_MAX {
                     return Err(Problem::invalid("`revoke_seconds` is 1 to 2592000 (30 days)"));
                 }
-                shared.registry.revoke(&user, ttl).await?;
-                caller
-                    .did("revoked a user's tokens", Target { user: Some(&user), seconds: revoke, ..Target::default() });
+                let done = shared.registry.revoke(&user, ttl).await;
+                let target = Target { user: Some(&user), seconds: revoke, ..Target::default() };
+                audited(&shared, &caller, "revoked a user's tokens", target, done)?;
             } else {
-                shared.registry.control(Control::CloseUser { user: user.to_string(), code, reason }).await?;
-                caller.did("disconnected a user", Target { user: Some(&user), ..Target::default() });
+                let done = shared.registry.control(Control::CloseUser { user: user.to_string(), code, reason }).await;
+                let target = Target { user: Some(&user), ..Target::default() };
+                audited(&shared, &caller, "disconnected a user", target, done)?;
             }
         }
         (None, Some(session), None) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` is a UUID"))?;
-            shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await?;
-            caller.did("disconnected a session", Target { session: Some(session), ..Target::default() });
+            let done = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
+            let target = Target { session: Some(session), ..Target::default() };
+            audited(&shared, &caller, "disconnected a session", target, done)?;
         }
         (None, Some(_), Some(_)) => return Err(Problem::invalid("tokens are revoked by `user`, not by `session`")),
         _ => return Err(Problem::invalid("name either a `user` or a `session`")),
     }
     // The owning replicas act within a second; there is nothing to wait for here.
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Writes down what an operator did, whatever became of it.
+fn audited<T, E: fmt::Display>(
+    shared: &Shared,
+    caller: &Caller,
+    action: &str,
+    target: Target<'_>,
+    done: Result<T, E>,
+) -> Result<T, E> {
+    let failure = done.as_ref().err().map(|error| error as &dyn fmt::Display);
+    shared.audit.action(caller, action, target, failure);
+    done
 }

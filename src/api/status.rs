@@ -12,7 +12,7 @@ use serde::Serialize;
 use tickgate_wire::time::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Phase, Shared, access};
+use super::{Phase, Problem, Shared, access};
 use crate::{problem::millis, registry::ClusterFigures};
 
 /// How long the figures of the cluster are shared by all who ask.
@@ -59,6 +59,7 @@ pub(super) struct Status {
 #[derive(Serialize)]
 struct ReplicaStatus {
     id: String,
+    name: String,
     phase: &'static str,
     active_connections: u64,
     total_subscriptions: u64,
@@ -67,6 +68,7 @@ struct ReplicaStatus {
 pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Status> {
     let own = ReplicaStatus {
         id: shared.replica.to_string(),
+        name: shared.config.server.name.clone(),
         phase: shared.lifecycle.phase().as_str(),
         active_connections: shared.figures.connections() as u64,
         total_subscriptions: shared.figures.subscriptions() as u64,
@@ -81,7 +83,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
     let others: Vec<_> = cluster.into_iter().flat_map(|cluster| cluster.replicas).collect();
     let others: Vec<_> =
         others.into_iter().filter(|(id, _)| *id != shared.replica).map(|(_, figures)| figures).collect();
-    let names_allowed = shared.config.development || access::has_key(&shared, &headers);
+    let names_allowed = shared.config.development || access::may_read(&shared, &headers);
     let users = if names_allowed { shared.registry.users(CONNECTIONS_MAX).await.ok() } else { None };
     Json(Status {
         status,
@@ -93,6 +95,35 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
         replica: own,
         timestamp: timestamp(),
     })
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    /// Empty for a replica that does not say.
+    name: String,
+    active_connections: u64,
+    total_subscriptions: u64,
+    started_at: Timestamp,
+    draining: bool,
+}
+
+/// All live replicas, by their name.
+pub(super) async fn replicas(State(shared): State<Arc<Shared>>) -> Result<Json<serde_json::Value>, Problem> {
+    let found = shared.registry.cluster().await?.replicas;
+    let mut replicas: Vec<_> = found
+        .into_iter()
+        .map(|(id, figures)| Listed {
+            id: id.to_string(),
+            name: figures.name,
+            active_connections: figures.connections,
+            total_subscriptions: figures.subscriptions,
+            started_at: Timestamp::from_ms(figures.started_ms),
+            draining: figures.draining,
+        })
+        .collect();
+    replicas.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+    Ok(Json(serde_json::json!({ "replicas": replicas })))
 }
 
 /// Now, in the form of the wire contract.

@@ -16,6 +16,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::ApiKey;
+
 use super::{
     Lifecycle, Phase, Problem, ProblemKind, Shared, access,
     entry::Outcome,
@@ -83,6 +85,7 @@ impl Input {
 struct Run {
     shared: Arc<Shared>,
     input: Input,
+    key: Arc<ApiKey>,
     line_bytes_max: usize,
     /// In the order of the lines. Only the first is waited for: those behind it are answered by the same pipeline as
     /// a rule, and cost no waking.
@@ -105,7 +108,7 @@ impl Run {
                 && let Some(line) = self.input.line()
             {
                 let bytes = line.text.as_ref().map_or(0, Bytes::len);
-                let outcome = Box::pin(outcome(&self.shared, &line, self.line_bytes_max));
+                let outcome = Box::pin(outcome(&self.shared, &line, self.line_bytes_max, &self.key));
                 self.under_way_bytes += bytes;
                 self.under_way.push_back(UnderWay { bytes, outcome });
             }
@@ -152,6 +155,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
     let permit = Arc::clone(&shared.streams)
         .try_acquire_owned()
         .map_err(|_| access::overloaded("too many publishing streams are open"))?;
+    let key = access::admitted_by(request.extensions())?;
     let asks_first = request.headers().contains_key(header::EXPECT);
     let line_bytes_max = shared.config.limits.payload_bytes_max + ENVELOPE_BYTES_MAX;
     let mut input = Input {
@@ -166,14 +170,20 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
     if asks_first {
         input.read().await;
     }
-    let run = Run { shared: Arc::clone(shared), input, line_bytes_max, under_way: VecDeque::new(), under_way_bytes: 0 };
+    let run =
+        Run { shared: Arc::clone(shared), input, key, line_bytes_max, under_way: VecDeque::new(), under_way_bytes: 0 };
     let results = stream::unfold(run, async |mut run| run.results().await.map(|text| (Ok::<_, Infallible>(text), run)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(results)).into_response())
 }
 
-fn outcome(shared: &Shared, line: &Line, bytes_max: usize) -> impl Future<Output = Outcome> + Send + use<> {
+fn outcome(
+    shared: &Shared,
+    line: &Line,
+    bytes_max: usize,
+    key: &ApiKey,
+) -> impl Future<Output = Outcome> + Send + use<> {
     let number = line.number;
-    let result = line.text.as_ref().map(|text| shared.hand_over(text, None));
+    let result = line.text.as_ref().map(|text| shared.hand_over(text, None, key));
     async move {
         let result = match result {
             Some(result) => result.await,

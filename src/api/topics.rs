@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
 };
@@ -12,7 +12,11 @@ use serde_json::value::RawValue;
 use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
 
 use super::{Problem, ProblemKind, Shared};
-use crate::backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits};
+use crate::{
+    auth::ApiKey,
+    backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits},
+    config::Right,
+};
 
 /// Topics listed unless asked otherwise, and at the most.
 const LISTED_DEFAULT: usize = 1_000;
@@ -47,12 +51,14 @@ struct Topics {
 /// Topics that this replica follows, the busiest first.
 pub(super) async fn topics(
     State(shared): State<Arc<Shared>>,
+    Extension(key): Extension<Arc<ApiKey>>,
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(listing) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
     let limit = listing.limit.unwrap_or(LISTED_DEFAULT).min(LISTED_MAX);
     let total = shared.figures.topics();
-    let topics = shared.figures.busiest(limit).into_iter().map(|(topic, subscribers)| {
+    let within = |(topic, _): &(Topic, usize)| key.reaches(topic.as_str());
+    let topics = shared.figures.busiest(limit).into_iter().filter(within).map(|(topic, subscribers)| {
         let rule = shared.config.topics.of_topic(&topic);
         Listed {
             user: topic.owner().map(str::to_owned),
@@ -160,12 +166,18 @@ struct History<'a> {
 /// Retained publications of a topic, or of a user's private channel.
 pub(super) async fn history(
     State(shared): State<Arc<Shared>>,
+    Extension(key): Extension<Arc<ApiKey>>,
     Path(name): Path<String>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(asked) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
     if asked.since.is_some() && asked.last.is_some() {
         return Err(Problem::invalid("ask either `since` an id or for the `last` publications"));
+    }
+    if !key.reaches(&name) {
+        shared.audit.forbidden_topic(&key.name, Right::Read.as_str(), &name);
+        let detail = format!("the api key {} may not read {name:?}", key.name);
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
     let (topic, channel) = topic_of(&shared.config.topics, &name, asked.user.as_deref())?;
     if shared.config.topics.of_topic(&topic).retain_max == 0 {

@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::load;
+use super::{listeners::Acceptors, load, operator::Outside};
 use crate::{
     auth::Verifier,
     clock,
@@ -28,6 +28,7 @@ use crate::{
     redis_link,
     tasks::{Stop, blocking},
     telemetry::LogFilter,
+    tls,
 };
 
 /// Time between two looks at the files. A file that changed is read at the second look that finds it as it is, so that one
@@ -38,22 +39,40 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Reload {
     sources: Sources,
-    effective: Effective,
+    /// Before the files were read for the first time.
+    since: SystemTime,
+    effective: Arc<Effective>,
     /// Notified by a signal.
     hang_up: Arc<Notify>,
     /// `None`: whoever started the replica keeps the log.
     filter: Option<LogFilter>,
 }
 
-/// What tells two contents of a file apart without reading them: device, inode, size, times of its content and of its
-/// entry. `None`: there is no such file now.
-type Mark = Option<(u64, u64, u64, [i64; 4])>;
+/// What tells two contents of a file apart without reading them: device, inode and size, and when its content and its
+/// entry changed, in seconds and nanoseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    file: (u64, u64, u64),
+    content: (i64, i64),
+    entry: (i64, i64),
+}
+
+/// The clock that files get their times from is behind by as much.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
+
+impl Mark {
+    /// Whether the file may have changed since then.
+    fn is_since(&self, time: SystemTime) -> bool {
+        let since = (time - CLOCK_STEP).duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.entry >= (since.as_secs().try_into().unwrap_or(i64::MAX), since.subsec_nanos().into())
+    }
+}
 
 impl Reload {
-    /// Reads `sources` again, which gave `effective` at the start.
+    /// Reads `sources` again, which gave `effective` when they were read the first time, not before `since`.
     #[must_use]
-    pub fn new(sources: Sources, effective: Effective) -> Self {
-        Self { sources, effective, hang_up: Arc::default(), filter: None }
+    pub fn new(sources: Sources, effective: Effective, since: SystemTime) -> Self {
+        Self { sources, since, effective: Arc::new(effective), hang_up: Arc::default(), filter: None }
     }
 
     /// Reads again whenever this is notified.
@@ -68,11 +87,24 @@ impl Reload {
         Self { filter: Some(filter), ..self }
     }
 
+    /// Lets the operator see what is in force, and change what is logged.
+    pub(super) fn show(&self, outside: &Outside) {
+        outside.effective.store(Some(self.effective.clone()));
+        outside.filter.store(self.filter.clone().map(Arc::new));
+    }
+
     /// Looks and listens until the replica stops.
-    pub(super) async fn run(mut self, replica: Arc<Replica>, mut stop: Stop) {
+    pub(super) async fn run(
+        mut self,
+        replica: Arc<Replica>,
+        (acceptors, outside): (Acceptors, Arc<Outside>),
+        mut stop: Stop,
+    ) {
         let mut files = replica.config.files.clone();
-        let mut loaded = look(&files).await;
-        let mut before = loaded.clone();
+        let mut before = look(&files).await;
+        // What was written while the replica was built is a change, too.
+        let is_new = before.iter().flatten().any(|mark| mark.is_since(self.since));
+        let mut loaded = if is_new { Vec::new() } else { before.clone() };
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,8 +121,11 @@ impl Reload {
             }
             // Looked at before it is read: what is written meanwhile is a change that the next look finds.
             loaded = now;
-            if let Some(named) = self.again(&replica, cause).await
-                && named != files
+            if let Some(named) = self.again(&replica, &acceptors, cause).await
+                && {
+                    self.show(&outside);
+                    named != files
+                }
             {
                 files = named;
                 loaded = look(&files).await;
@@ -100,11 +135,16 @@ impl Reload {
     }
 
     /// Reads everything once. Returns the files that are named now.
-    async fn again(&mut self, replica: &Arc<Replica>, cause: &'static str) -> Option<Vec<PathBuf>> {
+    async fn again(
+        &mut self,
+        replica: &Arc<Replica>,
+        acceptors: &Acceptors,
+        cause: &'static str,
+    ) -> Option<Vec<PathBuf>> {
         let metrics = &replica.metrics;
         let (sources, before) = (self.sources.clone(), replica.config.clone());
         let read = blocking(move || read(&sources, &before)).await.unwrap_or_else(|| Err(panicked()));
-        let Read { config, effective, verifier } = match read {
+        let Read { config, effective, verifier, acceptors: read } = match read {
             Ok(read) => read,
             Err(problems) => {
                 let problems = problems.to_string().replace("\n  ", "; ");
@@ -115,6 +155,9 @@ impl Reload {
             }
         };
         replica.verifier.take_keys(&verifier);
+        let mut needs_restart = effective.needing_restart(&self.effective);
+        needs_restart.extend(acceptors.take(&read));
+        tls::tell(&config, metrics, clock::unix_s());
         if let Some(filter) = &self.filter
             && let Err(error) = filter.set(&config.log.filter)
         {
@@ -123,8 +166,7 @@ impl Reload {
         metrics.reloads_total.of(ReloadResult::Ok).inc();
         metrics.reload_failed.set(0);
         metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        let needs_restart = effective.needing_restart(&self.effective);
-        self.effective = effective;
+        self.effective = Arc::new(effective);
         if needs_restart.is_empty() {
             tracing::info!(cause, "reloaded");
         } else {
@@ -141,6 +183,7 @@ struct Read {
     config: Config,
     effective: Effective,
     verifier: Verifier,
+    acceptors: Acceptors,
 }
 
 /// Reads everything, for a replica that was started with `before`.
@@ -152,8 +195,8 @@ fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
         return Err(problems);
     }
     config.keep_generated(before);
-    let verifier = Verifier::new(&config.auth)?;
-    Ok(Read { config, effective, verifier })
+    let (verifier, acceptors) = (Verifier::new(&config.auth)?, Acceptors::new(&config.server)?);
+    Ok(Read { config, effective, verifier, acceptors })
 }
 
 fn panicked() -> Problems {
@@ -178,15 +221,19 @@ async fn take_redis_over(replica: &Replica, config: &Config) {
 }
 
 /// A look at all files, off the threads that serve.
-async fn look(files: &[PathBuf]) -> Vec<Mark> {
+async fn look(files: &[PathBuf]) -> Vec<Option<Mark>> {
     let files = files.to_vec();
     blocking(move || files.iter().map(|path| mark(path)).collect()).await.unwrap_or_default()
 }
 
-fn mark(path: &Path) -> Mark {
+/// `None`: there is no such file now.
+fn mark(path: &Path) -> Option<Mark> {
     let found = fs::metadata(path).ok()?;
-    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
-    Some((found.dev(), found.ino(), found.size(), times))
+    Some(Mark {
+        file: (found.dev(), found.ino(), found.size()),
+        content: (found.mtime(), found.mtime_nsec()),
+        entry: (found.ctime(), found.ctime_nsec()),
+    })
 }
 
 #[cfg(test)]
@@ -211,5 +258,8 @@ mod tests {
         fs::rename(path("..new"), path("..data")).unwrap();
         assert_ne!(mark(&path("keys")), first);
         assert_eq!(mark(&path("gone")), None);
+        let now = SystemTime::now();
+        assert!(mark(&path("keys")).unwrap().is_since(now - Duration::from_secs(60)));
+        assert!(!mark(&path("keys")).unwrap().is_since(now + Duration::from_secs(60)));
     }
 }

@@ -9,7 +9,7 @@
 //! | `claims` | what a genuine token says, and whether that is acceptable now |
 //! | `refusal` | why a token was refused |
 //! | `mint` | making tokens, for development and tests |
-//! | `api_keys` | keys of backends, compared in constant time |
+//! | `api_keys` | keys of backends, compared in constant time; what each may do |
 //! | `policy` | what an identity may do |
 //!
 //! Never logs, shows or stores any part of a token or key.
@@ -26,6 +26,7 @@ mod refusal;
 mod tests;
 mod token;
 
+pub use api_keys::ApiKey;
 pub use mint::{MintError, NewToken, mint};
 pub use policy::{Identity, Rights};
 pub use refusal::TokenError;

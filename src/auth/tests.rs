@@ -17,6 +17,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn config() -> Auth {
     Auth {
+        keys: Vec::new(),
         hs256_secrets: vec![Secret::new(SECRET)],
         public_keys: Vec::new(),
         jwks: None,

@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 
 use super::{
     Identity, TokenError,
-    api_keys::ApiKeys,
+    api_keys::{ApiKey, ApiKeys},
     claims::ClaimRules,
     jwks::{Doubt, KeySet},
     jws::Jws,
@@ -44,6 +44,10 @@ impl Verifier {
         if config.api_keys.iter().any(|key| key.expose().is_empty()) {
             tell("api_keys", "one of them is empty".into());
         }
+        let api_keys = ApiKeys::new(&config.api_keys, &config.keys);
+        if let Some([one, other]) = api_keys.shared() {
+            tell("keys", format!("{one} and {other} have the same key: nobody could say who used it"));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -52,7 +56,7 @@ impl Verifier {
             key_set,
             rules: ClaimRules::new(config),
             token_bytes_max: config.token_bytes_max,
-            api_keys: ArcSwap::from_pointee(ApiKeys::new(&config.api_keys)),
+            api_keys: ArcSwap::from_pointee(api_keys),
         })
     }
 
@@ -60,7 +64,8 @@ impl Verifier {
     /// and the key set stay. Connections whose token was accepted before keep it until it ends.
     pub fn take_keys(&self, other: &Self) {
         self.keys.store(other.keys.load_full());
-        self.api_keys.store(other.api_keys.load_full());
+        let continuing = other.api_keys.load().continuing(&self.api_keys.load());
+        self.api_keys.store(Arc::new(continuing));
     }
 
     /// Keeps the key set fresh in a task, where one is configured, and waits for the first fetch to succeed or fail.
@@ -115,10 +120,16 @@ impl Verifier {
         self.keys.load().is_empty() && self.key_set.as_ref().is_some_and(|set| !set.is_loaded())
     }
 
-    /// Whether the text is one of the API keys, in constant time.
+    /// Whose API key the text is, in constant time.
     #[must_use]
-    pub fn is_api_key(&self, key: &str) -> bool {
-        self.api_keys.load().contains(key)
+    pub fn api_key(&self, text: &str) -> Option<Arc<ApiKey>> {
+        self.api_keys.load().find(text)
+    }
+
+    /// Who may use the API by a certificate that is `is_for` a name.
+    #[must_use]
+    pub fn certificate_key(&self, is_for: impl Fn(&str) -> bool) -> Option<Arc<ApiKey>> {
+        self.api_keys.load().find_certificate(is_for)
     }
 
     /// Why today's keys might lead to another result.

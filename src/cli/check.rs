@@ -98,7 +98,7 @@ impl Gateway {
                 made_up_token(&Signer::of_configured(config)?, &mark)?
             }
         };
-        let configured = config.as_ref().and_then(|config| config.auth.api_keys.first());
+        let configured = config.as_ref().and_then(|config| config.auth.publishing_key());
         let api_key = args.api_key.clone().or_else(|| configured.map(|key| key.expose().to_owned()));
         let api_key = api_key.ok_or_else(|| Failure::usage("no API key: give one by --api-key or --config"))?;
         let endpoint = format!("{}{ENDPOINT}", args.url.trim_end_matches('/'));

@@ -33,9 +33,11 @@ pub(super) fn greeting(
     );
     let token = token(config, now);
     let key = config.auth.api_keys.first().map_or("", |key| key.expose());
+    let sockets = format!("{}://{public}", if config.server.tls.is_some() { "wss" } else { "ws" });
+    let operations = format!("{}://{operations}", if config.server.ops_tls.is_some() { "https" } else { "http" });
     let lines = [
-        ("WebSockets", format!("ws://{public}  {}", paths(config))),
-        ("operations", format!("http://{operations}  /metrics /api/v1")),
+        ("WebSockets", format!("{sockets}  {}", paths(config))),
+        ("operations", format!("{operations}  /metrics /api/v1")),
         ("backplane", backplane),
         ("API key", key.into()),
         (
@@ -52,11 +54,11 @@ pub(super) fn greeting(
     let order = r#"{"type":"order_update","order_id":"1","status":"filled"}"#;
     let token = token.as_deref().unwrap_or("TOKEN");
     let at = |usual: &str, url: String| if url == usual { String::new() } else { format!(" --url {url}") };
-    let market = at("ws://127.0.0.1:8000/ws/market", format!("ws://{public}/ws/market"));
-    let api = at("http://127.0.0.1:8001", format!("http://{operations}"));
+    let market = at("ws://127.0.0.1:8000/ws/market", format!("{sockets}/ws/market"));
+    let api = at("http://127.0.0.1:8001", operations);
     let copy = [
         ("watch", format!("{program} tail{market} ticker:BTCUSDT")),
-        ("subscribe", format!("{program} tail --url ws://{public}/ws/trading --token {token} orders")),
+        ("subscribe", format!("{program} tail --url {sockets}/ws/trading --token {token} orders")),
         ("publish", format!("{program} publish{api} --api-key {key} --user {USER} orders '{order}'")),
     ];
     for (name, line) in copy {

@@ -36,16 +36,24 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let url = match args.url {
-        Some(url) => url,
+    let (url, certificate) = match args.url {
+        Some(url) => (url, None),
         None => {
             let (config, _) = Config::load(&args.settings.sources())?;
             let path = if args.live { "/livez" } else { "/readyz" };
-            format!("http://{}{path}", reachable(config.server.listen))
+            // Asked is whether the replica is well, not whether its certificate is for this address, or for today.
+            let certificate = config.server.tls.map(|tls| tls.identity.certificate.as_bytes().to_vec());
+            let scheme = if certificate.is_some() { "https" } else { "http" };
+            (format!("{scheme}://{}{path}", reachable(config.server.listen)), certificate)
         }
     };
     let failed = |error: tickgate_client::Error| Failure::new(format!("{url}: {error}"));
-    let answer = Request::get(&url).timeout(args.timeout).send().await.map_err(failed)?;
+    let request = Request::get(&url).timeout(args.timeout);
+    let request = match certificate {
+        Some(certificate) => request.pinned(certificate),
+        None => request,
+    };
+    let answer = request.send().await.map_err(failed)?;
     let body = answer.body.trim();
     if !answer.status.is_success() {
         return Err(Failure::new(format!("{url}: {} {body}", answer.status).trim_end()));

@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let sources = args.settings.sources();
+    let (sources, since) = (args.settings.sources(), SystemTime::now());
     let (mut config, effective) = app::load(&sources)?;
     if args.record.is_some() && config.feeds.binance.is_none() {
         return Err(Failure::usage("--record requires feeds.binance.enabled = \"on\""));
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         runtime.worker_threads(config.server.workers);
     }
     let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
-    let reload = Reload::new(sources, effective).logging(logging.filter());
+    let reload = Reload::new(sources, effective, since).logging(logging.filter());
     runtime.block_on(serve(config, &logging, reload))
 }
 
@@ -91,7 +91,7 @@ async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), 
     let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
     let app = App::build(config).await.map_err(|error| failed(&error))?;
     let app = app.reloading(reload.at(signals.hung_up.clone()));
-    logging.count_dropped(app.metrics().log_lines_dropped_total.clone());
+    logging.count_dropped(&app.metrics().log_lines_dropped_total);
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
         // Not the configured ones: port 0 becomes a free one.

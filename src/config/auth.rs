@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Problems, Secret, named_file, raw,
+    ApiKey, Problems, Right, Secret, named_file, raw,
     value::{Section, address_range},
 };
 
@@ -41,8 +41,10 @@ pub struct Auth {
     pub auth_timeout: Duration,
     /// Life of a single-use ticket.
     pub ticket_ttl: Duration,
-    /// Keys of the HTTP API (and of `/ws/ingest`).
+    /// Keys of the HTTP API (and of `/ws/ingest`) that may do everything.
     pub api_keys: Vec<Secret>,
+    /// Keys with a name and rights of their own.
+    pub keys: Vec<ApiKey>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,7 +99,20 @@ impl Auth {
             auth_timeout: section.duration("auth_timeout", &raw.auth_timeout, ["100ms", "5m"]),
             ticket_ttl: section.duration("ticket_ttl", &raw.ticket_ttl, ["1s", "10m"]),
             api_keys: secrets(&api_keys(raw), &mut section),
+            keys: Vec::new(),
         }
+    }
+
+    /// A key that may publish to all topics.
+    #[must_use]
+    pub fn publishing_key(&self) -> Option<&Secret> {
+        let may = |key: &&ApiKey| key.rights.contains(&Right::Publish) && key.topics.is_none();
+        self.api_keys.first().or_else(|| self.keys.iter().find(may)?.secrets.first())
+    }
+
+    /// Whether anybody can use the HTTP API.
+    pub(super) fn has_api_keys(&self) -> bool {
+        !(self.api_keys.is_empty() && self.keys.is_empty())
     }
 
     /// Whether anything is configured that a token could be verified with.
@@ -107,7 +122,7 @@ impl Auth {
 
     /// Makes what development mode needs and nobody configured: whether a token secret was made, and whether an API key.
     pub(super) fn generate_missing(&mut self) -> [bool; 2] {
-        let generated = [!self.has_token_keys(), self.api_keys.is_empty()];
+        let generated = [!self.has_token_keys(), !self.has_api_keys()];
         for (secrets, generated) in [&mut self.hs256_secrets, &mut self.api_keys].into_iter().zip(generated) {
             if generated {
                 secrets.push(Secret::random());

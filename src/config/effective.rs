@@ -1,5 +1,7 @@
 //! What is in force after all layers, as it could be written. Never shows a secret: `raw` hides them itself.
 
+use std::collections::BTreeMap;
+
 use super::raw::Raw;
 
 /// The merged configuration, for `check-config`.
@@ -7,11 +9,19 @@ use super::raw::Raw;
 pub struct Effective {
     raw: Raw,
     development: bool,
+    /// Where each key was set: a file with the line, a variable, a flag. A key that is not here has its default.
+    origins: BTreeMap<String, String>,
 }
 
 impl Effective {
-    pub(super) fn new(raw: Raw, development: bool) -> Self {
-        Self { raw, development }
+    pub(super) fn new(raw: Raw, development: bool, origins: BTreeMap<String, String>) -> Self {
+        Self { raw, development, origins }
+    }
+
+    /// Where each key was set, but for those that have their default.
+    #[must_use]
+    pub fn origins(&self) -> &BTreeMap<String, String> {
+        &self.origins
     }
 
     /// As TOML, with secrets as `***`.

@@ -1,6 +1,9 @@
 //! Market data made inside the gateway, and what is logged.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tickgate_wire::model::check_name;
 
@@ -51,7 +54,12 @@ pub struct Log {
     /// Levels by target, such as `info` or `info,tickgate::hub=debug`.
     pub filter: String,
     pub json: bool,
+    /// Where the audit log is written to as well.
+    pub audit_file: Option<PathBuf>,
 }
+
+/// The target of the audit log's lines.
+pub const AUDIT_TARGET: &str = "audit";
 
 impl Feeds {
     pub(super) fn check(raw: &raw::Feeds, development: bool, problems: &mut Problems) -> Self {
@@ -84,9 +92,9 @@ impl Feeds {
             let plain = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://"));
             plain.is_some_and(|rest| !is_loopback_host(host_of(rest)))
         };
-        addresses
-            .filter(move |(_, url)| is_open(url))
-            .map(|(key, url)| format!("prices can be changed on their way: {key} is {url}, which is not encrypted"))
+        addresses.filter(move |(_, url)| is_open(url)).map(|(key, url)| {
+            format!("prices can be changed on their way: {key} is {}, which is not encrypted", quoted(url))
+        })
     }
 }
 
@@ -159,11 +167,17 @@ fn is_filter(part: &str) -> bool {
     }
 }
 
+/// Whether the text can be `log.filter`.
+#[must_use]
+pub fn is_log_filter(text: &str) -> bool {
+    text.split(',').all(is_filter) && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
+}
+
 impl Log {
     pub(super) fn check(raw: &raw::Log, problems: &mut Problems) -> Self {
         let mut section = Section::new("log", problems);
         let wrong = raw.filter.split(',').find(|part| !is_filter(part));
-        if wrong.is_some() || raw.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        if !is_log_filter(&raw.filter) {
             let hint = wrong.and_then(|part| {
                 let level = part.rsplit('=').next().unwrap_or_default().to_ascii_lowercase();
                 LEVELS
@@ -176,6 +190,20 @@ impl Log {
             section.tell("filter", format!("{wants}{}{hint}", quoted(&raw.filter)));
         }
         let json = section.choice("format", &raw.format, &[("text", false), ("json", true)]);
-        Self { filter: raw.filter.clone(), json }
+        let audit_file = section.take("audit_file", audit_file(&raw.audit_file), None);
+        Self { filter: raw.filter.clone(), json, audit_file }
     }
+}
+
+/// A path in a folder that is there; the file itself is made by the first line.
+fn audit_file(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(text);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !path.is_dir() {
+        return Ok(Some(path));
+    }
+    Err(format!("wants a file in a folder that exists, got {}", quoted(text)))
 }

@@ -1,4 +1,4 @@
-//! Lists of tables: `[[profiles]]`, `[[topics]]`, `[[auth.public_keys]]`. How a file's lie over the shipped ones, and
+//! Lists of tables: `[[profiles]]`, `[[topics]]`, `[[auth.public_keys]]`, `[[auth.keys]]`. How a file's lie over the shipped ones, and
 //! which keys an entry may have. Never judges values.
 
 use serde::{
@@ -12,7 +12,7 @@ use super::{Problems, raw, value::nearest};
 
 /// Whether the key holds tables, and can therefore be written in files only.
 pub(super) fn is_list_of_tables(key: &str) -> bool {
-    matches!(key, "profiles" | "topics" | "auth.public_keys")
+    matches!(key, "profiles" | "topics" | "auth.public_keys" | "auth.keys")
 }
 
 /// Entries that can be taken, and what messages call them.
@@ -38,6 +38,7 @@ pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: 
         let sound = match key {
             "profiles" => admit::<raw::Profile>(&name, &mut element, problems),
             "topics" => admit::<raw::Topic>(&name, &mut element, problems),
+            "auth.keys" => admit::<raw::Key>(&name, &mut element, problems),
             _ => admit::<raw::PublicKey>(&name, &mut element, problems),
         };
         if sound && key == "profiles" && !is_defined(&element, known) {

@@ -7,6 +7,7 @@ mod auth;
 mod effective;
 mod environment;
 mod feeds;
+mod keys;
 mod known_channels;
 mod layers;
 mod limits;
@@ -37,7 +38,8 @@ pub use effective::Effective;
 pub use environment::SHORT_NAMES;
 #[cfg(feature = "simulation")]
 pub use environment::deliberate_defect;
-pub use feeds::{Binance, Feeds, Log, Synthetic};
+pub use feeds::{AUDIT_TARGET, Binance, Feeds, Log, Synthetic, is_log_filter};
+pub use keys::{ApiKey, Right, UNNAMED};
 pub use known_channels::KnownChannels;
 pub use layers::{DEFAULTS, Sources, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
@@ -47,7 +49,7 @@ pub use problems::{Problem, Problems};
 pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
 pub use redis::{Access, Redis};
 pub use secret::{Secret, without_credentials};
-pub use server::{AddressHeader, LOOPBACK_ORIGINS, Proxies, Server};
+pub use server::{AddressHeader, Identity, LOOPBACK_ORIGINS, Proxies, Server, Tls};
 pub use session::{Drain, Readiness, Session};
 pub use value::duration as parse_duration;
 
@@ -110,7 +112,7 @@ impl Config {
         match loaded {
             Some((mut config, raw)) if problems.is_empty() => {
                 config.files.extend(sources.file.clone());
-                let effective = Effective::new(raw, config.development);
+                let effective = Effective::new(raw, config.development, std::mem::take(&mut layers.origins));
                 Ok((config, effective))
             }
             _ => Err(problems),
@@ -138,6 +140,8 @@ impl Config {
     fn check(raw: &raw::Raw, problems: &mut Problems) -> Self {
         let mut server = Server::check(&raw.server, problems);
         let mut auth = Auth::check(&raw.auth, problems);
+        let client_certificates = !raw.server.ops_tls.client_ca_file.is_empty();
+        auth.keys = keys::check(&raw.auth.keys, client_certificates, problems);
         let development = mode::is_development(&raw.server, &server, &auth, problems);
         let [secret_generated, api_key_generated] = if development { auth.generate_missing() } else { [false, false] };
         if development {
@@ -146,6 +150,7 @@ impl Config {
             }
         } else {
             strength::check(&raw.auth, [&auth.hs256_secrets, &auth.api_keys], problems);
+            strength::check_keys(&raw.auth.keys, &auth.keys, problems);
         }
         let choices = [("auto", development), ("always", true), ("never", false)];
         let anonymous = value::Section::new("auth", problems).choice("anonymous", &raw.auth.anonymous, &choices);
@@ -212,7 +217,7 @@ impl Config {
                 self.redis.is_none(),
                 "messages are kept in the memory of this one replica and end with it: redis.url is not set",
             ),
-            (self.auth.api_keys.is_empty(), "nobody can publish over HTTP: auth.api_keys is empty"),
+            (!self.auth.has_api_keys(), "nobody can publish over HTTP: auth.api_keys is empty"),
             (
                 anonymous,
                 "clients without a token are let in where a profile has token = \"auto\": auth.anonymous is \"always\"",

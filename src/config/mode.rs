@@ -45,7 +45,7 @@ pub(super) fn is_development(raw: &raw::Server, server: &Server, auth: &Auth, pr
             format!("{why}, and no key to verify tokens is set: {text}"),
         );
     }
-    if let Some(address) = operations.filter(|_| auth.api_keys.is_empty()) {
+    if let Some(address) = operations.filter(|_| !auth.has_api_keys()) {
         let text = "set auth.api_keys (a file: TICKGATE__AUTH__API_KEYS_FILE), or listen on loopback";
         section.tell("ops_listen", format!("{address} can be reached by others, and no API key is set: {text}"));
     }

@@ -29,6 +29,7 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields)]
 pub(super) struct Server {
     pub mode: String,
+    pub name: String,
     pub listen: String,
     pub ops_listen: String,
     pub workers: u64,
@@ -40,6 +41,23 @@ pub(super) struct Server {
     pub idle_timeout: String,
     pub header_bytes_max: u64,
     pub service_information: bool,
+    pub tls: Tls,
+    pub ops_tls: OpsTls,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub cert_file: String,
+    pub key_file: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpsTls {
+    pub cert_file: String,
+    pub key_file: String,
+    pub client_ca_file: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -59,6 +77,8 @@ pub(super) struct Redis {
     pub engines: bool,
     pub dedupe_ttl: String,
     pub ca_file: String,
+    pub client_cert_file: String,
+    pub client_key_file: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -83,6 +103,24 @@ pub(super) struct Auth {
     pub api_keys_file: String,
     pub anonymous: String,
     pub public_keys: Vec<PublicKey>,
+    pub keys: Vec<Key>,
+}
+
+/// One `[[auth.keys]]`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Key {
+    pub name: String,
+    #[serde(default)]
+    pub rights: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topics: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -200,6 +238,7 @@ pub(super) struct Synthetic {
 pub(super) struct Log {
     pub filter: String,
     pub format: String,
+    pub audit_file: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Problems, Secret, named_file, raw,
+    Identity, Problems, Secret, named_file, raw,
     value::{Section, quoted},
 };
 
@@ -55,13 +55,15 @@ pub struct Access {
     pub url: Secret,
     /// Own certificate authorities for `rediss://`, in PEM form.
     pub authority: Option<Arc<str>>,
+    /// The certificate that Redis is shown.
+    pub identity: Option<Identity>,
 }
 
 impl Access {
     /// An address without certificates of one's own.
     #[must_use]
     pub fn by(url: &str) -> Arc<ArcSwap<Self>> {
-        Arc::new(ArcSwap::from_pointee(Self { url: Secret::new(url), authority: None }))
+        Arc::new(ArcSwap::from_pointee(Self { url: Secret::new(url), ..Self::default() }))
     }
 }
 
@@ -74,9 +76,19 @@ impl Redis {
         let access = Access {
             url: url.clone().unwrap_or_default(),
             authority: ca_file.as_ref().map(|(_, text)| text.as_str().into()),
+            identity: Identity::check(
+                &mut section,
+                ["client_cert_file", "client_key_file"],
+                [&raw.client_cert_file, &raw.client_key_file],
+            ),
         };
-        if access.authority.is_some() && url.is_some() && !access.url.expose().starts_with("rediss://") {
-            section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+        if url.is_some() && !access.url.expose().starts_with("rediss://") {
+            if access.authority.is_some() {
+                section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+            }
+            if access.identity.is_some() {
+                section.tell("client_cert_file", "requires rediss:// in redis.url: without TLS none is shown");
+            }
         }
         let redis = Self {
             access: Arc::new(ArcSwap::from_pointee(access)),

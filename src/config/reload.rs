@@ -7,20 +7,40 @@ use serde_json::Value;
 use super::{Config, Effective, raw::Raw};
 
 /// Keys, and the beginnings of keys, whose new values a running replica takes over.
-const RELOADED: [&str; 6] = [
+const RELOADED: [&str; 12] = [
     "auth.hs256_secrets",
     "auth.hs256_secrets_file",
     "auth.public_keys",
     "auth.api_keys",
     "auth.api_keys_file",
+    "auth.keys",
     "log.filter",
+    "server.tls.cert_file",
+    "server.tls.key_file",
+    "server.ops_tls.cert_file",
+    "server.ops_tls.key_file",
+    "server.ops_tls.client_ca_file",
 ];
 
 /// Files that the configuration names and that are read again when they change.
 pub(super) fn files(raw: &Raw) -> Vec<PathBuf> {
-    let named = [&raw.auth.hs256_secrets_file, &raw.auth.api_keys_file, &raw.redis.url_file, &raw.redis.ca_file];
+    let (auth, redis, server) = (&raw.auth, &raw.redis, &raw.server);
+    let named = [
+        &auth.hs256_secrets_file,
+        &auth.api_keys_file,
+        &redis.url_file,
+        &redis.ca_file,
+        &redis.client_cert_file,
+        &redis.client_key_file,
+        &server.tls.cert_file,
+        &server.tls.key_file,
+        &server.ops_tls.cert_file,
+        &server.ops_tls.key_file,
+        &server.ops_tls.client_ca_file,
+    ];
     let keys = raw.auth.public_keys.iter().map(|key| &key.path);
-    named.into_iter().chain(keys).filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+    let named_keys = raw.auth.keys.iter().filter_map(|key| key.key_file.as_ref());
+    named.into_iter().chain(keys).chain(named_keys).filter(|path| !path.is_empty()).map(PathBuf::from).collect()
 }
 
 impl Config {

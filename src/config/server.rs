@@ -1,17 +1,19 @@
 //! Listeners and who may reach them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{
-    Problems, raw,
+    Problems, Secret, named_file, raw,
     value::{Section, address, address_range, quoted},
 };
 
 /// Listeners and who may reach them.
 #[derive(Clone, Debug)]
 pub struct Server {
+    /// The same after a restart, unlike the replica's id.
+    pub name: String,
     /// Public listener: sockets, SSE, health.
     pub listen: SocketAddr,
     /// Operations listener: metrics, HTTP API.
@@ -29,6 +31,75 @@ pub struct Server {
     pub header_bytes_max: usize,
     /// Whether `/` names the program, its version and its endpoints.
     pub service_information: bool,
+    /// TLS on the public listener.
+    pub tls: Option<Tls>,
+    /// TLS on the operations listener.
+    pub ops_tls: Option<Tls>,
+}
+
+/// What a listener with TLS shows and asks for.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub identity: Identity,
+    /// Authorities in PEM form whose certificates clients may show; `None`: clients show none.
+    pub client_authority: Option<Arc<str>>,
+}
+
+/// A certificate chain and the key of its first certificate, in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: Arc<str>,
+    pub key: Secret,
+}
+
+/// What the files should contain, for messages.
+const CERTIFICATE_CONTENT: &str =
+    "a certificate chain in PEM form (-----BEGIN CERTIFICATE-----), the own certificate first";
+const KEY_CONTENT: &str = "the private key of the certificate in PEM form (-----BEGIN PRIVATE KEY-----)";
+const CLIENT_CA_CONTENT: &str = "the certificate authority of the clients in PEM form (-----BEGIN CERTIFICATE-----)";
+/// PEM blocks that a private key can be read from.
+const KEY_BLOCKS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
+
+impl Identity {
+    /// Both files, or neither. `keys`: the names of the two settings.
+    pub(super) fn check(
+        section: &mut Section<'_>,
+        keys: [&'static str; 2],
+        [certificate, key]: [&str; 2],
+    ) -> Option<Self> {
+        let missing = |path: &str, content: &str| format!("is missing beside {path}: it should contain {content}");
+        match (certificate, key) {
+            ("", "") => return None,
+            (certificate, "") => section.tell(keys[1], missing(certificate, KEY_CONTENT)),
+            ("", key) => section.tell(keys[0], missing(key, CERTIFICATE_CONTENT)),
+            _ => {}
+        }
+        let read = named_file::pem(certificate, &["CERTIFICATE"], CERTIFICATE_CONTENT);
+        let certificate = section.take(keys[0], read, None);
+        let key = section.take(keys[1], named_file::pem(key, &KEY_BLOCKS, KEY_CONTENT), None);
+        let ((_, certificate), (_, key)) = certificate.zip(key)?;
+        Some(Self { certificate: certificate.into(), key: Secret::new(&key) })
+    }
+}
+
+impl Tls {
+    fn check(raw: &raw::Tls, problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new("server.tls", problems);
+        let identity = Identity::check(&mut section, ["cert_file", "key_file"], [&raw.cert_file, &raw.key_file])?;
+        Some(Self { identity, client_authority: None })
+    }
+
+    fn check_operations(raw: &raw::OpsTls, problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new("server.ops_tls", problems);
+        let identity = Identity::check(&mut section, ["cert_file", "key_file"], [&raw.cert_file, &raw.key_file]);
+        let authority = named_file::pem(&raw.client_ca_file, &["CERTIFICATE"], CLIENT_CA_CONTENT);
+        let authority = section.take("client_ca_file", authority, None);
+        if authority.is_some() && raw.cert_file.is_empty() {
+            section
+                .tell("client_ca_file", "requires server.ops_tls.cert_file: without TLS no client shows a certificate");
+        }
+        Some(Self { identity: identity?, client_authority: authority.map(|(_, text)| text.into()) })
+    }
 }
 
 /// Stands for the origins of this machine. Nobody can write it: it is not an origin.
@@ -59,9 +130,11 @@ const PREFIX_MIN: [u8; 2] = [8, 7];
 
 impl Server {
     pub(super) fn check(raw: &raw::Server, problems: &mut Problems) -> Self {
+        let (tls, ops_tls) = (Tls::check(&raw.tls, problems), Tls::check_operations(&raw.ops_tls, problems));
         let mut section = Section::new("server", problems);
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let server = Self {
+            name: section.take("name", name(&raw.name), String::new()),
             listen: section.take("listen", address(&raw.listen), loopback(8000)),
             ops_listen: section.take("ops_listen", address(&raw.ops_listen), loopback(8001)),
             workers: section.number("workers", raw.workers, 0..=1024),
@@ -79,6 +152,8 @@ impl Server {
             idle_timeout: section.duration("idle_timeout", &raw.idle_timeout, ["1s", "1h"]),
             header_bytes_max: section.number("header_bytes_max", raw.header_bytes_max, 1024..=1_048_576),
             service_information: raw.service_information,
+            tls,
+            ops_tls,
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
             section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");
@@ -91,6 +166,17 @@ impl Server {
         }
         server
     }
+}
+
+/// The configured name, or the host's.
+fn name(text: &str) -> Result<String, String> {
+    let own = rustix::system::uname();
+    let text = if text.is_empty() { own.nodename().to_str().unwrap_or_default() } else { text };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("wants 1 to 128 characters of A-Z a-z 0-9 - _ . such as a host name, got {}", quoted(text)))
 }
 
 /// The range of proxies; one that everybody is in would let everybody choose an address.

@@ -3,8 +3,9 @@
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt};
 
 use super::{
-    Problems, Redis, Secret,
+    ApiKey, Problems, Redis, Secret,
     auth::{API_KEYS_CONTENT, TOKEN_SECRETS_CONTENT},
+    keys::CONTENT,
     raw,
     value::Section,
 };
@@ -38,6 +39,23 @@ pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &
         }
         if secrets.iter().any(is_published) {
             tell("is published with Tickgate's own files; `openssl rand -hex 32` makes one of your own".to_owned());
+        }
+    }
+}
+
+/// The same for named keys.
+pub(super) fn check_keys(raw: &[raw::Key], keys: &[ApiKey], problems: &mut Problems) {
+    for (raw, key) in raw.iter().zip(keys) {
+        let mut section = Section::new(format!("auth.keys.{}", key.name), problems);
+        let path = raw.key_file.as_deref().unwrap_or_default();
+        if key.secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+            section.tell(
+                "key_file",
+                format!("{path}: wants at least {SECRET_BYTES_MIN} bytes; it should contain {CONTENT}"),
+            );
+        }
+        if key.secrets.iter().any(is_published) {
+            section.tell("key_file", format!("{path}: is published with Tickgate's own files"));
         }
     }
 }

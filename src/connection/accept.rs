@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
     pin::pin,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,12 +19,13 @@ use hyper::{
     server::conn::http1,
 };
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     address::{AddressLimits, Permit, Refused},
     hang_up::HangUp,
-    http_stream::{Backpressure, HttpStream},
+    http_stream::{Backpressure, Carrier, HttpStream},
     spares::{Place, Spare, Spares},
     turns::{ClientTimeouts, Turns},
 };
@@ -32,7 +33,9 @@ use crate::{
     config::Proxies,
     descriptors::Descriptors,
     log_limit::LogLimit,
+    metrics::{Metrics, TlsHandshake},
     tasks::{Stop, Tasks},
+    tls::Acceptor,
 };
 
 /// After a failed accept (descriptors used up, mostly) others must get a chance to close.
@@ -64,6 +67,35 @@ pub struct Serving {
     pub write_timeout: Duration,
     /// How many plain connections of one address there may be; those that became WebSockets are counted apart.
     pub plain: Option<PlainLimit>,
+    pub tls: Option<Tls>,
+}
+
+/// TLS on a listener, and what counts how its handshakes end.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub acceptor: Acceptor,
+    pub metrics: Arc<Metrics>,
+}
+
+/// In the extensions of a request: the certificate that its client has shown, which was verified.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate(pub CertificateDer<'static>);
+
+impl Tls {
+    /// Shakes hands within `timeout`. `None` when that failed.
+    async fn accept(&self, stream: TcpStream, peer: SocketAddr, timeout: Duration) -> Option<Carrier> {
+        let shaken = tokio::time::timeout(timeout, self.acceptor.accept(stream)).await;
+        let (result, carrier) = match shaken {
+            Ok(Ok(tls)) => (TlsHandshake::Accepted, Some(Carrier::Tls(Box::new(tls)))),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "tls handshake failed");
+                (TlsHandshake::Failed, None)
+            }
+            Err(_) => (TlsHandshake::Timeout, None),
+        };
+        self.metrics.tls_handshakes_total.of(result).inc();
+        carrier
+    }
 }
 
 /// Bounds the connections of one address before they have asked for anything. Proxies are not bounded: they speak for
@@ -169,14 +201,24 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
     let keeps_alive = place.is_none().then(|| (keep_alive_header(serving.idle_timeout), stop.clone()));
+    let carrier = match &serving.tls {
+        None => Some(Carrier::Plain(stream)),
+        Some(tls) => tokio::select! {
+            carrier = tls.accept(stream, peer, serving.head_timeout) => carrier,
+            () = hang_up.asked() => None,
+        },
+    };
+    let Some(carrier) = carrier else { return };
+    let certificate = carrier.client_certificate().map(ClientCertificate);
     let (asked, turns, backpressure) = (hang_up.clone(), Turns::new(), Backpressure::default());
-    let stream = HttpStream::new(stream, turns.clone(), backpressure.clone(), serving.write_timeout);
+    let stream = HttpStream::new(carrier, turns.clone(), backpressure.clone(), serving.write_timeout);
     let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(asked.clone());
         request.extensions_mut().insert(backpressure.clone());
+        certificate.clone().map(|certificate| request.extensions_mut().insert(certificate));
         if let Some(has_asked) = &has_asked {
             has_asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Spare);

@@ -2,35 +2,31 @@
 //! Never answers: `upgrade` and `event_stream` do that, each in its own way.
 
 use std::{
-    borrow::Cow,
     fmt,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
-use tickgate_wire::{
-    code::{CloseCode, ProblemKind},
-    command::Options,
-    model::SessionId,
-};
+use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
 
 use super::{
     address::{Permit, RefusedBy},
+    attempt::Attempt,
     handshake::Credential,
     query,
-    refusal_log::Attempt,
     replica::Replica,
     user_place::{self, UserRefusal},
 };
 use crate::{
-    auth::{Identity, TokenError},
-    config::{Profile, TokenRule},
-    metrics::{AuthFailure, Handshake as Outcome, RateScope},
-    problem::Problem,
+    auth::{ApiKey, Identity, TokenError},
+    config::{Profile, Right, TokenRule},
+    metrics::{AuthFailure, Handshake as Outcome, KeyUse, RateScope},
     session::{View, check_begin},
 };
+
+pub(super) use super::refused::Refused;
 
 /// One profile, with everything that it needs.
 #[derive(Clone)]
@@ -47,11 +43,28 @@ pub(super) struct Place {
     since: Instant,
 }
 
+/// Who a client is, as far as it says.
+#[derive(Default)]
+struct Known {
+    identity: Option<Identity>,
+    key: Option<Arc<ApiKey>>,
+    /// The token is yet to come in a message.
+    deferred: bool,
+}
+
+impl Known {
+    fn user(identity: Identity) -> Self {
+        Self { identity: Some(identity), ..Self::default() }
+    }
+}
+
 /// A client that is admitted.
 pub(super) struct Admitted {
     /// When its admission began.
     pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
+    /// The key of a producer.
+    pub(super) key: Option<Arc<ApiKey>>,
     pub(super) session: SessionId,
     /// The session was another connection's, which has to end.
     pub(super) resumed: bool,
@@ -63,80 +76,12 @@ pub(super) struct Admitted {
     pub(super) attempt: Attempt,
 }
 
-/// A client that is refused.
-pub(super) struct Refused {
-    pub(super) status: StatusCode,
-    pub(super) code: CloseCode,
-    pub(super) reason: Cow<'static, str>,
-    /// Which parameter was wrong.
-    pub(super) field: Option<&'static str>,
-    pub(super) outcome: Outcome,
-    pub(super) retry_after_s: Option<u64>,
-    /// What is wrong with the token: for the log, the client is not told.
-    detail: Option<AuthFailure>,
-    /// For the client, where there is more room than in a Close frame.
-    cause: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn new(
-        status: StatusCode,
-        code: CloseCode,
-        reason: impl Into<Cow<'static, str>>,
-        outcome: Outcome,
-    ) -> Self {
-        Self {
-            status,
-            code,
-            reason: reason.into(),
-            field: None,
-            outcome,
-            retry_after_s: None,
-            detail: None,
-            cause: None,
-        }
-    }
-
-    /// A parameter is wrong.
-    pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
-        let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
-        Self { field, ..refused }
-    }
-
-    fn after(self, seconds: u64) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
-    }
-
-    fn for_log(self, detail: AuthFailure) -> Self {
-        Self { detail: Some(detail), ..self }
-    }
-
-    /// What the client is told where there is room.
-    pub(super) fn told(&self) -> Cow<'static, str> {
-        self.cause.as_ref().map_or_else(|| self.reason.clone(), |cause| format!("{}: {cause}", self.reason).into())
-    }
-
-    /// The refusal as plain HTTP.
-    pub(super) fn respond(self, request: &HeaderMap) -> Response {
-        let retry_after = self.retry_after_s.map(Duration::from_secs);
-        let problem = Problem::new(ProblemKind::of_close(self.code), self.told());
-        Problem { status: self.status, retry_after, ..problem }.respond(request)
-    }
-}
-
-/// As it is logged.
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))
-    }
-}
-
 impl Endpoint {
     /// Counts a client that is refused, and logs why.
     pub(super) fn note_refusal(&self, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
         self.replica.metrics.handshakes_total.of(outcome).inc();
-        self.replica.refusals.write(&self.profile.name, attempt, outcome, reason);
+        let from = (attempt.connection_id, attempt.address);
+        self.replica.audit.refused_client(&self.profile.name, from, outcome, reason);
     }
 
     /// Refuses a client by plain HTTP.
@@ -182,7 +127,7 @@ impl Endpoint {
         let replica = &self.replica;
         let Place { permit, since } = place;
         if !replica.has_room() {
-            let draining = replica.closing.load(Ordering::Relaxed);
+            let draining = replica.is_closing();
             let (code, outcome) = if draining {
                 (CloseCode::Restarting, Outcome::Draining)
             } else {
@@ -192,7 +137,7 @@ impl Endpoint {
                 Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
             );
         }
-        let (identity, deferred) = self.identify(credential).await?;
+        let Known { identity, key, deferred } = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
         let user = identity.as_ref().map(|identity| &identity.user);
         let chosen = user_place::session_for(replica, &self.profile, wanted, user).await;
@@ -200,41 +145,51 @@ impl Endpoint {
             user_place::admit_user(&self.replica, identity, chosen).await?;
         }
         let user_place::SessionChoice { session, resumed, .. } = chosen;
-        Ok(Admitted { since, identity, session, resumed, takes_over, deferred, permit, attempt })
+        Ok(Admitted { since, identity, key, session, resumed, takes_over, deferred, permit, attempt })
     }
 
-    /// The client's identity, and whether its token is yet to come in a message.
-    async fn identify(&self, credential: &Credential) -> Result<(Option<Identity>, bool), Refused> {
+    /// Who the client is.
+    async fn identify(&self, credential: &Credential) -> Result<Known, Refused> {
         let rule = self.profile.token;
         if rule == TokenRule::Ignored {
-            return Ok((None, false));
+            return Ok(Known::default());
         }
         if rule == TokenRule::Publisher
-            && let Credential::Bearer(key) | Credential::ApiKey(key) = credential
-            && self.replica.verifier.is_api_key(key.expose())
+            && let Credential::Bearer(text) | Credential::ApiKey(text) = credential
+            && let Some(key) = self.replica.verifier.api_key(text.expose())
         {
-            return Ok((None, false));
+            return self.by_key(key);
         }
         match credential {
-            Credential::Bearer(token) | Credential::Token(token) => {
-                self.verify(token.expose()).await.map(|identity| (Some(identity), false))
-            }
+            Credential::Bearer(token) | Credential::Token(token) => self.verify(token.expose()).await.map(Known::user),
             Credential::Ticket(ticket) => {
                 let token = self.replica.registry.take_ticket(ticket.expose()).await;
                 match token {
-                    Ok(Some(token)) => self.verify(&token).await.map(|identity| (Some(identity), false)),
+                    Ok(Some(token)) => self.verify(&token).await.map(Known::user),
                     Ok(None) => Err(self.unauthorized("Invalid token")),
                     Err(_) => Err(unavailable(TOKENS_UNAVAILABLE)),
                 }
             }
-            Credential::Deferred if rule == TokenRule::Required => Ok((None, true)),
+            Credential::Deferred if rule == TokenRule::Required => Ok(Known { deferred: true, ..Known::default() }),
             Credential::ApiKey(_) => Err(self.unauthorized("Invalid token")),
             Credential::None | Credential::Deferred => match rule {
                 TokenRule::Required => Err(self.missing()),
                 TokenRule::Publisher if !self.replica.config.development => Err(self.missing()),
-                _ => Ok((None, false)),
+                _ => Ok(Known::default()),
             },
         }
+    }
+
+    /// A producer with a key.
+    fn by_key(&self, key: Arc<ApiKey>) -> Result<Known, Refused> {
+        let count = |result| self.replica.metrics.api_key_requests_total.of(&key.name, result).inc();
+        if !key.may(Right::Publish) {
+            count(KeyUse::Forbidden);
+            let reason = format!("The API key {} lacks the right publish", key.name);
+            return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));
+        }
+        count(KeyUse::Accepted);
+        Ok(Known { key: Some(key), ..Known::default() })
     }
 
     fn missing(&self) -> Refused {

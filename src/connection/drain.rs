@@ -38,6 +38,26 @@ pub async fn drain(replica: &Arc<Replica>, doors: &Tasks) {
     tracing::info!(left = replica.connections.len(), "drained");
 }
 
+/// Asks all connections to move, in waves over `spread`, on behalf of an operator. Those that come meanwhile are asked as
+/// well, while the replica takes no new ones.
+pub async fn move_all(replica: &Replica, spread: Duration) {
+    close_in_waves(replica, spread).await;
+}
+
+/// Asks a share of the connections (0 to 1) to move, in waves over `spread`. Returns how many that were.
+pub async fn move_share(replica: &Replica, share: f64, spread: Duration) -> usize {
+    let open: Vec<_> = unasked(replica).collect();
+    let count = ((open.len() as f64 * share).ceil() as usize).min(open.len());
+    let waves = (spread.as_millis() / WAVE.as_millis()).max(1) as usize;
+    let mut ticks = tokio::time::interval(WAVE);
+    // Sessions are random, and so is their order.
+    for wave in open[..count].chunks(count.div_ceil(waves).max(1)) {
+        ticks.tick().await;
+        wave.iter().for_each(|handle| ask_to_move(handle));
+    }
+    count
+}
+
 /// Returns when all open connections have been asked to move.
 async fn close_in_waves(replica: &Replica, spread: Duration) {
     let waves = (spread.as_millis() / WAVE.as_millis()).max(1) as usize;

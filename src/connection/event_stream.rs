@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 
 use super::{
     admission::{Admitted, Endpoint, no_descriptor},
+    attempt::{self, Attempt, ConnectionId},
     echo::Echo,
     ending,
     handle::ConnectionHandle,
@@ -44,7 +45,6 @@ use super::{
     hang_up::HangUp,
     http_stream::Backpressure,
     opening, query,
-    refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     state::Connection,
 };
@@ -81,7 +81,7 @@ pub(super) async fn open(
         Err(problem) => {
             let foreign = problem.kind == ProblemKind::Policy;
             let outcome = if foreign { Outcome::Origin } else { Outcome::BadRequest };
-            let reason = if foreign { refusal_log::foreign_origin(&parts.headers) } else { problem.detail.to_string() };
+            let reason = if foreign { attempt::foreign_origin(&parts.headers) } else { problem.detail.to_string() };
             endpoint.note_refusal(attempt, outcome, reason);
             return problem.respond(&parts.headers);
         }

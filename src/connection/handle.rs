@@ -1,9 +1,12 @@
 //! What the rest of a replica holds of an open connection: its outbox, its keep-alive state, its user. Never reads from
 //! the socket.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -19,11 +22,12 @@ use tickgate_wire::{
 };
 
 use super::{
+    attempt::ConnectionId,
     keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig},
-    refusal_log::ConnectionId,
 };
 use crate::{
     clock,
+    config::Profile,
     hub::{Close, Outbox, SlotId},
     metrics::Disconnect,
     registry::ConnectionInfo,
@@ -36,12 +40,21 @@ pub struct ConnectionHandle {
     pub session: SessionId,
     /// Names the connection in logs and to its client.
     pub id: ConnectionId,
-    /// Milliseconds since 1970.
-    pub opened_ms: u64,
+    /// On the heap: nothing but an operator's look needs it.
+    pub origin: Box<Origin>,
     protocol: Protocol,
     user: OnceLock<UserId>,
     seen_ms: AtomicU64,
     timing: Mutex<Timing>,
+}
+
+/// Where a connection came from, and to.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub address: IpAddr,
+    pub profile: Arc<Profile>,
+    /// Milliseconds since 1970.
+    pub opened_ms: u64,
 }
 
 #[derive(Debug)]
@@ -59,12 +72,13 @@ impl ConnectionHandle {
         protocol: Protocol,
         keep_alive: KeepAlive,
         now_ms: u64,
+        origin: Origin,
     ) -> Self {
         Self {
             outbox,
             session,
             id,
-            opened_ms: clock::unix_ms(),
+            origin: Box::new(origin),
             protocol,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
@@ -92,13 +106,19 @@ impl ConnectionHandle {
             replica: replica.to_string(),
             user: self.user().map(ToString::to_string),
             profile: profile.to_owned(),
-            connected_ms: self.opened_ms,
+            connected_ms: self.origin.opened_ms,
         }
     }
 
     /// The client sent something.
     pub fn seen(&self, now_ms: u64) {
         self.seen_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How long ago the client sent something, on the clock of `now_ms`.
+    #[must_use]
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
     }
 
     /// Changes the keep-alive state.

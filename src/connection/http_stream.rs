@@ -1,4 +1,4 @@
-//! The TCP connection under HTTP. Where it carries an event stream of values, it holds only what the reader takes in a
+//! The connection under HTTP, with or without TLS. Where it carries an event stream of values, it holds only what the reader takes in a
 //! fraction of a second; the rest waits in the outbox. Notes whose turn it is; knows no more of HTTP.
 
 use std::{
@@ -13,14 +13,19 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use rustls::pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::turns::Turns;
-use crate::hub::{UnsentLimit, try_write_if_drained};
+use crate::{
+    hub::{Socket, UnsentLimit, check_drained, try_write_if_drained},
+    tls::TlsSocket,
+};
 
 /// How the body of a response and its TCP connection agree on what is taken from the outbox. In the extensions of every
 /// request.
@@ -61,10 +66,53 @@ impl Backpressure {
     }
 }
 
-/// A TCP connection that speaks HTTP.
+/// What HTTP is spoken over.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Carrier {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The certificate that the client has shown, which was verified.
+    pub(super) fn client_certificate(&self) -> Option<CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls.get_ref().1.peer_certificates()?.first()?.clone().into_owned()),
+        }
+    }
+
+    /// Writes some of it, if the kernel holds little enough where that is to be `check`ed.
+    fn try_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>], check: bool) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) if check => try_write_if_drained(tcp, slices),
+            Self::Plain(tcp) => tcp.try_write_vectored(slices),
+            Self::Tls(tls) => {
+                if check {
+                    check_drained(tls.get_ref().0)?;
+                }
+                match Pin::new(tls).poll_write_vectored(cx, slices) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
+        }
+    }
+}
+
+/// A connection that speaks HTTP.
 #[derive(Debug)]
 pub(super) struct HttpStream {
-    tcp: TcpStream,
+    carrier: Carrier,
+    /// A byte that was read in looking for the end of the connection.
+    ahead: Option<u8>,
     turns: Turns,
     backpressure: Backpressure,
     limit: UnsentLimit,
@@ -77,10 +125,20 @@ pub(super) struct HttpStream {
 }
 
 impl HttpStream {
-    pub(super) fn new(tcp: TcpStream, turns: Turns, backpressure: Backpressure, write_timeout: Duration) -> Self {
-        let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(write_timeout));
+    pub(super) fn new(carrier: Carrier, turns: Turns, backpressure: Backpressure, write_timeout: Duration) -> Self {
+        let _ = SockRef::from(carrier.tcp()).set_tcp_user_timeout(Some(write_timeout));
         let limit = UnsentLimit::default();
-        Self { tcp, turns, backpressure, limit, behind: false, limited: false, write_timeout, endless: false }
+        Self {
+            carrier,
+            ahead: None,
+            turns,
+            backpressure,
+            limit,
+            behind: false,
+            limited: false,
+            write_timeout,
+            endless: false,
+        }
     }
 
     /// Something is about to be written.
@@ -89,19 +147,26 @@ impl HttpStream {
         let endless = self.turns.is_endless();
         if std::mem::replace(&mut self.endless, endless) != endless {
             // A socket that refuses is closed by its client already.
-            let _ = SockRef::from(&self.tcp).set_tcp_user_timeout((!endless).then_some(self.write_timeout));
+            let tcp = self.carrier.tcp();
+            let _ = SockRef::from(tcp).set_tcp_user_timeout((!endless).then_some(self.write_timeout));
         }
     }
 
-    /// The connection, for what is no HTTP.
-    pub(super) fn into_tcp(self) -> TcpStream {
-        self.tcp
+    /// The connection, for what is no HTTP. Nothing was read ahead: that happens under an event stream only.
+    pub(super) fn into_socket(self) -> Socket {
+        match self.carrier {
+            Carrier::Plain(tcp) => Socket::Tcp(tcp),
+            Carrier::Tls(tls) => {
+                let (tcp, session) = tls.into_inner();
+                Socket::Tls(Box::new(TlsSocket::new(tcp, session)))
+            }
+        }
     }
 
     fn set_limit(&mut self) {
         let bytes = self.limit.bytes();
         // A kernel that knows no such limit bounds the connection by its buffers.
-        let _ = SockRef::from(&self.tcp).set_tcp_notsent_lowat(bytes);
+        let _ = SockRef::from(self.carrier.tcp()).set_tcp_notsent_lowat(bytes);
         self.backpressure.0.piece_max.store(self.limit.chunk(), Ordering::Relaxed);
     }
 
@@ -114,14 +179,10 @@ impl HttpStream {
             self.limit.recovered(Instant::now());
         }
         loop {
-            ready!(self.tcp.poll_write_ready(cx))?;
+            ready!(self.carrier.tcp().poll_write_ready(cx))?;
             let (piece, len) = cut(slices, self.limit.chunk());
             let checks = self.behind || self.limit.needs_check(len);
-            let written = match checks {
-                true => try_write_if_drained(&self.tcp, &piece),
-                false => self.tcp.try_write_vectored(&piece),
-            };
-            match written {
+            match self.carrier.try_write(cx, &piece, checks) {
                 Ok(count) => {
                     self.wrote(count, checks);
                     if count == slices.iter().map(|slice| slice.len()).sum::<usize>() {
@@ -151,6 +212,23 @@ impl HttpStream {
         self.limit.wrote(count);
     }
 
+    /// Whether the reader has closed its side; wakes the task when it does.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        match &mut self.carrier {
+            Carrier::Plain(tcp) => Ok(matches!(tcp.poll_peek(cx, &mut read)?, Poll::Ready(0))),
+            Carrier::Tls(_) if self.ahead.is_some() => Ok(false),
+            Carrier::Tls(tls) => {
+                if Pin::new(tls).poll_read(cx, &mut read)?.is_pending() {
+                    return Ok(false);
+                }
+                self.ahead = read.filled().first().copied();
+                Ok(self.ahead.is_none())
+            }
+        }
+    }
+
     fn carries_values(&self) -> bool {
         self.backpressure.0.piece_max.load(Ordering::Relaxed) > 0
     }
@@ -170,7 +248,15 @@ fn cut<'a>(slices: &'a [IoSlice<'_>], bytes_max: usize) -> (Vec<IoSlice<'a>>, us
 impl AsyncRead for HttpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if let Some(byte) = self.ahead.filter(|_| buf.remaining() > 0) {
+            buf.put_slice(&[byte]);
+            self.ahead = None;
+        } else {
+            match &mut self.carrier {
+                Carrier::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, buf))?,
+                Carrier::Tls(tls) => ready!(Pin::new(tls).poll_read(cx, buf))?,
+            }
+        }
         if buf.filled().len() > before {
             self.turns.read();
         }
@@ -184,7 +270,10 @@ impl AsyncWrite for HttpStream {
         if self.carries_values() {
             return self.poll_write_limited(cx, &[IoSlice::new(bytes)]);
         }
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        match &mut self.carrier {
+            Carrier::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Carrier::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -196,26 +285,32 @@ impl AsyncWrite for HttpStream {
         if self.carries_values() {
             return self.poll_write_limited(cx, slices);
         }
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
+        match &mut self.carrier {
+            Carrier::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Carrier::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Asked after each write, and whenever the connection's task runs. HTTP reads nothing meanwhile.
-        if self.turns.is_endless() {
-            let mut byte = [0];
-            if let Poll::Ready(0) = self.tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte))? {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-            }
+        if self.turns.is_endless() && self.has_ended(cx)? {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        match &mut self.carrier {
+            Carrier::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Carrier::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        match &mut self.carrier {
+            Carrier::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Carrier::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
     }
 }
 
@@ -233,8 +328,8 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         let (turns, timeout) = (Turns::new(), Duration::from_secs(35));
-        let mut stream = HttpStream::new(tcp, turns.clone(), Backpressure::default(), timeout);
-        let waits = |stream: &HttpStream| SockRef::from(&stream.tcp).tcp_user_timeout().unwrap();
+        let mut stream = HttpStream::new(Carrier::Plain(tcp), turns.clone(), Backpressure::default(), timeout);
+        let waits = |stream: &HttpStream| SockRef::from(stream.carrier.tcp()).tcp_user_timeout().unwrap();
         for (kind, patience) in
             [("application/json", Some(timeout)), ("text/event-stream", None), ("application/json", Some(timeout))]
         {

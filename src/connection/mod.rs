@@ -4,8 +4,8 @@
 //!   client may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
 //!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
-//!   `admission` decides who is admitted, with `user_place` among the user's connections, `refusal_log` logs who is not,
-//!   `opening` makes the connection.
+//!   `admission` decides who is admitted, with `user_place` among the user's connections, `attempt` is who asks, `refused`
+//!   who is turned away, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
 //!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
@@ -15,6 +15,7 @@
 pub mod accept;
 pub mod address;
 mod admission;
+pub mod attempt;
 pub mod drain;
 mod echo;
 mod ended_users;
@@ -33,7 +34,7 @@ pub mod malformed;
 mod opening;
 mod perform;
 mod query;
-pub mod refusal_log;
+mod refused;
 pub mod replica;
 pub mod routes;
 mod spares;

@@ -12,9 +12,9 @@ use tickgate_wire::{
 
 use super::{
     admission::{Admitted, Endpoint},
-    handle::ConnectionHandle,
+    attempt::Attempt,
+    handle::{ConnectionHandle, Origin},
     keep_alive::KeepAlive,
-    refusal_log::Attempt,
     state::{Arrival, Connection},
     subscriptions::Subscriptions,
 };
@@ -44,7 +44,7 @@ pub(super) struct Request {
 
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
-    let Admitted { since, identity, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
+    let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, gauge } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
@@ -55,7 +55,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
     let outbox = Outbox::new(socket, replica.outboxes.clone());
-    let handle = ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms).into();
+    let origin = Origin { address: attempt.address, profile: profile.clone(), opened_ms: clock::unix_ms() };
+    let handle =
+        ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms, origin).into();
     let session = Session::new(id, profile, request.param, request.explicit);
     let limits = &replica.config.limits;
     let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max, permit.reader());
@@ -74,6 +76,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         connection.handle.set_user(identity.user.clone());
         connection.user_bucket = Some(connection.replica.users.share(&identity.user));
         connection.session.identify(identity);
+    }
+    if let Some(key) = key {
+        connection.session.admit_key(key);
     }
     connection.gauge.inc();
     let (endpoint, user) = (&*connection.session.profile.name, connection.handle.user().map(UserId::as_str));
@@ -133,7 +138,14 @@ pub(super) fn identify(connection: &mut Connection, admitted: (Identity, Session
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     keep_alive.set_expiry(identity.expires_at, phase);
     let protocol = connection.session.profile.protocol;
-    let handle = ConnectionHandle::new(former.outbox.clone(), (id, former.id), protocol, keep_alive, now_ms);
+    let handle = ConnectionHandle::new(
+        former.outbox.clone(),
+        (id, former.id),
+        protocol,
+        keep_alive,
+        now_ms,
+        (*former.origin).clone(),
+    );
     handle.set_user(identity.user.clone());
     connection.handle = handle.into();
     connection.user_bucket = Some(replica.users.share(&identity.user));

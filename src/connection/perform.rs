@@ -22,15 +22,15 @@ use tickgate_wire::{
 };
 
 use super::{
-    admission, echo::Echo, history, inbound::Inbound, ingest, opening, refusal_log::Attempt, state::Connection,
-    user_place,
+    admission, attempt::Attempt, echo::Echo, history, inbound::Inbound, ingest, opening, state::Connection, user_place,
 };
 use crate::{
     auth::{Identity, TokenError},
     backplane::ReadLimits,
     clock,
     hub::Outbox,
-    metrics::{self, Disconnect, Door, Handshake as Outcome},
+    metrics::{self, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
+    problem::millis,
     publisher::{PublishFailure, PublishRequest},
     session::{Action, Fault, Refused, Resolved},
 };
@@ -157,7 +157,8 @@ impl Connection {
     /// Logs a refusal after the handshake.
     fn log_refusal(&self, outcome: Outcome, reason: impl fmt::Display) {
         let attempt = Attempt { connection_id: self.handle.id, address: self.permit.address() };
-        self.replica.refusals.write(&self.session.profile.name, attempt, outcome, reason);
+        let from = (attempt.connection_id, attempt.address);
+        self.replica.audit.refused_client(&self.session.profile.name, from, outcome, reason);
     }
 
     /// Counts a connection that authenticated by message among its user's, and says whether it took over a session.
@@ -264,6 +265,17 @@ impl Connection {
 
     /// Stores a producer's message.
     async fn ingest(&self, id: Option<Json>, ingest: &Ingest) -> Result<Reply, Fault> {
+        if let Some(key) = self.session.key() {
+            // One publication for each topic that it goes to.
+            for _ in &ingest.topics {
+                key.spend(Instant::now()).map_err(|wait| {
+                    self.replica.metrics.rate_limited_total.of(RateScope::Api).inc();
+                    self.replica.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
+                    let message = format!("the api key {} is over its rate", key.name);
+                    Fault { retry_after_ms: Some(millis(wait)), ..Fault::new(ErrorCode::RateLimited, message) }
+                })?;
+            }
+        }
         ingest::store(&self.replica.publisher, ingest).await.map_err(|failure| fault_of(&failure))?;
         Ok(Reply::Ingested(Ingested { id }))
     }

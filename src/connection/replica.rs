@@ -15,11 +15,11 @@ use tickgate_wire::model::{ReplicaId, UserId};
 use super::{
     address::{self, AddressLimits},
     keep_alive::KeepAliveConfig,
-    refusal_log::RefusalLog,
     table::ConnectionTable,
     wheel::Wheel,
 };
 use crate::{
+    audit::Audit,
     auth::Verifier,
     backplane::Backplane,
     bucket::Bucket,
@@ -53,9 +53,11 @@ pub struct Replica {
     pub keep_alive: KeepAliveConfig,
     pub uptime: Uptime,
     pub users: UserBuckets,
-    pub refusals: RefusalLog,
+    pub audit: Arc<Audit>,
     /// New connections are refused: the replica is about to stop.
     pub closing: AtomicBool,
+    /// New connections are refused: an operator drained the replica.
+    pub held: AtomicBool,
 }
 
 impl Replica {
@@ -68,7 +70,18 @@ impl Replica {
     /// Whether the replica accepts the connection that was just counted for its address.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.closing.load(Ordering::Relaxed) && self.addresses.connections() <= self.config.limits.connections_max
+        !self.is_closing() && self.addresses.connections() <= self.config.limits.connections_max
+    }
+
+    /// Whether new connections are sent elsewhere.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) || self.held.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new connections, or accepts them again.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Turns the wheel until the replica stops.

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        connection::{keep_alive::KeepAlive, refusal_log::ConnectionId},
+        connection::{attempt::ConnectionId, handle::Origin, keep_alive::KeepAlive},
         hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
         metrics::Metrics,
     };
@@ -126,6 +126,7 @@ mod tests {
             Protocol::default(),
             keep_alive,
             0,
+            Origin { address: [127, 0, 0, 1].into(), profile: Config::development().profiles[0].clone(), opened_ms: 0 },
         );
         handle.set_user(UserId::new(user).unwrap());
         Arc::new(handle)

@@ -18,14 +18,13 @@ use tickgate_wire::{
     reply::{Closing, Reply},
     websocket::{self, Reader},
 };
-use tokio::net::TcpStream;
 
 use super::{
     admission::{Admitted, Endpoint, Refused, no_descriptor},
+    attempt::{self, Attempt, ConnectionId},
     handshake::{self, Handshake, Refusal, Told, Upgrade, Why},
     http_stream::HttpStream,
     opening,
-    refusal_log::{self, Attempt, ConnectionId},
     spares::Spare,
     task::ConnectionTask,
     wire::{self, Wire},
@@ -71,7 +70,7 @@ pub(super) async fn open(
         }
         (Ok(_), Err(Refusal::Refused { upgrade, told, why })) => {
             let (refused, reason) = match why {
-                Why::ForeignOrigin => (foreign_origin(), refusal_log::foreign_origin(&parts.headers)),
+                Why::ForeignOrigin => (foreign_origin(), attempt::foreign_origin(&parts.headers)),
                 Why::Malformed(malformed) => {
                     (Refused::malformed(malformed.to_string(), malformed.field()), malformed.to_string())
                 }
@@ -137,11 +136,11 @@ fn accept(
             return;
         };
         // From here on the connection's own time-outs judge, which tell the client why it is closed.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(None);
+        let _ = stream.tcp().map(|tcp| SockRef::from(tcp).set_tcp_user_timeout(None));
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
         let resumed = admitted.resumed;
-        let mut connection = opening::open(endpoint, admitted, request, Socket::Tcp(stream));
+        let mut connection = opening::open(endpoint, admitted, request, stream);
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
         Box::pin(opening::start(&mut connection, resumed)).await;
         // A separate task, so that what the handshake needed is not kept for the life of the connection.
@@ -180,12 +179,12 @@ fn cannot_upgrade(parts: &Parts) -> Response {
     Problem::new(ProblemKind::UpgradeRequired, "this connection can't be upgraded").respond(&parts.headers)
 }
 
-/// The TCP stream under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.
-pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+/// What is under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.
+pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Socket, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<HttpStream>>().ok()?;
     // A copy: the buffer itself would pin hyper's whole read buffer for the life of the connection.
-    Some((parts.io.into_inner().into_tcp(), parts.read_buf.to_vec()))
+    Some((parts.io.into_inner().into_socket(), parts.read_buf.to_vec()))
 }
 
 /// The answer that makes a request a WebSocket.

@@ -4,8 +4,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    io,
-    net::Shutdown,
+    io::{self, IoSlice},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -13,7 +12,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tickgate_wire::websocket::{self, Event, Reader};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     hub::{Close, Outbox, Socket},
@@ -73,7 +72,7 @@ impl Wire {
 
     /// What read the request before may have left its wakers with the socket: they would keep its memory.
     fn release_stale_wakers(&self) {
-        if let Socket::Tcp(stream) = self.outbox.socket() {
+        if let Some(stream) = self.outbox.socket().tcp() {
             let mut cx = Context::from_waker(Waker::noop());
             let _ = stream.poll_read_ready(&mut cx);
             let _ = stream.poll_write_ready(&mut cx);
@@ -93,22 +92,15 @@ impl Wire {
             return Poll::Ready(Wake::Gone);
         }
         // A client that does not read its replies is not read from either.
-        if (flushed.is_ready() || !look.full) && self.stream().poll_read_ready(cx).is_ready() {
+        if (flushed.is_ready() || !look.full) && self.outbox.socket().poll_readable(cx).is_ready() {
             return Poll::Ready(Wake::Readable);
         }
         if look.lagging { Poll::Ready(Wake::Lagging) } else { Poll::Pending }
     }
 
-    fn stream(&self) -> &TcpStream {
-        match self.outbox.socket() {
-            Socket::Tcp(stream) => stream,
-            Socket::Body(_) | Socket::Memory(_) => unreachable!("a WebSocket's outbox writes to TCP"),
-        }
-    }
-
     /// Reads once, and hands over the texts, binaries and pongs that came. Pings are answered here.
     pub fn read(&mut self, on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Read {
-        READ_BUFFER.with_borrow_mut(|buffer| match self.stream().try_read(buffer) {
+        READ_BUFFER.with_borrow_mut(|buffer| match self.outbox.socket().try_read(buffer) {
             Ok(0) => Read::Gone,
             Ok(count) => self.take_in(&mut buffer[..count], on_event).map_or(Read::More, Read::Close),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::More,
@@ -168,7 +160,7 @@ impl Wire {
         outbox.shut(Some(out.freeze()), keep);
         let patience = if keep { FLUSH_TIMEOUT } else { LINGER };
         let _ = timeout(patience, poll_fn(|cx| outbox.poll_flush(cx))).await;
-        end_stream(self.stream()).await;
+        end_stream(outbox.socket()).await;
     }
 }
 
@@ -177,12 +169,11 @@ fn send(outbox: &Outbox, frames: &mut BytesMut) {
 }
 
 /// Closes our side, and reads and throws away until the client has closed its own.
-async fn end_stream(stream: &TcpStream) {
-    // The client may have closed first.
-    let _ = socket2::SockRef::from(stream).shutdown(Shutdown::Write);
+async fn end_stream(stream: &Socket) {
+    stream.finish();
     let discard = async {
         loop {
-            if poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
+            if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
                 return;
             }
             match READ_BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer)) {
@@ -197,9 +188,22 @@ async fn end_stream(stream: &TcpStream) {
 }
 
 /// Says why a connection is refused, and ends it.
-pub(super) async fn refuse(mut stream: TcpStream, last: Bytes) {
-    let said = timeout(LINGER, stream.write_all(&last)).await;
+pub(super) async fn refuse(stream: Socket, last: Bytes) {
+    let said = timeout(LINGER, write_all(&stream, &last)).await;
     if matches!(said, Ok(Ok(()))) {
         end_stream(&stream).await;
+    }
+}
+
+async fn write_all(stream: &Socket, mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let written =
+            if bytes.is_empty() { stream.try_flush().map(|()| 0) } else { stream.try_write(&[IoSlice::new(bytes)]) };
+        match written {
+            Ok(0) => return if bytes.is_empty() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) },
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => poll_fn(|cx| stream.poll_writable(cx)).await?,
+            Err(error) => return Err(error),
+        }
     }
 }

@@ -41,6 +41,8 @@ mod standing;
 mod step;
 mod subscribe;
 mod tickets;
+#[cfg(test)]
+mod tls_tests;
 mod topic;
 mod turns;
 mod unconfirmed;
@@ -60,8 +62,8 @@ pub use past::{Past, caught_up};
 pub use position::{Asked, Position, State};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
 pub use ring::RingLimits;
-pub(crate) use socket::try_write_if_drained;
 pub use socket::{MemorySocket, Socket};
+pub(crate) use socket::{check_drained, try_write_if_drained};
 pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;

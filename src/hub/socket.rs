@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::Shutdown,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +16,8 @@ use rustix::{
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
+use crate::tls::TlsSocket;
+
 /// How long the kernel keeps what the peer of a connection that has ended does not take.
 const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -23,6 +26,8 @@ const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Socket {
     /// A WebSocket's connection; written to directly by whoever fans out.
     Tcp(TcpStream),
+    /// The same through TLS.
+    Tls(Box<TlsSocket>),
     /// A response body: its reader pulls what waits, so nothing is ever written into it.
     Body(AtomicWaker),
     /// A bounded piece of memory, for tests and benchmarks of everything above the socket.
@@ -43,12 +48,13 @@ impl Socket {
     ///
     /// # Errors
     /// `WouldBlock` when nothing fits now; anything else ends the connection.
-    pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => match slices {
                 [one] => stream.try_write(one),
                 many => stream.try_write_vectored(many),
             },
+            Self::Tls(socket) => socket.try_write(slices),
             Self::Body(waker) => {
                 waker.wake();
                 Err(io::ErrorKind::WouldBlock.into())
@@ -64,30 +70,89 @@ impl Socket {
     pub(super) fn try_write_if_drained(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => try_write_if_drained(stream, slices),
+            Self::Tls(socket) => {
+                check_drained(socket.tcp())?;
+                socket.try_write(slices)
+            }
             Self::Body(_) | Self::Memory(_) => self.try_write(slices),
         }
     }
 
     /// Bounds what the kernel holds unsent. False where there is no kernel in between, or it can't.
     pub(super) fn limit_unsent(&self, bytes: u32) -> bool {
+        self.tcp().is_some_and(|stream| SockRef::from(stream).set_tcp_notsent_lowat(bytes).is_ok())
+    }
+
+    /// The connection that it leads to, for its options.
+    #[must_use]
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(stream) => SockRef::from(stream).set_tcp_notsent_lowat(bytes).is_ok(),
-            Self::Body(_) | Self::Memory(_) => false,
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(socket) => Some(socket.tcp()),
+            Self::Body(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// Writes what was taken before and the kernel did not take.
+    ///
+    /// # Errors
+    /// `WouldBlock` when some of it still waits; anything else ends the connection.
+    pub fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tls(socket) => socket.try_flush(),
+            Self::Tcp(_) | Self::Body(_) | Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Whether something that was taken waits for the kernel.
+    pub(super) fn has_pending(&self) -> bool {
+        matches!(self, Self::Tls(socket) if socket.has_pending())
+    }
+
+    /// Whether a read may bring something; wakes the task when it does.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tls(socket) => socket.poll_read_ready(cx),
+            Self::Body(_) | Self::Memory(_) => Poll::Pending,
+        }
+    }
+
+    /// Reads what the client sent; 0 at its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there now; anything else ends the connection.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Tls(socket) => socket.try_read(buffer),
+            Self::Body(_) | Self::Memory(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Closes this side: nothing more comes.
+    pub fn finish(&self) {
+        match self {
+            // The client may have closed first.
+            Self::Tcp(stream) => _ = SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Tls(socket) => socket.finish(),
+            Self::Body(_) | Self::Memory(_) => {}
         }
     }
 
     /// From now on the kernel forgets what its peer does not take within a few seconds: nobody waits for it any more.
     pub(super) fn end_soon(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Some(stream) = self.tcp() {
             // A socket that refuses is closed by its client already.
             let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNTAKEN_TIMEOUT));
         }
     }
 
     /// Whether a write would get somewhere; wakes the task when it does.
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Tls(socket) => socket.poll_write_ready(cx),
             Self::Body(_) => Poll::Pending,
             Self::Memory(memory) if memory.lock().room > 0 => Poll::Ready(Ok(())),
             Self::Memory(_) => Poll::Pending,
@@ -104,13 +169,23 @@ impl Socket {
 /// `WouldBlock` when it holds more; anything else ends the connection.
 pub(crate) fn try_write_if_drained(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     stream.try_io(Interest::WRITABLE, || {
-        let mut asked = [PollFd::new(stream, PollFlags::OUT)];
-        retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
-        if asked[0].revents().is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        is_drained(stream)?;
         SockRef::from(stream).send_vectored(slices)
     })
+}
+
+/// Whether the kernel holds less unsent than half of what it may hold, for what is written in another way.
+///
+/// # Errors
+/// `WouldBlock` when it holds more; anything else ends the connection.
+pub(crate) fn check_drained(stream: &TcpStream) -> io::Result<()> {
+    stream.try_io(Interest::WRITABLE, || is_drained(stream))
+}
+
+fn is_drained(stream: &TcpStream) -> io::Result<()> {
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+    if asked[0].revents().is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 impl MemorySocket {

@@ -20,7 +20,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    fn opts(&self) -> Opts {
+    pub(super) fn opts(&self) -> Opts {
         Opts::new(self.name, self.help)
     }
 
@@ -68,7 +68,11 @@ pub(super) trait Child: Clone {
 }
 
 /// Registering fails only for a name that is malformed or declared twice: a mistake in the table, found by any test.
-fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>, name: &str) -> C {
+pub(super) fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+    name: &str,
+) -> C {
     made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))
         .unwrap_or_else(|error| panic!("metric {name} can't be declared: {error}"))
 }

@@ -57,6 +57,24 @@ label!(
 );
 
 label!(
+    /// How a TLS handshake ended.
+    TlsHandshake as "result" {
+        Accepted = "accepted",
+        Failed = "failed",
+        Timeout = "timeout",
+    }
+);
+
+label!(
+    /// A certificate that this replica shows: on a listener, or to Redis.
+    ShownCertificate as "certificate" {
+        Public = "public",
+        Operations = "operations",
+        RedisClient = "redis_client",
+    }
+);
+
+label!(
     /// How a feed is doing.
     FeedState as "status" {
         Live = "live",
@@ -257,6 +275,15 @@ label!(
 );
 
 label!(
+    /// What became of a request with an API key.
+    KeyUse as "result" {
+        Accepted = "accepted",
+        Forbidden = "forbidden",
+        RateLimited = "rate_limited",
+    }
+);
+
+label!(
     /// Which limit slowed somebody down.
     RateScope as "scope" {
         Connection = "connection",
@@ -309,7 +336,14 @@ label!(
         Topics = "/api/v1/topics",
         Topic = "/api/v1/topics/{topic}",
         History = "/api/v1/topics/{topic}/history",
+        Replicas = "/api/v1/replicas",
         Tickets = "/api/v1/tickets",
+        AdminDrain = "/api/v1/admin/drain",
+        AdminUndrain = "/api/v1/admin/undrain",
+        AdminRebalance = "/api/v1/admin/rebalance",
+        AdminLog = "/api/v1/admin/log",
+        AdminConfig = "/api/v1/admin/config",
+        AdminConnection = "/api/v1/admin/connections/{connection_id}",
         Other = "other",
     }
 );

@@ -9,15 +9,18 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 mod family;
 mod held;
 mod labels;
+mod named;
 mod process;
 mod resources;
 
 pub use family::{ByEndpoint, Family, Sparse};
 pub use held::Held;
 pub use labels::{
-    AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, Link,
-    PublishResult, RateScope, RedisError, ReloadResult, Replay, Route, StatusClass, WorkQueueKind,
+    AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
+    Link, PublishResult, RateScope, RedisError, ReloadResult, Replay, Route, ShownCertificate, StatusClass,
+    TlsHandshake, WorkQueueKind,
 };
+pub use named::{ByKey, Named};
 pub use process::{count_panics, watch_event_loop};
 
 use family::{Declared, Spec};
@@ -82,6 +85,8 @@ macro_rules! metrics {
 metrics! {
     connections: ByEndpoint = "Open connections of this replica.";
     connections_max: IntGauge = "Open connections this replica lets in.";
+    tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners by outcome; 0 where neither has TLS.";
+    certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
     handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
     handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
@@ -155,12 +160,14 @@ metrics! {
     auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
     key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
     key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without one.";
+    api_key_requests_total: ByKey = "Requests to the API and producers at /ws/ingest by the key that let them in, and publications that were refused to it.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
     http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
     reloads_total: Family<ReloadResult, IntCounter> = "Times that settings and secrets were read again, by result.";
     reload_failed: IntGauge = "1 while what was read last can't be used and what was read before stays in force.";
     reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last taken over, in seconds since 1970; at first the start.";
+    replica_info: Named = "Always 1; the label is the replica's `server.name`.";
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
     log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";
@@ -196,6 +203,9 @@ mod tests {
         let metrics = Metrics::new();
         metrics.connections.resolve("trading").set(1);
         metrics.redis_up.of(Link::Command).set(1);
+        metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
+        metrics.replica_info.name("a");
+        metrics.api_key_requests_total.of("engine", KeyUse::Accepted).inc();
         metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect()
     }
 

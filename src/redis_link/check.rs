@@ -6,7 +6,7 @@ use crate::config::{self, Access, Problems};
 /// Tells what no link could ever be made with.
 pub fn check(config: &config::Redis, problems: &mut Problems) {
     let access = config.access();
-    let without_ca = Access { authority: None, ..(*access).clone() };
+    let without_ca = Access { authority: None, identity: None, ..(*access).clone() };
     if connect::read_info(config, &without_ca).is_err() {
         // Not the address itself: it may hold a password.
         problems.tell("redis.url", "can't be used: must be one server, redis://user:password@host:port/number");

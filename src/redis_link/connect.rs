@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, RedisResult, TlsCertificates, Value,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
@@ -48,9 +48,13 @@ pub(super) fn read_info(config: &config::Redis, access: &Access) -> RedisResult<
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        if let Some(authority) = &access.authority {
-            let root_cert = Some(authority.as_bytes().to_vec());
-            let client = Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?;
+        if access.authority.is_some() || access.identity.is_some() {
+            let root_cert = access.authority.as_ref().map(|authority| authority.as_bytes().to_vec());
+            let client_tls = access.identity.as_ref().map(|identity| ClientTlsConfig {
+                client_cert: identity.certificate.as_bytes().to_vec(),
+                client_key: identity.key.expose().as_bytes().to_vec(),
+            });
+            let client = Client::build_with_tls(info, TlsCertificates { client_tls, root_cert })?;
             info = client.get_connection_info().clone();
         }
     }

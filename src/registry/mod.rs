@@ -103,6 +103,9 @@ pub enum Control {
 /// Figures of one replica, renewed with its lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaFigures {
+    /// What its operator calls it; empty for one that does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     pub connections: u64,
     pub subscriptions: u64,
     /// When the process started, milliseconds since 1970.

@@ -18,7 +18,7 @@ pub use fault::Fault;
 pub use limits::{Allowance, names_rate};
 
 use crate::{
-    auth::Identity,
+    auth::{ApiKey, Identity},
     config::{Limits, Profile, TokenRule},
 };
 
@@ -39,7 +39,7 @@ pub struct Session {
     pub param: Option<Box<str>>,
     /// The client receives nothing that it did not ask for.
     pub explicit: bool,
-    identity: Option<Box<Identity>>,
+    speaker: Option<Box<Speaker>>,
 }
 
 /// Publications in one page of history, unless fewer are asked for; and without being asked.
@@ -108,15 +108,25 @@ pub enum Action {
     Ingest(Ingest),
 }
 
+/// On whose behalf a session speaks, once that is known.
+#[derive(Debug)]
+enum Speaker {
+    User(Identity),
+    Key(Arc<ApiKey>),
+}
+
 impl Session {
     #[must_use]
     pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>, explicit: bool) -> Self {
-        Self { id, profile, param, explicit, identity: None }
+        Self { id, profile, param, explicit, speaker: None }
     }
 
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_deref()
+        match self.speaker.as_deref() {
+            Some(Speaker::User(identity)) => Some(identity),
+            _ => None,
+        }
     }
 
     /// Whether a token that came in a message may be taken: the first one of a connection that needs one, or a refresh.
@@ -124,7 +134,7 @@ impl Session {
     /// # Errors
     /// [`Fault`] when the connection is anonymous for good, or the token names another user than its own.
     pub fn may_identify(&self, identity: &Identity) -> Result<(), Fault> {
-        match &self.identity {
+        match self.identity() {
             Some(known) if known.user != identity.user => {
                 Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"))
             }
@@ -138,7 +148,21 @@ impl Session {
 
     /// Takes an identity, or its refresh.
     pub fn identify(&mut self, identity: Identity) {
-        self.identity = Some(Box::new(identity));
+        self.speaker = Some(Box::new(Speaker::User(identity)));
+    }
+
+    /// The producer was admitted by this key.
+    pub fn admit_key(&mut self, key: Arc<ApiKey>) {
+        self.speaker = Some(Box::new(Speaker::Key(key)));
+    }
+
+    /// The key that the producer was admitted by.
+    #[must_use]
+    pub fn key(&self) -> Option<&ApiKey> {
+        match self.speaker.as_deref() {
+            Some(Speaker::Key(key)) => Some(key),
+            _ => None,
+        }
     }
 
     /// This client's point of view on channel names.
@@ -191,7 +215,7 @@ impl Session {
     /// Whether the connection has to authenticate by its first message.
     #[must_use]
     pub fn awaits_token(&self) -> bool {
-        self.profile.token == TokenRule::Required && self.identity.is_none()
+        self.profile.token == TokenRule::Required && self.identity().is_none()
     }
 
     /// The channels that symbols stand for.
@@ -267,7 +291,7 @@ impl Session {
     }
 
     fn may_publish(&self, channel: &str, data: &Json, rules: &Rules) -> Result<(), Fault> {
-        let allowed = self.identity.as_ref().is_some_and(|identity| identity.rights.may_publish(channel));
+        let allowed = self.identity().is_some_and(|identity| identity.rights.may_publish(channel));
         if !allowed {
             return Err(Fault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
         }
@@ -279,14 +303,17 @@ impl Session {
     }
 
     fn ingest(&self, ingest: Ingest, rules: &Rules) -> Result<Action, Fault> {
-        let may_publish = |topic: &String| match &self.identity {
+        let may_publish = |topic: &String| match self.identity() {
             Some(identity) => identity.rights.may_publish(topic),
-            // A producer without an identity was admitted by an API key, or in development mode.
-            None => rules.development || self.profile.token == TokenRule::Publisher,
+            None => match self.key() {
+                Some(key) => key.reaches(topic),
+                // Admitted in development mode.
+                None => rules.development,
+            },
         };
         // Each of them: an event goes to the topic of its run as well, which somebody else may follow as their own.
         match ingest.topics.iter().find(|topic| !may_publish(topic)) {
-            Some(topic) => Err(Fault::new(ErrorCode::Forbidden, format!("the token has no publish right for {topic}"))),
+            Some(topic) => Err(Fault::new(ErrorCode::Forbidden, format!("no publish right for {topic}"))),
             None => Ok(Action::Ingest(ingest)),
         }
     }
@@ -301,8 +328,8 @@ impl Session {
         let Some(template) = &self.profile.commands_topic else {
             return Err(Fault::new(ErrorCode::Forbidden, "this endpoint takes no commands"));
         };
-        let granted = self.identity.as_ref().is_some_and(|identity| identity.rights.commands);
-        if !(granted || rules.development && self.identity.is_none()) {
+        let granted = self.identity().is_some_and(|identity| identity.rights.commands);
+        if !(granted || rules.development && self.identity().is_none()) {
             return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
         }
         let topic = fill(template, self.param.as_deref().unwrap_or_default());

@@ -73,7 +73,13 @@ impl Seat {
             control: Box::new(move |control| {
                 let _ = told.try_send(control);
             }),
-            figures: Box::new(|| ReplicaFigures { connections: 3, subscriptions: 7, started_ms: 1, draining: false }),
+            figures: Box::new(|| ReplicaFigures {
+                name: String::new(),
+                connections: 3,
+                subscriptions: 7,
+                started_ms: 1,
+                draining: false,
+            }),
         };
         Self { registry: build(local, &tasks), replica, controls, tasks }
     }

@@ -1,6 +1,6 @@
 //! What the HTTP API answers while Redis is gone, frozen, and back: accepted, certainly not stored, or not known.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,7 +11,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tickgate::{
-    api::{Api, ApiState, Figures, Lifecycle},
+    api::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator},
     auth::Verifier,
     config::Config,
     metrics::Metrics,
@@ -31,6 +31,23 @@ use crate::support::{
 /// A replica without clients.
 struct Nobody;
 
+impl Operator for Nobody {
+    fn drain(&self) {}
+    fn undrain(&self) {}
+    fn rebalance(&self, _: f64, _: Duration) -> usize {
+        0
+    }
+    fn log(&self, _: &str, _: Duration) -> Result<(), String> {
+        Ok(())
+    }
+    fn configuration(&self) -> Value {
+        Value::Null
+    }
+    fn connection(&self, _: &str) -> Option<ConnectionDetail> {
+        None
+    }
+}
+
 impl Figures for Nobody {
     fn connections(&self) -> usize {
         0
@@ -48,8 +65,8 @@ impl Figures for Nobody {
         Vec::new()
     }
 
-    fn queue_wait(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
+    fn queue_wait(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -63,7 +80,7 @@ impl Replica {
     fn over(server: &RedisServer) -> Self {
         let (tasks, metrics, replica) = (Tasks::new(), Metrics::new(), ReplicaId::random());
         let mut config = Config::development();
-        config.readiness.redis_grace = std::time::Duration::ZERO;
+        config.readiness.redis_grace = Duration::ZERO;
         let link = RedisLink::start(&redis_config(&server.url()), &tasks, Arc::clone(&metrics));
         let backplane = backplane_over(&link, &tasks);
         backplane.start(Box::new(|_| {}));
@@ -82,6 +99,8 @@ impl Replica {
         lifecycle.started();
         let key = config.auth.api_keys[0].expose().to_owned();
         let api = Api::new(ApiState {
+            audit: Arc::default(),
+            operator: Arc::new(Nobody),
             replica,
             registry: Registry::Redis(registry::Redis::start_on(&Topology::one(link), local, &tasks)),
             publisher: Publisher::new(backplane.clone(), config.topics.clone(), limits, Arc::clone(&metrics)),

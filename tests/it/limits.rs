@@ -323,7 +323,8 @@ async fn public_topics_are_bounded_and_users_hear_what_is_theirs_all_the_same() 
 
 #[tokio::test]
 async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go() {
-    let settings = "[hub]\nunpublished_topics_max = 3\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let settings =
+        "[hub]\nunpublished_topics_max = 3\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let replica = Replica::alone_with(settings).await;
     let from = |address| replica.connect("/ws/market").header("x-forwarded-for", address);
     let mut greedy = from("198.51.100.1").open().await;
@@ -346,7 +347,8 @@ async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go(
 
 #[tokio::test]
 async fn a_reader_of_events_comes_back_when_a_topic_of_its_has_to_go() {
-    let settings = "[hub]\nunpublished_topics_max = 2\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let settings =
+        "[hub]\nunpublished_topics_max = 2\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let replica = Replica::alone_with(settings).await;
     let headers = [("x-forwarded-for", "198.51.100.1")];
     let path = "/sse?channels=trades:A,trades:B";

@@ -156,6 +156,26 @@ async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
 }
 
 #[tokio::test]
+async fn the_audit_log_has_a_file_of_its_own_that_may_be_renamed() {
+    let (server, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let (file, renamed) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
+    let settings = format!("[log]\nfilter = \"error\"\naudit_file = \"{}\"\n", file.display());
+    let replica = Replica::process(&server, &settings).await;
+    let written = |path: &std::path::Path, user: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["user"] == user && line["key"] == "api_keys" && line["target"] == "audit")
+    };
+    replica.api_post("/api/v1/disconnect", json!({"user": "alice"})).await;
+    eventually("the line", async || written(&file, "alice")).await;
+    std::fs::rename(&file, &renamed).unwrap();
+    replica.api_post("/api/v1/disconnect", json!({"user": "bob"})).await;
+    eventually("a line in a new file", async || written(&file, "bob")).await;
+    assert!(written(&renamed, "alice").is_some() && written(&renamed, "bob").is_none());
+    assert!(!replica.log().contains("operator action"), "the filter counts for the log");
+}
+
+#[tokio::test]
 async fn a_key_set_that_cant_be_fetched_is_logged_with_its_address_and_the_cause() {
     let (server, certificates, port) = (RedisServer::start(), redis_tls::certificates(), free_port());
     let _untrusted = redis_tls::server(certificates.path(), port);

@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
+mod admin;
+mod api_keys;
 mod bad_input;
 mod check;
 mod check_config;
@@ -40,6 +42,7 @@ mod slow_readers;
 mod sse;
 mod status;
 mod strangers;
+mod tls;
 mod trading;
 mod transcripts;
 mod wire_contract;

@@ -13,7 +13,7 @@
 //! | `+` JSON | a backend publishes by the API |
 //! | `?` path | `GET` on the public listener, answered with status and body by `:` |
 //!
-//! `<time>`, `<id>`, `<uuid>`, `<hex>` and `<version>` stand for one value of that kind, `<token:alice>` for a token.
+//! `<time>`, `<id>`, `<uuid>`, `<hex>`, `<name>` and `<version>` stand for one value of that kind, `<token:alice>` for a token.
 //! Heartbeats are passed over unless one is expected.
 
 use std::{collections::HashMap, fs, path::Path};
@@ -182,6 +182,7 @@ fn placeholder(name: &str) -> Option<Length> {
         },
         "uuid" => |text| leading(text, |c| c.is_ascii_hexdigit() || c == '-').filter(|length| *length == 36),
         "hex" => |text| leading(text, |c| c.is_ascii_hexdigit()),
+        "name" => |text| leading(text, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')),
         "version" => |text| leading(text, |c| c.is_ascii_digit() || c == '.'),
         _ => return None,
     })

@@ -25,6 +25,7 @@ STATES = {
     "TickgateRedisLost",
     "TickgatePubSubSilent",
     "TickgateFeedNotLive",
+    "TickgateReloadFailed",
 }
 
 

@@ -26,7 +26,6 @@ use tickgate::{
     tasks::Tasks,
 };
 use tickgate_wire::websocket::{Event, Opcode, Peer, Reader, put_head};
-use tokio::net::TcpStream;
 
 /// The largest message of the public cases.
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
@@ -54,6 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         spares: 1,
         write_timeout: Duration::from_secs(30),
         plain: None,
+        tls: None,
     };
     accept::serve(listener, router, serving, tasks.clone(), tasks.stop()).await;
     Ok(())
@@ -77,8 +77,8 @@ async fn open(State(echo): State<Echo>, request: Request<Body>) -> Response {
     upgrade::switching(&handshake.upgrade)
 }
 
-async fn serve(stream: TcpStream, mut early: Vec<u8>, shared: Arc<Shared>) {
-    let outbox = Outbox::new(Socket::Tcp(stream), shared);
+async fn serve(stream: Socket, mut early: Vec<u8>, shared: Arc<Shared>) {
+    let outbox = Outbox::new(stream, shared);
     let mut wire = Wire::new(outbox.clone(), Reader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
     let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));
     loop {

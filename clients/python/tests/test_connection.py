@@ -209,7 +209,8 @@ def test_the_end_for_good_comes_out_of_loops(gateway: GatewayProcess, api: Gatew
         with pytest.raises(tickgate.Refused):
             tg.publish("orders", order(1), user=user)
     eventually("closed was told", lambda: [state.state for state in states][-1:] == ["closed"])
-    assert [state.state for state in states][:2] == ["connecting", "catching_up"]
+    assert states[0].state == "connecting"
+    assert "live" in [state.state for state in states]
 
 
 def test_types_and_decimals(gateway: GatewayProcess, api: Gateway, user: str) -> None:

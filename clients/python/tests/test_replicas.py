@@ -38,19 +38,19 @@ def test_a_killed_replica_loses_nothing(redis_server: RedisServer, user: str) ->
         eventually("live", lambda: tg.status.state == "live")
 
         def publish() -> None:
-            for n in range(2000):
+            for n in range(900):
                 outbox.put("orders", {"n": n}, user=user)
-                if n == 500:
+                if n == 300:
                     eventually("some were sent", lambda: outbox.stats.sent)
                     first.kill()
 
-        # Read meanwhile: no more than 1,000 are kept for one that does not read.
+        # Fewer than the 1,000 that are kept: however slow the reader is, nothing may be missing.
         publishing = threading.Thread(target=publish)
         publishing.start()
-        assert [orders.next(SOON).data["n"] for _ in range(2000)] == list(range(2000))
+        assert [orders.next(SOON).data["n"] for _ in range(900)] == list(range(900))
         publishing.join(SOON)
         assert outbox.flush(SOON)
-        assert (outbox.stats.failed, outbox.stats.sent) == (0, 2000)
+        assert (outbox.stats.failed, outbox.stats.sent) == (0, 900)
 
 
 async def test_an_order_service_and_an_engine_lose_nothing_when_a_replica_is_killed(

@@ -1,6 +1,6 @@
 //! HTTP requests to a gateway: one connection each, bounded in time and size, no redirections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -11,20 +11,17 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, HeaderValue},
     http::uri::InvalidUri,
 };
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{Builder, Client, Error as ClientError, connect::HttpConnector},
     rt::TokioExecutor,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::time::timeout;
 
 use crate::{
     error::{Error, Refusal},
     headers::Headers,
+    trust::{Servers, Trust},
 };
 
 /// An answer that is read as a whole is no larger, unless [`Request::body_bytes_max`] says otherwise: 4 MiB.
@@ -41,8 +38,7 @@ pub struct Request {
     body: Bytes,
     timeout: Duration,
     body_bytes_max: usize,
-    /// Certificates in PEM form, instead of those that the operating system trusts.
-    authorities: Option<Bytes>,
+    trust: Trust,
     connect_to: Option<SocketAddr>,
 }
 
@@ -81,7 +77,7 @@ impl Request {
             body: Bytes::new(),
             timeout: TIMEOUT,
             body_bytes_max: BODY_BYTES_MAX,
-            authorities: None,
+            trust: Trust::default(),
             connect_to: None,
         }
     }
@@ -137,7 +133,22 @@ impl Request {
     /// operating system trusts.
     #[must_use]
     pub fn authorities(mut self, pem: impl Into<Bytes>) -> Self {
-        self.authorities = Some(pem.into());
+        self.trust.servers = Servers::SignedBy(pem.into());
+        self
+    }
+
+    /// Trusts exactly the first of these certificates (PEM) for `https`, whatever names and dates it has, and no other.
+    /// For a server on this machine whose files are known.
+    #[must_use]
+    pub fn pinned(mut self, pem: impl Into<Bytes>) -> Self {
+        self.trust.servers = Servers::Pinned(pem.into());
+        self
+    }
+
+    /// Shows this certificate chain, with its key (both PEM), to servers that ask for one.
+    #[must_use]
+    pub fn identity(mut self, certificate: impl Into<Bytes>, key: impl Into<Bytes>) -> Self {
+        self.trust.identity = Some((certificate.into(), key.into()));
         self
     }
 
@@ -193,7 +204,7 @@ impl Request {
             redirect(&mut request, address)?;
         }
         let response = if secure {
-            let connector = HttpsConnectorBuilder::new().with_tls_config(tls(self.authorities.as_deref())?);
+            let connector = HttpsConnectorBuilder::new().with_tls_config(self.trust.config()?);
             client().build(connector.https_only().enable_http1().build()).request(request).await
         } else {
             client().build(HttpConnector::new()).request(request).await
@@ -239,26 +250,6 @@ fn redirect<B>(request: &mut hyper::Request<B>, address: SocketAddr) -> Result<(
         HeaderValue::from_str(host.as_ref().map_or("", |host| host.as_str())).map_err(|error| invalid(&error))?;
     request.headers_mut().entry(HOST).or_insert(host);
     Ok(())
-}
-
-fn tls(authorities: Option<&[u8]>) -> Result<ClientConfig, Error> {
-    let untrusted = |error: &dyn std::fmt::Display| Error::Unreachable(format!("no trusted certificates: {error}"));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| Error::Invalid(error.to_string()))?;
-    let Some(pem) = authorities else {
-        let builder = builder.with_native_roots().map_err(|error| untrusted(&error))?;
-        return Ok(builder.with_no_client_auth());
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| untrusted(&error))?;
-        roots.add(certificate).map_err(|error| untrusted(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(untrusted(&"there is none in the file"));
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A client that keeps no connection.

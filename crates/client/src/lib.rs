@@ -94,6 +94,7 @@ mod server_error;
 mod settings;
 mod socket;
 mod token;
+mod trust;
 
 pub use builder::Builder;
 pub use channel::Channel;

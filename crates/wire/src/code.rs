@@ -210,7 +210,7 @@ codes! {
     4500 Disconnected "disconnected" close - - No "An operator closed the connection.";
     4501 Superseded "superseded" close - - No
         "The session was resumed elsewhere, or gave way to a newer connection of the user.";
-    4502 Forbidden "forbidden" - error - Never "The channel or the action is not allowed.";
+    4502 Forbidden "forbidden" - error 403 Never "The channel or the action is not allowed.";
     4503 TooManySubscriptions "too_many_subscriptions" - error - Never
         "The connection has as many subscriptions as are allowed.";
     4504 NotFound "not_found" close error 404 No "The channel, symbol or run is not known here.";

@@ -126,8 +126,12 @@ securityContext:
 
 {{/* The variables of the gateway's container, which the smoke test shares. */}}
 {{- define "tickgate.environment" -}}
-{{- with .Values.extraEnv }}
 env:
+  - name: TICKGATE__SERVER__NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+{{- with .Values.extraEnv }}
   {{- tpl (toYaml .) $ | nindent 2 }}
 {{- end }}
 {{- with .Values.extraEnvFrom }}

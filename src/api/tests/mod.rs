@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate_wire::model::{ReplicaId, Topic, UserId};
 
-use super::{Api, ApiState, Figures, Lifecycle, Patience};
+use super::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience};
 use crate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
@@ -115,6 +115,8 @@ impl Replica {
         let (counted, lifecycle) = (Arc::new(Counted::default()), Lifecycle::new(&metrics));
         lifecycle.started();
         let state = ApiState {
+            audit: Arc::default(),
+            operator: Arc::new(NoOperator),
             config: Arc::new(config),
             replica,
             backplane,
@@ -216,5 +218,39 @@ impl Answer {
             assert_eq!(tickgate_wire::code::lookup(code).unwrap().name, error, "the name is the one of the sockets");
         }
         problem
+    }
+}
+
+/// For routes that are not asked here: what they do is tested on a whole replica.
+struct NoOperator;
+
+impl Operator for NoOperator {
+    fn drain(&self) {}
+    fn undrain(&self) {}
+    fn rebalance(&self, _: f64, _: Duration) -> usize {
+        0
+    }
+    fn log(&self, _: &str, _: Duration) -> Result<(), String> {
+        Ok(())
+    }
+    fn configuration(&self) -> Value {
+        Value::Null
+    }
+    fn connection(&self, id: &str) -> Option<ConnectionDetail> {
+        Some(ConnectionDetail {
+            connection_id: id.to_owned(),
+            user: None,
+            session: "00000000…".into(),
+            endpoint: "market".into(),
+            address: "127.0.0.1".into(),
+            age_seconds: 0,
+            silent_seconds: 0,
+            subscriptions: 0,
+            waiting_messages: 0,
+            waiting_bytes: 0,
+            written_bytes: 0,
+            behind: false,
+            lagging: false,
+        })
     }
 }

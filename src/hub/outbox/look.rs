@@ -21,7 +21,35 @@ pub struct Look {
     pub lagging: bool,
 }
 
+/// How an outbox is doing, for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxDetail {
+    pub waiting_messages: usize,
+    pub waiting_bytes: usize,
+    pub written_bytes: u64,
+    /// The socket takes less than there is.
+    pub behind: bool,
+    /// A subscription waits to be caught up.
+    pub lagging: bool,
+    /// Subscriptions with a position.
+    pub subscriptions: usize,
+}
+
 impl Outbox {
+    /// How it is doing.
+    #[must_use]
+    pub fn detail(&self) -> OutboxDetail {
+        let state = self.state.lock();
+        OutboxDetail {
+            waiting_messages: state.queue.messages(),
+            waiting_bytes: state.queue.bytes(),
+            written_bytes: state.progress,
+            behind: state.queue.blocked,
+            lagging: state.queue.lagging().is_some(),
+            subscriptions: state.queue.cursors().count(),
+        }
+    }
+
     /// What the connection's task has to know, under one lock.
     #[must_use]
     pub fn look(&self) -> Look {

@@ -66,6 +66,17 @@ impl Outbox {
                 }
             }
         }
+        match self.socket.try_flush() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.behind(state);
+                return written;
+            }
+            Err(_) => {
+                self.broken(state);
+                return written;
+            }
+        }
         state.rest();
         if std::mem::take(&mut state.queue.blocked) {
             if let Some(flow) = &mut state.flow {
@@ -147,14 +158,15 @@ impl Outbox {
         loop {
             {
                 let mut state = self.state.lock();
-                if state.queue.is_empty() {
+                let pending = self.socket.has_pending();
+                if state.queue.is_empty() && !pending {
                     return Poll::Ready(());
                 }
                 if !state.queue.blocked {
                     self.write(&mut state).count(&self.shared.metrics);
                     continue;
                 }
-                if state.is_held() {
+                if !pending && state.is_held() {
                     return Poll::Pending;
                 }
             }

@@ -33,16 +33,29 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: Option<String>,
 ) -> Answer {
-    let request = request(address, method, path, headers).body(body.unwrap_or_default());
+    answer(request(address, method, path, headers).body(body.unwrap_or_default())).await
+}
+
+/// The whole answer to a request.
+pub async fn answer(request: Request) -> Answer {
     match request.send().await {
         Ok(answer) => Answer { status: answer.status.as_u16(), headers: answer.headers, body: answer.body },
-        Err(error) => panic!("no answer to {method} {path}: {error}"),
+        Err(error) => panic!("no answer: {error}"),
     }
 }
 
 /// A request with a test's patience.
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+    to(&format!("http://{address}{path}"), method, headers)
+}
+
+/// The same by https.
+pub fn secure_request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+    to(&format!("https://{address}{path}"), method, headers)
+}
+
+fn to(url: &str, method: &str, headers: &[(&str, &str)]) -> Request {
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
-    let request = Request::new(method, format!("http://{address}{path}")).timeout(PATIENCE);
+    let request = Request::new(method, url).timeout(PATIENCE);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
 }

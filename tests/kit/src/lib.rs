@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 
 pub mod bystander;
+pub mod certificates;
 pub mod client;
 pub mod dice;
 pub mod follower;

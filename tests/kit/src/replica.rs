@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     PATIENCE,
+    certificates::Authority,
     client::{Client, Request},
     eventually,
     http::{self, Answer},
@@ -42,6 +43,8 @@ pub struct Replica {
     host: Host,
     public: SocketAddr,
     operations: SocketAddr,
+    /// The authority of both listeners' certificates, where they have TLS.
+    authority: Option<String>,
 }
 
 /// Where a replica runs.
@@ -86,7 +89,7 @@ impl Replica {
         let mut program = Command::new(crate::program());
         program.envs(defect.map(|defect| ("TICKGATE_TEST_DEFECT", defect)));
         let (process, public, operations) = Process::start(program, &redis.url(), settings, arguments).await;
-        Self { host: Host::Process(process), public, operations }.ready(true).await
+        Self { host: Host::Process(process), public, operations, authority: None }.ready(true).await
     }
 
     /// A process that may open so many file descriptors: its soft and its hard limit.
@@ -97,9 +100,17 @@ impl Replica {
         Self::spawn(shell, &redis.url(), settings).await.ready(true).await
     }
 
+    /// A process whose listeners both have TLS, with certificates of this authority.
+    pub async fn secure_process(redis: &RedisServer, settings: &str, authority: &Authority) -> Self {
+        let (process, public, operations) =
+            Process::start(Command::new(crate::program()), &redis.url(), settings, &[]).await;
+        let authority = Some(std::fs::read_to_string(authority.file()).expect("an authority"));
+        Self { host: Host::Process(process), public, operations, authority }.ready(true).await
+    }
+
     async fn spawn(program: Command, redis_url: &str, settings: &str) -> Self {
         let (process, public, operations) = Process::start(program, redis_url, settings, &[]).await;
-        Self { host: Host::Process(process), public, operations }
+        Self { host: Host::Process(process), public, operations, authority: None }
     }
 
     async fn start(redis: Option<String>, settings: &str) -> Self {
@@ -129,7 +140,7 @@ impl Replica {
         });
         let (public, operations) = addresses.await.expect("the replica to be built");
         let host = Host::Inside { runtime: Some(runtime), shutdown: Some(shutdown), ended: Some(ended) };
-        Self { host, public, operations }.ready(redis.is_some()).await
+        Self { host, public, operations, authority: None }.ready(redis.is_some()).await
     }
 
     async fn ready(self, over_redis: bool) -> Self {
@@ -180,6 +191,11 @@ impl Replica {
     /// Sends a signal to the process, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         self.of_process().signal(name);
+    }
+
+    /// The file of the process's settings.
+    pub fn settings_file(&self) -> String {
+        self.of_process().settings.path().display().to_string()
     }
 
     /// Writes other settings into the process's file.
@@ -283,23 +299,40 @@ impl Replica {
 
     /// `GET` on the public listener.
     pub async fn get(&self, path: &str) -> Answer {
-        http::send(self.public, "GET", path, &[], None).await
+        self.ask(self.public, "GET", path, &[], None).await
     }
 
     /// `GET` on the operations listener, with the API key.
     pub async fn api_get(&self, path: &str) -> Answer {
-        http::send(self.operations, "GET", path, &[("x-api-key", API_KEY)], None).await
+        self.ask(self.operations, "GET", path, &[("x-api-key", API_KEY)], None).await
     }
 
     /// `POST` of JSON on the operations listener, with the API key.
     pub async fn api_post(&self, path: &str, body: Value) -> Answer {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
-        http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
+        self.ask(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
 
     /// Any request on the operations listener.
     pub async fn api(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
-        http::send(self.operations, method, path, headers, body).await
+        self.ask(self.operations, method, path, headers, body).await
+    }
+
+    async fn ask(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        match &self.authority {
+            None => http::send(address, method, path, headers, body).await,
+            Some(authority) => {
+                let request = http::secure_request(address, method, path, headers).authorities(authority.clone());
+                http::answer(request.body(body.unwrap_or_default())).await
+            }
+        }
     }
 
     /// The value of a metric, written with its labels; without them the sum over all.
@@ -366,8 +399,9 @@ fn config(redis: Option<&str>, file: &NamedTempFile) -> (Config, Reload) {
     if let Some(redis) = redis {
         sources = sources.flag("", "redis.url", redis);
     }
+    let since = SystemTime::now();
     match Config::load(&sources) {
-        Ok((config, effective)) => (config, Reload::new(sources, effective)),
+        Ok((config, effective)) => (config, Reload::new(sources, effective, since)),
         Err(problems) => panic!("the test's settings are wrong: {problems}"),
     }
 }
@@ -410,7 +444,8 @@ impl Process {
         };
         let (public, operations) = eventually("the greeting", async || {
             let log = process.log();
-            Some((address(&log, " ws://")?, address(&log, " http://")?))
+            let public = address(&log, " ws://").or_else(|| address(&log, " wss://"))?;
+            Some((public, address(&log, " http://").or_else(|| address(&log, " https://"))?))
         })
         .await;
         (process, public, operations)

@@ -1,0 +1,81 @@
+//! A client that is refused: what it is told, by plain HTTP or by a Close frame, and what is logged. Never decides.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use axum::response::Response;
+use hyper::{HeaderMap, StatusCode};
+use tickgate_wire::code::{CloseCode, ProblemKind};
+
+use crate::{
+    metrics::{AuthFailure, Handshake as Outcome},
+    problem::Problem,
+};
+
+/// A client that is refused.
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) code: CloseCode,
+    pub(super) reason: Cow<'static, str>,
+    /// Which parameter was wrong.
+    pub(super) field: Option<&'static str>,
+    pub(super) outcome: Outcome,
+    pub(super) retry_after_s: Option<u64>,
+    /// What is wrong with the token: for the log, the client is not told.
+    pub(super) detail: Option<AuthFailure>,
+    /// For the client, where there is more room than in a Close frame.
+    pub(super) cause: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn new(
+        status: StatusCode,
+        code: CloseCode,
+        reason: impl Into<Cow<'static, str>>,
+        outcome: Outcome,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            reason: reason.into(),
+            field: None,
+            outcome,
+            retry_after_s: None,
+            detail: None,
+            cause: None,
+        }
+    }
+
+    /// A parameter is wrong.
+    pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
+        let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
+        Self { field, ..refused }
+    }
+
+    pub(super) fn after(self, seconds: u64) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    pub(super) fn for_log(self, detail: AuthFailure) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// What the client is told where there is room.
+    pub(super) fn told(&self) -> Cow<'static, str> {
+        self.cause.as_ref().map_or_else(|| self.reason.clone(), |cause| format!("{}: {cause}", self.reason).into())
+    }
+
+    /// The refusal as plain HTTP.
+    pub(super) fn respond(self, request: &HeaderMap) -> Response {
+        let retry_after = self.retry_after_s.map(Duration::from_secs);
+        let problem = Problem::new(ProblemKind::of_close(self.code), self.told());
+        Problem { status: self.status, retry_after, ..problem }.respond(request)
+    }
+}
+
+/// As it is logged.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))
+    }
+}

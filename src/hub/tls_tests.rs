@@ -1,0 +1,37 @@
+//! An outbox that writes through TLS: what is encrypted and not taken by the kernel still goes out.
+
+use std::{future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::{Outbox, QueueLimits, Shared, Socket};
+use crate::{metrics::Metrics, tls::tests::pair};
+
+#[tokio::test]
+async fn the_rest_of_the_last_record_is_written_when_the_client_reads() {
+    let (near, mut far) = pair().await;
+    let shared =
+        Arc::new(Shared { limits: QueueLimits { messages_max: 9, bytes_max: 9_000_000 }, metrics: Metrics::new() });
+    let outbox = Outbox::new(Socket::Tls(Box::new(near)), shared);
+    let frame = Bytes::from(vec![7; 100_000]);
+    let mut sent = 0;
+    // Until the kernel takes no more, and something waits on this side of it.
+    while !outbox.socket().has_pending() {
+        outbox.send(frame.clone());
+        sent += frame.len();
+    }
+    outbox.send(frame.clone());
+    sent += frame.len();
+    let read = async {
+        let mut received = vec![0; sent];
+        far.read_exact(&mut received).await.unwrap();
+        assert!(received.iter().all(|byte| *byte == 7));
+    };
+    let flush = poll_fn(|cx| {
+        outbox.register(cx);
+        outbox.poll_flush(cx)
+    });
+    tokio::join!(read, flush);
+    assert!(!outbox.socket().has_pending());
+}

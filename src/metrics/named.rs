@@ -1,0 +1,58 @@
+//! Metrics with a label whose values are names of the configuration. Bounded by it: at most one replica's name, and the API
+//! keys that were configured since the start.
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
+
+use super::{
+    family::{Declared, Spec, register},
+    labels::KeyUse,
+};
+
+/// A counter by configured API key, and by what became of its request. The names are bounded by the configuration: those of
+/// all that were configured since the start.
+#[derive(Debug)]
+pub struct ByKey(IntCounterVec);
+
+impl ByKey {
+    /// The counter of a key. A lookup: not for a hot path.
+    #[must_use]
+    pub fn of(&self, key: &str, result: KeyUse) -> IntCounter {
+        self.0.with_label_values(&[key, result.as_str()])
+    }
+}
+
+impl Declared for ByKey {
+    const KIND: &'static str = "counter";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        let results = KeyUse::ALL.iter().map(|result| result.as_str()).collect();
+        vec![("key", vec!["name of the key"]), ("result", results)]
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        Self(register(registry, IntCounterVec::new(spec.opts(), &["key", "result"]), spec.name))
+    }
+}
+
+/// A gauge that is always 1, with the replica's name as its label.
+#[derive(Debug)]
+pub struct Named(IntGaugeVec);
+
+impl Named {
+    /// Exports the name. Called once.
+    pub fn name(&self, name: &str) {
+        self.0.with_label_values(&[name]).set(1);
+    }
+}
+
+impl Declared for Named {
+    const KIND: &'static str = "gauge";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![("name", vec!["the configured name"])]
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        Self(register(registry, IntGaugeVec::new(spec.opts(), &["name"]), spec.name))
+    }
+}

@@ -1,0 +1,131 @@
+//! What an operator does to a running replica by the API, with clients connected.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    redis::RedisServer,
+    replica::{API_KEY, Replica},
+};
+
+const SETTINGS: &str = "[server]\nname = \"gateway-0\"\n[drain]\ndelay = \"50ms\"\nspread = \"200ms\"\n";
+
+async fn act(replica: &Replica, call: &str, body: Value) -> Value {
+    let answer = replica.api_post(&format!("/api/v1/admin/{call}"), body).await;
+    assert_eq!(answer.status, 202, "{call}: {answer:?}");
+    if answer.body.is_empty() { Value::Null } else { answer.json() }
+}
+
+#[tokio::test]
+async fn a_replica_is_drained_and_undrained_while_it_runs() {
+    let server = RedisServer::start();
+    let replica = Replica::process(&server, SETTINGS).await;
+    let mut alice = replica.trading("alice").await;
+    act(&replica, "drain", json!({})).await;
+    let ready = replica.get("/readyz").await;
+    assert!(ready.status == 503 && ready.body.contains("an operator drained the replica"), "{ready:?}");
+    alice.expect_type("closing").await;
+    alice.expect_close(1012).await;
+    eventually("new clients to be refused", async || {
+        (replica.connect("/ws/market").try_open().await.is_err_and(|refusal| refusal.status == 503)).then_some(())
+    })
+    .await;
+    // Publishers are answered all the while.
+    replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
+
+    act(&replica, "undrain", json!({})).await;
+    assert_eq!(replica.get("/readyz").await.status, 200);
+    replica.trading("alice").await;
+    let log = replica.log();
+    assert!(
+        log.contains("action=\"drained this replica\"") && log.contains("action=\"undrained this replica\""),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn an_end_that_has_begun_is_not_taken_back() {
+    let server = RedisServer::start();
+    let mut replica = Replica::process(&server, "[drain]\ndelay = \"2s\"\nspread = \"200ms\"\n").await;
+    let _alice = replica.trading("alice").await;
+    replica.drain();
+    eventually("the drain", async || (replica.metric("tickgate_draining").await > 0.0).then_some(())).await;
+    let answer = replica.api_post("/api/v1/admin/undrain", json!({})).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    replica.ended().await;
+}
+
+#[tokio::test]
+async fn a_share_of_the_clients_is_asked_to_move() {
+    let replica = Replica::alone_with(SETTINGS).await;
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        clients.push(replica.trading(&format!("user-{number}")).await);
+    }
+    let asked = act(&replica, "rebalance", json!({"share": 0.5, "seconds": 1})).await;
+    assert_eq!(asked["connections"], 4);
+    eventually("half of them to be gone", async || {
+        (replica.metric("tickgate_disconnects_total{reason=\"drain\"}").await == 4.0).then_some(())
+    })
+    .await;
+    assert_eq!(replica.metric("tickgate_connections").await, 4.0);
+    for wrong in
+        [json!({"share": 0, "seconds": 1}), json!({"share": 1.1, "seconds": 1}), json!({"share": 1, "seconds": 0})]
+    {
+        assert_eq!(replica.api_post("/api/v1/admin/rebalance", wrong).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_more_for_a_while() {
+    let server = RedisServer::start();
+    let replica = Replica::process(&server, "").await;
+    act(&replica, "log", json!({"filter": "info,tickgate::connection=debug", "seconds": 3})).await;
+    replica.trading("alice").await;
+    eventually("a line for debugging", async || replica.log().contains("connection opened").then_some(())).await;
+    eventually("quiet", async || {
+        let before = replica.log().matches("connection opened").count();
+        replica.trading("bob").await;
+        (replica.log().matches("connection opened").count() == before).then_some(())
+    })
+    .await;
+    let answer = replica.api_post("/api/v1/admin/log", json!({"filter": "loud", "seconds": 3})).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_operator_sees_settings_connections_and_names() {
+    let server = RedisServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    fs::write(&keys, API_KEY).unwrap();
+    let settings = format!("{SETTINGS}[auth]\napi_keys = []\napi_keys_file = \"{}\"\n", keys.display());
+    let replica = Replica::process(&server, &settings).await;
+    let shown = replica.api_get("/api/v1/admin/config").await;
+    assert!(!shown.body.contains(API_KEY));
+    let shown = shown.json();
+    assert_eq!(shown["config"]["server"]["name"], "gateway-0");
+    assert!(shown["origins"]["server.name"].as_str().unwrap().contains(".toml:2"), "{}", shown["origins"]);
+    assert_eq!(shown["origins"]["hub.linger"], Value::Null, "its default");
+
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["orders"]).await;
+    let id = alice.welcome["connection_id"].as_str().unwrap().to_owned();
+    let found = replica.api_get(&format!("/api/v1/admin/connections/{id}")).await.json();
+    assert_eq!((&found["user"], &found["endpoint"]), (&json!("alice"), &json!("trading")));
+    assert_eq!((&found["address"], &found["waiting_bytes"]), (&json!("127.0.0.1"), &json!(0)));
+    assert!(found["written_bytes"].as_u64() > Some(0) && found["subscriptions"] == 1, "{found}");
+    assert!(!found.to_string().contains(&alice.session()));
+    assert_eq!(replica.api_get("/api/v1/admin/connections/00000000").await.status, 404);
+
+    assert_eq!(replica.get("/ws/status").await.json()["replica"]["name"], "gateway-0");
+    let listed = replica.api_get("/api/v1/replicas").await.json();
+    assert_eq!(
+        (&listed["replicas"][0]["name"], listed["replicas"].as_array().unwrap().len()),
+        (&json!("gateway-0"), 1)
+    );
+    assert_eq!(replica.metric("tickgate_replica_info{name=\"gateway-0\"}").await, 1.0);
+    assert!(replica.log().contains("name=\"gateway-0\""), "{}", replica.log());
+}
