@@ -115,7 +115,7 @@ pub fn judge(
             } else {
                 add(owed(story, at, publications, excuses), &who);
                 add(ends(story, at, publications), &who);
-                add(over_had(story), &who);
+                add(over_had(story, is_certain), &who);
                 add(over_nothing(story, at, publications, excuses), &who);
                 add(blamed(story, at, publications), &who);
             }
@@ -280,12 +280,13 @@ fn ranges(story: &Story) -> Vec<Range> {
 }
 
 /// No gap names what the client has.
-fn over_had(story: &Story) -> Result<(), Fault> {
+fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
     for Range { at, after, before, .. } in ranges(story) {
         for seen in &story.seen[..at] {
             if let Seen::Message { id, number, .. } = seen
                 && after < *id
                 && *id < before
+                && is_certain(number)
             {
                 return fault(Kind::GapOverHad, format!("gap {after} to {before} over {number} ({id}), which it has"));
             }

@@ -124,6 +124,10 @@ impl World {
 
     fn connect(&mut self, client: usize, gateway: usize) {
         let Some(own) = &self.gateways[gateway] else { return };
+        if self.others[gateway] {
+            // Not ready, by its rules: nobody is led to it.
+            return;
+        }
         let parts = ((&own.hub, &own.rules), &own.metrics);
         self.clients[client].connect(gateway, parts.0, parts.1, &self.publications);
     }
