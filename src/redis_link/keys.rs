@@ -153,7 +153,7 @@ impl Keys {
         format!("{}controls", self.prefix)
     }
 
-    /// A single-use ticket.
+    /// A single-use ticket, by the name that does not tell it.
     #[must_use]
     pub fn ticket(&self, ticket: &str) -> String {
         format!("{}ticket:{ticket}", self.prefix)

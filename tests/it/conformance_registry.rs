@@ -1079,3 +1079,17 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
     .await;
     assert!(other.controls.try_recv().is_err(), "the newcomer stays");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_never_sees_a_ticket_or_its_token() {
+    let server = RedisServer::start();
+    let one = Seat::redis(&server).await;
+    one.registry.put_ticket("the-ticket", "the-token", Duration::from_secs(60)).await.unwrap();
+    let keys: Vec<String> = server.run(&["KEYS", "*ticket*"]).await;
+    assert_eq!(keys.iter().filter(|key| key.contains("the-ticket")).count(), 0, "{keys:?}");
+    for key in keys {
+        let value: Vec<u8> = server.run(&["GET", &key]).await;
+        assert!(!value.windows(9).any(|bytes| bytes == b"the-token"), "{key}");
+    }
+    assert_eq!(one.registry.take_ticket("the-ticket").await.unwrap().as_deref(), Some("the-token"));
+}

@@ -14,6 +14,7 @@ use super::{
     commands::{ask, call, issued_text, run},
     leases::{member, split_member},
     own_count::OwnVerdict,
+    sealed::{NotSealed, SealedTicket},
     times::millis,
 };
 use crate::{
@@ -56,14 +57,24 @@ impl Redis {
         token: &str,
         ttl: Duration,
     ) -> Result<(), Unavailable> {
+        let sealed = SealedTicket::of(ticket)?;
         let mut set = redis::cmd("SET");
-        set.arg(self.0.keys().ticket(ticket)).arg(token).arg("PX").arg(millis(ttl));
-        Ok(ask(self.0.topology.at(ticket), &set).await?)
+        set.arg(self.0.keys().ticket(&sealed.name)).arg(sealed.seal(token)?).arg("PX").arg(millis(ttl));
+        Ok(ask(self.0.topology.at(&sealed.name), &set).await?)
     }
 
     pub(in crate::registry) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
-        let key = self.0.keys().ticket(ticket);
-        Ok(ask(self.0.topology.at(ticket), redis::cmd("GETDEL").arg(key)).await?)
+        let sealed = SealedTicket::of(ticket)?;
+        let key = self.0.keys().ticket(&sealed.name);
+        let token: Option<Vec<u8>> = ask(self.0.topology.at(&sealed.name), redis::cmd("GETDEL").arg(key)).await?;
+        // What this ticket does not open was not stored for it.
+        Ok(token.and_then(|token| sealed.open(token).ok()))
+    }
+}
+
+impl From<NotSealed> for Unavailable {
+    fn from(_: NotSealed) -> Self {
+        Self("the ticket can't be sealed".into())
     }
 }
 

@@ -20,6 +20,7 @@ mod message;
 mod own_count;
 mod presence;
 mod replica;
+mod sealed;
 mod sessions;
 mod sweep;
 mod times;
