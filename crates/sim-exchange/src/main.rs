@@ -18,7 +18,7 @@ mod switches;
 mod world;
 
 use std::{
-    io,
+    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -126,7 +126,7 @@ async fn run(args: Args) -> Result<ExitCode, String> {
         eprintln!("sim-exchange: listens on {address}, which others may reach: anybody can break it");
     }
     let mut ended = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    println!("listening on {address}");
+    say(&format!("listening on {address}"));
     let mut connections = JoinSet::new();
     let mut steps = interval(Duration::from_millis(STEP_MS));
     steps.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -144,8 +144,13 @@ async fn run(args: Args) -> Result<ExitCode, String> {
         }
     }
     let violations = world.lock().violations().to_vec();
-    println!("{}", json!({"violations": violations}));
+    say(&json!({"violations": violations}).to_string());
     Ok(if args.strict && !violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Prints a line. Whoever started it may have gone away: no reason to end otherwise.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn world(args: &Args) -> Result<World, String> {
