@@ -11,10 +11,10 @@ use std::{
 };
 
 use thiserror::Error;
-use tickgate_wire::model::{ReplicaId, Topic};
+use tickgate_wire::model::ReplicaId;
 
 use crate::{
-    api::{Api, ApiState, Figures, Lifecycle, Phase},
+    api::{Api, ApiState, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
@@ -43,6 +43,7 @@ use crate::{
 };
 
 mod connect;
+mod figures;
 mod hub_settings;
 mod listeners;
 mod market;
@@ -144,7 +145,7 @@ impl App {
             publisher: replica.publisher.clone(),
             verifier: replica.verifier.clone(),
             metrics: replica.metrics.clone(),
-            figures: Arc::new(OwnFigures(replica.clone())),
+            figures: Arc::new(figures::OwnFigures(replica.clone())),
             lifecycle: lifecycle.clone(),
             audit: replica.audit.clone(),
             operator: Arc::new(Controls {
@@ -246,6 +247,7 @@ impl App {
         if let Some(reload) = reload {
             tasks.spawn_vital("reload", reload.run(replica.clone(), (acceptors, outside), tasks.stop()));
         }
+        tasks.spawn("figures", figures::watch(replica.clone(), tasks.stop()));
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
@@ -297,6 +299,9 @@ fn build_replica(
     let id = ReplicaId::random();
     let connections = Arc::new(ConnectionTable::default());
     let link = config.redis.as_ref().map(|redis| RedisLink::start(redis, &tasks, metrics.clone()));
+    if let Some(link) = &link {
+        tasks.spawn("redis figures", redis_link::watch_server(link.clone(), tasks.stop()));
+    }
     let topology = link.map(Topology::one);
     let backplane = match &topology {
         Some(topology) => {
@@ -376,30 +381,5 @@ fn local(
             started_ms,
             draining: lifecycle.phase() == Phase::Draining,
         }),
-    }
-}
-
-/// What the API shows of this replica.
-struct OwnFigures(Arc<Replica>);
-
-impl Figures for OwnFigures {
-    fn connections(&self) -> usize {
-        self.0.connections.len()
-    }
-
-    fn subscriptions(&self) -> usize {
-        self.0.hub.subscriptions()
-    }
-
-    fn topics(&self) -> usize {
-        self.0.hub.topics()
-    }
-
-    fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
-        self.0.hub.busiest(limit)
-    }
-
-    fn queue_wait(&self) -> Duration {
-        self.0.hub.queue_wait()
     }
 }

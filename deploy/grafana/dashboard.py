@@ -69,6 +69,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("bars", "Disconnects by reason", "Who ended connections, and why.", "cps", [("{{reason}}", rate("tickgate_disconnects_total", "reason"))]),
             ("bars", "Close codes", "Close frames sent (docs/wire.md has the table).", "cps", [("{{code}}", rate("tickgate_close_frames_total", "code"))]),
             ("lines", "Handshake duration", "From the request head to the admitted connection, Redis included.", "s", quantiles("tickgate_handshake_duration_seconds", 0.5, 0.99)),
+            ("lines", "Users", "With a connection, by replica; one on two replicas counts twice.", "short", [("{{instance}}", total("tickgate_users", "instance"))]),
             ("lines", "Subscriptions and topics", "Subscriptions, and topics that replicas follow in Redis.", "short", [("subscriptions", total("tickgate_subscriptions")), ("topics followed", total("tickgate_topics")), ("nobody published to", total("tickgate_unpublished_topics"))]),
             ("bars", "Topics withdrawn", "Topics that nobody published to, and that gave way to others: somebody names very many.", "cps", [("{{instance}}", rate("tickgate_topics_withdrawn_total", "instance"))]),
             ("lines", "From clients", "Messages and error answers.", "mps", [("messages", rate("tickgate_messages_received_total")), ("errors {{code}}", rate("tickgate_errors_total", "code"))]),
@@ -98,6 +99,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         "Slow consumers",
         [
             ("lines", "Slow connections", "Outbox over its bound now.", "short", [("{{instance}}", total("tickgate_slow_consumers", "instance"))]),
+            ("lines", "Waiting for sockets", "Bytes in all outboxes, and in the fullest one.", "bytes", [("{{instance}}", total("tickgate_outbox_bytes", "instance")), ("{{instance}} fullest", f"tickgate_outbox_bytes_highest{{{FILTER}}}")]),
             ("lines", "Conflated and dropped", "State values replaced by newer ones; event messages dropped (a gap is told).", "mps", [("conflated", rate("tickgate_conflated_total")), ("dropped", rate("tickgate_dropped_total"))]),
             ("lines", "Caught up from the stream", "Subscriptions that fell behind their outbox and were read again.", "cps", [("lagged", rate("tickgate_lagged_total"))]),
             ("lines", "Closed as slow", "Sockets that took nothing for the write time-out (4102).", "cps", [("closed", rate("tickgate_disconnects_total", match='reason="slow_consumer"'))]),
@@ -125,6 +127,10 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
             ("lines", "Work queues", "Topics that wait to be compared with their stream, or to be read.", "short", [("{{instance}} {{queue}}", f"tickgate_work_queue_depth{{{FILTER}}}")]),
             ("lines", "Oldest in a work queue", "How long the topic that came first has waited; at readiness.queue_grace the replica is not ready.", "s", [("{{instance}} {{queue}}", f"tickgate_work_queue_oldest_seconds{{{FILTER}}}")]),
             ("lines", "Waiting for a history connection", "The pool admits a reconnect herd at Redis's pace.", "s", quantiles("tickgate_redis_pool_wait_seconds", 0.5, 0.99)),
+            ("lines", "Redis memory", "Used, as a share of maxmemory; empty where there is no limit.", "percentunit", [("{{instance}}", f"tickgate_redis_memory_used_bytes{{{FILTER}}} / (tickgate_redis_memory_max_bytes{{{FILTER}}} > 0)")]),
+            ("lines", "Redis persistence", "1 while its last write to disk succeeded.", "short", [("{{instance}}", f"tickgate_redis_persistence_ok{{{FILTER}}}")]),
+            ("lines", "Redis replicas", "How many are connected, and how long ago the slowest was heard of.", "short", [("replicas", f"max(tickgate_redis_replicas{{{FILTER}}})"), ("lag in seconds", f"max(tickgate_redis_replication_lag_seconds{{{FILTER}}})")]),
+            ("lines", "Redis's blocked clients", "Consumers that wait for entries, and whoever else blocks.", "short", [("blocked", f"max(tickgate_redis_blocked_clients{{{FILTER}}})")]),
             ("bars", "Another Redis, and what it lost", "Changes of server, and acknowledged publications it did not have.", "short", [("changes of server", f"sum(increase(tickgate_generation_changes_total{{{FILTER}}}[{RATE}]))"), ("lost publications", f"sum(increase(tickgate_lost_publications_total{{{FILTER}}}[{RATE}]))")]),
         ],
     ),
@@ -174,6 +180,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
     (
         "Process",
         [
+            ("lines", "Workers busy", "Share of their time.", "percentunit", [("{{instance}}", f"tickgate_runtime_busy_ratio{{{FILTER}}}")]),
+            ("lines", "Tasks", "Of the process, and those that wait for any worker.", "short", [("{{instance}}", f"tickgate_runtime_tasks{{{FILTER}}}"), ("{{instance}} waiting", f"tickgate_runtime_queue_depth{{{FILTER}}}")]),
             ("lines", "Processor", "Cores in use.", "short", [("{{instance}}", rate("process_cpu_seconds_total", "instance"))]),
             ("lines", "Memory", "Resident.", "bytes", [("{{instance}}", total("process_resident_memory_bytes", "instance"))]),
             ("lines", "Memory per connection", "Resident memory over connections; the base weighs in when there are few.", "bytes", [("{{instance}}", f"{total('process_resident_memory_bytes', 'instance')} / ({total('tickgate_connections', 'instance')} > 0)")]),

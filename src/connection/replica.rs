@@ -107,6 +107,17 @@ impl UserBuckets {
         self.0.lock().entry(user.clone()).or_default().clone()
     }
 
+    /// Users with a connection.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A connection returns its share. The last one removes the bucket.
     pub fn release(&self, user: &UserId, share: Arc<Mutex<Bucket>>) {
         let mut all = self.0.lock();

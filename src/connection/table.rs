@@ -94,6 +94,13 @@ impl ConnectionTable {
         self.len() == 0
     }
 
+    /// Calls `look` for each of them, a part at a time: it must be short.
+    pub fn visit(&self, mut look: impl FnMut(&ConnectionHandle)) {
+        for part in &self.parts {
+            part.lock().values().for_each(|handle| look(handle));
+        }
+    }
+
     /// All of them, for the drain and for control messages to a user.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ConnectionHandle>> {

@@ -130,6 +130,6 @@ mod tests {
         // consists of its state and 120 bytes of the runtime and of its supervision.
         assert!(size_of::<ConnectionTask>() + 120 <= 384, "{}", size_of::<ConnectionTask>());
         assert!(size_of::<ConnectionHandle>() + 16 <= 192, "{}", size_of::<ConnectionHandle>());
-        assert!(size_of::<Outbox>() + 16 <= 256, "{}", size_of::<Outbox>());
+        assert!(size_of::<Outbox>() + 16 <= 320, "{}", size_of::<Outbox>());
     }
 }

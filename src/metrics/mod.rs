@@ -91,6 +91,9 @@ metrics! {
     handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
+    users: IntGauge = "Users with a connection to this replica; looked at every five seconds.";
+    outbox_bytes: IntGauge = "Bytes that wait for all sockets of this replica; looked at every five seconds.";
+    outbox_bytes_highest: IntGauge = "Bytes that wait for the socket with the most of them; looked at every five seconds.";
     subscriptions: IntGauge = "Subscriptions of this replica.";
     topics: IntGauge = "Topics this replica follows.";
     unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
@@ -123,6 +126,12 @@ metrics! {
     redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
     redis_clock_skew_seconds: Gauge = "This replica's clock minus Redis's; 0 until it is measured, every second, and without Redis.";
     redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
+    redis_memory_used_bytes: IntGauge = "Memory that Redis uses for data and buffers; asked every five seconds, 0 without Redis.";
+    redis_memory_max_bytes: IntGauge = "Redis's maxmemory; 0 where there is no limit, or no Redis.";
+    redis_persistence_ok: IntGauge = "0 while Redis's last write to its append-only file, or its last snapshot, failed.";
+    redis_blocked_clients: IntGauge = "Clients of Redis that wait in a blocking command; asked every five seconds.";
+    redis_replicas: IntGauge = "Replicas of Redis that are connected to it; asked every five seconds.";
+    redis_replication_lag_seconds: IntGauge = "How long ago the replica of Redis that is furthest behind was last heard of; asked every five seconds.";
     fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
     work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; looked at every second.";
     work_queue_oldest_seconds: Family<WorkQueueKind, Gauge> = "How long the topic that came first has waited for it; looked at every second.";
@@ -171,6 +180,9 @@ metrics! {
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
     log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";
+    runtime_tasks: IntGauge = "Tasks of this process; looked at every five seconds.";
+    runtime_queue_depth: IntGauge = "Tasks that wait for any worker; looked at every five seconds.";
+    runtime_busy_ratio: Gauge = "Share of the workers' time that was busy in the last five seconds.";
     event_loop_lag_seconds: Histogram [LATENCY] = "How late a timer fires: the time a ready task waits for a worker.";
 }
 

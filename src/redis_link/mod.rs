@@ -17,6 +17,7 @@ mod check;
 mod command;
 mod connect;
 mod failure;
+mod figures;
 mod keys;
 mod pool;
 mod pubsub;
@@ -40,6 +41,7 @@ use tokio::{
 pub use check::check;
 pub use connect::probe;
 pub use failure::Failure;
+pub use figures::watch_server;
 pub use keys::Keys;
 pub use pool::Pooled;
 pub use refusal::RefusalKind;

@@ -4,6 +4,7 @@
 mod channels;
 mod fault;
 mod limits;
+mod speaker;
 
 use std::sync::Arc;
 
@@ -17,10 +18,7 @@ pub use channels::{Refused, Resolved, View, fill};
 pub use fault::Fault;
 pub use limits::{Allowance, names_rate};
 
-use crate::{
-    auth::{ApiKey, Identity},
-    config::{Limits, Profile, TokenRule},
-};
+use crate::config::{Limits, Profile, TokenRule};
 
 /// What every session of a replica shares.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ pub struct Session {
     pub param: Option<Box<str>>,
     /// The client receives nothing that it did not ask for.
     pub explicit: bool,
-    speaker: Option<Box<Speaker>>,
+    speaker: Option<Box<speaker::Speaker>>,
 }
 
 /// Publications in one page of history, unless fewer are asked for; and without being asked.
@@ -108,61 +106,10 @@ pub enum Action {
     Ingest(Ingest),
 }
 
-/// On whose behalf a session speaks, once that is known.
-#[derive(Debug)]
-enum Speaker {
-    User(Identity),
-    Key(Arc<ApiKey>),
-}
-
 impl Session {
     #[must_use]
     pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>, explicit: bool) -> Self {
         Self { id, profile, param, explicit, speaker: None }
-    }
-
-    #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
-        match self.speaker.as_deref() {
-            Some(Speaker::User(identity)) => Some(identity),
-            _ => None,
-        }
-    }
-
-    /// Whether a token that came in a message may be taken: the first one of a connection that needs one, or a refresh.
-    ///
-    /// # Errors
-    /// [`Fault`] when the connection is anonymous for good, or the token names another user than its own.
-    pub fn may_identify(&self, identity: &Identity) -> Result<(), Fault> {
-        match self.identity() {
-            Some(known) if known.user != identity.user => {
-                Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"))
-            }
-            None if self.profile.token != TokenRule::Required => {
-                let message = "this connection is anonymous; open a new one with the token";
-                Err(Fault::new(ErrorCode::Forbidden, message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes an identity, or its refresh.
-    pub fn identify(&mut self, identity: Identity) {
-        self.speaker = Some(Box::new(Speaker::User(identity)));
-    }
-
-    /// The producer was admitted by this key.
-    pub fn admit_key(&mut self, key: Arc<ApiKey>) {
-        self.speaker = Some(Box::new(Speaker::Key(key)));
-    }
-
-    /// The key that the producer was admitted by.
-    #[must_use]
-    pub fn key(&self) -> Option<&ApiKey> {
-        match self.speaker.as_deref() {
-            Some(Speaker::Key(key)) => Some(key),
-            _ => None,
-        }
     }
 
     /// This client's point of view on channel names.

@@ -75,7 +75,8 @@ async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_nobody() {
     assert_eq!(replica.api("POST", "/api/v1/publish", &headers, Some(body.to_string())).await.status, 200);
     alice.expect(json!({"type": "order_update", "order_id": "1"})).await;
     assert!(!failed(&replica).await);
-    assert_eq!(replica.metric("tickgate_reloads_total{result=\"ok\"}").await, 1.0);
+    // What was written while the replica was built is read again, too.
+    assert!((1.0..=2.0).contains(&replica.metric("tickgate_reloads_total{result=\"ok\"}").await));
 }
 
 #[tokio::test]

@@ -36,6 +36,12 @@ pub struct OutboxDetail {
 }
 
 impl Outbox {
+    /// Bytes that wait for the socket.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
+    }
+
     /// How it is doing.
     #[must_use]
     pub fn detail(&self) -> OutboxDetail {
@@ -116,12 +122,6 @@ impl Outbox {
     fn is_half_full(&self, state: &State) -> bool {
         let limits = &self.shared.limits;
         state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
-    }
-
-    /// Bytes that wait.
-    #[cfg(test)]
-    pub(in crate::hub) fn waiting_bytes(&self) -> usize {
-        self.state.lock().queue.bytes()
     }
 
     /// Whether a catch-up may add a page.
