@@ -181,7 +181,8 @@ export const createHub = (report: (error: unknown) => void, store: () => void): 
           reader._take({ _channel: channel, _message: channel._newest, _left: 1 });
         }
       } else {
-        since ??= hub._stored?.cursors[name];
+        // A reload goes on where it was, whatever the first visit began with.
+        if (!since || since === 'earliest') since = hub._stored?.cursors[name] ?? since;
         // Nothing else of what a reader may be given: a worker takes no functions.
         channel = newChannel(name, { last, maxRate, snapshot }, since) as Channel;
         Object.assign(channel, { _handled: since, _items: [], _readers: new Set([reader]) });

@@ -166,7 +166,7 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
     };
     fresh.onmessage = ({ data }) => receive(fresh, data);
     fresh.onclose = ({ code, reason }) =>
-      lost(reason || 'connection lost', code === 1005 || code === 1006 ? undefined : code);
+      lost(reason || (fresh.protocol ? 'connection lost' : 'cannot connect'), code === 1005 || code === 1006 ? undefined : code);
     act();
   };
 

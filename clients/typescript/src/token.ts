@@ -19,8 +19,9 @@ const fetchToken = (source: Source) =>
       .then(source)
       .then((value) => {
         // What a sub-protocol can carry, as every JWT: the page of a login that failed is none.
-        if (!/^[\w.-]+$/.test(value ?? '')) throw new TypeError('not a token');
-        resolve(value);
+        const token = value?.trim();
+        if (!/^[\w.-]+$/.test(token ?? '')) throw new TypeError('not a token');
+        resolve(token);
       })
       .catch(reject)
       .finally(() => clearTimeout(timer));

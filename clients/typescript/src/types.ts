@@ -156,7 +156,7 @@ export interface CursorStore {
 
 /** How to subscribe to a channel. */
 export interface ChannelOptions {
-  /** Continue after this cursor, or `earliest`. */
+  /** Continue after this cursor, or begin with all that is kept: `earliest`, unless a cursor was kept over a reload. */
   since?: string;
   /** Channels of class `event` and public ones of class `reliable`: begin with this many of the newest messages. */
   last?: number;

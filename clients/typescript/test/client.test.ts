@@ -248,6 +248,9 @@ test('cursors survive in a store, of the same user only', async () => {
   assert.deepEqual((await line.request('subscribe')).channels, [{ channel: 'orders', since: '7-33' }]);
   await client.close();
   assert.deepEqual(await saved.promise, { user: 'alice', cursors: { orders: '7-33', risk: '7-30' } });
+  start({ persist: persist(store) }).messages('orders', { since: 'earliest', onGap() {} });
+  assert.deepEqual((await (await gateway.line()).request('subscribe')).channels, [{ channel: 'orders', since: '7-33' }]);
+  await client.close();
   gateway.welcome = { user: 'bob' };
   start({ persist: persist(store) }).messages('orders', { onGap() {} });
   const other = await gateway.line();
