@@ -38,6 +38,7 @@ Description: real-time gateway for trading platforms
 EOF
 mkdir -p "$folder"
 package="$folder/tickgate_${version}_$architecture.deb"
-# shellcheck disable=SC2086  several words
+# The compression is several words.
+# shellcheck disable=SC2086
 dpkg-deb ${COMPRESSION:--Zxz} --build --root-owner-group "$stage" "$package" > /dev/null
 echo "$package"

@@ -214,7 +214,8 @@ def pods() -> None:
     expect(path, pod["imagePullSecrets"] == [{"name": "company"}, {"name": "mirror"}], f"{pod['imagePullSecrets']}")
     expect(path, pod["serviceAccountName"] == "default", f"service account {pod['serviceAccountName']}, which nobody makes")
     expect(path, deployment["spec"]["revisionHistoryLimit"] == 2, "revisionHistoryLimit")
-    expect(path, gateway["env"] == values["extraEnv"], f"env {gateway['env']}")
+    name = {"name": "TICKGATE__SERVER__NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    expect(path, gateway["env"] == [name, *values["extraEnv"]], f"env {gateway['env']}")
     expect(path, gateway["envFrom"] == [{"configMapRef": {"name": "gateway-variables"}}], f"envFrom {gateway['envFrom']}")
     expect(path, gateway["lifecycle"] == values["lifecycle"], f"lifecycle {gateway['lifecycle']}")
     for name, endpoint in [("startup", "/livez"), ("liveness", "/livez"), ("readiness", "/readyz")]:
