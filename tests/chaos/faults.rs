@@ -41,6 +41,16 @@ macro_rules! faults {
             pub const fn effect(self) -> Effect {
                 match self { $(Self::$name => Effect::$effect,)+ }
             }
+
+            /// Whether it is a change of server that loses nothing.
+            pub const fn changes_server(self) -> bool {
+                matches!(self, Self::RedisKilled | Self::RedisLoading | Self::FailoverPlanned)
+            }
+
+            /// Whether a change of server soon after it may be in doubt: a replica is gone, or the roster with the dataset.
+            pub const fn leaves_doubt(self) -> bool {
+                matches!(self, Self::ReplicaKilled) || matches!(self.effect(), Effect::Forgets)
+            }
         }
     };
 }
