@@ -1,76 +1,41 @@
 //! Deliberate defects, by which the suites show that they can fail. Present with the feature `simulation` only, which
 //! tests enable and a shipped program never has.
 
-/// What is left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
-    /// What was delivered before is delivered again.
-    NoRepeatFilter,
-    /// Whatever comes next is taken for the successor.
-    NoHoleCheck,
-    /// Positions are not compared with their streams after a link was lost, nor while they are quiet.
-    NoCompare,
-    /// Nobody looks whether the pub/sub link still hears anything.
-    NoCanary,
-    /// What a server lost is not reported by those who had acknowledged it.
-    NoReport,
-    /// Nobody cleans up after a replica that is gone.
-    NoSweep,
-    /// What is replayed has no ids.
-    NoReplayIds,
-    /// A task that the replica can't do without panics.
-    VitalTaskPanics,
-    /// The feed takes trades again that it has had.
-    FeedRepeats,
-    /// The feed reports the maker's side of a trade.
-    FeedSides,
-    /// The feed takes the time of an event for that of its trade.
-    FeedEventTimes,
-    /// The feed takes pings of the exchange for data.
-    FeedPingsAreData,
-    /// The feed sends control messages without a pause.
-    FeedBursts,
-    /// The feed asks for streams in capitals.
-    FeedCapitals,
-    /// The feed turns prices into floating-point numbers.
-    FeedFloats,
-    /// The feed does not wait when the exchange tells it to.
-    FeedImpatience,
-    /// The feed publishes without its lease.
-    FeedWithoutLease,
+/// Declares the defects, with what is wrong with each.
+macro_rules! defects {
+    ($($name:ident $about:literal;)+) => {
+        /// What is left out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Defect { $(#[doc = $about] $name),+ }
+
+        #[cfg(feature = "simulation")]
+        impl Defect {
+            /// By its name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                [$(Self::$name),+].into_iter().find(|defect| format!("{defect:?}") == name)
+            }
+        }
+    };
 }
 
-#[cfg(feature = "simulation")]
-impl Defect {
-    /// By its name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        use Defect::{
-            FeedBursts, FeedCapitals, FeedEventTimes, FeedFloats, FeedImpatience, FeedPingsAreData, FeedRepeats,
-            FeedSides, FeedWithoutLease, NoCanary, NoCompare, NoHoleCheck, NoRepeatFilter, NoReplayIds, NoReport,
-            NoSweep, VitalTaskPanics,
-        };
-        let all = [
-            NoRepeatFilter,
-            NoHoleCheck,
-            NoCompare,
-            NoCanary,
-            NoReport,
-            NoSweep,
-            NoReplayIds,
-            VitalTaskPanics,
-            FeedRepeats,
-            FeedSides,
-            FeedEventTimes,
-            FeedPingsAreData,
-            FeedBursts,
-            FeedCapitals,
-            FeedFloats,
-            FeedImpatience,
-            FeedWithoutLease,
-        ];
-        all.into_iter().find(|defect| format!("{defect:?}") == name)
-    }
+defects! {
+    NoRepeatFilter "What was delivered before is delivered again.";
+    NoCompare "Positions are not compared with their streams after a link was lost, nor while they are quiet.";
+    NoCanary "Nobody looks whether the pub/sub link still hears anything.";
+    NoReport "What a server lost is not reported by those who had acknowledged it.";
+    NoSweep "Nobody cleans up after a replica that is gone.";
+    NoReplayIds "What is replayed has no ids.";
+    VitalTaskPanics "A task that the replica can't do without panics.";
+    FeedRepeats "The feed takes trades again that it has had.";
+    FeedSides "The feed reports the maker's side of a trade.";
+    FeedEventTimes "The feed takes the time of an event for that of its trade.";
+    FeedPingsAreData "The feed takes pings of the exchange for data.";
+    FeedBursts "The feed sends control messages without a pause.";
+    FeedCapitals "The feed asks for streams in capitals.";
+    FeedFloats "The feed turns prices into floating-point numbers.";
+    FeedImpatience "The feed does not wait when the exchange tells it to.";
+    FeedWithoutLease "The feed publishes without its lease.";
 }
 
 /// Whether the calling thread, or the whole process, works with this defect.

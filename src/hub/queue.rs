@@ -220,8 +220,7 @@ impl Queue {
         let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
         // Some of several messages may be what the client came with: the catch-up looks at each.
         let overlap = has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
-        let hole = (hole || overlap) && !defect::is(Defect::NoHoleCheck);
-        if hole || (over && class == Class::Reliable) {
+        if hole || overlap || (over && class == Class::Reliable) {
             self.stage(id, Stage::Lagging);
             return Offered::Lags;
         }

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use tickgate_wire::model::{Content, Message, StreamId};
 
 use super::gap::Gap;
-use crate::{
-    defect::{self, Defect},
-    history::{History, Verdict},
-};
+use crate::history::{History, Verdict};
 
 /// What subscribers get next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +39,6 @@ pub struct Judge<'a> {
 
 impl Judge<'_> {
     pub(super) fn step(&self, at: StreamId, message: &Message, unbroken: bool) -> Verdict {
-        if defect::is(Defect::NoHoleCheck) {
-            return Verdict::Direct;
-        }
         let id = message.id.unwrap_or(at);
         self.history.step(self.topic, at, (id, message.prev), unbroken)
     }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use search::{Survey, shrink, survey, try_out};
 use step::Group;
+use tickgate::defect::Defect;
 
 /// Longest trace of the random search.
 const STEPS_MAX: usize = 24;
@@ -28,6 +29,8 @@ const STEPS_MAX: usize = 24;
 const SECONDS: u64 = 20;
 /// Depth of the exhaustive search.
 const DEPTH: usize = 6;
+/// Random traces after which a deliberate defect must have been found.
+const DEFECT_RUNS: u64 = 60;
 
 #[expect(clippy::disallowed_methods, reason = "a test's own knobs")]
 fn text(name: &str) -> Option<String> {
@@ -86,6 +89,21 @@ fn nothing_is_ever_silently_wrong() {
 fn no_short_course_of_events_is_silently_wrong() {
     let survey = search(|number| step::numbered(number, DEPTH));
     assert!(survey.found.is_empty(), "{} traces of {DEPTH} steps fail", survey.found.len());
+}
+
+#[test]
+fn a_deliberate_defect_is_found() {
+    // Each with the groups whose steps lead to it. The fault suite finds those that take what a trace has no step for.
+    let defects = [(Defect::NoRepeatFilter, Group::ALL.as_slice()), (Defect::NoReport, &[Group::Failover])];
+    for (defect, groups) in defects {
+        let finds = |seed: &u64| {
+            let steps = step::random(*seed, STEPS_MAX, groups);
+            !world::play_with(Some(defect), *seed, &steps).faults.is_empty()
+        };
+        let seed = (0..DEFECT_RUNS).find(finds);
+        println!("{defect:?}: found by seed {seed:?}");
+        assert!(seed.is_some(), "{DEFECT_RUNS} traces do not find {defect:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
+    defect::{Defect, with},
     metrics::{Gap, Metrics},
     redis_link::{Keys, with_network},
 };
@@ -34,12 +35,17 @@ pub struct Played {
 
 /// Plays a trace. On a thread of its own: what the operating system says is part of the run.
 pub fn play(seed: u64, steps: &[Step]) -> Played {
+    play_with(None, seed, steps)
+}
+
+/// The same with a deliberate defect in the gateways.
+pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[Step]) -> Played {
     let steps = steps.to_vec();
     let thread = std::thread::Builder::new().stack_size(4 << 20);
     let run = move || {
         still::begin(seed);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-        let played = with_network(net::dialler(), || runtime.block_on(run(&steps)));
+        let played = with(defect, || with_network(net::dialler(), || runtime.block_on(run(&steps))));
         drop(runtime);
         net::end();
         played
