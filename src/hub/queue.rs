@@ -208,7 +208,9 @@ impl Queue {
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
         let has = slot.queued.max(slot.written);
-        let repeat = batch.has_ids() && batch.last <= has && !defect::is(Defect::NoRepeatFilter);
+        // Without ids nothing tells which message follows which.
+        let ids = batch.has_ids();
+        let repeat = ids && batch.last <= has && !defect::is(Defect::NoRepeatFilter);
         if slot.stage != Stage::Live {
             return Offered::Ignored;
         }
@@ -217,24 +219,25 @@ impl Queue {
             return Offered::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
-        let hole = batch.has_ids() && class != Class::State && batch.after != slot.queued;
+        let hole = ids && class != Class::State && batch.after != slot.queued;
         // Some of several messages may be what the client came with: the catch-up looks at each.
-        let overlap = has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
+        let overlap = ids && has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
         if hole || overlap || (over && class == Class::Reliable) {
             self.stage(id, Stage::Lagging);
             return Offered::Lags;
         }
-        if class == Class::State && over && batch.has_ids() && !self.fits_in_place(id, batch, limits) {
+        if class == Class::State && over && ids && !self.fits_in_place(id, batch, limits) {
             // Room for the values of all subscriptions may be too much to ask: the newest is at hand when there is some.
             self.public.retain(|item| !item.is_value_of(id));
             self.recount();
             self.stage(id, Stage::Lagging);
             return Offered::Lags;
         }
-        let slot = &mut self.slots[at].1;
         let newest = (class == Class::State).then(|| behind(has, batch)).flatten();
         let batch = newest.as_ref().unwrap_or(batch);
-        slot.queued = batch.last;
+        if ids {
+            self.slots[at].1.queued = batch.last;
+        }
         if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
             return Offered::Queued;

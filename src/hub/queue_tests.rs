@@ -36,9 +36,9 @@ fn batch(channel: &str, from: u64, to: u64) -> Arc<Batch> {
     Arc::new(Batch::encode(&form(channel), id(from - 1), &steps, Mark::default()))
 }
 
-/// One message of a topic without retention.
-fn nameless(channel: &str) -> Arc<Batch> {
-    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &[data(None)], Mark::default()))
+/// Messages of a topic without retention.
+fn nameless(channel: &str, count: usize) -> Arc<Batch> {
+    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &vec![data(None); count], Mark::default()))
 }
 
 fn reply(text: &str) -> Bytes {
@@ -282,9 +282,24 @@ fn the_byte_bound_drops_as_well() {
 fn events_without_ids_are_counted_only() {
     let (mut queue, a) = blocked(Class::Event);
     for _ in 0..7 {
-        queue.offer(a, &nameless("a"), LIMITS);
+        queue.offer(a, &nameless("a", 1), LIMITS);
     }
     assert_eq!(seen(&drain(&mut queue)), ["a?..?(3)", "a?", "a?", "a?", "a?"]);
+}
+
+#[test]
+fn events_without_ids_come_whatever_position_the_subscription_began_at() {
+    for class in [Class::Event, Class::Reliable, Class::State] {
+        let mut queue = Queue::default();
+        let slot = live(&mut queue, class, 5);
+        for count in [1, 2, 3] {
+            let offered = queue.offer(slot, &nameless("events", count), LIMITS);
+            assert!(matches!(offered, Offered::Queued), "{class:?}: {count} at once");
+            drain(&mut queue);
+        }
+        assert_eq!(queue.slot(slot).map(|slot| slot.queued), Some(id(5)), "{class:?}");
+        assert!(queue.lagging().is_none(), "{class:?}");
+    }
 }
 
 #[test]
