@@ -24,60 +24,54 @@
 -- The greatest number of an epoch: the position before the next one's first entry.
 local END = '9007199254740991'
 
-local gen = redis.call('HMGET', KEYS[1], 'format', 'g', 'identity', 'alloc')
+local call, pcall = redis.call, redis.pcall
+local gen = call('HMGET', KEYS[1], 'format', 'g', 'identity')
 if gen[1] and gen[1] ~= '2' then
   return redis.error_reply('FORMAT this script writes format 2, the dataset has format ' .. gen[1])
 end
 if gen[2] ~= ARGV[1] or not gen[3] then
   return redis.error_reply('STALE the generation is ' .. (gen[2] or 'not named'))
 end
-if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. gen[3], 1, true) then
+if not string.find(call('INFO', 'replication'), 'master_replid:' .. gen[3], 1, true) then
   return redis.error_reply('STALE the generation was made for another server')
 end
-local generation = tonumber(gen[2])
 
-local now
-local function now_ms()
-  if not now then
-    local time = redis.call('TIME')
-    now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-  end
-  return now
+local keys, values = 1, 6
+if (#ARGV - 1) * 2 == (#KEYS - 1) * 7 then
+  keys, values = 2, 7
+end
+if (#KEYS - 1) * values ~= (#ARGV - 1) * keys then
+  return redis.error_reply('ERR each publication needs ' .. values .. ' values')
 end
 
--- The last id that a stream gave, as it is written; nil where there is no stream.
-local function last_id(stream)
-  local info = redis.pcall('XINFO', 'STREAM', stream)
-  if info.err then
-    return nil, string.find(info.err, 'no such key', 1, true) == nil and info or nil
-  end
-  for at = 1, #info, 2 do
-    if info[at] == 'last-generated-id' then
-      return info[at + 1]
-    end
-  end
-end
+local time = call('TIME')
+local now = time[1] .. string.format('%03d', time[2] / 1000)
+local middle = ' ' .. ARGV[1] .. ' '
 
 -- The id to ask for where the epoch does not simply go on, and the predecessor to name.
 local function place(stream)
-  local last, failed = last_id(stream)
-  if failed then
-    return nil, nil, failed
+  local info, last = pcall('XINFO', 'STREAM', stream), nil
+  if info.err and not string.find(info.err, 'no such key', 1, true) then
+    return nil, nil, info
+  end
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then
+      last = info[at + 1]
+    end
   end
   if not last then
     -- What begins again must never repeat a number.
-    local epoch = redis.pcall('HINCRBY', KEYS[1], 'alloc', 1)
+    local epoch = pcall('HINCRBY', KEYS[1], 'alloc', 1)
     if type(epoch) ~= 'number' then
       return nil, nil, epoch
     end
-    gen[4] = string.format('%.0f', epoch)
-    return gen[4] .. '-0', '?'
+    return string.format('%.0f', epoch) .. '-0', '?'
   end
   local epoch, seq = string.match(last, '^(%d+)-(%d+)$')
-  if tonumber(epoch) > tonumber(gen[4]) then
+  if tonumber(epoch) > tonumber(call('HGET', KEYS[1], 'alloc') or 0) then
     return nil, nil, redis.error_reply('STALE the stream has epoch ' .. epoch)
   end
-  if tonumber(epoch) + (seq == END and 1 or 0) < generation then
+  if tonumber(epoch) + (seq == END and 1 or 0) < tonumber(ARGV[1]) then
     return ARGV[1] .. '-0', last
   end
   if seq == END then
@@ -86,9 +80,8 @@ local function place(stream)
   return epoch .. '-*'
 end
 
--- Needs nothing from outside that changes: captured variables would be made anew for each call.
+-- Called as often as there are publications; what it captures is made anew for each call of the script.
 local function publish(stream, dedupe, payload, keep, epoch, published, channel, persist, dedupe_ttl)
-  local pcall = redis.pcall
   if dedupe then
     local first = pcall('GET', dedupe)
     if first then
@@ -98,7 +91,6 @@ local function publish(stream, dedupe, payload, keep, epoch, published, channel,
 
   local id, prev = '-', '-'
   if keep ~= '0' then
-    local now = now_ms()
     if epoch == '0' then
       id = nil
     elseif channel == '-' then
@@ -134,21 +126,13 @@ local function publish(stream, dedupe, payload, keep, epoch, published, channel,
   end
 
   -- From here on nothing is refused: what is stored stays, and the gateways find it when they compare.
-  local header = id .. ' ' .. prev .. ' ' .. ARGV[1] .. ' ' .. published .. ' ' .. channel
-  pcall('PUBLISH', stream, header .. '\n' .. payload)
+  pcall('PUBLISH', stream, id .. ' ' .. prev .. middle .. published .. ' ' .. channel .. '\n' .. payload)
   if dedupe then
     pcall('SET', dedupe, id, 'PX', dedupe_ttl)
   end
   return id
 end
 
-local keys, values = 1, 6
-if (#ARGV - 1) * 2 == (#KEYS - 1) * 7 then
-  keys, values = 2, 7
-end
-if (#KEYS - 1) * values ~= (#ARGV - 1) * keys then
-  return redis.error_reply('ERR each publication needs ' .. values .. ' values')
-end
 if #KEYS == keys + 1 then
   return publish(KEYS[2], keys == 2 and KEYS[3], unpack(ARGV, 2))
 end
