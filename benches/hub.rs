@@ -119,7 +119,7 @@ impl Stage {
                 topic: self.topic.clone(),
                 channel: None,
                 payload: Bytes::from_static(PAYLOAD),
-                msg_id: None,
+                once: None,
                 rule: self.rule.clone(),
             };
             let _ = self.backplane.publish(publication).await;

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use thiserror::Error;
 use tickgate_wire::{
-    model::{MsgId, Publication, Topic, TopicRule, TopicRules, UserId, check_name},
+    model::{Publication, Topic, TopicRule, TopicRules, UserId, check_name},
     payload::check_payload,
     reply::TYPES,
 };
@@ -22,6 +22,10 @@ use crate::{
     log_limit::LogLimit,
     metrics::{Door, Metrics, PublishResult},
 };
+
+mod once;
+
+pub use once::{MsgName, PublisherName};
 
 /// Between two lines about publications that nobody can receive.
 const MISTAKE_INTERVAL: Duration = Duration::from_secs(60);
@@ -61,7 +65,7 @@ pub struct PublishRequest<'a> {
     pub user: Option<&'a str>,
     /// One JSON object.
     pub payload: Bytes,
-    pub msg_id: Option<&'a str>,
+    pub msg: Option<MsgName<'a>>,
     pub door: Door,
 }
 
@@ -79,6 +83,9 @@ pub enum PublishFailure {
     /// It may or may not be stored; safe to retry with the same `msg_id`.
     #[error("the outcome is unknown: {0}")]
     Unknown(Arc<str>),
+    /// Certainly not stored, and will never be.
+    #[error("the `msg_id` was used before, for another publication; each needs its own")]
+    Reused,
 }
 
 impl From<PublishError> for PublishFailure {
@@ -86,6 +93,7 @@ impl From<PublishError> for PublishFailure {
         match error {
             PublishError::Refused(refusal) => Self::Refused(refusal),
             PublishError::Unknown(why) => Self::Unknown(why),
+            PublishError::Reused => Self::Reused,
         }
     }
 }
@@ -97,6 +105,7 @@ impl PublishFailure {
             Self::TooLarge { .. } => PublishResult::TooLarge,
             Self::Refused(_) => PublishResult::Refused,
             Self::Unknown(_) => PublishResult::Unknown,
+            Self::Reused => PublishResult::Reused,
         }
     }
 }
@@ -188,7 +197,8 @@ impl Publisher {
         }
         let invalid = |error: &dyn std::fmt::Display| PublishFailure::Invalid(error.to_string());
         check_payload(&request.payload, self.limits.json_depth_max).map_err(|error| invalid(&error))?;
-        let msg_id = request.msg_id.map(MsgId::new).transpose().map_err(|error| invalid(&error))?;
+        let digest = |msg: &MsgName<'_>| msg.once((request.channel, request.user), &request.payload);
+        let once = request.msg.as_ref().map(digest).transpose().map_err(|error| invalid(&error))?;
         check_name(request.channel).map_err(|error| PublishFailure::Invalid(format!("`channel` is {error}")))?;
         let user = request.user.map(UserId::new).transpose().map_err(|error| invalid(&error))?;
         if self.limits.development {
@@ -199,7 +209,7 @@ impl Publisher {
             mistakes.look_at(&request)?;
         }
         let (topic, channel, rule) = self.route(request.channel, user.as_ref());
-        Ok(Publication { topic, channel, payload: request.payload, msg_id, rule })
+        Ok(Publication { topic, channel, payload: request.payload, once, rule })
     }
 
     fn route(&self, channel: &str, user: Option<&UserId>) -> (Topic, Option<Arc<str>>, Arc<TopicRule>) {
@@ -260,7 +270,7 @@ mod tests {
             channel,
             user: None,
             payload: Bytes::from_static(b"{}"),
-            msg_id: Some("m"),
+            msg: Some(MsgName { msg_id: "m", publisher: PublisherName::Nobody, source: None, content: None }),
             door: Door::Ingest,
         };
         let stored = async || {

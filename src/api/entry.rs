@@ -16,7 +16,7 @@ use crate::{
     config::Right,
     metrics::{Door, KeyUse},
     problem::millis,
-    publisher::{PublishFailure, PublishRequest},
+    publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
 };
 
 /// One publication as a backend writes it. Unknown keys are refused: a misspelt `msg_id` would cost the safe retry.
@@ -96,7 +96,7 @@ impl Shared {
     ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
         let entry: Result<Entry<'_>, _> = serde_json::from_slice(text).map_err(|error| not_an_entry(&error));
         match entry.and_then(|entry| self.allow(entry, key)) {
-            Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key)),
+            Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key, key)),
             Err(problem) => Either::Left(ready(Err(problem))),
         }
     }
@@ -117,6 +117,7 @@ impl Shared {
         &self,
         entry: &Entry<'_>,
         idempotency_key: Option<&str>,
+        key: &ApiKey,
     ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
         let msg_id = entry.msg_id.as_deref().or(idempotency_key);
         let outcome = self.publisher.publish(PublishRequest {
@@ -124,7 +125,7 @@ impl Shared {
             user: entry.user.as_deref(),
             // A copy of its own: a slice would keep the whole body alive for as long as the message is.
             payload: Bytes::copy_from_slice(entry.data.get().as_bytes()),
-            msg_id,
+            msg: msg_id.map(|msg_id| MsgName::new(msg_id, PublisherName::Key(&key.name))),
             door: Door::Http,
         });
         let msg_id = msg_id.map(str::to_owned);
@@ -145,7 +146,7 @@ fn not_an_entry(error: &serde_json::Error) -> Problem {
     Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?, \"count\"?}}: {error}"))
 }
 
-/// The three outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.
+/// The outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.
 fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
     match failure {
         PublishFailure::Invalid(detail) => Problem::invalid(detail),
@@ -160,5 +161,6 @@ fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
             };
             Problem { msg_id, ..Problem::new(ProblemKind::OutcomeUnknown, format!("{detail}; {advice}")) }
         }
+        PublishFailure::Reused => Problem::new(ProblemKind::MsgIdReused, failure.to_string()),
     }
 }

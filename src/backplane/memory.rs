@@ -71,8 +71,9 @@ enum Queued {
 /// Results of publications with `msg_id`, oldest first.
 #[derive(Default)]
 struct Results {
-    ids: HashMap<(Topic, Arc<str>), Option<StreamId>>,
-    order: VecDeque<(Instant, (Topic, Arc<str>))>,
+    /// By topic and name: the id, and the digest of the content.
+    ids: HashMap<(Topic, u128), (Option<StreamId>, u64)>,
+    order: VecDeque<(Instant, (Topic, u128))>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -206,11 +207,17 @@ impl Inner {
 impl State {
     fn append(&mut self, publication: Publication) -> Result<Published, PublishError> {
         let now = Instant::now();
-        let Publication { topic, channel, payload, msg_id, rule } = publication;
-        let result_key = msg_id.map(|msg_id| (topic.clone(), Arc::<str>::from(msg_id.as_str())));
+        let Publication { topic, channel, payload, once, rule } = publication;
+        let named = once.map(|once| ((topic.clone(), once.name), once.content));
         self.results.expire(now);
-        if let Some(id) = result_key.as_ref().and_then(|key| self.results.ids.get(key)) {
-            return Ok(Published { id: *id, duplicate: true });
+        if let Some((key, content)) = &named
+            && let Some((id, known)) = self.results.ids.get(key)
+        {
+            return if known == content {
+                Ok(Published { id: *id, duplicate: true })
+            } else {
+                Err(PublishError::Reused)
+            };
         }
         if self.events.len() >= EVENTS_MAX {
             return Err(PublishError::Refused(Refusal::Overloaded));
@@ -224,8 +231,8 @@ impl State {
         if self.followed.contains(&topic) {
             self.events.push_back(Queued::Arrived(topic, message));
         }
-        if let Some(key) = result_key {
-            self.results.remember(key, id, now);
+        if let Some((key, content)) = named {
+            self.results.remember(key, (id, content), now);
         }
         Ok(Published { id, duplicate: false })
     }
@@ -339,8 +346,8 @@ impl Results {
         }
     }
 
-    fn remember(&mut self, key: (Topic, Arc<str>), id: Option<StreamId>, now: Instant) {
-        self.ids.insert(key.clone(), id);
+    fn remember(&mut self, key: (Topic, u128), result: (Option<StreamId>, u64), now: Instant) {
+        self.ids.insert(key.clone(), result);
         self.order.push_back((now, key));
     }
 }

@@ -12,7 +12,8 @@
 //! - What a step from one position to another means, only the [`History`] of the dataset says.
 //! - Publishers that bypass the gateway may write anything. An entry whose payload no client could read keeps its place: it
 //!   arrives, and is read back, as [`Content::Unreadable`](tickgate_wire::model::Content::Unreadable).
-//! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown.
+//! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown. One that is
+//!   named like another one with another content is refused for good.
 //!
 //! Never knows subscribers, sessions or wire forms.
 
@@ -51,6 +52,9 @@ pub enum PublishError {
     /// No answer in time: it may or may not be stored. Safe to retry with the same `msg_id`.
     #[error("the outcome of the publication is unknown: {0}")]
     Unknown(Arc<str>),
+    /// Its `msg_id` stands for another publication. Certainly not stored, and will never be.
+    #[error("the msg_id was used for another publication")]
+    Reused,
 }
 
 /// Why a publication was certainly not stored. The back end logs and counts its own, more specific cause.

@@ -4,17 +4,22 @@ use tickgate_wire::command::Ingest;
 
 use crate::{
     metrics::Door,
-    publisher::{PublishFailure, PublishRequest, Publisher},
+    publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
 /// Publishes a message to all its topics; stored only when all of them have it, and nowhere when one of them can't. A retry with the same `msg_id` publishes
 /// only where the first attempt did not.
-pub(super) async fn store(publisher: &Publisher, ingest: &Ingest) -> Result<(), PublishFailure> {
+pub(super) async fn store(
+    publisher: &Publisher,
+    name: PublisherName<'_>,
+    ingest: &Ingest,
+) -> Result<(), PublishFailure> {
+    let msg = MsgName { source: Some(&ingest.source), ..MsgName::new(ingest.msg_id.as_str(), name) };
     let requests = ingest.topics.iter().map(|topic| PublishRequest {
         channel: topic,
         user: None,
         payload: ingest.message.clone(),
-        msg_id: Some(ingest.msg_id.as_str()),
+        msg: Some(msg),
         door: Door::Ingest,
     });
     publisher.publish_together(requests.collect()).await

@@ -31,7 +31,7 @@ use crate::{
     hub::Outbox,
     metrics::{self, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
     problem::millis,
-    publisher::{PublishFailure, PublishRequest},
+    publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
     session::{Action, Fault, Refused, Resolved},
 };
 
@@ -84,9 +84,9 @@ impl Connection {
                 return;
             }
             Action::Publish { channel, user, data, msg_id, count } => {
-                let (payload, user, msg_id) =
-                    (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref(), msg_id.as_deref());
-                let request = PublishRequest { channel: &channel, user, payload, msg_id, door: Door::Socket };
+                let (payload, user) = (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref());
+                let msg = msg_id.as_deref().map(|msg_id| MsgName::new(msg_id, self.publishes_as()));
+                let request = PublishRequest { channel: &channel, user, payload, msg, door: Door::Socket };
                 self.publish(id, request, count).await
             }
             Action::Command { topic, command, args, msg_id } => {
@@ -211,6 +211,15 @@ impl Connection {
         Ok(())
     }
 
+    /// In whose name the client publishes.
+    fn publishes_as(&self) -> PublisherName<'_> {
+        match (self.session.identity(), self.session.key()) {
+            (Some(identity), _) => PublisherName::User(identity.user.as_str()),
+            (None, Some(key)) => PublisherName::Key(&key.name),
+            (None, None) => PublisherName::Nobody,
+        }
+    }
+
     async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
         let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
         let audience = if count { publisher.audience(&channel, request.user) } else { None };
@@ -235,8 +244,11 @@ impl Connection {
             user: self.handle.user().map(UserId::as_str),
             timestamp: Timestamp::from_ms(clock::unix_ms()),
         };
-        let payload = command.payload();
-        let request = PublishRequest { channel: topic, user: None, payload, msg_id, door: Door::Command };
+        // A repetition has another time.
+        let content = RunCommand { timestamp: Timestamp::from_ms(0), ..command }.payload();
+        let name = |msg_id| MsgName { content: Some(&content), ..MsgName::new(msg_id, self.publishes_as()) };
+        let (payload, msg) = (command.payload(), msg_id.map(name));
+        let request = PublishRequest { channel: topic, user: None, payload, msg, door: Door::Command };
         let stored = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
         let (publication_id, duplicate) = (stored.id, stored.duplicate);
         Ok(Reply::CommandAccepted(CommandAccepted { id, publication_id, duplicate }))
@@ -276,7 +288,9 @@ impl Connection {
                 })?;
             }
         }
-        ingest::store(&self.replica.publisher, ingest).await.map_err(|failure| fault_of(&failure))?;
+        ingest::store(&self.replica.publisher, self.publishes_as(), ingest)
+            .await
+            .map_err(|failure| fault_of(&failure))?;
         Ok(Reply::Ingested(Ingested { id }))
     }
 
@@ -323,6 +337,7 @@ fn fault_of(failure: &PublishFailure) -> Fault {
         PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => (ErrorCode::InvalidMessage, None),
         PublishFailure::Refused(_) => (ErrorCode::TryAgainLater, Some("refused")),
         PublishFailure::Unknown(_) => (ErrorCode::TryAgainLater, Some("unknown")),
+        PublishFailure::Reused => (ErrorCode::MsgIdReused, None),
     };
     let retry_after_ms = outcome.map(|_| RETRY_AFTER_MS);
     Fault { retry_after_ms, outcome, ..Fault::new(code, failure.to_string()) }

@@ -77,7 +77,7 @@ async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>) -> us
         .into_iter()
         .map(|(topic, payload)| {
             let channel = topic.as_str();
-            publisher.publish(PublishRequest { channel, user: None, payload, msg_id: None, door: Door::Feed })
+            publisher.publish(PublishRequest { channel, user: None, payload, msg: None, door: Door::Feed })
         })
         .collect();
     join_all(under_way).await.into_iter().filter(Result::is_err).count()

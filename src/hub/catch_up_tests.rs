@@ -40,7 +40,7 @@ impl Scene {
         let mut ids = Vec::new();
         for _ in 0..10 {
             let (topic, rule, payload) = (topic.clone(), rule.clone(), payload.clone());
-            let publication = Publication { topic, channel: None, payload, msg_id: None, rule };
+            let publication = Publication { topic, channel: None, payload, once: None, rule };
             ids.extend(hub.backplane.publish(publication).await.unwrap().id);
         }
         // The hub knows where the topic stands, and has none of it at hand: each is larger than its ring.

@@ -66,7 +66,7 @@ impl Client {
             let goal = self.metrics.deliveries_total.get() + 1;
             let (topic, rule) = (self.topic.clone(), self.rule.clone());
             let payload = Bytes::from_static(br#"{"price":"1"}"#);
-            self.backplane.publish(Publication { topic, channel: None, payload, msg_id: None, rule }).await.unwrap();
+            self.backplane.publish(Publication { topic, channel: None, payload, once: None, rule }).await.unwrap();
             while self.metrics.deliveries_total.get() < goal {
                 tokio::task::yield_now().await;
             }

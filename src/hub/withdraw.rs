@@ -160,7 +160,7 @@ mod tests {
 
     async fn publish(hub: &Hub, rule: &Arc<TopicRule>, name: &str) {
         let payload = Bytes::from_static(b"{}");
-        let publication = Publication { topic: topic(name), channel: None, payload, msg_id: None, rule: rule.clone() };
+        let publication = Publication { topic: topic(name), channel: None, payload, once: None, rule: rule.clone() };
         hub.backplane.publish(publication).await.unwrap();
     }
 

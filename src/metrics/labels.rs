@@ -173,6 +173,7 @@ label!(
         TooLarge = "too_large",
         Refused = "refused",
         Unknown = "unknown",
+        Reused = "reused",
     }
 );
 

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use tickgate_wire::model::{MsgId, ReplicaId, SessionId, Topic, UserId};
+use tickgate_wire::model::{Once, ReplicaId, SessionId, Topic, UserId};
 
 /// Makes names. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,8 +37,8 @@ impl Keys {
 
     /// Where the result of a publication with a `msg_id` is remembered.
     #[must_use]
-    pub fn dedupe(&self, topic: &Topic, msg_id: &MsgId) -> String {
-        format!("{}{}}}:i:{msg_id}", self.topic_start, escaped(topic.as_str()))
+    pub fn dedupe(&self, topic: &Topic, once: &Once) -> String {
+        format!("{}{}}}:i:{:032x}", self.topic_start, escaped(topic.as_str()), once.name)
     }
 
     /// The topic whose channel this is; `None` for any other channel.
@@ -222,7 +222,8 @@ mod tests {
         let keys = Keys::new("tg2:");
         let topic = Topic::public("ticker:BTCUSDT").unwrap();
         assert_eq!(keys.stream(&topic), "tg2:{t:ticker:BTCUSDT}:s");
-        assert_eq!(keys.dedupe(&topic, &MsgId::new("a1").unwrap()), "tg2:{t:ticker:BTCUSDT}:i:a1");
+        let once = Once { name: 0xa1, content: 1 };
+        assert_eq!(keys.dedupe(&topic, &once), "tg2:{t:ticker:BTCUSDT}:i:000000000000000000000000000000a1");
     }
 
     #[test]
@@ -241,7 +242,9 @@ mod tests {
     #[test]
     fn no_user_id_can_spell_another_topics_key() {
         let keys = Keys::new("tg2:");
-        let victim = keys.dedupe(&user_topic("a"), &MsgId::new("m}:s").unwrap());
-        assert_ne!(keys.stream(&user_topic("a}:i:m")), victim);
+        let victim = keys.dedupe(&user_topic("a"), &Once { name: 1, content: 1 });
+        let name = victim.trim_start_matches("tg2:{t:@@").trim_end_matches(":s");
+        assert_ne!(keys.stream(&user_topic(name)), victim);
+        assert_ne!(keys.dedupe(&user_topic("a}:i:"), &Once { name: 1, content: 1 }), victim);
     }
 }

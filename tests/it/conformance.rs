@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
-    backplane::{Backplane, Lack, Memory, Newest, Page, ReadLimits, Redis},
+    backplane::{Backplane, Lack, Memory, Newest, Page, PublishError, ReadLimits, Redis},
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
@@ -178,7 +178,9 @@ async fn a_repeated_msg_id_is_published_once(subject: Subject) {
         subject.follower.begin(&subject.backplane, &orders).await;
         let publish = |topic: &Topic, n| subject.backplane.publish(named(topic, &rule, n, "a}:s"));
         let first = publish(&orders, 1).await.expect("accepted");
-        let again = publish(&orders, 2).await.expect("accepted");
+        let again = publish(&orders, 1).await.expect("accepted");
+        let reused = publish(&orders, 2).await;
+        assert!(matches!(reused, Err(PublishError::Reused)), "{reused:?}");
         let elsewhere = publish(&other, 3).await.expect("accepted");
         assert_eq!((first.duplicate, again.duplicate, elsewhere.duplicate), (false, true, false));
         assert_eq!(first.id, again.id);

@@ -84,11 +84,15 @@ async fn one_that_fails_takes_nothing_from_its_neighbours() {
 async fn a_repeated_msg_id_is_known_also_within_a_call() {
     let server = server().await;
     let (one, two) = ("tg2:{t:a}:i:one", "tg2:{t:a}:i:two");
-    let value = |keep| ["1", keep, "0", "0", "-", "1", "60000"];
+    let value = |keep| ["1", keep, "0", "0", "-", "1", "60000", "digest"];
     let answers = call(&server, &[A, one, A, two, A, one], &[&value("9"), &value("0"), &value("9")]).await;
     assert_eq!(answers, ["9000000000001-0", "-", "9000000000001-0 duplicate"]);
     assert_eq!(call(&server, &[A, two], &[&value("9")]).await, ["- duplicate"]);
-    assert_eq!(stored(&server, A).await.len(), 1);
+    let other = ["2", "9", "0", "0", "-", "1", "60000", "other"];
+    let same = value("9");
+    let answers = call(&server, &[A, one, A, two, A, "tg2:{t:a}:i:three"], &[&other, &same, &other]).await;
+    assert_eq!(answers, ["!REUSED", "- duplicate", "9000000000001-1"], "what is named alike and differs");
+    assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 2"]);
     let left: i64 = server.run(&["PTTL", one]).await;
     assert!((50_000..=60_000).contains(&left), "{left}");
 }

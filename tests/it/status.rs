@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica, SECRET, token},
+    replica::{API_KEY, Replica, SECRET, Token, token},
 };
 
 #[tokio::test]
@@ -188,6 +188,47 @@ async fn the_same_msg_id_is_published_once() {
     assert_eq!((&first["duplicate"], &second["duplicate"]), (&json!(false), &json!(true)));
     assert_eq!(first["id"], second["id"]);
     client.expect(json!({"type": "trade"})).await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn the_same_msg_id_with_another_payload_is_a_conflict_by_every_door() {
+    let replica = Replica::alone().await;
+    let mut client = replica.market().await;
+    client.subscribe(&["trades:BTCUSDT"]).await;
+    let trade = |n: u8| json!({"channel": "trades:BTCUSDT", "data": {"type": "trade", "n": n}, "msg_id": "t-1"});
+    replica.api_post("/api/v1/publish", trade(1)).await.json();
+    let problem = replica.api_post("/api/v1/publish", trade(2)).await;
+    assert_eq!(problem.status, 409);
+    let problem = problem.json();
+    assert_eq!((&problem["error"], &problem["code"]), (&json!("msg_id_reused"), &json!(4505)), "{problem}");
+    assert_eq!(problem["retry_after_ms"], json!(null), "it will never succeed: {problem}");
+    let results = replica.api_post("/api/v1/publish/batch", json!({"publications": [trade(1), trade(2)]})).await.json();
+    assert_eq!(results["results"][0]["duplicate"], true, "{results}");
+    assert_eq!(
+        (&results["results"][1]["status"], &results["results"][1]["error"]),
+        (&json!(409), &json!("msg_id_reused"))
+    );
+
+    let right = Token::of("engine").publish(&["trades:*"]).commands().sign();
+    let mut engine = replica.connect("/ws/backtest/r1").token(&right).open().await;
+    engine.greeted().await;
+    let by_socket = |n| {
+        let mut request = trade(n);
+        request["type"] = json!("publish");
+        request
+    };
+    assert_eq!(engine.ask(by_socket(3)).await["duplicate"], false);
+    let refused = engine.ask(by_socket(4)).await;
+    assert_eq!((&refused["code"], &refused["error"]), (&json!(4505), &json!("msg_id_reused")), "{refused}");
+    assert_eq!(refused["details"]["outcome"], json!(null), "{refused}");
+    let command = |args: u8| json!({"type": "command", "command": "pause", "args": args, "msg_id": "p"});
+    let answers = [engine.ask(command(1)).await, engine.ask(command(1)).await, engine.ask(command(2)).await];
+    let [first, again, other] = answers.each_ref().map(|answer| (&answer["duplicate"], &answer["code"]));
+    assert_eq!([first.0, again.0, other.1], [&json!(false), &json!(true), &json!(4505)], "{answers:?}");
+
+    client.expect(json!({"type": "trade", "n": 1})).await;
+    client.expect(json!({"type": "trade", "n": 3})).await;
     client.expect_nothing().await;
 }
 

@@ -100,9 +100,13 @@ impl Gateway {
 
     /// Publishes over HTTP; the status of the answer.
     pub async fn publish(&self, channel: &str, data: &serde_json::Value) -> u16 {
-        let body = serde_json::json!({"channel": channel, "data": data}).to_string();
+        self.post("/api/v1/publish", &serde_json::json!({"channel": channel, "data": data})).await.status
+    }
+
+    /// What a backend posts, and what it is answered.
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> http::Answer {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
-        http::send(self.operations, "POST", "/api/v1/publish", &headers, Some(body)).await.status
+        http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
 
     /// Whether the registry counts a connection of this user.

@@ -23,6 +23,7 @@ mod s06_unpublished;
 mod s07_other_types;
 mod s08_log;
 mod s09_presence;
+mod s11_msg_id;
 mod s12_engine;
 mod s13_user_limit;
 mod s14_development;

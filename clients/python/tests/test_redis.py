@@ -68,7 +68,7 @@ async def test_commands_of_users(replicas: list[GatewayProcess], redis_server: R
     async with tickgate.connect(f"{replicas[1].url}/ws/backtest/run-7", token=token) as tg:
         await asyncio.to_thread(eventually, "live", lambda: tg.status.state == "live")
         accepted = await tg.command("pause", {"after": "candle"}, msg_id="pause-1")
-        assert (await tg.command("pause", msg_id="pause-1")).duplicate
+        assert (await tg.command("pause", {"after": "candle"}, msg_id="pause-1")).duplicate
     commands = Commands(redis_server.url, group="engine", on_gap=no_gap)
     async for command in commands:
         assert isinstance(command, Command)
@@ -138,6 +138,9 @@ def test_publishing_straight_into_redis(replicas: list[GatewayProcess], redis_se
         first = eventually("a generation is named", lambda: try_to(publisher, "orders", {"n": 1}, user=user, msg_id="m"))
         assert not first.duplicate
         assert publisher.publish("orders", {"n": 1}, user=user, msg_id="m").duplicate
+        with pytest.raises(tickgate.Invalid) as reused:
+            publisher.publish("orders", {"n": 2}, user=user, msg_id="m")
+        assert (reused.value.error, reused.value.code) == ("msg_id_reused", 4505)
         publisher.publish("orders", {"n": 2}, user=user)
         publisher.publish("ticker:DIRECT", {"price": "1"}, once=False)
         message = orders.next(SOON)

@@ -214,6 +214,7 @@ codes! {
     4503 TooManySubscriptions "too_many_subscriptions" - error - Never
         "The connection has as many subscriptions as are allowed.";
     4504 NotFound "not_found" close error 404 No "The channel, symbol or run is not known here.";
+    4505 MsgIdReused "msg_id_reused" - error 409 Never "The `msg_id` was used before, for another publication.";
 
     http only {
         MethodNotAllowed "method_not_allowed" 405;

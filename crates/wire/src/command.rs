@@ -161,6 +161,8 @@ pub struct Ingest {
     pub topics: Vec<String>,
     /// Identifies a repeated message, which is published only to the topics that the first attempt did not reach.
     pub msg_id: MsgId,
+    /// Who sends, as the producer says. Producers of different names do not share `msg_id`s.
+    pub source: String,
     /// As the producer wrote it.
     pub message: Bytes,
 }

@@ -18,6 +18,8 @@ pub(super) enum PublishOutcome {
     /// Published without a stream.
     Sent,
     Duplicate(Option<StreamId>),
+    /// The `msg_id` stands for another publication: nothing was stored.
+    Reused,
     Failed(Failure),
 }
 
@@ -44,7 +46,7 @@ impl PublishOutcome {
     pub(super) const fn id(&self) -> Option<StreamId> {
         match self {
             Self::Stored(id) | Self::Duplicate(Some(id)) => Some(*id),
-            Self::Sent | Self::Duplicate(None) | Self::Failed(_) => None,
+            Self::Sent | Self::Duplicate(None) | Self::Reused | Self::Failed(_) => None,
         }
     }
 }
@@ -86,6 +88,7 @@ impl Ledger {
             // The replica that stored it may be gone, or may never have received the answer.
             PublishOutcome::Duplicate(Some(id)) => Settled::Answer(self.accept(keys, returned, *id, true)),
             PublishOutcome::Duplicate(None) => Settled::Answer(Ok(Published { id: None, duplicate: true })),
+            PublishOutcome::Reused => Settled::Answer(Err(PublishError::Reused)),
             PublishOutcome::Failed(failure) if failure.asks_again() && !returned.is_repeat => Settled::SendAgain,
             PublishOutcome::Failed(failure) => Settled::Answer(Err(self.refused(returned, failure))),
         }

@@ -19,6 +19,9 @@ const CALL_MAX: usize = 16;
 /// Bytes of payload in a call of several: a large one is sent alone, since the server hashes every byte of it twice.
 const CALL_BYTES_MAX: usize = 16 << 10;
 
+/// The script's word for a `msg_id` that was used for something else.
+const REUSED: &str = "REUSED";
+
 /// A publication under way, and where its publisher waits for the answer.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -109,7 +112,7 @@ impl Encoder<'_> {
     fn call(&self, jobs: &[Job], ledger: &mut Ledger, now: Instant) -> Cmd {
         let bytes: usize = jobs.iter().map(|job| job.bytes() + 256).sum();
         let deduped = has_msg_id(&jobs[0]);
-        let mut command = Cmd::with_capacity(5 + 9 * jobs.len(), bytes);
+        let mut command = Cmd::with_capacity(5 + 10 * jobs.len(), bytes);
         command.arg("EVALSHA").arg(self.script).arg(1 + if deduped { 2 * jobs.len() } else { jobs.len() });
         command.arg(&*self.gen_key);
         let mut named = Vec::with_capacity(jobs.len());
@@ -117,8 +120,8 @@ impl Encoder<'_> {
             let publication = &job.publication;
             let account = ledger.open(self.keys, &publication.topic);
             command.arg(&*account.stream);
-            if let Some(msg_id) = &publication.msg_id {
-                command.arg(self.keys.dedupe(&publication.topic, msg_id));
+            if let Some(once) = &publication.once {
+                command.arg(self.keys.dedupe(&publication.topic, once));
             }
             named.push(Named { epoch: account.epoch, keep: account.must_keep(now, publication.rule.retain_ttl) });
         }
@@ -132,8 +135,8 @@ impl Encoder<'_> {
                 .arg(job.published_ms)
                 .arg(&*channel_word(publication))
                 .arg(u8::from(named.keep));
-            if deduped {
-                command.arg(self.dedupe_ms);
+            if let Some(once) = &publication.once {
+                command.arg(self.dedupe_ms).arg(format!("{:016x}", once.content));
             }
         }
         command
@@ -145,7 +148,7 @@ fn channel_word(publication: &Publication) -> Cow<'_, str> {
 }
 
 fn has_msg_id(job: &Job) -> bool {
-    job.publication.msg_id.is_some()
+    job.publication.once.is_some()
 }
 
 /// Needs no script.
@@ -174,6 +177,7 @@ fn outcome(value: Value) -> PublishOutcome {
         Value::BulkString(bytes) => PublishOutcome::parse(&String::from_utf8_lossy(&bytes)),
         Value::SimpleString(text) => PublishOutcome::parse(&text),
         Value::Int(_) => PublishOutcome::Sent,
+        Value::ServerError(error) if error.code() == REUSED => PublishOutcome::Reused,
         Value::ServerError(error) => PublishOutcome::Failed(Failure::of(&error.into())),
         _ => PublishOutcome::STRANGE,
     }
@@ -184,15 +188,15 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use tickgate_wire::model::{MsgId, StreamId};
+    use tickgate_wire::model::{Once, StreamId};
 
     use super::*;
     use crate::backplane::redis::for_tests::{publication, rule};
 
-    fn job(topic: &str, payload: usize, retain_max: u32, msg_id: Option<&str>) -> Job {
+    fn job(topic: &str, payload: usize, retain_max: u32, msg_id: Option<u128>) -> Job {
         let publication = Publication {
             payload: Bytes::from(vec![b'x'; payload]),
-            msg_id: msg_id.map(|id| MsgId::new(id).unwrap()),
+            once: msg_id.map(|name| Once { name, content: 0 }),
             ..publication(topic, rule(retain_max, Duration::ZERO))
         };
         let (answer, _) = oneshot::channel();
@@ -216,10 +220,10 @@ mod tests {
     fn a_call_takes_those_of_one_kind_and_not_too_much() {
         let lens = |jobs: Vec<Job>| lens(Placement::ONE, &jobs);
         let job = |payload, retain_max, msg_id| job("orders", payload, retain_max, msg_id);
-        let (plain, kept, named) = (|| job(9, 0, None), || job(9, 5, None), || job(9, 5, Some("m")));
+        let (plain, kept, named) = (|| job(9, 0, None), || job(9, 5, None), || job(9, 5, Some(1)));
         assert_eq!(lens((0..40).map(|_| kept()).collect()), [16, 16, 8]);
         assert_eq!(lens(vec![kept(), kept(), plain(), plain(), kept(), named(), named()]), [2, 1, 1, 1, 2]);
-        assert_eq!(lens(vec![job(9, 0, Some("m")), named()]), [2], "a msg_id needs the script also without a stream");
+        assert_eq!(lens(vec![job(9, 0, Some(1)), named()]), [2], "a msg_id needs the script also without a stream");
         let large = || job(CALL_BYTES_MAX, 5, None);
         assert_eq!(lens(vec![large(), kept(), kept(), large(), large()]), [1, 2, 1, 1]);
     }
@@ -259,6 +263,7 @@ mod tests {
         // The script broke off: nobody knows after which of them.
         assert_eq!(read(vec![error(b"ERR user_script:1: broken")], &[2]), ["Failed(Closed)", "Failed(Closed)"]);
         assert_eq!(read(vec![Value::Array(vec![id()])], &[2]), ["Failed(Closed)", "Failed(Closed)"]);
+        assert_eq!(read(vec![id(), error(b"REUSED so"), id()], &[1, 1, 2])[..2], [stored.clone(), "Reused".into()]);
         assert_eq!(read(vec![id()], &[1, 2]), [stored]);
     }
 }

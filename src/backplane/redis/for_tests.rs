@@ -19,5 +19,5 @@ pub(super) fn rule(retain_max: u32, retain_ttl: Duration) -> Arc<TopicRule> {
 
 pub(super) fn publication(topic: &str, rule: Arc<TopicRule>) -> Publication {
     let topic = Topic::public(topic).unwrap();
-    Publication { topic, rule, payload: Bytes::from_static(b"{}"), channel: None, msg_id: None }
+    Publication { topic, rule, payload: Bytes::from_static(b"{}"), channel: None, once: None }
 }

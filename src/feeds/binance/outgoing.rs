@@ -17,7 +17,7 @@ use futures_util::{
 use super::payload;
 use crate::{
     metrics::{Door, Metrics},
-    publisher::{PublishFailure, PublishRequest, Publisher},
+    publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
 /// Publications of one symbol's trades that are under way together.
@@ -27,6 +27,8 @@ const QUEUE_MAX: usize = 10_000;
 /// Trades of all symbols that wait.
 const WAITING_MAX: usize = 100_000;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// In whose name all replicas publish.
+const FEED: &str = "binance";
 
 /// A publication of a stream of trades: one of them, or a gap of as many ids as it covers.
 #[derive(Clone, Debug)]
@@ -244,12 +246,14 @@ fn publish(
     msg_id: Option<&str>,
     payload: Bytes,
 ) -> impl Future<Output = bool> + Send + use<> {
-    let request = PublishRequest { channel, user: None, payload, msg_id, door: Door::Feed };
+    // The exchange's id says which trade it is: one that was fetched afterwards reads otherwise.
+    let name = |msg_id| MsgName { content: Some(b""), ..MsgName::new(msg_id, PublisherName::Feed(FEED)) };
+    let request = PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: Door::Feed };
     let answer = publisher.publish(request);
     async move {
         match answer.await {
             Ok(_) => false,
-            Err(error @ (PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. })) => {
+            Err(error @ (PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } | PublishFailure::Reused)) => {
                 tracing::error!(%error, "the feed's own message was refused");
                 false
             }

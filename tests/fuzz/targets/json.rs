@@ -173,7 +173,10 @@ pub(super) fn envelopes(data: &[u8]) {
                 Command::Unsubscribe { channels } => return names_are(&channels, &payload["channels"]),
                 other => panic!("{other:?}"),
             };
-            assert_eq!(sent["msg_id"], taken.msg_id.as_str());
+            assert_eq!(
+                (&sent["msg_id"], &sent["source"]),
+                (&taken.msg_id.as_str().into(), &taken.source.as_str().into())
+            );
             match sent["msg_type"].as_str() {
                 Some("ingest_event") => {
                     let run = format!("run:{}", payload["run_id"].as_str().expect("a run"));

@@ -1,6 +1,10 @@
 //! A follower that records what a backplane tells, and waits for what should come. Never judges.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,7 +15,7 @@ use tickgate::{
     tasks::Tasks,
 };
 use tickgate_wire::model::{
-    Class, Content, Message, MsgId, Pattern, Publication, ReplicaId, StreamId, Topic, TopicRule, TopicRules,
+    Class, Content, Message, Once, Pattern, Publication, ReplicaId, StreamId, Topic, TopicRule, TopicRules,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -165,13 +169,15 @@ pub fn retain(retain_max: u32) -> Arc<TopicRule> {
 /// A publication of `{"n":…}`.
 pub fn number(topic: &Topic, rule: &Arc<TopicRule>, n: usize) -> Publication {
     let payload = Bytes::from(format!("{{\"n\":{n}}}"));
-    Publication { topic: topic.clone(), channel: None, payload, msg_id: None, rule: Arc::clone(rule) }
+    Publication { topic: topic.clone(), channel: None, payload, once: None, rule: Arc::clone(rule) }
 }
 
-/// The same with a `msg_id`.
-pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, msg_id: &str) -> Publication {
-    let msg_id = Some(MsgId::new(msg_id).expect("a msg_id"));
-    Publication { msg_id, ..number(topic, rule, n) }
+/// The same, known by a name.
+pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, name: &str) -> Publication {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let once = Some(Once { name: hasher.finish().into(), content: n as u64 });
+    Publication { once, ..number(topic, rule, n) }
 }
 
 pub fn text(message: &Message) -> &str {

@@ -167,7 +167,7 @@ impl Gateway {
             channel: TOPICS[topic].0,
             user: (topic == 0).then_some(USER),
             payload: Bytes::from(text),
-            msg_id: None,
+            msg: None,
             door: Door::Http,
         };
         let (answer, all) = (self.publisher.publish(request), all.clone());

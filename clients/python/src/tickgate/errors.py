@@ -96,7 +96,7 @@ class GapHandlerMissing(TickgateError, TypeError):
     """A channel of class `reliable` is read without `on_gap`: a loss could be overlooked."""
 
 
-_INVALID = {1003, 1009, 4004, 4503, 4504}
+_INVALID = {1003, 1009, 4004, 4503, 4504, 4505}
 _UNAUTHORIZED = {1008, 4001, 4002, 4502}
 
 
@@ -130,7 +130,7 @@ def problem(status: int, body: dict[str, Any], *, msg_id: str | None = None) -> 
         kind = Unknown
     elif status in (401, 403):
         kind = Unauthorized
-    elif status in (400, 404, 405, 411, 413, 415, 422, 431):
+    elif status in (400, 404, 405, 409, 411, 413, 415, 422, 431):
         kind = Invalid
     code = body.get("code")
     return kind(

@@ -3,6 +3,7 @@ in Redis is here. Requires the extra `redis`, and `redis.engines = true` on all 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import time
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ class RedisPublisher:
             channel: a public topic, or with `user` one of the user's private channels.
             data: a JSON object.
             user: whose channel it is.
-            msg_id: names the publication; made up if it is `None` and `once` is set.
+            msg_id: names the publication among those of engines on this channel; made up if it is `None` and `once` is set.
             once: a retry is never published twice. It costs Redis a key for five minutes.
             reliable: without `gateway`: the private channel is of class `reliable`.
             retain_max: without `gateway`: as the topic's rule has it; 0: nothing is kept.
@@ -151,8 +152,8 @@ class RedisPublisher:
         epoch = self._epochs.get(topic, 0)
         values: list[Any] = [self._generation, text, retain_max, epoch, time.time_ns() // 1_000_000, name, 1]
         if msg_id is not None:
-            keys.append(f"{self._prefix}{{t:{topic}}}:i:{msg_id}")
-            values.append(_DEDUPE_TTL)
+            keys.append(f"{self._prefix}{{t:{topic}}}:i:{name}:{msg_id}")
+            values += [_DEDUPE_TTL, hashlib.sha256(text.encode()).hexdigest()[:16]]
         answer: str = self._script(keys=keys, args=values)
         id, _, duplicate = answer.partition(" ")
         if id != "-" and not duplicate:
@@ -181,6 +182,8 @@ class RedisPublisher:
         if text.startswith("STALE"):
             self._generation = None
             return Refused(text, msg_id=msg_id, error="stale", retry_after_ms=50)
+        if text.startswith("REUSED"):
+            return Invalid(text, msg_id=msg_id, code=4505, error="msg_id_reused")
         if text.startswith("FORMAT"):
             return Invalid(f"{text}: this package is of another version than the gateway", msg_id=msg_id, error="format")
         if text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN")):

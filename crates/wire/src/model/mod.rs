@@ -11,7 +11,7 @@ mod topic;
 pub use class::{Class, PrivateChannel, TopicRule, TopicRules};
 pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, UserId};
 pub use pattern::{InvalidPattern, Pattern};
-pub use publication::{Content, Message, Publication};
+pub use publication::{Content, Message, Once, Publication};
 pub use start::Start;
 pub use stream_id::{InvalidStreamId, StreamId};
 pub use topic::{InvalidName, RESERVED, Topic, check_name};

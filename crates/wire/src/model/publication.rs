@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{MsgId, StreamId, Topic, TopicRule};
+use super::{StreamId, Topic, TopicRule};
 
 /// A checked publication on its way into the backplane.
 #[derive(Clone, Debug)]
@@ -15,10 +15,19 @@ pub struct Publication {
     pub channel: Option<Arc<str>>,
     /// One JSON object, as the publisher wrote it.
     pub payload: Bytes,
-    /// The publisher's id, for safe retries.
-    pub msg_id: Option<MsgId>,
+    /// By what a repetition is known, where the publisher gave it a `msg_id`.
+    pub once: Option<Once>,
     /// Class and retention of the topic.
     pub rule: Arc<TopicRule>,
+}
+
+/// By what a repetition of a publication is known. Digests: names and payloads may be long, and others choose them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// Of the channel, the publisher and its `msg_id`.
+    pub name: u128,
+    /// Of what is published under that name. With the same name and another content it is no repetition.
+    pub content: u64,
 }
 
 /// A publication as it comes back from the backplane, live or read from the stream.

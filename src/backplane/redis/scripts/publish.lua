@@ -6,7 +6,7 @@
 --
 -- Then for each publication, in their order:
 -- KEYS  1  stream             {prefix}{t:<topic>}:s, the channel's name as well
---       2  dedupe key         {prefix}{t:<topic>}:i:<msg_id>   (only with a msg_id)
+--       2  dedupe key         {prefix}{t:<topic>}:i:…  the msg_id, and whose it is   (only with a msg_id)
 -- ARGV  1  payload            one JSON object
 --       2  retain_max         entries kept in the stream, about; 0: no stream, only publish
 --       3  epoch              that of the last id got for this topic in this generation; 0 when there is none
@@ -14,12 +14,14 @@
 --       5  channel            the private channel inside a user's stream; - elsewhere
 --       6  keep               1: an empty stream that was about to be forgotten stays; 0: it was published to lately
 --       7  dedupe_ttl         milliseconds the msg_id is remembered    (only with a msg_id)
+--       8  content            a digest of the payload, without blanks  (only with a msg_id)
 --
 -- Several publications all have a msg_id or none has.
 --
 -- Returns the id ("-" without a stream), or the first id and " duplicate" when the msg_id was seen before; then nothing
 -- is published. For several publications an array, an answer or error for each. An error means that nothing was stored.
--- STALE: the server or its dataset is not the one that the caller is attached to; attach again, then publish.
+-- REUSED: the msg_id was seen before, with another content. STALE: the server or its dataset is not the one that the
+-- caller is attached to; attach again, then publish.
 
 -- The greatest number of an epoch: the position before the next one's first entry.
 local END = '9007199254740991'
@@ -37,8 +39,8 @@ if not string.find(call('INFO', 'replication'), 'master_replid:' .. gen[3], 1, t
 end
 
 local keys, values = 1, 6
-if (#ARGV - 1) * 2 == (#KEYS - 1) * 7 then
-  keys, values = 2, 7
+if (#ARGV - 1) * 2 == (#KEYS - 1) * 8 then
+  keys, values = 2, 8
 end
 if (#KEYS - 1) * values ~= (#ARGV - 1) * keys then
   return redis.error_reply('ERR each publication needs ' .. values .. ' values')
@@ -81,11 +83,18 @@ local function place(stream)
 end
 
 -- Called as often as there are publications; what it captures is made anew for each call of the script.
-local function publish(stream, dedupe, payload, keep, epoch, published, channel, persist, dedupe_ttl)
+local function publish(stream, dedupe, payload, keep, epoch, published, channel, persist, dedupe_ttl, content)
   if dedupe then
     local first = pcall('GET', dedupe)
     if first then
-      return type(first) == 'string' and first .. ' duplicate' or first
+      if type(first) ~= 'string' then
+        return first
+      end
+      local id, known = string.match(first, '^(%S+) (%S+)$')
+      if known ~= content then
+        return redis.error_reply('REUSED the msg_id was used for another publication')
+      end
+      return id .. ' duplicate'
     end
   end
 
@@ -128,7 +137,7 @@ local function publish(stream, dedupe, payload, keep, epoch, published, channel,
   -- From here on nothing is refused: what is stored stays, and the gateways find it when they compare.
   pcall('PUBLISH', stream, id .. ' ' .. prev .. middle .. published .. ' ' .. channel .. '\n' .. payload)
   if dedupe then
-    pcall('SET', dedupe, id, 'PX', dedupe_ttl)
+    pcall('SET', dedupe, id .. ' ' .. content, 'PX', dedupe_ttl)
   end
   return id
 end

@@ -80,7 +80,7 @@ fn publish(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
         0 => (vec![stream(dice)], publication(dice, false)),
         1 => {
             let mut values = publication(dice, true);
-            values.push("600000".into());
+            values.extend(["600000".to_owned(), (*dice.choose(&["one", "other"])).to_owned()]);
             (vec![stream(dice), dedupe(dice)], values)
         }
         _ => {

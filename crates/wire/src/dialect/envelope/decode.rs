@@ -63,7 +63,7 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
         _ => return Err(Wrong::field("msg_type", format!("unknown `msg_type`; known are {MSG_TYPES}"))),
     };
     let message = if topics.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(text.as_bytes()) };
-    Ok(Some(Command::Ingest(Ingest { topics, msg_id, message })))
+    Ok(Some(Command::Ingest(Ingest { topics, msg_id, source: source.into(), message })))
 }
 
 fn subscribe(payload: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
