@@ -36,6 +36,9 @@ pub struct Binance {
     pub linger: Duration,
     /// Without any data for so long, the last values are stale.
     pub stale_after: Duration,
+    /// The least time between two requests for the list of symbols, and how long a symbol is silent before its silence is
+    /// a reason for one.
+    pub symbols_refresh: Duration,
     /// A connection to the exchange is replaced at this age, or a little earlier.
     pub connection_age_max: Duration,
 }
@@ -122,11 +125,19 @@ impl Binance {
         }
         let linger = section.duration("linger", &raw.linger, ["1s", "1h"]);
         let stale_after = section.duration("stale_after", &raw.stale_after, ["2s", "1m"]);
+        let symbols_refresh = section.duration("symbols_refresh", &raw.symbols_refresh, ["1s", "15m"]);
         let connection_age_max = section.duration("connection_age_max", &raw.connection_age_max, ["10s", "23h"]);
-        let on_demand = raw.on_demand;
-        let checked =
-            Self { stream_url, rest_url, symbols, on_demand, symbols_max, linger, stale_after, connection_age_max };
-        enabled.then_some(checked)
+        enabled.then_some(Self {
+            stream_url,
+            rest_url,
+            symbols,
+            on_demand: raw.on_demand,
+            symbols_max,
+            linger,
+            stale_after,
+            symbols_refresh,
+            connection_age_max,
+        })
     }
 }
 

@@ -221,6 +221,7 @@ pub(super) struct Binance {
     pub symbols_max: u64,
     pub linger: String,
     pub stale_after: String,
+    pub symbols_refresh: String,
     pub connection_age_max: String,
 }
 

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tickgate_wire::time::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     exchange::Exchange,
@@ -34,14 +34,33 @@ impl Audience {
         let channels: Vec<_> = symbols.iter().flat_map(|symbol| channels_of(symbol)).collect();
         let mut channels: Vec<_> = channels.iter().map(String::as_str).collect();
         channels.push("feed:binance");
-        let mut client = replica.market().await;
-        client.subscribe(&channels).await;
+        let client = replica.market().await;
         let (trades, books, tickers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { client, trades, books, tickers, statuses: Vec::new() }
+        let mut audience = Self { client, trades, books, tickers, statuses: Vec::new() };
+        audience.follow(&channels).await;
+        audience
     }
 
+    /// Subscribes to channels; those that a busy replica can't follow now, again.
     pub async fn follow(&mut self, channels: &[&str]) {
-        self.client.subscribe(channels).await;
+        let mut channels = json!(channels);
+        for _ in 0..20 {
+            let answer = self.client.ask(json!({"type": "subscribe", "channels": channels})).await;
+            let refused = answer["errors"].as_array().unwrap();
+            assert!(refused.iter().all(|error| error["code"] == 1013), "{answer}");
+            if refused.is_empty() {
+                return;
+            }
+            channels = refused.iter().map(|error| error["channel"].clone()).collect();
+            self.watch(1.0).await;
+        }
+        panic!("never followed: {channels}");
+    }
+
+    /// How often a book of a symbol was older than the one before it, and whether the last one is the newest.
+    pub fn books_back(&self, symbol: &str) -> (usize, bool) {
+        let ids: Vec<_> = self.books[symbol].iter().map(|book| book["update_id"].as_u64().unwrap()).collect();
+        (ids.windows(2).filter(|pair| pair[1] < pair[0]).count(), ids.last() == ids.iter().max())
     }
 
     fn take(&mut self, message: Value) {
@@ -66,9 +85,11 @@ impl Audience {
     /// Receives until something holds. What is wrong when it does not within this time.
     pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Self) -> bool) -> Vec<String> {
         self.receive(Duration::from_secs(seconds), &holds).await;
-        if holds(self) {
-            return Vec::new();
-        }
+        if holds(self) { Vec::new() } else { self.missed(what, seconds) }
+    }
+
+    /// Says that something did not come to hold, and what was received last.
+    pub fn missed(&self, what: &str, seconds: u64) -> Vec<String> {
         let last = |list: &[Value]| list.last().map_or_else(String::new, Value::to_string);
         let tickers: Vec<_> = self.tickers.values().map(|list| last(list)).collect();
         let status = last(&self.statuses);
@@ -78,7 +99,7 @@ impl Audience {
     async fn receive(&mut self, time: Duration, done: impl Fn(&Self) -> bool) {
         let until = Instant::now() + time;
         while !done(self) {
-            let Ok(message) = timeout_at(until, self.client.next()).await else { return };
+            let Some(message) = self.client.next_until(until).await else { return };
             self.take(message);
         }
     }
@@ -190,7 +211,7 @@ fn as_published(truth: &Value, with_time: bool) -> String {
 }
 
 /// The time of a message, in milliseconds since 1970.
-fn ms(message: &Value) -> u64 {
+pub fn ms(message: &Value) -> u64 {
     serde_json::from_value::<Timestamp>(message["timestamp"].clone()).map_or(0, Timestamp::ms)
 }
 

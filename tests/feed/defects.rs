@@ -1,6 +1,8 @@
 //! The proof that the suite can fail: each deliberate defect of the feed fails the scenario that is about it.
 
-use crate::{connection, normal, rest, silence, takeover};
+use libtest_mimic::Trial;
+
+use crate::{connection, normal, rest, scenario, silence, takeover};
 
 /// Fails when a scenario finds nothing wrong with a defect.
 fn found(defect: &str, wrong: &[String]) {
@@ -8,24 +10,23 @@ fn found(defect: &str, wrong: &[String]) {
 }
 
 macro_rules! defects {
-    ($($test:ident: $defect:literal by $scenario:path;)+) => {
-        $(
-            #[tokio::test]
-            async fn $test() {
+    ($($name:ident: $defect:literal by $scenario:path;)+) => {
+        pub fn scenarios() -> Vec<Trial> {
+            vec![$(scenario(concat!("defects::", stringify!($name)), || async {
                 found($defect, &$scenario(Some($defect)).await);
-            }
-        )+
+            })),+]
+        }
     };
 }
 
 defects! {
-    trades_that_are_taken_again: "FeedRepeats" by connection::overlap;
-    the_side_of_the_maker: "FeedSides" by normal::truth;
-    the_time_of_the_event: "FeedEventTimes" by normal::truth;
-    prices_through_floating_point: "FeedFloats" by normal::truth;
-    pings_taken_for_data: "FeedPingsAreData" by silence::pings_alone;
-    messages_in_a_burst: "FeedBursts" by normal::many;
-    streams_in_capitals: "FeedCapitals" by normal::truth;
-    requests_that_do_not_wait: "FeedImpatience" by rest::refused;
     publishing_without_the_lease: "FeedWithoutLease" by takeover::stopped;
+    pings_taken_for_data: "FeedPingsAreData" by silence::pings_alone;
+    repeated_trades: "FeedRepeats" by connection::overlap;
+    side_of_the_maker: "FeedSides" by normal::truth;
+    time_of_the_event: "FeedEventTimes" by normal::truth;
+    prices_through_floating_point: "FeedFloats" by normal::truth;
+    control_messages_in_a_burst: "FeedBursts" by normal::many;
+    streams_in_capitals: "FeedCapitals" by normal::truth;
+    requests_without_a_wait: "FeedImpatience" by rest::refused;
 }

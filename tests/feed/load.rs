@@ -1,67 +1,239 @@
-//! The load: many symbols, through Redis, to many subscribers. Nothing is lost that must not be, memory is bounded, and the
+//! The load: many symbols, through Redis, to many subscribers. No subscriber misses a trade, memory is bounded, and the
 //! processor time of the feed is printed.
 
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
+use serde::Deserialize;
 use serde_json::json;
+use tickgate_client::Opening;
+use tickgate_wire::time::Timestamp;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     audience::{Audience, channels_of},
     exchange::Exchange,
     nothing,
-    stage::{either, settings, unless},
+    stage::{MANY_CLIENTS, either, settings, unless},
     support::{redis::RedisServer, replica::Replica},
 };
 
-#[tokio::test]
-async fn many_symbols_reach_many_subscribers() {
-    let (count, listeners, seconds) = either((30, 30, 5.0), (300, 1_000, 60.0));
-    // Each symbol: ten books, one ticker and some trades a second, at most.
-    let (symbols, rate) = ((count + 8).to_string(), either("1.5", "2.4"));
-    let exchange = Exchange::start(&["--symbols", &symbols, "--rate", rate]);
+/// How much later than the exchange's own time a trade may reach a subscriber, in milliseconds.
+const LATE_MAX_MS: u64 = 3_000;
+/// A step of the simulator's market, in milliseconds.
+const STEP_MS: u64 = 100;
+/// Growth of one replica's memory during the load, in bytes.
+const GROWTH_MAX: f64 = 200e6;
+
+pub async fn many_symbols_reach_many_subscribers() {
+    let (count, listeners, seconds) = either((30, 30, 5), (300, 1_000, 60));
+    // A symbol has a ticker, 1.8 trades and almost 5 books a second.
+    let (symbols, least) = ((count + 8).to_string(), either(100.0, 2_000.0));
+    let exchange = Exchange::start(&["--symbols", &symbols, "--rate", "1.8"]);
     let redis = RedisServer::start();
     let names: Vec<_> = (8..8 + count).map(|number| format!("SIM{number}USDT")).collect();
     let lines = settings(&exchange, &format!("symbols = {names:?}\nsymbols_max = {count}\nstale_after = \"5s\""));
     // One replica publishes, another one serves the subscribers.
     let feeding = Replica::process(&redis, &lines).await;
-    let serving = Replica::process(&redis, "[limits]\nconnections_per_address_max = 0\n").await;
+    let serving = Replica::process(&redis, MANY_CLIENTS).await;
     let mut audience = Audience::of(&serving, &[&names[0], &names[1]]).await;
-    let mut wrong = audience
-        .until("every symbol is live", 60, |seen| seen.state() == "live" && seen.named("symbols_stale").is_empty())
-        .await;
-    let mut others = Vec::new();
-    for number in 0..listeners {
-        let mut client = serving.market().await;
-        let channels = channels_of(&names[number % names.len()]);
-        client.send(json!({"type": "subscribe", "channels": channels})).await;
-        others.push(client);
+    let is_live = |seen: &Audience| seen.state() == "live" && seen.named("symbols_stale").is_empty();
+    let mut wrong = audience.until("every symbol is live", 60, is_live).await;
+
+    let mut others = Subscribers::of(&serving, &names, listeners).await;
+    let before = [Figures::of(&feeding).await, Figures::of(&serving).await];
+    let (frames, began) = (feeding.metric("tickgate_feed_frames_total").await, Instant::now());
+    audience.watch(f64::from(seconds)).await;
+    let rate = (feeding.metric("tickgate_feed_frames_total").await - frames) / began.elapsed().as_secs_f64();
+    let after = [Figures::of(&feeding).await, Figures::of(&serving).await];
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("{rate:.0} frames a second; load of the machine: {}", load.trim());
+    for (name, (before, after)) in ["feed", "subscribers"].iter().zip(before.iter().zip(&after)) {
+        println!("replica of the {name}: {}", after.since(before, began.elapsed()));
+        let growth = after.memory - before.memory;
+        wrong.extend(unless(growth < GROWTH_MAX, format!("the replica of the {name} grew by {growth} bytes")));
     }
-    let figures = async |replica: &Replica| {
-        (
-            replica.metric("tickgate_feed_frames_total").await,
-            replica.metric("process_cpu_seconds_total").await,
-            replica.metric("process_resident_memory_bytes").await,
-        )
-    };
-    let (began, before) = (Instant::now(), figures(&feeding).await);
-    audience.watch(seconds).await;
-    let (took, after) = (began.elapsed().as_secs_f64(), figures(&feeding).await);
-    let rate = (after.0 - before.0) / took;
-    println!(
-        "{rate:.0} frames a second; the feed used {:.3} cores and grew by {:.1} MB, to {:.1} MB",
-        (after.1 - before.1) / took,
-        (after.2 - before.2) / 1e6,
-        after.2 / 1e6
-    );
-    wrong.extend(unless(rate >= either(100.0, 2_000.0), format!("only {rate} frames a second")));
-    wrong.extend(unless(after.2 - before.2 < 200e6, "the feed's memory grows"));
+    wrong.extend(unless(rate >= least, format!("only {rate:.0} frames a second")));
     let dropped = feeding.metric("tickgate_feed_frames_dropped_total").await;
     let missing = feeding.metric("tickgate_feed_missing_trades_total").await;
-    wrong.extend(unless(
-        dropped == 0.0 && missing == 0.0,
-        format!("{dropped} frames dropped, {missing} trades missing"),
-    ));
+    wrong.extend(unless(dropped == 0.0, format!("{dropped} frames were dropped")));
+    wrong.extend(unless(missing == 0.0, format!("{missing} trades are missing")));
+    wrong.extend(others.judged(&exchange, seconds).await);
     wrong.extend(audience.judged(&exchange).await);
     wrong.extend(exchange.violations().await);
     nothing(wrong);
+}
+
+/// What a replica has used.
+struct Figures {
+    cpu_seconds: f64,
+    memory: f64,
+}
+
+impl Figures {
+    async fn of(replica: &Replica) -> Self {
+        Self {
+            cpu_seconds: replica.metric("process_cpu_seconds_total").await,
+            memory: replica.metric("process_resident_memory_bytes").await,
+        }
+    }
+
+    fn since(&self, before: &Self, time: Duration) -> String {
+        let cores = (self.cpu_seconds - before.cpu_seconds) / time.as_secs_f64();
+        let (from, to) = (before.memory / 1e6, self.memory / 1e6);
+        format!("{cores:.3} cores, {from:.1} MB at the start, {to:.1} MB at the end")
+    }
+}
+
+/// Clients that follow one symbol each.
+struct Subscribers {
+    tasks: JoinSet<Received>,
+    stop: watch::Sender<bool>,
+}
+
+/// What one of them received.
+#[derive(Default)]
+struct Received {
+    symbol: String,
+    first: Option<u64>,
+    next: u64,
+    tickers: u32,
+    books: u32,
+    /// From the exchange's time of a ticker to its arrival, in milliseconds.
+    delays: Vec<u64>,
+    wrong: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "type")]
+    kind: String,
+    trade_id: Option<u64>,
+    timestamp: Option<Timestamp>,
+}
+
+impl Subscribers {
+    /// Connects them, and waits until all are subscribed.
+    async fn of(replica: &Replica, names: &[String], count: usize) -> Self {
+        let (stop, mut tasks) = (watch::Sender::new(false), JoinSet::new());
+        let (ready, mut subscribed) = mpsc::channel(count);
+        let url = format!("ws://{}/ws/market", replica.address());
+        for number in 0..count {
+            let symbol = names[number % names.len()].clone();
+            tasks.spawn(receive(url.clone(), symbol, ready.clone(), stop.subscribe()));
+        }
+        for _ in 0..count {
+            subscribed.recv().await.unwrap();
+        }
+        Self { tasks, stop }
+    }
+
+    /// What is wrong with what they received in so many seconds.
+    async fn judged(&mut self, exchange: &Exchange, seconds: u32) -> Vec<String> {
+        let ended = now_ms();
+        self.stop.send_replace(true);
+        let (mut wrong, mut delays, mut trades) = (Vec::new(), Vec::new(), 0);
+        let mut due_of = BTreeMap::new();
+        while let Some(received) = self.tasks.join_next().await {
+            let received = received.unwrap();
+            let symbol = &received.symbol;
+            let (first, next) = (received.first.unwrap_or(0), received.next);
+            if !due_of.contains_key(symbol) {
+                due_of.insert(symbol.clone(), last_trade(exchange, symbol, ended - LATE_MAX_MS).await);
+            }
+            let due = due_of[symbol];
+            wrong.extend(received.wrong);
+            wrong.extend(unless(next > due, format!("{symbol}: trade {due} did not arrive, the last one is {next}")));
+            let (tickers, books) = (received.tickers, received.books);
+            let is_enough = tickers + 3 >= seconds && books >= seconds;
+            wrong.extend(unless(is_enough, format!("{symbol}: {tickers} tickers and {books} books")));
+            trades += next - first;
+            delays.extend(received.delays);
+        }
+        delays.sort_unstable();
+        let at = |percent: usize| delays.get(delays.len() * percent / 100).copied().unwrap_or(0);
+        println!(
+            "subscribers received {trades} trades; tickers after {} ms (p50), {} ms (p99), {} ms at most",
+            at(50),
+            at(99),
+            delays.last().copied().unwrap_or(0)
+        );
+        wrong.truncate(20);
+        wrong
+    }
+}
+
+/// The id of the last trade of a symbol up to a time.
+async fn last_trade(exchange: &Exchange, symbol: &str, until_ms: u64) -> u64 {
+    let truth = exchange.get(&format!("/sim/truth/trades?symbol={symbol}")).await;
+    let trades = truth.as_array().unwrap().iter().rev();
+    let last = trades.map(|trade| [&trade["T"], &trade["a"]].map(|field| field.as_u64().unwrap()));
+    last.into_iter().find(|[time, _]| *time <= until_ms).map_or(0, |[_, id]| id)
+}
+
+async fn receive(url: String, symbol: String, ready: mpsc::Sender<()>, mut stop: watch::Receiver<bool>) -> Received {
+    let mut received = Received { symbol, ..Received::default() };
+    let mut socket = Opening::to(url).open().await.unwrap();
+    let subscribe = json!({"type": "subscribe", "channels": channels_of(&received.symbol)});
+    socket.send(subscribe.to_string()).await.unwrap();
+    loop {
+        let text = tokio::select! {
+            text = socket.next() => text,
+            _ = stop.changed() => return received,
+        };
+        match text {
+            Ok(text) => {
+                if received.take(&text) {
+                    ready.send(()).await.unwrap();
+                }
+            }
+            Err(error) => {
+                received.wrong.push(format!("{}: a subscriber lost its connection: {error}", received.symbol));
+                return received;
+            }
+        }
+    }
+}
+
+impl Received {
+    /// Takes a message; true when it answers the subscription.
+    fn take(&mut self, text: &str) -> bool {
+        let message: Message = serde_json::from_str(text).unwrap();
+        match &*message.kind {
+            "subscribed" => return true,
+            "trade" => {
+                let id = message.trade_id.unwrap();
+                if self.first.is_some() && id != self.next {
+                    self.wrong.push(format!(
+                        "{}: trade {} is followed by {id}",
+                        self.symbol,
+                        self.next.wrapping_sub(1)
+                    ));
+                }
+                self.first.get_or_insert(id);
+                self.next = id + 1;
+            }
+            "ticker" => {
+                self.tickers += 1;
+                let sent = message.timestamp.map_or(0, Timestamp::ms);
+                // The one that was there before may be older. The simulator's time is that of the end of its step.
+                if self.tickers > 1 {
+                    self.delays.push((now_ms() + STEP_MS).saturating_sub(sent));
+                }
+            }
+            "orderbook" => self.books += 1,
+            "trades_gap" | "gap" | "error" => self.wrong.push(format!("{}: {text}", self.symbol)),
+            _ => {}
+        }
+        false
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,13 +1,29 @@
 //! What lies between the gateway and the exchange: names that do not resolve, TLS that fails, proxies that answer HTML.
 
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use std::{net::SocketAddr, sync::Arc};
+
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     audience::Audience,
     exchange::Exchange,
     nothing,
     stage::{Plan, Stage, settings, unless},
-    support::{redis::RedisServer, replica::Replica},
+    support::{
+        certificates::{Authority, Issued},
+        redis::RedisServer,
+        replica::Replica,
+    },
 };
 
 /// The feed reports that it can't connect, tries again without hurry, and ends in time.
@@ -27,15 +43,13 @@ async fn unreachable(exchange: &Exchange, lines: &str, reason_in_log: &str) {
     nothing(wrong);
 }
 
-#[tokio::test]
-async fn a_name_that_does_not_resolve_is_reported_and_ends_nothing() {
+pub async fn a_host_name_that_does_not_resolve_is_reported() {
     let exchange = Exchange::start(&[]);
     let lines = "stream_url = \"ws://exchange.invalid:9443\"\nrest_url = \"http://exchange.invalid:9443\"";
     unreachable(&exchange, lines, "can't resolve the host").await;
 }
 
-#[tokio::test]
-async fn tls_that_fails_is_reported_and_ends_nothing() {
+pub async fn a_failed_tls_handshake_is_reported() {
     let exchange = Exchange::start(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,15 +63,67 @@ async fn tls_that_fails_is_reported_and_ends_nothing() {
     speaker.abort();
 }
 
-#[tokio::test]
-async fn a_proxy_that_answers_html_is_reported_and_ends_nothing() {
+/// Ends TLS in front of the exchange.
+async fn secured(exchange: &Exchange, issued: &Issued) -> (SocketAddr, JoinHandle<()>) {
+    let chain = [CertificateDer::from_pem_file(&issued.certificate_file).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&issued.key_file).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.into(), key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, target) = (listener.local_addr().unwrap(), exchange.address.clone());
+    let task = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, target) = (acceptor.clone(), target.clone());
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(stream).await else { return };
+                let mut server = TcpStream::connect(target).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (address, task)
+}
+
+/// The address behind TLS, for streams and REST.
+fn secure_urls(address: SocketAddr) -> String {
+    format!("stream_url = \"wss://{address}\"\nrest_url = \"https://{address}\"")
+}
+
+pub async fn an_untrusted_certificate_is_reported() {
+    let (exchange, authority) = (Exchange::start(&[]), Authority::new());
+    let (address, task) = secured(&exchange, &authority.issue("exchange", "IP:127.0.0.1", 2)).await;
+    unreachable(&exchange, &secure_urls(address), "UnknownIssuer").await;
+    assert_eq!(exchange.connects().await, 0, "the exchange was reached");
+    task.abort();
+}
+
+pub async fn a_trusted_certificate_is_accepted() {
+    let (exchange, redis, authority) = (Exchange::start(&[]), RedisServer::start(), Authority::new());
+    let (address, task) = secured(&exchange, &authority.issue("exchange", "IP:127.0.0.1", 2)).await;
+    let file = authority.file().display().to_string();
+    let lines = settings(&exchange, &secure_urls(address));
+    let replica = Replica::process_in(&redis, &lines, &[("SSL_CERT_FILE", &file)]).await;
+    let mut audience = Audience::of(&replica, &["BTCUSDT", "ADAUSDT"]).await;
+    let both = |seen: &Audience| seen.is_live("BTCUSDT") && seen.is_live("ADAUSDT");
+    let mut wrong = audience.until("data flows", 25, both).await;
+    wrong.extend(audience.judged(&exchange).await);
+    wrong.extend(exchange.violations().await);
+    task.abort();
+    nothing(wrong);
+}
+
+pub async fn a_proxy_that_answers_html_is_reported() {
     let exchange = Exchange::start(&["--set", "upgrade-status=200", "--set", "rest-error=html"]);
     unreachable(&exchange, "", "refused with HTTP 200").await;
 }
 
 /// The list of symbols is HTML: streams are subscribed all the same, and nothing is said to be unknown.
-#[tokio::test]
-async fn without_the_list_of_symbols_what_is_followed_is_live() {
+pub async fn without_the_list_of_symbols_followed_ones_are_live() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "rest-error=html"], ..Plan::default() }).await;
     let wrong = stage.live().await;
     assert!(stage.audience.named("symbols_unknown").is_empty());

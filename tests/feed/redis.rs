@@ -5,8 +5,7 @@ use crate::{
     stage::{Stage, either, unless},
 };
 
-#[tokio::test]
-async fn a11_redis_is_away() {
+pub async fn a11_redis_is_unreachable() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
     let memory = stage.metric("process_resident_memory_bytes").await;
@@ -22,8 +21,7 @@ async fn a11_redis_is_away() {
     nothing(wrong);
 }
 
-#[tokio::test]
-async fn a11_redis_is_full() {
+pub async fn a11_redis_is_full() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
     let _: () = stage.redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;

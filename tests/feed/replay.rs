@@ -57,8 +57,7 @@ fn compare(
     received.len()
 }
 
-#[tokio::test]
-async fn a20_a_recording_played_back_gives_what_a_script_builds_from_it() {
+pub async fn a20_a_replayed_recording_gives_what_an_independent_script_builds() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("exchange.tsv");
     record(&file).await;

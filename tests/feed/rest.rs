@@ -17,7 +17,10 @@ pub async fn refused(defect: Option<&str>) -> Vec<String> {
     for count in 1..=3 {
         stage.exchange.fault(json!({"kind": "gap", "streams": "btcusdt@aggTrade", "n": 7})).await;
         let told = |seen: &Audience| seen.gaps("BTCUSDT").len() >= count;
-        wrong.extend(stage.audience.until("the gap is reported", 12, told).await);
+        wrong.extend(stage.until("the gap is reported", 12, told).await);
+        if !wrong.is_empty() {
+            return wrong;
+        }
     }
     let gaps = stage.audience.gaps("BTCUSDT");
     let missing: u64 = gaps.iter().map(|(from, to)| to - from + 1).sum();
@@ -26,14 +29,12 @@ pub async fn refused(defect: Option<&str>) -> Vec<String> {
     wrong
 }
 
-#[tokio::test]
-async fn a09_what_rest_refuses_is_a_gap_and_nothing_is_requested_too_early() {
+pub async fn a09_what_rest_refuses_is_reported_as_a_gap() {
     nothing(refused(None).await);
 }
 
 /// A09: a source that lags is asked again, and one that fails, answers HTML or hangs is not waited for.
-#[tokio::test]
-async fn a09_a_source_that_lags_or_fails() {
+pub async fn a09_a_source_that_lags_or_fails() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
     let gap = json!({"kind": "gap", "streams": "btcusdt@aggTrade", "n": 7});
@@ -45,7 +46,7 @@ async fn a09_a_source_that_lags_or_fails() {
         stage.exchange.set("rest-error", error).await;
         stage.exchange.fault(gap.clone()).await;
         let told = |seen: &Audience| seen.gaps("BTCUSDT").len() > count;
-        wrong.extend(stage.audience.until(&format!("the gap is reported after {error}"), 12, told).await);
+        wrong.extend(stage.until(&format!("the gap is reported after {error}"), 12, told).await);
     }
     stage.exchange.set("rest-error", "none").await;
     stage.exchange.fault(gap).await;
@@ -57,29 +58,27 @@ async fn a09_a_source_that_lags_or_fails() {
 }
 
 /// A16: a region that is not served is reported at once, and tried again rarely.
-#[tokio::test]
-async fn a16_a_refusal_for_good_is_reported_and_not_hurried() {
+pub async fn a16_a_restricted_region_is_reported_and_retried_rarely() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=451"], ..Plan::default() }).await;
     let is_told = |seen: &Audience| (seen.state(), seen.reason()) == ("down", "restricted");
-    let mut wrong = stage.audience.until("the refusal is reported", 10, is_told).await;
+    let mut wrong = stage.until("the refusal is reported", 10, is_told).await;
     stage.audience.watch(either(5.0, 60.0)).await;
     let connects = stage.exchange.connects().await;
     wrong.extend(unless(connects == 1, format!("{connects} attempts in the first minute")));
     if is_long() {
         stage.exchange.set("upgrade-status", "101").await;
-        wrong.extend(stage.audience.until("the exchange is back", 190, |seen| seen.is_live("BTCUSDT")).await);
+        wrong.extend(stage.until("the exchange is back", 190, |seen| seen.is_live("BTCUSDT")).await);
     }
     nothing(wrong);
 }
 
 /// An upgrade that is limited waits for as long as the exchange demands.
-#[tokio::test]
-async fn a16_a_limited_upgrade_waits_for_as_long_as_demanded() {
+pub async fn a16_a_rate_limited_connection_waits_as_long_as_demanded() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=429"], ..Plan::default() }).await;
     let is_told = |seen: &Audience| seen.reason() == "rate_limited";
-    let mut wrong = stage.audience.until("the limit is reported", 10, is_told).await;
+    let mut wrong = stage.until("the limit is reported", 10, is_told).await;
     stage.exchange.set("upgrade-status", "101").await;
-    wrong.extend(stage.audience.until("data flows after that", 25, |seen| seen.is_live("BTCUSDT")).await);
+    wrong.extend(stage.until("data flows after that", 25, |seen| seen.is_live("BTCUSDT")).await);
     let times: Vec<_> = stage.exchange.log("connect").await.iter().map(|entry| entry["at"].as_u64().unwrap()).collect();
     let waited = times[1] - times[0];
     wrong.extend(unless(waited >= 5_000, format!("the second attempt came after {waited} ms")));

@@ -8,8 +8,7 @@ use crate::{
 };
 
 /// A03: a connection that is open and silent, one that is muted, one that lags: reported, ended, and nothing is missing.
-#[tokio::test]
-async fn a03_silence_is_reported_and_ended() {
+pub async fn a03_a_silent_connection_is_reported_and_replaced() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
     let faults = [
@@ -24,18 +23,17 @@ async fn a03_silence_is_reported_and_ended() {
             seen.statuses[from..].iter().any(|status| status["status"] == "stale")
                 && (seen.ticker_has("BTCUSDT", "stale") || seen.state() == "live")
         };
-        wrong.extend(stage.audience.until(&format!("{name} is reported"), 10, is_stale).await);
+        wrong.extend(stage.until(&format!("{name} is reported"), 10, is_stale).await);
         wrong.extend(stage.more_trades("BTCUSDT").await);
         let is_fresh = |seen: &crate::audience::Audience| !seen.ticker_has("BTCUSDT", "stale");
-        wrong.extend(stage.audience.until("a ticker without the mark", 10, is_fresh).await);
+        wrong.extend(stage.until("a ticker without the mark", 10, is_fresh).await);
     }
     wrong.extend(stage.judged().await);
     nothing(wrong);
 }
 
 /// A04: the trades of one symbol fall silent; its ticker shows that.
-#[tokio::test]
-async fn a04_one_silent_stream_is_found_and_its_trades_are_fetched() {
+pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
     let from = stage.audience.statuses.len();
@@ -43,7 +41,7 @@ async fn a04_one_silent_stream_is_found_and_its_trades_are_fetched() {
     let is_filled = |seen: &crate::audience::Audience| {
         seen.trades["BTCUSDT"].iter().filter(|trade| trade["backfilled"] == true).count() > 20
     };
-    wrong.extend(stage.audience.until("its trades are fetched", 10, is_filled).await);
+    wrong.extend(stage.until("its trades are fetched", 10, is_filled).await);
     let again = stage.metric("tickgate_feed_resubscriptions_total").await;
     wrong.extend(unless(again >= 1.0, "it was not subscribed again"));
     stage.audience.watch(7.0).await;
@@ -52,11 +50,11 @@ async fn a04_one_silent_stream_is_found_and_its_trades_are_fetched() {
     let is_marked = |seen: &crate::audience::Audience| {
         seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").contains(&"BTCUSDT")
     };
-    wrong.extend(stage.audience.until("its ticker is marked", 10, is_marked).await);
+    wrong.extend(stage.until("its ticker is marked", 10, is_marked).await);
     let is_fresh = |seen: &crate::audience::Audience| {
         !seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").is_empty()
     };
-    wrong.extend(stage.audience.until("its ticker is back", 20, is_fresh).await);
+    wrong.extend(stage.until("its ticker is back", 20, is_fresh).await);
     wrong.extend(stage.audience.troubles_since(from));
     wrong.extend(stage.judged().await);
     nothing(wrong);
@@ -69,16 +67,16 @@ pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     let mut wrong = stage.live().await;
     let before = stage.exchange.connects().await;
     stage.exchange.fault(json!({"kind": "mute", "for": either("14s", "600s")})).await;
-    wrong.extend(stage.audience.until("the silence is reported", 10, |seen| seen.state() != "live").await);
+    wrong.extend(stage.until("the silence is reported", 10, |seen| seen.state() != "live").await);
     if !wrong.is_empty() {
         return wrong;
     }
     if is_long() {
-        wrong.extend(stage.audience.until("the feed is down", 40, |seen| seen.state() == "down").await);
+        wrong.extend(stage.until("the feed is down", 40, |seen| seen.state() == "down").await);
         stage.audience.watch(555.0).await;
     }
     let limit = either(3, 45);
-    wrong.extend(stage.audience.until("data flows again", 50, |seen| seen.state() == "live").await);
+    wrong.extend(stage.until("data flows again", 50, |seen| seen.state() == "live").await);
     let connects = stage.exchange.connects().await - before;
     wrong.extend(unless(connects <= limit, format!("{connects} connections, {limit} are enough")));
     wrong.extend(stage.more_trades("BTCUSDT").await);
@@ -86,7 +84,6 @@ pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     wrong
 }
 
-#[tokio::test]
-async fn a05_pings_without_data_are_silence() {
+pub async fn a05_pings_without_data_count_as_silence() {
     nothing(pings_alone(None).await);
 }

@@ -37,6 +37,10 @@ pub struct Plan<'a> {
 /// Busy, and not so busy.
 pub const SYMBOLS: &[&str] = &["BTCUSDT", "ADAUSDT"];
 
+/// Settings of a replica to which many clients connect from one address.
+pub const MANY_CLIENTS: &str =
+    "[limits]\nconnections_per_address_max = 0\nhandshakes_per_address = { per_second = 0, burst = 1 }\n";
+
 /// Settings of a replica that follows the exchange.
 pub fn settings(exchange: &Exchange, lines: &str) -> String {
     let address = &exchange.address;
@@ -60,15 +64,30 @@ impl Stage {
         Self { exchange, redis, replica, audience }
     }
 
+    /// Receives until something holds. What is wrong when it does not within this time, or as soon as the exchange has
+    /// seen what no correct client does.
+    pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Audience) -> bool) -> Vec<String> {
+        for _ in 0..seconds {
+            if self.audience.until(what, 1, &holds).await.is_empty() {
+                return Vec::new();
+            }
+            let violations = self.exchange.violations().await;
+            if !violations.is_empty() {
+                return violations;
+            }
+        }
+        self.audience.missed(what, seconds)
+    }
+
     /// Waits until data flows.
     pub async fn live(&mut self) -> Vec<String> {
-        self.audience.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await
+        self.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await
     }
 
     /// Waits until more trades of a symbol came.
     pub async fn more_trades(&mut self, symbol: &str) -> Vec<String> {
         let count = self.audience.count(symbol) + 20;
-        self.audience.until("more trades", 35, |seen| seen.count(symbol) >= count && seen.state() == "live").await
+        self.until("more trades", 35, |seen| seen.count(symbol) >= count && seen.state() == "live").await
     }
 
     /// What is wrong with what the client received, and with what the exchange saw.

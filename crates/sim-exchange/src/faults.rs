@@ -13,9 +13,12 @@ pub(crate) const KINDS: &[&str] = &[
     "freeze-all",
     "gap",
     "duplicate",
+    "reorder",
     "crossed",
+    "locked",
     "unsorted",
     "one-sided",
+    "empty-book",
     "zero-price",
     "garbage",
     "unknown-event",
@@ -55,6 +58,8 @@ pub(crate) struct Fault {
     pub value: String,
     /// `newest`, `all`, or a connection's number.
     pub connection: String,
+    /// Of `reorder`: a stream, and its event that waits for the next one.
+    held_back: Option<(String, Vec<Sent>)>,
 }
 
 impl Fault {
@@ -85,11 +90,13 @@ impl Fault {
             symbol: text("symbol", ""),
             value: text("value", ""),
             connection: body["connection"].as_u64().map_or_else(|| text("connection", "all"), |n| n.to_string()),
+            held_back: None,
         })
     }
 
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
-        self.left == 0 || self.until_ms.is_some_and(|until| until <= now_ms)
+        let is_due = self.left == 0 || self.until_ms.is_some_and(|until| until <= now_ms);
+        is_due && self.held_back.is_none()
     }
 
     fn hits(&mut self, stream: &str, random: &mut Random) -> bool {
@@ -114,7 +121,7 @@ pub(crate) enum Sent {
 pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &mut Random) -> Vec<Sent> {
     let mut payload = payload.to_owned();
     let (mut copies, mut whole, mut garbage) = (1, true, None);
-    for fault in faults {
+    for fault in &mut *faults {
         let changes = matches!(
             &*fault.kind,
             "mute"
@@ -122,8 +129,10 @@ pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &
                 | "gap"
                 | "duplicate"
                 | "crossed"
+                | "locked"
                 | "unsorted"
                 | "one-sided"
+                | "empty-book"
                 | "zero-price"
                 | "garbage"
                 | "unknown-event"
@@ -146,7 +155,22 @@ pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &
     }
     let wrapped = format!(r#"{{"stream":"{stream}","data":{payload}}}"#);
     let event = if whole { Sent::Text(wrapped) } else { Sent::Fragments(wrapped) };
-    garbage.into_iter().chain(std::iter::repeat_n(event, copies)).collect()
+    let sent = garbage.into_iter().chain(std::iter::repeat_n(event, copies)).collect();
+    reordered(faults, stream, sent, random)
+}
+
+/// Holds an event back until the next one of its stream was sent.
+fn reordered(faults: &mut [Fault], stream: &str, mut sent: Vec<Sent>, random: &mut Random) -> Vec<Sent> {
+    for fault in faults.iter_mut().filter(|fault| fault.kind == "reorder") {
+        match fault.held_back.take_if(|(held, _)| held == stream) {
+            Some((_, held)) => sent.extend(held),
+            None if fault.held_back.is_none() && fault.hits(stream, random) => {
+                fault.held_back = Some((stream.to_owned(), std::mem::take(&mut sent)));
+            }
+            None => {}
+        }
+    }
+    sent
 }
 
 /// A payload of tomorrow, or a wrong one.
@@ -163,7 +187,7 @@ fn changed(kind: &str, payload: &str) -> String {
             payload.replacen(r#""c":""#, r#""c":"8.2E+4","cc":""#, 1).replacen(r#""p":""#, r#""p":"8.2E+4","pp":""#, 1)
         }
         "zero-price" if payload.contains("24hrTicker") => payload.replacen(r#""c":""#, r#""c":"0.00000000","cc":""#, 1),
-        "crossed" | "unsorted" | "one-sided" if is_book => book(kind, payload),
+        "crossed" | "locked" | "unsorted" | "one-sided" | "empty-book" if is_book => book(kind, payload),
         _ => payload.to_owned(),
     }
 }
@@ -175,9 +199,11 @@ fn number_for_string(payload: &str) -> String {
 fn book(kind: &str, payload: &str) -> String {
     let Ok(mut value) = serde_json::from_str::<Value>(payload) else { return payload.to_owned() };
     match kind {
-        "crossed" => {
-            let best = value["asks"][0].clone();
-            value["bids"][0] = best;
+        "crossed" => value["bids"][0] = value["asks"][1].clone(),
+        "locked" => value["bids"][0] = value["asks"][0].clone(),
+        "empty-book" => {
+            value["lastUpdateId"] = (-1).into();
+            (value["bids"], value["asks"]) = (Value::Array(Vec::new()), Value::Array(Vec::new()));
         }
         "unsorted" => {
             if let Some(bids) = value["bids"].as_array_mut() {
@@ -235,9 +261,12 @@ mod tests {
 
     #[test]
     fn a_crossed_book_is_crossed() {
-        let payload = r#"{"lastUpdateId":1,"bids":[["1.0","1"]],"asks":[["2.0","3"]]}"#;
-        let sent = apply(&mut [one("crossed", &json!({}))], "a@depth20", payload, &mut Random::new(1));
-        assert!(matches!(&sent[..], [Sent::Text(text)] if text.contains(r#""bids":[["2.0","3"]]"#)), "{sent:?}");
+        let payload = r#"{"lastUpdateId":1,"bids":[["1.0","1"]],"asks":[["2.0","3"],["3.0","4"]]}"#;
+        for (kind, bids) in [("crossed", r#"[["3.0","4"]]"#), ("locked", r#"[["2.0","3"]]"#), ("empty-book", "[]")] {
+            let sent = apply(&mut [one(kind, &json!({}))], "a@depth20", payload, &mut Random::new(1));
+            let bids = format!(r#""bids":{bids}"#);
+            assert!(matches!(&sent[..], [Sent::Text(text)] if text.contains(&bids)), "{kind}: {sent:?}");
+        }
     }
 
     #[test]

@@ -119,6 +119,7 @@ fn values_of_feeds_that_mean_nothing_are_told() {
         ("feeds.binance.symbols_max = 341", "feeds.binance.symbols_max: wants 1 to 340, got 341"),
         ("feeds.binance.linger = \"0s\"", "feeds.binance.linger: wants 1s to 1h"),
         ("feeds.binance.stale_after = \"1s\"", "feeds.binance.stale_after: wants 2s to 1m"),
+        ("feeds.binance.symbols_refresh = \"16m\"", "feeds.binance.symbols_refresh: wants 1s to 15m"),
         ("feeds.binance.connection_age_max = \"24h\"", "feeds.binance.connection_age_max: wants 10s to 23h"),
     ];
     for (text, wanted) in cases {

@@ -16,9 +16,8 @@ use super::{
 
 /// How often it is looked at what is requested.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often the list of symbols is fetched, and how soon again at the earliest.
+/// How often the list of symbols is fetched without a reason.
 const LISTING_INTERVAL: Duration = Duration::from_secs(900);
-const LISTING_RETRY: Duration = Duration::from_secs(30);
 /// The status of a symbol that the exchange no longer lists.
 const GONE: &str = "BREAK";
 
@@ -36,6 +35,8 @@ pub(super) struct Changes {
 /// What is known about symbols.
 #[derive(Debug)]
 pub(super) struct Following {
+    /// The least time between two requests for the list.
+    refresh: Duration,
     due: Instant,
     pub streams: BTreeSet<String>,
     pub names: Names,
@@ -51,8 +52,9 @@ pub(super) struct Following {
 }
 
 impl Following {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(refresh: Duration, now: Instant) -> Self {
         Self {
+            refresh,
             due: now,
             streams: BTreeSet::new(),
             names: Names::default(),
@@ -81,12 +83,12 @@ impl Following {
 
     /// The list could not be fetched; `ready` is when it may be requested again.
     pub(super) fn not_listed(&mut self, ready: Instant, now: Instant) {
-        (self.listing_due, self.is_listing_tried) = (Some(ready.max(now + LISTING_RETRY)), true);
+        (self.listing_due, self.is_listing_tried) = (Some(ready.max(now + self.refresh)), true);
     }
 
     /// Has the list fetched soon, because it may have changed.
     pub(super) fn hurry(&mut self, now: Instant) {
-        let earliest = self.listing_requested.map_or(now, |requested| now.max(requested + LISTING_RETRY));
+        let earliest = self.listing_requested.map_or(now, |requested| now.max(requested + self.refresh));
         self.listing_due = self.listing_due.map(|due| due.min(earliest));
     }
 
@@ -167,6 +169,7 @@ mod tests {
     use crate::feeds::binance::demand::Rules;
 
     const OWN: &str = "BTCUSDT";
+    const REFRESH: Duration = Duration::from_secs(30);
 
     struct Case {
         following: Following,
@@ -179,7 +182,8 @@ mod tests {
         fn new() -> Self {
             let now = Instant::now();
             let rules = Rules { fixed: BTreeSet::from([OWN.to_owned()]), max: 10, linger: Duration::from_secs(60) };
-            Self { following: Following::new(now), demand: Demand::new(rules, now), market: Market::default(), now }
+            let (following, demand) = (Following::new(REFRESH, now), Demand::new(rules, now));
+            Self { following, demand, market: Market::new(REFRESH), now }
         }
 
         fn list(&mut self, symbols: &[(&str, &str)]) {
@@ -208,8 +212,8 @@ mod tests {
         case.following.listing_requested(case.now);
         case.following.not_listed(case.now, case.now);
         assert_eq!(case.follow(&["ETHUSDT"]).new, ["ETHUSDT"], "without a list everything may exist");
-        assert!(!case.following.is_listing_due(case.now + LISTING_RETRY - INTERVAL * 2));
-        assert!(case.following.is_listing_due(case.now + LISTING_RETRY));
+        assert!(!case.following.is_listing_due(case.now + REFRESH - INTERVAL * 2));
+        assert!(case.following.is_listing_due(case.now + REFRESH));
     }
 
     #[test]
@@ -245,7 +249,7 @@ mod tests {
         case.list(&[(OWN, "BREAK")]);
         case.follow(&[]);
         assert!(case.following.is_maintenance() && case.following.streams.is_empty());
-        assert!(case.following.is_listing_due(case.now + LISTING_RETRY), "not only after {LISTING_INTERVAL:?}");
+        assert!(case.following.is_listing_due(case.now + REFRESH), "not only after {LISTING_INTERVAL:?}");
         case.list(&[(OWN, "TRADING")]);
         assert_eq!(case.follow(&[]).new, [OWN]);
     }

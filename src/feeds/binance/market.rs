@@ -18,8 +18,6 @@ use crate::metrics::FeedData;
 const BOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Trades of all symbols that wait behind holes.
 const HELD_MAX: usize = 100_000;
-/// A symbol without any data for so long may have been delisted.
-const SUSPECT_AFTER: Duration = Duration::from_secs(30);
 
 /// What is to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,14 +63,20 @@ struct Followed {
 }
 
 /// All followed symbols.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Market {
     symbols: HashMap<String, Followed>,
     /// Trades that wait behind holes.
     held: usize,
+    /// A symbol without any data for so long may have been delisted.
+    suspect_after: Duration,
 }
 
 impl Market {
+    pub(super) fn new(suspect_after: Duration) -> Self {
+        Self { symbols: HashMap::new(), held: 0, suspect_after }
+    }
+
     /// Follows exactly these symbols; returns those that are new.
     pub(super) fn follow<'a>(&mut self, symbols: impl Iterator<Item = &'a str>) -> Vec<String> {
         let mut before = std::mem::take(&mut self.symbols);
@@ -195,7 +199,7 @@ impl Market {
                         .extend(value.mark(None).map(|payload| Publish::Value { topic: topic(kind, symbol), payload }));
                 }
             }
-            due.is_suspect |= followed.becomes_suspect(now);
+            due.is_suspect |= followed.becomes_suspect(self.suspect_after, now);
         }
         self.held = held;
         due
@@ -272,9 +276,9 @@ impl Followed {
     }
 
     /// True once in each silence.
-    fn becomes_suspect(&mut self, now: Instant) -> bool {
+    fn becomes_suspect(&mut self, suspect_after: Duration, now: Instant) -> bool {
         let since = *self.silent_since.get_or_insert(now);
-        let is_new = !self.is_suspect && now >= since + SUSPECT_AFTER;
+        let is_new = !self.is_suspect && now >= since + suspect_after;
         self.is_suspect |= is_new;
         is_new
     }

@@ -30,6 +30,8 @@ const NOT_ASKED_FOR: &[&str] = &[
     "rest_snapshot_empty",
     "book_ticker",
 ];
+/// Silence after which a symbol may have been delisted.
+const SUSPECT_AFTER: Duration = Duration::from_secs(30);
 /// A time in microseconds comes to those only who asked for it.
 const OTHER_UNIT: &str = "ticker_microseconds";
 /// Of a symbol that nobody follows.
@@ -74,7 +76,7 @@ fn taken(market: &mut Market, frame: &str) -> Vec<Value> {
 }
 
 fn market() -> Market {
-    let mut market = Market::default();
+    let mut market = Market::new(SUSPECT_AFTER);
     let symbols = ["BTCUSDT", "NEWUSDT", "ETHUSDT"];
     market.follow(symbols.into_iter());
     symbols.iter().for_each(|symbol| drop(market.begin(symbol, None, Instant::now())));
@@ -189,7 +191,7 @@ fn a_symbol_that_falls_silent_is_suspected_once() {
 
 #[test]
 fn trades_that_wait_are_bounded_over_all_symbols() {
-    let mut market = Market::default();
+    let mut market = Market::new(SUSPECT_AFTER);
     let symbols: Vec<String> = (0..12).map(|number| format!("SIM{number}USDT")).collect();
     market.follow(symbols.iter().map(String::as_str));
     let trade = |id| Trade {

@@ -4,7 +4,11 @@ use std::{collections::VecDeque, fmt, net::SocketAddr};
 
 use serde_json::{Value, json};
 use tickgate_client::{Error, Opening, Socket, SocketSender, http::HeaderMap};
-use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::PATIENCE;
 
@@ -288,6 +292,25 @@ impl Client {
             Some(Seen::Text(text)) => Ok(text),
             Some(Seen::Closed(code, reason)) => Err((code, reason)),
             Some(Seen::Gone) | None => Err((1006, String::new())),
+        }
+    }
+
+    /// The next message that is neither a heartbeat nor the end of a replay; none when there is none by then, however long
+    /// that is.
+    pub async fn next_until(&mut self, until: Instant) -> Option<Value> {
+        loop {
+            if let Some(kept) = self.kept.pop_front() {
+                return Some(kept);
+            }
+            match timeout_at(until, self.seen.recv()).await.ok()? {
+                Some(Seen::Text(text)) if is_heartbeat(&text) => {}
+                Some(Seen::Text(text)) => {
+                    let mut kept = VecDeque::new();
+                    self.sort(&text, &mut kept);
+                    self.kept = kept;
+                }
+                other => panic!("{self:?}: {other:?}; expected a message"),
+            }
         }
     }
 

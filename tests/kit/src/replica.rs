@@ -92,6 +92,13 @@ impl Replica {
         Self { host: Host::Process(process), public, operations, authority: None }.ready(true).await
     }
 
+    /// A process with these variables in its environment.
+    pub async fn process_in(redis: &RedisServer, settings: &str, environment: &[(&str, &str)]) -> Self {
+        let mut program = Command::new(crate::program());
+        program.envs(environment.iter().copied());
+        Self::spawn(program, &redis.url(), settings).await.ready(true).await
+    }
+
     /// A process that may open so many file descriptors: its soft and its hard limit.
     pub async fn limited_process(redis: &RedisServer, settings: &str, [soft, hard]: [u32; 2]) -> Self {
         let mut shell = Command::new("sh");
