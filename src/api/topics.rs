@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRules, UserId};
+use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 use super::{Problem, ProblemKind, Shared};
 use crate::{
@@ -89,12 +89,8 @@ struct Rule<'a> {
     /// The channel's name in the entries of a stream that it shares with others.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_channel: Option<&'a str>,
-    class: Class,
-    retain_max: u32,
-    /// Seconds.
-    retain_ttl: u64,
-    wait_replicas: u32,
-    wait_aof: bool,
+    #[serde(flatten)]
+    rule: &'a TopicRule,
 }
 
 /// The rule of a topic or of a user's private channel, for engines that write to Redis themselves.
@@ -105,18 +101,8 @@ pub(super) async fn rule(
 ) -> Result<Response, Problem> {
     let Query(named) = named.map_err(|error| Problem::invalid(error.body_text()))?;
     let (topic, stored_channel) = topic_of(&shared.config.topics, &name, named.user.as_deref())?;
-    let rule = shared.config.topics.of_topic(&topic);
-    let answer = Rule {
-        topic: &name,
-        user: named.user.as_deref(),
-        stored_as: topic.to_string(),
-        stored_channel,
-        class: rule.class,
-        retain_max: rule.retain_max,
-        retain_ttl: rule.retain_ttl.as_secs(),
-        wait_replicas: rule.wait_replicas,
-        wait_aof: rule.wait_aof,
-    };
+    let (rule, stored_as) = (shared.config.topics.of_topic(&topic), topic.to_string());
+    let answer = Rule { topic: &name, user: named.user.as_deref(), stored_as, stored_channel, rule };
     Ok(Json(answer).into_response())
 }
 

@@ -2,7 +2,7 @@
 //! holds ends with the process.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -20,8 +20,7 @@ use super::{
 };
 use crate::{clock, history::History};
 
-/// How long the result of a publication with `msg_id` is remembered.
-const DEDUPE_TTL: Duration = Duration::from_secs(300);
+/// Results of publications with `msg_id`: beyond it, those whose time ends first are forgotten.
 const DEDUPE_MAX: usize = 100_000;
 const TOPICS_MAX: usize = 100_000;
 /// All retained payloads together, in bytes.
@@ -68,12 +67,14 @@ enum Queued {
     Confirmed(Topic),
 }
 
-/// Results of publications with `msg_id`, oldest first.
+/// Results of publications with `msg_id`.
 #[derive(Default)]
 struct Results {
     /// By topic and name: the id, and the digest of the content.
     ids: HashMap<(Topic, u128), (Option<StreamId>, u64)>,
-    order: VecDeque<(Instant, (Topic, u128))>,
+    /// By the end of their time, and by a number of their own.
+    ends: BTreeMap<(Instant, u64), (Topic, u128)>,
+    number: u64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -232,7 +233,7 @@ impl State {
             self.events.push_back(Queued::Arrived(topic, message));
         }
         if let Some((key, content)) = named {
-            self.results.remember(key, (id, content), now);
+            self.results.remember(key, (id, content), now + rule.dedupe_ttl);
         }
         Ok(Published { id, duplicate: false })
     }
@@ -337,18 +338,19 @@ impl Stream {
 
 impl Results {
     fn expire(&mut self, now: Instant) {
-        while let Some((at, _)) = self.order.front()
-            && (now.duration_since(*at) > DEDUPE_TTL || self.order.len() > DEDUPE_MAX)
+        while let Some((&(end, _), _)) = self.ends.first_key_value()
+            && (end <= now || self.ends.len() > DEDUPE_MAX)
         {
-            if let Some((_, key)) = self.order.pop_front() {
+            if let Some((_, key)) = self.ends.pop_first() {
                 self.ids.remove(&key);
             }
         }
     }
 
-    fn remember(&mut self, key: (Topic, u128), result: (Option<StreamId>, u64), now: Instant) {
+    fn remember(&mut self, key: (Topic, u128), result: (Option<StreamId>, u64), end: Instant) {
+        self.number += 1;
         self.ids.insert(key.clone(), result);
-        self.order.push_back((now, key));
+        self.ends.insert((end, self.number), key);
     }
 }
 

@@ -75,7 +75,6 @@ pub(super) struct Redis {
     pub canary_timeout: String,
     pub compare_interval: String,
     pub engines: bool,
-    pub dedupe_ttl: String,
     pub ca_file: String,
     pub client_cert_file: String,
     pub client_key_file: String,
@@ -249,6 +248,7 @@ pub(super) struct UserStream {
     pub retain_ttl: String,
     pub wait_replicas: u64,
     pub wait_aof: bool,
+    pub dedupe_ttl: String,
 }
 
 /// One `[[topics]]`.
@@ -265,6 +265,8 @@ pub(super) struct Topic {
     pub wait_replicas: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_aof: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedupe_ttl: Option<String>,
 }
 
 /// One `[[profiles]]`.

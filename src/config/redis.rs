@@ -42,8 +42,6 @@ pub struct Redis {
     pub compare_interval: Duration,
     /// Engines publish to this Redis themselves: nobody can say what of theirs it lost.
     pub engines: bool,
-    /// How long the result of a publication with `msg_id` is remembered.
-    pub dedupe_ttl: Duration,
     /// PEM file of an own certificate authority for `rediss://`.
     pub ca_file: Option<PathBuf>,
 }
@@ -102,7 +100,6 @@ impl Redis {
             canary_timeout: section.duration("canary_timeout", &raw.canary_timeout, ["100ms", "5m"]),
             compare_interval: section.duration("compare_interval", &raw.compare_interval, ["100ms", "10m"]),
             engines: raw.engines,
-            dedupe_ttl: section.duration("dedupe_ttl", &raw.dedupe_ttl, ["1s", "24h"]),
             ca_file: ca_file.map(|(path, _)| path),
         };
         if redis.canary_timeout <= redis.canary_interval {

@@ -8,6 +8,8 @@ use super::{Problems, raw, value::Section};
 
 const CLASSES: [(&str, Class); 3] = [("state", Class::State), ("event", Class::Event), ("reliable", Class::Reliable)];
 const RETAIN_MAX: u64 = 10_000_000;
+/// Where a rule does not say.
+const DEDUPE_TTL: &str = "5m";
 
 /// The whole table. The rule for `*` is the last one, which `lists::merge` sees to.
 pub(super) fn check(raw: &[raw::Topic], user_stream: &raw::UserStream, problems: &mut Problems) -> TopicRules {
@@ -30,6 +32,7 @@ fn check_user_stream(raw: &raw::UserStream, problems: &mut Problems) -> TopicRul
         retain_ttl: retain_ttl(&raw.retain_ttl, &mut section),
         wait_replicas: section.number("wait_replicas", raw.wait_replicas, 0..=16),
         wait_aof: raw.wait_aof,
+        dedupe_ttl: dedupe_ttl(&raw.dedupe_ttl, &mut section),
     }
 }
 
@@ -52,6 +55,7 @@ fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
         retain_ttl: retain_ttl(raw.retain_ttl.as_deref().unwrap_or(ttl), &mut section),
         wait_replicas: section.number("wait_replicas", raw.wait_replicas.unwrap_or(0), 0..=16),
         wait_aof: raw.wait_aof.unwrap_or(false),
+        dedupe_ttl: dedupe_ttl(raw.dedupe_ttl.as_deref().unwrap_or(DEDUPE_TTL), &mut section),
         pattern: pattern?,
     })
 }
@@ -67,6 +71,10 @@ const fn usual(class: Class) -> (u64, &'static str) {
 
 fn retain_ttl(text: &str, section: &mut Section<'_>) -> Duration {
     section.duration("retain_ttl", text, ["1s", "90d"])
+}
+
+fn dedupe_ttl(text: &str, section: &mut Section<'_>) -> Duration {
+    section.duration("dedupe_ttl", text, ["1s", "24h"])
 }
 
 fn any() -> Pattern {

@@ -133,6 +133,7 @@ pub(super) mod tests {
             retain_ttl: Duration::ZERO,
             wait_replicas: 0,
             wait_aof: false,
+            dedupe_ttl: Duration::from_secs(300),
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);

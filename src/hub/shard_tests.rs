@@ -62,6 +62,7 @@ impl Scene {
             retain_ttl: Duration::ZERO,
             wait_replicas: 0,
             wait_aof: false,
+            dedupe_ttl: Duration::from_secs(300),
         };
         let private = class == Class::Reliable;
         let name =

@@ -19,6 +19,7 @@ fn topic(number: usize) -> Arc<Followed> {
         retain_ttl: Duration::ZERO,
         wait_replicas: 0,
         wait_aof: false,
+        dedupe_ttl: Duration::from_secs(300),
     };
     let ring = RingLimits { messages_max: 1, bytes_max: 1 };
     let name = Topic::public(&format!("trades:{number}")).unwrap();

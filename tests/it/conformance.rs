@@ -11,7 +11,7 @@ use tickgate::{
 use tickgate_wire::model::{Message, Pattern, Publication, StreamId, Topic, TopicRule, UserId};
 
 use crate::support::{
-    PATIENCE,
+    PATIENCE, eventually,
     follower::{Follower, Told, acknowledging, ids, member, named, number, redis_config, retain, text, topic},
     redis::RedisServer,
 };
@@ -108,6 +108,7 @@ conformance!(
     arrivals_keep_the_order_of_the_calls,
     what_is_not_retained_arrives_without_id,
     a_repeated_msg_id_is_published_once,
+    a_msg_id_is_known_for_as_long_as_the_rule_says,
     a_private_channel_stays_with_its_message,
     any_user_may_have_a_stream,
     a_page_follows_its_cursor,
@@ -188,6 +189,19 @@ async fn a_repeated_msg_id_is_published_once(subject: Subject) {
         let arrived = subject.follower.has_arrived(&orders, 2).await;
         assert_eq!(arrived.iter().map(text).collect::<Vec<_>>(), [r#"{"n":1}"#, r#"{"n":4}"#]);
     }
+}
+
+async fn a_msg_id_is_known_for_as_long_as_the_rule_says(subject: Subject) {
+    let (long, dedupe_ttl) = (retain(100), Duration::from_secs(1));
+    let brief = Arc::new(TopicRule { dedupe_ttl, ..(*long).clone() });
+    let (orders, other) = (topic("orders"), topic("other"));
+    let publish = async |topic, rule| subject.backplane.publish(named(topic, rule, 1, "m")).await.expect("accepted");
+    assert!(!publish(&other, &long).await.duplicate && !publish(&orders, &brief).await.duplicate);
+    let again = eventually("it is forgotten", async || {
+        Some(publish(&orders, &brief).await).filter(|published| !published.duplicate)
+    });
+    assert!(again.await.id.is_some());
+    assert!(publish(&other, &long).await.duplicate, "the other rule's time is not over");
 }
 
 async fn a_private_channel_stays_with_its_message(subject: Subject) {

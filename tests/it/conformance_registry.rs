@@ -54,7 +54,6 @@ fn redis_config(url: &str) -> config::Redis {
         canary_timeout: Duration::from_millis(800),
         engines: false,
         compare_interval: Duration::from_secs(5),
-        dedupe_ttl: Duration::from_secs(60),
         ca_file: None,
     }
 }

@@ -4,14 +4,23 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    sync::Arc,
+    time::Duration,
 };
 
 use tempfile::TempDir;
-use tickgate::{backplane::Backplane, config, metrics::Metrics, redis_link::RedisLink, tasks::Tasks};
-use tickgate_wire::model::{Message, Topic, UserId};
+use tickgate::{
+    backplane::{Backplane, Identity, Redis},
+    config,
+    metrics::Metrics,
+    redis_link::{RedisLink, Topology},
+    tasks::Tasks,
+};
+use tickgate_wire::model::{Message, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 use crate::support::{
-    follower::{Follower, acknowledging, backplane_over, ids, number, redis_config, retain, text, topic},
+    eventually,
+    follower::{Follower, acknowledging, ids, number, redis_config, retain, text, topic},
     redis::{RedisServer, url_of},
 };
 
@@ -23,6 +32,19 @@ fn example(language: &str) -> &'static str {
     let start = format!("```{language}\n");
     let (_, rest) = DOCUMENT.split_once(&start).expect("an example");
     rest.split_once("```").expect("its end").0
+}
+
+/// How long the `msg_id` of an order is known.
+const ORDERS_KNOWN: Duration = Duration::from_secs(1_234);
+
+/// A replica whose rules say how orders and one ticker are kept; of all else nothing is, so an engine that did not find
+/// the rule of the ticker would get no id.
+fn replica(link: &RedisLink, dedupe_ttl: Duration, tasks: &Tasks) -> Backplane {
+    let ticker = TopicRule { pattern: Pattern::new("tick*:BTC*").expect("a pattern"), ..(*retain(1000)).clone() };
+    let user_stream = TopicRule { dedupe_ttl, ..(*retain(1000)).clone() };
+    let rules = Arc::new(TopicRules::new(vec![ticker], user_stream, (*retain(0)).clone()));
+    let identity = Identity { replica: ReplicaId::random(), rules };
+    Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), &identity, tasks))
 }
 
 /// A server with the documented users, and a follower with the gateway's rights only.
@@ -41,7 +63,7 @@ impl Stage {
         let url = url_of("tickgate", format!("127.0.0.1:{}", server.port()));
         let config = config::Redis { engines: true, ..redis_config(&url) };
         let link = RedisLink::start(&config, &tasks, Metrics::new());
-        let backplane = backplane_over(&link, &tasks);
+        let backplane = replica(&link, ORDERS_KNOWN, &tasks);
         let follower = Follower::follow(&backplane);
         let directory = TempDir::with_prefix("tickgate-example-").expect("a temporary directory");
         fs::write(directory.path().join("publish.lua"), PUBLISH).expect("written");
@@ -72,12 +94,21 @@ impl Stage {
     }
 
     /// A ticker, and an order that was published twice with the same `msg_id`.
-    async fn ticker_and_one_order(&self, price: &str) {
+    async fn ticker_and_one_order(&self, price: &str, order: &str) {
         self.one_ticker(price).await;
         let alice = Topic::user_stream(&UserId::new("alice").expect("a user"));
         self.backplane.publish(number(&alice, &retain(1000), 1)).await.expect("accepted");
         let arrived = self.follower.has_arrived(&alice, 2).await;
         assert_eq!((arrived.len(), arrived[0].channel.as_deref()), (2, Some("orders")));
+        let known = format!("tg2:{{t:@@alice}}:i:orders:{order}");
+        let left: u64 = self.server.run(&["PTTL", &known]).await;
+        let wanted = ORDERS_KNOWN.as_millis();
+        assert!((wanted / 2..=wanted).contains(&u128::from(left)), "as the rule of the user's stream says: {left} ms");
+    }
+
+    /// The topic rules, as engines find them.
+    async fn rules(&self) -> String {
+        self.server.run(&["HGET", "tg2:{gen}", "rules"]).await
     }
 
     async fn follow_examples(&self) {
@@ -109,7 +140,7 @@ async fn the_python_example_publishes() {
     let output = stage.run(&interpreter("TICKGATE_TEST_PYTHON", "python3"), &["-c"], "python").await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.lines().nth(2).is_some_and(|line| line.contains("True")), "{said}");
-    stage.ticker_and_one_order("50000.20").await;
+    stage.ticker_and_one_order("50000.20", "order-7").await;
 }
 
 #[tokio::test]
@@ -120,7 +151,7 @@ async fn the_node_example_publishes() {
     let output = stage.run(&interpreter("TICKGATE_TEST_NODE", "node"), &["-e"], "javascript").await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.lines().nth(2).is_some_and(|line| line.contains("duplicate: true")), "{said}");
-    stage.ticker_and_one_order("50000.30").await;
+    stage.ticker_and_one_order("50000.30", "order-8").await;
 }
 
 #[tokio::test]
@@ -133,7 +164,7 @@ async fn the_documented_rights_suffice_for_a_replica() {
     let page = async || {
         stage
             .backplane
-            .read(&orders, tickgate_wire::model::StreamId::ZERO, tickgate::backplane::ReadLimits::new(10, usize::MAX))
+            .read(&orders, StreamId::ZERO, tickgate::backplane::ReadLimits::new(10, usize::MAX))
             .await
             .expect("a page")
     };
@@ -150,4 +181,21 @@ async fn the_documented_rights_suffice_for_a_replica() {
     }
     assert_eq!(connections().await - before, 1, "the pool keeps its connections; one is the test's own");
     assert_eq!(stage.follower.has_arrived(&orders, 1).await[0].id, Some(first));
+}
+
+#[tokio::test]
+async fn engines_find_the_rules_of_the_replica_that_started_last() {
+    let stage = Stage::set().await;
+    acknowledging(&stage.backplane).await;
+    assert!(stage.rules().await.contains(r#""dedupe_ttl":1234}}"#), "{}", stage.rules().await);
+    let tasks = Tasks::new();
+    let url = url_of("tickgate", format!("127.0.0.1:{}", stage.server.port()));
+    let link = RedisLink::start(&config::Redis { engines: true, ..redis_config(&url) }, &tasks, Metrics::new());
+    let newer = replica(&link, Duration::from_secs(4_321), &tasks);
+    acknowledging(&newer).await;
+    let is_new = |rules: &str| rules.contains(r#""dedupe_ttl":4321}}"#);
+    eventually("its rules are there", async || is_new(&stage.rules().await).then_some(())).await;
+    // The one that goes, as in a rolling update, writes to the roster once more.
+    stage.backplane.leave().await;
+    assert!(is_new(&stage.rules().await), "{}", stage.rules().await);
 }

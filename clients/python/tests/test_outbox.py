@@ -92,6 +92,7 @@ def test_how_a_topic_is_kept(api: Gateway, user: str) -> None:
     assert (rule.cls, rule.stored_as, rule.stored_channel) == ("reliable", f"@@{user}", "orders")
     assert api.topic("trades:X").cls == "event"
     assert api.topic("position_update").retain_max == 1000
+    assert api.topic("position_update").dedupe_ttl == 300
     with pytest.raises(tickgate.Invalid):
         api.topic("no%channel")
 

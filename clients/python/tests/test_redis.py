@@ -129,7 +129,7 @@ def test_a_consumer_that_waits_outlives_a_restart_of_redis() -> None:
 def test_publishing_straight_into_redis(replicas: list[GatewayProcess], redis_server: RedisServer, user: str) -> None:
     with (
         replicas[0].gateway() as api,
-        RedisPublisher(redis_server.url, api) as publisher,
+        RedisPublisher(redis_server.url) as publisher,
         tickgate.connect(f"{replicas[1].url}/ws/trading", token=replicas[1].token(user)) as tg,
     ):
         orders = tg.messages("orders", on_gap=no_gap)
@@ -147,12 +147,12 @@ def test_publishing_straight_into_redis(replicas: list[GatewayProcess], redis_se
         assert (message.id, message.data) == (first.id, {"n": 1})
         assert orders.next(SOON).data == {"n": 2}
         assert price.next(SOON) == {"price": "1"}
-        # The same without the gateway's word for how a channel is kept.
-        with RedisPublisher(redis_server.url) as alone:
-            alone.publish("orders", {"n": 3}, user=user)
-            alone.publish("portfolio", {"n": 4}, user=user, reliable=False)
-        assert orders.next(SOON).data == {"n": 3}
-        assert [message.data for message in api.history("portfolio", user=user).messages] == [{"n": 4}]
+        # Where and how each is kept, the rules in Redis say.
+        publisher.publish("portfolio", {"n": 3}, user=user)
+        assert [message.data for message in api.history("portfolio", user=user).messages] == [{"n": 3}]
+        publisher.publish("no rule but the last", {"n": 5}, msg_id="five")
+        life = redis.Redis.from_url(redis_server.url).pttl("tg2:{t:no rule but the last}:i:-:five")
+        assert 200_000 < int(life) <= 300_000
         with pytest.raises(tickgate.Invalid):
             publisher.publish("orders", {"_meta": {}})
 

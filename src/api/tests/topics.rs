@@ -84,13 +84,13 @@ async fn a_rule_says_all_that_an_engine_needs_to_publish() {
     assert_eq!(
         rule("ticker:BRK%20B").await,
         json!({"topic": "ticker:BRK B", "stored_as": "ticker:BRK B", "class": "state", "retain_max": 1, "retain_ttl": 86_400,
-               "wait_replicas": 0, "wait_aof": false})
+               "wait_replicas": 0, "wait_aof": false, "dedupe_ttl": 300})
     );
     // Reliable private channels are kept as the user's stream is.
     assert_eq!(
         rule("orders?user=alice").await,
         json!({"topic": "orders", "user": "alice", "stored_as": "@@alice", "stored_channel": "orders", "class": "reliable",
-               "retain_max": 1_000, "retain_ttl": 86_400, "wait_replicas": 0, "wait_aof": false})
+               "retain_max": 1_000, "retain_ttl": 86_400, "wait_replicas": 0, "wait_aof": false, "dedupe_ttl": 300})
     );
     let portfolio = rule("portfolio?user=alice").await;
     assert_eq!((&portfolio["stored_as"], &portfolio["retain_max"]), (&json!("@portfolio@alice"), &json!(1)));

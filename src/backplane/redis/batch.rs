@@ -58,7 +58,6 @@ pub(super) struct Encoder<'a> {
     /// The key of the generation.
     pub(super) gen_key: String,
     pub(super) generation: u64,
-    pub(super) dedupe_ms: u64,
 }
 
 /// What a call says of one publication, apart from what its job has.
@@ -136,7 +135,8 @@ impl Encoder<'_> {
                 .arg(&*channel_word(publication))
                 .arg(u8::from(named.keep));
             if let Some(once) = &publication.once {
-                command.arg(self.dedupe_ms).arg(format!("{:016x}", once.content));
+                let ttl_ms = u64::try_from(publication.rule.dedupe_ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+                command.arg(ttl_ms).arg(format!("{:016x}", once.content));
             }
         }
         command
@@ -205,14 +205,8 @@ mod tests {
 
     /// How many publications each call of the pipeline has.
     fn lens(placement: Placement, jobs: &[Job]) -> Vec<usize> {
-        let encoder = Encoder {
-            keys: &Keys::new("x:"),
-            placement,
-            script: "s",
-            gen_key: "x:{gen}".into(),
-            generation: 1,
-            dedupe_ms: 1,
-        };
+        let encoder =
+            Encoder { keys: &Keys::new("x:"), placement, script: "s", gen_key: "x:{gen}".into(), generation: 1 };
         encoder.encode(jobs, &mut Ledger::default()).1
     }
 

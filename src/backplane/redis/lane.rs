@@ -238,14 +238,12 @@ impl Drain {
     }
 
     fn encode(&self, jobs: &[Job], generation: u64) -> (redis::Pipeline, Vec<usize>, Durability) {
-        let config = self.link.config();
         let encoder = Encoder {
             keys: self.link.keys(),
             placement: self.placement,
             script: &self.script,
             gen_key: self.link.keys().generation(),
             generation,
-            dedupe_ms: u64::try_from(config.dedupe_ttl.as_millis()).unwrap_or(u64::MAX).max(1),
         };
         let (pipe, counts) = encoder.encode(jobs, &mut self.ledger.lock());
         let mut durability = Durability::default();

@@ -12,13 +12,14 @@ use tokio::{
 };
 
 use super::{
-    claims,
+    Identity, claims,
     generation::{State, Stored},
     handover,
     ledger::Ledger,
     membership::{Membership, Standing},
     process,
     roster::{LEASE_MS, Me, Place},
+    table,
 };
 use crate::{
     clock,
@@ -47,6 +48,8 @@ pub(super) struct Member {
     ledger: Arc<Mutex<Ledger>>,
     handed: Arc<Mutex<handover::Received>>,
     me: Me,
+    /// The topic rules, for engines.
+    table: String,
     started: Instant,
     beat: u64,
     /// When the last beat that was answered was sent, and its number as the dataset has it.
@@ -82,19 +85,20 @@ impl Member {
         link: RedisLink,
         shared: Arc<Membership>,
         ledger: Arc<Mutex<Ledger>>,
-        (name, rules): (&str, Vec<String>),
+        identity: &Identity,
     ) -> Self {
         let scripts = [include_str!("scripts/beat.lua"), include_str!("scripts/commit.lua")].map(Script::new);
         let handed = Arc::<Mutex<handover::Received>>::default();
         let (received, woken) = (Arc::clone(&handed), Arc::clone(&shared));
-        let own = name.to_owned();
+        let (name, own) = (identity.replica.as_str(), identity.replica.to_string());
         let hear = move |message: &[u8]| {
             received.lock().take(message, &own);
             woken.wake();
         };
         link.subscribe_control(&link.keys().generation_control(), Arc::new(hear));
         Self {
-            me: Me::new(name, process::own(), rules, link.config().engines),
+            me: Me::new(name, process::own(), identity.rules.agreement(), link.config().engines),
+            table: table::of(&identity.rules),
             link,
             shared,
             ledger,
@@ -257,11 +261,11 @@ impl Member {
         let mut call = self.scripts[1].key(keys.generation());
         call.arg(&self.revision).arg(&next.identity).arg(&revision).arg(next.g).arg(next.alloc).arg(state);
         call.arg(keys.generation_control()).arg(u8::from(next.state.engines));
+        // Once, when it attaches: while rules are being changed, those of the replica that started last stand.
+        call.arg(self.stored.as_ref().map_or(&*self.table, |_| ""));
         let gone = self.stored.iter().flat_map(|stored| stored.state.members.keys());
         let gone = gone.filter(|name| !next.state.members.contains_key(*name));
-        for name in gone {
-            call.arg(name);
-        }
+        call.arg(gone.collect::<Vec<_>>());
         let answer: String = call.invoke_async(connection).await?;
         if answer != "OK" {
             self.stored = None;
@@ -282,9 +286,7 @@ impl Member {
         let revision = if self.stored.is_some() { &*self.revision } else { "" };
         call.arg(self.me.name()).arg(self.beat).arg(self.me.g).arg(revision);
         call.arg(self.written.map_or_else(String::new, |beat| beat.to_string()));
-        for name in &names {
-            call.arg(name);
-        }
+        call.arg(&names);
         let answer: Vec<String> = call.invoke_async(connection).await?;
         let [identity, format, g, of, alloc, revision, beat, state, refused, beats @ ..] = &answer[..] else {
             return Err(Failure::Other("unexpected answer to a beat".into()));
@@ -294,15 +296,14 @@ impl Member {
             return Err(Failure::OtherFormat(text.into()));
         }
         let number = |text: &str| text.parse::<u64>().ok();
+        let alloc = number(alloc).unwrap_or(0);
         let stored = match (number(g), &self.stored) {
             (None, _) => None,
-            (Some(g), Some(known)) if state.is_empty() => {
-                Some(Stored { g, identity: of.clone(), alloc: number(alloc).unwrap_or(0), ..known.clone() })
-            }
+            (Some(g), Some(old)) if state.is_empty() => Some(Stored { g, identity: of.clone(), alloc, ..old.clone() }),
             (Some(g), _) => {
                 let state: State = serde_json::from_str(state)
                     .map_err(|error| Failure::Other(format!("the roster in redis is not readable: {error}").into()))?;
-                Some(Stored { g, identity: of.clone(), alloc: number(alloc).unwrap_or(0), state })
+                Some(Stored { g, identity: of.clone(), alloc, state })
             }
         };
         let beats = names.into_iter().zip(beats).filter_map(|(name, beat)| Some((name, number(beat)?))).collect();

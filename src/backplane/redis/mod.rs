@@ -7,6 +7,7 @@
 //!   private channel for both directions.
 //! - A `member` keeps the replica's place in the `roster` of a dataset, with what the `ledger` says that was acknowledged;
 //!   `membership` is what the others see of it. `sweep` empties streams whose time has passed.
+//!   `table` writes the topic rules down for engines.
 //!
 //! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page`, `roster` and `word` decide without I/O. Never delivers a
 //! publication by any other path than its return through Redis.
@@ -43,6 +44,7 @@ mod read;
 mod roster;
 mod shard;
 mod sweep;
+mod table;
 mod word;
 
 use membership::Membership;

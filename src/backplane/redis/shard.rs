@@ -50,8 +50,7 @@ impl BackplaneShard {
             Lane::start(LaneParts { link: link.clone(), placement, route, membership, ledger, shards }, tasks)
         };
         let (leave, asked) = oneshot::channel();
-        let name = (identity.replica.as_str(), identity.rules.agreement());
-        let member = Member::new(link.clone(), Arc::clone(&membership), Arc::clone(&ledger), name);
+        let member = Member::new(link.clone(), Arc::clone(&membership), Arc::clone(&ledger), identity);
         tasks.spawn_vital("redis membership", member.run(asked, tasks.stop()));
         tasks.spawn_vital("redis sweep", sweep::run(link.clone(), identity.clone(), tasks.stop()));
         Self {

@@ -203,6 +203,9 @@ fn wrong_topics_and_profiles_are_told() {
         (topic("class = \"fast\""), "topics.x:*.class: wants one of state, event, reliable, got \"fast\""),
         (topic("class = \"state\"\nretain_max = 5"), "topics.x:*.retain_max: wants 0 or 1"),
         (topic("class = \"reliable\"\nretain_max = 0"), "topics.x:*.retain_max: wants at least 1"),
+        (topic("class = \"event\"\ndedupe_ttl = \"0s\""), "topics.x:*.dedupe_ttl: wants 1s to 24h, got 0s"),
+        (topic("class = \"event\"\ndedupe_ttl = \"soon\""), "topics.x:*.dedupe_ttl: wants a time"),
+        (topic("class = \"event\"\ndedupe_ttl = 5"), "topics.x:*: invalid type: integer `5`, expected a string"),
         (topic("class = \"event\"\nretain = 1"), "topics.x:*.retain: unknown key"),
         (
             "[[topics]]\npattern = \"a@b\"\nclass = \"event\"".into(),

@@ -145,7 +145,6 @@ pub fn redis_config(url: &str) -> config::Redis {
         canary_timeout: Duration::from_millis(600),
         compare_interval: Duration::from_secs(5),
         engines: false,
-        dedupe_ttl: Duration::from_secs(60),
         ca_file: None,
     }
 }
@@ -163,6 +162,7 @@ pub fn retain(retain_max: u32) -> Arc<TopicRule> {
         retain_ttl: Duration::from_secs(3600),
         wait_replicas: 0,
         wait_aof: false,
+        dedupe_ttl: Duration::from_secs(300),
     })
 }
 

@@ -60,6 +60,7 @@ pub fn rules(other: bool) -> Arc<TopicRules> {
         retain_ttl: RETAIN_TTL,
         wait_replicas: 0,
         wait_aof: false,
+        dedupe_ttl: Duration::from_secs(300),
     };
     let swapped = |class| match class {
         Class::State if other => Class::Reliable,
@@ -118,7 +119,6 @@ fn settings(number: usize, database: usize) -> config::Redis {
         canary_timeout: Duration::from_millis(700),
         compare_interval: Duration::from_millis(900),
         engines: false,
-        dedupe_ttl: Duration::from_secs(300),
         ca_file: None,
     }
 }

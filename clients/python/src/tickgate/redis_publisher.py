@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import json
+import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import redis
@@ -15,18 +18,15 @@ from redis.retry import Retry
 
 from ._engine import new_msg_id
 from .errors import GatewayError, Invalid, Refused, Unknown
-from .gateway import Gateway
 from .publication import encoded_data
-from .results import Published, TopicRule
+from .results import Published
 
 __all__ = ["PREFIX", "RedisPublisher", "stream_key"]
 
 # Of every name in Redis, with the version of the format.
 PREFIX = "tg2:"
-# How long a `msg_id` is known, in milliseconds.
-_DEDUPE_TTL = 300_000
-# How many rules are remembered.
-_RULES_MAX = 10_000
+# How long the topic rules are taken for those that the gateways have, in seconds.
+_RULES_AGE = 60.0
 # For one call, in seconds.
 _TIMEOUT = 1.0
 
@@ -47,6 +47,47 @@ def stream_key(topic: str, prefix: str = PREFIX) -> str:
     return f"{prefix}{{t:{topic}}}:s"
 
 
+def _word(channel: str) -> str:
+    """A channel's name in the script's arguments, where `-` stands for none and a blank ends a word."""
+    return "%2D" if channel == "-" else channel.replace(" ", "%20")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How publications of a topic are kept."""
+
+    pattern: re.Pattern[str]
+    reliable: bool
+    retain_max: int
+    dedupe_ms: int
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        pattern = ".*".join(re.escape(part) for part in row.get("pattern", "*").split("*"))
+        return cls(
+            re.compile(pattern, re.DOTALL),
+            row["class"] == "reliable",
+            int(row["retain_max"]),
+            int(row["dedupe_ttl"]) * 1000,
+        )
+
+
+class _Rules:
+    """The gateways' topic rules, as they are in Redis."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self._topics = [_Rule.of(row) for row in table["topics"]]
+        self._user_stream = _Rule.of(table["user_stream"])
+
+    def place(self, channel: str, user: str | None) -> tuple[str, str, _Rule]:
+        """The topic of a channel, the channel's name within it, and how it is kept."""
+        rule = next(rule for rule in self._topics if rule.pattern.fullmatch(channel))
+        topic, name = topic_of(channel, user, rule.reliable)
+        if user is not None and rule.reliable:
+            return topic, _word(name), self._user_stream
+        return topic, "-", rule
+
+
 class RedisPublisher:
     """Publishes to topics of the gateway. Not for several threads at once.
 
@@ -56,14 +97,11 @@ class RedisPublisher:
 
     Args:
         url: of Redis, or a client of the package `redis` that does not retry by itself.
-        gateway: its HTTP API, which says once for each channel how it is kept. Without it, `publish` must be told.
         prefix: `redis.prefix` of the gateway.
         attempts: how often a publication with a `msg_id` is tried whose outcome is not known.
     """
 
-    def __init__(
-        self, url: str | redis.Redis, gateway: Gateway | None = None, *, prefix: str = PREFIX, attempts: int = 3
-    ) -> None:
+    def __init__(self, url: str | redis.Redis, *, prefix: str = PREFIX, attempts: int = 3) -> None:
         if isinstance(url, str):
             url = redis.Redis.from_url(
                 url,
@@ -74,8 +112,8 @@ class RedisPublisher:
             )
         self._client: Any = url
         self._script = self._client.register_script(_script())
-        self._gateway = gateway
-        self._rules: dict[tuple[str, str | None], TopicRule] = {}
+        self._rules: _Rules | None = None
+        self._learned = 0.0
         self._prefix = prefix
         self._gen = f"{prefix}{{gen}}"
         self._attempts = max(attempts, 1)
@@ -90,8 +128,6 @@ class RedisPublisher:
         user: str | None = None,
         msg_id: str | None = None,
         once: bool = True,
-        reliable: bool = True,
-        retain_max: int = 1000,
     ) -> Published:
         """Publishes an object, and returns once it is stored.
 
@@ -100,9 +136,7 @@ class RedisPublisher:
             data: a JSON object.
             user: whose channel it is.
             msg_id: names the publication among those of engines on this channel; made up if it is `None` and `once` is set.
-            once: a retry is never published twice. It costs Redis a key for five minutes.
-            reliable: without `gateway`: the private channel is of class `reliable`.
-            retain_max: without `gateway`: as the topic's rule has it; 0: nothing is kept.
+            once: a retry is never published twice. It costs Redis a key for as long as the topic's rule says (`dedupe_ttl`).
 
         Raises:
             Invalid, Refused: it is certainly not stored.
@@ -110,16 +144,13 @@ class RedisPublisher:
         """
         msg_id = msg_id or (new_msg_id() if once else None)
         text = encoded_data(data, msg_id)
-        rule = self._rule(channel, user)
-        topic, name = topic_of(channel, user, reliable) if rule is None else (rule.stored_as, rule.stored_channel or "-")
-        retain_max = retain_max if rule is None else rule.retain_max
         perhaps: Unknown | None = None
         error: GatewayError | None = None
         for attempt in range(self._attempts):
             if attempt:
                 time.sleep(0.05 * 2**attempt)
             try:
-                return self._publish(topic, text, retain_max, msg_id, name)
+                return self._publish(channel, user, text, msg_id)
             except redis.ResponseError as refused:
                 error = self._refused(str(refused), msg_id)
                 if error.retry_after_ms is None:
@@ -144,39 +175,31 @@ class RedisPublisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _publish(self, topic: str, text: str, retain_max: int, msg_id: str | None, name: str) -> Published:
-        if self._generation is None:
-            self._learn()
-        stream = stream_key(topic, self._prefix)
-        keys = [self._gen, stream]
+    def _publish(self, channel: str, user: str | None, text: str, msg_id: str | None) -> Published:
+        topic, name, rule = self._learn().place(channel, user)
+        keys = [self._gen, stream_key(topic, self._prefix)]
         epoch = self._epochs.get(topic, 0)
-        values: list[Any] = [self._generation, text, retain_max, epoch, time.time_ns() // 1_000_000, name, 1]
+        values: list[Any] = [self._generation, text, rule.retain_max, epoch, time.time_ns() // 1_000_000, name, 1]
         if msg_id is not None:
             keys.append(f"{self._prefix}{{t:{topic}}}:i:{name}:{msg_id}")
-            values += [_DEDUPE_TTL, hashlib.sha256(text.encode()).hexdigest()[:16]]
+            values += [rule.dedupe_ms, hashlib.sha256(text.encode()).hexdigest()[:16]]
         answer: str = self._script(keys=keys, args=values)
         id, _, duplicate = answer.partition(" ")
         if id != "-" and not duplicate:
             self._epochs[topic] = id.split("-")[0]
         return Published(None if id == "-" else id, duplicate == "duplicate")
 
-    def _rule(self, channel: str, user: str | None) -> TopicRule | None:
-        if self._gateway is None:
-            return None
-        rule = self._rules.get((channel, user))
-        if rule is None:
-            if len(self._rules) >= _RULES_MAX:
-                self._rules.clear()
-            rule = self._rules[channel, user] = self._gateway.topic(channel, user=user)
-        return rule
-
-    def _learn(self) -> None:
-        """Asks for the generation: what is published in another one is lost, and Redis refuses it."""
-        self._epochs.clear()
-        self._rules.clear()
-        self._generation = self._client.hget(self._gen, "open")
-        if self._generation is None:
+    def _learn(self) -> _Rules:
+        """The topic rules. Asks for them and for the generation: what is published in another one Redis refuses."""
+        if self._generation is not None and self._rules is not None and time.monotonic() < self._learned + _RULES_AGE:
+            return self._rules
+        generation, rules = self._client.hmget(self._gen, "open", "rules")
+        if generation is None or rules is None:
             raise redis.ResponseError("STALE no gateway has named a generation for engines: is `redis.engines` set?")
+        if generation != self._generation:
+            self._epochs.clear()
+        self._generation, self._rules, self._learned = generation, _Rules(json.loads(rules)), time.monotonic()
+        return self._rules
 
     def _refused(self, text: str, msg_id: str | None) -> GatewayError:
         if text.startswith("STALE"):

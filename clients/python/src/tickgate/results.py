@@ -169,6 +169,7 @@ class TopicRule:
         cls: `state`, `event` or `reliable`.
         retain_max: how many are kept at the least; 0: none, and there are no ids.
         retain_ttl: for how many seconds after the last one they are kept.
+        dedupe_ttl: for how many seconds the result of a publication with a `msg_id` is remembered.
     """
 
     stored_as: str
@@ -176,6 +177,7 @@ class TopicRule:
     cls: str
     retain_max: int
     retain_ttl: int
+    dedupe_ttl: int
 
 
 def outcome_of(body: dict[str, Any], msg_id: str | None) -> Published | Failed:
@@ -211,5 +213,10 @@ def connections_of(body: dict[str, Any]) -> list[OpenConnection]:
 
 def rule_of(body: Json) -> TopicRule:
     return TopicRule(
-        body["stored_as"], body.get("stored_channel"), body["class"], int(body["retain_max"]), int(body["retain_ttl"])
+        body["stored_as"],
+        body.get("stored_channel"),
+        body["class"],
+        int(body["retain_max"]),
+        int(body["retain_ttl"]),
+        int(body["dedupe_ttl"]),
     )

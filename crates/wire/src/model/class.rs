@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize, Serializer};
+
 use super::{Pattern, Topic, UserId};
 
 /// How the publications of a topic are delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Only the newest value counts: a slow client skips values and is told how many.
@@ -28,21 +30,31 @@ impl Class {
     }
 }
 
-/// What the configuration says about the topics whose name matches `pattern`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the configuration says about the topics whose name matches `pattern`. Serialized as engines read it, with times in
+/// seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicRule {
     /// Matched against the public topic name, or the channel name of a private channel.
+    #[serde(skip)]
     pub pattern: Pattern,
     /// The delivery class.
     pub class: Class,
     /// Entries kept in the stream (approximately, never fewer). 0: not retained, a plain publish without id.
     pub retain_max: u32,
     /// How long the stream of an idle topic is kept after its last publication.
+    #[serde(serialize_with = "seconds")]
     pub retain_ttl: Duration,
     /// Replicas of Redis that must have a publication before it is acknowledged (`WAIT`). 0: none.
     pub wait_replicas: u32,
     /// Whether the local append-only file must be synced before a publication is acknowledged (`WAITAOF`).
     pub wait_aof: bool,
+    /// How long the result of a publication with a `msg_id` is remembered: a retry within it is published once.
+    #[serde(serialize_with = "seconds")]
+    pub dedupe_ttl: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_secs())
 }
 
 /// The table of rules, first match wins; the last one matches everything.
@@ -84,9 +96,14 @@ impl TopicRules {
         self.all().map(line).collect()
     }
 
+    /// The rules for names, in the order in which they are tried; the last one matches every name.
+    pub fn by_name(&self) -> impl Iterator<Item = &Arc<TopicRule>> {
+        self.rules.iter().chain([&self.fallback])
+    }
+
     /// Every rule.
     pub fn all(&self) -> impl Iterator<Item = &Arc<TopicRule>> {
-        self.rules.iter().chain([&self.fallback, &self.user_stream])
+        self.by_name().chain([&self.user_stream])
     }
 
     /// The rule of every user's own stream.
