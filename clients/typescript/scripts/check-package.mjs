@@ -32,6 +32,8 @@ try {
     assert.ok(files.includes(file), `${file} is in the package`);
   }
   assert.deepEqual(files.filter((file) => !/^(dist|src)\/|^(LICENSE|README\.md|package\.json)$/.test(file)), []);
+  const links = [...readFileSync('README.md', 'utf8').matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => path);
+  assert.deepEqual(links.filter((path) => !files.includes(path)), [], 'links of the README lead to files of the package');
   const { dependencies, license } = JSON.parse(readFileSync('package.json', 'utf8'));
   assert.equal(dependencies, undefined, 'no dependency at run time');
   assert.equal(license, 'Apache-2.0');
@@ -95,7 +97,7 @@ connect('wss://example.com').messages('anything');
   run('node', [tsc, ...strict, '--module', 'esnext', '--moduleResolution', 'bundler', '--jsx', 'react-jsx', 'bundler.ts', 'blotter.ts', ...names]);
   run('node', [tsc, ...strict, '--module', 'nodenext', '--moduleResolution', 'nodenext', 'node.mts', 'node.cts']);
 
-  for (const name of ['connect', 'requests', 'persist', 'share', 'showOverlay', 'useValue', 'useMessages', 'useStatus']) {
+  for (const name of ['connect', 'requests', 'persist', 'retry', 'share', 'showOverlay', 'useValue', 'useMessages', 'useStatus']) {
     const found = readdirSync('api/functions').some((file) => file.split('.').includes(name));
     assert.ok(found, `${name} is in the API reference`);
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
 import WebSocket from 'ws';
-import { type Client, connect, type Gap, type Options, persist, requests, type Status } from '../src/index.js';
+import { type Client, connect, type Gap, type Options, persist, requests, retry, type Status } from '../src/index.js';
 import { createToken } from '../src/token.js';
 import { Gateway } from './gateway.js';
 
@@ -287,6 +287,37 @@ test('a token function that throws or returns no token is a failed attempt', asy
   const waiting = await status(({ state }) => state === 'waiting');
   assert.match(waiting.reason!, /the login is down/);
   assert.equal((await gateway.line()).protocols, 'tickgate.v1,bearer.good');
+});
+
+test('a retry does not wait for the back-off, and keeps to the time for which the gateway asked', async () => {
+  let failures = 8;
+  const token = () => {
+    if (failures-- > 0) throw new Error('the login is down');
+    return 'good';
+  };
+  start({ token });
+  while (failures > 0) {
+    await status(({ state }) => state === 'waiting');
+    const next = status(({ state }) => state === 'connecting');
+    retry(client);
+    await next;
+  }
+  const { retryInMs } = await status(({ state }) => state === 'waiting');
+  const began = performance.now();
+  retry(client);
+  const line = await gateway.line();
+  assert.ok(performance.now() - began < retryInMs!, `sooner than after ${retryInMs} ms`);
+
+  line.send({ type: 'closing', code: 1012, error: 'restarting', message: '', reconnect: 'yes', after_ms: 500 });
+  await status(({ state }) => state === 'waiting');
+  const asked = performance.now();
+  retry(client);
+  await gateway.line();
+  assert.ok(performance.now() - asked >= 450, 'not before the gateway wished');
+  retry(client);
+  await client.close();
+  retry(client);
+  assert.equal(client.status.state, 'closed');
 });
 
 test('a token function that hangs is given up after 30 s', async () => {
