@@ -53,7 +53,7 @@ pub struct History {
     pub alloc: u64,
     /// Boundaries before this generation are forgotten.
     pub floor: u64,
-    /// In ascending order: where generations begin.
+    /// In ascending order: where generations begin. Before the first of them nothing is known.
     pub borders: Vec<(u64, BorderState)>,
     /// Lost ids by topic, in ascending order.
     pub lost: HashMap<Box<str>, Vec<StreamId>>,
@@ -72,6 +72,16 @@ impl History {
         StreamId::new(self.generation, 0).previous()
     }
 
+    /// Whether a position lies before everything that is remembered. Nobody can say whether it was ever given, so it proves
+    /// nothing about a server: strangers make such cursors up.
+    fn is_forgotten(&self, at: StreamId) -> bool {
+        let first = match (self.floor, self.borders.first()) {
+            (0, Some((generation, _))) => *generation,
+            (floor, _) => floor,
+        };
+        at < StreamId::new(first, 0).previous()
+    }
+
     /// Whether a step between the two crosses a pending boundary.
     fn awaits(&self, at: StreamId, to: StreamId) -> bool {
         self.crossed(at, to).any(|state| state == BorderState::Pending)
@@ -84,6 +94,9 @@ impl History {
         if at == StreamId::ZERO {
             // Whoever has nothing can't know what there was.
             return Verdict::Gap(Missing::Retention);
+        }
+        if self.is_forgotten(at) {
+            return if id.directly_after(at) { Verdict::Direct } else { Verdict::Gap(Missing::Retention) };
         }
         if self.awaits(at, id) {
             return Verdict::Pending;
@@ -113,7 +126,7 @@ impl History {
         if at >= to {
             return Ok(None);
         }
-        if at == StreamId::ZERO {
+        if self.is_forgotten(at) || at == StreamId::ZERO {
             return Ok(Some((Missing::Retention, to)));
         }
         if self.awaits(at, to) {
@@ -144,9 +157,6 @@ impl History {
         }
         if let Some(missing) = hole {
             return Verdict::Gap(missing);
-        }
-        if at < StreamId::new(self.floor, 0).previous() {
-            return Verdict::Gap(Missing::Retention);
         }
         let doubt = self.crossed(at, to).any(|state| state == BorderState::Doubt);
         if doubt { Verdict::Gap(Missing::Doubt) } else { Verdict::Direct }
@@ -186,7 +196,10 @@ mod tests {
     fn history(borders: &[(u64, BorderState)], lost: &[StreamId]) -> History {
         let generation = borders.last().map_or(4, |(generation, _)| *generation);
         let lost = HashMap::from([("t".into(), lost.to_vec())]);
-        History { generation, alloc: generation + 3, floor: 0, borders: borders.to_vec(), lost }
+        // The dataset's first generation has a boundary as well.
+        let first = (4, BorderState::Proven);
+        let borders = [first].into_iter().filter(|_| borders.first() != Some(&first)).chain(borders.iter().copied());
+        History { generation, alloc: generation + 3, floor: 0, borders: borders.collect(), lost }
     }
 
     fn step(history: &History, at: StreamId, to: StreamId, prev: Option<StreamId>) -> Verdict {
@@ -249,8 +262,22 @@ mod tests {
     }
 
     #[test]
-    fn a_position_older_than_all_that_is_remembered_is_told() {
+    fn a_position_older_than_all_that_is_remembered_is_told_as_retention() {
         let history = History { floor: 8, ..history(&[(8, BorderState::Proven)], &[]) };
         assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
+        assert_eq!(step(&history, id(4, 8), id(4, 9), None), Verdict::Direct, "neighbours of one epoch");
+    }
+
+    #[test]
+    fn a_cursor_from_before_the_first_generation_blames_no_server() {
+        let (made_up, lost) = (id(1, 5), [id(4, 9)]);
+        for state in [BorderState::Pending, BorderState::Proven, BorderState::Doubt] {
+            let history = history(&[(4, BorderState::Proven), (8, state)], &lost);
+            for (to, prev) in [(id(4, 6), UNKNOWN), (id(8, 0), Some(id(4, 6))), (id(8, 3), None)] {
+                assert_eq!(step(&history, made_up, to, prev), Verdict::Gap(Missing::Retention), "{state:?} {to}");
+            }
+            let (last, to) = (id(4, 6), id(8, 0).previous());
+            assert_eq!(history.end("t", made_up, last), Ok(Some((Missing::Retention, to))), "{state:?}");
+        }
     }
 }

@@ -148,7 +148,7 @@ fn trimmed_history_is_a_gap_in_its_place() {
 #[test]
 fn what_a_server_lost_is_told_to_those_who_step_over_it() {
     let lost = std::collections::HashMap::from([("t".into(), vec![id(1, 7)])]);
-    let borders = vec![(2, BorderState::Proven)];
+    let borders = vec![(1, BorderState::Proven), (2, BorderState::Proven)];
     let history = History { generation: 2, alloc: 9, floor: 0, borders, lost };
     let judge = Judge { topic: "t", history: &history };
     let entries = [plain(4), plain(5), live(id(2, 0), Some(id(1, 5)))];
@@ -165,7 +165,8 @@ fn what_a_server_lost_is_told_to_those_who_step_over_it() {
 
 #[test]
 fn a_boundary_in_doubt_is_told_where_nothing_follows_it_and_a_pending_one_waits() {
-    let history = |state| History { generation: 2, alloc: 9, borders: vec![(2, state)], ..History::default() };
+    let borders = |state| vec![(1, BorderState::Proven), (2, state)];
+    let history = |state| History { generation: 2, alloc: 9, borders: borders(state), ..History::default() };
     let (pending, doubt) = (history(BorderState::Pending), history(BorderState::Doubt));
     let mut position = standing_at(id(1, 5));
     position.lost();
