@@ -11,40 +11,10 @@ use crate::support::{
 /// A limit that no test reaches.
 const PATIENT: &str = "[limits]\ninvalid_messages_max = 10000";
 
-/// What a client of the JSON dialect can get wrong, by what it is.
-fn bad_commands() -> Vec<(&'static str, String)> {
-    let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+/// Fields of requests in each wrong form, by what it is.
+fn bad_fields() -> Vec<(&'static str, String)> {
     let text = |text: &str| text.to_owned();
     vec![
-        ("nothing", text("")),
-        ("blanks", text(" \t\r\n")),
-        ("not JSON", text("hello")),
-        ("a cut object", text(r#"{"type":"ping""#)),
-        ("an unquoted key", text("{type:1}")),
-        ("a trailing comma", text(r#"{"type":"ping",}"#)),
-        ("two objects", text(r#"{"type":"ping"}{"type":"ping"}"#)),
-        ("a byte order mark", text("\u{feff}{\"type\":\"ping\"}")),
-        ("a number", text("42")),
-        ("a string", text(r#""subscribe""#)),
-        ("null", text("null")),
-        ("true", text("true")),
-        ("an array", text(r#"[{"type":"ping"}]"#)),
-        ("no type", text("{}")),
-        ("a type of another kind", text(r#"{"type":7}"#)),
-        ("an unknown type", text(r#"{"type":"buy_everything"}"#)),
-        ("a missing field", text(r#"{"type":"subscribe"}"#)),
-        ("a field of another kind", text(r#"{"type":"subscribe","channels":"orders"}"#)),
-        ("an object for a list", text(r#"{"type":"subscribe","channels":{"channel":"orders"}}"#)),
-        ("a key twice in an element", text(r#"{"type":"subscribe","channels":[{"channel":"a","channel":"b"}]}"#)),
-        ("since beside the list", text(r#"{"type":"subscribe","channels":["orders"],"since":"1-1"}"#)),
-        ("since by channel", text(r#"{"type":"subscribe","channels":["orders"],"since":{"orders":"1-1"}}"#)),
-        ("last beside the list", text(r#"{"type":"subscribe","channels":["orders"],"last":5}"#)),
-        ("max_rate beside the list", text(r#"{"type":"subscribe","channels":["orders"],"max_rate":5}"#)),
-        ("snapshot beside the list", text(r#"{"type":"subscribe","channels":["orders"],"snapshot":false}"#)),
-        ("since with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"since":"1-1"}"#)),
-        ("last with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"last":5}"#)),
-        ("max_rate with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"max_rate":1}"#)),
-        ("snapshot with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"snapshot":true}"#)),
         ("a history since nothing", text(r#"{"type":"history","channel":"orders","since":"yesterday"}"#)),
         ("a history since a number", text(r#"{"type":"history","channel":"orders","since":1}"#)),
         ("a history of none", text(r#"{"type":"history","channel":"orders","last":0}"#)),
@@ -83,6 +53,43 @@ fn bad_commands() -> Vec<(&'static str, String)> {
         ("a token of another kind", text(r#"{"type":"auth","token":7}"#)),
         ("a heartbeat of another kind", text(r#"{"type":"configure","heartbeat_interval":"10"}"#)),
         ("a negative heartbeat", text(r#"{"type":"configure","heartbeat_interval":-1}"#)),
+    ]
+}
+
+/// What a client of the JSON dialect can get wrong beside them, by what it is.
+fn bad_commands() -> Vec<(&'static str, String)> {
+    let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+    let text = |text: &str| text.to_owned();
+    vec![
+        ("nothing", text("")),
+        ("blanks", text(" \t\r\n")),
+        ("not JSON", text("hello")),
+        ("a cut object", text(r#"{"type":"ping""#)),
+        ("an unquoted key", text("{type:1}")),
+        ("a trailing comma", text(r#"{"type":"ping",}"#)),
+        ("two objects", text(r#"{"type":"ping"}{"type":"ping"}"#)),
+        ("a byte order mark", text("\u{feff}{\"type\":\"ping\"}")),
+        ("a number", text("42")),
+        ("a string", text(r#""subscribe""#)),
+        ("null", text("null")),
+        ("true", text("true")),
+        ("an array", text(r#"[{"type":"ping"}]"#)),
+        ("no type", text("{}")),
+        ("a type of another kind", text(r#"{"type":7}"#)),
+        ("an unknown type", text(r#"{"type":"buy_everything"}"#)),
+        ("a missing field", text(r#"{"type":"subscribe"}"#)),
+        ("a field of another kind", text(r#"{"type":"subscribe","channels":"orders"}"#)),
+        ("an object for a list", text(r#"{"type":"subscribe","channels":{"channel":"orders"}}"#)),
+        ("a key twice in an element", text(r#"{"type":"subscribe","channels":[{"channel":"a","channel":"b"}]}"#)),
+        ("since beside the list", text(r#"{"type":"subscribe","channels":["orders"],"since":"1-1"}"#)),
+        ("since by channel", text(r#"{"type":"subscribe","channels":["orders"],"since":{"orders":"1-1"}}"#)),
+        ("last beside the list", text(r#"{"type":"subscribe","channels":["orders"],"last":5}"#)),
+        ("max_rate beside the list", text(r#"{"type":"subscribe","channels":["orders"],"max_rate":5}"#)),
+        ("snapshot beside the list", text(r#"{"type":"subscribe","channels":["orders"],"snapshot":false}"#)),
+        ("since with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"since":"1-1"}"#)),
+        ("last with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"last":5}"#)),
+        ("max_rate with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"max_rate":1}"#)),
+        ("snapshot with symbols", text(r#"{"type":"subscribe_symbol","symbols":["BTCUSDT"],"snapshot":true}"#)),
         ("an id that is an object", text(r#"{"type":"ping","id":{}}"#)),
         ("a long id", format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(65))),
         ("arrays in arrays", format!(r#"{{"type":"ping","x":{}}}"#, nested("[", "]"))),
@@ -104,7 +111,7 @@ async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let mut alice = replica.trading("alice").await;
-    for (what, bad) in bad_commands() {
+    for (what, bad) in bad_commands().into_iter().chain(bad_fields()) {
         alice.send_text(&bad).await;
         let answer = alice.next().await;
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4004)), "{what}: {answer}");
