@@ -251,7 +251,7 @@ impl App {
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
-        tracing::info!(name = replica.config.server.name, replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
+        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
             task = tasks.broken() => Err(Broken { task }),
