@@ -20,7 +20,7 @@ use tickgate::{
         Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
         RingLimits, Settings, Shared, Socket, Step, TurnLimits,
     },
-    metrics::Metrics,
+    metrics::{EndpointFigures, Metrics, TopicClass},
     tasks::Tasks,
 };
 use tickgate_wire::{
@@ -60,7 +60,7 @@ fn hole_check(criterion: &mut Criterion) {
 struct Stage {
     hub: Arc<Hub>,
     backplane: Backplane,
-    metrics: Arc<Metrics>,
+    figures: Arc<EndpointFigures>,
     topic: Topic,
     rule: Arc<TopicRule>,
     _subscribers: Vec<(Interest, Arc<Outbox>)>,
@@ -94,7 +94,8 @@ impl Stage {
         let topic = Topic::public("trades:BTCUSDT").expect("a topic");
         let rule = config.topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
-        let shared = Arc::new(Shared { limits, metrics: metrics.clone() });
+        let shared = Shared::new(limits, metrics, "trading");
+        let figures = shared.figures.clone();
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let mut all = Vec::new();
         for _ in 0..subscribers {
@@ -107,13 +108,13 @@ impl Stage {
             interest.catch_up(&member, &form, true, None, Reader::default()).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
-        Self { hub, backplane, metrics, topic, rule, _subscribers: all, _tasks: tasks }
+        Self { hub, backplane, figures, topic, rule, _subscribers: all, _tasks: tasks }
     }
 
     /// Publishes `count` messages together and waits until everyone has them.
     async fn publish(&self, count: u64) {
         let deliveries = count * self.hub.subscribers(&self.topic) as u64;
-        let goal = self.metrics.deliveries_total.get() + deliveries;
+        let goal = self.figures.deliveries.of(TopicClass::Event).get() + deliveries;
         for _ in 0..count {
             let publication = Publication {
                 topic: self.topic.clone(),
@@ -124,7 +125,7 @@ impl Stage {
             };
             let _ = self.backplane.publish(publication).await;
         }
-        while self.metrics.deliveries_total.get() < goal {
+        while self.figures.deliveries.of(TopicClass::Event).get() < goal {
             tokio::task::yield_now().await;
         }
     }
@@ -176,7 +177,7 @@ fn fan_out(criterion: &mut Criterion) {
 fn outbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("outbox, push and drain");
     let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
-    let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
+    let shared = Shared::new(limits, Metrics::new(), "trading");
     let frame = Bytes::from_static(PAYLOAD);
     let mut cx = Context::from_waker(Waker::noop());
     for waiting in [1_usize, 64] {

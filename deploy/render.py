@@ -54,8 +54,8 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
 
 # Keys that have a value of their own in the chart, or are fixed by it: addresses, secrets, the drain.
 SET_ELSEWHERE = {
-    "server": {"mode", "name", "listen", "ops_listen"},
-    "redis": {"url", "url_file"},
+    "server": {"mode", "name", "listen", "ops_listen", "tls", "ops_tls"},
+    "redis": {"url", "url_file", "client_cert_file", "client_key_file"},
     "auth": {"hs256_secrets", "hs256_secrets_file", "api_keys", "api_keys_file"},
     "drain": {"delay", "spread"},
 }

@@ -32,7 +32,7 @@ use crate::{
     },
     descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
-    hub::{Hub, QueueLimits, Shared},
+    hub::Hub,
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
@@ -132,6 +132,7 @@ impl App {
         let operations = Listeners::bind("server.ops_listen", config.server.ops_listen, config.development)?;
         let recording = market::open_recording(&config)?;
         let tasks = Tasks::new();
+        tasks.time_polls(metrics.task_poll_duration_seconds.clone());
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
@@ -251,7 +252,7 @@ impl App {
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
-        tracing::info!(name = replica.config.server.name, replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
+        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
             task = tasks.broken() => Err(Broken { task }),
@@ -262,6 +263,7 @@ impl App {
         }
         lifecycle.drain();
         drain::drain(&replica, &doors).await;
+        replica.hub.traces().end_all();
         // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
         publishers.end(PUBLISHERS_GRACE).await;
         replica.backplane.leave().await;
@@ -326,7 +328,6 @@ fn build_replica(
         development: config.development,
     };
     let known = KnownChannels::new(&config.profiles, &config.topics);
-    let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
         limits.connections_per_address_max,
@@ -337,7 +338,6 @@ fn build_replica(
     Arc::new(Replica {
         publisher: Publisher::new(backplane.clone(), config.topics.clone(), publish_limits, metrics.clone())
             .with_known_channels(known, limits.refuses_unknown_channels),
-        outboxes: Arc::new(Shared { limits: queue, metrics: metrics.clone() }),
         keep_alive: KeepAliveConfig::new(&config.session, &config.auth),
         rules: Arc::new(rules),
         addresses,

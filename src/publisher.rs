@@ -20,7 +20,7 @@ use crate::{
     backplane::{Backplane, PublishError, Published, Refusal},
     config::KnownChannels,
     log_limit::LogLimit,
-    metrics::{Door, Metrics, PublishResult},
+    metrics::{Door, Metrics, PublicationClass, PublishResult},
 };
 
 mod once;
@@ -173,6 +173,7 @@ impl Publisher {
         door: Door,
         checked: Result<Publication, PublishFailure>,
     ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+        let class = PublicationClass::from(checked.as_ref().ok().map(|publication| publication.rule.class));
         let under_way = checked.map(|publication| self.backplane.publish(publication));
         let metrics = self.metrics.clone();
         async move {
@@ -185,7 +186,7 @@ impl Publisher {
                 Ok(Published { duplicate: true, .. }) => PublishResult::Duplicate,
                 Err(failure) => failure.label(),
             };
-            metrics.publications_total.of((door, label)).inc();
+            metrics.publications_total.of((door, class, label)).inc();
             result
         }
     }

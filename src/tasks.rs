@@ -1,8 +1,16 @@
 //! Every background task: named, counted, told of the drain, awaited at its end.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
+use pin_project_lite::pin_project;
+use prometheus::Histogram;
 use tokio::sync::watch;
 
 /// Runs what blocks for a moment (files) off the threads that serve. `None` when it panicked, which is logged.
@@ -15,9 +23,17 @@ pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
 #[derive(Clone, Debug)]
 pub struct Tasks {
     stop: watch::Sender<bool>,
-    running: watch::Sender<usize>,
+    account: Arc<Account>,
     /// The vital task that panicked first.
     broken: watch::Sender<Option<&'static str>>,
+}
+
+/// What is known of the tasks together.
+#[derive(Debug)]
+struct Account {
+    running: watch::Sender<usize>,
+    /// How long each poll took, in seconds.
+    polls: OnceLock<Histogram>,
 }
 
 /// Resolves when the replica stops.
@@ -47,13 +63,23 @@ impl Default for Tasks {
 impl Tasks {
     #[must_use]
     pub fn new() -> Self {
-        Self { stop: watch::Sender::new(false), running: watch::Sender::new(0), broken: watch::Sender::new(None) }
+        Self::timed_by(OnceLock::new())
+    }
+
+    fn timed_by(polls: OnceLock<Histogram>) -> Self {
+        let account = Arc::new(Account { running: watch::Sender::new(0), polls });
+        Self { stop: watch::Sender::new(false), account, broken: watch::Sender::new(None) }
+    }
+
+    /// Observes from now on how long each task keeps its worker at a time, in seconds. A second call changes nothing.
+    pub fn time_polls(&self, polls: Histogram) {
+        let _ = self.account.polls.set(polls);
     }
 
     /// Tasks that are stopped and awaited apart from these. A vital one among them is as vital as one of these.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self { broken: self.broken.clone(), ..Self::new() }
+        Self { broken: self.broken.clone(), ..Self::timed_by(self.account.polls.clone()) }
     }
 
     /// The signal that tasks end on.
@@ -97,7 +123,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
         P: FnOnce(&'static str) + Send + 'static,
     {
-        let running = Running::enter(&self.running);
+        let running = Running::enter(&self.account);
         // What a panicked task leaves behind is its own connection's state, which goes with it.
         // Combinators: an `async` block would hold the task twice, as what it captured and as what it awaits.
         let supervised = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
@@ -105,40 +131,75 @@ impl Tasks {
                 tracing::error!(task = name, "a task panicked");
                 panicked(name);
             }
-            drop(running);
         });
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        tokio::spawn(supervised);
+        tokio::spawn(Timed { task: supervised, running });
     }
 
     /// Tells all tasks to end and waits for them, `grace` at the most. Returns how many were still running.
     pub async fn end(&self, grace: Duration) -> usize {
         self.stop.send_replace(true);
-        let mut running = self.running.subscribe();
+        let mut running = self.account.running.subscribe();
         let _ = tokio::time::timeout(grace, running.wait_for(|count| *count == 0)).await;
         *running.borrow()
     }
 }
 
 /// Counts a task as running for as long as it lives, also when it panics.
-struct Running(watch::Sender<usize>);
+struct Running(Arc<Account>);
 
 impl Running {
-    fn enter(running: &watch::Sender<usize>) -> Self {
-        running.send_modify(|count| *count += 1);
-        Self(running.clone())
+    fn enter(account: &Arc<Account>) -> Self {
+        account.running.send_modify(|count| *count += 1);
+        Self(account.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.0.running.send_modify(|count| *count -= 1);
+    }
+}
+
+pin_project! {
+    /// A task whose polls are timed.
+    struct Timed<F> {
+        #[pin]
+        task: F,
+        running: Running,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Timed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let timed = self.project();
+        let Some(polls) = timed.running.0.polls.get() else { return timed.task.poll(cx) };
+        let began = Instant::now();
+        let outcome = timed.task.poll(cx);
+        polls.observe(began.elapsed().as_secs_f64());
+        outcome
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn polls_are_timed_also_of_tasks_apart() {
+        let polls = Histogram::with_opts(prometheus::HistogramOpts::new("polls", "polls")).unwrap();
+        let tasks = Tasks::new();
+        tasks.time_polls(polls.clone());
+        tasks.spawn("yields", async { tokio::task::yield_now().await });
+        tasks.apart().spawn("at once", async {});
+        assert_eq!(tasks.end(Duration::from_secs(5)).await, 0);
+        while polls.get_sample_count() < 3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(polls.get_sample_count(), 3);
+    }
 
     #[tokio::test]
     async fn a_panic_breaks_the_replica_only_in_a_vital_task() {

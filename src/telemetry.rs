@@ -3,6 +3,7 @@
 
 mod filter;
 mod rotated;
+mod tag;
 mod writer;
 
 use std::{
@@ -28,6 +29,7 @@ use tracing_subscriber::{
 use crate::config::{AUDIT_TARGET, Log};
 pub use filter::LogFilter;
 use rotated::Rotated;
+use tag::Tag;
 use writer::LogWriter;
 
 /// How long the end of the process waits for lines to be written.
@@ -77,18 +79,21 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging for the whole process. Panics are logged like everything else.
+/// Starts logging for the whole process, each line with the `name` of the replica. Panics are logged like everything else.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log) -> Result<Logging, TelemetryError> {
+pub fn start(log: &Log, name: &str) -> Result<Logging, TelemetryError> {
     let colours = io::stderr().is_terminal();
     // Not the standard library's handle: that is locked during a write, which may take as long as the reader likes.
     let target = io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
-    let writer = LogWriter::start(File::from(target), writer::BYTES_MAX).map_err(|_| TelemetryError::System)?;
+    let writer = {
+        let tag = Tag::new(name, log.json);
+        LogWriter::start(File::from(target), writer::BYTES_MAX, tag).map_err(|_| TelemetryError::System)?
+    };
     let audit = log.audit_file.clone().map(|path| {
         let file = Rotated::open(path).map_err(|error| TelemetryError::AuditFile(error.kind()))?;
-        LogWriter::start(file, writer::BYTES_MAX).map_err(|_| TelemetryError::System)
+        LogWriter::start(file, writer::BYTES_MAX, Tag::new(name, true)).map_err(|_| TelemetryError::System)
     });
     let audit = audit.transpose()?;
     let (subscriber, filter) = subscriber(log, colours, writer.clone(), audit.clone())?;

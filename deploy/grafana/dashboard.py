@@ -79,6 +79,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         "Deliveries",
         [
             ("lines", "Deliveries by replica", "Pushed into outboxes, one per subscriber.", "mps", [("{{instance}}", rate("tickgate_deliveries_total", "instance"))]),
+            ("lines", "Deliveries by endpoint and class", "Who receives what; of event streams the endpoint sse.", "mps", [("{{endpoint}} {{class}}", rate("tickgate_deliveries_total", "endpoint, class"))]),
+            ("bars", "Publications by class and door", "none: refused before its topic was known.", "mps", [("{{class}} {{source}}", rate("tickgate_publications_total", "class, source"))]),
             ("bars", "Publications by door and outcome", "unknown: the publisher must repeat with its msg_id.", "mps", [("{{source}} {{result}}", rate("tickgate_publications_total", "source, result"))]),
             ("lines", "Traffic", "Bytes to and from clients.", "Bps", [("sent", rate("tickgate_sent_bytes_total")), ("received", rate("tickgate_received_bytes_total"))]),
             ("lines", "Writes", "System calls that write to clients.", "ops", [("{{instance}}", rate("tickgate_writes_total", "instance"))]),
@@ -89,6 +91,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         "Latency",
         [
             ("lines", "Delivery latency", "From acceptance by a replica to the write to a socket (sampled).", "s", quantiles(LATENCY, 0.5, 0.9, 0.99, 0.999)),
+            ("lines", "Delivery p99 by endpoint and class", "Which clients wait, and for what.", "s", [("{{endpoint}} {{class}}", quantile(0.99, LATENCY, "endpoint, class"))]),
             ("heatmap", "Delivery latency, distribution", "Share of deliveries in each bucket.", "s", [("{{le}}", f"sum by (le) (rate({LATENCY}_bucket{{{FILTER}}}[{RATE}]))")]),
             ("lines", "Later than 100 ms", "Share of deliveries; the objective allows 1 %.", "percentunit", [("late", f"1 - sum(rate({LATENCY}_bucket{{{FILTER}, le=\"0.1\"}}[{RATE}])) / sum(rate({LATENCY}_count{{{FILTER}}}[{RATE}]))")]),
             ("lines", "Fan-out", "Walking the subscribers of one publication.", "s", quantiles("tickgate_fan_out_duration_seconds", 0.5, 0.99)),
@@ -100,8 +103,8 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         [
             ("lines", "Slow connections", "Outbox over its bound now.", "short", [("{{instance}}", total("tickgate_slow_consumers", "instance"))]),
             ("lines", "Waiting for sockets", "Bytes in all outboxes, and in the fullest one.", "bytes", [("{{instance}}", total("tickgate_outbox_bytes", "instance")), ("{{instance}} fullest", f"tickgate_outbox_bytes_highest{{{FILTER}}}")]),
-            ("lines", "Conflated and dropped", "State values replaced by newer ones; event messages dropped (a gap is told).", "mps", [("conflated", rate("tickgate_conflated_total")), ("dropped", rate("tickgate_dropped_total"))]),
-            ("lines", "Caught up from the stream", "Subscriptions that fell behind their outbox and were read again.", "cps", [("lagged", rate("tickgate_lagged_total"))]),
+            ("lines", "Conflated and dropped", "State values replaced by newer ones; event messages dropped (a gap is told).", "mps", [("{{endpoint}} conflated", rate("tickgate_conflated_total", "endpoint")), ("{{endpoint}} dropped", rate("tickgate_dropped_total", "endpoint"))]),
+            ("lines", "Caught up from the stream", "Subscriptions that fell behind their outbox and were read again.", "cps", [("{{endpoint}} {{class}}", rate("tickgate_lagged_total", "endpoint, class"))]),
             ("lines", "Closed as slow", "Sockets that took nothing for the write time-out (4102).", "cps", [("closed", rate("tickgate_disconnects_total", match='reason="slow_consumer"'))]),
         ],
     ),
@@ -109,6 +112,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         "Replay and gaps",
         [
             ("bars", "Gaps told by reason", "backplane and failover are ours or Redis's; retention and slow_consumer the client's.", "cps", [("{{reason}}", rate("tickgate_gaps_total", "reason"))]),
+            ("bars", "Gaps told by endpoint and class", "Whose messages are missing.", "cps", [("{{endpoint}} {{class}}", rate("tickgate_gaps_total", "endpoint, class"))]),
             ("bars", "Requests for missed messages by what answered", "ring is memory, stream is Redis, gap and too_long came too late.", "reqps", [("{{result}}", rate("tickgate_replay_requests_total", "result"))]),
             ("lines", "Replayed messages", "Sent again to clients that missed them.", "mps", [("replayed", rate("tickgate_replayed_messages_total"))]),
             ("lines", "Replay duration", "From the request to the last of them.", "s", quantiles("tickgate_replay_duration_seconds", 0.5, 0.99)),
@@ -120,6 +124,9 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         [
             ("lines", "Links up", "1 while the link works.", "short", [("{{instance}} {{link}}", f"tickgate_redis_up{{{FILTER}}}")]),
             ("lines", "Publish", "From hand-over to Redis's answer.", "s", quantiles("tickgate_redis_publish_duration_seconds", 0.5, 0.99)),
+            ("lines", "Commands p99 by kind", "From the sending to the answer; lease and compare are batches.", "s", [("{{kind}}", quantile(0.99, "tickgate_redis_command_duration_seconds", "kind"))]),
+            ("bars", "Commands by kind", "Commands and pipelines a second.", "ops", [("{{kind}}", rate("tickgate_redis_command_duration_seconds_count", "kind"))]),
+            ("lines", "Behind the streams", "Topics that are compared or read, and the messages that the furthest of them lacks.", "short", [("{{instance}} topics", f"tickgate_topics_behind{{{FILTER}}}"), ("{{instance}} messages", f"tickgate_stream_lag_messages{{{FILTER}}}")]),
             ("lines", "Canary p99", "Round trip through pub/sub, each second, each replica.", "s", [("{{instance}}", quantile(0.99, "tickgate_redis_canary_seconds", "instance"))]),
             ("lines", "Clock against Redis", "The replica's clock minus Redis's: latencies are wrong by the difference of two of these.", "s", [("{{instance}}", f"tickgate_redis_clock_skew_seconds{{{FILTER}}}")]),
             ("bars", "Errors by kind", "Failures of Redis by name.", "cps", [("{{kind}}", rate("tickgate_redis_errors_total", "kind"))]),
@@ -182,8 +189,10 @@ ROWS: list[tuple[str, list[tuple[str, str, str, str, list[tuple[str, str]]]]]] =
         [
             ("lines", "Workers busy", "Share of their time.", "percentunit", [("{{instance}}", f"tickgate_runtime_busy_ratio{{{FILTER}}}")]),
             ("lines", "Tasks", "Of the process, and those that wait for any worker.", "short", [("{{instance}}", f"tickgate_runtime_tasks{{{FILTER}}}"), ("{{instance}} waiting", f"tickgate_runtime_queue_depth{{{FILTER}}}")]),
+            ("lines", "Polls p99", "How long a task keeps its worker at a time.", "s", [("{{instance}}", quantile(0.99, "tickgate_task_poll_duration_seconds", "instance"))]),
             ("lines", "Processor", "Cores in use.", "short", [("{{instance}}", rate("process_cpu_seconds_total", "instance"))]),
             ("lines", "Memory", "Resident.", "bytes", [("{{instance}}", total("process_resident_memory_bytes", "instance"))]),
+            ("lines", "Allocator", "What the allocator holds, and the addresses it has reserved.", "bytes", [("{{instance}} held", f"tickgate_allocator_committed_bytes{{{FILTER}}}"), ("{{instance}} reserved", f"tickgate_allocator_reserved_bytes{{{FILTER}}}")]),
             ("lines", "Memory per connection", "Resident memory over connections; the base weighs in when there are few.", "bytes", [("{{instance}}", f"{total('process_resident_memory_bytes', 'instance')} / ({total('tickgate_connections', 'instance')} > 0)")]),
             ("lines", "File descriptors", "Share of the limit.", "percentunit", [("{{instance}}", f"{total('process_open_fds', 'instance')} / {total('process_max_fds', 'instance')}")]),
             ("table", "Names", "Which replica is called what (`server.name`).", "short", [("", f"tickgate_replica_info{{{FILTER}}}")]),

@@ -9,14 +9,24 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tickgate_wire::model::{Topic, UserId};
+use tokio::sync::mpsc;
 
 use super::{Phase, Problem, ProblemKind, Shared, access, body};
 use crate::audit::Target;
 
 /// The longest time for which clients are moved away, and for which the log says more.
 const SECONDS_MAX: u64 = 3_600;
+
+/// Whom or what is traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceSubject {
+    User(UserId),
+    Topic(Topic),
+}
 
 /// What a replica lets its operator do.
 pub trait Operator: Send + Sync {
@@ -31,6 +41,9 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// A sentence, when the filter can't be read or the log is not this replica's.
     fn log(&self, filter: &str, time: Duration) -> Result<(), String>;
+    /// Tells what happens to a user or a topic from now on, for so long: an object a line. `None` where there are as many
+    /// traces as there may be.
+    fn trace(&self, subject: TraceSubject, time: Duration) -> Option<mpsc::Receiver<Bytes>>;
     /// The configuration in force, with secrets hidden, and where each value came from.
     fn configuration(&self) -> serde_json::Value;
     /// An open connection of this replica, by its id.
@@ -125,7 +138,7 @@ pub(super) async fn log(State(shared): State<Arc<Shared>>, request: Request) -> 
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-fn seconds_of(seconds: u64) -> Result<Duration, Problem> {
+pub(super) fn seconds_of(seconds: u64) -> Result<Duration, Problem> {
     if (1..=SECONDS_MAX).contains(&seconds) {
         return Ok(Duration::from_secs(seconds));
     }

@@ -4,7 +4,8 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica.
+//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica, `trace` tells
+//!   what happens on it.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
 use std::{
@@ -56,9 +57,10 @@ mod stream;
 mod throttle;
 mod tickets;
 mod topics;
+mod trace;
 mod unavailable;
 
-pub use admin::{ConnectionDetail, Operator};
+pub use admin::{ConnectionDetail, Operator, TraceSubject};
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
 use throttle::Throttle;
@@ -195,6 +197,7 @@ impl Api {
             .route(Route::AdminUndrain.as_str(), post(admin::undrain))
             .route(Route::AdminRebalance.as_str(), post(admin::rebalance))
             .route(Route::AdminLog.as_str(), post(admin::log))
+            .route(Route::AdminTrace.as_str(), post(trace::trace))
             .route(Route::AdminConfig.as_str(), get(admin::configuration))
             .route(Route::AdminConnection.as_str(), get(admin::connection));
         let limited = guarded(publishing, Right::Publish)

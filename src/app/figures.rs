@@ -29,6 +29,10 @@ pub(super) async fn watch(replica: Arc<Replica>, mut stop: Stop) {
         (since, busy_before) = (now, busy_now);
         metrics.runtime_tasks.set(gauge(runtime.num_alive_tasks()));
         metrics.runtime_queue_depth.set(gauge(runtime.global_queue_depth()));
+        metrics.look_at_allocator();
+        let lag = replica.hub.stream_lag();
+        metrics.topics_behind.set(gauge(lag.topics));
+        metrics.stream_lag_messages.set(i64::try_from(lag.messages_max).unwrap_or(i64::MAX));
         metrics.users.set(gauge(replica.users.len()));
         let (mut all, mut highest) = (0, 0);
         replica.connections.visit(|handle| {

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::{
-    api::{ConnectionDetail, Lifecycle, Operator},
+    api::{ConnectionDetail, Lifecycle, Operator, TraceSubject},
     clock,
     config::{Effective, is_log_filter},
     connection::{drain, replica::Replica},
+    hub::{Begun, Subject},
     telemetry::LogFilter,
 };
 
@@ -103,6 +106,29 @@ impl Operator for Controls {
             }
         });
         Ok(())
+    }
+
+    fn trace(&self, subject: TraceSubject, time: Duration) -> Option<mpsc::Receiver<Bytes>> {
+        let replica = self.replica.clone();
+        let (user, subject) = match subject {
+            TraceSubject::User(user) => (Some(user.clone()), Subject::User(user)),
+            TraceSubject::Topic(topic) => (None, Subject::Topic(topic)),
+        };
+        let Begun { number, sender, lines } = replica.hub.traces().begin(subject)?;
+        // Those that are open already, as they will be told of those that open from now on.
+        for handle in replica.connections.all().iter().filter(|handle| user.is_some() && handle.user() == user.as_ref())
+        {
+            handle.trace_opening(replica.hub.traces());
+        }
+        self.replica.tasks.spawn("trace", async move {
+            tokio::select! {
+                () = tokio::time::sleep(time) => {}
+                () = sender.closed() => {}
+                () = replica.hub.traces().over() => {}
+            }
+            replica.hub.traces().end(number);
+        });
+        Some(lines)
     }
 
     fn configuration(&self) -> serde_json::Value {

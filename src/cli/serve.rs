@@ -45,7 +45,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage("--record requires feeds.binance.enabled = \"on\""));
     }
     config.feeds.record.clone_from(&args.record);
-    let logging = telemetry::start(&config.log).map_err(|error| Failure::new(error.to_string()))?;
+    let logging =
+        telemetry::start(&config.log, &config.server.name).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors can't be raised");
     }

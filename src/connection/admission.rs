@@ -22,6 +22,7 @@ use super::{
 use crate::{
     auth::{ApiKey, Identity, TokenError},
     config::{Profile, Right, TokenRule},
+    hub,
     metrics::{AuthFailure, Handshake as Outcome, KeyUse, RateScope},
     session::{View, check_begin},
 };
@@ -33,7 +34,8 @@ pub(super) use super::refused::Refused;
 pub(super) struct Endpoint {
     pub(super) replica: Arc<Replica>,
     pub(super) profile: Arc<Profile>,
-    pub(super) gauge: prometheus::IntGauge,
+    /// For the outboxes of its clients.
+    pub(super) outboxes: Arc<hub::Shared>,
 }
 
 /// An attempt that its address may make.

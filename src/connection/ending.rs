@@ -1,5 +1,7 @@
 //! How a connection ends, whatever its transport and whatever the reason. Never waits: the registry is told by a queue.
 
+use serde_json::json;
+
 use super::state::Connection;
 use crate::metrics::Disconnect;
 
@@ -16,8 +18,11 @@ pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     if let (Some(user), Some(bucket)) = (handle.user(), connection.user_bucket.take()) {
         replica.users.release(user, bucket);
     }
+    if replica.hub.traces().are_active() {
+        replica.hub.traces().closed(&handle.outbox, &json!({ "cause": cause.as_str() }));
+    }
     replica.metrics.disconnects_total.of(cause).inc();
-    connection.gauge.dec();
+    handle.outbox.shared.figures.connections.dec();
     tracing::debug!(connection_id = %handle.id, cause = cause.as_str(), "connection closed");
     drop(connection.permit);
 }

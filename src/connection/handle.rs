@@ -11,6 +11,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use serde_json::json;
 use tickgate_wire::{
     code::CloseCode,
     model::{ReplicaId, SessionId, UserId},
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     clock,
     config::Profile,
-    hub::{Close, Outbox, SlotId},
+    hub::{Close, Outbox, SlotId, Traces},
     metrics::Disconnect,
     registry::ConnectionInfo,
 };
@@ -96,6 +97,17 @@ impl ConnectionHandle {
     pub fn set_user(&self, user: UserId) {
         // A refreshed token names the same user; the session has checked that.
         let _ = self.user.set(user);
+    }
+
+    /// Tells those who trace the user that the connection is open; nothing where the user is not known yet.
+    pub fn trace_opening(&self, traces: &Traces) {
+        if traces.are_active()
+            && let Some(user) = self.user()
+        {
+            let Origin { address, profile, .. } = &*self.origin;
+            let fields = json!({ "endpoint": profile.name, "address": address });
+            traces.opened(user, (&self.outbox, &self.id.to_string()), &fields);
+        }
     }
 
     /// What the registry keeps of the connection.

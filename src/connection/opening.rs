@@ -45,7 +45,7 @@ pub(super) struct Request {
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
-    let Endpoint { replica, profile, gauge } = endpoint;
+    let Endpoint { replica, profile, outboxes } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     if let Some(identity) = &identity {
@@ -54,7 +54,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     if deferred {
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
-    let outbox = Outbox::new(socket, replica.outboxes.clone());
+    let outbox = Outbox::new(socket, outboxes);
     let origin = Origin { address: attempt.address, profile: profile.clone(), opened_ms: clock::unix_ms() };
     let handle =
         ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms, origin).into();
@@ -69,7 +69,6 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         user_bucket: None,
         arrival: Some(Box::new(Arrival { begin: request.begin, takes_over })),
         permit,
-        gauge,
         replica,
     };
     if let Some(identity) = identity {
@@ -80,7 +79,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     if let Some(key) = key {
         connection.session.admit_key(key);
     }
-    connection.gauge.inc();
+    connection.handle.outbox.shared.figures.connections.inc();
     let (endpoint, user) = (&*connection.session.profile.name, connection.handle.user().map(UserId::as_str));
     let Attempt { connection_id, address } = attempt;
     tracing::debug!(%connection_id, endpoint, %address, user, "connection opened");
@@ -162,6 +161,8 @@ fn take_place(connection: &Connection, since: Instant) {
         let superseded = CloseCode::Superseded;
         old.close(superseded, Disconnect::Superseded, superseded.meaning());
     }
+    // Behind it: a trace that begins now tells of those that it finds in the table.
+    handle.trace_opening(replica.hub.traces());
     connection.announce();
     // Also before anything is subscribed: after a crash the client's own place must not keep it out.
     connection.record();

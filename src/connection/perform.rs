@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde_json::json;
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{HistoryFrom, Ingest, Json, Request, Token},
@@ -51,6 +52,7 @@ impl Connection {
             }
             match next {
                 Inbound::Command(Request { id, command, ignored }) => {
+                    self.trace("command", || json!({ "command": command.name() }));
                     let echo = Echo { id, ignored };
                     match self.session.decide(command, &self.replica.rules) {
                         Ok(action) => self.perform(echo, action).await,
@@ -297,6 +299,7 @@ impl Connection {
     /// Reports a fault to the client.
     fn report(&self, echo: &Echo, fault: Fault) {
         self.replica.metrics.errors_total.of(metrics::Code::of(fault.code.number())).inc();
+        self.trace("error", || json!({ "code": fault.code.number(), "message": fault.message }));
         let Fault { code, message, field, retry_after_ms, outcome, id: _, close: _ } = fault;
         let mut failure = Failure::new(code, message, echo.id.clone(), clock::unix_ms());
         failure.object.details = Details { retry_after_ms, outcome: outcome.map(Into::into), field };

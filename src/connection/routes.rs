@@ -12,18 +12,21 @@ use axum::{
 use tickgate_wire::transport::Transport;
 
 use super::{admission::Endpoint, event_stream, handshake, replica::Replica, upgrade};
+use crate::hub::{self, QueueLimits};
 
 /// The path that an endpoint shares with the service information.
 const ROOT: &str = "/";
 
 /// The `plain` routes, and one for each profile.
 pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
+    let limits = &replica.config.limits;
+    let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
     let (mut router, mut at_root) = (plain, None);
     for profile in &replica.config.profiles {
         let endpoint = Endpoint {
             replica: replica.clone(),
             profile: profile.clone(),
-            gauge: replica.metrics.connections.resolve(&profile.name),
+            outboxes: hub::Shared::new(queue, replica.metrics.clone(), &profile.name),
         };
         let route = match profile.protocol.transport {
             Transport::WebSocket if profile.path == ROOT => {

@@ -39,7 +39,6 @@ pub(super) struct Connection {
     /// Until the client is admitted.
     pub(super) arrival: Option<Box<Arrival>>,
     pub(super) permit: Permit,
-    pub(super) gauge: prometheus::IntGauge,
 }
 
 impl Connection {
@@ -52,6 +51,14 @@ impl Connection {
     /// Counts the connection among the followers of what it has subscribed.
     pub(super) fn note_followed(&self) {
         self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
+    }
+
+    /// Tells those who trace the connection's user what happens to it.
+    pub(super) fn trace(&self, event: &str, fields: impl FnOnce() -> serde_json::Value) {
+        let traces = self.replica.hub.traces();
+        if traces.are_active() {
+            traces.client(&self.handle.outbox, event, None, &fields());
+        }
     }
 
     /// Advances subscriptions that lag.

@@ -124,7 +124,7 @@ mod tests {
 
     fn connection(user: &str) -> Arc<ConnectionHandle> {
         let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
-        let shared = Arc::new(Shared { limits, metrics: Metrics::new() });
+        let shared = Shared::new(limits, Metrics::new(), "trading");
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
         let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
         let handle = ConnectionHandle::new(

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tickgate_wire::{
     model::{Class, Message, StreamId},
     push::GapReason,
@@ -23,7 +24,10 @@ use super::{
     topic::Joining,
     turns::Reader,
 };
-use crate::backplane::{ReadLimits, Unavailable};
+use crate::{
+    backplane::{ReadLimits, Unavailable},
+    metrics,
+};
 
 /// Entries of one page that is pushed.
 const PUSHED_MAX: usize = 100;
@@ -63,6 +67,7 @@ impl Interest {
     where
         D: Future<Output = ()>,
     {
+        self.trace_beginning(member, backlog);
         if let Some(gap) = &backlog.gap {
             past.gap();
             self.tell(member, form, gap, backlog.from);
@@ -78,6 +83,7 @@ impl Interest {
             past.count(form, page);
             past.spend(page);
             let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
+            self.count_losses(member, &steps);
             let batch = Batch::encode(form, after, &steps, backlog.mark);
             after = batch.last;
             member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -105,11 +111,12 @@ impl Interest {
     ) where
         D: Future<Output = ()>,
     {
+        self.trace_beginning(member, backlog);
         if backlog.gap.is_some() || backlog.cut.is_some() {
             past.gap();
         }
         let tell = |gap: Gap| {
-            self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
+            self.note_gap(member, &gap);
             member.outbox.send(form.encode_gap(gap));
         };
         backlog.gap.into_iter().for_each(tell);
@@ -120,6 +127,7 @@ impl Interest {
             rest = later;
             past.count(form, page);
             let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
+            self.count_losses(member, &steps);
             let batch = Batch::encode(form, after, &steps, backlog.mark);
             after = batch.last;
             member.outbox.send(batch.bytes);
@@ -132,8 +140,31 @@ impl Interest {
         cut.into_iter().filter(|cut| cut.before > Some(cut.after)).for_each(tell);
     }
 
+    fn trace_beginning(&self, member: &Member, backlog: &Backlog) {
+        self.trace(
+            &member.outbox,
+            "subscribed",
+            || json!({ "after": backlog.from.to_string(), "past_messages": backlog.messages.len() }),
+        );
+    }
+
+    /// A gap that the client is told.
+    fn note_gap(&self, member: &Member, gap: &Gap) {
+        member.outbox.count_gap(self.class(), gap_label(gap.reason));
+        self.trace(&member.outbox, "gap", || {
+            let before = gap.before.map(|before| before.to_string());
+            json!({ "reason": gap.reason.as_str(), "after": gap.after.to_string(), "before": before })
+        });
+    }
+
+    /// Counts the gaps that stand for publications which can't be shown.
+    fn count_losses(&self, member: &Member, steps: &[Step]) {
+        let losses = steps.iter().filter(|step| step.is_loss());
+        losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::Gap::InvalidPayload));
+    }
+
     fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
-        self.hub.metrics.gaps_total.of(gap_label(gap.reason)).inc();
+        self.note_gap(member, gap);
         let bytes = form.encode_gap(*gap);
         let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -262,6 +293,7 @@ impl Interest {
             past.count(form, &messages);
         }
         let steps: Vec<_> = messages.into_iter().map(Step::Message).collect();
+        self.count_losses(member, &steps);
         let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, snapshot: false });
         batch.last = last.map_or(batch.last, |last| last.max(batch.last));
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());

@@ -50,7 +50,7 @@ impl Scene {
         let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
         let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
         let socket = Socket::Memory(Box::new(memory));
-        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let outbox = Outbox::new(socket, Shared::new(limits, Metrics::new(), "trading"));
         let form = Form::of_topic(Protocol::default(), CHANNEL.into());
         Self { hub, interest, outbox, form, ids, _tasks: tasks }
     }

@@ -202,6 +202,17 @@ impl Hub {
         self.queues.all().map(|queue| queue.status(now).oldest).into_iter().max().unwrap_or_default()
     }
 
+    /// How far this replica is behind the streams of its topics. A walk over all of them.
+    #[must_use]
+    pub fn stream_lag(&self) -> StreamLag {
+        let mut lag = StreamLag::default();
+        for topic in self.topics.all().iter().filter(|topic| topic.is_awaited()) {
+            lag.topics += 1;
+            lag.messages_max = lag.messages_max.max(topic.lag());
+        }
+        lag
+    }
+
     /// The first comparison of a topic without retention needs no stream.
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
         if topic.rule.retain_max == 0 {
@@ -212,6 +223,15 @@ impl Hub {
             self.queues.compare.push(topic);
         }
     }
+}
+
+/// How far a replica is behind the streams of its topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamLag {
+    /// Topics with subscribers that are not in step: they are compared or read, or wait for it.
+    pub topics: usize,
+    /// What the topic that is furthest behind is known to lack, in messages.
+    pub messages_max: u64,
 }
 
 /// Topics with which something failed, until they are tried again. No other topic waits for them, and of one worker there

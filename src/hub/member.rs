@@ -47,7 +47,7 @@ pub(super) fn take(groups: &mut Vec<Group>, seat: &Seat<'_>) -> Option<Member> {
 }
 
 impl Group {
-    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> + Clone {
         self.members.iter()
     }
 }

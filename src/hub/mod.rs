@@ -40,10 +40,12 @@ mod socket;
 mod standing;
 mod step;
 mod subscribe;
+mod tally;
 mod tickets;
 #[cfg(test)]
 mod tls_tests;
 mod topic;
+mod trace;
 mod turns;
 mod unconfirmed;
 mod unpublished;
@@ -54,6 +56,7 @@ mod work_queue;
 pub use backlog::{Backlog, ReplayLimits};
 pub use batch::{Batch, Mark};
 pub use catch_up::CaughtUp;
+pub use follow::StreamLag;
 pub use form::Form;
 pub use gap::Gap;
 pub use member::{Member, Pacer};
@@ -67,6 +70,7 @@ pub(crate) use socket::{check_drained, try_write_if_drained};
 pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
+pub use trace::{Begun, Subject, Traces};
 pub use turns::{Hold, Reader, Turn, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
@@ -102,6 +106,7 @@ pub struct Hub {
     ring: RingLimits,
     backplane: Backplane,
     metrics: Arc<Metrics>,
+    traces: Arc<Traces>,
     subscriptions: AtomicUsize,
 }
 
@@ -158,8 +163,9 @@ impl Hub {
     /// A hub on the given road, with its tasks started and its receiver given to the backplane.
     #[must_use]
     pub fn start(backplane: Backplane, settings: Settings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
+        let traces = Arc::<Traces>::default();
         let shards = (0..settings.shards.max(1))
-            .map(|index| shard::Shard::new(index, mail::BYTES_MAX, metrics.clone()))
+            .map(|index| shard::Shard::new(index, mail::BYTES_MAX, (metrics.clone(), traces.clone())))
             .collect();
         let hub = Arc::new(Self {
             topics: Table::new(),
@@ -178,6 +184,7 @@ impl Hub {
             ring: settings.ring,
             backplane,
             metrics,
+            traces,
             subscriptions: AtomicUsize::new(0),
         });
         for shard in &hub.shards {
@@ -222,6 +229,9 @@ impl Hub {
         let Some(topic) = self.topics.get(topic) else { return };
         if !topic.is_published() {
             self.published(&topic);
+        }
+        if self.traces.are_active() {
+            self.traces.arrived(&topic.topic, &message);
         }
         let history = self.backplane.history(&topic.topic);
         match topic.arrived(message, &history, &self.shards) {
@@ -294,6 +304,12 @@ impl Hub {
     /// [`Unavailable`] when it did not come in time.
     pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<Turn, Unavailable> {
         self.turns.take(reader, bytes_max).await
+    }
+
+    /// The live traces.
+    #[must_use]
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Subscriptions of this replica.

@@ -26,7 +26,7 @@ use super::{
     socket::Socket,
     turns::Hold,
 };
-use crate::metrics::{self, Held, Metrics};
+use crate::metrics::{self, EndpointFigures, Held, Metrics, TopicClass};
 use tickgate_wire::model::{Class, StreamId};
 
 /// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
@@ -39,14 +39,23 @@ pub struct Outbox {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What all outboxes of a replica have in common.
+/// What all outboxes of an endpoint have in common.
 #[derive(Debug)]
 pub struct Shared {
     pub limits: QueueLimits,
     pub metrics: Arc<Metrics>,
+    /// Of the endpoint.
+    pub figures: Arc<EndpointFigures>,
 }
 
 impl Shared {
+    /// For the outboxes of the profile of this name.
+    #[must_use]
+    pub fn new(limits: QueueLimits, metrics: Arc<Metrics>, profile: &str) -> Arc<Self> {
+        let figures = EndpointFigures::new(&metrics, profile);
+        Arc::new(Self { limits, metrics, figures })
+    }
+
     /// The histogram takes only writes of more than one frame: a single frame is the common case and the counters
     /// tell it.
     fn wrote(&self, items: usize) {
@@ -161,7 +170,7 @@ impl Outbox {
             Offered::Queued => {}
             Offered::Ignored => return false,
             Offered::Conflated(skipped) => {
-                self.shared.metrics.conflated_total.inc_by(skipped.into());
+                self.shared.figures.conflated.inc_by(skipped.into());
                 // A value that replaces one of the same moment is no sign of a slow socket.
                 if state.queue.blocked {
                     self.is_slow(&mut state);
@@ -169,12 +178,14 @@ impl Outbox {
             }
             Offered::Dropped(dropped) => {
                 self.is_slow(&mut state);
-                self.shared.metrics.dropped_total.inc_by(dropped.into());
-                self.shared.metrics.gaps_total.of(metrics::Gap::SlowConsumer).inc();
+                self.shared.figures.dropped.inc_by(dropped.into());
+                self.shared.figures.gaps.of((TopicClass::Event, metrics::Gap::SlowConsumer)).inc();
             }
             Offered::Lags => {
                 self.is_slow(&mut state);
-                self.shared.metrics.lagged_total.inc();
+                if let Some(slot) = state.queue.slot(id) {
+                    self.shared.figures.lagged.of(slot.class.into()).inc();
+                }
                 self.waker.wake();
                 return false;
             }
@@ -182,8 +193,13 @@ impl Outbox {
         !std::mem::replace(&mut state.dirty, true)
     }
 
+    /// Counts a gap that the client is told.
+    pub(super) fn count_gap(&self, class: Class, reason: metrics::Gap) {
+        self.shared.figures.gaps.of((class.into(), reason)).inc();
+    }
+
     fn is_slow(&self, state: &mut State) {
-        state.slow.get_or_insert_with(|| Held::one(&self.shared.metrics.slow_consumers));
+        state.slow.get_or_insert_with(|| Held::one(&self.shared.figures.slow_consumers));
     }
 
     /// Keeps the room that something takes which was sent, until it is written.

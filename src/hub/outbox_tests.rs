@@ -50,7 +50,7 @@ impl Client {
         let rule = Config::development().topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
         let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
-        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: metrics.clone() }));
+        let outbox = Outbox::new(socket, Shared::new(limits, metrics.clone(), "trading"));
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
@@ -63,11 +63,11 @@ impl Client {
     /// Publishes one by one, each walked by the hub before the next.
     async fn publish(&self, count: u64) {
         for _ in 0..count {
-            let goal = self.metrics.deliveries_total.get() + 1;
+            let goal = self.metrics.deliveries_total.total() + 1;
             let (topic, rule) = (self.topic.clone(), self.rule.clone());
             let payload = Bytes::from_static(br#"{"price":"1"}"#);
             self.backplane.publish(Publication { topic, channel: None, payload, once: None, rule }).await.unwrap();
-            while self.metrics.deliveries_total.get() < goal {
+            while self.metrics.deliveries_total.total() < goal {
                 tokio::task::yield_now().await;
             }
         }
@@ -86,11 +86,11 @@ async fn a_client_is_slow_from_its_first_loss_until_all_that_waits_is_written() 
     for topic in ["trades:BTCUSDT", "ticker:BTCUSDT"] {
         let client = Client::of(topic).await;
         client.publish(1).await;
-        assert_eq!(client.metrics.slow_consumers.get(), 0, "{topic}: nothing is lost yet");
+        assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 0, "{topic}: nothing is lost yet");
         client.publish(30).await;
-        assert_eq!(client.metrics.slow_consumers.get(), 1, "{topic}: one client, however much it lost");
+        assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1, "{topic}: one client, however much it lost");
         client.read_on().await;
-        assert_eq!(client.metrics.slow_consumers.get(), 0, "{topic}");
+        assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 0, "{topic}");
     }
 }
 
@@ -98,11 +98,11 @@ async fn a_client_is_slow_from_its_first_loss_until_all_that_waits_is_written() 
 async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
     let client = Client::of("trades:BTCUSDT").await;
     client.publish(30).await;
-    assert_eq!(client.metrics.slow_consumers.get(), 1);
+    assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1);
     client.outbox.shut(None, false);
-    let metrics = client.metrics.clone();
+    let figures = client.outbox.shared.figures.clone();
     drop(client);
-    while metrics.slow_consumers.get() > 0 {
+    while figures.slow_consumers.get() > 0 {
         tokio::task::yield_now().await;
     }
 }

@@ -98,6 +98,15 @@ impl Position {
         self.at
     }
 
+    /// How many messages are known to lie between the position and the newest that was heard; 0 where it is in step, or
+    /// that can't be counted.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let newest = self.held.iter().filter_map(|message| message.id).max();
+        let known = self.at.zip(newest).and_then(|(at, newest)| StreamId::missing_between(at, newest.next()));
+        if self.newest_only { 0 } else { known.unwrap_or_default() }
+    }
+
     /// The link was lost: the topic is to be compared with its stream again.
     pub fn lost(&mut self) {
         self.state = State::Syncing;

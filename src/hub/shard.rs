@@ -23,10 +23,11 @@ use super::{
     member::{self, Group, Member},
     outbox::{Outbox, Written},
     step::Step,
+    tally::{Origin, Tally},
     topic::{Followed, Lane},
+    trace::Traces,
 };
 use crate::{
-    clock,
     metrics::{self, Metrics},
     tasks::Stop,
 };
@@ -50,6 +51,7 @@ pub(super) struct Shard {
     mail_bytes_max: usize,
     wake: Notify,
     metrics: Arc<Metrics>,
+    traces: Arc<Traces>,
 }
 
 /// State of the task, kept between rounds for its allocations.
@@ -57,28 +59,30 @@ struct Round {
     run: Run,
     dirty: Vec<Arc<Outbox>>,
     written: Written,
-    deliveries: u64,
+    tally: Tally,
     /// Topics with held-back values.
     paced: HashMap<Topic, Arc<Followed>>,
     turn: usize,
     began: Instant,
+    traces: Arc<Traces>,
 }
 
 impl Round {
-    fn new() -> Self {
+    fn new(traces: Arc<Traces>) -> Self {
         Self {
             run: Run::default(),
             dirty: Vec::new(),
             written: Written::default(),
-            deliveries: 0,
+            tally: Tally::default(),
             paced: HashMap::new(),
             turn: 0,
             began: Instant::now(),
+            traces,
         }
     }
 
-    fn offer(&mut self, member: &Member, batch: &Arc<Batch>) {
-        self.deliveries += u64::from(batch.count);
+    fn offer(&mut self, member: &Member, batch: &Arc<Batch>, origin: Origin) {
+        self.tally.add(&member.outbox.shared.figures, origin, batch.count);
         if member.outbox.offer(member.slot, batch) {
             self.dirty.push(member.outbox.clone());
         }
@@ -87,9 +91,13 @@ impl Round {
 
 impl Shard {
     /// `mail_bytes_max`: of steps that wait for it.
-    pub(super) fn new(index: usize, mail_bytes_max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(
+        index: usize,
+        mail_bytes_max: usize,
+        (metrics, traces): (Arc<Metrics>, Arc<Traces>),
+    ) -> Arc<Self> {
         let (inbox, waiting) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { index, inbox, waiting, mail_bytes_max, wake: Notify::new(), metrics })
+        Arc::new(Self { index, inbox, waiting, mail_bytes_max, wake: Notify::new(), metrics, traces })
     }
 
     /// Takes room for steps; false where there is none.
@@ -109,7 +117,7 @@ impl Shard {
 
     /// Fans out until the replica stops.
     pub(super) async fn run(self: Arc<Self>, mut stop: Stop) {
-        let mut round = Round::new();
+        let mut round = Round::new(self.traces.clone());
         loop {
             let tick = async {
                 if round.paced.is_empty() {
@@ -129,47 +137,38 @@ impl Shard {
 
     async fn fan_out(&self, round: &mut Round) {
         round.began = Instant::now();
-        let newest_ms = self.collect(round).await;
+        self.collect(round).await;
         self.release_paced(round);
         self.flush(round).await;
-        let deliveries = std::mem::take(&mut round.deliveries);
-        if deliveries > 0 {
-            self.metrics.deliveries_total.inc_by(deliveries);
+        if round.tally.count() {
             self.metrics.fan_out_duration_seconds.observe(round.began.elapsed().as_secs_f64());
-        }
-        if newest_ms > 0 {
-            let latency_ms = clock::unix_ms().saturating_sub(newest_ms);
-            self.metrics.delivery_latency_seconds.observe(latency_ms as f64 / 1e3);
         }
     }
 
     /// Puts all that came in into outboxes. Whoever has more for this shard right now gets its turn before anything is
-    /// written: under load one write then carries what several would have. Nobody is waited for. Returns when the
-    /// newest publication was accepted, where that is known.
-    async fn collect(&self, round: &mut Round) -> u64 {
-        let mut newest_ms = 0;
+    /// written: under load one write then carries what several would have. Nobody is waited for.
+    async fn collect(&self, round: &mut Round) {
         loop {
             let topics = std::mem::take(&mut *self.inbox.lock());
             if topics.is_empty() {
-                return newest_ms;
+                return;
             }
             for topic in &topics {
-                newest_ms = newest_ms.max(self.deliver(topic, round));
+                self.deliver(topic, round);
             }
             if round.began.elapsed() >= COLLECT_MAX {
-                return newest_ms;
+                return;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Empties one topic's mailbox. Returns when its newest publication was accepted, where that is known.
-    fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) -> u64 {
+    /// Empties one topic's mailbox.
+    fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) {
         let (lane, mail, bytes) = topic.take_mail(self.index);
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         let mut groups = lane.subscribers.lock();
         let mut run = std::mem::take(&mut round.run);
-        let mut newest_ms = 0;
         for mail in mail {
             match mail {
                 Mail::Step { after, step } => {
@@ -178,7 +177,6 @@ impl Shard {
                     if apart {
                         run.offer(&groups, topic, round);
                     }
-                    newest_ms = newest_ms.max(self.note(lane, &step));
                     if run.add(after, step) || apart {
                         run.offer(&groups, topic, round);
                     }
@@ -189,7 +187,8 @@ impl Shard {
                 }
                 Mail::Join { member, form, ticket, after, rest, fresh } => {
                     run.offer(&groups, topic, round);
-                    join(lane, &mut groups, Joined { member, form, ticket, fresh }, (after, &rest), round);
+                    let class = topic.rule.class;
+                    join(lane, &mut groups, Joined { member, form, ticket, fresh, class }, (after, &rest), round);
                 }
                 Mail::Withdraw => {
                     run.offer(&groups, topic, round);
@@ -204,14 +203,13 @@ impl Shard {
                     let Some(before) = member::take(&mut groups, &member.seat()) else { continue };
                     member::add(&mut groups, form, member.clone());
                     if let Some(held) = before.pacer.and_then(|pacer| pacer.give_up()) {
-                        round.offer(&member, &held);
+                        round.offer(&member, &held, held_back(topic));
                     }
                 }
             }
         }
         run.offer(&groups, topic, round);
         round.run = run;
-        newest_ms
     }
 
     /// The shard had no room for what came: whoever may miss something is told, everyone else is caught up.
@@ -221,28 +219,12 @@ impl Shard {
             let batch = told.then(|| Arc::new(missed.batch(&group.form)));
             for member in group.members() {
                 if let Some(batch) = &batch {
-                    self.metrics.gaps_total.of(metrics::Gap::Backplane).inc();
-                    round.offer(member, batch);
+                    member.outbox.count_gap(topic.rule.class, metrics::Gap::Backplane);
+                    round.offer(member, batch, held_back(topic));
                 } else if member.outbox.pause(member.slot).is_some() {
-                    self.metrics.lagged_total.inc();
+                    member.outbox.shared.figures.lagged.of(topic.rule.class.into()).inc();
                     member.outbox.wake();
                 }
-            }
-        }
-    }
-
-    /// Counts the gaps told. Returns when the publication was accepted, where that is known.
-    fn note(&self, lane: &Lane, step: &Step) -> u64 {
-        match step {
-            Step::Message(message) => {
-                if step.is_loss() {
-                    self.metrics.gaps_total.of(metrics::Gap::InvalidPayload).inc_by(lane.count() as u64);
-                }
-                message.published_ms
-            }
-            Step::Gap(gap) => {
-                self.metrics.gaps_total.of(gap_label(gap.reason)).inc_by(lane.count() as u64);
-                0
             }
         }
     }
@@ -256,7 +238,7 @@ impl Shard {
             for member in groups.iter().flat_map(Group::members) {
                 let Some(pacer) = &member.pacer else { continue };
                 if let Some(batch) = pacer.release(round.began) {
-                    round.offer(member, &batch);
+                    round.offer(member, &batch, held_back(topic));
                 }
                 waiting |= pacer.is_holding();
             }
@@ -305,25 +287,49 @@ impl Run {
         if self.steps.is_empty() {
             return;
         }
+        let class = topic.rule.class;
+        let newest_ms = self.steps.iter().filter_map(Step::message).map(|message| message.published_ms).max();
+        let origin = Origin { class: class.into(), newest_ms: newest_ms.unwrap_or_default() };
+        let gaps: Vec<_> = self.steps.iter().filter_map(told).collect();
         for group in groups {
             let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, Mark::default()));
             for member in group.members() {
+                gaps.iter().for_each(|gap| member.outbox.count_gap(class, *gap));
                 let Some(pacer) = &member.pacer else {
-                    round.offer(member, &batch);
+                    round.offer(member, &batch, origin);
                     continue;
                 };
                 if batch.count == 0 {
                     // Nothing to hold back, and nothing to be overtaken by.
-                    pacer.give_up().into_iter().for_each(|held| round.offer(member, &held));
-                    round.offer(member, &batch);
+                    pacer.give_up().into_iter().for_each(|held| round.offer(member, &held, held_back(topic)));
+                    round.offer(member, &batch, origin);
                 } else if let Some(batch) = pacer.admit(batch.clone(), round.began) {
-                    round.offer(member, &batch);
+                    round.offer(member, &batch, origin);
                 } else {
                     round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
                 }
             }
         }
+        if round.traces.are_active() {
+            let messages = self.steps.iter().filter(|step| step.message().is_some()).count();
+            let last = self.steps.last().and_then(Step::position);
+            let outboxes = groups.iter().flat_map(Group::members).map(|member| &member.outbox);
+            round.traces.fanned_out(&topic.topic, (messages, last), &outboxes);
+        }
         self.steps.clear();
+    }
+}
+
+/// What is delivered later than it came, on purpose: its latency says nothing.
+fn held_back(topic: &Followed) -> Origin {
+    Origin { class: topic.rule.class.into(), newest_ms: 0 }
+}
+
+/// The gap that subscribers are told in the place of a step.
+fn told(step: &Step) -> Option<metrics::Gap> {
+    match step {
+        Step::Message(_) => step.is_loss().then_some(metrics::Gap::InvalidPayload),
+        Step::Gap(gap) => Some(gap_label(gap.reason)),
     }
 }
 
@@ -332,15 +338,18 @@ struct Joined {
     form: Form,
     ticket: u32,
     fresh: bool,
+    class: Class,
 }
 
 /// Gives a subscription what came since its catch-up, and puts it among the subscribers.
 fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
-    let Joined { member, form, ticket, fresh } = joined;
+    let Joined { member, form, ticket, fresh, class } = joined;
     let (after, steps) = rest;
     let mark = Mark::default();
     let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, mark)));
-    round.deliveries += batch.as_ref().map_or(0, |b| u64::from(b.count));
+    let origin = Origin { class: class.into(), newest_ms: 0 };
+    round.tally.add(&member.outbox.shared.figures, origin, batch.as_ref().map_or(0, |batch| batch.count));
+    steps.iter().filter_map(told).for_each(|gap| member.outbox.count_gap(class, gap));
     let open = member.outbox.has(member.slot);
     if open && member.outbox.join(member.slot, ticket, batch) {
         round.dirty.push(member.outbox.clone());

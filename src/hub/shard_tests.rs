@@ -68,12 +68,12 @@ impl Scene {
         let name =
             if private { Topic::user_stream(&UserId::new("alice").unwrap()) } else { Topic::public("a").unwrap() };
         let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
-        let shards = [Shard::new(0, bytes, metrics.clone())];
+        let shards = [Shard::new(0, bytes, (metrics.clone(), <_>::default()))];
         assert_eq!(topic.compared((Some(id(0)), None), &history(), &shards), Todo::Nothing);
         let protocol = Protocol::default();
         let form = if private { user_form(&["orders", "alerts"]) } else { Form::of_topic(protocol, "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
-        Self { topic, shards, round: Round::new(), form, shared: Arc::new(Shared { limits, metrics }) }
+        Self { topic, shards, round: Round::new(<_>::default()), form, shared: Shared::new(limits, metrics, "trading") }
     }
 
     fn client(&self, room: usize) -> Arc<Outbox> {

@@ -16,6 +16,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// The publication, where it is one.
+    pub(super) fn message(&self) -> Option<&Arc<Message>> {
+        if let Self::Message(message) = self { Some(message) } else { None }
+    }
+
     /// Whether it tells of a publication that clients can't be shown.
     pub(super) fn is_loss(&self) -> bool {
         matches!(self, Self::Message(message) if matches!(message.content, Content::Unreadable))

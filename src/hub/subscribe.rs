@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
 use tickgate_wire::{
     model::{Class, Start, StreamId},
     push::GapReason,
@@ -245,7 +246,15 @@ impl Interest {
     /// Ends the subscription: after this returns nothing of it is written.
     pub fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId) {
         outbox.close_slot(slot);
+        self.trace(outbox, "unsubscribed", || json!({}));
         self.topic.leave(outbox, slot, self.hub.shard_of(outbox));
+    }
+
+    /// Tells those who trace the topic, or the client, what happens to the subscription.
+    pub(super) fn trace(&self, outbox: &Arc<Outbox>, event: &str, fields: impl FnOnce() -> Value) {
+        if self.hub.traces.are_active() {
+            self.hub.traces.client(outbox, event, Some(&self.topic.topic), &fields());
+        }
     }
 
     /// The topic itself.

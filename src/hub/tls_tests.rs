@@ -1,6 +1,6 @@
 //! An outbox that writes through TLS: what is encrypted and not taken by the kernel still goes out.
 
-use std::{future::poll_fn, sync::Arc};
+use std::future::poll_fn;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
@@ -11,8 +11,7 @@ use crate::{metrics::Metrics, tls::tests::pair};
 #[tokio::test]
 async fn the_rest_of_the_last_record_is_written_when_the_client_reads() {
     let (near, mut far) = pair().await;
-    let shared =
-        Arc::new(Shared { limits: QueueLimits { messages_max: 9, bytes_max: 9_000_000 }, metrics: Metrics::new() });
+    let shared = Shared::new(QueueLimits { messages_max: 9, bytes_max: 9_000_000 }, Metrics::new(), "trading");
     let outbox = Outbox::new(Socket::Tls(Box::new(near)), shared);
     let frame = Bytes::from(vec![7; 100_000]);
     let mut sent = 0;

@@ -356,6 +356,11 @@ impl Followed {
         self.interest() > 0 && self.inner.lock().position.state() != State::Live
     }
 
+    /// How many messages it is known to be behind its stream.
+    pub(super) fn lag(&self) -> u64 {
+        self.inner.lock().position.lag()
+    }
+
     pub(super) fn add_interest(&self) {
         self.interest.fetch_add(1, Ordering::AcqRel);
     }

@@ -134,7 +134,7 @@ mod tests {
         interest.ready(Duration::from_secs(5)).await.ok()?;
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
         let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
-        let outbox = Outbox::new(socket, Arc::new(Shared { limits, metrics: Metrics::new() }));
+        let outbox = Outbox::new(socket, Shared::new(limits, Metrics::new(), "trading"));
         let form = Form::of_topic(Protocol::default(), name.into());
         let slot = interest.open(&outbox, interest.head(), interest.head());
         let live = Live { interest, member: Member { outbox, slot, pacer: None }, form };

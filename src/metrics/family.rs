@@ -10,7 +10,7 @@ use prometheus::{
 
 /// What the table says about one metric.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spec {
+pub struct Spec {
     /// Full name, with the prefix.
     pub name: &'static str,
     /// What it counts, one sentence.
@@ -57,14 +57,46 @@ impl<A: Labels, B: Labels> Labels for (A, B) {
     }
 }
 
+/// No label.
+impl Labels for () {
+    const NAMES: &'static [&'static str] = &[];
+    const COUNT: usize = 1;
+
+    fn index(self) -> usize {
+        0
+    }
+
+    fn values(_: usize) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
+/// Three labels, as a pair whose second half is a pair.
+impl<A: Labels, B: Labels, C: Labels> Labels for (A, B, C) {
+    const NAMES: &'static [&'static str] = &[A::NAMES[0], B::NAMES[0], C::NAMES[0]];
+    const COUNT: usize = A::COUNT * B::COUNT * C::COUNT;
+
+    fn index(self) -> usize {
+        (self.0, (self.1, self.2)).index()
+    }
+
+    fn values(index: usize) -> Vec<&'static str> {
+        <(A, (B, C))>::values(index)
+    }
+}
+
 /// A metric without labels of its own, that a family can have children of.
-pub(super) trait Child: Clone {
+pub trait Child: Clone {
     /// `counter`, `gauge` or `histogram`.
     const KIND: &'static str;
+    /// What holds children of this kind.
+    type Children: Collector + Clone + std::fmt::Debug + 'static;
     /// Makes the metric and registers it.
     fn single(registry: &Registry, spec: &Spec) -> Self;
-    /// Makes a family with these labels, registers it, and resolves one child per row of values.
-    fn children(registry: &Registry, spec: &Spec, names: &[&str], rows: &[Vec<&'static str>]) -> Vec<Self>;
+    /// Makes a family with these labels, without children, and registers it.
+    fn family(registry: &Registry, spec: &Spec, names: &[&str]) -> Self::Children;
+    /// The child of these values.
+    fn child(children: &Self::Children, values: &[&str]) -> Self;
 }
 
 /// Registering fails only for a name that is malformed or declared twice: a mistake in the table, found by any test.
@@ -81,14 +113,18 @@ macro_rules! child {
     ($metric:ty, $family:ty, $kind:literal, $opts:ident) => {
         impl Child for $metric {
             const KIND: &'static str = $kind;
+            type Children = $family;
 
             fn single(registry: &Registry, spec: &Spec) -> Self {
                 register(registry, Self::with_opts(spec.$opts()), spec.name)
             }
 
-            fn children(registry: &Registry, spec: &Spec, names: &[&str], rows: &[Vec<&'static str>]) -> Vec<Self> {
-                let family = register(registry, <$family>::new(spec.$opts(), names), spec.name);
-                rows.iter().map(|values| family.with_label_values(values)).collect()
+            fn family(registry: &Registry, spec: &Spec, names: &[&str]) -> $family {
+                register(registry, <$family>::new(spec.$opts(), names), spec.name)
+            }
+
+            fn child(children: &$family, values: &[&str]) -> Self {
+                children.with_label_values(values)
             }
         }
     };
@@ -151,8 +187,9 @@ impl<L: Labels, M: Child> Declared for Family<L, M> {
     }
 
     fn declare(registry: &Registry, spec: &Spec) -> Self {
-        let rows: Vec<_> = (0..L::COUNT).map(L::values).collect();
-        Self { children: M::children(registry, spec, L::NAMES, &rows).into(), labels: PhantomData }
+        let family = M::family(registry, spec, L::NAMES);
+        let child = |index| M::child(&family, &L::values(index));
+        Self { children: (0..L::COUNT).map(child).collect(), labels: PhantomData }
     }
 }
 
@@ -185,26 +222,44 @@ impl<L: Labels> Declared for Sparse<L> {
     }
 }
 
-/// A gauge by configured endpoint. The names are bounded by the configuration, not by an enum.
+/// A metric by configured endpoint, with one child per value of its other labels. The names are bounded by the
+/// configuration, not by an enum.
 #[derive(Debug)]
-pub struct ByEndpoint(IntGaugeVec);
+pub struct PerEndpoint<L, M: Child> {
+    children: M::Children,
+    labels: PhantomData<fn(L)>,
+}
 
-impl ByEndpoint {
-    /// The gauge of a profile. A lookup: call it once per profile at start and keep the handle.
+impl<L: Labels, M: Child> PerEndpoint<L, M> {
+    /// The metric of a profile. A lookup: call it once per profile at start and keep the handles.
     #[must_use]
-    pub fn resolve(&self, profile: &str) -> IntGauge {
-        self.0.with_label_values(&[profile])
+    pub fn resolve(&self, profile: &str) -> Family<L, M> {
+        let child = |index| M::child(&self.children, &[&[profile], &*L::values(index)].concat());
+        Family { children: (0..L::COUNT).map(child).collect(), labels: PhantomData }
     }
 }
 
-impl Declared for ByEndpoint {
-    const KIND: &'static str = "gauge";
+impl<L: Labels> PerEndpoint<L, IntCounter> {
+    /// The sum over all endpoints and labels. A walk: for tests and tools.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let families = self.children.collect();
+        let counted =
+            families.iter().flat_map(|family| family.get_metric()).map(|metric| metric.get_counter().get_value());
+        counted.sum::<f64>() as u64
+    }
+}
+
+impl<L: Labels, M: Child> Declared for PerEndpoint<L, M> {
+    const KIND: &'static str = M::KIND;
 
     fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
-        vec![("endpoint", vec!["name of the profile"])]
+        let endpoint = ("endpoint", vec!["name of the profile"]);
+        std::iter::once(endpoint).chain(Family::<L, M>::labels()).collect()
     }
 
     fn declare(registry: &Registry, spec: &Spec) -> Self {
-        Self(register(registry, IntGaugeVec::new(spec.opts(), &["endpoint"]), spec.name))
+        let names = [&["endpoint"], L::NAMES].concat();
+        Self { children: M::family(registry, spec, &names), labels: PhantomData }
     }
 }

@@ -1,7 +1,10 @@
 //! The values that metric labels can take: closed sets, so that a scrape stays small whatever clients do. Never a
 //! user, a symbol, an address or a connection.
 
-use tickgate_wire::code::{self, CODES};
+use tickgate_wire::{
+    code::{self, CODES},
+    model::Class,
+};
 
 use super::family::Labels;
 
@@ -39,6 +42,10 @@ macro_rules! label {
     };
 }
 
+mod feed;
+
+pub use feed::{BadFrame, FeedData, FeedEnd, FeedFrame, FeedState};
+
 label!(
     /// How a WebSocket handshake ended.
     Handshake as "result" {
@@ -75,61 +82,6 @@ label!(
 );
 
 label!(
-    /// How a feed is doing.
-    FeedState as "status" {
-        Live = "live",
-        Stale = "stale",
-        Down = "down",
-    }
-);
-
-label!(
-    /// A kind of market data of an exchange.
-    FeedData as "kind" {
-        Ticker = "ticker",
-        Trade = "trade",
-        Orderbook = "orderbook",
-    }
-);
-
-label!(
-    /// What a frame of an exchange contains.
-    FeedFrame as "kind" {
-        Ticker = "ticker",
-        Trade = "trade",
-        Orderbook = "orderbook",
-        Answer = "answer",
-        Other = "other",
-    }
-);
-
-label!(
-    /// Why a connection to an exchange ended.
-    FeedEnd as "reason" {
-        Lost = "lost",
-        Silent = "silent",
-        Unanswered = "unanswered",
-        BadFrames = "bad_frames",
-        Rules = "rules",
-        Limited = "limited",
-        Restricted = "restricted",
-    }
-);
-
-label!(
-    /// Why a frame of an exchange can't be used.
-    BadFrame as "reason" {
-        Json = "json",
-        Field = "field",
-        Time = "time",
-        Symbol = "symbol",
-        Crossed = "crossed",
-        Unsorted = "unsorted",
-        Binary = "binary",
-    }
-);
-
-label!(
     /// Why a connection ended.
     Disconnect as "reason" {
         Client = "client",
@@ -161,6 +113,59 @@ label!(
         Ingest = "ingest",
         Command = "command",
         Feed = "feed",
+    }
+);
+
+label!(
+    /// The class of a topic.
+    TopicClass as "class" {
+        Reliable = "reliable",
+        Event = "event",
+        State = "state",
+    }
+);
+
+impl From<Class> for TopicClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Reliable => Self::Reliable,
+            Class::Event => Self::Event,
+            Class::State => Self::State,
+        }
+    }
+}
+
+label!(
+    /// The class of the topic that a publication is for; `none` where it names no topic.
+    PublicationClass as "class" {
+        Reliable = "reliable",
+        Event = "event",
+        State = "state",
+        None = "none",
+    }
+);
+
+impl From<Option<Class>> for PublicationClass {
+    fn from(class: Option<Class>) -> Self {
+        match class {
+            Some(Class::Reliable) => Self::Reliable,
+            Some(Class::Event) => Self::Event,
+            Some(Class::State) => Self::State,
+            None => Self::None,
+        }
+    }
+}
+
+label!(
+    /// What a command to Redis is for.
+    RedisCommand as "kind" {
+        Publish = "publish",
+        Read = "read",
+        Compare = "compare",
+        Admit = "admit",
+        Lease = "lease",
+        Registry = "registry",
+        Probe = "probe",
     }
 );
 
@@ -343,6 +348,7 @@ label!(
         AdminUndrain = "/api/v1/admin/undrain",
         AdminRebalance = "/api/v1/admin/rebalance",
         AdminLog = "/api/v1/admin/log",
+        AdminTrace = "/api/v1/admin/trace",
         AdminConfig = "/api/v1/admin/config",
         AdminConnection = "/api/v1/admin/connections/{connection_id}",
         Other = "other",

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 
+mod allocator;
+mod endpoint;
 mod family;
 mod held;
 mod labels;
@@ -13,12 +15,13 @@ mod named;
 mod process;
 mod resources;
 
-pub use family::{ByEndpoint, Family, Sparse};
+pub use endpoint::EndpointFigures;
+pub use family::{Family, PerEndpoint, Sparse};
 pub use held::Held;
 pub use labels::{
     AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
-    Link, PublishResult, RateScope, RedisError, ReloadResult, Replay, Route, ShownCertificate, StatusClass,
-    TlsHandshake, WorkQueueKind,
+    Link, PublicationClass, PublishResult, RateScope, RedisCommand, RedisError, ReloadResult, Replay, Route,
+    ShownCertificate, StatusClass, TlsHandshake, TopicClass, WorkQueueKind,
 };
 pub use named::{ByKey, Named};
 pub use process::{count_panics, watch_event_loop};
@@ -83,7 +86,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    connections: ByEndpoint = "Open connections of this replica.";
+    connections: PerEndpoint<(), IntGauge> = "Open connections of this replica.";
     connections_max: IntGauge = "Open connections this replica lets in.";
     tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners by outcome; 0 where neither has TLS.";
     certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
@@ -102,17 +105,17 @@ metrics! {
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
     errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
 
-    publications_total: Family<(Door, PublishResult), IntCounter> = "Publications handed in on this replica.";
-    deliveries_total: IntCounter = "Publications pushed into outboxes, one per subscriber.";
+    publications_total: Family<(Door, PublicationClass, PublishResult), IntCounter> = "Publications handed in on this replica, by the class of their topic.";
+    deliveries_total: PerEndpoint<TopicClass, IntCounter> = "Publications pushed into outboxes, one per subscriber.";
     sent_bytes_total: IntCounter = "Bytes written to clients.";
     writes_total: IntCounter = "Writes to clients: one system call each.";
     frames_per_write: Histogram [BATCH] = "Frames or batches of frames handed to the kernel in one call, where it was more than one.";
-    conflated_total: IntCounter = "Values of state topics that were replaced by a newer one before they were sent.";
-    dropped_total: IntCounter = "Messages of event topics that were dropped for slow clients.";
-    lagged_total: IntCounter = "Subscriptions that fell behind their outbox and were caught up from the stream.";
-    gaps_total: Family<Gap, IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
-    slow_consumers: IntGauge = "Connections that miss values or are caught up now, because their socket takes too little.";
-    delivery_latency_seconds: Histogram [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled); between two replicas it includes the difference of their clocks.";
+    conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that were replaced by a newer one before they were sent.";
+    dropped_total: PerEndpoint<(), IntCounter> = "Messages of event topics that were dropped for slow clients.";
+    lagged_total: PerEndpoint<TopicClass, IntCounter> = "Subscriptions that fell behind their outbox and were caught up from the stream.";
+    gaps_total: PerEndpoint<(TopicClass, Gap), IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
+    slow_consumers: PerEndpoint<(), IntGauge> = "Connections that miss values or are caught up now, because their socket takes too little.";
+    delivery_latency_seconds: PerEndpoint<TopicClass, Histogram> [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled); between two replicas it includes the difference of their clocks.";
     fan_out_duration_seconds: Histogram [WORK] = "Walking the subscribers of one publication.";
 
     replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by what answered them.";
@@ -123,6 +126,7 @@ metrics! {
     redis_reconnects_total: Family<Link, IntCounter> = "Links to Redis made anew.";
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
     redis_publish_duration_seconds: Histogram [LATENCY] = "From a publication's hand-over to Redis to its answer.";
+    redis_command_duration_seconds: Family<RedisCommand, Histogram> [LATENCY] = "From a command's, or a pipeline's, sending to Redis to its answer, by what it is for.";
     redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
     redis_clock_skew_seconds: Gauge = "This replica's clock minus Redis's; 0 until it is measured, every second, and without Redis.";
     redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
@@ -135,6 +139,8 @@ metrics! {
     fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
     work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; looked at every second.";
     work_queue_oldest_seconds: Family<WorkQueueKind, Gauge> = "How long the topic that came first has waited for it; looked at every second.";
+    topics_behind: IntGauge = "Topics with subscribers that are not in step with their stream: it is compared or read; looked at every five seconds.";
+    stream_lag_messages: IntGauge = "Messages by which the topic that is furthest behind its stream is known to be; looked at every five seconds.";
     generation_changes_total: IntCounter = "Times that another Redis server answered than before.";
     lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as found by this replica.";
     sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";
@@ -183,6 +189,9 @@ metrics! {
     runtime_tasks: IntGauge = "Tasks of this process; looked at every five seconds.";
     runtime_queue_depth: IntGauge = "Tasks that wait for any worker; looked at every five seconds.";
     runtime_busy_ratio: Gauge = "Share of the workers' time that was busy in the last five seconds.";
+    task_poll_duration_seconds: Histogram [WORK] = "How long a task keeps its worker at a time.";
+    allocator_committed_bytes: IntGauge = "Memory that the allocator holds from the operating system; looked at every five seconds, 0 where another allocator is used.";
+    allocator_reserved_bytes: IntGauge = "Addresses that the allocator has reserved; looked at every five seconds, 0 where another allocator is used.";
     event_loop_lag_seconds: Histogram [LATENCY] = "How late a timer fires: the time a ready task waits for a worker.";
 }
 
@@ -213,7 +222,7 @@ mod tests {
     /// Everything that a fresh replica exports, by name.
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
-        metrics.connections.resolve("trading").set(1);
+        let _ = EndpointFigures::new(&metrics, "trading");
         metrics.redis_up.of(Link::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
         metrics.replica_info.name("a");
@@ -247,12 +256,33 @@ mod tests {
         assert_eq!(documented, exported());
     }
 
+    /// Strangers choose neither endpoints nor keys, so what is left can't grow.
+    #[test]
+    fn the_number_of_series_is_the_documented_one() {
+        let metrics = Metrics::new();
+        Link::ALL.iter().for_each(|link| metrics.redis_up.of(*link).set(1));
+        ShownCertificate::ALL.iter().for_each(|shown| metrics.certificate_expires_timestamp_seconds.of(*shown).set(1));
+        metrics.replica_info.name("a");
+        let series = || metrics.text().unwrap().lines().filter(|line| !line.starts_with('#')).count();
+        let fixed = series();
+        let _ = EndpointFigures::new(&metrics, "trading");
+        let per_endpoint = series() - fixed;
+        let _ = EndpointFigures::new(&metrics, "market");
+        assert_eq!(series(), fixed + 2 * per_endpoint);
+        KeyUse::ALL.iter().for_each(|result| metrics.api_key_requests_total.of("engine", *result).inc());
+        let per_key = series() - fixed - 2 * per_endpoint;
+        let stated =
+            format!("{fixed} series, {per_endpoint} more for each endpoint, and {per_key} more for each named API key");
+        assert!(include_str!("../../docs/metrics.md").contains(&stated), "docs/metrics.md has to say: {stated}");
+    }
+
     #[test]
     fn replicas_of_one_process_count_apart() {
         let (one, other) = (Metrics::new(), Metrics::new());
-        one.publications_total.of((Door::Feed, PublishResult::Refused)).inc_by(3);
-        assert!(one.text().unwrap().contains("tickgate_publications_total{result=\"refused\",source=\"feed\"} 3"));
-        assert!(other.text().unwrap().contains("tickgate_publications_total{result=\"refused\",source=\"feed\"} 0"));
+        one.publications_total.of((Door::Feed, PublicationClass::State, PublishResult::Refused)).inc_by(3);
+        let series = "tickgate_publications_total{class=\"state\",result=\"refused\",source=\"feed\"}";
+        assert!(one.text().unwrap().contains(&format!("{series} 3")));
+        assert!(other.text().unwrap().contains(&format!("{series} 0")));
     }
 
     #[test]

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{Attached, Failure, Shared, backoff::Backoff, connect};
-use crate::{metrics::Link, tasks::Stop};
+use crate::{
+    metrics::{Link, RedisCommand},
+    tasks::Stop,
+};
 
 /// How often a lasting outage is told again.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -90,9 +93,11 @@ async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
             () = shared.suspicion.notified() => {}
             () = sleep(shared.config.canary_interval) => {}
         }
+        let timer = shared.metrics.redis_command_duration_seconds.of(RedisCommand::Probe).start_timer();
         if let Err(failure) = connect::check_place(&mut connection, &identity).await {
             return failure;
         }
+        drop(timer);
         if !shared.is_one_server() {
             return Failure::Other("the two links lead to different servers".into());
         }

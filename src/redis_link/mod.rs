@@ -38,6 +38,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use crate::metrics::RedisCommand;
 pub use check::check;
 pub use connect::probe;
 pub use failure::Failure;
@@ -219,6 +220,12 @@ impl RedisLink {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    /// Times a command, or a pipeline, from now until what is returned is dropped.
+    #[must_use]
+    pub fn time(&self, kind: RedisCommand) -> impl Sized + use<> {
+        self.shared.metrics.redis_command_duration_seconds.of(kind).start_timer()
     }
 
     /// Has the script loaded on every server that a command link stands to, so that EVALSHA finds it. A server can

@@ -12,6 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::tag::Tag;
+
 /// Lines that wait to be written, in bytes. The thread holds as much again while it writes.
 pub(super) const BYTES_MAX: usize = 1 << 20;
 /// A target that can't take anything now, and does not block, is tried again after this time.
@@ -23,6 +25,7 @@ pub(super) struct LogWriter(Arc<Queue>);
 
 struct Queue {
     bytes_max: usize,
+    tag: Tag,
     state: Mutex<State>,
     /// There is something to write, or the end has come.
     filled: Condvar,
@@ -48,13 +51,14 @@ struct Dropped {
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `target`, which may block or fail.
+    /// Starts the thread that writes to `target`, which may block or fail, each line with its `tag`.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(target: impl Write + Send + 'static, bytes_max: usize) -> io::Result<Self> {
+    pub(super) fn start(target: impl Write + Send + 'static, bytes_max: usize, tag: Tag) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             bytes_max,
+            tag,
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
@@ -107,12 +111,12 @@ impl Write for Line<'_> {
 impl Queue {
     fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
-        if state.ended || state.waiting.len() + line.len() > self.bytes_max {
+        if state.ended || state.waiting.len() + line.len() + self.tag.bytes() > self.bytes_max {
             drop(state);
             self.dropped.add(1);
             return;
         }
-        state.waiting.extend_from_slice(line);
+        self.tag.append(line, &mut state.waiting);
         drop(state);
         self.filled.notify_one();
     }
@@ -208,6 +212,11 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
+    /// One that changes no line.
+    fn untagged() -> Tag {
+        Tag::Json(String::new())
+    }
+
     fn counter() -> IntCounter {
         IntCounter::new("dropped", "dropped").unwrap()
     }
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn all_lines_are_written_before_the_end() {
         let (mut reader, target) = UnixStream::pair().unwrap();
-        let writer = LogWriter::start(target, 1 << 16).unwrap();
+        let writer = LogWriter::start(target, 1 << 16, untagged()).unwrap();
         (0..100).for_each(|number| log(&writer, format!("line {number}\n").as_bytes()));
         writer.end(PATIENCE);
         drop(writer);
@@ -245,7 +254,7 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_holds_nobody_up_and_lines_past_the_bound_are_counted() {
         let (mut reader, target) = UnixStream::pair().unwrap();
-        let writer = LogWriter::start(target, 1_000).unwrap();
+        let writer = LogWriter::start(target, 1_000, untagged()).unwrap();
         let dropped = counter();
         let line = [&[b'x'; 99][..], b"\n"].concat();
         // More than socket, thread and queue hold together; then the bound is reached for good.
@@ -271,7 +280,7 @@ mod tests {
     #[test]
     fn a_target_that_fails_costs_its_lines_and_nothing_else() {
         let (sender, failed): (_, Receiver<()>) = sync_channel(100);
-        let writer = LogWriter::start(Failing(sender), 1_000).unwrap();
+        let writer = LogWriter::start(Failing(sender), 1_000, untagged()).unwrap();
         let dropped = counter();
         writer.count_dropped(dropped.clone());
         log(&writer, b"one\n");

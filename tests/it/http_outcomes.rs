@@ -6,12 +6,13 @@ use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tickgate::{
-    api::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator},
+    api::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, TraceSubject},
     auth::Verifier,
     config::Config,
     metrics::Metrics,
@@ -21,6 +22,7 @@ use tickgate::{
     tasks::Tasks,
 };
 use tickgate_wire::model::{ReplicaId, Topic};
+use tokio::sync::mpsc;
 
 use crate::support::{
     eventually,
@@ -39,6 +41,9 @@ impl Operator for Nobody {
     }
     fn log(&self, _: &str, _: Duration) -> Result<(), String> {
         Ok(())
+    }
+    fn trace(&self, _: TraceSubject, _: Duration) -> Option<mpsc::Receiver<Bytes>> {
+        None
     }
     fn configuration(&self) -> Value {
         Value::Null

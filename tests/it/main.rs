@@ -26,6 +26,7 @@ mod log_lines;
 mod market;
 mod names;
 mod problems;
+mod procedures;
 mod processes;
 mod publish_script;
 mod publishing_from_redis;

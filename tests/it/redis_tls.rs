@@ -2,14 +2,17 @@
 
 use std::{path::Path, process::Command, sync::Arc};
 
+use serde_json::json;
 use tempfile::TempDir;
 use tickgate::{backplane::ReadLimits, config, metrics::Metrics, redis_link::RedisLink, tasks::Tasks};
 use tickgate_wire::model::StreamId;
 
 use crate::support::{
+    certificates::{Authority, Issued},
     eventually,
     follower::{Follower, acknowledging, backplane_over, number, redis_config, retain, topic},
     redis::{RedisServer, free_port},
+    replica::Replica,
 };
 
 /// An authority and a server certificate for 127.0.0.1, made for this test.
@@ -80,6 +83,86 @@ async fn an_own_authority_is_trusted_and_no_other() {
     let tries = || metrics.text().expect("metrics").lines().any(refused_twice);
     eventually("it tried more than once", async || tries().then_some(())).await;
     assert!(stranger.command().is_err(), "signed by another authority");
+}
+
+/// Redis asks for a certificate: the replica shows its own, a changed one from the next connection on, and says which is
+/// missing or of another authority.
+#[tokio::test]
+async fn a_certificate_is_shown_to_a_redis_that_asks_for_one() {
+    let (authority, other, port) = (Authority::new(), Authority::new(), free_port());
+    let own = authority.issue("redis", "IP:127.0.0.1", 2);
+    let file = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let mut server = RedisServer::start_with(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file(&own.certificate_file),
+        "--tls-key-file",
+        &file(&own.key_file),
+        "--tls-ca-cert-file",
+        &file(&authority.file()),
+        "--tls-auth-clients",
+        "yes",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]);
+    let shown = authority.issue("gateway", "DNS:gateway", 2);
+    let foreign = other.issue("gateway", "DNS:gateway", 2);
+    let folder = TempDir::with_prefix("tickgate-shown-").expect("a temporary directory");
+    let (certificate, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
+    let show = |issued: &Issued| {
+        std::fs::copy(&issued.key_file, &key).expect("copied");
+        std::fs::copy(&issued.certificate_file, &certificate).expect("copied");
+    };
+    let settings = |identity: &str| format!("[redis]\nca_file = \"{}\"\n{identity}", authority.file().display());
+    let (url, files) = (
+        format!("rediss://127.0.0.1:{port}/"),
+        format!("client_cert_file = \"{}\"\nclient_key_file = \"{}\"\n", certificate.display(), key.display()),
+    );
+
+    show(&foreign);
+    let replica = Replica::unready_process(&url, &settings(&files)).await;
+    let nobody = Replica::unready_process(&url, &settings("")).await;
+    for refused in [&replica, &nobody] {
+        eventually("it tried", async || (refused.metric("tickgate_redis_errors_total").await >= 2.0).then_some(()))
+            .await;
+        assert_eq!(refused.metric("tickgate_redis_up").await, 0.0);
+    }
+
+    show(&authority.issue("late", "DNS:gateway", 2));
+    eventually("the links", async || (replica.metric("tickgate_redis_up").await == 2.0).then_some(())).await;
+    let mut client = replica.trading("alice").await;
+    client.subscribe(&["orders"]).await;
+    let publish = async |number: u64| {
+        let data = json!({"type": "order_update", "number": number});
+        let entry = json!({"channel": "orders", "user": "alice", "data": data});
+        eventually("an acknowledgement", async || {
+            (replica.api_post("/api/v1/publish", entry.clone()).await.status == 200).then_some(())
+        })
+        .await;
+        data
+    };
+    client.expect(publish(1).await).await;
+    let ends = "tickgate_certificate_expires_timestamp_seconds{certificate=\"redis_client\"}";
+    assert!(replica.metric(ends).await > 0.0);
+
+    // A renewed one is used for the next connection, and closes no client.
+    show(&shown);
+    eventually("the reload", async || {
+        (replica.metric("tickgate_reloads_total{result=\"ok\"}").await >= 2.0).then_some(())
+    })
+    .await;
+    server.kill();
+    server.restart();
+    eventually("the links again", async || {
+        let made = replica.metric("tickgate_redis_reconnects_total").await >= 4.0;
+        (made && replica.metric("tickgate_redis_up").await == 2.0).then_some(())
+    })
+    .await;
+    client.expect(publish(2).await).await;
+    assert_eq!(nobody.metric("tickgate_redis_up").await, 0.0);
 }
 
 fn refused_twice(line: &str) -> bool {

@@ -263,6 +263,31 @@ async fn metrics_follow_what_happens() {
     assert!(!text.contains("alice") && !text.contains("BTCUSDT"), "no user, no symbol");
 }
 
+/// The number of series is fixed by the configuration: whatever strangers and publishers make up, none is added.
+#[tokio::test]
+async fn nobody_adds_a_series() {
+    let replica = Replica::alone().await;
+    let series = async || {
+        let text = replica.api_get("/metrics").await.body;
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    };
+    replica.publish("ticker:BTCUSDT", json!({"type": "ticker"})).await;
+    let before = series().await;
+    for number in 0..20 {
+        let mut client = replica.trading(&format!("user-{number}")).await;
+        client.subscribe(&[&format!("ticker:MADEUP{number}")]).await;
+        replica.publish(&format!("made-up-{number}:x"), json!({"type": "made up"})).await;
+        replica.get(&format!("/made/up/{number}")).await;
+        let key = format!("made-up-key-of-32-bytes-or-more-{number}");
+        replica.api("GET", "/api/v1/topics", &[("x-api-key", &key)], None).await;
+        replica.connect("/ws/trading").token(&format!("made.up.{number}")).expect_refused(401).await;
+        client.send(json!({"type": format!("made up {number}")})).await;
+        client.expect_type("error").await;
+        client.close().await;
+    }
+    assert_eq!(series().await, before);
+}
+
 #[tokio::test]
 async fn no_secret_ever_reaches_the_log() {
     let replica = Replica::alone().await;

@@ -65,7 +65,8 @@ def fit() -> None:
         expect(path, {s["spec"]["ports"][0]["targetPort"] for s in services.values()} == {"client", "ops"}, "services")
         expect(path, all(len(s["spec"]["ports"]) == 1 for s in services.values()), "a Service mixes ports")
         for probe, endpoint in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]:
-            expect(path, container[probe]["httpGet"] == {"path": endpoint, "port": "client"}, probe)
+            encrypted = {"scheme": "HTTPS"} if "tls" in tomllib.loads(gateway_toml(entries))["server"] else {}
+            expect(path, container[probe]["httpGet"] == {"path": endpoint, "port": "client", **encrypted}, probe)
         expect(path, deployment["spec"]["selector"]["matchLabels"].items() <= labels.items(), "selector")
         _check_references(path, entries, labels, services)
         _check_pods(path, entries)
@@ -109,8 +110,8 @@ def _check_pods(path: Path, entries: list[dict]) -> None:
             expect(path, context["readOnlyRootFilesystem"] is True, f"{name} may write its root")
             expect(path, context["allowPrivilegeEscalation"] is False, f"{name} may gain privileges")
             expect(path, context["capabilities"] == {"drop": ["ALL"]}, f"{name} has capabilities")
-            # The name comes from the pod itself; everything else must have been given by the values.
-            given = {entry["name"] for entry in values_of(path).get("extraEnv", [])} | {"TICKGATE__SERVER__NAME"}
+            # The name comes from the pod itself, and the last is a file's path; everything else must have been given by the values.
+            given = {entry["name"] for entry in values_of(path).get("extraEnv", [])} | {"TICKGATE__SERVER__NAME", "SSL_CERT_FILE"}
             expect(path, {entry["name"] for entry in container.get("env", [])} <= given, f"{name} has variables that may hold secrets")
 
 

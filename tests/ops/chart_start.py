@@ -113,7 +113,7 @@ class Namespace:
                        "redis.example.com:6380": f"localhost:{encrypted}"}  # fmt: skip
         self._redis("redis", [*server, "--save", ""], plain)
         tls = ["--tls-port", encrypted, "--tls-cert-file", authority / "redis.crt", "--tls-key-file", authority / "redis.key",
-               "--tls-ca-cert-file", authority / "ca.crt", "--tls-auth-clients", "no"]  # fmt: skip
+               "--tls-ca-cert-file", authority / "ca.crt", "--tls-auth-clients", "optional"]  # fmt: skip
         self._redis("redis-users", [*server, "--aclfile", ROOT / "deploy/redis/users.acl", *tls], users)
 
     def _redis(self, name: str, command: list[object], port: int) -> None:
@@ -142,7 +142,8 @@ def given(folder: Path, entries: list[dict]) -> World:
     encrypted = any(volume["name"] == "redis-ca" for _, pod in workloads(entries) for volume in pod["volumes"])
     address = "rediss://{}@redis.example.com:6380/0" if encrypted else "redis://{}@redis.example.com:6379/0"
     contents = {"token-secrets": TOKEN_SECRET, "api-keys": API_KEY, "redis-url": address.format(f"tickgate:{password}"),
-                "current.pem": _public_key(), "ca.crt": (authority / "ca.crt").read_text()}  # fmt: skip
+                "current.pem": _public_key(), "ca.crt": (authority / "ca.crt").read_text(),
+                "tls.crt": (authority / "redis.crt").read_text(), "tls.key": (authority / "redis.key").read_text()}  # fmt: skip
     world = documented()
     for kind, name in world.objects:
         for key in world.objects[kind, name]:
@@ -207,7 +208,8 @@ def _start_gateway(space: Namespace) -> dict[int, int]:
             raise Failed(f"the gateway ended with {gateway.running.returncode}: {gateway.tail()}")
         probe = container["readinessProbe"]["httpGet"]
         named = {port["name"]: port["containerPort"] for port in container["ports"]}
-        return get(f"http://127.0.0.1:{ports[named[probe['port']]]}{probe['path']}")[0] == 200
+        scheme = probe.get("scheme", "HTTP").lower()
+        return get(f"{scheme}://127.0.0.1:{ports[named[probe['port']]]}{probe['path']}")[0] == 200
 
     try:
         wait_until(ready, 15, "the gateway is ready")
@@ -224,7 +226,8 @@ def _smoke_test(space: Namespace, ports: dict[int, int]) -> None:
             to = ports[CLIENT_PORT if port["targetPort"] == "client" else OPERATIONS_PORT]
             space.hosts[f"{entry['metadata']['name']}.{entry['metadata']['namespace']}.svc:{port['port']}"] = f"127.0.0.1:{to}"
     inside = space.inside("smoke-pod", pod, container)
-    found = run(*inside.command(container, gateway_binary()), env={"PATH": os.environ["PATH"]})
+    variables = {name: inside.text(value) for name, value in space.environment(container).items()}
+    found = run(*inside.command(container, gateway_binary()), env={"PATH": os.environ["PATH"], **variables})
     if found.returncode:
         raise Failed(f"helm test ends with {found.returncode}: {found.stdout.strip()}")
 
@@ -252,6 +255,8 @@ CONTENT = {
     "redis-url": ["redis://user:password@host"],
     "current.pem": ["public key", "PEM"],
     "ca.crt": ["certificate authority", "PEM"],
+    "tls.crt": ["certificate chain", "PEM"],
+    "tls.key": ["private key", "PEM"],
 }
 
 

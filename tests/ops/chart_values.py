@@ -23,6 +23,9 @@ UNSET = {
     "image.repository": "registry.example.com/gateway",
     "redis.secretKey": "address",
     "redis.tls.caKey": "root.pem",
+    "tls.keys.certificate": "cert.pem",
+    "tls.keys.privateKey": "key.pem",
+    "tls.keys.authority": "root.pem",
     "redis.embedded.image": "docker.io/library/redis:7.4-alpine",
     "redis.embedded.storageClassName": "fast",
     "auth.keys.tokens": "jwt",
@@ -41,7 +44,11 @@ UNSET = {
     "serviceAccount.annotations": {"a": "b"},
 }
 # What the rendering of such a value needs beside it.
+ENCRYPTED = {"tls": {"clients": {"existingSecret": "t"}, "operations": {"existingSecret": "t", "clientCaSecret": "p"}}}
 BESIDE = {
+    "tls.keys.certificate": ENCRYPTED,
+    "tls.keys.privateKey": ENCRYPTED,
+    "tls.keys.authority": ENCRYPTED,
     "redis.tls.caKey": {"redis": {"embedded": {"enabled": False}, "existingSecret": "r", "tls": {"existingSecret": "ca"}}},
     "httpRoute.paths": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}},
     "metrics.prometheusRule.thresholds.TickgateConnectionSkew": {"metrics": {"prometheusRule": {"enabled": True}}},
@@ -292,3 +299,40 @@ def redis_tls() -> None:
               "networkPolicy": {"redisPort": 6380}}  # fmt: skip
     redis = tomllib.loads(gateway_toml(parsed(render(over(TRIAL, by_url)))))["redis"]
     expect("redis.tls", redis == {"url": "rediss://r:6380", "ca_file": "/run/secrets/tickgate/redis-ca/root.pem"}, f"{redis}")
+
+
+@check("helm TLS of the replicas reaches probes, monitor, Ingress, Services and the smoke test")
+def replicas_tls() -> None:
+    path = CHART / "ci/tls-values.yaml"
+    entries = objects(path)
+    server, redis = (tomllib.loads(gateway_toml(entries))[section] for section in ("server", "redis"))
+    file = "/run/secrets/tickgate/{}".format
+    expect(path, server["tls"] == {"cert_file": file("clients-tls/tls.crt"), "key_file": file("clients-tls/tls.key")}, f"{server}")
+    operations = {"cert_file": file("operations-tls/tls.crt"), "key_file": file("operations-tls/tls.key"), "client_ca_file": file("publishers-ca/ca.crt")}
+    expect(path, server["ops_tls"] == operations, f"{server}")
+    expect(path, (redis["client_cert_file"], redis["client_key_file"]) == (file("redis-client/tls.crt"), file("redis-client/tls.key")), f"{redis}")
+    gateway = _gateway(entries)
+    schemes = {gateway[f"{name}Probe"]["httpGet"].get("scheme") for name in ("startup", "liveness", "readiness")}
+    expect(path, schemes == {"HTTPS"}, f"probes ask by {schemes}")
+    scrape = one(entries, "PodMonitor")["spec"]["podMetricsEndpoints"][0]
+    expect(path, (scrape["scheme"], scrape["tlsConfig"]["serverName"]) == ("https", "tickgate-ops.tickgate.svc"), f"{scrape}")
+    annotations = one(entries, "Ingress")["metadata"]["annotations"]
+    expect(path, annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "HTTPS", f"{annotations}")
+    for name in ("tickgate", "tickgate-ops"):
+        port = one(entries, "Service", name)["spec"]["ports"][0]
+        expect(path, port["appProtocol"] == "https", f"{name} {port}")
+    smoke = one(entries, "Pod")["spec"]["containers"][0]
+    expect(path, smoke["args"][1].startswith("wss://") and smoke["args"][3].startswith("https://"), f"{smoke['args']}")
+    expect(path, {"name": "SSL_CERT_FILE", "value": file("clients-tls/ca.crt")} in smoke["env"], f"{smoke['env']}")
+    for controller, key, value in [
+        ("nginx-inc", "nginx.org/ssl-services", "tickgate"),
+        ("haproxy", "haproxy.org/server-ssl", "true"),
+    ]:
+        found = one(parsed(render(over(values_of(path), {"ingress": {"controller": controller}}))), "Ingress")["metadata"]["annotations"]
+        expect(controller, found.get(key) == value, f"{found}")
+    traefik = one(parsed(render(over(values_of(path), {"ingress": {"controller": "traefik"}}))), "Service", "tickgate")["metadata"]["annotations"]
+    expect("traefik", traefik == {"traefik.ingress.kubernetes.io/service.serversscheme": "https"}, f"{traefik}")
+    for values, plain in [({"tls": {"clients": {"existingSecret": ""}}}, "HTTPS"), ({"tls": {"operations": {"existingSecret": "", "clientCaSecret": ""}}}, None)]:
+        gateway = _gateway(parsed(render(over(values_of(path), values))))
+        scheme = gateway["readinessProbe"]["httpGet"].get("scheme")
+        expect(values, (scheme == "HTTPS") == (plain is None), f"the probe asks by {scheme}")

@@ -63,8 +63,9 @@ def _enter() -> None:
 
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
         # On the loopback, the whole network of an address is local.
-        fcntl.ioctl(control, _SIOCSIFADDR, of(b"lo:1", "172.31.0.1"))
-        fcntl.ioctl(control, _SIOCSIFNETMASK, of(b"lo:1", "255.255.255.0"))
+        for name, address in ((b"lo:1", "172.31.0.1"), (b"lo:2", "10.0.0.1")):
+            fcntl.ioctl(control, _SIOCSIFADDR, of(name, address))
+            fcntl.ioctl(control, _SIOCSIFNETMASK, of(name, "255.255.255.0"))
     # Changes to /etc stay in memory: a file can appear at the path that it has in a container.
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True)
     for folder in ("changes", "work"):

@@ -21,6 +21,7 @@ import live_proxy_logs  # noqa: F401
 import live_redis  # noqa: F401
 import live_rollout  # noqa: F401
 import machines  # noqa: F401
+import machines_live  # noqa: F401
 import missing_tools  # noqa: F401
 import monitoring  # noqa: F401
 import policy  # noqa: F401

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("ws://{}", listener.local_addr()?);
     let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
     let tasks = Tasks::new();
-    let echo = Echo { tasks: tasks.clone(), shared: Arc::new(Shared { limits, metrics: Metrics::new() }) };
+    let echo = Echo { tasks: tasks.clone(), shared: Shared::new(limits, Metrics::new(), "trading") };
     let router = Router::new().fallback(get(open)).with_state(echo);
     let serving = Serving {
         head_timeout: Duration::from_secs(5),

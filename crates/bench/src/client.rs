@@ -5,13 +5,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use mio::{Interest, Registry, Token, net::TcpStream};
+use mio::{Registry, Token, net::TcpStream};
 use socket2::{Domain, Socket, Type};
 use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
 
 use crate::{
     Failure,
     clock::Clock,
+    line::{Line, Trust},
     plan::Reading,
     stamp::{Finder, find},
     tally::Tally,
@@ -48,7 +49,7 @@ enum Phase {
 /// A connection and what it has heard.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: TcpStream,
+    line: Line,
     phase: Phase,
     reader: Reader,
     /// Bytes to write: the upgrade, then the opening messages.
@@ -75,6 +76,8 @@ pub(crate) struct Start {
     pub(crate) answers: usize,
     pub(crate) streams: Vec<u32>,
     pub(crate) reading: Reading,
+    /// `None` where the server has no TLS.
+    pub(crate) trust: Option<Trust>,
 }
 
 impl Client {
@@ -99,7 +102,7 @@ impl Client {
             Err(error) => return Err(error.into()),
         }
         Ok(Self {
-            socket: TcpStream::from_std(socket.into()),
+            line: Line::new(TcpStream::from_std(socket.into()), start.trust.as_ref())?,
             phase: Phase::Connecting,
             reader: Reader::new(Peer::Server, true, MESSAGE_BYTES_MAX),
             out: start.upgrade.into_bytes(),
@@ -115,7 +118,7 @@ impl Client {
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+        self.line.register(registry, token)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -138,7 +141,7 @@ impl Client {
     ) -> Result<(), Failure> {
         if event.is_writable() && self.phase != Phase::Closed {
             if self.phase == Phase::Connecting {
-                if let Some(error) = self.socket.take_error()? {
+                if let Some(error) = self.line.socket().take_error()? {
                     return Err(error.into());
                 }
                 self.phase = Phase::Upgrading;
@@ -149,12 +152,12 @@ impl Client {
             return Ok(());
         }
         while self.phase != Phase::Closed {
-            match self.socket.read(buffer) {
+            match self.line.read(buffer) {
                 Ok(0) => return Err(Failure::Said("the server closed the connection".into())),
                 Ok(len) => {
                     self.take(&mut buffer[..len], shared)?;
                     // A short read has emptied the socket; more makes a new event.
-                    if len < buffer.len() && !event.is_read_closed() {
+                    if len < buffer.len() && !event.is_read_closed() && self.line.is_emptied_by_a_short_read() {
                         break;
                     }
                 }
@@ -163,7 +166,8 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        // What waited for the end of a handshake.
+        if self.out.is_empty() || self.phase == Phase::Closed { Ok(()) } else { self.flush() }
     }
 
     /// Reads what a steady reader is due.
@@ -178,7 +182,7 @@ impl Client {
         }
         let due = ((now_ns - self.steady.0) as f64 / 1e9 * f64::from(bytes_per_s)) as u64 - self.steady.1;
         let due = buffer.len().min(due as usize);
-        match self.socket.read(&mut buffer[..due]) {
+        match self.line.read(&mut buffer[..due]) {
             Ok(0) if due > 0 => self.close(shared, "the server closed the connection"),
             Ok(len) => {
                 self.steady.1 += len as u64;
@@ -270,7 +274,7 @@ impl Client {
 
     fn flush(&mut self) -> Result<(), Failure> {
         while !self.out.is_empty() {
-            match self.socket.write(&self.out) {
+            match self.line.write(&self.out) {
                 Ok(len) => drop(self.out.drain(..len)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -278,7 +282,10 @@ impl Client {
             }
         }
         self.out = Vec::new();
-        Ok(())
+        match self.line.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Says goodbye; the server closes.
@@ -295,7 +302,7 @@ impl Client {
             self.phase = Phase::Closed;
             shared.tally.closed += 1;
             shared.tally.trouble.get_or_insert_with(|| why.into());
-            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            self.line.shutdown();
         }
     }
 }

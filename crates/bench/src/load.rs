@@ -13,6 +13,7 @@ use crate::{
     Failure,
     client::{Client, Shared, Start},
     clock::Clock,
+    line::Trust,
     plan::{Pace, Pacer, Plan, Reading},
     publish::{Publisher, upgrade_request},
     stamp::{Finder, Stamp},
@@ -43,6 +44,8 @@ pub(crate) struct Access {
     pub(crate) payload_bytes: usize,
     /// Publishing connections.
     pub(crate) publishers: usize,
+    /// Of the sockets; `None` where they have no TLS.
+    pub(crate) trust: Option<Trust>,
 }
 
 /// Connections, publishers, and what they have counted.
@@ -160,6 +163,7 @@ impl<'a> Load<'a> {
             answers,
             streams: subscriber.streams.clone(),
             reading: subscriber.reading,
+            trust: self.access.trust.clone(),
         };
         let mut client = Client::connect(address, number, start)?;
         client.register(self.poll.registry(), Token(self.clients.len()))?;
@@ -381,7 +385,14 @@ mod tests {
         while std::net::TcpStream::connect(&address).is_err() {
             std::thread::yield_now();
         }
-        Access { sockets: address.clone(), publish: address, key: String::new(), payload_bytes: 120, publishers: 1 }
+        Access {
+            sockets: address.clone(),
+            publish: address,
+            key: String::new(),
+            payload_bytes: 120,
+            publishers: 1,
+            trust: None,
+        }
     }
 
     #[test]
@@ -416,7 +427,14 @@ mod tests {
             let _ = socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
         });
         let target = Target::parse(LIMIT).unwrap();
-        let access = Access { sockets, publish: String::new(), key: String::new(), payload_bytes: 120, publishers: 1 };
+        let access = Access {
+            sockets,
+            publish: String::new(),
+            key: String::new(),
+            payload_bytes: 120,
+            publishers: 1,
+            trust: None,
+        };
         let plan = Plan::fan_out(&target.channels, Kind::Event, 1);
         let mut load = Load::new(&target, &plan, &access).unwrap();
         let failure = load.connect(0..1, &[], &[]).unwrap_err().to_string();

@@ -9,6 +9,7 @@ mod clock;
 mod figures;
 mod latency;
 mod limit;
+mod line;
 mod load;
 mod measure;
 mod observe;

@@ -1,12 +1,12 @@
 //! What the measured processes use: CPU time, memory, system calls, and their own counters. Never writes to them.
 
 use std::{
-    fs,
-    io::{self, Read, Write},
-    net::TcpStream,
+    fs, io,
     process::{Child, Command, Stdio},
     time::Duration,
 };
+
+use crate::line::{self, Trust};
 
 /// Processes whose use is added up.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct Counters(String);
 impl Counters {
     /// Reads `http://<address>/metrics`; empty when there is nothing to read.
     pub(crate) fn read(address: Option<&str>) -> Self {
-        Self(address.and_then(|address| get(address, "/metrics").ok()).unwrap_or_default())
+        Self(address.and_then(|address| line::get(address.parse().ok()?, "/metrics", None).ok()).unwrap_or_default())
     }
 
     /// The sum over all label values of a metric; `None` when it is not there.
@@ -95,17 +95,9 @@ impl Counters {
 }
 
 /// Whether the gateway would be sent clients: it has reached Redis.
-pub(crate) fn is_ready(address: &str) -> bool {
-    get(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
-fn get(address: &str, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+pub(crate) fn is_ready(address: &str, trust: Option<&Trust>) -> bool {
+    let answer = address.parse().ok().and_then(|address| line::get(address, "/readyz", trust).ok());
+    answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 #[cfg(test)]

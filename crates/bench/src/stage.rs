@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Args, Failure,
+    line::Certificate,
     load::Access,
     observe::{self, Processes},
     target::Target,
@@ -28,6 +29,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     Gateway,
+    /// Whose clients come by TLS.
+    SecureGateway,
     TwoGateways,
     /// The server of the bare-send line.
     Limit,
@@ -49,6 +52,8 @@ pub(crate) struct Stage {
     /// Where the gateway's own counters are.
     pub(crate) metrics: Option<String>,
     secret: String,
+    /// What the gateway shows its clients.
+    certificate: Option<Certificate>,
     _started: Vec<Started>,
     // Dropped last: the processes write into it.
     dir: TempDir,
@@ -66,6 +71,7 @@ impl Stage {
                 key: args.key.clone(),
                 payload_bytes: args.payload_bytes,
                 publishers,
+                trust: None,
             },
             second: None,
             seconds: args.seconds,
@@ -74,6 +80,7 @@ impl Stage {
             redis_address: None,
             metrics: None,
             secret: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
+            certificate: None,
             _started: Vec::new(),
             dir,
         };
@@ -82,9 +89,14 @@ impl Stage {
             _ if args.target.is_some() => {}
             // Redis is what is measured, so it has the server's core.
             Needs::Redis => stage.start_redis(args.server_cpu)?,
-            Needs::Gateway | Needs::TwoGateways => {
+            Needs::Gateway | Needs::SecureGateway | Needs::TwoGateways => {
                 if !args.memory {
                     stage.start_redis(args.redis_cpu.or(args.load_cpu))?;
+                }
+                if needs == Needs::SecureGateway {
+                    let certificate = Certificate::make(stage.dir.path())?;
+                    stage.access.trust = Some(certificate.trust()?);
+                    stage.certificate = Some(certificate);
                 }
                 let (sockets, operations) = stage.start_gateway(args, "gateway")?;
                 if needs == Needs::TwoGateways {
@@ -153,6 +165,11 @@ impl Stage {
         if let Some(redis) = &self.redis_address {
             environment.push(("TICKGATE__REDIS__URL".into(), format!("redis://{redis}")));
         }
+        if let Some(Certificate { file, key_file }) = &self.certificate {
+            for (key, path) in [("CERT_FILE", file), ("KEY_FILE", key_file)] {
+                environment.push((format!("TICKGATE__SERVER__TLS__{key}"), path.display().to_string()));
+            }
+        }
         let started = Started::start(&Spec {
             name,
             program: &args.gateway()?,
@@ -165,7 +182,7 @@ impl Stage {
         self.servers.0.push(started.pid());
         self._started.push(started);
         let end = Instant::now() + READY_TIMEOUT;
-        while !observe::is_ready(&sockets) {
+        while !observe::is_ready(&sockets, self.access.trust.as_ref()) {
             if Instant::now() > end {
                 return Err(Failure::Said(format!("the {name} does not become ready")));
             }

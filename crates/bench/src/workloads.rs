@@ -40,7 +40,7 @@ const fn workload(
     needs: Needs,
     run: fn(&Stage) -> Result<Figures, Failure>,
 ) -> Workload {
-    let own_only = matches!(needs, Needs::TwoGateways | Needs::Redis);
+    let own_only = matches!(needs, Needs::SecureGateway | Needs::TwoGateways | Needs::Redis);
     Workload { name, about, needs, publishers: 1, own_only, run }
 }
 
@@ -58,6 +58,10 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     workload("idle", "10,000 quiet sessions: memory and CPU", Needs::Gateway, idle_10k),
     workload("idle-18k", "18,000 quiet sessions", Needs::Gateway, idle_18k),
     workload("storm", "10,000 connections with tokens, as fast as they are taken", Needs::Gateway, storm),
+    workload("fan-out-50-tls", "fan-out-50 to clients that come by TLS", Needs::SecureGateway, fan_out_50),
+    workload("fan-out-tls", "fan-out to clients that come by TLS", Needs::SecureGateway, fan_out),
+    workload("idle-tls", "10,000 quiet sessions by TLS: memory and CPU", Needs::SecureGateway, idle_10k),
+    workload("storm-tls", "storm of clients that come by TLS, with a full handshake each", Needs::SecureGateway, storm),
     Workload {
         own_only: true,
         ..workload("replay", "1,000 clients come back to one topic, 100 missed each", Needs::Gateway, replay)

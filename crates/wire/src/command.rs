@@ -77,6 +77,25 @@ pub enum Command {
     Ingest(Ingest),
 }
 
+impl Command {
+    /// What is asked, in one word; nothing of what the client sent is in it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Subscribe { .. } | Self::SubscribeSymbols { .. } => "subscribe",
+            Self::Unsubscribe { .. } | Self::UnsubscribeSymbols { .. } => "unsubscribe",
+            Self::Ping { .. } => "ping",
+            Self::Auth { .. } => "auth",
+            Self::History { .. } => "history",
+            Self::Publish { .. } => "publish",
+            Self::Run { .. } => "command",
+            Self::Presence { .. } => "presence",
+            Self::Configure { .. } => "configure",
+            Self::Ingest(_) => "ingest",
+        }
+    }
+}
+
 /// One element of a subscribe: a channel and its options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Element {

@@ -2,6 +2,7 @@
 
 {{- define "tickgate.check" -}}
 {{- include "tickgate.checkRedis" . -}}
+{{- include "tickgate.checkTls" . -}}
 {{- include "tickgate.checkSecrets" . -}}
 {{- include "tickgate.checkScaling" . -}}
 {{- include "tickgate.checkRollout" . -}}
@@ -46,6 +47,33 @@
 {{- end -}}
 {{- if (.Values.config.redis).ca_file -}}
 {{- fail "redis.tls.existingSecret and config.redis.ca_file are both set: choose one." -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tickgate.checkTls" -}}
+{{- with .Values.redis -}}
+{{- if .tls.clientSecret -}}
+{{- if .embedded.enabled -}}
+{{- fail "redis.tls.clientSecret and redis.embedded.enabled are both set: the embedded Redis has no TLS." -}}
+{{- end -}}
+{{- if and .url (not (hasPrefix "rediss://" .url)) -}}
+{{- fail (printf "redis.tls.clientSecret is set, but redis.url is %s, which is without TLS: it must begin with rediss://." .url) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.tls -}}
+{{- if and .operations.clientCaSecret (not .operations.existingSecret) -}}
+{{- fail "tls.operations.clientCaSecret without tls.operations.existingSecret: a port without TLS sees no certificate." -}}
+{{- end -}}
+{{- if and .operations.clientCaSecret (not .keys.authority) -}}
+{{- fail "tls.operations.clientCaSecret without tls.keys.authority: name the key of the authority in it." -}}
+{{- end -}}
+{{- if eq .keys.certificate .keys.privateKey -}}
+{{- fail (printf "tls.keys.certificate and tls.keys.privateKey are both %q: each needs a key of its own." .keys.certificate) -}}
+{{- end -}}
+{{- if and .operations.existingSecret $.Values.metrics.monitor.enabled (not $.Values.metrics.monitor.tlsConfig) -}}
+{{- fail "tls.operations.existingSecret and metrics.monitor.enabled without metrics.monitor.tlsConfig: Prometheus asks replicas by their addresses, which no certificate names. Set ca and serverName, or insecureSkipVerify." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -35,6 +35,19 @@ server:
   mode: production
   listen: {{ printf "%s:8000" $listen | quote }}
   ops_listen: {{ printf "%s:8001" $listen | quote }}
+  {{- if .Values.tls.clients.existingSecret }}
+  tls:
+    cert_file: {{ include "tickgate.secretFile" (list "clients-tls" .Values.tls.keys.certificate) }}
+    key_file: {{ include "tickgate.secretFile" (list "clients-tls" .Values.tls.keys.privateKey) }}
+  {{- end }}
+  {{- if .Values.tls.operations.existingSecret }}
+  ops_tls:
+    cert_file: {{ include "tickgate.secretFile" (list "operations-tls" .Values.tls.keys.certificate) }}
+    key_file: {{ include "tickgate.secretFile" (list "operations-tls" .Values.tls.keys.privateKey) }}
+    {{- if .Values.tls.operations.clientCaSecret }}
+    client_ca_file: {{ include "tickgate.secretFile" (list "publishers-ca" .Values.tls.keys.authority) }}
+    {{- end }}
+  {{- end }}
 drain:
   delay: {{ int .Values.drain.delaySeconds }}s
   spread: {{ int .Values.drain.spreadSeconds }}s
@@ -50,6 +63,10 @@ redis:
   {{- end }}
   {{- if .Values.redis.tls.existingSecret }}
   ca_file: {{ include "tickgate.secretFile" (list "redis-ca" .Values.redis.tls.caKey) }}
+  {{- end }}
+  {{- if .Values.redis.tls.clientSecret }}
+  client_cert_file: {{ include "tickgate.secretFile" (list "redis-client" .Values.tls.keys.certificate) }}
+  client_key_file: {{ include "tickgate.secretFile" (list "redis-client" .Values.tls.keys.privateKey) }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -81,6 +98,18 @@ redis: {{ . }}
 {{- end }}
 {{- with .Values.redis.tls.existingSecret }}
 redis-ca: {{ . }}
+{{- end }}
+{{- with .Values.redis.tls.clientSecret }}
+redis-client: {{ . }}
+{{- end }}
+{{- with .Values.tls.clients.existingSecret }}
+clients-tls: {{ . }}
+{{- end }}
+{{- with .Values.tls.operations.existingSecret }}
+operations-tls: {{ . }}
+{{- end }}
+{{- with .Values.tls.operations.clientCaSecret }}
+publishers-ca: {{ . }}
 {{- end }}
 {{- end -}}
 

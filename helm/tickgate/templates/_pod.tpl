@@ -140,12 +140,24 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* A probe of the clients' port. Takes the path and the numbers. */}}
+{{/* A probe of the clients' port. Takes the context, the path and the numbers. */}}
 {{- define "tickgate.probe" -}}
 httpGet:
-  path: {{ index . 0 }}
+  path: {{ index . 1 }}
   port: client
-{{ toYaml (index . 1) }}
+  {{- if (index . 0).Values.tls.clients.existingSecret }}
+  scheme: HTTPS
+  {{- end }}
+{{ toYaml (index . 2) }}
+{{- end -}}
+
+{{/* The file of the authority that the smoke test trusts; empty for public ones, and where nothing has TLS. */}}
+{{- define "tickgate.smokeAuthority" -}}
+{{- with .Values.tls -}}
+{{- if and .keys.authority (or .clients.existingSecret .operations.existingSecret) -}}
+{{- include "tickgate.secretFile" (list (ternary "clients-tls" "operations-tls" (ne .clients.existingSecret "")) .keys.authority) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Spread constraints, each with what selects the replicas of one rollout unless it says otherwise. */}}

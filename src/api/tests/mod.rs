@@ -14,13 +14,15 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
     response::Response,
 };
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate_wire::model::{ReplicaId, Topic, UserId};
+use tokio::sync::mpsc;
 
-use super::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience};
+use super::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience, TraceSubject};
 use crate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
@@ -232,6 +234,9 @@ impl Operator for NoOperator {
     }
     fn log(&self, _: &str, _: Duration) -> Result<(), String> {
         Ok(())
+    }
+    fn trace(&self, _: TraceSubject, _: Duration) -> Option<mpsc::Receiver<Bytes>> {
+        None
     }
     fn configuration(&self) -> Value {
         Value::Null

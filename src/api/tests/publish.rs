@@ -7,7 +7,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Replica, call, read};
-use crate::metrics::{Door, PublishResult};
+use crate::metrics::{Door, PublicationClass, PublishResult};
 
 const PUBLISH: &str = "/api/v1/publish";
 
@@ -49,8 +49,8 @@ async fn the_same_msg_id_is_published_once_whether_in_the_body_or_the_header() {
     assert_eq!(ids[0], ids[1]);
     let history = replica.ops_get("/api/v1/topics/logs/history").await.json();
     assert_eq!(history["messages"].as_array().unwrap().len(), 2);
-    let duplicates = replica.state.metrics.publications_total.of((Door::Http, PublishResult::Duplicate)).get();
-    assert_eq!(duplicates, 2);
+    let duplicates = (Door::Http, PublicationClass::Reliable, PublishResult::Duplicate);
+    assert_eq!(replica.state.metrics.publications_total.of(duplicates).get(), 2);
 }
 
 #[tokio::test]

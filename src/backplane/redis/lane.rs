@@ -30,7 +30,7 @@ use super::{
 use crate::{
     backplane::{PublishError, Refusal, Ticket},
     clock,
-    redis_link::{Attached, Failure, Placement, RedisLink},
+    redis_link::{Attached, Failure, Placement, RedisCommand, RedisLink},
     tasks::{Stop, Tasks},
 };
 
@@ -220,7 +220,12 @@ impl Drain {
         let (mut pipe, counts, durability) = self.encode(&jobs, generation);
         durability.add_to(&mut pipe, self.link.config().response_timeout);
         let count = pipe.len();
-        let exchange = async move { connection.send_packed_commands(&pipe, 0, count).await };
+        let timer = self.link.time(RedisCommand::Publish);
+        let exchange = async move {
+            let answer = connection.send_packed_commands(&pipe, 0, count).await;
+            drop(timer);
+            answer
+        };
         // Outside the runtime's budget: the first poll must put the pipeline into the connection's queue, or the order
         // of pipelines would be left to chance.
         let mut exchange = Box::pin(tokio::task::coop::unconstrained(exchange));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backplane::{HeadError, Newest, Page, ReadLimits, Unavailable},
-    redis_link::{Failure, Pooled, RedisLink, RefusalKind},
+    redis_link::{Failure, Pooled, RedisCommand, RedisLink, RefusalKind},
 };
 
 /// Streams asked in one pipeline.
@@ -41,7 +41,7 @@ impl Source<'_> {
     /// What follows `after`, within the limits.
     pub(super) async fn page(self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
         let key = self.link.keys().stream(topic);
-        let mut reader = Reader::open(self.link).await?;
+        let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
         let (mut read, mut end, mut first) = (Forward::new(after, limits), None, true);
         while let Some((cursor, count)) = read.next() {
             let mut pipe = redis::pipe();
@@ -66,7 +66,7 @@ impl Source<'_> {
     /// The newest messages, within the limits.
     pub(super) async fn newest(self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
         let key = self.link.keys().stream(topic);
-        let mut reader = Reader::open(self.link).await?;
+        let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
         let (mut read, mut first) = (Backward::new(limits), true);
         while let Some((before, count)) = read.next() {
             let end = before.map_or("+".to_owned(), |before| format!("({before}"));
@@ -93,7 +93,7 @@ impl Source<'_> {
         topics: &[&Topic],
     ) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
         let mut heads = Vec::with_capacity(topics.len());
-        let mut reader = Reader::open(self.link).await?;
+        let mut reader = Reader::open(self.link, RedisCommand::Compare).await?;
         for chunk in topics.chunks(HEADS_CHUNK) {
             let keys: Vec<_> = chunk.iter().map(|topic| self.link.keys().stream(topic)).collect();
             let mut pipe = Pipeline::new();
@@ -132,7 +132,7 @@ impl Source<'_> {
         }
         let mut pipe = Pipeline::new();
         pipe.add_command(command);
-        let (_, replies) = Reader::open(self.link).await?.ask(&pipe).await?;
+        let (_, replies) = Reader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
         let answer = |value| match value {
             Value::BulkString(id) => id_of(&id).ok_or_else(strange),
             Value::ServerError(error) => Err(failed(self.link, &Failure::of(&error.into()))),
@@ -216,20 +216,24 @@ fn text(value: Value) -> Option<String> {
 /// A connection of the pool, for all parts of one read.
 struct Reader<'a> {
     link: &'a RedisLink,
+    kind: RedisCommand,
     connection: Pooled,
 }
 
 impl<'a> Reader<'a> {
-    async fn open(link: &'a RedisLink) -> Result<Self, Unavailable> {
+    async fn open(link: &'a RedisLink, kind: RedisCommand) -> Result<Self, Unavailable> {
         let connection = link.pooled().await.map_err(|failure| failed(link, &failure))?;
-        Ok(Self { link, connection })
+        Ok(Self { link, kind, connection })
     }
 
     /// Runs a pipeline; errors of single commands stay in their place.
     async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
-        let Self { link, mut connection } = self;
-        match connection.send_packed_commands(pipe, 0, pipe.len()).await {
-            Ok(replies) => Ok((Self { link, connection }, replies)),
+        let Self { link, kind, mut connection } = self;
+        let timer = link.time(kind);
+        let answer = connection.send_packed_commands(pipe, 0, pipe.len()).await;
+        drop(timer);
+        match answer {
+            Ok(replies) => Ok((Self { link, kind, connection }, replies)),
             Err(error) => {
                 // The next reader must not receive a late answer: the connection is not given back.
                 connection.discard();

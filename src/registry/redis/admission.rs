@@ -11,14 +11,14 @@ use tickgate_wire::model::UserId;
 use super::{
     Inner, Redis,
     batch::Op,
-    commands::{ask, call, issued_text, run},
+    commands::{ask, call, issued_text, run, run_for},
     leases::{member, split_member},
     own_count::OwnVerdict,
     sealed::{NotSealed, SealedTicket},
     times::millis,
 };
 use crate::{
-    redis_link::Failure,
+    redis_link::{Failure, RedisCommand},
     registry::{Admission, Unavailable, Verdict, superseded},
 };
 
@@ -88,7 +88,8 @@ impl Inner {
         call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
         call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
         let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
-        let answer: Result<Answer, Failure> = run(self.topology.at(user.as_str()), &self.scripts.admit, &call).await;
+        let (link, script) = (self.topology.at(user.as_str()), &self.scripts.admit);
+        let answer: Result<Answer, Failure> = run_for(RedisCommand::Admit, link, script, &call).await;
         doubt.ended = answer.as_ref().err().is_none_or(|failure| !failure.in_doubt());
         let answer = answer?;
         let (verdict, connections, evicted, replaced, stamp) = answer;

@@ -9,7 +9,7 @@ use super::{
     batch::{CommandAnswer, Index, RecordWrite, RegistryCommand},
     leases::{Owner, member},
 };
-use crate::redis_link::{Failure, RedisLink};
+use crate::redis_link::{Failure, RedisCommand, RedisLink};
 
 macro_rules! scripts {
     ($($name:ident),*) => {
@@ -40,12 +40,16 @@ pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
 
 /// Runs one command on the link's command connection.
 pub(super) async fn ask<T: FromRedisValue>(link: &RedisLink, cmd: &Cmd) -> Result<T, Failure> {
-    cmd.query_async(&mut link.command()?).await.map_err(|error| failed(link, &error))
+    let mut commands = link.command()?;
+    let _timer = link.time(RedisCommand::Registry);
+    cmd.query_async(&mut commands).await.map_err(|error| failed(link, &error))
 }
 
 /// Runs a pipeline on the link's command connection.
 pub(super) async fn ask_all<T: FromRedisValue>(link: &RedisLink, pipeline: &Pipeline) -> Result<T, Failure> {
-    pipeline.query_async(&mut link.command()?).await.map_err(|error| failed(link, &error))
+    let mut commands = link.command()?;
+    let _timer = link.time(RedisCommand::Registry);
+    pipeline.query_async(&mut commands).await.map_err(|error| failed(link, &error))
 }
 
 /// Runs a pipeline whose answers do not matter.
@@ -58,7 +62,18 @@ pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<()
 
 /// Runs one call of a script, and loads it first where Redis forgot it.
 pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, Failure> {
+    run_for(RedisCommand::Registry, link, script, call).await
+}
+
+/// Runs a call of a script that is timed as of this kind.
+pub(super) async fn run_for<T: FromRedisValue>(
+    kind: RedisCommand,
+    link: &RedisLink,
+    script: &Script,
+    call: &Cmd,
+) -> Result<T, Failure> {
     let mut commands = link.command()?;
+    let _timer = link.time(kind);
     let mut answer = call.query_async(&mut commands).await;
     if answer.as_ref().is_err_and(|error| Failure::of(error).is_no_script()) {
         script.load_async(&mut commands).await.map_err(|error| failed(link, &error))?;

@@ -27,7 +27,7 @@ use super::{
     leases::BUCKETS,
 };
 use crate::{
-    redis_link::{Failure, RedisLink},
+    redis_link::{Failure, RedisCommand, RedisLink},
     registry::{SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
     tasks::Stop,
 };
@@ -281,7 +281,10 @@ impl Writer {
     /// One attempt; fails when the batch has to be sent again.
     async fn attempt(&self, pipeline: &redis::Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
         let link = &self.link;
-        let answers: RedisResult<Vec<RedisResult<Value>>> = pipeline.query_async(&mut link.command()?).await;
+        let mut commands = link.command()?;
+        let timer = link.time(RedisCommand::Lease);
+        let answers: RedisResult<Vec<RedisResult<Value>>> = pipeline.query_async(&mut commands).await;
+        drop(timer);
         let answers = answers.map_err(|error| commands::failed(link, &error))?;
         for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
             match commands::failed(link, error) {

@@ -89,6 +89,11 @@ impl RedisServer {
         self.port
     }
 
+    /// Where its data are.
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The address for the tests: as the harness's own user where the shipped users are.
     pub fn url(&self) -> String {
         let user = if self.users.is_some() { "harness:-@" } else { "" };

@@ -342,10 +342,15 @@ impl Replica {
         }
     }
 
-    /// The value of a metric, written with its labels; without them the sum over all.
+    /// The sum of a metric over the series that have the labels it is written with.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = self.api_get("/metrics").await;
-        let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+        let labels: Vec<_> = labels.trim_end_matches('}').split(',').collect();
+        let own = |line: &&str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']));
+            rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)))
+        };
         answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }

@@ -127,7 +127,7 @@ impl Client {
         self.leave();
         let memory = MemorySocket { written: Vec::new(), room: usize::MAX / 2, keep: true };
         let limits = QueueLimits { messages_max: 64, bytes_max: 1 << 16 };
-        let shared = Arc::new(Shared { limits, metrics: metrics.clone() });
+        let shared = Shared::new(limits, metrics.clone(), "trading");
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), shared);
         let started = Arc::<Mutex<Vec<Started>>>::default();
         let wishes = std::array::from_fn(|topic| {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tickgate::{
     defect::{Defect, with},
-    metrics::{Gap, Metrics},
+    metrics::Metrics,
     redis_link::{Keys, with_network},
 };
 use tickgate_redis_model::{History, Refusals, Reply, Role};
@@ -467,7 +467,7 @@ impl World {
 }
 
 fn counted_gaps(metrics: &Metrics) -> u64 {
-    Gap::ALL.iter().map(|reason| metrics.gaps_total.of(*reason).get()).sum()
+    metrics.gaps_total.total()
 }
 
 fn stop(net: &mut Net, at: usize) {

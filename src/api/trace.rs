@@ -1,0 +1,63 @@
+//! The live trace of one user or one topic of this replica: lines, for as long as an operator asked for. Never shows a
+//! payload.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use tickgate_wire::model::{Topic, UserId};
+
+use super::{
+    Problem, Shared, access,
+    admin::{TraceSubject, seconds_of},
+    body,
+};
+use crate::audit::Target;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    user: Option<String>,
+    topic: Option<String>,
+    seconds: u64,
+}
+
+impl Wanted {
+    fn subject(&self) -> Result<TraceSubject, Problem> {
+        match (&self.user, &self.topic) {
+            (Some(user), None) => {
+                let user = UserId::new(user).map_err(|error| Problem::invalid(format!("`user`: {error}")))?;
+                Ok(TraceSubject::User(user))
+            }
+            (None, Some(topic)) => {
+                let topic = Topic::public(topic).map_err(|error| Problem::invalid(format!("`topic` is {error}")))?;
+                Ok(TraceSubject::Topic(topic))
+            }
+            _ => Err(Problem::invalid("name either a `user` or a `topic`")),
+        }
+    }
+}
+
+/// Answers with a line for each thing that happens.
+pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+    let caller = access::caller(request.extensions());
+    let wanted: Wanted = body::json(&shared, request).await?;
+    let (subject, time) = (wanted.subject()?, seconds_of(wanted.seconds)?);
+    let (seconds, found) = (Some(wanted.seconds), shared.operator.trace(subject.clone(), time));
+    let target = match &subject {
+        TraceSubject::User(user) => Target { user: Some(user), seconds, ..Target::default() },
+        TraceSubject::Topic(topic) => Target { topic: Some(topic.as_str()), seconds, ..Target::default() },
+    };
+    let failure = "as many traces are under way as there may be";
+    shared.audit.action(&caller, "traced", target, found.is_none().then_some(&failure));
+    let mut lines = found.ok_or_else(|| access::overloaded(failure))?;
+    let lines = stream::poll_fn(move |cx| lines.poll_recv(cx)).map(Ok::<_, Infallible>);
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}

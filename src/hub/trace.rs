@@ -1,0 +1,261 @@
+//! Live traces: what happens to one user or to one topic on this replica, told as it happens to the operators who asked.
+//! Where nobody asked it costs a look at one number. Never a payload and never a token, and nobody waits for who reads it.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tickgate_wire::{
+    model::{Message, StreamId, Topic, UserId},
+    time::Timestamp,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::outbox::Outbox;
+use crate::clock;
+
+/// Traces at once, on one replica.
+const TRACES_MAX: usize = 4;
+/// Lines that wait for who reads them. Those beyond are dropped and counted.
+const LINES_MAX: usize = 1_024;
+
+/// Whom or what a trace is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    User(UserId),
+    Topic(Topic),
+}
+
+/// All traces of a replica.
+#[derive(Debug, Default)]
+pub struct Traces {
+    count: AtomicUsize,
+    state: Mutex<State>,
+    over: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    begun: u64,
+    traces: Vec<Trace>,
+}
+
+#[derive(Debug)]
+struct Trace {
+    number: u64,
+    subject: Subject,
+    /// Open connections of the user. Weak: the address is nobody else's for as long as it is here, and nothing is kept open.
+    clients: Vec<(Weak<Outbox>, Arc<str>)>,
+    lines: mpsc::Sender<Bytes>,
+    lost: u64,
+}
+
+/// A trace that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    pub number: u64,
+    /// Closed when nobody reads the lines any more.
+    pub sender: mpsc::Sender<Bytes>,
+    /// One JSON object each, with its line end. It ends with the trace.
+    pub lines: mpsc::Receiver<Bytes>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Timestamp,
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(flatten)]
+    fields: &'a Value,
+}
+
+impl Line<'_> {
+    fn of<'a>(event: &'a str, fields: &'a Value) -> Line<'a> {
+        let at = Timestamp::from_ms(clock::unix_ms());
+        Line { at, event, connection_id: None, topic: None, fields }
+    }
+}
+
+impl Trace {
+    fn tell(&mut self, line: &Line<'_>) {
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
+        if self.lines.try_send(text.into()).is_err() {
+            self.lost += 1;
+        }
+    }
+
+    fn client(&self, outbox: &Arc<Outbox>) -> Option<Arc<str>> {
+        let found = self.clients.iter().find(|(client, _)| std::ptr::eq(client.as_ptr(), Arc::as_ptr(outbox)));
+        found.map(|(_, id)| id.clone())
+    }
+
+    fn is_of(&self, topic: &Topic) -> bool {
+        match &self.subject {
+            Subject::User(user) => topic.owner() == Some(user.as_str()),
+            Subject::Topic(own) => own == topic,
+        }
+    }
+}
+
+impl Traces {
+    /// Whether anybody traces anything: to be asked before anything is gathered for a trace.
+    #[must_use]
+    pub fn are_active(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Begins a trace. `None` where there are as many as there may be.
+    #[must_use]
+    pub fn begin(&self, subject: Subject) -> Option<Begun> {
+        let mut state = self.state.lock();
+        if state.traces.len() >= TRACES_MAX {
+            return None;
+        }
+        state.begun += 1;
+        let (number, (sender, lines)) = (state.begun, mpsc::channel(LINES_MAX));
+        let (lost, clients) = (0, Vec::new());
+        state.traces.push(Trace { number, subject, clients, lines: sender.clone(), lost });
+        self.count.store(state.traces.len(), Ordering::Relaxed);
+        Some(Begun { number, sender, lines })
+    }
+
+    /// Ends a trace, with a last line that says how many were dropped.
+    pub fn end(&self, number: u64) {
+        self.end_where(|trace| trace.number == number);
+    }
+
+    /// Ends all of them, for good: the replica ends.
+    pub fn end_all(&self) {
+        self.over.send_replace(true);
+        self.end_where(|_| true);
+    }
+
+    /// Resolves when all have been ended.
+    pub async fn over(&self) {
+        // An error means that the sender is gone, which is an end too.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    fn end_where(&self, ends: impl Fn(&Trace) -> bool) {
+        let mut state = self.state.lock();
+        state.traces.retain_mut(|trace| {
+            let ended = ends(trace);
+            if ended {
+                let fields = json!({ "lines_lost": trace.lost });
+                trace.tell(&Line::of("ended", &fields));
+            }
+            !ended
+        });
+        self.count.store(state.traces.len(), Ordering::Relaxed);
+    }
+
+    /// A connection of a user is open; from here on it is traced with its user.
+    pub fn opened(&self, user: &UserId, (outbox, id): (&Arc<Outbox>, &str), fields: &Value) {
+        let mut state = self.state.lock();
+        for trace in state.traces.iter_mut().filter(|trace| trace.subject == Subject::User(user.clone())) {
+            if trace.client(outbox).is_none() {
+                trace.clients.push((Arc::downgrade(outbox), id.into()));
+                trace.tell(&Line { connection_id: Some(id), ..Line::of("connected", fields) });
+            }
+        }
+    }
+
+    /// A connection has ended.
+    pub fn closed(&self, outbox: &Arc<Outbox>, fields: &Value) {
+        self.client(outbox, "disconnected", None, fields);
+        let is_other = |(client, _): &(Weak<Outbox>, Arc<str>)| !std::ptr::eq(client.as_ptr(), Arc::as_ptr(outbox));
+        self.state.lock().traces.iter_mut().for_each(|trace| trace.clients.retain(is_other));
+    }
+
+    /// Something happened to a connection: told to those who trace its user, and to those who trace the topic.
+    pub fn client(&self, outbox: &Arc<Outbox>, event: &str, topic: Option<&Topic>, fields: &Value) {
+        for trace in &mut self.state.lock().traces {
+            let id = trace.client(outbox);
+            let is_its = matches!(trace.subject, Subject::Topic(_)) && topic.is_some_and(|topic| trace.is_of(topic));
+            if id.is_some() || is_its {
+                let topic = topic.map(Topic::as_str);
+                trace.tell(&Line { connection_id: id.as_deref(), topic, ..Line::of(event, fields) });
+            }
+        }
+    }
+
+    /// A publication arrived at this replica.
+    pub(super) fn arrived(&self, topic: &Topic, message: &Message) {
+        let age_ms = clock::unix_ms().saturating_sub(message.published_ms);
+        let fields = json!({
+            "id": message.id.map(|id| id.to_string()),
+            "bytes": message.payload_bytes(),
+            "age_ms": (message.published_ms > 0).then_some(age_ms),
+        });
+        for trace in self.state.lock().traces.iter_mut().filter(|trace| trace.is_of(topic)) {
+            trace.tell(&Line { topic: Some(topic.as_str()), ..Line::of("arrived", &fields) });
+        }
+    }
+
+    /// Publications, up to `last`, were put into the outboxes of these subscribers.
+    pub(super) fn fanned_out<'a>(
+        &self,
+        topic: &Topic,
+        (messages, last): (usize, Option<StreamId>),
+        subscribers: &(impl Iterator<Item = &'a Arc<Outbox>> + Clone),
+    ) {
+        let last = last.map(|last| last.to_string());
+        for trace in &mut self.state.lock().traces {
+            let to = Some(topic.as_str());
+            if trace.is_of(topic) && matches!(trace.subject, Subject::Topic(_)) {
+                let subscribers = subscribers.clone().count();
+                let fields = json!({ "messages": messages, "last": last, "subscribers": subscribers });
+                trace.tell(&Line { topic: to, ..Line::of("delivered", &fields) });
+            }
+            if trace.clients.is_empty() {
+                continue;
+            }
+            for outbox in subscribers.clone() {
+                let Some(id) = trace.client(outbox) else { continue };
+                let detail = outbox.detail();
+                let (waiting, behind) = (detail.waiting_bytes, detail.behind);
+                let fields = json!({ "messages": messages, "last": last, "waiting_bytes": waiting, "behind": behind });
+                trace.tell(&Line { connection_id: Some(&id), topic: to, ..Line::of("delivered", &fields) });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_are_bounded_in_number_and_in_lines() {
+        let (traces, topic) = (Traces::default(), Topic::public("a").unwrap());
+        assert!(!traces.are_active());
+        let mut begun: Vec<_> = (0..TRACES_MAX).map(|_| traces.begin(Subject::Topic(topic.clone())).unwrap()).collect();
+        assert!(traces.are_active() && traces.begin(Subject::Topic(topic.clone())).is_none());
+        let other = Topic::public("b").unwrap();
+        (0..LINES_MAX + 7).for_each(|_| traces.fanned_out(&topic, (1, None), &std::iter::empty()));
+        traces.fanned_out(&other, (1, None), &std::iter::empty());
+        let mut first = begun.remove(0);
+        let line: Value = serde_json::from_slice(&first.lines.try_recv().unwrap()).unwrap();
+        assert_eq!(
+            (&line["event"], &line["topic"], &line["subscribers"]),
+            (&json!("delivered"), &json!("a"), &json!(0))
+        );
+        traces.end(first.number);
+        drop(first.sender);
+        let rest: Vec<_> = std::iter::from_fn(|| first.lines.try_recv().ok()).collect();
+        assert_eq!(rest.len(), LINES_MAX, "and the last of them says what is missing");
+        let last: Value = serde_json::from_slice(rest.last().unwrap()).unwrap();
+        assert_eq!((&last["event"], &last["lines_lost"]), (&json!("ended"), &json!(7)));
+        traces.end_all();
+        assert!(!traces.are_active());
+    }
+}

@@ -1,0 +1,54 @@
+//! What the allocator says of itself. Never how it is chosen: that is the program's.
+
+use mimalloc::MiMalloc;
+use serde::Deserialize;
+
+use super::Metrics;
+
+/// What is read of the allocator's account, in bytes.
+#[derive(Debug, Default, Deserialize)]
+struct Account {
+    #[serde(default)]
+    committed: Amount,
+    #[serde(default)]
+    reserved: Amount,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Amount {
+    #[serde(default)]
+    current: i64,
+}
+
+impl Account {
+    fn parse(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+}
+
+impl Metrics {
+    /// Exports what the allocator holds now. A walk over its account: not for a hot path.
+    pub fn look_at_allocator(&self) {
+        let account = MiMalloc::stats_json().ok().and_then(|text| Account::parse(text.to_bytes()));
+        let Account { committed, reserved } = account.unwrap_or_default();
+        self.allocator_committed_bytes.set(committed.current);
+        self.allocator_reserved_bytes.set(reserved.current);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocators_account_is_read() {
+        let account = Account::parse(
+            br#"{"pages":{"total":1,"peak":2,"current":3},"committed":{"current":7},"reserved":{"current":9}}"#,
+        )
+        .unwrap();
+        assert_eq!((account.committed.current, account.reserved.current), (7, 9));
+        let text = MiMalloc::stats_json().unwrap();
+        let shown = text.to_string_lossy();
+        assert!(Account::parse(text.to_bytes()).is_some() && shown.contains("committed"), "{shown}");
+    }
+}
