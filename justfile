@@ -47,9 +47,10 @@ security *words:
 feed *words:
     cargo build -p tickgate-sim-exchange && TICKGATE_FEED=long cargo test --test feed -- --skip many_symbols {{ words }}
 
-# The feed under its full load in a release build: 300 symbols, 2,000 frames a second, 1,000 subscribers, one minute
+# The shipped build of the feed under its full load: 300 symbols, 2,000 frames a second, 1,000 subscribers, one minute
 feed-load:
-    cargo build --release -p tickgate-sim-exchange && TICKGATE_FEED=long cargo test --release --test feed many_symbols
+    cargo build --profile dist -p tickgate -p tickgate-sim-exchange
+    TICKGATE_TEST_PROGRAM={{ justfile_directory() }}/target/dist/tickgate TICKGATE_FEED=long cargo test --test feed many_symbols
 
 # The TypeScript client and its examples, in Node and in Chromium; `just typescript pages` one of the steps
 typescript *steps:

@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Deserialize;
 use serde_json::json;
-use tickgate_client::Opening;
 use tickgate_wire::time::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +20,11 @@ use crate::{
     exchange::Exchange,
     nothing,
     stage::{MANY_CLIENTS, either, settings, unless},
-    support::{redis::RedisServer, replica::Replica},
+    support::{
+        redis::RedisServer,
+        replica::Replica,
+        wire::{Heard, PING, PONG, TEXT, Wire, frame},
+    },
 };
 
 /// How much later than the exchange's own time a trade may reach a subscriber, in milliseconds.
@@ -122,10 +126,9 @@ impl Subscribers {
     async fn of(replica: &Replica, names: &[String], count: usize) -> Self {
         let (stop, mut tasks) = (watch::Sender::new(false), JoinSet::new());
         let (ready, mut subscribed) = mpsc::channel(count);
-        let url = format!("ws://{}/ws/market", replica.address());
         for number in 0..count {
             let symbol = names[number % names.len()].clone();
-            tasks.spawn(receive(url.clone(), symbol, ready.clone(), stop.subscribe()));
+            tasks.spawn(receive(replica.address(), symbol, ready.clone(), stop.subscribe()));
         }
         for _ in 0..count {
             subscribed.recv().await.unwrap();
@@ -176,24 +179,30 @@ async fn last_trade(exchange: &Exchange, symbol: &str, until_ms: u64) -> u64 {
     last.into_iter().find(|[time, _]| *time <= until_ms).map_or(0, |[_, id]| id)
 }
 
-async fn receive(url: String, symbol: String, ready: mpsc::Sender<()>, mut stop: watch::Receiver<bool>) -> Received {
+async fn receive(
+    address: SocketAddr,
+    symbol: String,
+    ready: mpsc::Sender<()>,
+    mut stop: watch::Receiver<bool>,
+) -> Received {
     let mut received = Received { symbol, ..Received::default() };
-    let mut socket = Opening::to(url).open().await.unwrap();
-    let subscribe = json!({"type": "subscribe", "channels": channels_of(&received.symbol)});
-    socket.send(subscribe.to_string()).await.unwrap();
+    let mut wire = Wire::upgraded(address, "/ws/market").await;
+    let subscribe = json!({"type": "subscribe", "channels": channels_of(&received.symbol)}).to_string();
+    wire.send(&frame(TEXT, subscribe.as_bytes())).await;
     loop {
-        let text = tokio::select! {
-            text = socket.next() => text,
+        let heard = tokio::select! {
+            heard = wire.hear() => heard,
             _ = stop.changed() => return received,
         };
-        match text {
-            Ok(text) => {
+        match heard {
+            Heard::Frame(TEXT, text) => {
                 if received.take(&text) {
                     ready.send(()).await.unwrap();
                 }
             }
-            Err(error) => {
-                received.wrong.push(format!("{}: a subscriber lost its connection: {error}", received.symbol));
+            Heard::Frame(PING, payload) => wire.send(&frame(PONG, &payload)).await,
+            other => {
+                received.wrong.push(format!("{}: a subscriber lost its connection: {other:?}", received.symbol));
                 return received;
             }
         }
@@ -202,8 +211,13 @@ async fn receive(url: String, symbol: String, ready: mpsc::Sender<()>, mut stop:
 
 impl Received {
     /// Takes a message; true when it answers the subscription.
-    fn take(&mut self, text: &str) -> bool {
-        let message: Message = serde_json::from_str(text).unwrap();
+    fn take(&mut self, text: &[u8]) -> bool {
+        // Most are books, which `Audience` compares with the truth.
+        if text.starts_with(br#"{"type":"orderbook""#) {
+            self.books += 1;
+            return false;
+        }
+        let message: Message = serde_json::from_slice(text).unwrap();
         match &*message.kind {
             "subscribed" => return true,
             "trade" => {
@@ -226,8 +240,9 @@ impl Received {
                     self.delays.push((now_ms() + STEP_MS).saturating_sub(sent));
                 }
             }
-            "orderbook" => self.books += 1,
-            "trades_gap" | "gap" | "error" => self.wrong.push(format!("{}: {text}", self.symbol)),
+            "trades_gap" | "gap" | "error" => {
+                self.wrong.push(format!("{}: {}", self.symbol, String::from_utf8_lossy(text)));
+            }
             _ => {}
         }
         false

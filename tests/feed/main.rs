@@ -2,7 +2,7 @@
 //! and what clients receive is compared with what happened there. A01 to A20 are the scenarios of docs/feeds.md.
 //!
 //! `cargo test --test feed` runs the short forms. TICKGATE_FEED=long runs each for as long as its description says
-//! (`just feed`), and `just feed-load` the full load in a release build. Each deliberate defect of the feed must fail one
+//! (`just feed`), and `just feed-load` the full load with the shipped build. Each deliberate defect of the feed must fail one
 //! of them (`defects`).
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]

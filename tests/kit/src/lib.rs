@@ -24,10 +24,13 @@ use std::{path::PathBuf, time::Duration};
 /// machine with other work may take ten times as long as usual.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The gateway's program, as `cargo test` built it.
+/// Which program to test instead of the one that `cargo test` built, such as an optimized one.
+const PROGRAM: &str = "TICKGATE_TEST_PROGRAM";
+
+/// The gateway's program. Others that the suites start are next to it.
 pub fn program() -> PathBuf {
-    let path = std::env::var_os("CARGO_BIN_EXE_tickgate").expect("tests are run by cargo, which names the program");
-    path.into()
+    let path = std::env::var_os(PROGRAM).or_else(|| std::env::var_os("CARGO_BIN_EXE_tickgate"));
+    path.expect("tests are run by cargo, which names the program").into()
 }
 
 /// Asks again until the answer is there, for what has no event to wait for: the state of another process.
