@@ -80,6 +80,7 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
 pub async fn a15_a_maintenance_is_reported_and_its_end_noticed() {
     let mut stage = Stage::set(Plan { settings: refresh(), ..Plan::default() }).await;
     let mut wrong = stage.live().await;
+    wrong.extend(stage.until("a ticker", 10, |seen| seen.ticker_has("BTCUSDT", "price")).await);
     stage.exchange.fault(json!({"kind": "freeze-all", "for": either("12s", "45s")})).await;
     let is_told = |seen: &Audience| seen.reason() == "maintenance" && seen.ticker_has("BTCUSDT", "symbol_status");
     wrong.extend(stage.until("the maintenance is reported", either(11, 44), is_told).await);

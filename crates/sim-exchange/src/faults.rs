@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reordered_event_comes_behind_the_next_one_of_its_stream_and_is_not_lost() {
+        let mut faults = [one("reorder", &json!({"n": 1}))];
+        let mut random = Random::new(1);
+        let mut sent = |stream: &str, payload: &str| {
+            let texts = apply(&mut faults, stream, payload, &mut random).into_iter().map(|sent| match sent {
+                Sent::Text(text) => text,
+                other => panic!("{other:?}"),
+            });
+            (texts.collect::<Vec<_>>(), faults[0].is_over(0))
+        };
+        let text = |stream: &str, payload: &str| format!(r#"{{"stream":"{stream}","data":{payload}}}"#);
+        assert_eq!(sent("a@ticker", "1"), (vec![], false), "held back");
+        assert_eq!(sent("b@ticker", "2"), (vec![text("b@ticker", "2")], false));
+        assert_eq!(sent("a@ticker", "3"), (vec![text("a@ticker", "3"), text("a@ticker", "1")], true));
+    }
+
+    #[test]
     fn a_crossed_book_is_crossed() {
         let payload = r#"{"lastUpdateId":1,"bids":[["1.0","1"]],"asks":[["2.0","3"],["3.0","4"]]}"#;
         for (kind, bids) in [("crossed", r#"[["3.0","4"]]"#), ("locked", r#"[["2.0","3"]]"#), ("empty-book", "[]")] {
