@@ -7,8 +7,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::{
+<<<<<<< HEAD
     api::{ConnectionDetail, Lifecycle, Operator, TraceSubject},
     clock,
+=======
+    api::{ConnectionDetail, Lifecycle, Operator},
+>>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     config::{Effective, is_log_filter},
     connection::{drain, replica::Replica},
     hub::{Begun, Subject},
@@ -147,7 +151,7 @@ impl Operator for Controls {
             session: format!("{:?}", handle.session),
             endpoint: handle.origin.profile.name.clone(),
             address: handle.origin.address.to_string(),
-            age_seconds: clock::unix_ms().saturating_sub(handle.origin.opened_ms) / 1_000,
+            age_seconds: handle.age_ms(self.replica.uptime.now_ms()) / 1_000,
             silent_seconds: handle.silent_ms(self.replica.uptime.now_ms()) / 1_000,
             subscriptions: outbox.subscriptions,
             waiting_messages: outbox.waiting_messages,

@@ -56,6 +56,8 @@ pub struct Origin {
     pub profile: Arc<Profile>,
     /// Milliseconds since 1970.
     pub opened_ms: u64,
+    /// The same on the replica's monotonic clock.
+    pub opened_uptime_ms: u64,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,12 @@ impl ConnectionHandle {
             profile: profile.to_owned(),
             connected_ms: self.origin.opened_ms,
         }
+    }
+
+    /// For how long the connection has been open, on the clock of `now_ms`.
+    #[must_use]
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.origin.opened_uptime_ms)
     }
 
     /// The client sent something.

@@ -133,7 +133,12 @@ mod tests {
             Protocol::default(),
             keep_alive,
             0,
-            Origin { address: [127, 0, 0, 1].into(), profile: Config::development().profiles[0].clone(), opened_ms: 0 },
+            Origin {
+                address: [127, 0, 0, 1].into(),
+                profile: Config::development().profiles[0].clone(),
+                opened_ms: 0,
+                opened_uptime_ms: 0,
+            },
         );
         handle.set_user(UserId::new(user).unwrap());
         Arc::new(handle)

@@ -249,7 +249,8 @@ impl Hub {
         if !followed.is_published() {
             self.unpublished.share(&followed, reader);
         }
-        self.metrics.subscriptions.set(self.subscriptions.fetch_add(1, Ordering::Relaxed) as i64 + 1);
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.metrics.subscriptions.of(followed.rule_name()).inc();
         Some(Interest { hub: self.clone(), topic: followed })
     }
 
@@ -286,7 +287,8 @@ impl Hub {
     }
 
     fn uninterested(&self, topic: &Followed) {
-        self.metrics.subscriptions.set(self.subscriptions.fetch_sub(1, Ordering::Relaxed) as i64 - 1);
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.subscriptions.of(topic.rule_name()).dec();
         if topic.drop_interest() && !topic.is_withdrawn() {
             self.queues.reorder(topic);
             self.linger(topic);

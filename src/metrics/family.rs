@@ -24,7 +24,7 @@ impl Spec {
         Opts::new(self.name, self.help)
     }
 
-    fn histogram_opts(&self) -> HistogramOpts {
+    pub(super) fn histogram_opts(&self) -> HistogramOpts {
         HistogramOpts::new(self.name, self.help).buckets(self.buckets.to_vec())
     }
 }
@@ -221,6 +221,7 @@ impl<L: Labels> Declared for Sparse<L> {
         Self { gauges, labels: PhantomData }
     }
 }
+<<<<<<< HEAD
 
 /// A metric by configured endpoint, with one child per value of its other labels. The names are bounded by the
 /// configuration, not by an enum.
@@ -263,3 +264,5 @@ impl<L: Labels, M: Child> Declared for PerEndpoint<L, M> {
         Self { children: M::family(registry, spec, &names), labels: PhantomData }
     }
 }
+=======
+>>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)

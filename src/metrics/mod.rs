@@ -15,15 +15,19 @@ mod named;
 mod process;
 mod resources;
 
+<<<<<<< HEAD
 pub use endpoint::EndpointFigures;
 pub use family::{Family, PerEndpoint, Sparse};
+=======
+pub use family::{Family, Sparse};
+>>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
 pub use held::Held;
 pub use labels::{
     AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
     Link, PublicationClass, PublishResult, RateScope, RedisCommand, RedisError, ReloadResult, Replay, Route,
     ShownCertificate, StatusClass, TlsHandshake, TopicClass, WorkQueueKind,
 };
-pub use named::{ByKey, Named};
+pub use named::{ByEndpoint, ByKey, ByTopicRule, EndpointMetrics, HistogramByEndpoint, Named};
 pub use process::{count_panics, watch_event_loop};
 
 use family::{Declared, Spec};
@@ -32,6 +36,8 @@ use family::{Declared, Spec};
 const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Work inside the replica: ten microseconds to one second.
 const WORK: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0];
+/// How long a connection lasts: a second to a day.
+const AGES: &[f64] = &[1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
 /// Frames handed to the kernel in one call.
 const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
@@ -92,12 +98,13 @@ metrics! {
     certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
     handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
     handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
+    connection_duration_seconds: HistogramByEndpoint [AGES] = "From a connection's admission to its end.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
     users: IntGauge = "Users with a connection to this replica; looked at every five seconds.";
     outbox_bytes: IntGauge = "Bytes that wait for all sockets of this replica; looked at every five seconds.";
     outbox_bytes_highest: IntGauge = "Bytes that wait for the socket with the most of them; looked at every five seconds.";
-    subscriptions: IntGauge = "Subscriptions of this replica.";
+    subscriptions: ByTopicRule = "Subscriptions of this replica.";
     topics: IntGauge = "Topics this replica follows.";
     unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
     topics_withdrawn_total: IntCounter = "Topics that nobody had published to and that gave way to others, or found no room.";
@@ -222,7 +229,13 @@ mod tests {
     /// Everything that a fresh replica exports, by name.
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
+<<<<<<< HEAD
         let _ = EndpointFigures::new(&metrics, "trading");
+=======
+        metrics.connections.of("trading").set(1);
+        metrics.connection_duration_seconds.of("trading").observe(1.0);
+        metrics.subscriptions.of("ticker:*").set(1);
+>>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
         metrics.redis_up.of(Link::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
         metrics.replica_info.name("a");

@@ -289,6 +289,27 @@ async fn nobody_adds_a_series() {
 }
 
 #[tokio::test]
+async fn connections_and_subscriptions_are_counted_by_endpoint_and_by_rule() {
+    let replica = Replica::alone().await;
+    let mut alice = replica.trading("alice").await;
+    alice.subscribe(&["ticker:BTCUSDT", "ticker:ETHUSDT", "feed:binance", "orders"]).await;
+    let subscriptions =
+        async |topics: &str| replica.metric(&format!("tickgate_subscriptions{{topics=\"{topics}\"}}")).await;
+    let counts = [subscriptions("ticker:*").await, subscriptions("feed:*").await, subscriptions("user_stream").await];
+    assert_eq!(counts, [2.0, 1.0, 1.0]);
+    assert_eq!(replica.metric("tickgate_subscriptions").await, 4.0);
+    let ended = async |endpoint: &str| {
+        replica.metric(&format!("tickgate_connection_duration_seconds_count{{endpoint=\"{endpoint}\"}}")).await
+    };
+    assert_eq!([ended("trading").await, ended("market").await], [0.0, 0.0]);
+    alice.close().await;
+    eventually("the end of the connection", async || (ended("trading").await == 1.0).then_some(())).await;
+    let seconds = replica.metric("tickgate_connection_duration_seconds_sum{endpoint=\"trading\"}").await;
+    assert!(seconds > 0.0 && seconds < 20.0, "it lasted {seconds} s");
+    assert_eq!((ended("market").await, replica.metric("tickgate_subscriptions").await), (0.0, 0.0));
+}
+
+#[tokio::test]
 async fn no_secret_ever_reaches_the_log() {
     let replica = Replica::alone().await;
     let good = token("carol");
