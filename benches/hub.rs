@@ -217,6 +217,7 @@ fn token(criterion: &mut Criterion) {
         expires_at: now_s + 3600,
         issuer: None,
         audience: None,
+        user_claim: None,
         rights: &rights,
     };
     let token = mint(&secret, &claims).expect("a token");

@@ -1,8 +1,11 @@
 //! What a genuine token says, and whether that is acceptable now. Pure; never sees an unverified token.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use tickgate_wire::model::{Pattern, UserId};
 
@@ -18,6 +21,10 @@ pub(super) struct ClaimRules {
     issuer: Option<String>,
     audience: Option<String>,
     leeway_seconds: u64,
+    /// `None`: `sub`, or else `user_id`.
+    user_claim: Option<String>,
+    /// Of tokens without `exp`; `None`: they are refused.
+    lifetime_seconds: Option<u64>,
     /// Shared by all tokens without claims of their own about rights.
     plain: Arc<Rights>,
 }
@@ -59,6 +66,8 @@ impl ClaimRules {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway_seconds: config.leeway.as_secs(),
+            user_claim: config.user_claim.clone(),
+            lifetime_seconds: config.lifetime_without_exp.map(|life| life.as_secs()),
             plain: Arc::default(),
         }
     }
@@ -73,16 +82,25 @@ impl ClaimRules {
         let (expires_at, issued_at) = self.times(&claims, now)?;
         self.check_issuer(claims.iss)?;
         self.check_audience(claims.aud)?;
-        Ok(Identity { user: user(&claims)?, expires_at, issued_at, rights: self.rights(&claims)? })
+        let user = match self.user_claim.as_deref() {
+            None => claims.sub.or(claims.user_id),
+            Some(name) => claim(json, name)?,
+        };
+        let user = user.and_then(user_id).ok_or(TokenError::Subject)?;
+        Ok(Identity { user, expires_at, issued_at, rights: self.rights(&claims)? })
     }
 
     fn times(&self, claims: &Claims, now: u64) -> Result<(u64, Option<u64>), TokenError> {
-        let expires_at = seconds(claims.exp.ok_or(TokenError::Claim("exp"))?, "exp")?;
+        let issued_at = claims.iat.map(|raw| seconds(raw, "iat")).transpose()?;
+        let expires_at = match (claims.exp, self.lifetime_seconds) {
+            (Some(raw), _) => seconds(raw, "exp")?,
+            (None, Some(lifetime)) => issued_at.unwrap_or(now).saturating_add(lifetime),
+            (None, None) => return Err(TokenError::Claim("exp")),
+        };
         if now >= expires_at.saturating_add(self.leeway_seconds) {
             return Err(TokenError::Expired);
         }
         let not_before = claims.nbf.map(|raw| seconds(raw, "nbf")).transpose()?;
-        let issued_at = claims.iat.map(|raw| seconds(raw, "iat")).transpose()?;
         // A token from the future would outlive the revocation of its user.
         if not_before.max(issued_at).is_some_and(|start| start > now.saturating_add(self.leeway_seconds)) {
             return Err(TokenError::NotYetValid);
@@ -126,11 +144,37 @@ impl ClaimRules {
     }
 }
 
-/// `sub`, or else `user_id`; some issuers write numbers.
-fn user(claims: &Claims) -> Result<UserId, TokenError> {
-    let raw = claims.sub.or(claims.user_id).ok_or(TokenError::Subject)?;
+/// The user that a claim names; some issuers write numbers.
+fn user_id(raw: &RawValue) -> Option<UserId> {
     let name = if is_digits(raw.get()) { Some(Cow::Borrowed(raw.get())) } else { text(raw) };
-    name.and_then(|name| UserId::new(&name).ok()).ok_or(TokenError::Subject)
+    name.and_then(|name| UserId::new(&name).ok())
+}
+
+/// A claim by its name, which must not occur twice.
+fn claim<'a>(json: &'a str, name: &str) -> Result<Option<&'a RawValue>, TokenError> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    deserializer.deserialize_map(Named(name)).map_err(|_| TokenError::Claim("all"))
+}
+
+struct Named<'n>(&'n str);
+
+impl<'de> Visitor<'de> for Named<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("claims")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut claims: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = claims.next_key::<Cow<'de, str>>()? {
+            let value = claims.next_value()?;
+            if name == self.0 && found.replace(value).is_some() {
+                return Err(A::Error::custom("a claim occurs twice"));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// A JWT time: a number of seconds, fractions allowed and dropped.
@@ -177,6 +221,8 @@ mod tests {
             issuer: issuer.map(Into::into),
             audience: audience.map(Into::into),
             leeway_seconds: 10,
+            user_claim: None,
+            lifetime_seconds: None,
             plain: Arc::default(),
         }
     }
@@ -218,6 +264,42 @@ mod tests {
         }
         assert_eq!(with_exp("1e400"), Err(TokenError::Claim("exp")));
         assert_eq!(outcome(r#"{"sub":"a"}"#), Err(TokenError::Claim("exp")), "a token must end");
+    }
+
+    #[test]
+    fn a_token_without_an_end_lives_as_long_as_the_setting_says() {
+        let rules = ClaimRules { lifetime_seconds: Some(3_600), ..rules(None, None) };
+        let end = |json: &str| rules.identity(json, NOW).map(|identity| identity.expires_at);
+        assert_eq!(end(r#"{"sub":"a","iat":1699999000}"#), Ok(1_700_002_600));
+        assert_eq!(end(r#"{"sub":"a"}"#), Ok(NOW + 3_600), "from now on, without `iat`");
+        assert_eq!(end(r#"{"sub":"a","iat":1699996391}"#), Ok(1_699_999_991), "within the leeway");
+        assert_eq!(end(r#"{"sub":"a","iat":1699996390}"#), Err(TokenError::Expired));
+        assert_eq!(end(r#"{"sub":"a","iat":1700000011}"#), Err(TokenError::NotYetValid));
+        assert_eq!(
+            end(r#"{"sub":"a","exp":1700000060,"iat":1}"#),
+            Ok(1_700_000_060),
+            "`exp` counts where there is one"
+        );
+        for (claims, claim) in [(r#""exp":null"#, "exp"), (r#""exp":"1""#, "exp"), (r#""iat":null"#, "iat")] {
+            assert_eq!(end(&format!(r#"{{"sub":"a",{claims}}}"#)), Err(TokenError::Claim(claim)), "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_configured_claim_names_the_user_and_no_other() {
+        let with = |claim: &str, claims: &str| {
+            let rules = ClaimRules { user_claim: Some(claim.into()), ..rules(None, None) };
+            let identity = rules.identity(&format!(r#"{{"exp":1800000000,{claims}}}"#), NOW);
+            identity.map(|identity| identity.user.as_str().to_owned())
+        };
+        assert_eq!(with("uid", r#""uid":"bob","sub":"alice""#).as_deref(), Ok("bob"));
+        assert_eq!(with("uid", r#""uid":42"#).as_deref(), Ok("42"));
+        assert_eq!(with("user_id", r#""sub":"alice","user_id":"bob""#).as_deref(), Ok("bob"));
+        assert_eq!(with("https://a.b/user", r#""https:\/\/a.b\/user":"bob""#).as_deref(), Ok("bob"));
+        for claims in [r#""sub":"alice""#, r#""uid":null"#, r#""uid":"""#, r#""uid":{}"#, r#""UID":"bob""#] {
+            assert_eq!(with("uid", claims), Err(TokenError::Subject), "{claims}");
+        }
+        assert_eq!(with("uid", r#""uid":"a","uid":"b""#), Err(TokenError::Claim("all")));
     }
 
     #[test]

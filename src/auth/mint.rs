@@ -1,5 +1,7 @@
 //! Making tokens: for the `token` verb, development and tests. Never used to answer a client.
 
+use std::collections::BTreeMap;
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use thiserror::Error;
@@ -18,6 +20,8 @@ pub struct NewToken<'a> {
     pub expires_at: u64,
     pub issuer: Option<&'a str>,
     pub audience: Option<&'a str>,
+    /// A claim that names the user next to `sub`.
+    pub user_claim: Option<&'a str>,
     pub rights: &'a Rights,
 }
 
@@ -41,6 +45,8 @@ struct Claims<'a> {
     publish: Vec<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     commands: bool,
+    #[serde(flatten)]
+    user: Option<BTreeMap<&'a str, &'a UserId>>,
 }
 
 /// A token signed with HS256.
@@ -58,6 +64,7 @@ pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
         channels: rights.channels.as_ref().map(|all| all.iter().map(tickgate_wire::model::Pattern::as_str).collect()),
         publish: rights.publish.iter().map(tickgate_wire::model::Pattern::as_str).collect(),
         commands: rights.commands,
+        user: token.user_claim.filter(|name| *name != "sub").map(|name| BTreeMap::from([(name, token.user)])),
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|_| MintError)

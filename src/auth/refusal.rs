@@ -36,8 +36,8 @@ pub enum TokenError {
     Issuer,
     #[error("the token is for another audience")]
     Audience,
-    /// Neither `sub` nor `user_id` names a user.
-    #[error("the token names no user: `sub` must be 1 to 128 printable bytes")]
+    /// The claim that should name the user is missing or no name.
+    #[error("the token names no user: its claim must be 1 to 128 printable bytes")]
     Subject,
     /// A claim is missing or of the wrong type.
     #[error("the token's claim is missing or malformed: {0}")]

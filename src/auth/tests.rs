@@ -23,6 +23,8 @@ fn config() -> Auth {
         jwks: None,
         issuer: None,
         audience: None,
+        user_claim: None,
+        lifetime_without_exp: None,
         leeway: Duration::from_secs(10),
         token_bytes_max: 8192,
         expiry_warning: Duration::from_secs(60),

@@ -11,7 +11,7 @@ use tickgate_wire::{
 use super::{Failure, print, settings::Settings};
 use crate::{
     auth::{Identity, NewToken, Rights, Verifier, mint},
-    config::{Config, Secret, parse_duration, without_marks},
+    config::{Auth, Config, Secret, parse_duration, without_marks},
 };
 
 const EXAMPLES: &str = r#"Examples:
@@ -148,13 +148,15 @@ pub(super) struct Signer {
     secret: Secret,
     issuer: Option<String>,
     audience: Option<String>,
+    user_claim: Option<String>,
 }
 
 impl Signer {
     /// What the gateway of this configuration accepts; `None` without an HS256 secret.
     pub(super) fn of_config(config: &Config) -> Option<Self> {
         let secret = config.auth.hs256_secrets.first()?.clone();
-        Some(Self { secret, issuer: config.auth.issuer.clone(), audience: config.auth.audience.clone() })
+        let Auth { issuer, audience, user_claim, .. } = config.auth.clone();
+        Some(Self { secret, issuer, audience, user_claim })
     }
 
     fn of(args: &Args) -> Result<Self, Failure> {
@@ -166,7 +168,7 @@ impl Signer {
 
     /// A secret that was given by itself.
     pub(super) fn of_secret(secret: &str) -> Self {
-        Self { secret: Secret::new(secret), issuer: None, audience: None }
+        Self { secret: Secret::new(secret), issuer: None, audience: None, user_claim: None }
     }
 
     /// What a gateway accepts that was given the same secret by configuration; a secret of this process's own making
@@ -191,7 +193,8 @@ impl Signer {
         let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let expires_at = issued_at.saturating_add(ttl.as_secs());
         let (issuer, audience) = (self.issuer.as_deref(), self.audience.as_deref());
-        let token = NewToken { user, issued_at, expires_at, issuer, audience, rights };
+        let user_claim = self.user_claim.as_deref();
+        let token = NewToken { user, issued_at, expires_at, issuer, audience, user_claim, rights };
         let token = mint(&self.secret, &token).map_err(|error| Failure::new(error.to_string()))?;
         Ok((token, expires_at))
     }
@@ -206,6 +209,7 @@ mod tests {
         let mut config = Config::development();
         config.auth.issuer = Some("https://login.example.com".into());
         config.auth.audience = Some("tickgate".into());
+        config.auth.user_claim = Some("uid".into());
         let now = SystemTime::now();
         let rights =
             Rights { channels: Some(vec![Pattern::new("orders").unwrap()]), publish: Vec::new(), commands: true };

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     ApiKey, Problems, Right, Secret, named_file, raw,
-    value::{Section, address_range},
+    value::{Section, address_range, quoted},
 };
 
 /// The current token secret, and the previous one during a rotation.
@@ -31,6 +31,10 @@ pub struct Auth {
     pub jwks: Option<Jwks>,
     pub issuer: Option<String>,
     pub audience: Option<String>,
+    /// The claim that names the user; `None`: `sub`, or else `user_id`.
+    pub user_claim: Option<String>,
+    /// Life of a token without `exp`; `None`: such tokens are refused.
+    pub lifetime_without_exp: Option<Duration>,
     /// Clock difference forgiven.
     pub leeway: Duration,
     /// Longest token, in bytes.
@@ -93,6 +97,13 @@ impl Auth {
             jwks: jwks(raw, &mut section),
             issuer: some(&raw.issuer),
             audience: some(&raw.audience),
+            user_claim: some(&section.take("user_claim", user_claim(&raw.user_claim), String::new())),
+            lifetime_without_exp: Some(section.duration(
+                "lifetime_without_exp",
+                &raw.lifetime_without_exp,
+                ["0s", "30d"],
+            ))
+            .filter(|life| !life.is_zero()),
             leeway: section.duration("leeway", &raw.leeway, ["0s", "5m"]),
             token_bytes_max: section.number("token_bytes_max", raw.token_bytes_max, 256..=65_536),
             expiry_warning: section.duration("expiry_warning", &raw.expiry_warning, ["1s", "1h"]),
@@ -227,6 +238,15 @@ fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Optio
 }
 
 /// Empty text means "not set".
+/// A claim that means something else can't name the user.
+fn user_claim(text: &str) -> Result<String, String> {
+    const OTHERS: [&str; 9] = ["exp", "nbf", "iat", "iss", "aud", "jti", "channels", "publish", "commands"];
+    if OTHERS.contains(&text) {
+        return Err(format!("must be a claim that names the user, such as \"uid\", not {}", quoted(text)));
+    }
+    Ok(text.to_owned())
+}
+
 fn some(text: &str) -> Option<String> {
     Some(text).filter(|text| !text.is_empty()).map(str::to_owned)
 }

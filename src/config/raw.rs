@@ -93,6 +93,8 @@ pub(super) struct Auth {
     pub jwks_age_max: String,
     pub issuer: String,
     pub audience: String,
+    pub user_claim: String,
+    pub lifetime_without_exp: String,
     pub leeway: String,
     pub token_bytes_max: u64,
     pub expiry_warning: String,

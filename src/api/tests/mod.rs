@@ -152,6 +152,7 @@ impl Replica {
             expires_at: now + 60,
             issuer: auth.issuer.as_deref(),
             audience: auth.audience.as_deref(),
+            user_claim: None,
             rights: &Rights::default(),
         };
         mint(&auth.hs256_secrets[0], &new).unwrap()

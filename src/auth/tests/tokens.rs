@@ -29,6 +29,7 @@ fn a_minted_token_says_what_it_was_told() {
         expires_at: issued_at + 60,
         issuer: Some("here"),
         audience: Some("desk"),
+        user_claim: None,
         rights: &rights,
     };
     let token = mint(&Secret::new(SECRET), &new).unwrap();

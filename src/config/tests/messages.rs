@@ -83,6 +83,11 @@ fn values_that_mean_nothing_are_told() {
         ("redis.ca_file = \"/no/such.pem\"", "redis.ca_file: can't read /no/such.pem"),
         ("redis.url_file = \"/no/such\"", "redis.url_file: can't read /no/such"),
         ("auth.jwks_url = \"login.example.com\"", "auth.jwks_url: wants an address such as"),
+        (
+            "auth.user_claim = \"exp\"",
+            "auth.user_claim: must be a claim that names the user, such as \"uid\", not \"exp\"",
+        ),
+        ("auth.lifetime_without_exp = \"31d\"", "auth.lifetime_without_exp: wants 0s to 30d"),
         ("auth.anonymous = \"yes\"", "auth.anonymous: wants one of auto, always, never, got \"yes\""),
         ("user_stream.retain_max = 0", "user_stream.retain_max: wants 1 to 10000000, got 0"),
         ("profiles = 5", "profiles: wants tables, each headed [[profiles]]"),

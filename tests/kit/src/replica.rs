@@ -538,6 +538,7 @@ impl<'a> Token<'a> {
             expires_at: now.saturating_add_signed(self.expires_in),
             issuer: None,
             audience: None,
+            user_claim: None,
             rights: &self.rights,
         };
         mint(&Secret::new(secret), &token).expect("a token")
