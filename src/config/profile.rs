@@ -23,6 +23,8 @@ pub struct Profile {
     pub token: TokenRule,
     /// Close code of a refused token (4001 or 1008).
     pub refusal_code: u16,
+    /// Every client that is refused is upgraded and closed with the code, not only those that can't see an HTTP status.
+    pub closes_refused: bool,
     /// Text of `connection_established`.
     pub welcome: String,
     pub channels: Vec<Channel>,
@@ -73,6 +75,9 @@ pub struct SymbolVerb {
     pub verb: String,
     pub prefix: String,
 }
+
+/// How clients are refused: by what each can see, or all by a close.
+const REFUSALS: [(&str, bool); 2] = [("auto", false), ("close", true)];
 
 /// Text of `connection_established` where the profile has none.
 const WELCOME: &str = "Connected to Tickgate";
@@ -138,6 +143,7 @@ impl Profile {
             protocol: protocol(raw, s),
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
+            closes_refused: s.choice("refusals", raw.refusals.as_deref().unwrap_or("auto"), &REFUSALS),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
             channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
             commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),
@@ -178,6 +184,10 @@ impl Profile {
                     format!("wants a channel such as \"{prefix}*\" in the profile"),
                 );
             }
+        }
+        if self.closes_refused && self.protocol.transport == Transport::EventStream {
+            section
+                .tell("refusals", "\"close\" requires transport = \"websocket\": an event stream has no Close frame");
         }
         if self.path == "/" && self.protocol.transport == Transport::EventStream {
             section.tell(

@@ -1,6 +1,6 @@
 //! From a request to a WebSocket. A browser can't see the status of a failed upgrade, so its request is upgraded and
-//! closed with the reason, as is that of every client that offers our sub-protocol; others get a plain HTTP answer. Never
-//! decides who is admitted.
+//! closed with the reason, as is that of every client that offers our sub-protocol; others get a plain HTTP answer, unless
+//! the endpoint closes all that it refuses. Never decides who is admitted.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
-    reply::{Closing, Reply},
+    reply::{Closing, Failure, Reply},
+    time::Timestamp,
     websocket::{self, Reader},
 };
 
@@ -111,7 +112,7 @@ fn foreign_origin() -> Refused {
 
 /// Says why, in the way that the client can hear.
 fn refuse(endpoint: &Endpoint, parts: &mut Parts, (upgrade, told): (&Upgrade, Told), refused: Refused) -> Response {
-    if told == Told::Status {
+    if told == Told::Status && !endpoint.profile.closes_refused {
         return refused.respond(&parts.headers);
     }
     close_at_once(endpoint, parts, (upgrade, told), &refused)
@@ -161,10 +162,17 @@ fn close_at_once(
     let code = protocol.dialect.close_code(refused.code);
     endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
     let mut last = BytesMut::with_capacity(256);
+    let retry_after_ms = refused.retry_after_s.map(|s| s * 1_000);
+    let mut closing = Closing::new(code, refused.told(), retry_after_ms);
+    closing.object.details.field = refused.field.map(str::to_owned);
     if told == Told::Notice {
-        let mut closing = Closing::new(code, refused.told(), refused.retry_after_s.map(|s| s * 1_000));
-        closing.object.details.field = refused.field.map(str::to_owned);
         protocol.notice(&mut last, &Reply::Closing(closing), clock::stamp);
+    } else if endpoint.profile.closes_refused {
+        let mut object = closing.object;
+        object.details.retry_after_ms = retry_after_ms;
+        let failure = Failure { object, id: None, timestamp: Timestamp::from_ms(clock::unix_ms()) };
+        endpoint.replica.metrics.errors_total.of(metrics::Code::of(code)).inc();
+        protocol.notice(&mut last, &Reply::Error(failure), clock::stamp);
     }
     websocket::close(&mut last, Some(code), &refused.reason);
     endpoint.replica.tasks.spawn("refusal", async move {

@@ -227,6 +227,14 @@ fn wrong_topics_and_profiles_are_told() {
         ),
         (profile("path = \"/x\""), "profiles.own.token: wants one of required, optional, ignored, publisher, auto"),
         (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nrefusals = \"http\""),
+            "profiles.own.refusals: wants one of auto, close, got \"http\"",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\ntransport = \"event-stream\"\nrefusals = \"close\""),
+            "profiles.own.refusals: \"close\" requires transport = \"websocket\"",
+        ),
+        (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
             "profiles.own.refusal_code: wants 4001 or 1008",
         ),

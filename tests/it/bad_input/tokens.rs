@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
+    client::Request,
     replica::{Replica, SECRET, Token, token},
     wire::{TEXT, Wire, frame, upgrade_request},
 };
@@ -125,6 +126,44 @@ async fn a_missing_token_is_asked_for() {
     replica.connect("/ws/trading").header("authorization", "Basic YWxpY2U6c2VjcmV0").expect_refused(401).await;
     replica.connect("/ws/trading").query("ticket", "never-given").expect_refused(401).await;
     bystander.is_alone_after("missing tokens").await;
+}
+
+/// Programs that expect close codes, and an error before them, get both where the endpoint is configured so.
+#[tokio::test]
+async fn an_endpoint_can_close_every_client_that_it_refuses() {
+    let settings = r#"
+        [limits]
+        connections_per_user_max = 1
+        [[profiles]]
+        name = "old"
+        path = "/ws/old"
+        token = "required"
+        refusal_code = 1008
+        refusals = "close"
+        channels = [{ name = "ticker:*" }]
+    "#;
+    let replica = Replica::alone_with(settings).await;
+    let closed = async |what: &str, request: Request, code: u16, reason: &str| {
+        let mut client = request.name(what).open().await;
+        let error = client.expect_error(code).await;
+        // In development mode it says more.
+        assert!(error["message"].as_str().unwrap().starts_with(reason), "{what}: {error}");
+        assert_eq!(client.expect_close(code).await, reason, "{what}");
+    };
+    let at = || replica.connect("/ws/old");
+    closed("without a token", at(), 1008, "Authentication required").await;
+    closed("with a bad token", at().token("x.y.z"), 1008, "Invalid token").await;
+    let page = at().token("x.y.z").origin("https://app.example");
+    closed("a page with a bad token", page, 1008, "Invalid token").await;
+    let mut alice = at().token(&token("alice")).open().await;
+    alice.greeted().await;
+    let again = at().token(&token("alice"));
+    closed("over the limit of a user", again, 4003, "Maximum connections exceeded").await;
+    let mut native = at().header("sec-websocket-protocol", "tickgate.v1, bearer.x.y.z").open().await;
+    native.expect_type("closing").await;
+    native.expect_close(1008).await;
+    // What is no handshake is answered as everywhere.
+    assert_eq!(replica.get("/ws/old").await.status, 400);
 }
 
 #[tokio::test]
