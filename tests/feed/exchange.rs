@@ -10,6 +10,9 @@ use tickgate_client::http::Request;
 
 use crate::support::program;
 
+/// What the exchange may tell at once: tens of thousands of trades, in bytes.
+const BYTES_MAX: usize = 64 << 20;
+
 pub struct Exchange {
     child: Child,
     pub address: String,
@@ -30,7 +33,8 @@ impl Exchange {
     }
 
     pub async fn get(&self, path: &str) -> Value {
-        let answer = Request::get(format!("http://{}{path}", self.address)).send().await.unwrap();
+        let request = Request::get(format!("http://{}{path}", self.address)).body_bytes_max(BYTES_MAX);
+        let answer = request.send().await.unwrap();
         serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{path}: {answer:?}"))
     }
 
