@@ -146,11 +146,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("deadpool", &["redis_link/"]),
     ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
     // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
-<<<<<<< HEAD
     ("prometheus", &["metrics/", "api/readiness.rs", "tasks.rs", "telemetry.rs", "telemetry/writer.rs"]),
-=======
-    ("prometheus", &["metrics/", "api/readiness.rs", "telemetry.rs", "telemetry/writer.rs"]),
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
     ("hyper_rustls", &["crates/client/http.rs", "crates/client/trust.rs"]),

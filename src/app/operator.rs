@@ -7,12 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::{
-<<<<<<< HEAD
     api::{ConnectionDetail, Lifecycle, Operator, TraceSubject},
-    clock,
-=======
-    api::{ConnectionDetail, Lifecycle, Operator},
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     config::{Effective, is_log_filter},
     connection::{drain, replica::Replica},
     hub::{Begun, Subject},

@@ -22,12 +22,8 @@ use super::{
 use crate::{
     auth::{ApiKey, Identity, TokenError},
     config::{Profile, Right, TokenRule},
-<<<<<<< HEAD
     hub,
     metrics::{AuthFailure, Handshake as Outcome, KeyUse, RateScope},
-=======
-    metrics::{AuthFailure, EndpointMetrics, Handshake as Outcome, KeyUse, RateScope},
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     session::{View, check_begin},
 };
 
@@ -38,12 +34,8 @@ pub(super) use super::refused::Refused;
 pub(super) struct Endpoint {
     pub(super) replica: Arc<Replica>,
     pub(super) profile: Arc<Profile>,
-<<<<<<< HEAD
     /// For the outboxes of its clients.
     pub(super) outboxes: Arc<hub::Shared>,
-=======
-    pub(super) metrics: Arc<EndpointMetrics>,
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
 }
 
 /// An attempt that its address may make.

@@ -1,10 +1,8 @@
 //! How a connection ends, whatever its transport and whatever the reason. Never waits: the registry is told by a queue.
 
-<<<<<<< HEAD
-use serde_json::json;
-=======
 use std::time::Duration;
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
+
+use serde_json::json;
 
 use super::state::Connection;
 use crate::metrics::Disconnect;
@@ -26,13 +24,10 @@ pub(super) fn end(mut connection: Connection, cause: Disconnect) {
         replica.hub.traces().closed(&handle.outbox, &json!({ "cause": cause.as_str() }));
     }
     replica.metrics.disconnects_total.of(cause).inc();
-<<<<<<< HEAD
-    handle.outbox.shared.figures.connections.dec();
-=======
-    connection.metrics.connections.dec();
+    let figures = &handle.outbox.shared.figures;
+    figures.connections.dec();
     let age = Duration::from_millis(handle.age_ms(replica.uptime.now_ms()));
-    connection.metrics.connection_duration_seconds.observe(age.as_secs_f64());
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
+    figures.connection_duration.observe(age.as_secs_f64());
     tracing::debug!(connection_id = %handle.id, cause = cause.as_str(), "connection closed");
     drop(connection.permit);
 }

@@ -45,11 +45,7 @@ pub(super) struct Request {
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
-<<<<<<< HEAD
     let Endpoint { replica, profile, outboxes } = endpoint;
-=======
-    let Endpoint { replica, profile, metrics } = endpoint;
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     if let Some(identity) = &identity {
@@ -58,14 +54,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     if deferred {
         keep_alive.await_token(now_ms, &replica.keep_alive);
     }
-<<<<<<< HEAD
     let outbox = Outbox::new(socket, outboxes);
-    let origin = Origin { address: attempt.address, profile: profile.clone(), opened_ms: clock::unix_ms() };
-=======
-    let outbox = Outbox::new(socket, replica.outboxes.clone());
     let (address, opened_ms) = (attempt.address, clock::unix_ms());
     let origin = Origin { address, profile: profile.clone(), opened_ms, opened_uptime_ms: now_ms };
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     let handle =
         ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms, origin).into();
     let session = Session::new(id, profile, request.param, request.explicit);
@@ -79,10 +70,6 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         user_bucket: None,
         arrival: Some(Box::new(Arrival { begin: request.begin, takes_over })),
         permit,
-<<<<<<< HEAD
-=======
-        metrics,
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
         replica,
     };
     if let Some(identity) = identity {
@@ -93,11 +80,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     if let Some(key) = key {
         connection.session.admit_key(key);
     }
-<<<<<<< HEAD
     connection.handle.outbox.shared.figures.connections.inc();
-=======
-    connection.metrics.connections.inc();
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
     let (endpoint, user) = (&*connection.session.profile.name, connection.handle.user().map(UserId::as_str));
     let Attempt { connection_id, address } = attempt;
     tracing::debug!(%connection_id, endpoint, %address, user, "connection opened");

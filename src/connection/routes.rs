@@ -26,11 +26,7 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
         let endpoint = Endpoint {
             replica: replica.clone(),
             profile: profile.clone(),
-<<<<<<< HEAD
             outboxes: hub::Shared::new(queue, replica.metrics.clone(), &profile.name),
-=======
-            metrics: replica.metrics.of_endpoint(&profile.name).into(),
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
         };
         let route = match profile.protocol.transport {
             Transport::WebSocket if profile.path == ROOT => {

@@ -9,7 +9,7 @@ use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
 use super::{address::Permit, echo::Echo, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
 use crate::{
     bucket::Bucket,
-    metrics::{self, Disconnect, EndpointMetrics},
+    metrics::{self, Disconnect},
     registry::SessionRecord,
     session::{Allowance, Refused, Session, Wanted},
 };
@@ -39,10 +39,6 @@ pub(super) struct Connection {
     /// Until the client is admitted.
     pub(super) arrival: Option<Box<Arrival>>,
     pub(super) permit: Permit,
-<<<<<<< HEAD
-=======
-    pub(super) metrics: Arc<EndpointMetrics>,
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
 }
 
 impl Connection {

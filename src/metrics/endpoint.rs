@@ -11,6 +11,7 @@ use super::{Family, Gap, Metrics, TopicClass};
 #[derive(Debug)]
 pub struct EndpointFigures {
     pub connections: IntGauge,
+    pub connection_duration: Histogram,
     pub slow_consumers: IntGauge,
     pub conflated: IntCounter,
     pub dropped: IntCounter,
@@ -26,6 +27,7 @@ impl EndpointFigures {
     pub fn new(metrics: &Metrics, profile: &str) -> Arc<Self> {
         Arc::new(Self {
             connections: metrics.connections.resolve(profile).of(()).clone(),
+            connection_duration: metrics.connection_duration_seconds.resolve(profile).of(()).clone(),
             slow_consumers: metrics.slow_consumers.resolve(profile).of(()).clone(),
             conflated: metrics.conflated_total.resolve(profile).of(()).clone(),
             dropped: metrics.dropped_total.resolve(profile).of(()).clone(),

@@ -24,7 +24,7 @@ impl Spec {
         Opts::new(self.name, self.help)
     }
 
-    pub(super) fn histogram_opts(&self) -> HistogramOpts {
+    fn histogram_opts(&self) -> HistogramOpts {
         HistogramOpts::new(self.name, self.help).buckets(self.buckets.to_vec())
     }
 }
@@ -221,7 +221,6 @@ impl<L: Labels> Declared for Sparse<L> {
         Self { gauges, labels: PhantomData }
     }
 }
-<<<<<<< HEAD
 
 /// A metric by configured endpoint, with one child per value of its other labels. The names are bounded by the
 /// configuration, not by an enum.
@@ -264,5 +263,3 @@ impl<L: Labels, M: Child> Declared for PerEndpoint<L, M> {
         Self { children: M::family(registry, spec, &names), labels: PhantomData }
     }
 }
-=======
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)

@@ -15,19 +15,15 @@ mod named;
 mod process;
 mod resources;
 
-<<<<<<< HEAD
 pub use endpoint::EndpointFigures;
 pub use family::{Family, PerEndpoint, Sparse};
-=======
-pub use family::{Family, Sparse};
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
 pub use held::Held;
 pub use labels::{
     AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
     Link, PublicationClass, PublishResult, RateScope, RedisCommand, RedisError, ReloadResult, Replay, Route,
     ShownCertificate, StatusClass, TlsHandshake, TopicClass, WorkQueueKind,
 };
-pub use named::{ByEndpoint, ByKey, ByTopicRule, EndpointMetrics, HistogramByEndpoint, Named};
+pub use named::{ByKey, ByTopicRule, Named};
 pub use process::{count_panics, watch_event_loop};
 
 use family::{Declared, Spec};
@@ -98,7 +94,7 @@ metrics! {
     certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
     handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
     handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
-    connection_duration_seconds: HistogramByEndpoint [AGES] = "From a connection's admission to its end.";
+    connection_duration_seconds: PerEndpoint<(), Histogram> [AGES] = "From a connection's admission to its end.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
     users: IntGauge = "Users with a connection to this replica; looked at every five seconds.";
@@ -229,13 +225,7 @@ mod tests {
     /// Everything that a fresh replica exports, by name.
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
-<<<<<<< HEAD
         let _ = EndpointFigures::new(&metrics, "trading");
-=======
-        metrics.connections.of("trading").set(1);
-        metrics.connection_duration_seconds.of("trading").observe(1.0);
-        metrics.subscriptions.of("ticker:*").set(1);
->>>>>>> 0749076 (Count connections by how long they last, and subscriptions by rule)
         metrics.redis_up.of(Link::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
         metrics.replica_info.name("a");

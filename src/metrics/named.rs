@@ -1,73 +1,12 @@
-//! Metrics with a label whose values are names of the configuration. Bounded by it: at most one replica's name, its endpoints
-//! and rules for topics, and the API keys that were configured since the start.
+//! Metrics with a label whose values are names of the configuration. Bounded by it: at most one replica's name, and the API
+//! keys that were configured since the start.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::{
-    Metrics,
     family::{Declared, Spec, register},
     labels::KeyUse,
 };
-
-/// Declares a metric with one label.
-macro_rules! by_name {
-    ($(#[$about:meta])+ $name:ident($family:ty, $metric:ty), $kind:literal, $label:literal: $values:literal, $opts:ident) => {
-        $(#[$about])+
-        #[derive(Debug)]
-        pub struct $name($family);
-
-        impl $name {
-            /// The metric of a name. A lookup: not for a hot path.
-            #[must_use]
-            pub fn of(&self, name: &str) -> $metric {
-                self.0.with_label_values(&[name])
-            }
-        }
-
-        impl Declared for $name {
-            const KIND: &'static str = $kind;
-
-            fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
-                vec![($label, vec![$values])]
-            }
-
-            fn declare(registry: &Registry, spec: &Spec) -> Self {
-                Self(register(registry, <$family>::new(spec.$opts(), &[$label]), spec.name))
-            }
-        }
-    };
-}
-
-by_name! {
-    /// A gauge by configured endpoint.
-    ByEndpoint(IntGaugeVec, IntGauge), "gauge", "endpoint": "name of the profile", opts
-}
-by_name! {
-    /// A histogram by configured endpoint.
-    HistogramByEndpoint(HistogramVec, Histogram), "histogram", "endpoint": "name of the profile", histogram_opts
-}
-by_name! {
-    /// A gauge by the rule for topics.
-    ByTopicRule(IntGaugeVec, IntGauge), "gauge", "topics": "pattern of their rule, or `user_stream`", opts
-}
-
-/// The metrics that one endpoint's connections change.
-#[derive(Debug)]
-pub struct EndpointMetrics {
-    pub connections: IntGauge,
-    pub connection_duration_seconds: Histogram,
-}
-
-impl Metrics {
-    /// Those of an endpoint, to be kept.
-    #[must_use]
-    pub fn of_endpoint(&self, name: &str) -> EndpointMetrics {
-        EndpointMetrics {
-            connections: self.connections.of(name),
-            connection_duration_seconds: self.connection_duration_seconds.of(name),
-        }
-    }
-}
 
 /// A counter by configured API key, and by what became of its request. The names are bounded by the configuration: those of
 /// all that were configured since the start.
@@ -92,6 +31,30 @@ impl Declared for ByKey {
 
     fn declare(registry: &Registry, spec: &Spec) -> Self {
         Self(register(registry, IntCounterVec::new(spec.opts(), &["key", "result"]), spec.name))
+    }
+}
+
+/// A gauge by the rule for topics.
+#[derive(Debug)]
+pub struct ByTopicRule(IntGaugeVec);
+
+impl ByTopicRule {
+    /// The gauge of a rule. A lookup: not for a hot path.
+    #[must_use]
+    pub fn of(&self, rule: &str) -> IntGauge {
+        self.0.with_label_values(&[rule])
+    }
+}
+
+impl Declared for ByTopicRule {
+    const KIND: &'static str = "gauge";
+
+    fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
+        vec![("topics", vec!["pattern of their rule, or `user_stream`"])]
+    }
+
+    fn declare(registry: &Registry, spec: &Spec) -> Self {
+        Self(register(registry, IntGaugeVec::new(spec.opts(), &["topics"]), spec.name))
     }
 }
 
