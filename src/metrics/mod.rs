@@ -226,6 +226,7 @@ mod tests {
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
         let _ = EndpointFigures::new(&metrics, "trading");
+        metrics.subscriptions.of("ticker:*").set(1);
         metrics.redis_up.of(Link::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
         metrics.replica_info.name("a");
@@ -274,8 +275,12 @@ mod tests {
         assert_eq!(series(), fixed + 2 * per_endpoint);
         KeyUse::ALL.iter().for_each(|result| metrics.api_key_requests_total.of("engine", *result).inc());
         let per_key = series() - fixed - 2 * per_endpoint;
-        let stated =
-            format!("{fixed} series, {per_endpoint} more for each endpoint, and {per_key} more for each named API key");
+        metrics.subscriptions.of("ticker:*").set(1);
+        let per_rule = series() - fixed - 2 * per_endpoint - per_key;
+        let stated = format!(
+            "{fixed} series, {per_endpoint} more for each endpoint, {per_rule} more for each rule for topics, and {per_key} more \
+             for each named API key"
+        );
         assert!(include_str!("../../docs/metrics.md").contains(&stated), "docs/metrics.md has to say: {stated}");
     }
 
