@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
+    eventually,
     redis::RedisServer,
     replica::{Replica, token},
 };
@@ -154,6 +155,8 @@ async fn a_session_that_cannot_be_looked_up_now_is_replaced_by_a_new_one() {
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
     alice.vanish();
+    // Until then the replica knows the session by itself.
+    eventually("she is gone", async || (replica.metric("tickgate_connections").await == 0.0).then_some(())).await;
     server.kill();
     let alice = taken_over(&replica, "alice", &session).await;
     assert_eq!(alice.welcome["resumed"], false, "no data depends on it");

@@ -148,7 +148,7 @@ impl Member {
         if failure.is_passing() {
             self.shared.hinder(failure.clone());
         } else {
-            self.shared.revoke(Some(failure.to_string().into()));
+            self.shared.shut_out(failure);
         }
     }
 

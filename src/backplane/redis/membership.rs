@@ -77,6 +77,12 @@ impl Membership {
         *self.hindrance.lock() = Some(failure);
     }
 
+    /// The server does not let the replica in, and will not before something is changed.
+    pub(super) fn shut_out(&self, failure: &Failure) {
+        *self.hindrance.lock() = failure.refusal().is_some().then(|| failure.clone());
+        self.revoke(Some(failure.to_string().into()));
+    }
+
     /// What publishers are told while nothing is acknowledged.
     pub(super) fn hindrance(&self) -> Failure {
         self.hindrance.lock().clone().unwrap_or(Failure::Disconnected)
@@ -150,5 +156,24 @@ impl Membership {
         }
         self.standing.store(None);
         self.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishers_are_told_the_last_cause_and_no_older_one() {
+        let membership = Membership::default();
+        let refused = |text: &str| Failure::of_text(text).expect("a failure");
+        let (too_few, no_right) = (refused("NOREPLICAS Not enough good replicas"), refused("NOPERM no permissions"));
+        membership.hinder(too_few.clone());
+        assert_eq!(membership.hindrance(), too_few);
+        membership.shut_out(&no_right);
+        assert_eq!(membership.hindrance(), no_right);
+        assert_eq!(membership.obstacle().as_deref(), Some(&*no_right.to_string()));
+        membership.shut_out(&Failure::Other("the dataset of redis was replaced".into()));
+        assert_eq!(membership.hindrance(), Failure::Disconnected);
     }
 }
