@@ -213,7 +213,7 @@ fn token(criterion: &mut Criterion) {
     let rights = Rights::default();
     let claims = NewToken {
         user: &user,
-        issued_at: now_s,
+        issued_at: tickgate_wire::model::IssuedAt::in_second(now_s),
         expires_at: now_s + 3600,
         issuer: None,
         audience: None,

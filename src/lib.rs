@@ -28,6 +28,7 @@ pub mod config;
 pub mod connection;
 pub mod defect;
 pub mod descriptors;
+pub mod fairness;
 pub mod feeds;
 pub mod history;
 pub mod hub;

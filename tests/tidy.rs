@@ -24,6 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("descriptors", &[]),
     ("config", &[]),
     ("bucket", &["config"]),
+    ("fairness", &[]),
     ("telemetry", &["config"]),
     ("log_limit", &[]),
     ("problem", &[]),
@@ -35,13 +36,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["auth", "bucket", "config"]),
     // Judges every step of every reader.
     ("history", &[]),
-    ("redis_link", &["clock", "config", "defect", "log_limit", "metrics", "tasks"]),
+    ("redis_link", &["clock", "config", "defect", "fairness", "log_limit", "metrics", "tasks"]),
     // The message path between replicas knows neither topics' subscribers nor sessions.
     ("backplane", &["clock", "defect", "history", "redis_link", "tasks"]),
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "history", "metrics", "tasks", "tls"]),
+    ("hub", &["backplane", "clock", "defect", "fairness", "history", "metrics", "tasks", "tls"]),
     ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",

@@ -19,7 +19,7 @@ use tickgate_wire::{
 use super::{Problem, Shared, access, body};
 use crate::{
     audit::{Caller, Target},
-    registry::{ConnectionInfo, Control},
+    registry::{Carried, ConnectionInfo, Control},
 };
 
 /// Connections listed unless asked otherwise, and at the most.
@@ -116,20 +116,21 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
                 if ttl.is_zero() || ttl > REVOCATION_MAX {
                     return Err(Problem::invalid("`revoke_seconds` is 1 to 2592000 (30 days)"));
                 }
-                let done = shared.registry.revoke(&user, ttl).await;
+                let carried = shared.registry.revoke(&user, ttl).await;
                 let target = Target { user: Some(&user), seconds: revoke, ..Target::default() };
-                audited(&shared, &caller, "revoked a user's tokens", target, done)?;
+                audited(&shared, &caller, "revoked a user's tokens", target, carried)?;
             } else {
-                let done = shared.registry.control(Control::CloseUser { user: user.to_string(), code, reason }).await;
+                let control = Control::CloseUser { user: user.to_string(), code, reason };
+                let carried = shared.registry.control(control).await;
                 let target = Target { user: Some(&user), ..Target::default() };
-                audited(&shared, &caller, "disconnected a user", target, done)?;
+                audited(&shared, &caller, "disconnected a user", target, carried)?;
             }
         }
         (None, Some(session), None) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` is a UUID"))?;
-            let done = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
+            let carried = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
             let target = Target { session: Some(session), ..Target::default() };
-            audited(&shared, &caller, "disconnected a session", target, done)?;
+            audited(&shared, &caller, "disconnected a session", target, carried)?;
         }
         (None, Some(_), Some(_)) => return Err(Problem::invalid("tokens are revoked by `user`, not by `session`")),
         _ => return Err(Problem::invalid("name either a `user` or a `session`")),
@@ -139,14 +140,27 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
 }
 
 /// Writes down what an operator did, whatever became of it.
-fn audited<T, E: fmt::Display>(
+fn audited(
     shared: &Shared,
     caller: &Caller,
     action: &str,
     target: Target<'_>,
-    done: Result<T, E>,
-) -> Result<T, E> {
-    let failure = done.as_ref().err().map(|error| error as &dyn fmt::Display);
-    shared.audit.action(caller, action, target, failure);
-    done
+    carried: Carried,
+) -> Result<(), Problem> {
+    let left = left_to_do(carried);
+    shared.audit.action(caller, action, target, left.as_ref().map(|left| left as &dyn fmt::Display));
+    left.map_or(Ok(()), |left| Err(access::overloaded(left)))
+}
+
+/// What was done and what was not, where that is not all.
+fn left_to_do(carried: Carried) -> Option<String> {
+    match (carried.told, carried.stored) {
+        (Ok(()), Ok(())) => None,
+        (Ok(()), Err(error)) => Some(format!(
+            "done on every replica that is linked, and not stored for others ({error}); repeat it until it is"
+        )),
+        (Err(error), _) => {
+            Some(format!("done on this replica alone: the others could not be told ({error}); repeat it"))
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lc_rs::rand;
@@ -19,6 +19,7 @@ use super::{Problem, ProblemKind, Shared, access};
 use crate::{
     auth::TokenError,
     metrics::{AuthFailure, RateScope},
+    registry::Revoked,
 };
 
 /// Random bytes of a ticket: 128 bits can't be guessed within its life.
@@ -32,9 +33,15 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     };
     let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
     shared.metrics.tokens_accepted_total.inc();
-    if shared.registry.is_revoked(&identity.user, identity.issued_at).await? {
+    if let Some(revoked) = shared.registry.is_revoked(&identity.user, identity.issued_at).await? {
         shared.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
-        return Err(Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked"));
+        return Err(match revoked {
+            Revoked::Surely => Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked"),
+            Revoked::Perhaps => {
+                let detail = "the token is of the second of a revocation; get a new one";
+                Problem::new(ProblemKind::AuthRequired, detail).retry_after(Duration::from_secs(1))
+            }
+        });
     }
     let taken = shared.tickets.lock().take(&identity.user, Instant::now());
     if let Err(wait) = taken {

@@ -7,7 +7,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use tickgate_wire::model::{Pattern, UserId};
+use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
 use super::{Identity, Rights, TokenError};
 use crate::config;
@@ -90,11 +90,11 @@ impl ClaimRules {
         Ok(Identity { user, expires_at, issued_at, rights: self.rights(&claims)? })
     }
 
-    fn times(&self, claims: &Claims, now: u64) -> Result<(u64, Option<u64>), TokenError> {
-        let issued_at = claims.iat.map(|raw| seconds(raw, "iat")).transpose()?;
+    fn times(&self, claims: &Claims, now: u64) -> Result<(u64, Option<IssuedAt>), TokenError> {
+        let issued_at = claims.iat.map(issued_at).transpose()?;
         let expires_at = match (claims.exp, self.lifetime_seconds) {
             (Some(raw), _) => seconds(raw, "exp")?,
-            (None, Some(lifetime)) => issued_at.unwrap_or(now).saturating_add(lifetime),
+            (None, Some(lifetime)) => issued_at.map_or(now, IssuedAt::second).saturating_add(lifetime),
             (None, None) => return Err(TokenError::Claim("exp")),
         };
         if now >= expires_at.saturating_add(self.leeway_seconds) {
@@ -102,7 +102,10 @@ impl ClaimRules {
         }
         let not_before = claims.nbf.map(|raw| seconds(raw, "nbf")).transpose()?;
         // A token from the future would outlive the revocation of its user.
-        if not_before.max(issued_at).is_some_and(|start| start > now.saturating_add(self.leeway_seconds)) {
+        if not_before
+            .max(issued_at.map(IssuedAt::second))
+            .is_some_and(|start| start > now.saturating_add(self.leeway_seconds))
+        {
             return Err(TokenError::NotYetValid);
         }
         Ok((expires_at, issued_at))
@@ -188,6 +191,13 @@ fn seconds(raw: &RawValue, claim: &'static str) -> Result<u64, TokenError> {
         float.map(|float| float as u64)
     };
     whole.filter(|whole| *whole <= SECONDS_MAX).ok_or(TokenError::Claim(claim))
+}
+
+/// When a token was issued. A fraction tells it from others of the same second; `1700000000.0` has none.
+fn issued_at(raw: &RawValue) -> Result<IssuedAt, TokenError> {
+    let whole = seconds(raw, "iat")?;
+    let fraction = raw.get().parse::<f64>().ok().map(f64::fract).filter(|fraction| *fraction > 0.0);
+    Ok(fraction.map_or(IssuedAt::in_second(whole), |fraction| IssuedAt::at_ms(whole * 1_000 + (fraction * 1e3) as u64)))
 }
 
 fn is_digits(text: &str) -> bool {
@@ -313,7 +323,14 @@ mod tests {
             assert_eq!(with("null"), Err(TokenError::Claim(claim)));
             assert_eq!(with("-5"), Err(TokenError::Claim(claim)));
         }
-        assert_eq!(open(r#"{"sub":"a","exp":1800000000,"iat":1699999000.5}"#).unwrap().issued_at, Some(1_699_999_000));
+        for (iat, expected) in [
+            ("1699999000", IssuedAt::in_second(1_699_999_000)),
+            ("1699999000.0", IssuedAt::in_second(1_699_999_000)),
+            ("1699999000.5", IssuedAt::at_ms(1_699_999_000_500)),
+        ] {
+            let json = format!(r#"{{"sub":"a","exp":1800000000,"iat":{iat}}}"#);
+            assert_eq!(open(&json).unwrap().issued_at, Some(expected));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use thiserror::Error;
-use tickgate_wire::model::UserId;
+use tickgate_wire::model::{IssuedAt, UserId};
 
 use super::Rights;
 use crate::config::Secret;
@@ -14,8 +14,7 @@ use crate::config::Secret;
 #[derive(Clone, Debug)]
 pub struct NewToken<'a> {
     pub user: &'a UserId,
-    /// Seconds since 1970.
-    pub issued_at: u64,
+    pub issued_at: IssuedAt,
     /// Seconds since 1970.
     pub expires_at: u64,
     pub issuer: Option<&'a str>,
@@ -33,7 +32,7 @@ pub struct MintError;
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: &'a UserId,
-    iat: u64,
+    iat: Time,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
@@ -49,6 +48,13 @@ struct Claims<'a> {
     user: Option<BTreeMap<&'a str, &'a UserId>>,
 }
 
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Time {
+    Second(u64),
+    Exact(f64),
+}
+
 /// A token signed with HS256.
 ///
 /// # Errors
@@ -57,7 +63,10 @@ pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
     let rights = token.rights;
     let claims = Claims {
         sub: token.user,
-        iat: token.issued_at,
+        iat: token
+            .issued_at
+            .exact_ms()
+            .map_or(Time::Second(token.issued_at.second()), |ms| Time::Exact(ms as f64 / 1e3)),
         exp: token.expires_at,
         iss: token.issuer,
         aud: token.audience,

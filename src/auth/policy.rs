@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::model::{Pattern, UserId};
+use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
 /// Who a verified token speaks for.
 #[derive(Clone, Debug)]
@@ -10,8 +10,8 @@ pub struct Identity {
     pub user: UserId,
     /// End of the token, seconds since 1970.
     pub expires_at: u64,
-    /// When the token was issued, seconds since 1970, where it says so.
-    pub issued_at: Option<u64>,
+    /// When the token was issued, where it says so.
+    pub issued_at: Option<IssuedAt>,
     pub rights: Arc<Rights>,
 }
 

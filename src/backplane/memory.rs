@@ -115,7 +115,7 @@ impl Memory {
         Ticket::Ready(result)
     }
 
-    pub(super) fn follow(&self, topic: &Topic) {
+    pub(super) fn follow(&self, topic: &Topic, _: Option<u64>) {
         {
             let mut state = self.inner.state.lock();
             state.followed.insert(topic.clone());
@@ -153,6 +153,17 @@ impl Memory {
     pub(super) async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
         let mut state = self.inner.state.lock();
         topics.iter().map(|(topic, at)| Ok(state.anchor(topic, *at))).collect()
+    }
+
+    #[expect(clippy::unused_async, reason = "the contract's form")]
+    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+        let mut state = self.inner.state.lock();
+        for topic in topics {
+            if state.streams.get(topic).is_some_and(|stream| stream.entries.is_empty() && stream.ttl.is_zero()) {
+                state.streams.remove(topic);
+            }
+        }
+        Ok(())
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]

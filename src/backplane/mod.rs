@@ -221,9 +221,9 @@ impl Backplane {
     }
 
     /// Starts to follow the topic; [`Event::Confirmed`] arrives when the subscription stands. Not counted: call it once
-    /// per topic.
-    pub fn follow(&self, topic: &Topic) {
-        each!(self, b => b.follow(topic));
+    /// per topic. `owner`: on whose behalf. Where many wait, topics of different owners take turns.
+    pub fn follow(&self, topic: &Topic, owner: Option<u64>) {
+        each!(self, b => b.follow(topic, owner));
     }
 
     /// Stops following the topic.
@@ -264,6 +264,14 @@ impl Backplane {
     /// `topics`. Each has its own result: [`Unavailable`] where its server does not answer in time.
     pub async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
         each!(self, b => b.anchors(topics).await)
+    }
+
+    /// Forgets the positions of topics that nobody has published to. What was published to stays.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer in time: they end by themselves.
+    pub async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+        each!(self, b => b.forget(topics).await)
     }
 
     /// The last ids that many streams have given, read together, in the order of `topics`; `None` where there is no stream.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tickgate_wire::{
-    model::{Pattern, UserId},
+    model::{IssuedAt, Pattern, UserId},
     time::Timestamp,
 };
 
@@ -194,6 +194,7 @@ impl Signer {
         let expires_at = issued_at.saturating_add(ttl.as_secs());
         let (issuer, audience) = (self.issuer.as_deref(), self.audience.as_deref());
         let user_claim = self.user_claim.as_deref();
+        let issued_at = IssuedAt::in_second(issued_at);
         let token = NewToken { user, issued_at, expires_at, issuer, audience, user_claim, rights };
         let token = mint(&self.secret, &token).map_err(|error| Failure::new(error.to_string()))?;
         Ok((token, expires_at))

@@ -9,7 +9,11 @@ use std::{
 
 use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
-use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
+use tickgate_wire::{
+    code::CloseCode,
+    command::Options,
+    model::{SessionId, SessionSecret},
+};
 
 use super::{
     address::{Permit, RefusedBy},
@@ -68,10 +72,12 @@ pub(super) struct Admitted {
     /// The key of a producer.
     pub(super) key: Option<Arc<ApiKey>>,
     pub(super) session: SessionId,
+    /// What its client knows of it.
+    pub(super) secret: SessionSecret,
     /// The session was another connection's, which has to end.
     pub(super) resumed: bool,
     /// The session that the client wants to take over once it is known.
-    pub(super) takes_over: Option<SessionId>,
+    pub(super) takes_over: Option<SessionSecret>,
     /// The token comes in the first message.
     pub(super) deferred: bool,
     pub(super) permit: Permit,
@@ -122,7 +128,7 @@ impl Endpoint {
     pub(super) async fn admit(
         &self,
         credential: &Credential,
-        session: Option<SessionId>,
+        session: Option<SessionSecret>,
         attempt: Attempt,
         place: Place,
     ) -> Result<Admitted, Refused> {
@@ -146,8 +152,8 @@ impl Endpoint {
         if let Some(identity) = &identity {
             user_place::admit_user(&self.replica, identity, chosen).await?;
         }
-        let user_place::SessionChoice { session, resumed, .. } = chosen;
-        Ok(Admitted { since, identity, key, session, resumed, takes_over, deferred, permit, attempt })
+        let user_place::SessionChoice { session, secret, resumed, .. } = chosen;
+        Ok(Admitted { since, identity, key, session, secret, resumed, takes_over, deferred, permit, attempt })
     }
 
     /// Who the client is.
@@ -265,9 +271,15 @@ impl From<UserRefusal> for Refused {
                 (StatusCode::TOO_MANY_REQUESTS, "Maximum connections exceeded", Outcome::UserLimit)
             }
             UserRefusal::Revoked => (StatusCode::FORBIDDEN, "User not found or inactive", Outcome::Forbidden),
+            UserRefusal::Doubtful => (StatusCode::UNAUTHORIZED, DOUBTFUL, Outcome::Unauthorized),
         };
         let refused = Self::new(status, refusal.code(), reason, outcome);
-        if status == StatusCode::TOO_MANY_REQUESTS { refused.after(5) } else { refused }
+        match refusal {
+            UserRefusal::TooManyConnections => refused.after(5),
+            // The second is over then.
+            UserRefusal::Doubtful => refused.after(1),
+            UserRefusal::Revoked => refused,
+        }
     }
 }
 
@@ -276,6 +288,9 @@ pub(super) fn no_descriptor() -> Refused {
     let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
     Refused::new(status, code, "Replica has no file descriptor left", Outcome::Capacity).after(2)
 }
+
+/// What a client is told whose token may have been revoked.
+pub(super) const DOUBTFUL: &str = "The token is of the second of a revocation; get a new one";
 
 const TOKENS_UNAVAILABLE: &str = "Tokens can't be verified now";
 

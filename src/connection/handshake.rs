@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::{request::Parts, uri::Authority},
 };
-use tickgate_wire::{command::Options, model::SessionId};
+use tickgate_wire::{command::Options, model::SessionSecret};
 
 use super::{
     malformed::Malformed,
@@ -33,7 +33,7 @@ pub struct Handshake {
     /// `?since=` and `?last=`: where channels begin that the endpoint subscribes by itself.
     pub begin: Options,
     /// `?session=`: the session to take over.
-    pub session: Option<SessionId>,
+    pub session: Option<SessionSecret>,
 }
 
 /// How a client is told that it is refused.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Instant};
 use tickgate_wire::{
     code::CloseCode,
     command::Options,
-    model::{SessionId, UserId},
+    model::{SessionId, SessionSecret, UserId},
     reply::{Reply, Welcome, WelcomeLimits},
     time::Timestamp,
 };
@@ -90,15 +90,16 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
 
 /// Greets a client that is admitted, and subscribes what the endpoint subscribes by itself. One that has still to
 /// authenticate is greeted when it has.
-pub(super) async fn start(connection: &mut Connection, resumed: bool) {
+pub(super) async fn start(connection: &mut Connection, place: (SessionSecret, bool)) {
     if !connection.session.awaits_token() {
-        greet(connection, resumed);
+        greet(connection, place);
         connection.subscribe_on_connect().await;
     }
 }
 
-/// The first message of a connection. `resumed`: it took over the session of another one.
-pub(super) fn greet(connection: &Connection, resumed: bool) {
+/// The first message of a connection. `resumed`: it took over the session of another one. `secret`: the session's, which
+/// nobody keeps.
+pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, bool)) {
     let limits = &connection.replica.config.limits;
     let (messages, names) = (limits.messages_per_connection, names_rate(limits));
     let now = Timestamp::from_ms(clock::unix_ms());
@@ -106,7 +107,7 @@ pub(super) fn greet(connection: &Connection, resumed: bool) {
         timestamp: now,
         message: connection.session.profile.welcome.clone(),
         connection_id: connection.handle.id.to_string(),
-        session: Some(connection.session.id),
+        session: Some(secret),
         user: connection.handle.user().cloned(),
         expires_at: connection.session.identity().map(|identity| Timestamp::from_s(identity.expires_at)),
         server_time: now,

@@ -13,7 +13,7 @@ use serde_json::json;
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{HistoryFrom, Ingest, Json, Request, Token},
-    model::UserId,
+    model::{SessionSecret, UserId},
     reply::{
         Authenticated, CommandAccepted, Configured, Details, Ended, ErrorObject, Failure, History, Ingested, Pong,
         Presence, Published, Reply, Unsubscribed,
@@ -30,9 +30,10 @@ use crate::{
     backplane::ReadLimits,
     clock,
     hub::Outbox,
-    metrics::{self, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
+    metrics::{self, AuthFailure, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
     problem::millis,
     publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
+    registry::Revoked,
     session::{Action, Fault, Refused, Resolved},
 };
 
@@ -127,9 +128,13 @@ impl Connection {
         let (user, expires_at) = (identity.user.clone(), identity.expires_at);
         let first = self.session.identity().is_none();
         if first {
-            let Some(resumed) = self.admit(identity, since).await else { return };
-            opening::greet(self, resumed);
+            let Some(place) = self.admit(identity, since).await else { return };
+            opening::greet(self, place);
         } else {
+            if let Err(fault) = self.check_revoked(&identity).await {
+                return self.report(echo, fault);
+            }
+            self.replica.registry.reissued(self.session.id, identity.issued_at);
             self.session.identify(identity);
             let phase = self.session.id.low_byte();
             self.handle.with_keep_alive(|keep_alive| keep_alive.set_expiry(expires_at, phase));
@@ -141,6 +146,22 @@ impl Connection {
         } else {
             self.drop_forbidden().await;
         }
+    }
+
+    /// Whether a token that would take the place of the session's own is good: the connection keeps its own otherwise. While
+    /// Redis does not answer, what this replica heard decides.
+    async fn check_revoked(&self, identity: &Identity) -> Result<(), Fault> {
+        let revoked = self.replica.registry.is_revoked(&identity.user, identity.issued_at).await;
+        let Some(revoked) = revoked.unwrap_or_default() else { return Ok(()) };
+        self.replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
+        self.log_refusal(Outcome::Forbidden, AuthFailure::Revoked.as_str());
+        Err(match revoked {
+            Revoked::Surely => Fault::new(ErrorCode::UserInactive, "the user's tokens of that time were revoked"),
+            Revoked::Perhaps => Fault {
+                retry_after_ms: Some(RETRY_AFTER_MS),
+                ..Fault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)
+            },
+        })
     }
 
     fn refuse_token(&self, echo: &Echo, error: &TokenError) {
@@ -163,9 +184,9 @@ impl Connection {
         self.replica.audit.refused_client(&self.session.profile.name, from, outcome, reason);
     }
 
-    /// Counts a connection that authenticated by message among its user's, and says whether it took over a session.
-    /// `None` when it has to end.
-    async fn admit(&mut self, identity: Identity, since: Instant) -> Option<bool> {
+    /// Counts a connection that authenticated by message among its user's; its session's secret, and whether it took that
+    /// session over. `None` when it has to end.
+    async fn admit(&mut self, identity: Identity, since: Instant) -> Option<(SessionSecret, bool)> {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
@@ -179,7 +200,7 @@ impl Connection {
         }
         opening::identify(self, (identity, chosen.session), since);
         tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
-        Some(chosen.resumed)
+        Some((chosen.secret, chosen.resumed))
     }
 
     /// A refreshed token may allow less than the one before.

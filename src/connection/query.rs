@@ -2,7 +2,7 @@
 //! travel here.
 
 use indexmap::IndexSet;
-use tickgate_wire::{command::Since, model::SessionId};
+use tickgate_wire::{command::Since, model::SessionSecret};
 
 use super::malformed::Malformed;
 
@@ -13,7 +13,7 @@ pub(super) struct Query {
     pub(super) ticket: Option<String>,
     pub(super) since: Option<Since>,
     pub(super) last: Option<u32>,
-    pub(super) session: Option<SessionId>,
+    pub(super) session: Option<SessionSecret>,
     /// `auth=message`: the token comes in the first message.
     pub(super) auth_by_message: bool,
 }
@@ -28,7 +28,9 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
             "ticket" => once(&mut query.ticket, "ticket", decode(value))?,
             "since" => once(&mut query.since, "since", decode(value).and_then(|text| text.parse().ok()))?,
             "last" => once(&mut query.last, "last", decode(value).and_then(|text| count(&text)))?,
-            "session" => once(&mut query.session, "session", decode(value).and_then(|text| SessionId::parse(&text)))?,
+            "session" => {
+                once(&mut query.session, "session", decode(value).and_then(|text| SessionSecret::parse(&text)))?;
+            }
             "auth" if value == "message" && !query.auth_by_message => query.auth_by_message = true,
             "auth" => return Err(Malformed::Parameter("auth")),
             _ => {}
@@ -124,7 +126,7 @@ mod tests {
 
     #[test]
     fn parameters_of_ours_are_read_and_others_passed_over() {
-        let session = SessionId::random();
+        let session = SessionSecret::random();
         let text = format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&last=5&session={session}&auth=message&y");
         let query = read(&text).ok().unwrap();
         assert_eq!(query.token.as_deref(), Some("a.b.c"));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tickgate_wire::{code::CloseCode, command::Options, model::SessionId};
+use tickgate_wire::{code::CloseCode, command::Options, model::SessionSecret};
 
 use super::{address::Permit, echo::Echo, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) struct Arrival {
     /// Where channels begin that the endpoint subscribes by itself.
     pub(super) begin: Options,
     /// The session that a client wants to take over whose user is not known yet.
-    pub(super) takes_over: Option<SessionId>,
+    pub(super) takes_over: Option<SessionSecret>,
 }
 
 /// One connection.

@@ -140,10 +140,10 @@ fn accept(
         let _ = stream.tcp().map(|tcp| SockRef::from(tcp).set_tcp_user_timeout(None));
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
-        let resumed = admitted.resumed;
+        let place = (admitted.secret, admitted.resumed);
         let mut connection = opening::open(endpoint, admitted, request, stream);
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
-        Box::pin(opening::start(&mut connection, resumed)).await;
+        Box::pin(opening::start(&mut connection, place)).await;
         // A separate task, so that what the handshake needed is not kept for the life of the connection.
         tasks.spawn("connection", ConnectionTask::new(connection, wire, early));
     });

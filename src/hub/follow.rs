@@ -14,11 +14,13 @@ use super::{
 };
 use crate::{
     backplane::{HeadError, Page, ReadLimits, Unavailable},
+    fairness::Stride,
     metrics::Metrics,
     tasks::{Stop, Tasks},
 };
 
-/// Streams whose heads are read in one go.
+/// Streams whose heads are read in one go: so many where Redis is near, and fewer where they take long.
+const COMPARE_MIN: usize = 64;
 const COMPARE_MAX: usize = 512;
 /// What is read in one go.
 const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
@@ -52,15 +54,16 @@ impl Hub {
     }
 
     async fn compare_forever(&self, priority: Priority) {
-        let mut later = Later::default();
+        let (mut later, mut stride) = (Later::default(), Stride::new(COMPARE_MIN, COMPARE_MAX));
         loop {
             let batch = tokio::select! {
                 topic = later.due() => {
                     self.queues.compare.push(&topic);
                     continue;
                 }
-                batch = self.queues.compare.take(priority, COMPARE_MAX) => batch,
+                batch = self.queues.compare.take(priority, stride.count()) => batch,
             };
+            let began = Instant::now();
             let names: Vec<Topic> = batch.topics().map(|topic| topic.topic.clone()).collect();
             let before: Vec<_> = batch.topics().map(|topic| topic.position()).collect();
             let heads = self.backplane.heads(&names).await;
@@ -81,6 +84,7 @@ impl Hub {
             // What gave way leaves nothing in Redis.
             unanchored.retain(|(topic, _)| !topic.is_withdrawn());
             self.anchor(&unanchored, &mut later).await;
+            stride.took(names.len(), began.elapsed());
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
                 if matches!(head, Err(HeadError::NoStream(_))) {

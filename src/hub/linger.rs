@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Hub,
+    standing::Standing,
     topic::{Followed, LingerVerdict},
 };
 use crate::{
@@ -19,6 +20,8 @@ use crate::{
 
 /// Topics that are let go before other tasks of the thread get their turn.
 const TOPICS_PER_TURN: usize = 32;
+/// Positions that are forgotten in one call.
+const FORGOTTEN_TOGETHER: usize = 256;
 
 /// Topics that wait to be let go, the earliest first (about: who came back and left again waits behind). Each waits at
 /// most once, so there are no more than the hub follows.
@@ -99,11 +102,38 @@ impl Hub {
         }
     }
 
+    /// Has the positions forgotten that are too many.
+    pub(super) fn start_forgetting(self: &Arc<Self>, tasks: &Tasks) {
+        let hub = Arc::clone(self);
+        let mut stop = tasks.stop();
+        tasks.spawn_vital("forget", async move {
+            loop {
+                let topics = hub.left_behind.take(FORGOTTEN_TOGETHER);
+                if topics.is_empty() {
+                    tokio::select! {
+                        () = hub.left.notified() => {}
+                        () = stop.wait() => return,
+                    }
+                    continue;
+                }
+                // What can't be forgotten now ends by itself.
+                let _ = hub.backplane.forget(&topics).await;
+            }
+        });
+    }
+
     /// Takes a topic out of the table and of everything that waits. Called in the order of following.
     pub(super) fn take_out(&self, part: &mut IndexMap<Topic, Arc<Followed>>, gone: &Arc<Followed>) {
         part.swap_remove(gone.topic.as_str());
         self.queues.close(gone);
-        let _ = self.unpublished.remove(gone);
+        let is_too_much = match self.unpublished.remove(gone) {
+            Standing::Counted(reader) => self.left_behind.add(reader, gone.topic.clone()),
+            _ if gone.is_withdrawn() => self.left_behind.forget(gone.topic.clone()),
+            _ => false,
+        };
+        if is_too_much {
+            self.left.notify_one();
+        }
         self.metrics.topics.dec();
         self.backplane.unfollow(&gone.topic);
     }

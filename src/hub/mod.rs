@@ -19,6 +19,7 @@ use std::{
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 mod backlog;
 mod batch;
@@ -27,6 +28,7 @@ mod flow;
 mod follow;
 mod form;
 mod gap;
+mod left_behind;
 mod linger;
 mod mail;
 mod member;
@@ -98,6 +100,9 @@ pub struct Hub {
     following: Mutex<()>,
     lingering: linger::LingerQueue,
     unpublished: unpublished::Unpublished,
+    left_behind: left_behind::LeftBehind,
+    /// Something was left behind that is to be forgotten.
+    left: Notify,
     withdrawn: withdraw::Withdrawn,
     turns: Arc<turns::Turns>,
     /// Of those who gather more than one page before they push any of it.
@@ -173,6 +178,8 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
+            left_behind: left_behind::LeftBehind::default(),
+            left: Notify::new(),
             unpublished: unpublished::Unpublished::new(
                 settings.unpublished_topics_max,
                 settings.unpublished_per_address_max,
@@ -192,6 +199,7 @@ impl Hub {
         }
         hub.start_following(tasks, &settings);
         hub.start_letting_go(tasks);
+        hub.start_forgetting(tasks);
         hub.start_withdrawing(tasks);
         let receiver = Arc::downgrade(&hub);
         hub.backplane.start(Box::new(move |event| {
@@ -282,7 +290,8 @@ impl Hub {
         part.insert(topic.clone(), followed.clone());
         drop(part);
         self.metrics.topics.inc();
-        self.backplane.follow(topic);
+        let owner = topic.owner().is_none().then_some(reader.0);
+        self.backplane.follow(topic, owner);
         Some(followed)
     }
 

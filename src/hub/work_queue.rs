@@ -1,13 +1,17 @@
 //! The topics that wait for one kind of work, such as being compared with their streams. Never waits while a topic is
 //! in it, and never holds a topic that was let go.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{tickets::Tickets, topic::Followed};
-use crate::metrics::WorkQueueKind;
+use super::{standing::Standing, tickets::Tickets, topic::Followed};
+use crate::{fairness::Rounds, metrics::WorkQueueKind};
 
 /// The work queues of a hub.
 #[derive(Debug)]
@@ -48,10 +52,11 @@ pub(super) enum Priority {
     Routine,
 }
 
-/// A queue of topics in two priorities, each first in, first out.
+/// A queue of topics in two priorities. Awaited topics of different addresses take turns, as long as nobody is known to have
+/// published to them; otherwise it is first in, first out.
 ///
 /// - A topic is in a queue at most once, and leaves it when it is let go. So a queue holds no more entries than the hub
-///   follows topics (`hub.topics_max`, and the users' own), of about 64 bytes each.
+///   follows topics (`hub.topics_max`, and the users' own), of about 112 bytes each.
 /// - Workers take topics of one priority. With workers of its own, neither of the two waits for the other, however much
 ///   of it there is: awaited topics are served at once, and routine work does not starve.
 #[derive(Debug)]
@@ -71,12 +76,17 @@ struct State {
     /// Since when the oldest topic of each batch under way has waited, by its ticket.
     under_way: BTreeMap<u64, Instant>,
     last_ticket: u64,
+    /// The awaited ones in the order in which they are taken: by round and ticket.
+    turns: BTreeSet<(u64, u64)>,
+    rounds: Rounds,
 }
 
 #[derive(Debug)]
 struct Entry {
     topic: Arc<Followed>,
     since: Instant,
+    /// Of an awaited topic, given when it comes.
+    round: u64,
 }
 
 /// How a queue is doing.
@@ -105,15 +115,23 @@ impl WorkQueue {
             Tickets::NONE => {
                 state.last_ticket += 1;
                 let ticket = state.last_ticket;
-                self.insert(&mut state, ticket, Entry { topic: topic.clone(), since: Instant::now() });
+                self.insert(&mut state, ticket, Entry { topic: topic.clone(), since: Instant::now(), round: 0 });
             }
             ticket => self.reinsert(&mut state, ticket),
         }
     }
 
-    fn insert(&self, state: &mut State, ticket: u64, entry: Entry) {
+    fn insert(&self, state: &mut State, ticket: u64, mut entry: Entry) {
         entry.topic.tickets.set(self.kind, ticket);
         let priority = if entry.topic.is_awaited() { Priority::Awaited } else { Priority::Routine };
+        if priority == Priority::Awaited {
+            let owner = match entry.topic.standing() {
+                Standing::Counted(reader) | Standing::OnTrial(reader) => Some(reader.0),
+                Standing::Free => None,
+            };
+            entry.round = state.rounds.next(owner);
+            state.turns.insert((entry.round, ticket));
+        }
         state.waiting[priority as usize].insert(ticket, entry);
         self.wake[priority as usize].notify_one();
     }
@@ -151,13 +169,11 @@ impl WorkQueue {
 
     fn try_take(&self, priority: Priority, max: usize) -> Option<Batch<'_>> {
         let mut state = self.state.lock();
-        let State { waiting, under_way, .. } = &mut *state;
-        let waiting = &mut waiting[priority as usize];
-        let (oldest, since) = waiting.first_key_value().map(|(ticket, entry)| (*ticket, entry.since))?;
-        let entries: Vec<_> = std::iter::from_fn(|| waiting.pop_first()).take(max).collect();
+        let entries: Vec<_> = std::iter::from_fn(|| state.pop(priority)).take(max).collect();
+        let (oldest, since) = entries.iter().map(|(ticket, entry)| (*ticket, entry.since)).min()?;
         entries.iter().for_each(|(_, entry)| entry.topic.tickets.set(self.kind, Tickets::NONE));
-        under_way.insert(oldest, since);
-        if !waiting.is_empty() {
+        state.under_way.insert(oldest, since);
+        if !state.waiting[priority as usize].is_empty() {
             // For another worker: several topics may have been added before one of them woke.
             self.wake[priority as usize].notify_one();
         }
@@ -181,7 +197,19 @@ impl State {
     }
 
     fn remove(&mut self, ticket: u64) -> Option<Entry> {
-        self.waiting.iter_mut().find_map(|waiting| waiting.remove(&ticket))
+        let entry = self.waiting.iter_mut().find_map(|waiting| waiting.remove(&ticket))?;
+        self.turns.remove(&(entry.round, ticket));
+        Some(entry)
+    }
+
+    /// The next one of a priority.
+    fn pop(&mut self, priority: Priority) -> Option<(u64, Entry)> {
+        if priority == Priority::Routine {
+            return self.waiting[priority as usize].pop_first();
+        }
+        let (round, ticket) = self.turns.pop_first()?;
+        self.rounds.served(round);
+        Some((ticket, self.waiting[priority as usize].remove(&ticket)?))
     }
 }
 

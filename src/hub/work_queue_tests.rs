@@ -93,6 +93,21 @@ fn neither_priority_waits_for_the_other() {
     assert_eq!(take(&queue, Priority::Routine, 3), [0, 1, 2]);
 }
 
+#[test]
+fn addresses_take_turns_for_topics_that_nobody_published_to() {
+    let (queue, all): (_, Vec<_>) = (queue(), (0..2_010).map(awaited).collect());
+    for (number, topic) in all[..2_000].iter().enumerate() {
+        topic.stand(Standing::Counted(Reader(u64::from(number % 2 == 0))));
+        queue.push(topic);
+    }
+    assert_eq!(take(&queue, Priority::Awaited, 4), [0, 1, 2, 3]);
+    all[2_000].stand(Standing::OnTrial(Reader(7)));
+    all[2_000..2_002].iter().for_each(|topic| queue.push(topic));
+    assert_eq!(take(&queue, Priority::Awaited, 4), [2_000, 2_001, 4, 5], "of another address, and published to");
+    queue.close(&all[6]);
+    assert_eq!((take(&queue, Priority::Awaited, 2), depth(&queue)), (vec![7, 8], 1_991));
+}
+
 #[tokio::test]
 async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_one_leaves() {
     let queues = WorkQueues::new();
@@ -179,7 +194,7 @@ async fn a_hub_closes_its_queues_to_a_topic_that_it_lets_go() {
 #[test]
 fn the_documented_bound_is_that_of_the_code() {
     // A tree of entries that come in order is at least half full.
-    let entry = 2 * size_of::<(u64, Entry)>();
+    let entry = 2 * (size_of::<(u64, Entry)>() + size_of::<(u64, u64)>());
     let security = include_str!("../../SECURITY.md");
     for kind in WorkQueueKind::ALL {
         let row = format!("| topics that wait in the work queue `{}` |", kind.as_str());
@@ -196,8 +211,8 @@ proptest! {
     fn nothing_is_lost_and_nothing_is_doubled(steps in proptest::collection::vec((0..6_u8, 0..12_usize), 0..120)) {
         let queue = queue();
         let topics: Vec<_> = (0..12).map(topic).collect();
-        let mut waiting = std::collections::BTreeSet::new();
-        let mut closed = std::collections::BTreeSet::new();
+        let mut waiting = BTreeSet::new();
+        let mut closed = BTreeSet::new();
         for (step, at) in steps {
             let priority = if at % 2 == 0 { Priority::Awaited } else { Priority::Routine };
             let next = (at + 1) % topics.len();

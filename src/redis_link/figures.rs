@@ -1,5 +1,5 @@
 //! What Redis says of itself that an operator wants to know before it is too late: memory, persistence, replicas, blocked
-//! clients. Never judges it; that is for alerts.
+//! clients. Never judges it, but for one thing: whether its memory is about to be full.
 
 use std::time::Duration;
 
@@ -44,6 +44,11 @@ impl Figures {
         }
     }
 
+    /// Nine tenths of the memory are used: publications will be refused soon.
+    const fn is_tight(self) -> bool {
+        self.max_bytes > 0 && self.used_bytes > self.max_bytes / 10 * 9
+    }
+
     fn export(self, metrics: &Metrics) {
         metrics.redis_memory_used_bytes.set(self.used_bytes);
         metrics.redis_memory_max_bytes.set(self.max_bytes);
@@ -62,7 +67,9 @@ pub async fn watch_server(link: RedisLink, mut stop: Stop) {
             let mut info = redis::cmd("INFO");
             info.arg(&["memory", "persistence", "clients", "replication"]);
             if let Ok(text) = info.query_async::<String>(&mut connection).await {
-                Figures::parse(&text).export(link.metrics());
+                let figures = Figures::parse(&text);
+                figures.export(link.metrics());
+                link.set_tight(figures.is_tight());
             }
         }
         tokio::select! {
@@ -86,6 +93,7 @@ mod tests {
         let expected =
             Figures { used_bytes: 1 << 20, max_bytes: 4 << 20, is_persisted: false, blocked: 3, replicas: 2, lag_s: 7 };
         assert_eq!(Figures::parse(info), expected);
-        assert!(Figures::parse("").is_persisted);
+        assert!(Figures::parse("").is_persisted && !Figures::parse("used_memory:9\r\nmaxmemory:0\r\n").is_tight());
+        assert!(!expected.is_tight() && Figures { used_bytes: 3_800_000, ..expected }.is_tight());
     }
 }

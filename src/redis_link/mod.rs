@@ -105,6 +105,8 @@ struct Shared {
     pubsub_links: watch::Sender<u64>,
     subscriptions: Subscriptions,
     refusals: refusal_log::RefusalLog,
+    /// Its memory is about to be full.
+    tight: watch::Sender<bool>,
     /// Loaded into every server that a command link stands to.
     scripts: Mutex<Vec<&'static str>>,
 }
@@ -143,6 +145,7 @@ impl RedisLink {
             pubsub_identity: Mutex::new(None),
             pubsub_links: watch::Sender::new(0),
             refusals: refusal_log::RefusalLog::default(),
+            tight: watch::Sender::new(false),
             scripts: Mutex::new(Vec::new()),
         });
         tasks.spawn_vital("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
@@ -194,9 +197,28 @@ impl RedisLink {
     pub fn report(&self, failure: &Failure) {
         self.shared.metrics.redis_errors_total.of(failure.label()).inc();
         self.shared.refusals.write(failure);
+        if failure.refusal() == Some(RefusalKind::Oom) {
+            self.set_tight(true);
+        }
         if failure.accuses_link() {
             self.shared.suspicion.notify_one();
         }
+    }
+
+    /// Whether the server's memory is about to be full: what can be done without must not be written.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        *self.shared.tight.borrow()
+    }
+
+    /// Watches [`RedisLink::is_tight`].
+    #[must_use]
+    pub fn tightness(&self) -> watch::Receiver<bool> {
+        self.shared.tight.subscribe()
+    }
+
+    fn set_tight(&self, tight: bool) {
+        self.shared.tight.send_if_modified(|before| std::mem::replace(before, tight) != tight);
     }
 
     /// Counts a message that no publisher of ours wrote.
@@ -275,8 +297,10 @@ impl RedisLink {
 
     /// Subscribes a channel and passes its messages to the receiver, with [`Event::Confirmed`] when it stands. Not
     /// counted. Survives the loss of the link.
-    pub fn follow(&self, channel: &str) {
-        self.shared.subscriptions.follow(channel);
+    ///
+    /// `owner`: on whose behalf. Where many wait, channels of different owners take turns.
+    pub fn follow(&self, channel: &str, owner: Option<u64>) {
+        self.shared.subscriptions.follow(channel, owner);
     }
 
     /// Ends [`RedisLink::follow`].

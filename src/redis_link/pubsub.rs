@@ -21,12 +21,14 @@ use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect, 
 use crate::{
     clock,
     defect::{self, Defect},
+    fairness::Stride,
     metrics::Link,
     tasks::Stop,
 };
 
-/// Channels of one SUBSCRIBE or UNSUBSCRIBE.
-const CHUNK: usize = 1000;
+/// Channels of one SUBSCRIBE or UNSUBSCRIBE: so many where the server is near, and fewer where they take long.
+const STEP_MIN: usize = 50;
+const STEP_MAX: usize = 1000;
 /// A link on which messages flow has this many times the time-out for its canary: the replica is busy, not deaf.
 const BUSY_PATIENCE: u32 = 5;
 
@@ -118,20 +120,22 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
 }
 
 async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<Infallible> {
+    let mut stride = Stride::new(STEP_MIN, STEP_MAX);
     // The control channels first: a link that is proven hears them.
-    send_step(shared, connection).await?;
+    send_step(shared, connection, &mut stride).await?;
     connection.subscribe(shared.subscriptions.canary()).await?;
     shared.canary_due.notify_one();
     loop {
-        while send_step(shared, connection).await? {}
+        while send_step(shared, connection, &mut stride).await? {}
         shared.subscriptions.changed.notified().await;
     }
 }
 
 /// Sends a chunk of what changed. False when nothing is left.
-async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stride: &mut Stride) -> RedisResult<bool> {
     let names = |channels: &[Arc<str>]| channels.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let step = shared.subscriptions.step(CHUNK);
+    let step = shared.subscriptions.step(stride.count());
+    let began = Instant::now();
     for channel in &step.confirmed {
         shared.confirmed(channel);
     }
@@ -143,6 +147,10 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection) -> R
     };
     // No channel is in both, and nobody has to wait for those that are given up.
     tokio::try_join!(subscribe, unsubscribe)?;
+    let count = step.subscribe.len().max(step.unsubscribe.len());
+    if count > 0 {
+        stride.took(count, began.elapsed());
+    }
     Ok(step.more)
 }
 

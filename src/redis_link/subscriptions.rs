@@ -4,13 +4,15 @@
 //! in large steps, and the server's confirmations are reported only when nothing that would undo them is in flight.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
     sync::Arc,
 };
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
+
+use crate::fairness::Rounds;
 
 /// What happens on followed channels.
 #[derive(Debug)]
@@ -48,8 +50,10 @@ const GIVE_UP_SHARE: usize = 4;
 #[derive(Default)]
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
-    /// Channels that somebody wants and waits for, first in, first out.
-    wanted: VecDeque<Arc<str>>,
+    /// Channels that somebody wants and waits for, by round, then by when they came.
+    wanted: BTreeMap<(u64, u64), Arc<str>>,
+    rounds: Rounds,
+    came: u64,
     /// Channels that nobody wants any more, first in, first out. One that is wanted again meanwhile stays here too, and is
     /// passed over. So each lane has a channel once at most.
     given_up: VecDeque<Arc<str>>,
@@ -69,6 +73,8 @@ struct Channel {
     waits: Option<Lane>,
     /// It is in the lane of the channels that were given up, whether or not it waits there.
     in_given_up: bool,
+    /// On whose behalf it is wanted.
+    owner: Option<u64>,
 }
 
 /// One of the queues of channels.
@@ -115,22 +121,37 @@ impl Table {
             return;
         }
         channel.waits = Some(lane);
-        if lane == Lane::Wanted || !mem::replace(&mut channel.in_given_up, true) {
-            self.lane(lane).push_back(key);
+        match lane {
+            Lane::Wanted => {
+                let owner = channel.owner;
+                self.want(key, owner);
+            }
+            Lane::GivenUp if !mem::replace(&mut channel.in_given_up, true) => self.given_up.push_back(key),
+            Lane::GivenUp => {}
         }
     }
 
-    const fn lane(&mut self, lane: Lane) -> &mut VecDeque<Arc<str>> {
+    /// A channel waits among those that are wanted.
+    fn want(&mut self, name: Arc<str>, owner: Option<u64>) {
+        self.came += 1;
+        self.wanted.insert((self.rounds.next(owner), self.came), name);
+    }
+
+    fn pop(&mut self, lane: Lane) -> Option<Arc<str>> {
         match lane {
-            Lane::Wanted => &mut self.wanted,
-            Lane::GivenUp => &mut self.given_up,
+            Lane::Wanted => {
+                let ((round, _), name) = self.wanted.pop_first()?;
+                self.rounds.served(round);
+                Some(name)
+            }
+            Lane::GivenUp => self.given_up.pop_front(),
         }
     }
 
     /// Looks at so many channels of a lane, and adds to the step what they need.
     fn advance(&mut self, lane: Lane, count: usize, step: &mut Step) {
         for _ in 0..count {
-            let Some(name) = self.lane(lane).pop_front() else { return };
+            let Some(name) = self.pop(lane) else { return };
             let Some(channel) = self.channels.get_mut(&name) else { continue };
             channel.in_given_up &= lane != Lane::GivenUp;
             if channel.waits == Some(lane) {
@@ -176,10 +197,12 @@ impl Subscriptions {
         &self.canary
     }
 
-    pub(super) fn follow(&self, name: &str) {
+    /// `owner`: on whose behalf; channels of different owners take turns.
+    pub(super) fn follow(&self, name: &str, owner: Option<u64>) {
         self.table.lock().touch(name, Lane::Wanted, |channel| {
             channel.wanted = true;
             channel.unannounced = true;
+            channel.owner = owner;
         });
         self.changed.notify_one();
     }
@@ -191,7 +214,7 @@ impl Subscriptions {
 
     pub(super) fn subscribe_control(&self, name: &str, callback: ControlCallback) {
         self.controls.write().insert(name.into(), callback);
-        self.follow(name);
+        self.follow(name, None);
     }
 
     pub(super) fn emit(&self, event: Event<'_>) {
@@ -224,16 +247,19 @@ impl Subscriptions {
     /// A new link: nothing is subscribed on it. The control channels are the first step's.
     pub(super) fn restart(&self) {
         let mut table = self.table.lock();
-        let Table { channels, wanted, given_up } = &mut *table;
-        channels.retain(|_, channel| channel.wanted);
-        wanted.clear();
-        given_up.clear();
-        for (name, channel) in channels {
-            let waits = Some(Lane::Wanted);
-            *channel = Channel { wanted: true, unannounced: true, waits, ..Channel::default() };
-            let name = Arc::clone(name);
-            if self.is_control(&name) { wanted.push_front(name) } else { wanted.push_back(name) }
-        }
+        table.channels.retain(|_, channel| channel.wanted);
+        table.wanted.clear();
+        table.given_up.clear();
+        let anew = |(name, channel): (&Arc<str>, &mut Channel)| {
+            let (waits, owner) = (Some(Lane::Wanted), channel.owner);
+            *channel = Channel { wanted: true, unannounced: true, waits, owner, ..Channel::default() };
+            (Arc::clone(name), owner)
+        };
+        let (controls, others): (Vec<_>, Vec<_>) =
+            table.channels.iter_mut().map(anew).partition(|(name, _)| self.is_control(name));
+        // In the present round each: before all that come after them.
+        controls.into_iter().for_each(|(name, _)| table.want(name, None));
+        others.into_iter().for_each(|(name, owner)| table.want(name, owner));
         self.changed.notify_one();
     }
 
@@ -291,8 +317,8 @@ mod tests {
     #[test]
     fn a_channel_is_subscribed_once_and_announced_once() {
         let subscriptions = Subscriptions::new("canary".into());
-        subscriptions.follow("a");
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
+        subscriptions.follow("a", None);
         assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
         assert_eq!(subscriptions.step(10), Step::default());
         assert!(subscriptions.confirm_subscribe("a"));
@@ -302,11 +328,11 @@ mod tests {
     #[test]
     fn wanting_a_standing_channel_again_is_confirmed_without_the_server() {
         let subscriptions = Subscriptions::new("canary".into());
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");
         subscriptions.unfollow("a");
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         let step = subscriptions.step(10);
         assert_eq!((names(&step.confirmed), step.subscribe.len(), step.unsubscribe.len()), (vec!["a"], 0, 0));
     }
@@ -314,11 +340,11 @@ mod tests {
     #[test]
     fn a_confirmation_that_an_unsubscribe_undoes_is_not_told() {
         let subscriptions = Subscriptions::new("canary".into());
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.unfollow("a");
         assert_eq!(names(&subscriptions.step(10).unsubscribe), ["a"]);
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
         assert!(!subscriptions.confirm_subscribe("a"), "the first SUBSCRIBE was undone");
         assert!(subscriptions.confirm_unsubscribe("a"));
@@ -328,7 +354,7 @@ mod tests {
     #[test]
     fn an_unsubscribe_that_nobody_asked_for_is_noticed() {
         let subscriptions = Subscriptions::new("canary".into());
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");
         assert!(!subscriptions.confirm_unsubscribe("a"));
@@ -339,7 +365,7 @@ mod tests {
     fn a_new_link_subscribes_all_that_is_wanted_in_steps() {
         let subscriptions = Subscriptions::new("canary".into());
         for name in ["a", "b", "c"] {
-            subscriptions.follow(name);
+            subscriptions.follow(name, None);
         }
         subscriptions.step(10);
         subscriptions.unfollow("b");
@@ -355,11 +381,11 @@ mod tests {
     fn a_wanted_channel_does_not_wait_behind_channels_that_were_given_up() {
         let subscriptions = Subscriptions::new("canary".into());
         let give_up = |name: &str| {
-            subscriptions.follow(name);
+            subscriptions.follow(name, None);
             subscriptions.unfollow(name);
         };
         (0..25).for_each(|number| give_up(&format!("before:{number}")));
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         (0..25).for_each(|number| give_up(&format!("after:{number}")));
         let (mut subscribed, mut idle) = (Vec::new(), 0);
         loop {
@@ -379,15 +405,15 @@ mod tests {
     fn a_wanted_channel_does_not_wait_for_those_that_nobody_wants_and_these_become_no_more() {
         let subscriptions = Subscriptions::new("canary".into());
         let all: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
-        all.iter().for_each(|name| subscriptions.follow(name));
+        all.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
         all.iter().for_each(|name| assert!(subscriptions.confirm_subscribe(name)));
         all.iter().for_each(|name| subscriptions.unfollow(name));
-        ["a", "b"].iter().for_each(|name| subscriptions.follow(name));
+        ["a", "b"].iter().for_each(|name| subscriptions.follow(name, None));
         let step = subscriptions.step(20);
         assert_eq!((names(&step.subscribe), step.unsubscribe.len()), (vec!["a", "b"], 5));
         let new: Vec<_> = (0..100).map(|number| format!("new:{number}")).collect();
-        new.iter().for_each(|name| subscriptions.follow(name));
+        new.iter().for_each(|name| subscriptions.follow(name, None));
         let step = subscriptions.step(20);
         assert_eq!((step.subscribe.len(), step.unsubscribe.len()), (20, 20));
     }
@@ -396,11 +422,11 @@ mod tests {
     fn a_channel_that_is_given_up_and_wanted_again_does_not_wait_behind_the_rest() {
         let subscriptions = Subscriptions::new("canary".into());
         let all: Vec<_> = (0..20).map(|number| format!("{number}")).collect();
-        all.iter().for_each(|name| subscriptions.follow(name));
+        all.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
         all.iter().for_each(|name| assert!(subscriptions.confirm_subscribe(name)));
         all.iter().for_each(|name| subscriptions.unfollow(name));
-        subscriptions.follow("19");
+        subscriptions.follow("19", None);
         assert_eq!(names(&subscriptions.step(4).confirmed), ["19"]);
         assert!(subscriptions.step(4).confirmed.is_empty());
         while subscriptions.step(4).more {}
@@ -412,11 +438,11 @@ mod tests {
     fn a_channel_that_comes_and_goes_waits_once_in_each_lane() {
         let subscriptions = Subscriptions::new("canary".into());
         let idle: Vec<_> = (0..50).map(|number| format!("{number}")).collect();
-        idle.iter().for_each(|name| subscriptions.follow(name));
+        idle.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
         idle.iter().for_each(|name| subscriptions.unfollow(name));
         for _ in 0..20 {
-            subscriptions.follow("a");
+            subscriptions.follow("a", None);
             subscriptions.step(1);
             subscriptions.unfollow("a");
         }
@@ -430,16 +456,28 @@ mod tests {
     #[test]
     fn channels_are_subscribed_in_the_order_in_which_they_were_wanted() {
         let subscriptions = Subscriptions::new("canary".into());
-        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name));
+        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         assert_eq!(names(&subscriptions.step(2).subscribe), ["a", "b"]);
-        subscriptions.follow("d");
+        subscriptions.follow("d", None);
         assert_eq!(names(&subscriptions.step(2).subscribe), ["c", "d"]);
+    }
+
+    #[test]
+    fn owners_take_turns() {
+        let subscriptions = Subscriptions::new("canary".into());
+        (0..100).for_each(|number| subscriptions.follow(&format!("greedy:{number}"), Some(1)));
+        subscriptions.step(10);
+        subscriptions.follow("a", Some(2));
+        subscriptions.follow("b", None);
+        let step = subscriptions.step(3);
+        assert_eq!(names(&step.subscribe), ["a", "b", "greedy:10"]);
+        assert_eq!(names(&subscriptions.step(1).subscribe), ["greedy:11"]);
     }
 
     #[test]
     fn control_channels_are_the_first_of_a_new_link() {
         let subscriptions = Subscriptions::new("canary".into());
-        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name));
+        ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         subscriptions.subscribe_control("control", Arc::new(|_| {}));
         subscriptions.restart();
         assert_eq!(names(&subscriptions.step(1).subscribe), ["control"]);
@@ -448,13 +486,13 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_a_channel_that_is_no_longer_wanted() {
         let subscriptions = Subscriptions::new("canary".into());
-        subscriptions.follow("a");
+        subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");
         subscriptions.unfollow("a");
         subscriptions.step(10);
         assert!(subscriptions.confirm_unsubscribe("a"));
-        subscriptions.follow("b");
+        subscriptions.follow("b", None);
         subscriptions.unfollow("b");
         subscriptions.step(10);
         assert!(subscriptions.table.lock().channels.is_empty());

@@ -9,12 +9,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate_wire::model::{SessionId, Topic, UserId};
+use tickgate_wire::model::{IssuedAt, SessionId, Topic, UserId};
 use tokio::time::Instant;
 
 use super::{
-    Admission, ClusterFigures, ConnectionInfo, Control, Local, Presence, SessionRecord, Unavailable, Verdict,
-    presence::Audience, superseded,
+    Admission, Carried, ClusterFigures, ConnectionInfo, Control, Local, Presence, Revoked, SessionRecord, Unavailable,
+    Verdict,
+    presence::Audience,
+    revocations::{Revocation, Revocations},
+    revoked, superseded,
 };
 use crate::clock;
 
@@ -29,6 +32,7 @@ pub struct Memory(Arc<Inner>);
 struct Inner {
     local: Local,
     state: Mutex<State>,
+    revocations: Revocations,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +43,6 @@ struct State {
     records: HashMap<SessionId, Kept>,
     /// Records of closed sessions in the order of their end; some were resumed since.
     ends: VecDeque<(Instant, SessionId)>,
-    revocations: HashMap<UserId, Revocation>,
     tickets: HashMap<String, Ticket>,
     ticket_order: VecDeque<String>,
 }
@@ -48,6 +51,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Connection {
     user: Option<UserId>,
+    /// When its token was issued.
+    issued_at: Option<IssuedAt>,
     /// `None` until it is opened.
     info: Option<ConnectionInfo>,
     /// Connections that were admitted and not yet opened.
@@ -63,13 +68,6 @@ struct Kept {
 }
 
 #[derive(Debug)]
-struct Revocation {
-    /// Tokens issued in this second (since 1970) or before are refused.
-    issued_max: u64,
-    ends: Instant,
-}
-
-#[derive(Debug)]
 struct Ticket {
     token: String,
     ends: Instant,
@@ -79,30 +77,56 @@ impl Memory {
     /// An empty one.
     #[must_use]
     pub fn new(local: Local) -> Self {
-        Self(Arc::new(Inner { local, state: Mutex::default() }))
+        Self(Arc::new(Inner { local, state: Mutex::default(), revocations: Revocations::default() }))
     }
 
     // Admission.
 
     pub(super) async fn admit(&self, admission: &Admission) -> Verdict {
-        let (verdict, evicted) = self.0.state.lock().admit(admission, Instant::now());
+        if let Some(revoked) = self.0.revocations.refuses(&admission.user, admission.issued_at, clock::unix_ms()) {
+            return Verdict::Revoked(revoked);
+        }
+        let (verdict, evicted) = self.0.state.lock().admit(admission);
         evicted.into_iter().for_each(|session| (self.0.local.control)(superseded(session)));
         verdict
     }
 
-    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        let issued_max = clock::unix_s();
-        let now = Instant::now();
-        let mut state = self.0.state.lock();
-        state.revocations.retain(|_, revocation| revocation.ends > now);
-        // A later call never shortens an earlier one.
-        let ends = state.revocations.get(user).map_or(now + ttl, |earlier| earlier.ends.max(now + ttl));
-        state.revocations.insert(user.clone(), Revocation { issued_max, ends });
-        Ok(())
+    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+        let now_ms = clock::unix_ms();
+        let open = self.0.state.lock().sessions_of(user);
+        let issued = open.iter().filter_map(|(_, issued_at)| issued_at.map(IssuedAt::earliest_ms)).max();
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = issued.unwrap_or_default().max(now_ms);
+        self.0.revocations.add(user, Revocation { at_ms, until_ms: now_ms.saturating_add(ttl_ms) }, now_ms);
+        open.into_iter().for_each(|(session, _)| (self.0.local.control)(revoked(session)));
+        Carried::DONE
     }
 
-    pub(super) async fn is_revoked(&self, user: &UserId, issued_at: Option<u64>) -> Result<bool, Unavailable> {
-        Ok(self.0.state.lock().is_revoked(user, issued_at, Instant::now()))
+    pub(super) async fn is_revoked(
+        &self,
+        user: &UserId,
+        issued_at: Option<IssuedAt>,
+    ) -> Result<Option<Revoked>, Unavailable> {
+        Ok(self.0.revocations.refuses(user, issued_at, clock::unix_ms()))
+    }
+
+    pub(super) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
+        if let Some(connection) = self.0.state.lock().connections.get_mut(&session) {
+            connection.issued_at = issued_at;
+        }
+        self.close_if_revoked(session);
+    }
+
+    /// Closes a session whose token was revoked while it was on its way in.
+    fn close_if_revoked(&self, session: SessionId) {
+        let state = self.0.state.lock();
+        let Some(connection) = state.connections.get(&session) else { return };
+        let Some(user) = connection.user.clone() else { return };
+        let issued_at = connection.issued_at;
+        drop(state);
+        if self.0.revocations.refuses(&user, issued_at, clock::unix_ms()).is_some() {
+            (self.0.local.control)(revoked(session));
+        }
     }
 
     pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
@@ -127,14 +151,17 @@ impl Memory {
 
     pub(super) fn opened(&self, info: ConnectionInfo) {
         let Some(session) = SessionId::parse(&info.session) else { return };
-        let mut state = self.0.state.lock();
-        if let Some(kept) = state.records.get_mut(&session) {
-            kept.ends = None;
+        {
+            let mut state = self.0.state.lock();
+            if let Some(kept) = state.records.get_mut(&session) {
+                kept.ends = None;
+            }
+            let connection = state.connections.entry(session).or_default();
+            connection.pending = connection.pending.saturating_sub(1);
+            connection.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
+            connection.info = Some(info);
         }
-        let connection = state.connections.entry(session).or_default();
-        connection.pending = connection.pending.saturating_sub(1);
-        connection.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
-        connection.info = Some(info);
+        self.close_if_revoked(session);
     }
 
     pub(super) fn closed(&self, session: SessionId) {
@@ -174,9 +201,9 @@ impl Memory {
 
     // Control and presence.
 
-    pub(super) async fn control(&self, control: Control) -> Result<(), Unavailable> {
+    pub(super) async fn control(&self, control: Control) -> Carried {
         (self.0.local.control)(control);
-        Ok(())
+        Carried::DONE
     }
 
     pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
@@ -215,15 +242,14 @@ impl Memory {
 }
 
 impl State {
-    fn is_revoked(&self, user: &UserId, issued_at: Option<u64>, now: Instant) -> bool {
-        let meant = |revocation: &Revocation| issued_at.is_none_or(|issued_at| issued_at <= revocation.issued_max);
-        self.revocations.get(user).is_some_and(|revocation| revocation.ends > now && meant(revocation))
+    /// The user's sessions, with when their tokens were issued.
+    fn sessions_of(&self, user: &UserId) -> Vec<(SessionId, Option<IssuedAt>)> {
+        let sessions = self.users.get(user).into_iter().flatten();
+        let issued_at = |session| self.connections.get(session).and_then(|connection| connection.issued_at);
+        sessions.map(|session| (*session, issued_at(session))).collect()
     }
 
-    fn admit(&mut self, admission: &Admission, now: Instant) -> (Verdict, Vec<SessionId>) {
-        if self.is_revoked(&admission.user, admission.issued_at, now) {
-            return (Verdict::Revoked, Vec::new());
-        }
+    fn admit(&mut self, admission: &Admission) -> (Verdict, Vec<SessionId>) {
         let sessions = self.users.entry(admission.user.clone()).or_default();
         let max = admission.connections_max as usize;
         let others = sessions.iter().filter(|session| **session != admission.session).count();
@@ -242,6 +268,7 @@ impl State {
         let connection = self.connections.entry(admission.session).or_default();
         connection.pending += 1;
         connection.user = Some(admission.user.clone());
+        connection.issued_at = admission.issued_at;
         (Verdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
     }
 
@@ -255,9 +282,12 @@ impl State {
         if connection.pending > 0 {
             return;
         }
-        if let Some(user) = occupied.remove().user
-            && let Entry::Occupied(mut sessions) = self.users.entry(user)
-        {
+        let Some(user) = occupied.remove().user else {
+            // A stranger has no place that could be lost.
+            self.records.remove(&session);
+            return self.forget_ended(now);
+        };
+        if let Entry::Occupied(mut sessions) = self.users.entry(user) {
             sessions.get_mut().retain(|other| *other != session);
             if sessions.get().is_empty() {
                 sessions.remove();

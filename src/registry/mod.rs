@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tickgate_wire::{
     code::CloseCode,
-    model::{ReplicaId, SessionId, Topic, UserId},
+    model::{IssuedAt, ReplicaId, SessionId, Topic, UserId},
 };
 
 use crate::config;
@@ -45,6 +45,7 @@ const TOO_MANY: u16 = CloseCode::TooManyConnections.number();
 const TOO_MANY_REASON: &str = "the user has enough connections that are older";
 /// Close code of a user whose tokens were revoked.
 const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
+const REVOKED_REASON: &str = "the user's tokens were revoked";
 
 /// The back end did not answer in time. Nothing is known of the effect.
 #[derive(Clone, Debug, Error)]
@@ -63,9 +64,9 @@ pub struct Admission {
     pub connections_max: u32,
     /// Whether the oldest connection is closed when the limit is reached (otherwise the new one is refused).
     pub evict_oldest: bool,
-    /// When the token was issued, in seconds since 1970; refused when at or before the user's revocation. A token without
-    /// that claim counts as older.
-    pub issued_at: Option<u64>,
+    /// When the token was issued; refused when at or before the user's revocation. A token that does not say so counts as
+    /// older.
+    pub issued_at: Option<IssuedAt>,
 }
 
 /// What [`Registry::admit`] answers.
@@ -75,8 +76,28 @@ pub enum Verdict {
     Admitted { connections: u32, evicted: Option<SessionId> },
     /// Over the limit (4003); `connections` are open elsewhere.
     Refused { connections: u32 },
-    /// The user's tokens of this age were revoked (4002).
-    Revoked,
+    /// The user's tokens of this age were revoked (4002), or may have been.
+    Revoked(Revoked),
+}
+
+/// What became of an operator's word: connections of this replica are closed in any case.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// All replicas that are linked heard it.
+    pub told: Result<(), Unavailable>,
+    /// It is kept for replicas that are cut off now, and a revocation for those that start later.
+    pub stored: Result<(), Unavailable>,
+}
+
+impl Carried {
+    /// Nothing is left to do.
+    pub const DONE: Self = Self { told: Ok(()), stored: Ok(()) };
+
+    /// # Errors
+    /// Why something is left to do.
+    pub fn done(self) -> Result<(), Unavailable> {
+        self.told.and(self.stored)
+    }
 }
 
 /// What is kept of a session: whose it is, and where.
@@ -132,10 +153,12 @@ pub struct ClusterFigures {
 mod memory;
 mod presence;
 mod redis;
+mod revocations;
 
 pub use memory::Memory;
 pub use presence::{Presence, USERS_MAX};
 pub use redis::Redis;
+pub use revocations::Revoked;
 
 /// Called with each control message that reaches this replica. Must not block.
 pub type ControlReceiver = Box<dyn Fn(Control) + Send + Sync>;
@@ -214,30 +237,32 @@ impl Registry {
         each!(self, r => r.recall(session).await)
     }
 
-    /// Sends a control message: to the replica that owns the session, or to all for a user.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the back end does not answer.
-    pub async fn control(&self, control: Control) -> Result<(), Unavailable> {
+    /// Acts on a control message here, and sends it to the replica that owns the session, or to all for a user.
+    pub async fn control(&self, control: Control) -> Carried {
         each!(self, r => r.control(control).await)
     }
 
-    /// Refuses the user's tokens issued until now for `ttl`, and closes the user's connections everywhere (4002).
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the back end does not answer.
-    pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        each!(self, r => r.revoke(user, ttl).await)?;
-        let reason = "the user's tokens were revoked".into();
-        self.control(Control::CloseUser { user: user.to_string(), code: USER_INACTIVE, reason }).await
+    /// Refuses the user's tokens for `ttl` that were issued until now, and closes the user's connections everywhere (4002).
+    /// "Now" is this replica's clock, or when the newest token of the user's connections here was issued, if that is later.
+    /// Every replica that heard it holds to it, whatever becomes of the back end. What can't be told or stored now will be
+    /// when the back end is there, as long as this replica lives.
+    pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+        each!(self, r => r.revoke(user, ttl).await)
     }
 
-    /// Whether a token of the user, issued at this time, was revoked: it will be refused at the next admission.
+    /// Whether a token of the user, issued at this time, was revoked: it will be refused at the next admission. `None`: it
+    /// was not.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer.
-    pub async fn is_revoked(&self, user: &UserId, issued_at: Option<u64>) -> Result<bool, Unavailable> {
+    /// [`Unavailable`] when the back end does not answer, and this replica has not heard of a revocation.
+    pub async fn is_revoked(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Result<Option<Revoked>, Unavailable> {
         each!(self, r => r.is_revoked(user, issued_at).await)
+    }
+
+    /// The client of an admitted session has a newer token, which was asked about before. Closes the session if that token
+    /// was revoked meanwhile.
+    pub fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
+        each!(self, r => r.reissued(session, issued_at));
     }
 
     /// Stores a single-use ticket's token (the JWT it stands for).
@@ -346,6 +371,11 @@ impl Registry {
 fn superseded(session: SessionId) -> Control {
     let reason = "another connection took this one's place".into();
     Control::Close { session: session.to_string(), code: SUPERSEDED, reason }
+}
+
+/// Tells a connection to close because its user's tokens were revoked.
+fn revoked(session: SessionId) -> Control {
+    Control::Close { session: session.to_string(), code: USER_INACTIVE, reason: REVOKED_REASON.into() }
 }
 
 /// Tells a connection to close because it was one too many.

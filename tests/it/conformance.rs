@@ -114,6 +114,7 @@ conformance!(
     a_page_follows_its_cursor,
     what_can_not_be_proven_is_told,
     a_topic_without_a_stream_has_a_position_that_is_proven,
+    a_position_is_forgotten_and_what_was_published_is_not,
     trimmed_history_is_told,
     the_newest_come_oldest_first,
     a_read_is_bounded_in_bytes_and_the_next_goes_on,
@@ -275,6 +276,19 @@ async fn a_topic_without_a_stream_has_a_position_that_is_proven(subject: Subject
     assert_eq!((page.messages.len(), page.messages[0].prev), (1, Some(anchor)));
     let other = subject.anchor(&topic("other"), Some(first)).await;
     assert_eq!(other, first, "a position is restored");
+}
+
+async fn a_position_is_forgotten_and_what_was_published_is_not(subject: Subject) {
+    let (quiet, orders, rule) = (topic("quiet"), topic("orders"), retain(100));
+    let before = subject.anchor(&quiet, None).await;
+    subject.anchor(&orders, None).await;
+    let published = subject.publish(number(&orders, &rule, 1)).await.expect("an id");
+    let topics = [quiet.clone(), orders.clone(), topic("never")];
+    subject.backplane.forget(&topics).await.expect("forgotten");
+    let heads = subject.backplane.heads(&topics).await;
+    let heads: Vec<_> = heads.into_iter().map(|head| head.expect("a head")).collect();
+    assert_eq!(heads, [None, Some(published), None]);
+    assert!(subject.anchor(&quiet, None).await > before, "never the same one again");
 }
 
 async fn trimmed_history_is_told(subject: Subject) {

@@ -8,11 +8,12 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     registry::{
-        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, SessionRecord, Verdict,
+        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, Revoked, SessionRecord,
+        Verdict,
     },
     tasks::Tasks,
 };
-use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
+use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, Topic, UserId};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
@@ -151,7 +152,7 @@ impl Seat {
             replaces: None,
             connections_max: max,
             evict_oldest,
-            issued_at: Some(u64::from(u32::MAX)),
+            issued_at: Some(IssuedAt::in_second(u32::MAX.into())),
         };
         self.registry.admit(&admission).await
     }
@@ -398,44 +399,81 @@ async fn revokes_twice(seat: Seat) {
             replaces: None,
             connections_max: 5,
             evict_oldest: false,
-            issued_at: Some(1),
+            issued_at: Some(IssuedAt::in_second(1)),
         };
         seat.registry.admit(&admission).await
     };
-    seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
-    seat.registry.revoke(&alice, brief).await.unwrap();
+    seat.registry.revoke(&alice, Duration::from_secs(60)).await.done().unwrap();
+    seat.registry.revoke(&alice, brief).await.done().unwrap();
     // Another user's brief one, made later, is over first.
     let bob = UserId::new("bob").unwrap();
-    seat.registry.revoke(&bob, brief).await.unwrap();
-    eventually("the brief one to be over", async || (verdict(&bob).await != Verdict::Revoked).then_some(())).await;
-    assert_eq!(verdict(&alice).await, Verdict::Revoked);
+    seat.registry.revoke(&bob, brief).await.done().unwrap();
+    eventually("the brief one to be over", async || {
+        (verdict(&bob).await != Verdict::Revoked(Revoked::Surely)).then_some(())
+    })
+    .await;
+    assert_eq!(verdict(&alice).await, Verdict::Revoked(Revoked::Surely));
 }
 
 async fn revokes(mut seat: Seat) {
     let alice = UserId::new("alice").unwrap();
-    seat.registry.revoke(&alice, Duration::from_secs(60)).await.unwrap();
-    match seat.told().await {
-        Control::CloseUser { user, code, .. } => assert_eq!((user.as_str(), code), ("alice", 4002)),
-        other => panic!("told {other:?}"),
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    for (issued_at, verdict) in
-        [(None, Verdict::Revoked), (Some(now - 5), Verdict::Revoked), (Some(now + 5), admitted(1))]
-    {
-        let session = SessionId::random();
+    let registry = seat.registry.clone();
+    let admit = async |user: &UserId, session, issued_at| {
         let admission = Admission {
-            user: alice.clone(),
+            user: user.clone(),
             session,
             replaces: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at,
         };
-        let revoked = seat.registry.is_revoked(&alice, issued_at).await.unwrap();
-        assert_eq!(revoked, verdict == Verdict::Revoked, "issued at {issued_at:?}");
-        assert_eq!(seat.registry.admit(&admission).await, verdict, "issued at {issued_at:?}");
+        registry.admit(&admission).await
+    };
+    // A token of an issuer whose clock is ahead.
+    let (own, ahead) = (SessionId::random(), unix_ms() + 5_250);
+    assert_eq!(admit(&alice, own, Some(IssuedAt::at_ms(ahead))).await, admitted(1));
+    seat.opened(Some("alice"), own);
+    seat.registry.revoke(&alice, Duration::from_secs(60)).await.done().unwrap();
+    seat.told_to_close(own, 4002).await;
+    seat.registry.closed(own);
+    let whole = |ms: u64| Some(IssuedAt::in_second(ms / 1_000));
+    for (issued_at, expected) in [
+        (None, Some(Revoked::Surely)),
+        (whole(ahead - 1_000), Some(Revoked::Surely)),
+        (Some(IssuedAt::at_ms(ahead)), Some(Revoked::Surely)),
+        (whole(ahead), Some(Revoked::Perhaps)),
+        (Some(IssuedAt::at_ms(ahead + 1)), None),
+        (whole(ahead + 1_000), None),
+    ] {
+        let asked = seat.registry.is_revoked(&alice, issued_at).await.unwrap();
+        assert_eq!(asked, expected, "issued at {issued_at:?}, revoked at {ahead}");
+        let session = SessionId::random();
+        let verdict = admit(&alice, session, issued_at).await;
+        seat.registry.closed(session);
+        match expected {
+            Some(revoked) => assert_eq!(verdict, Verdict::Revoked(revoked), "issued at {issued_at:?}"),
+            None => assert!(matches!(verdict, Verdict::Admitted { .. }), "issued at {issued_at:?}: {verdict:?}"),
+        }
     }
+    // A token that takes the place of another one of the session is one of the user's as well.
+    let session = SessionId::random();
+    let verdict = admit(&alice, session, Some(IssuedAt::at_ms(ahead + 1))).await;
+    assert!(matches!(verdict, Verdict::Admitted { .. }), "{verdict:?}");
+    seat.opened(Some("alice"), session);
+    seat.registry.reissued(session, Some(IssuedAt::at_ms(ahead + 9_000)));
+    let closed =
+        |control: &Control| matches!(control, Control::Close { session: told, .. } if *told == session.to_string());
+    while let Ok(control) = seat.controls.try_recv() {
+        assert!(!closed(&control), "a token that is newer was refused");
+    }
+    seat.registry.reissued(session, Some(IssuedAt::at_ms(ahead)));
+    while !closed(&seat.told().await) {}
     assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
+}
+
+fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
 }
 
 async fn views(seat: Seat) {
@@ -765,10 +803,10 @@ async fn control_messages_reach_whom_they_mean() {
     one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     let close = Control::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
-    other.registry.control(close.clone()).await.unwrap();
+    other.registry.control(close.clone()).await.done().unwrap();
     assert_eq!(one.told().await, close);
     let all = Control::CloseUser { user: "alice".into(), code: 4500, reason: "by the operator".into() };
-    other.registry.control(all.clone()).await.unwrap();
+    other.registry.control(all.clone()).await.done().unwrap();
     assert_eq!(one.told().await, all);
     assert_eq!(other.told().await, all, "a user may be anywhere, also here; a session is at one place");
 }
@@ -842,9 +880,9 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     proxy.set(Weather::Refuse);
     let (code, reason) = (4500, "maintenance".to_owned());
     let user = Control::CloseUser { user: "alice".into(), code, reason: reason.clone() };
-    one.registry.control(user).await.expect("told");
+    one.registry.control(user).await.done().expect("told");
     let session = Control::Close { session: somebody.to_string(), code, reason };
-    one.registry.control(session).await.expect("told");
+    one.registry.control(session).await.done().expect("told");
     // Who comes later is not meant.
     two.opened(Some("alice"), later);
     proxy.set(Weather::Pass { delay: Duration::ZERO });
@@ -1060,7 +1098,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
         replaces: Some(former),
         connections_max: 2,
         evict_oldest: false,
-        issued_at: Some(1),
+        issued_at: Some(IssuedAt::in_second(1)),
     };
     assert_eq!(other.registry.admit(&admission).await, admitted(1));
     other.opened(Some("alice"), late);
@@ -1091,4 +1129,75 @@ async fn redis_never_sees_a_ticket_or_its_token() {
         assert!(!value.windows(9).any(|bytes| bytes == b"the-token"), "{key}");
     }
     assert_eq!(one.registry.take_ticket("the-ticket").await.unwrap().as_deref(), Some("the-token"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_holds_on_every_replica_that_heard_it_whatever_redis_loses() {
+    let mut server = RedisServer::start();
+    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let alice = UserId::new("alice").unwrap();
+    let session = SessionId::random();
+    other.connect("alice", session, 5).await;
+    one.registry.revoke(&alice, Duration::from_secs(60)).await.done().unwrap();
+    other.told_to_close(session, 4002).await;
+    let old = Some(IssuedAt::in_second(u32::MAX.into()));
+    // The newest token that anybody had is refused by whoever has heard of it.
+    eventually("the others to hear of the token", async || one.registry.is_revoked(&alice, old).await.unwrap()).await;
+    let _: String = server.run(&["FLUSHALL"]).await;
+    for seat in [&one, &other] {
+        let verdict = seat.connect("alice", SessionId::random(), 5).await;
+        assert_eq!(verdict, Verdict::Revoked(Revoked::Perhaps), "the second of the newest token");
+        assert_eq!(seat.registry.is_revoked(&alice, None).await.unwrap(), Some(Revoked::Surely));
+    }
+    server.restart_empty();
+    let written = async || server.run::<Option<u64>>(&["GET", "tg2:{u:alice}:r"]).await;
+    assert_eq!(eventually("it to be written again", written).await, u64::from(u32::MAX) * 1_000);
+    let left: i64 = server.run(&["PTTL", "tg2:{u:alice}:r"]).await;
+    assert!((1..=60_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_closes_what_it_can_while_redis_takes_no_writes() {
+    let server = RedisServer::start();
+    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (alice, session) = (UserId::new("alice").unwrap(), SessionId::random());
+    other.connect("alice", session, 5).await;
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let carried = one.registry.revoke(&alice, Duration::from_secs(60)).await;
+    assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
+    other.told_to_close(session, 4002).await;
+    let carried = one.registry.control(Control::CloseUser { user: "bob".into(), code: 4500, reason: "x".into() }).await;
+    assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
+    assert!(matches!(other.told().await, Control::CloseUser { user, .. } if user == "bob"));
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually("it to be stored", async || server.run::<Option<u64>>(&["GET", "tg2:{u:alice}:r"]).await).await;
+    // A replica that starts later knows it.
+    let late = Seat::redis(&server).await;
+    eventually("the word", async || late.registry.is_revoked(&alice, None).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_before_redis_lost_its_time_closes_nobody_who_came_later() {
+    let server = RedisServer::start();
+    // Said while Redis's clock was far ahead.
+    let word = r#"{"op":"close_user","user":"alice","code":4500,"reason":"long ago"}"#;
+    let entry = ["XADD", "tg2:controls", "9999999999999-0", "c", word, "s", "5"];
+    let _: String = server.run(&entry).await;
+    let proxy = Proxy::start(server.port()).await;
+    let one = Seat::redis(&server).await;
+    let mut two = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let [alice, bob] = std::array::from_fn(|_| SessionId::random());
+    two.connect("alice", alice, 5).await;
+    two.connect("bob", bob, 5).await;
+    proxy.set(Weather::Refuse);
+    let user = Control::CloseUser { user: "bob".into(), code: 4500, reason: "now".into() };
+    one.registry.control(user).await.done().expect("told");
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    two.told_to_close(bob, 4500).await;
+    let present = async || {
+        let all = one.registry.connections(9).await.ok()?;
+        all.iter().any(|info| info.session == alice.to_string()).then_some(())
+    };
+    eventually("all are told to redis again", present).await;
+    assert!(two.controls.try_recv().is_err(), "nobody else is closed");
 }

@@ -72,7 +72,12 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
         listed["connections"].as_array().map_or(0, Vec::len)
     };
     eventually("both to be listed", async || (listed().await == 2).then_some(())).await;
-    let record = format!("tg2:{{s:{}}}:r", moved.session());
+    let session = eventually("the session", async || {
+        let own = other.api_get("/api/v1/users/alice").await.json();
+        own["connections"][0]["session"].as_str().map(str::to_owned)
+    })
+    .await;
+    let record = format!("tg2:{{s:{session}}}:r");
     eventually("the session's record", async || {
         let record: Option<String> = server.run(&["GET", &record]).await;
         record.is_some_and(|record| record.contains("trading")).then_some(())

@@ -102,7 +102,7 @@ fn unknown(result: &Result<Published, PublishError>) -> bool {
 async fn a_replica_starts_without_redis_and_says_so() {
     let (mut server, orders) = (RedisServer::absent(), topic("orders"));
     let replica = Replica::start(&server.url());
-    replica.backplane.follow(&orders);
+    replica.backplane.follow(&orders, None);
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
     assert!(replica.backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.is_err());
     let health = replica.backplane.health();
@@ -119,7 +119,7 @@ async fn a_killed_pubsub_link_is_made_anew_and_everything_confirmed() {
     let replica = Replica::following(&server.url(), &orders).await;
     let others: Vec<_> = (0..2500).map(|n| topic(&format!("other{n}"))).collect();
     for other in &others {
-        replica.backplane.follow(other);
+        replica.backplane.follow(other, None);
     }
     for round in 0..5 {
         let before = replica.follower.count();

@@ -45,7 +45,7 @@ impl Replica {
         let backplane = backplane_over(&link, tasks);
         let follower = Follower::follow(&backplane);
         for topic in topics() {
-            backplane.follow(&topic);
+            backplane.follow(&topic, None);
         }
         Self { link, backplane, follower }
     }

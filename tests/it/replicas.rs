@@ -106,7 +106,12 @@ async fn an_operator_reaches_users_wherever_they_are() {
     assert_eq!(alice.expect_close(4500).await, "maintenance");
     tab.expect_close(4500).await;
     bob.expect_nothing().await;
-    let answer = other.api_post("/api/v1/disconnect", json!({"session": bob.session()})).await;
+    let session = eventually("bob to be listed", async || {
+        let own = other.api_get("/api/v1/users/bob").await.json();
+        own["connections"][0]["session"].as_str().map(str::to_owned)
+    })
+    .await;
+    let answer = other.api_post("/api/v1/disconnect", json!({"session": session})).await;
     assert!(answer.status < 300, "{answer:?}");
     bob.expect_close(4500).await;
 }

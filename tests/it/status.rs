@@ -134,7 +134,8 @@ async fn the_operator_sees_connections_and_may_end_them() {
     let answer = replica.api_post("/api/v1/disconnect", json!({"user": "alice", "reason": "maintenance"})).await;
     assert!(answer.status < 300, "{answer:?}");
     assert_eq!(alice.expect_close(4500).await, "maintenance");
-    let session = bob.session();
+    let session = replica.api_get("/api/v1/users/bob").await.json()["connections"][0]["session"].clone();
+    assert_ne!(session, bob.session(), "who may list connections can't take them over");
     let answer = replica.api_post("/api/v1/disconnect", json!({"session": session})).await;
     assert!(answer.status < 300, "{answer:?}");
     bob.expect_close(4500).await;

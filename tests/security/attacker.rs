@@ -73,6 +73,13 @@ impl Attacker {
         Some(String::from_utf8_lossy(&[heard, rest[..len].to_vec()].concat()).into_owned())
     }
 
+    /// Says one thing more, and reads something of what came. `None` when the connection has ended.
+    pub async fn says(&self, stream: &mut TcpStream, text: &str) -> Option<()> {
+        self.send(stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
+        let mut heard = [0; 4096];
+        (stream.read(&mut heard).await.ok()? > 0).then_some(())
+    }
+
     /// Connects, says all of this, and never reads an answer. `None` when it was turned away or cut short.
     pub async fn pester(&self, path: &str, texts: &[&str]) -> Option<TcpStream> {
         let mut stream = self.dial().await.ok()?;

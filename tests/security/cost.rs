@@ -7,6 +7,9 @@ use crate::{
     support::redis::RedisServer,
 };
 
+/// Bytes that Redis may be sent for each byte of a stranger.
+const AMPLIFICATION_MAX: f64 = 20.0;
+
 /// What both processes have used up to a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
@@ -50,6 +53,18 @@ impl Cost {
     /// Bytes that Redis was sent for each byte that the attacker sent.
     pub fn amplification(&self, sent_bytes: u64) -> f64 {
         self.received_bytes() as f64 / sent_bytes.max(1) as f64
+    }
+
+    /// As it is printed beside what the attacker sent.
+    pub fn beside(&self, sent_bytes: u64) -> String {
+        let amplification = self.amplification(sent_bytes);
+        format!("{self}\n             {amplification:.1} bytes to Redis for each byte of the attacker")
+    }
+
+    /// Fails where Redis was sent too much for what the attacker sent.
+    pub fn check_amplification(&self, sent_bytes: u64) {
+        let amplification = self.amplification(sent_bytes);
+        assert!(amplification < AMPLIFICATION_MAX, "{amplification:.1} bytes to Redis for each byte of the attacker");
     }
 
     /// What the gateway took more than before, at the most.

@@ -109,6 +109,14 @@ impl Gateway {
         http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
 
+    /// A ticket for this token.
+    pub async fn ticket(&self, token: &str) -> String {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let answer = http::send(self.operations, "POST", "/api/v1/tickets", &headers, None).await;
+        answer.json()["ticket"].as_str().expect("a ticket").to_owned()
+    }
+
     /// Whether the registry counts a connection of this user.
     pub async fn counts(&self, user: &str) -> bool {
         let key = [("x-api-key", API_KEY)];

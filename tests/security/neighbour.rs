@@ -13,7 +13,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::support::client::{Client, Request};
+use crate::support::{
+    client::{Client, Request},
+    replica::token,
+};
 
 /// Time between two questions.
 const PACE: Duration = Duration::from_millis(200);
@@ -127,6 +130,27 @@ impl Neighbour {
         self.client.ask(json!({"type": "unsubscribe", "channels": [channel]})).await;
         took
     }
+}
+
+/// Users connect one after the other for so long: how long it takes until each is greeted.
+pub async fn joins_for(gateway: SocketAddr, time: Duration) -> Latencies {
+    let (mut latencies, mut pace, until) = (Latencies::default(), interval(PACE), Instant::now() + time);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let own = token("neighbour");
+    while Instant::now() < until {
+        pace.tick().await;
+        let began = Instant::now();
+        match Request::new(gateway, "/ws/trading").token(&own).try_open().await {
+            Ok(mut client) => {
+                client.greeted().await;
+                latencies.sorted.push(began.elapsed());
+                client.close().await;
+            }
+            Err(_) => latencies.refused += 1,
+        }
+    }
+    latencies.sorted.sort_unstable();
+    latencies
 }
 
 impl Asking {

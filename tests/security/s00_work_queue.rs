@@ -20,8 +20,6 @@ const CHANNELS: u32 = 200;
 const VISITS_PER_SECOND: u32 = 23;
 /// Connections under way at once.
 const AT_ONCE_MAX: usize = 200;
-/// Bytes that Redis may be sent for each byte of a stranger.
-const AMPLIFICATION_MAX: f64 = 20.0;
 
 /// How much of it there is.
 struct Plan {
@@ -97,16 +95,15 @@ async fn leave_together(attacker: &Attacker, herd: std::ops::Range<u32>) {
 async fn judge(scene: &Scene, attacker: &Attacker, before: Usage, neighbour: [&Latencies; 3]) {
     let cost = Cost::between(before, scene.usage().await);
     let sent = attacker.sent_bytes();
-    let amplification = cost.amplification(sent);
     let visits = attacker.visits();
     println!("  attacker   {visits} connections, {} more failed; {} sent", attacker.failed(), megabytes(sent));
-    println!("{cost}\n             {amplification:.1} bytes to Redis for each byte of the attacker");
+    println!("{}", cost.beside(sent));
     let [rest, during, after] = neighbour;
     println!("  neighbour  at rest: {rest}\n             during:  {during}\n             after:   {after}");
     assert!(visits > 0 && attacker.failed() == 0, "the attack did not take place");
     assert_eq!(during.refused + after.refused, 0, "the neighbour was refused new channels");
     assert!(scene.gateway.is_ready().await, "the gateway is not ready");
-    assert!(amplification < AMPLIFICATION_MAX, "{amplification:.1} bytes to Redis for each byte of the attacker");
+    cost.check_amplification(sent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

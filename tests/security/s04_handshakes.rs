@@ -64,7 +64,11 @@ async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
     let limited = scene.gateway.metric("tickgate_rate_limited_total").await as usize;
     let looked_at = requests - limited;
     println!("  attacker   {requests} requests, {looked_at} looked at; {} sent", megabytes(attacker.sent_bytes()));
-    println!("{cost}\n  neighbour  at rest: {before_it}\n             during:  {during}");
+    println!(
+        "{}\n  neighbour  at rest: {before_it}\n             during:  {during}",
+        cost.beside(attacker.sent_bytes())
+    );
+    cost.check_amplification(attacker.sent_bytes());
     let allowed = BURST + PER_SECOND * (took.as_secs() as usize + 1);
     assert!(looked_at <= allowed, "{looked_at} of {requests} were looked at; the address may ask for {allowed}");
     assert!(statuses.contains(&Some(429)) && limited > 0, "the limit was not reached");

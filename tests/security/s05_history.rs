@@ -67,8 +67,12 @@ async fn s05_whoever_asks_for_much_waits_for_himself() {
         attacker.visits(),
         megabytes(attacker.sent_bytes())
     );
-    println!("{cost}\n  neighbour  at rest: {before_it}\n             during:  {during}");
+    println!(
+        "{}\n  neighbour  at rest: {before_it}\n             during:  {during}",
+        cost.beside(attacker.sent_bytes())
+    );
     assert_eq!(during.refused, 0, "the neighbour could not come back");
+    cost.check_amplification(attacker.sent_bytes());
     assert!(during.median() < median_max, "coming back took {:?} in the median", during.median());
     let grown = cost.grown_bytes();
     assert!(grown < MEMORY_BYTES_MAX, "the gateway grew by {}", megabytes(grown));

@@ -56,7 +56,11 @@ async fn s09_a_question_for_presence_waits_for_no_other() {
     asked.shutdown().await;
     let (_, during) = asking.stop().await;
     println!("  attacker   {ASKERS} askers; {} sent", megabytes(attacker.sent_bytes()));
-    println!("{cost}\n  neighbour  at rest: {before_it}\n             during:  {during}");
+    println!(
+        "{}\n  neighbour  at rest: {before_it}\n             during:  {during}",
+        cost.beside(attacker.sent_bytes())
+    );
+    cost.check_amplification(attacker.sent_bytes());
     assert_eq!(during.refused, 0, "the neighbour was told to try again");
     let amplification = cost.amplification(attacker.sent_bytes());
     assert!(amplification < 20.0, "Redis was sent {amplification:.1} bytes for each byte of the attacker");

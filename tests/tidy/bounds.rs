@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Names of constants that bound what clients can make grow.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 24] = [
     "ANSWERS_MAX",
     "ASKED_MAX",
     "BYTES_MAX",
@@ -19,6 +19,8 @@ const NAMES: [&str; 22] = [
     "HELD_BYTES_MAX",
     "HELD_MAX",
     "KEPT_MAX",
+    "LEFT_MAX",
+    "LEFT_PER_ADDRESS_MAX",
     "LONG_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_MAX",

@@ -12,7 +12,7 @@ pub use error::{Advice, Closing, Details, ErrorObject, Failure};
 
 use crate::{
     command::Json,
-    model::{Class, SessionId, StreamId, UserId},
+    model::{Class, SessionSecret, StreamId, UserId},
     push::Gap,
     time::Timestamp,
 };
@@ -80,7 +80,7 @@ pub struct Welcome {
     /// Names the connection in logs. Not a secret.
     pub connection_id: String,
     /// Frees the place of this connection when its client reconnects; a secret. `None` on endpoints without sessions.
-    pub session: Option<SessionId>,
+    pub session: Option<SessionSecret>,
     pub user: Option<UserId>,
     /// When the token ends; `None` without a token.
     #[serde(default)]

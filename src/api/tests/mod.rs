@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tickgate_wire::model::{ReplicaId, Topic, UserId};
+use tickgate_wire::model::{IssuedAt, ReplicaId, Topic, UserId};
 use tokio::sync::mpsc;
 
 use super::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience, TraceSubject};
@@ -148,7 +148,8 @@ impl Replica {
         let auth = &self.state.config.auth;
         let new = NewToken {
             user: &UserId::new(user).unwrap(),
-            issued_at: now,
+            // Before any revocation of the test, beyond doubt.
+            issued_at: IssuedAt::in_second(now - 1),
             expires_at: now + 60,
             issuer: auth.issuer.as_deref(),
             audience: auth.audience.as_deref(),

@@ -7,12 +7,12 @@ use axum::{
     http::{Method, Request},
 };
 use serde_json::json;
-use tickgate_wire::model::{SessionId, UserId};
+use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 
 use super::{Answer, Replica, call, read};
 use crate::{
     metrics::{AuthFailure, RateScope},
-    registry::{Admission, ConnectionInfo, Control, Verdict},
+    registry::{Admission, ConnectionInfo, Control, Revoked, Verdict},
 };
 
 /// A connection that was admitted and opened.
@@ -24,7 +24,7 @@ async fn connect(replica: &Replica, user: &str) -> SessionId {
         replaces: None,
         connections_max: 5,
         evict_oldest: false,
-        issued_at: Some(1),
+        issued_at: Some(IssuedAt::in_second(1)),
     };
     let verdict = replica.state.registry.admit(&admission).await;
     assert!(matches!(verdict, Verdict::Admitted { .. }));
@@ -81,20 +81,23 @@ async fn a_user_or_a_session_is_told_to_go() {
 #[tokio::test]
 async fn a_revoked_user_is_closed_and_does_not_come_back_with_the_old_token() {
     let replica = Replica::new();
-    connect(&replica, "alice").await;
+    let own = connect(&replica, "alice").await;
     let answer = replica.post("/api/v1/disconnect", r#"{"user":"alice","revoke_seconds":60}"#).await;
     assert_eq!(answer.status, 202);
     let closed = replica.controls.lock().clone();
-    assert!(matches!(&closed[..], [Control::CloseUser { user, code: 4002, .. }] if user == "alice"), "{closed:?}");
+    assert!(
+        matches!(&closed[..], [Control::Close { session, code: 4002, .. }] if *session == own.to_string()),
+        "{closed:?}"
+    );
     let again = Admission {
         user: UserId::new("alice").unwrap(),
         session: SessionId::random(),
         replaces: None,
         connections_max: 5,
         evict_oldest: false,
-        issued_at: Some(1),
+        issued_at: Some(IssuedAt::in_second(1)),
     };
-    assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked);
+    assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked(Revoked::Surely));
 }
 
 #[tokio::test]
@@ -144,7 +147,7 @@ async fn a_ticket_stands_for_its_token_once() {
 async fn a_revoked_token_gets_no_ticket() {
     let replica = Replica::new();
     let (alice, bob) = (replica.token("alice"), replica.token("bob"));
-    replica.state.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.unwrap();
+    replica.state.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.done().unwrap();
     ticket(&replica, Some(&format!("Bearer {alice}"))).await.problem(403, "user_inactive");
     assert_eq!(ticket(&replica, Some(&format!("Bearer {bob}"))).await.status, 201);
 }

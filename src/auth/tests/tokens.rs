@@ -1,6 +1,6 @@
 //! HS256 tokens, good and bad.
 
-use tickgate_wire::model::{Pattern, UserId};
+use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
 use super::*;
 use crate::auth::{NewToken, Rights, mint};
@@ -25,7 +25,7 @@ fn a_minted_token_says_what_it_was_told() {
     let issued_at = crate::clock::s_of(now());
     let new = NewToken {
         user: &user,
-        issued_at,
+        issued_at: IssuedAt::in_second(issued_at),
         expires_at: issued_at + 60,
         issuer: Some("here"),
         audience: Some("desk"),
@@ -36,7 +36,7 @@ fn a_minted_token_says_what_it_was_told() {
     let strict = Auth { issuer: Some("here".into()), audience: Some("desk".into()), ..config() };
     let identity = Verifier::new(&strict).unwrap().verify_now(&token, now()).unwrap().unwrap();
     assert_eq!((identity.user, &*identity.rights), (user, &rights));
-    assert_eq!((identity.expires_at, identity.issued_at), (issued_at + 60, Some(issued_at)));
+    assert_eq!((identity.expires_at, identity.issued_at), (issued_at + 60, Some(IssuedAt::in_second(issued_at))));
     assert_eq!(outcome(&verifier(), &token), Err(TokenError::Audience));
 }
 

@@ -97,9 +97,9 @@ impl Redis {
         self.shards[self.topology.placement().shard(publication.topic.as_str())].publish(publication)
     }
 
-    pub(super) fn follow(&self, topic: &Topic) {
+    pub(super) fn follow(&self, topic: &Topic, owner: Option<u64>) {
         let link = self.link(topic);
-        link.follow(&link.keys().stream(topic));
+        link.follow(&link.keys().stream(topic), owner);
     }
 
     pub(super) fn unfollow(&self, topic: &Topic) {
@@ -137,6 +137,24 @@ impl Redis {
         own.map(|shard| found[shard].next().unwrap_or_else(missing)).collect()
     }
 
+    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+        for topics in self.by_shard(topics) {
+            if let Some(first) = topics.first() {
+                self.source(first).forget(&topics).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn by_shard<'a>(&self, topics: &'a [Topic]) -> Vec<Vec<&'a Topic>> {
+        let placement = self.topology.placement();
+        let mut by_shard = vec![Vec::new(); self.shards.len()];
+        for topic in topics {
+            by_shard[placement.shard(topic.as_str())].push(topic);
+        }
+        by_shard
+    }
+
     pub(super) fn history(&self, topic: &Topic) -> Arc<History> {
         self.source(topic).membership.history()
     }
@@ -151,11 +169,7 @@ impl Redis {
     }
 
     pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
-        let placement = self.topology.placement();
-        let mut by_shard = vec![Vec::new(); self.shards.len()];
-        for topic in topics {
-            by_shard[placement.shard(topic.as_str())].push(topic);
-        }
+        let (placement, by_shard) = (self.topology.placement(), self.by_shard(topics));
         let sources = self.topology.links().iter().zip(&*self.shards);
         let sources = sources.map(|(link, shard)| Source { link, membership: &shard.membership });
         let reads = sources.zip(&by_shard).map(async |(source, topics)| match topics[..] {

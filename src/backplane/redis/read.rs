@@ -26,6 +26,7 @@ const ANCHOR_MS: u64 = 600_000;
 
 const ENDS: &str = include_str!("scripts/ends.lua");
 const ANCHOR: &str = include_str!("scripts/anchor.lua");
+const FORGET: &str = include_str!("scripts/forget.lua");
 
 /// A topic without a stream, and the position that it has already.
 pub(super) type Unanchored<'a> = (&'a Topic, Option<StreamId>);
@@ -146,6 +147,22 @@ impl Source<'_> {
                 Err(failed(self.link, &failure))
             }
             _ => Err(strange()),
+        }
+    }
+
+    /// Forgets the positions of topics that nobody has published to.
+    pub(super) async fn forget(self, topics: &[&Topic]) -> Result<(), Unavailable> {
+        let mut command = redis::cmd("EVAL");
+        command.arg(FORGET).arg(topics.len());
+        for topic in topics {
+            command.arg(self.link.keys().stream(topic));
+        }
+        let mut pipe = Pipeline::new();
+        pipe.add_command(command);
+        let (_, replies) = Reader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
+        match replies.into_iter().next() {
+            Some(Value::ServerError(error)) => Err(failed(self.link, &Failure::of(&error.into()))),
+            _ => Ok(()),
         }
     }
 

@@ -220,7 +220,7 @@ fn what_is_empty_or_of_another_scheme_is_no_credential() {
 
 #[test]
 fn a_session_and_a_beginning_are_read_from_the_query() {
-    let session = SessionId::random();
+    let session = SessionSecret::random();
     let handshake = outcome(&format!("/ws?session={session}&since=7-9&last=5"), &[]).unwrap();
     let begin = Options { since: Some(Since::After(StreamId::new(7, 9))), last: Some(5), ..Options::default() };
     assert_eq!((handshake.session, handshake.begin), (Some(session), begin));

@@ -1,17 +1,16 @@
-//! Admission over Redis: a user's slots, revoked tokens, single-use tickets. What is waited for goes out at once over the
+//! Admission over Redis: a user's slots, single-use tickets. What is waited for goes out at once over the
 //! command link, which pipelines it.
 //!
 //! Never leaves a slot taken by an admission whose answer nobody received.
 
 use std::time::Duration;
 
-use redis::Value;
-use tickgate_wire::model::UserId;
+use tickgate_wire::model::IssuedAt;
 
 use super::{
     Inner, Redis,
     batch::Op,
-    commands::{ask, call, issued_text, run, run_for},
+    commands::{ask, call, issued_text, run_for},
     leases::{member, split_member},
     own_count::OwnVerdict,
     sealed::{NotSealed, SealedTicket},
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     redis_link::{Failure, RedisCommand},
-    registry::{Admission, Unavailable, Verdict, superseded},
+    registry::{Admission, Revoked, Unavailable, Verdict, superseded},
 };
 
 /// What the script returns: verdict, count, evicted members, replaced members, stamp.
@@ -27,28 +26,13 @@ type Answer = (i8, u32, Vec<String>, Vec<String>, u64);
 
 impl Redis {
     pub(in crate::registry) async fn admit(&self, admission: &Admission) -> Verdict {
+        if let Some(revoked) = self.0.refuses(&admission.user, admission.issued_at) {
+            return Verdict::Revoked(revoked);
+        }
         self.0.admit(admission).await.unwrap_or_else(|failure| {
             tracing::debug!(%failure, "a connection is counted by this replica alone");
             self.0.admit_alone(admission)
         })
-    }
-
-    pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> Result<(), Unavailable> {
-        let inner = &*self.0;
-        let mut revoke = call(&inner.scripts.revoke, &[&inner.keys().user_revoked(user)]);
-        revoke.arg(millis(ttl));
-        let _: Value = run(inner.topology.at(user.as_str()), &inner.scripts.revoke, &revoke).await?;
-        Ok(())
-    }
-
-    pub(in crate::registry) async fn is_revoked(
-        &self,
-        user: &UserId,
-        issued_at: Option<u64>,
-    ) -> Result<bool, Unavailable> {
-        let key = self.0.keys().user_revoked(user);
-        let revoked: Option<u64> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
-        Ok(revoked.is_some_and(|revoked| issued_at.is_none_or(|issued_at| issued_at <= revoked)))
     }
 
     pub(in crate::registry) async fn put_ticket(
@@ -86,7 +70,8 @@ impl Inner {
         let mut call = call(&self.scripts.admit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
         call.arg(member(stamp, &self.local.replica, *session));
         call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
-        call.arg(if admission.evict_oldest { "evict" } else { "refuse" }).arg(issued_text(admission.issued_at));
+        call.arg(if admission.evict_oldest { "evict" } else { "refuse" })
+            .arg(issued_text(admission.issued_at.map(IssuedAt::earliest_ms)));
         let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
         let (link, script) = (self.topology.at(user.as_str()), &self.scripts.admit);
         let answer: Result<Answer, Failure> = run_for(RedisCommand::Admit, link, script, &call).await;
@@ -96,7 +81,11 @@ impl Inner {
         match verdict {
             1 => self.admitted(admission, self.clock.saw(stamp)),
             0 => return Ok(Verdict::Refused { connections }),
-            _ => return Ok(Verdict::Revoked),
+            // In the place of the stamp is the time of the revocation.
+            _ => {
+                let revoked = Revoked::judge(admission.issued_at, stamp);
+                return Ok(Verdict::Revoked(revoked.unwrap_or(Revoked::Surely)));
+            }
         }
         for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
             // Two connections of one session on one replica are distinguished there.

@@ -13,7 +13,7 @@ use std::{
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal, split_member};
-use crate::redis_link::Placement;
+use crate::{redis_link::Placement, registry::revocations::Revocation};
 
 /// A change that waits to be written.
 ///
@@ -31,6 +31,24 @@ pub(super) enum Op {
     Release { session: SessionId, user: UserId, stamp: u64 },
     /// Send a message to one replica.
     Tell(ReplicaId, String),
+    /// End the record that a connection of the session left.
+    EndRecord(SessionId, u64),
+    /// Refuse a user's tokens.
+    Revoke(UserId, Revocation),
+    /// Send a message to all replicas, and keep it for those that are cut off.
+    TellAll(Word),
+}
+
+/// A message to all replicas.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    /// As it is published.
+    pub(super) message: String,
+    /// As it is kept: the field and the text.
+    pub(super) field: &'static str,
+    pub(super) kept: String,
+    /// Its place in the order.
+    pub(super) sent: u64,
 }
 
 /// One shard's part of the names. A session belongs where its user does, or by itself when it is anonymous; its record
@@ -98,7 +116,11 @@ pub(super) enum RegistryCommand {
     /// Have a user's set live on.
     KeepMembers(UserId),
     /// Add a lease to its user's set where it is missing.
-    Readmit { user: UserId, session: SessionId, stamp: u64, issued_at: Option<u64> },
+    Readmit { user: UserId, session: SessionId, stamp: u64, issued_ms: Option<u64> },
+    /// Refuse a user's tokens.
+    Revoke { user: UserId, revocation: Revocation },
+    /// Send a message to all replicas, and keep it for those that are cut off.
+    TellAll(Word),
     /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third of
     /// the script.
     Claim(RecordWrite),
@@ -106,8 +128,8 @@ pub(super) enum RegistryCommand {
     Write(RecordWrite),
     /// Have a record live on while its session is connected.
     KeepRecord(SessionId),
-    /// Have a record live on for the resume window, unless the session has a newer connection elsewhere.
-    EndRecord { session: SessionId, stamp: u64 },
+    /// Have a record live on for the resume window, or end, unless the session has a newer connection elsewhere.
+    EndRecord { session: SessionId, stamp: u64, stays: bool },
     /// Send a message to a replica.
     Tell(ReplicaId, String),
 }
@@ -188,7 +210,17 @@ impl ShardBatch {
                 self.steps.push(RegistryCommand::Leave { user: user.clone(), session: *session, stamp: *stamp });
             }
             Op::Tell(replica, message) => self.steps.push(RegistryCommand::Tell(replica.clone(), message.clone())),
+            Op::EndRecord(session, stamp) => {
+                self.steps.push(RegistryCommand::EndRecord { session: *session, stamp: *stamp, stays: false });
+            }
+            Op::Revoke(user, revocation) => self.revoke(user.clone(), *revocation),
+            Op::TellAll(word) => self.steps.push(RegistryCommand::TellAll(word.clone())),
         }
+    }
+
+    /// Adds a revocation.
+    pub(super) fn revoke(&mut self, user: UserId, revocation: Revocation) {
+        self.steps.push(RegistryCommand::Revoke { user, revocation });
     }
 
     fn opened(&mut self, part: Part, leases: &LeaseTable, session: SessionId) {
@@ -213,12 +245,16 @@ impl ShardBatch {
         }
         if part.has_record(session) {
             match &ended.unwritten {
-                Some(PendingRecord { stamp, record, first }) => {
+                Some(PendingRecord { first: true, .. }) if !ended.leaves_record => {}
+                Some(PendingRecord { stamp, record, first }) if ended.leaves_record => {
                     let write = RecordWrite { session, stamp: *stamp, record: record.clone(), is_last: true };
                     self.record(write, *first);
                 }
-                None if ended.had_record => self.steps.push(RegistryCommand::EndRecord { session, stamp: ended.stamp }),
-                None => {}
+                None if !ended.had_record => {}
+                _ => {
+                    let (stamp, stays) = (ended.stamp, ended.leaves_record);
+                    self.steps.push(RegistryCommand::EndRecord { session, stamp, stays });
+                }
             }
         }
     }
@@ -269,8 +305,8 @@ impl ShardBatch {
     /// Adds the session to its user's set where it is missing.
     pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
         if let Some(user) = entry.user.clone().filter(|user| part.has_user(user)) {
-            let (stamp, issued_at) = (entry.stamp, entry.issued_at.map(NonZeroU64::get));
-            self.steps.push(RegistryCommand::Readmit { user, session, stamp, issued_at });
+            let (stamp, issued_ms) = (entry.stamp, entry.issued_ms.map(NonZeroU64::get));
+            self.steps.push(RegistryCommand::Readmit { user, session, stamp, issued_ms });
         }
     }
 
@@ -360,7 +396,7 @@ mod tests {
                 replaces: None,
                 connections_max: 5,
                 evict_oldest: false,
-                issued_at: Some(3),
+                issued_at: Some(tickgate_wire::model::IssuedAt::in_second(3)),
             };
             leases.admitted(&admission, 10);
         }
@@ -446,7 +482,7 @@ mod tests {
         let r2 = |stamp| Owner::new(stamp, &ReplicaId::new("r2").unwrap());
         let of = |stamp, session: SessionId| format!("{}:{}", r2(stamp), session.compact());
         let write = |session| RecordWrite { session, stamp: 10, record: "{}".into(), is_last: false };
-        let readmit = |session| RegistryCommand::Readmit { user: user("alice"), session, stamp: 10, issued_at: None };
+        let readmit = |session| RegistryCommand::Readmit { user: user("alice"), session, stamp: 10, issued_ms: None };
         open(&leases, Some("bob"), gone);
         let steps = [
             (RegistryCommand::Claim(write(kept)), CommandAnswer::Text("OK".into())),

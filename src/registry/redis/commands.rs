@@ -3,13 +3,20 @@
 //! Never calls a script in a form that only one server knows: EVALSHA, and loaded again where a server forgot.
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Value};
+use tickgate_wire::model::UserId;
 
 use super::{
     Inner,
-    batch::{CommandAnswer, Index, RecordWrite, RegistryCommand},
+    batch::{CommandAnswer, Index, RecordWrite, RegistryCommand, Word},
     leases::{Owner, member},
+    message::{KEPT, KEPT_MIN, SENT},
+    times::millis,
 };
-use crate::redis_link::{Failure, RedisCommand, RedisLink};
+use crate::{
+    clock,
+    redis_link::{Failure, RedisCommand, RedisLink},
+    registry::revocations::Revocation,
+};
 
 macro_rules! scripts {
     ($($name:ident),*) => {
@@ -29,7 +36,7 @@ macro_rules! scripts {
         }
     };
 }
-scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, want);
+scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, tell, want);
 
 /// A call of the script, without its arguments.
 pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
@@ -89,9 +96,25 @@ pub(super) fn failed(link: &RedisLink, error: &RedisError) -> Failure {
     failure
 }
 
-/// The scripts' form of when a token was issued.
-pub(super) fn issued_text(issued_at: Option<u64>) -> String {
-    issued_at.map(|seconds| seconds.to_string()).unwrap_or_default()
+/// The scripts' form of when a token was issued, in milliseconds.
+pub(super) fn issued_text(issued_ms: Option<u64>) -> String {
+    issued_ms.map(|ms| ms.to_string()).unwrap_or_default()
+}
+
+/// The call that refuses a user's tokens, for what is left of the time.
+pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cmd {
+    let life_ms = revocation.until_ms.saturating_sub(clock::unix_ms()).max(1);
+    let mut cmd = call(&inner.scripts.revoke, &[&inner.keys().user_revoked(user)]);
+    cmd.arg(revocation.at_ms).arg(life_ms);
+    cmd
+}
+
+/// The command that keeps a message for replicas that are cut off.
+pub(super) fn keep(inner: &Inner, field: &str, message: &str, sent: u64) -> Cmd {
+    let mut cmd = redis::cmd("XADD");
+    cmd.arg(inner.keys().controls()).arg("MAXLEN").arg("~").arg(KEPT_MIN).arg("*");
+    cmd.arg(field).arg(message).arg(SENT).arg(sent);
+    cmd
 }
 
 /// A command of these words.
@@ -146,12 +169,12 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
             command(&["ZADD", &keys.user_sessions(user), "XX", "CH", &ends, &member(*stamp, own, *session)])
         }
         RegistryCommand::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
-        RegistryCommand::Readmit { user, session, stamp, issued_at } => {
+        RegistryCommand::Readmit { user, session, stamp, issued_ms } => {
             let of_user = [keys.user_sessions(user), keys.user_revoked(user), keys.user_replaced(user)];
             let mut cmd = call(&scripts.readmit, &of_user.each_ref().map(String::as_str));
             cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
             let own = &inner.leases.own;
-            cmd.arg(own.connections_max()).arg(issued_text(*issued_at));
+            cmd.arg(own.connections_max()).arg(issued_text(*issued_ms));
             cmd.arg(if own.evicts_oldest() { "evict" } else { "refuse" });
             cmd.arg(own.replaces(*session).map(|place| place.compact().to_string()).unwrap_or_default());
             cmd
@@ -167,12 +190,18 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
             cmd
         }
         RegistryCommand::KeepRecord(session) => expire(&keys.session(*session), times.record()),
-        RegistryCommand::EndRecord { session, stamp } => {
+        RegistryCommand::EndRecord { session, stamp, stays } => {
             let mut cmd = call(&scripts.record, &[&keys.session(*session)]);
-            cmd.arg(Owner::new(*stamp, own).to_string()).arg("").arg(times.resume);
+            cmd.arg(Owner::new(*stamp, own).to_string()).arg("").arg(if *stays { times.resume } else { 0 });
             cmd
         }
         RegistryCommand::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
+        RegistryCommand::Revoke { user, revocation } => revoke(inner, user, *revocation),
+        RegistryCommand::TellAll(Word { message, field, kept, sent }) => {
+            let mut cmd = call(&scripts.tell, &[&keys.controls()]);
+            cmd.arg(keys.control_all()).arg(message).arg(field).arg(kept).arg(sent).arg(KEPT_MIN).arg(millis(KEPT));
+            cmd
+        }
     }
 }
 

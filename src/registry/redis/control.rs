@@ -1,50 +1,41 @@
 //! Control messages over Redis: published at once and kept for a while, so that a replica whose link was down reads what it
-//! missed. Never concerns a connection that was opened later.
+//! missed. Never concerns a connection that was opened later: messages and connections have one order, that of their
+//! stamps, and whoever hears of a message gives greater ones from then on. No clock decides.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
+use redis::{RedisResult, Value};
 use tickgate_wire::model::SessionId;
 
 use super::{
     Inner, Redis,
     batch::Op,
-    commands::{ask, tell_all},
+    commands::{ask, ask_all, failed, keep},
     leases::{LeaseEntry, Owner},
-    message::{ChannelMessage, ControlMessage},
+    message::{ChannelMessage, ControlMessage, KEPT, REVOKED, RevokedMessage, SENT, WORD},
     times::millis,
 };
 use crate::{
     redis_link::Failure,
-    registry::{Control, Unavailable, superseded},
+    registry::{Carried, Control, Unavailable, superseded},
 };
 
-/// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
-const KEPT: Duration = Duration::from_secs(600);
-const KEPT_MIN: usize = 10_000;
+/// Kept messages that are read in one go.
+const KEPT_PAGE: usize = 1_000;
 
 impl Redis {
-    pub(in crate::registry) async fn control(&self, control: Control) -> Result<(), Unavailable> {
+    pub(in crate::registry) async fn control(&self, control: Control) -> Carried {
         let inner = &*self.0;
-        let keys = inner.keys();
-        let mut channel = keys.control_all();
-        if let Control::Close { session, .. } = &control
-            && let Some(session) = SessionId::parse(session)
-        {
-            let link = &inner.topology.links()[inner.record_shard(session)];
-            let value: Option<String> = ask(link, redis::cmd("GET").arg(keys.session(session))).await?;
-            if let Some((owner, _)) = value.as_deref().and_then(Owner::split) {
-                channel = keys.control(&owner.replica);
-            }
+        let sent = inner.place_in_order().await;
+        let channel = inner.channel_of(&control).await;
+        let word = serde_json::to_string(&control).unwrap_or_default();
+        let message = ControlMessage { control: control.clone(), stamp: None, sent: Some(sent) };
+        let carried = inner.spread((WORD, &word, sent), &channel, &ChannelMessage::Control(message)).await;
+        if carried.told.is_err() {
+            // What is here can be closed without anybody's help.
+            (inner.local.control)(control);
         }
-        // Kept before it is published, so that a replica that subscribes later finds it.
-        let key = keys.controls();
-        let mut pipeline = redis::pipe();
-        let json = serde_json::to_string(&control).unwrap_or_default();
-        pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(KEPT_MIN).arg("*").arg("c").arg(json).ignore();
-        pipeline.cmd("PEXPIRE").arg(&key).arg(millis(KEPT)).ignore();
-        let message = ChannelMessage::Control(ControlMessage { control, stamp: None }).encode();
-        pipeline.cmd("PUBLISH").arg(channel).arg(message).ignore();
-        Ok(tell_all(inner.control_link(), &pipeline).await?)
+        carried
     }
 }
 
@@ -62,10 +53,61 @@ impl Inner {
         }
     }
 
+    /// The place of a message that is sent now: behind all connections that were opened, wherever, since stamps never run
+    /// ahead of Redis's clock.
+    pub(super) async fn place_in_order(&self) -> u64 {
+        let time: Result<(u64, u64), Failure> = ask(self.replicas_link(), &redis::cmd("TIME")).await;
+        if let Ok((seconds, micros)) = time {
+            self.clock.saw(seconds * 1_000_000 + micros);
+        }
+        self.stamp()
+    }
+
+    /// The channel on which whom it concerns hears it: the replica that has the session, as far as that can be found out.
+    async fn channel_of(&self, control: &Control) -> String {
+        let keys = self.keys();
+        let Control::Close { session, .. } = control else { return keys.control_all() };
+        let Some(session) = SessionId::parse(session) else { return keys.control_all() };
+        let link = &self.topology.links()[self.record_shard(session)];
+        let value: Result<Option<String>, _> = ask(link, redis::cmd("GET").arg(keys.session(session))).await;
+        let value = value.unwrap_or_default();
+        value
+            .as_deref()
+            .and_then(Owner::split)
+            .map_or_else(|| keys.control_all(), |(owner, _)| keys.control(&owner.replica))
+    }
+
+    /// Keeps a message (its field, its text, and when it was sent) and publishes it, as far as Redis takes either.
+    pub(super) async fn spread(&self, kept: (&str, &str, u64), channel: &str, message: &ChannelMessage) -> Carried {
+        let (field, text, sent) = kept;
+        let link = self.control_link();
+        let mut pipeline = redis::pipe();
+        // Kept before it is published, so that a replica that subscribes later finds it.
+        pipeline.add_command(keep(self, field, text, sent));
+        pipeline.cmd("PEXPIRE").arg(self.keys().controls()).arg(millis(KEPT));
+        pipeline.cmd("PUBLISH").arg(channel).arg(message.encode());
+        pipeline.ignore_errors();
+        let answers: Result<Vec<RedisResult<Value>>, Failure> = ask_all(link, &pipeline).await;
+        match answers {
+            Ok(answers) => {
+                let mut outcomes = answers
+                    .into_iter()
+                    .map(|answer| answer.map(drop).map_err(|error| Unavailable::from(failed(link, &error))));
+                let stored = outcomes.next().unwrap_or(Ok(()));
+                Carried { told: outcomes.nth(1).unwrap_or(Ok(())), stored }
+            }
+            Err(failure) => {
+                let error = Unavailable::from(failure);
+                Carried { told: Err(error.clone()), stored: Err(error) }
+            }
+        }
+    }
+
     /// Takes a message of the control channels, in the link's own task.
     fn receive(&self, message: ChannelMessage) {
         match message {
             ChannelMessage::Control(message) => self.deliver(message),
+            ChannelMessage::Revoked(message) => self.hear_revocation(&message, true),
             // A replica that is asked too much answers nothing.
             ChannelMessage::Ask(ask) => drop(self.asked.try_send(ask)),
             ChannelMessage::Answer(reply) => self.questions.answer(reply),
@@ -74,6 +116,9 @@ impl Inner {
 
     /// Hands a control message to this replica, unless it means a connection that is gone.
     fn deliver(&self, message: ControlMessage) {
+        if let Some(sent) = message.sent {
+            self.clock.saw(sent);
+        }
         if let (Control::Close { session, .. }, Some(stamp)) = (&message.control, message.stamp)
             && !SessionId::parse(session).is_some_and(|session| self.leases.is_newest(session, stamp))
         {
@@ -85,7 +130,7 @@ impl Inner {
     /// Closes a connection of this replica, if it is still the session's newest here.
     pub(super) fn close(&self, session: SessionId, stamp: u64, code: u16, reason: &str) {
         let control = Control::Close { session: session.to_string(), code, reason: reason.to_owned() };
-        self.deliver(ControlMessage { control, stamp: Some(stamp) });
+        self.deliver(ControlMessage { control, stamp: Some(stamp), sent: None });
     }
 
     /// Tells the owner of a connection that another one took its place.
@@ -95,7 +140,7 @@ impl Inner {
 
     /// Tells the owner of a connection what concerns that one only.
     pub(super) fn tell_owner(&self, owner: &Owner, control: Control) {
-        let message = ControlMessage { control, stamp: Some(owner.stamp) };
+        let message = ControlMessage { control, stamp: Some(owner.stamp), sent: None };
         if owner.replica == self.local.replica {
             self.deliver(message);
         } else {
@@ -104,37 +149,54 @@ impl Inner {
     }
 }
 
-/// The last message for each user and session, with when it was sent, in microseconds of Redis's clock.
+/// The last message for each user and session, with when it was sent, and all revocations.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     users: HashMap<String, (u64, Control)>,
     sessions: HashMap<String, (u64, Control)>,
+    revocations: Vec<RevokedMessage>,
+    /// The last one of all.
+    sent: u64,
 }
 
 /// Reads what is kept.
 pub(super) async fn kept(inner: &Inner) -> Result<Kept, Failure> {
-    let since_ms = inner.now_ms().saturating_sub(millis(KEPT));
-    let mut range = redis::cmd("XRANGE");
-    range.arg(inner.keys().controls()).arg(since_ms).arg("+");
-    let entries: Vec<(String, HashMap<String, String>)> = ask(inner.control_link(), &range).await?;
-    let mut kept = Kept::default();
-    for (id, fields) in entries {
-        let sent_ms = id.split('-').next().and_then(|ms| ms.parse::<u64>().ok());
-        let control = fields.get("c").and_then(|json| serde_json::from_str(json).ok());
-        if let (Some(sent_ms), Some(control)) = (sent_ms, control) {
-            kept.add(sent_ms * 1_000, control);
+    let (mut kept, mut after) = (Kept::default(), "-".to_owned());
+    loop {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(inner.keys().controls()).arg(&after).arg("+").arg("COUNT").arg(KEPT_PAGE);
+        let entries: Vec<(String, HashMap<String, String>)> = ask(inner.control_link(), &range).await?;
+        let is_last = entries.len() < KEPT_PAGE;
+        for (id, fields) in entries {
+            kept.take(&fields);
+            after = format!("({id}");
+        }
+        if is_last {
+            return Ok(kept);
         }
     }
-    Ok(kept)
 }
 
 impl Kept {
-    fn add(&mut self, sent_us: u64, control: Control) {
+    /// Takes an entry over, whoever wrote it.
+    fn take(&mut self, fields: &HashMap<String, String>) {
+        if let Some(message) = fields.get(REVOKED).and_then(|json| serde_json::from_str::<RevokedMessage>(json).ok()) {
+            self.sent = self.sent.max(message.sent);
+            self.revocations.push(message);
+        } else if let (Some(sent), Some(json)) = (fields.get(SENT), fields.get(WORD))
+            && let (Ok(sent), Ok(control)) = (sent.parse(), serde_json::from_str(json))
+        {
+            self.add(sent, control);
+        }
+    }
+
+    fn add(&mut self, sent: u64, control: Control) {
+        self.sent = self.sent.max(sent);
         let (map, name) = match &control {
             Control::Close { session, .. } => (&mut self.sessions, session.clone()),
             Control::CloseUser { user, .. } => (&mut self.users, user.clone()),
         };
-        map.insert(name, (sent_us, control));
+        map.insert(name, (sent, control));
     }
 
     /// The message that concerns the connection, sent since it was opened.
@@ -142,13 +204,16 @@ impl Kept {
         let name = session.to_string();
         let of_user = entry.user.as_ref().and_then(|user| self.users.get(user.as_str()));
         let sent = [self.sessions.get(&name), of_user].into_iter().flatten();
-        let (_, control) = sent.into_iter().find(|(sent_us, _)| entry.stamp < *sent_us)?;
+        let (_, control) = sent.into_iter().find(|(sent, _)| entry.stamp < *sent)?;
         let (Control::Close { code, reason, .. } | Control::CloseUser { code, reason, .. }) = control.clone();
-        Some(ControlMessage { control: Control::Close { session: name, code, reason }, stamp: Some(entry.stamp) })
+        let control = Control::Close { session: name, code, reason };
+        Some(ControlMessage { control, stamp: Some(entry.stamp), sent: None })
     }
 
     /// Hands them to the connections that were open at that stamp.
     pub(super) fn deliver(&self, inner: &Inner, begun: u64) {
+        inner.clock.saw(self.sent);
+        self.revocations.iter().for_each(|message| inner.hear_revocation(message, false));
         if self.users.is_empty() && self.sessions.is_empty() {
             return;
         }

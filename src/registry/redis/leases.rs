@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, UserId};
 
 use super::own_count::OwnCount;
 use crate::registry::{Admission, ConnectionInfo, presence::Audience};
@@ -46,8 +46,8 @@ pub(super) struct LeaseEntry {
     pub connected_ms: u64,
     /// Tells the connections of one session apart; microseconds by Redis's clock as far as it is known.
     pub stamp: u64,
-    /// When the token was issued, in seconds since 1970, as far as it is known.
-    pub issued_at: Option<NonZeroU64>,
+    /// When the token was issued at the earliest, in milliseconds since 1970, as far as it is known.
+    pub issued_ms: Option<NonZeroU64>,
     /// Connections that were admitted and not yet opened.
     pending: u16,
     /// Whether the record in Redis was taken over for this connection.
@@ -78,6 +78,8 @@ pub(super) struct Ended {
     pub had_record: bool,
     /// The record that had not been written yet.
     pub unwritten: Option<PendingRecord>,
+    /// The record stays for the resume window. Not a stranger's: that one has no place that could be lost.
+    pub leaves_record: bool,
 }
 
 /// A session's record on its way to Redis.
@@ -114,10 +116,23 @@ impl LeaseTable {
         let was_anonymous = entry.is_anonymous();
         entry.user = Some(admission.user.clone());
         entry.stamp = stamp;
-        entry.issued_at = admission.issued_at.and_then(NonZeroU64::new);
+        entry.issued_ms = earliest(admission.issued_at);
         entry.owns_record = false;
         entry.pending += 1;
         was_anonymous
+    }
+
+    /// The session's client has a newer token.
+    pub(super) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
+        if let Some(entry) = self.bucket(session).lock().get_mut(&session) {
+            entry.issued_ms = earliest(issued_at);
+        }
+    }
+
+    /// The user's sessions here.
+    pub(super) fn of_user(&self, user: &UserId) -> Vec<(SessionId, LeaseEntry)> {
+        let sessions = self.own.sessions(user).into_iter();
+        sessions.filter_map(|session| Some((session, self.get(session)?))).collect()
     }
 
     /// A connection was opened. `stamp` is used when it was not admitted before.
@@ -130,7 +145,7 @@ impl LeaseTable {
             entry.pending -= 1;
         } else {
             entry.stamp = stamp;
-            entry.issued_at = None;
+            entry.issued_ms = None;
             entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
             entry.owns_record = false;
             if let Some(user) = &entry.user {
@@ -162,9 +177,10 @@ impl LeaseTable {
         }
         let had_record = entry.record.is_some();
         let (stamp, first) = (entry.stamp, !entry.owns_record);
+        let leaves_record = had_record && entry.user.is_some();
         let unwritten =
             entry.record.filter(|_| entry.record_queued).map(|record| PendingRecord { stamp, record, first });
-        Some(Ended { user: entry.user, stamp, had_record, unwritten })
+        Some(Ended { user: entry.user, stamp, had_record, unwritten, leaves_record })
     }
 
     /// Keeps a session's record. True when it has to be queued for writing.
@@ -279,13 +295,17 @@ impl LeaseEntry {
             profile: None,
             connected_ms: 0,
             stamp,
-            issued_at: None,
+            issued_ms: None,
             pending: 0,
             owns_record: false,
             record_queued: false,
             record: None,
         })
     }
+}
+
+fn earliest(issued_at: Option<IssuedAt>) -> Option<NonZeroU64> {
+    NonZeroU64::new(issued_at?.earliest_ms())
 }
 
 /// A lease, as a member of its user's set. At most 64 bytes, which Redis stores in its compact form.
@@ -396,7 +416,7 @@ mod tests {
             replaces: None,
             connections_max: 5,
             evict_oldest: false,
-            issued_at: Some(3),
+            issued_at: Some(IssuedAt::in_second(3)),
         }
     }
 

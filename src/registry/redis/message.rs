@@ -1,8 +1,18 @@
 //! What replicas send each other over the control channels.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Control, presence::Audience};
+
+/// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
+pub(super) const KEPT: Duration = Duration::from_secs(600);
+pub(super) const KEPT_MIN: usize = 10_000;
+/// The field of an operator's word in what is kept, of a revocation, and of when either was sent.
+pub(super) const WORD: &str = "c";
+pub(super) const REVOKED: &str = "r";
+pub(super) const SENT: &str = "s";
 
 /// What goes over the control channels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -10,6 +20,7 @@ use crate::registry::{Control, presence::Audience};
 pub(super) enum ChannelMessage {
     #[serde(rename = "told")]
     Control(ControlMessage),
+    Revoked(RevokedMessage),
     Ask(PresenceQuestion),
     Answer(PresenceAnswer),
 }
@@ -27,6 +38,21 @@ pub(super) struct ControlMessage {
     /// Only the connection of this stamp is meant, not a newer one of the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<u64>,
+    /// Its place in the order, where it is an operator's: connections that are opened after it was heard have greater
+    /// stamps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sent: Option<u64>,
+}
+
+/// A user's tokens were revoked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RevokedMessage {
+    pub(super) user: String,
+    /// Those that were issued at this time or before, in milliseconds since 1970.
+    pub(super) at_ms: u64,
+    pub(super) until_ms: u64,
+    /// Its place in the order: connections with smaller stamps were there before.
+    pub(super) sent: u64,
 }
 
 /// A question to all replicas: who follows these topics?

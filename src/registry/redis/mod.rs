@@ -2,12 +2,12 @@
 //!
 //! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
 //!   its clock and lifetimes.
-//! - `admission`, `sessions`, `control` and `presence` are the parts of the contract over it.
+//! - `admission`, `sessions`, `control`, `revocation` and `presence` are the parts of the contract over it.
 //! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
 //! A session's lease and its entry in the replica's index are on its user's shard, its record is on the session's own.
-//! `batch`, `leases`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
+//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
 //! itself.
 
 mod admission;
@@ -16,10 +16,12 @@ mod commands;
 mod control;
 mod followers;
 mod leases;
+mod left;
 mod message;
 mod own_count;
 mod presence;
 mod replica;
+mod revocation;
 mod sealed;
 mod sessions;
 mod sweep;
@@ -47,12 +49,13 @@ use self::{
     commands::Scripts,
     followers::Followers,
     leases::LeaseTable,
+    left::LeftRecords,
     message::PresenceQuestion,
     presence::Questions,
     times::{Lifetimes, StampClock},
     writer::{Queued, ShardQueue, Writer},
 };
-use super::{Local, Unavailable};
+use super::{Local, Unavailable, revocations::Revocations};
 use crate::{
     clock,
     redis_link::{Failure, Keys, RedisLink, Topology},
@@ -76,6 +79,8 @@ struct Inner {
     scripts: Scripts,
     lifetimes: Lifetimes,
     leases: LeaseTable,
+    revocations: Revocations,
+    left_records: LeftRecords,
     followers: Followers,
     /// What waits to be written, by shard.
     queues: Vec<ShardQueue>,
@@ -108,6 +113,8 @@ impl Redis {
             local,
             scripts: Scripts::new(),
             leases: LeaseTable::new(),
+            revocations: Revocations::default(),
+            left_records: LeftRecords::default(),
             followers: Followers::default(),
             queues,
             started: Instant::now(),

@@ -114,6 +114,12 @@ impl OwnCount {
         }
     }
 
+    /// The user's sessions.
+    pub(super) fn sessions(&self, user: &UserId) -> Vec<SessionId> {
+        let part = self.part(user).lock();
+        part.get(user).map_or_else(Vec::new, |sessions| sessions.slots().iter().map(|slot| slot.session).collect())
+    }
+
     /// The session ended.
     pub(super) fn remove(&self, user: &UserId, session: SessionId) {
         self.placed(session);

@@ -33,12 +33,14 @@ impl Redis {
         // An anonymous session was indexed by its own name until now.
         let former = if opened.was_anonymous { inner.record_shard(session) } else { shard };
         inner.push_both(shard, former, Op::Opened(session));
+        inner.close_if_revoked(session);
     }
 
     pub(in crate::registry) fn closed(&self, session: SessionId) {
         let inner = &*self.0;
-        if let Some(ended) = inner.leases.closed(session) {
+        if let Some(mut ended) = inner.leases.closed(session) {
             inner.followers.set(session, std::iter::empty());
+            ended.leaves_record = ended.leaves_record && inner.leave_record(session, ended.stamp);
             let shard = inner.session_shard(session, ended.user.as_ref());
             inner.push_both(shard, inner.record_shard(session), Op::Closed(session, ended));
         }
@@ -130,6 +132,27 @@ impl Redis {
 }
 
 impl Inner {
+    /// Whether the record of an ended connection may stay. Where there are too many, the oldest goes.
+    fn leave_record(&self, session: SessionId, stamp: u64) -> bool {
+        let link = &self.topology.links()[self.record_shard(session)];
+        if link.is_tight() {
+            return false;
+        }
+        let now_ms = self.uptime_us() / 1_000;
+        if let Some((session, stamp)) = self.left_records.add((session, stamp), now_ms + self.lifetimes.resume, now_ms)
+        {
+            self.push(self.record_shard(session), Op::EndRecord(session, stamp));
+        }
+        true
+    }
+
+    /// Ends the records of all connections that have ended: publications need the room.
+    pub(super) fn make_room(&self) {
+        for (session, stamp) in self.left_records.take() {
+            self.push(self.record_shard(session), Op::EndRecord(session, stamp));
+        }
+    }
+
     /// The time of the one clock that gives stamps, and a session's record: together where both are on one server.
     async fn time_and_record(&self, session: SessionId) -> Result<((u64, u64), Option<String>), Failure> {
         let (clock, link) = (self.replicas_link(), &self.topology.links()[self.record_shard(session)]);

@@ -4,7 +4,7 @@
 //! Never a key without an end, and never this machine's wall clock, except before Redis first answered.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -67,12 +67,14 @@ pub(super) struct StampClock {
     start_us: AtomicU64,
     /// The greatest stamp that was given or seen.
     stamp: AtomicU64,
+    /// Redis has answered.
+    is_read: AtomicBool,
 }
 
 impl StampClock {
     /// `start_us`: this machine's time at uptime zero, until Redis first answers.
     pub(super) const fn new(start_us: u64) -> Self {
-        Self { start_us: AtomicU64::new(start_us), stamp: AtomicU64::new(0) }
+        Self { start_us: AtomicU64::new(start_us), stamp: AtomicU64::new(0), is_read: AtomicBool::new(false) }
     }
 
     /// Microseconds since 1970.
@@ -80,8 +82,12 @@ impl StampClock {
         self.start_us.load(Ordering::Relaxed) + uptime_us
     }
 
-    /// Takes over a reading that has just come from Redis.
+    /// Takes over a reading that has just come from Redis. Where its clock went back, stamps go on from where they were:
+    /// they are an order.
     pub(super) fn set(&self, now_us: u64, uptime_us: u64) {
+        if self.is_read.swap(true, Ordering::Relaxed) {
+            self.saw(self.now_us(uptime_us));
+        }
         self.start_us.store(now_us.saturating_sub(uptime_us), Ordering::Relaxed);
     }
 
@@ -110,7 +116,10 @@ mod tests {
         assert_eq!((clock.stamp(5), clock.stamp(5)), (1_005, 1_006));
         // Redis's clock is behind this machine's, then ahead of it.
         clock.set(100, 10);
-        assert_eq!((clock.now_us(20), clock.stamp(20)), (110, 1_007));
+        assert_eq!((clock.now_us(20), clock.stamp(20)), (110, 1_007), "this machine's clock was no reading");
+        clock.set(5_000, 20);
+        clock.set(200, 30);
+        assert_eq!((clock.now_us(30), clock.stamp(30)), (200, 5_011), "it went back");
         clock.set(9_000, 30);
         assert_eq!((clock.now_us(30), clock.stamp(40)), (9_000, 9_010));
         clock.saw(20_000);

@@ -27,8 +27,9 @@ use super::{
     leases::BUCKETS,
 };
 use crate::{
+    clock,
     redis_link::{Failure, RedisCommand, RedisLink},
-    registry::{SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
+    registry::{REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
     tasks::Stop,
 };
 
@@ -115,6 +116,7 @@ impl Writer {
         let mut waiting = Vec::with_capacity(BATCH_MAX);
         let mut changes = self.link.changes();
         let mut pubsub_links = inner.control_link().pubsub_links();
+        let mut tightness = self.link.tightness();
         while !stop.stopping() {
             tokio::select! {
                 count = self.queued.recv_many(&mut waiting, BATCH_MAX) => {
@@ -130,6 +132,11 @@ impl Writer {
                 Ok(()) = changes.changed() => queue.mark_stale(),
                 // Control messages may have been missed: they are read again, and the scripts say who gave way.
                 Ok(()) = pubsub_links.changed() => queue.mark_stale(),
+                Ok(()) = tightness.changed() => {
+                    if *tightness.borrow_and_update() {
+                        inner.make_room();
+                    }
+                }
                 () = stop.wait() => {}
             }
         }
@@ -196,6 +203,7 @@ impl Writer {
         if self.shard == self.inner.control_shard() {
             self.kept().await.deliver(&self.inner, begun);
         }
+        self.rewrite_revocations().await;
         self.rewrite_index(begun).await;
         let mut restored = 0;
         for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
@@ -211,6 +219,19 @@ impl Writer {
         }
         if restored > 0 {
             tracing::info!(sessions = restored, "re-registered all sessions in redis");
+        }
+    }
+
+    /// Writes again whose tokens are refused: Redis may have lost it, every replica that heard it has not.
+    async fn rewrite_revocations(&self) {
+        let all = self.inner.revocations.all(clock::unix_ms());
+        for chunk in all.chunks(BATCH_MAX) {
+            let mut batch = ShardBatch::default();
+            for (user, revocation) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
+                batch.revoke(user.clone(), *revocation);
+            }
+            self.send(batch, Index::Current).await;
+            sleep(REWRITE_PAUSE).await;
         }
     }
 
@@ -311,7 +332,7 @@ impl Writer {
             }
         };
         close(&outcome.superseded, SUPERSEDED, "the session continues elsewhere");
-        close(&outcome.revoked, USER_INACTIVE, "the user's tokens were revoked");
+        close(&outcome.revoked, USER_INACTIVE, REVOKED_REASON);
         let evicts = self.inner.leases.own.evicts_oldest();
         let (code, reason) =
             if evicts { (SUPERSEDED, "a newer connection took its place") } else { (TOO_MANY, TOO_MANY_REASON) };

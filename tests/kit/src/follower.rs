@@ -109,7 +109,7 @@ impl Follower {
     /// Follows the topic and waits until the subscription stands.
     pub async fn begin(&self, backplane: &Backplane, topic: &Topic) {
         let before = self.count();
-        backplane.follow(topic);
+        backplane.follow(topic, None);
         self.told_after(before, &Told::Confirmed(topic.as_str().to_owned())).await;
     }
 }

@@ -15,7 +15,7 @@ use tickgate::{
     auth::{NewToken, Rights, mint},
     config::{Config, Secret, Sources},
 };
-use tickgate_wire::model::{Pattern, UserId};
+use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
@@ -495,11 +495,18 @@ pub struct Token<'a> {
     rights: Rights,
     /// Seconds from now; may lie in the past.
     expires_in: i64,
+    issued_at: Option<IssuedAt>,
 }
 
 impl<'a> Token<'a> {
     pub fn of(user: &'a str) -> Self {
-        Self { user, rights: Rights::default(), expires_in: 3_600 }
+        Self { user, rights: Rights::default(), expires_in: 3_600, issued_at: None }
+    }
+
+    /// Issued then, instead of a second ago.
+    pub fn issued_at(mut self, issued_at: IssuedAt) -> Self {
+        self.issued_at = Some(issued_at);
+        self
     }
 
     /// Only these channels may be subscribed.
@@ -534,7 +541,7 @@ impl<'a> Token<'a> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let token = NewToken {
             user: &UserId::new(self.user).unwrap(),
-            issued_at: now.saturating_sub(1),
+            issued_at: self.issued_at.unwrap_or_else(|| IssuedAt::in_second(now.saturating_sub(1))),
             expires_at: now.saturating_add_signed(self.expires_in),
             issuer: None,
             audience: None,

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use thiserror::Error;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// A name is empty, too long, or holds characters that are not allowed in it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -67,9 +67,13 @@ pub struct MsgId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReplicaId(Arc<str>);
 
-/// A client's session, stable across its reconnects. Secret: who knows it can resume it.
+/// A client's session, stable across its reconnects: a digest of the secret that its client knows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(Uuid);
+
+/// What a client is told of its session: who has it, and a token of the user, takes the session over. Never stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionSecret(Uuid);
 
 impl UserId {
     /// Checks and takes a user's name.
@@ -112,11 +116,37 @@ impl ReplicaId {
     }
 }
 
-impl SessionId {
-    /// A fresh session: 122 random bits.
+impl SessionSecret {
+    /// A fresh one: 122 random bits.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// Reads the wire form (a UUID).
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// What its digest is made of.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl SessionId {
+    /// A session that no client has the secret of.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The session of a secret with this digest.
+    #[must_use]
+    pub const fn of_digest(digest: [u8; 16]) -> Self {
+        Self(Builder::from_custom_bytes(digest).into_uuid())
     }
 
     /// A byte that spreads sessions evenly over parts of a table.
@@ -171,26 +201,35 @@ macro_rules! text_id {
 }
 text_id!(UserId, MsgId, ReplicaId);
 
-impl fmt::Display for SessionId {
+macro_rules! uuid_id {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a session is a UUID"))
+            }
+        }
+    )*};
+}
+uuid_id!(SessionId, SessionSecret);
+
+impl fmt::Debug for SessionSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        f.write_str("***")
     }
 }
 
-impl serde::Serialize for SessionId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SessionId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a session is a UUID"))
-    }
-}
-
-/// Only the first digits: enough to follow a session in a log, too little to resume it.
+/// Only the first digits: enough to follow a session in a log.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}…", &self.0.simple().to_string()[..8])
@@ -225,5 +264,8 @@ mod tests {
         let session = SessionId::random();
         assert!(!format!("{session:?}").contains(&session.to_string()[9..]));
         assert_eq!(SessionId::parse(&session.to_string()), Some(session));
+        let secret = SessionSecret::random();
+        assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(SessionSecret::parse(&secret.to_string()), Some(secret));
     }
 }

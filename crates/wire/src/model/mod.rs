@@ -2,6 +2,7 @@
 
 mod class;
 mod ids;
+mod issued;
 mod pattern;
 mod publication;
 mod start;
@@ -9,7 +10,8 @@ mod stream_id;
 mod topic;
 
 pub use class::{Class, PrivateChannel, TopicRule, TopicRules};
-pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, UserId};
+pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, SessionSecret, UserId};
+pub use issued::IssuedAt;
 pub use pattern::{InvalidPattern, Pattern};
 pub use publication::{Content, Message, Once, Publication};
 pub use start::Start;

@@ -1,16 +1,17 @@
 -- Lets a session into its user's set, or refuses it, in one step over all replicas.
 --
 -- KEYS 1  the user's leases: a sorted set of <stamp>:<replica>:<session>, scored by the lease's end in ms
--- KEYS 2  the user's revocation: tokens issued in this second or before are refused
+-- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
 -- ARGV    1 the new member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 "evict" or "refuse",
---         6 when the token was issued in s, or ""
--- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 in, 0 refused, -1 revoked. The stamp is
+--         6 when the token was issued in ms, or ""
+-- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 in, 0 refused, -1 revoked, with the time of
+-- the revocation in the place of the stamp. The stamp is
 -- the new member's, or one above that of the members it replaces, if that is greater: the newest connection of a session
 -- has the greatest one.
 
 local revoked = redis.call('GET', KEYS[2])
 if revoked and (ARGV[6] == '' or tonumber(ARGV[6]) <= tonumber(revoked)) then
-  return {-1, 0, {}, {}, 0}
+  return {-1, 0, {}, {}, tonumber(revoked)}
 end
 
 local time = redis.call('TIME')

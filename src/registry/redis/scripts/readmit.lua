@@ -2,9 +2,9 @@
 -- writes, or the slot went to somebody else.
 --
 -- KEYS 1  the user's leases
--- KEYS 2  the user's revocation: tokens issued in this second or before are refused
+-- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
 -- KEYS 3  the user's sessions whose places others took by name: a sorted set by the stamps of those
--- ARGV    1 the member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 when the token was issued in s, or "",
+-- ARGV    1 the member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 when the token was issued in ms, or "",
 --         6 "evict" or "refuse", 7 the session whose place the member takes, or ""
 -- Returns 1 when the member is in (again); {members of the session whose place it took, members that were too many} when
 -- others gave way to it; 0 when the session has a newer connection on another replica, or another one took its place; 2 when there is no room; -1 when

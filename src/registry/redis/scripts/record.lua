@@ -2,7 +2,7 @@
 -- An older one may be named there, because it is the former owner, or because the server lost its last writes.
 --
 -- KEYS 1  the record: "<stamp>:<replica> <json>"
--- ARGV    1 <stamp>:<replica> of the connection that writes, 2 the json, or "" to leave it, 3 its life in ms
+-- ARGV    1 <stamp>:<replica> of the connection that writes, 2 the json, or "" to leave it, 3 its life in ms, 0 to end it
 -- Returns 0 when the session lives elsewhere, the older connection that gives way, or 1.
 
 local held = string.match(redis.call('GETRANGE', KEYS[1], 0, 127), '^(%d+:[^ ]*) ')

@@ -134,7 +134,7 @@ fn arguments(name: &str, dice: &mut Dice) -> (Vec<String>, Vec<String>) {
             let json = (*dice.choose(&["", "{}"])).to_owned();
             (vec!["{k}:text:record".into()], vec![format!("{}:r{}", dice.below(4), dice.below(2)), json, life()])
         }
-        "revoke" => (vec![revoked], vec![life()]),
+        "revoke" => (vec![revoked], vec![issued(dice), life()]),
         // A script that is not described here is called with what an erring caller would give.
         _ => ((0..dice.below(3)).map(|_| stream(dice)).collect(), (0..dice.below(5)).map(|_| entry(dice)).collect()),
     }

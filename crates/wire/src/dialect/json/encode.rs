@@ -69,7 +69,7 @@ mod tests {
         code::ErrorCode,
         command::{Json, Limits},
         dialect::json::decode,
-        model::{Class, SessionId, StreamId, UserId},
+        model::{Class, SessionSecret, StreamId, UserId},
         push::GapReason,
         reply::{
             Authenticated, CaughtUp, CaughtUpChannel, Closing, CommandAccepted, Configured, Details, Ended,
@@ -114,7 +114,7 @@ mod tests {
             timestamp: NOW,
             message: "Connected to \"T\"".into(),
             connection_id: "c1".into(),
-            session: SessionId::parse("0f0c5c5e-0000-4000-8000-000000000001"),
+            session: SessionSecret::parse("0f0c5c5e-0000-4000-8000-000000000001"),
             user: Some(user("alice")),
             expires_at: Some(NOW),
             server_time: NOW,

@@ -1,0 +1,133 @@
+//! Revoked tokens over Redis. Every replica keeps what it heard, checks it before it asks Redis, and writes it again where
+//! Redis may have lost it; so neither a full, an emptied nor an absent Redis lets a revoked token in where it was heard.
+//!
+//! Never decides by Redis's clock.
+
+use std::{num::NonZeroU64, time::Duration};
+
+use redis::Value;
+use tickgate_wire::model::{IssuedAt, SessionId, UserId};
+
+use super::{
+    Inner, Redis,
+    batch::{Op, Word},
+    commands::{ask, revoke, run},
+    leases::LeaseEntry,
+    message::{ChannelMessage, REVOKED, RevokedMessage},
+    times::millis,
+};
+use crate::{
+    clock,
+    registry::{Carried, REVOKED_REASON, Revoked, USER_INACTIVE, Unavailable, revocations::Revocation},
+};
+
+impl Redis {
+    pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+        let inner = &*self.0;
+        let now_ms = clock::unix_ms();
+        let revocation = Revocation { at_ms: now_ms, until_ms: now_ms.saturating_add(millis(ttl)) };
+        let sent = inner.place_in_order().await;
+        let revocation = inner.take_revocation(user, revocation, (sent, true));
+        let call = revoke(inner, user, revocation);
+        let written: Result<Value, _> = run(inner.topology.at(user.as_str()), &inner.scripts.revoke, &call).await;
+        let message = revoked_message(user, revocation, sent);
+        let kept = serde_json::to_string(&message).unwrap_or_default();
+        let channel = inner.keys().control_all();
+        let told = inner.spread((REVOKED, &kept, sent), &channel, &ChannelMessage::Revoked(message)).await;
+        let carried =
+            Carried { stored: written.map(drop).map_err(Unavailable::from).and(told.stored), told: told.told };
+        if carried.stored.is_err() || carried.told.is_err() {
+            // This replica has it, and hands it on as soon as Redis takes it.
+            inner.queue_revocation(user, revocation, sent);
+        }
+        carried
+    }
+
+    pub(in crate::registry) async fn is_revoked(
+        &self,
+        user: &UserId,
+        issued_at: Option<IssuedAt>,
+    ) -> Result<Option<Revoked>, Unavailable> {
+        if let Some(revoked) = self.0.refuses(user, issued_at) {
+            return Ok(Some(revoked));
+        }
+        let key = self.0.keys().user_revoked(user);
+        let at_ms: Option<u64> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
+        Ok(at_ms.and_then(|at_ms| Revoked::judge(issued_at, at_ms)))
+    }
+
+    pub(in crate::registry) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
+        self.0.leases.reissued(session, issued_at);
+        self.0.close_if_revoked(session);
+    }
+}
+
+impl Inner {
+    /// Whether this replica heard that such a token was revoked.
+    pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+        self.revocations.refuses(user, issued_at, clock::unix_ms())
+    }
+
+    /// Another replica, or this one, revoked a user's tokens. `live`: just now.
+    pub(super) fn hear_revocation(&self, message: &RevokedMessage, live: bool) {
+        self.clock.saw(message.sent);
+        let Ok(user) = UserId::new(&message.user) else { return };
+        let heard = Revocation { at_ms: message.at_ms, until_ms: message.until_ms };
+        let revocation = self.take_revocation(&user, heard, (message.sent, live));
+        if live && revocation.at_ms > heard.at_ms {
+            // The issuer's clock is ahead, as only a connection here shows.
+            self.queue_revocation(&user, revocation, message.sent);
+        }
+    }
+
+    /// Remembers a revocation and closes the user's connections here that were opened before it, or with such tokens.
+    /// `live`: it is raised to the newest token of those: whoever had it then must not come back with it. Later the user may
+    /// have renewed a token since.
+    fn take_revocation(&self, user: &UserId, heard: Revocation, (sent, live): (u64, bool)) -> Revocation {
+        let own = self.leases.of_user(user);
+        let before = |entry: &LeaseEntry| entry.stamp < sent;
+        let newest =
+            own.iter().filter(|(_, entry)| live && before(entry)).filter_map(|(_, entry)| entry.issued_ms).max();
+        let at_ms = newest.map_or(heard.at_ms, |newest| newest.get().max(heard.at_ms));
+        let known = self.revocations.add(user, Revocation { at_ms, ..heard }, clock::unix_ms());
+        for (session, entry) in own {
+            if before(&entry) || is_refused(&entry, known.at_ms) {
+                self.close(session, entry.stamp, USER_INACTIVE, REVOKED_REASON);
+            }
+        }
+        Revocation { at_ms, ..heard }
+    }
+
+    /// Closes a session that came in, or got another token, while its user's tokens were revoked.
+    pub(super) fn close_if_revoked(&self, session: SessionId) {
+        let Some(entry) = self.leases.get(session) else { return };
+        let Some(user) = &entry.user else { return };
+        let issued_at = entry.issued_ms.map(|ms| IssuedAt::at_ms(ms.get()));
+        if self.refuses(user, issued_at).is_some() {
+            self.close(session, entry.stamp, USER_INACTIVE, REVOKED_REASON);
+        }
+    }
+
+    /// Has it written and told when Redis takes it.
+    fn queue_revocation(&self, user: &UserId, revocation: Revocation, sent: u64) {
+        let shard = self.session_shard_of(user);
+        self.push(shard, Op::Revoke(user.clone(), revocation));
+        let message = revoked_message(user, revocation, sent);
+        let kept = serde_json::to_string(&message).unwrap_or_default();
+        let message = ChannelMessage::Revoked(message).encode();
+        self.push(self.control_shard(), Op::TellAll(Word { message, field: REVOKED, kept, sent }));
+    }
+
+    fn session_shard_of(&self, user: &UserId) -> usize {
+        self.topology.placement().shard(user.as_str())
+    }
+}
+
+fn is_refused(entry: &LeaseEntry, at_ms: u64) -> bool {
+    entry.issued_ms.map_or(0, NonZeroU64::get) <= at_ms
+}
+
+fn revoked_message(user: &UserId, revocation: Revocation, sent: u64) -> RevokedMessage {
+    let Revocation { at_ms, until_ms } = revocation;
+    RevokedMessage { user: user.to_string(), at_ms, until_ms, sent }
+}
