@@ -19,13 +19,19 @@ test *arguments:
 chaos seconds='88' seed='':
     TICKGATE_CHAOS_SECONDS={{ seconds }} TICKGATE_CHAOS_SEED={{ seed }} cargo test --test chaos never_silently_wrong -- --nocapture
 
-# The search for silent loss, long: random traces for so many seconds, then all traces of six steps in as many
-search seconds='7200':
-    TICKGATE_SEARCH_SECONDS={{ seconds }} cargo test --release --test search -- --ignored --nocapture --test-threads=1
+# The search for silent loss, long: so many steps of random traces, half of them long ones, then all traces of up to six steps
+search steps='10000000':
+    TICKGATE_SEARCH_TOTAL=$(({{ steps }} / 2)) cargo test --release --test search nothing_is_ever -- --nocapture
+    TICKGATE_SEARCH_TOTAL=$(({{ steps }} / 2)) TICKGATE_SEARCH_LENGTH=120 cargo test --release --test search nothing_is_ever -- --nocapture
+    TICKGATE_SEARCH_TOTAL=1000000000 cargo test --release --test search no_short -- --nocapture
 
 # Searches the protocol of generations and boundaries for mistakes, in its long form
 model *words:
     cargo run --release -q -p tickgate-model -- {{ words }}
+
+# The version before and this one on one Redis, through a rolling restart and back; `just versions v1.2.0` any other one
+versions *other:
+    tests/chaos/versions.sh {{ other }}
 
 # Clients that others wrote, against live gateways
 clients *words:

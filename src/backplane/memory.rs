@@ -150,9 +150,9 @@ impl Memory {
     pub(super) const fn doubt(&self, _: &Topic) {}
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let mut state = self.inner.state.lock();
-        topics.iter().map(|(topic, at)| Ok(state.anchor(topic, *at))).collect()
+        topics.iter().map(|topic| Ok(state.anchor(topic))).collect()
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
@@ -300,17 +300,15 @@ impl State {
     }
 
     /// A position that nobody else has, for a topic without a stream.
-    fn anchor(&mut self, topic: &Topic, at: Option<StreamId>) -> StreamId {
+    fn anchor(&mut self, topic: &Topic) -> StreamId {
         if let Some(stream) = self.live(topic) {
             return stream.last;
         }
         if self.streams.len() >= TOPICS_MAX {
             self.sweep(Instant::now());
         }
-        let last = at.unwrap_or_else(|| {
-            self.alloc += 1;
-            StreamId::new(self.alloc, 0).previous()
-        });
+        self.alloc += 1;
+        let last = StreamId::new(self.alloc, 0).previous();
         if self.streams.len() < TOPICS_MAX {
             self.streams.insert(topic.clone(), Stream::new(last, Instant::now()));
         }

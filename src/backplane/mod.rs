@@ -259,10 +259,10 @@ impl Backplane {
         each!(self, b => b.doubt(topic));
     }
 
-    /// Gives topics without a stream positions that nobody else can have, or restores those that are named, where everything
-    /// was heard since. Returns the last ids of their streams, which somebody else may have begun meanwhile, in the order of
-    /// `topics`. Each has its own result: [`Unavailable`] where its server does not answer in time.
-    pub async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+    /// Gives topics without a stream positions that nobody else can have; those that are there last for longer. Returns the
+    /// last ids of their streams, which somebody else may have begun meanwhile, in the order of `topics`. Each has its own
+    /// result: [`Unavailable`] where its server does not answer in time.
+    pub async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         each!(self, b => b.anchors(topics).await)
     }
 

@@ -28,6 +28,9 @@ const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
 const READERS: [(Priority, usize); 2] = [(Priority::Awaited, 3), (Priority::Routine, 1)];
 /// Before a failed comparison or read is tried again. A lost link is confirmed anew anyway; this is for everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often the place of a topic without a message is made to last, while it is followed: well within the shortest time
+/// for which it is kept.
+const ANCHOR_RENEWED: Duration = Duration::from_mins(3);
 /// How often the work queues are looked at for metrics and the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -72,7 +75,8 @@ impl Hub {
                 let Ok(head) = head else { continue };
                 let history = self.backplane.history(&topic.topic);
                 match topic.compared((*head, before), &history, &self.shards) {
-                    Todo::Anchor(at) => unanchored.push((topic, at)),
+                    Todo::Anchor => unanchored.push(topic),
+                    Todo::Nothing if must_renew_anchor(topic) => unanchored.push(topic),
                     todo => self.follow_up(topic, todo, &mut later),
                 }
             }
@@ -82,7 +86,7 @@ impl Hub {
                 }
             }
             // What gave way leaves nothing in Redis.
-            unanchored.retain(|(topic, _)| !topic.is_withdrawn());
+            unanchored.retain(|topic| !topic.is_withdrawn());
             self.anchor(&unanchored, &mut later).await;
             stride.took(names.len(), began.elapsed());
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
@@ -121,15 +125,16 @@ impl Hub {
         }
     }
 
-    /// Gives topics without a stream a position, and compares them with that.
-    async fn anchor(&self, topics: &[(&Arc<Followed>, Option<StreamId>)], later: &mut Later) {
+    /// Gives topics without a stream a position, or makes that which they have last, and compares them with it.
+    async fn anchor(&self, topics: &[&Arc<Followed>], later: &mut Later) {
         if topics.is_empty() {
             return;
         }
-        let names: Vec<_> = topics.iter().map(|(topic, at)| (topic.topic.clone(), *at)).collect();
-        for ((topic, _), end) in topics.iter().zip(self.backplane.anchors(&names).await) {
+        let names: Vec<_> = topics.iter().map(|topic| topic.topic.clone()).collect();
+        for (topic, end) in topics.iter().zip(self.backplane.anchors(&names).await) {
             let todo = match end {
                 Ok(end) => {
+                    *topic.anchor_lasts.lock() = Some(Instant::now() + ANCHOR_RENEWED);
                     self.settle(topic, Some(end));
                     topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
                 }
@@ -145,7 +150,7 @@ impl Hub {
             Todo::Nothing => return,
             Todo::Read => return self.queues.read.push(topic),
             Todo::Doubt => self.backplane.doubt(&topic.topic),
-            Todo::Compare | Todo::Wait | Todo::Anchor(_) => {}
+            Todo::Compare | Todo::Wait | Todo::Anchor => {}
         }
         later.add(topic);
     }
@@ -236,6 +241,12 @@ pub struct StreamLag {
     pub topics: usize,
     /// What the topic that is furthest behind is known to lack, in messages.
     pub messages_max: u64,
+}
+
+/// Whether a topic has no message, and its place in Redis is to be asked for again.
+fn must_renew_anchor(topic: &Followed) -> bool {
+    let is_anchor = topic.position().is_some_and(|at| at.seq == StreamId::SEQ_END);
+    is_anchor && topic.anchor_lasts.lock().is_none_or(|until| Instant::now() >= until)
 }
 
 /// Topics with which something failed, until they are tried again. No other topic waits for them, and of one worker there

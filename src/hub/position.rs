@@ -157,16 +157,14 @@ impl Position {
     ) -> Next {
         let history = judge.history;
         match (self.at, end) {
-            (None, None) => return Next::Anchor(None),
+            (None, None) => return Next::Anchor,
             // Whoever begins now has nothing to do with what lies before this generation.
             (None, Some(end)) => self.at = Some(end.max(history.beginning())),
             (Some(_), None) if self.newest_only => {}
-            (Some(at), None) if self.unbroken => {
-                if at.seq == StreamId::SEQ_END {
-                    return Next::Anchor(Some(at));
-                }
-            }
-            (Some(_), None) => return Next::Anchor(None),
+            // What came last is known, and the next entry will be.
+            (Some(at), None) if self.unbroken && at.seq != StreamId::SEQ_END => {}
+            // A place is never restored: what was published there may be gone with it, and must not be given twice.
+            (Some(_), None) => return Next::Anchor,
             (Some(_), Some(_)) if defect::is(Defect::NoCompare) => {}
             (Some(at), Some(end)) => {
                 if went_back(before, end, history) {
@@ -241,7 +239,7 @@ impl Position {
         if self.newest_only {
             return None;
         }
-        let Some(end) = end else { return (!self.unbroken).then_some(Next::Anchor(None)) };
+        let Some(end) = end else { return (!self.unbroken).then_some(Next::Anchor) };
         if went_back(Some(asked), end, judge.history) {
             return Some(Next::Doubt);
         }

@@ -78,8 +78,8 @@ pub enum Next {
     Read,
     /// Compare again soon: nobody can say yet what lies between.
     Wait,
-    /// There is no stream: give it a position, this one where it is named, and compare with that.
-    Anchor(Option<StreamId>),
+    /// There is no stream: give it a position, and compare with that.
+    Anchor,
     /// The stream is older than what was read of it before.
     Doubt,
 }
@@ -93,7 +93,7 @@ pub(super) enum Todo {
     Compare,
     Wait,
     /// Give the topic a position in place of a stream, and compare with that.
-    Anchor(Option<StreamId>),
+    Anchor,
     /// Its server went back.
     Doubt,
 }

@@ -42,7 +42,9 @@ pub struct Followed {
     published: AtomicBool,
     /// It gave way to others: nobody is interested any more.
     withdrawn: AtomicBool,
-    standing: Mutex<Standing>,
+    /// Until when the place in Redis need not be asked for again, of a topic without a message.
+    pub(super) anchor_lasts: Mutex<Option<Instant>>,
+    pub(super) standing: Mutex<Standing>,
     /// Its places in the work queues.
     pub(super) tickets: Tickets,
 }
@@ -84,6 +86,7 @@ impl Followed {
             stirred: AtomicBool::new(false),
             published: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
+            anchor_lasts: Mutex::default(),
             standing: Mutex::default(),
             tickets: Tickets::default(),
         }
@@ -106,10 +109,6 @@ impl Followed {
     /// Where it stands among those that nobody has published to.
     pub(super) fn standing(&self) -> Standing {
         *self.standing.lock()
-    }
-
-    pub(super) fn stand(&self, standing: Standing) {
-        *self.standing.lock() = standing;
     }
 
     /// Whether it gave way to others.
@@ -220,7 +219,7 @@ impl Followed {
             Next::Live => Todo::Nothing,
             Next::Read => Todo::Read,
             Next::Wait => Todo::Wait,
-            Next::Anchor(at) => Todo::Anchor(at),
+            Next::Anchor => Todo::Anchor,
             Next::Doubt => Todo::Doubt,
         }
     }

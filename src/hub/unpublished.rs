@@ -68,7 +68,7 @@ impl Unpublished {
         }
         state.trials += 1;
         state.owners.entry(reader).or_default().trials.insert(ByAddress(Arc::clone(topic)));
-        topic.stand(Standing::OnTrial(reader));
+        *topic.standing.lock() = Standing::OnTrial(reader);
         true
     }
 
@@ -142,12 +142,12 @@ impl State {
             self.sizes.insert((before + 1, reader));
             self.topics += 1;
         }
-        topic.stand(Standing::Counted(reader));
+        *topic.standing.lock() = Standing::Counted(reader);
     }
 
     fn remove(&mut self, topic: &Arc<Followed>) {
         let (Standing::Counted(reader) | Standing::OnTrial(reader)) = topic.standing() else { return };
-        topic.stand(Standing::Free);
+        *topic.standing.lock() = Standing::Free;
         let Some(owned) = self.owners.get_mut(&reader) else { return };
         let key = ByAddress(Arc::clone(topic));
         let before = owned.topics.len();

@@ -40,12 +40,12 @@ pub struct Footprint {
 pub struct Metrics(String);
 
 impl Gateway {
-    /// Starts a replica on free ports and waits until it says which.
-    pub fn start(redis_url: &str, settings: &Path, log: &Path, variables: &[(String, String)]) -> Self {
+    /// Starts a replica of this program on free ports and waits until it says which.
+    pub fn start(program: &Path, redis_url: &str, settings: &Path, log: &Path, variables: &[(String, String)]) -> Self {
         let greeting = log.with_extension("greeting");
         let said_of_itself = || std::fs::read_to_string(log).unwrap_or_default();
         let errors = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .env("TICKGATE_CONFIG", settings)

@@ -24,5 +24,6 @@ mod specials;
 mod stage;
 mod standby;
 mod verdict;
+mod versions;
 
 use tickgate_kit::{self as support, dice};

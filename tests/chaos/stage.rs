@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
@@ -26,6 +26,7 @@ use crate::{
     publisher::Traffic,
     record::{Channel, Diary, SharedDiary, SharedLedger},
     support::{
+        self,
         proxy::Proxy,
         redis::{RedisServer, url_of},
     },
@@ -53,6 +54,8 @@ pub struct Place {
 pub struct Stage {
     pub dir: TempDir,
     settings: PathBuf,
+    /// What replicas that start from now on run.
+    pub program: Mutex<PathBuf>,
     /// What the replicas find in their environment.
     variables: Vec<(String, String)>,
     pub redis: AsyncMutex<RedisServer>,
@@ -80,6 +83,16 @@ pub struct Client {
 impl Stage {
     /// A Redis and three replicas, without clients or traffic.
     pub async fn set(redis: RedisServer, defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
+        Self::set_with(redis, &support::program(), defect, variables).await
+    }
+
+    /// The same with replicas of this program.
+    pub async fn set_with(
+        redis: RedisServer,
+        program: &Path,
+        defect: Option<&str>,
+        variables: &[(&str, &str)],
+    ) -> Arc<Self> {
         let place = Arc::clone(&PLACES).acquire_owned().await.expect("never closed");
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables: Vec<_> = variables.iter().map(owned).collect();
@@ -92,7 +105,7 @@ impl Stage {
         for number in 0..REPLICAS {
             let to_redis = Proxy::start(redis.port()).await;
             let log = dir.path().join(format!("replica-{number}.log"));
-            let process = Gateway::start(&url_of("tickgate", to_redis.address), &settings, &log, &variables);
+            let process = Gateway::start(program, &url_of("tickgate", to_redis.address), &settings, &log, &variables);
             let to_clients = Proxy::start(process.public.port()).await;
             let fresh = Mutex::new(process.footprint());
             places.push(Place { process: AsyncMutex::new(process), to_redis, to_clients, fresh });
@@ -105,6 +118,7 @@ impl Stage {
         let ledger = SharedLedger::default();
         let stage = Arc::new(Self {
             settings,
+            program: Mutex::new(program.to_owned()),
             variables,
             redis: AsyncMutex::new(redis),
             places,
@@ -146,7 +160,9 @@ impl Stage {
         process.kill();
         let log = self.dir.path().join(format!("replica-{number}.log"));
         let url = url_of("tickgate", place.to_redis.address);
-        *process = tokio::task::block_in_place(|| Gateway::start(&url, &self.settings, &log, &self.variables));
+        let program = self.program.lock().clone();
+        let start = || Gateway::start(&program, &url, &self.settings, &log, &self.variables);
+        *process = tokio::task::block_in_place(start);
         place.to_clients.retarget(process.public.port());
         self.operations.write()[number] = process.operations;
         *place.fresh.lock() = process.footprint();

@@ -34,6 +34,7 @@ mod redis_faults;
 mod redis_login;
 mod redis_losses;
 mod redis_refusals;
+mod redis_rows;
 mod redis_tls;
 mod reload;
 mod replicas;

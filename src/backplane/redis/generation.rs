@@ -123,6 +123,18 @@ impl State {
         }
     }
 
+    /// Nobody waits any longer for those that are missing: what they acknowledged lies before a boundary in doubt. Later
+    /// boundaries do not need them again.
+    pub(super) fn give_up(&mut self, now_s: u64) {
+        for name in self.open() {
+            let entry = self.members.entry(name).or_default();
+            if !entry.present {
+                (entry.ready, entry.gone) = (false, now_s.max(1));
+            }
+        }
+        self.resolve(BorderState::Doubt);
+    }
+
     pub(super) fn is_present(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(|entry| entry.present)
     }

@@ -121,11 +121,11 @@ impl Redis {
         Ok(newest)
     }
 
-    pub(super) async fn anchors(&self, topics: &[(Topic, Option<StreamId>)]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let placement = self.topology.placement();
         let mut by_shard = vec![Vec::new(); self.shards.len()];
-        for (topic, at) in topics {
-            by_shard[placement.shard(topic.as_str())].push((topic, *at));
+        for topic in topics {
+            by_shard[placement.shard(topic.as_str())].push(topic);
         }
         let mut found = Vec::with_capacity(by_shard.len());
         for ((link, shard), topics) in self.topology.links().iter().zip(&*self.shards).zip(&by_shard) {
@@ -133,7 +133,7 @@ impl Redis {
             found.push(source.anchors(topics).await.into_iter());
         }
         let missing = || Err(Unavailable("an answer is missing".into()));
-        let own = topics.iter().map(|(topic, _)| placement.shard(topic.as_str()));
+        let own = topics.iter().map(|topic| placement.shard(topic.as_str()));
         own.map(|shard| found[shard].next().unwrap_or_else(missing)).collect()
     }
 

@@ -1,16 +1,26 @@
 //! Whether another process on the same machine has ended. Never says so of one that it can't see.
 
-use std::fs;
+use std::{fs, sync::LazyLock};
+
+/// The boot, and the namespace of this process's number.
+static PLACE: LazyLock<Option<String>> = LazyLock::new(|| {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{}/{}", boot.trim(), namespace.display()))
+});
+
+static OWN: LazyLock<String> = LazyLock::new(|| {
+    let pid = std::process::id();
+    match (&*PLACE, started(pid)) {
+        (Some(place), Some(started)) => format!("{place} {pid} {started}"),
+        _ => String::new(),
+    }
+});
 
 /// This process, as others on the same machine can look it up: the boot, the namespace of its number, the number, and when
 /// it began. Empty where the system does not say.
 pub(super) fn own() -> String {
-    let pid = std::process::id();
-    let place = place();
-    match (place, started(pid)) {
-        (Some(place), Some(started)) => format!("{place} {pid} {started}"),
-        _ => String::new(),
-    }
+    OWN.clone()
 }
 
 /// Whether it has surely ended.
@@ -19,13 +29,8 @@ pub(super) fn has_ended(process: &str) -> bool {
     let (Some(began), Some(pid), Some(elsewhere)) = (words.next(), words.next(), words.next()) else { return false };
     let Ok(pid) = pid.parse() else { return false };
     // A number means something in its own namespace only.
-    place().is_some_and(|here| here == elsewhere) && started(pid).is_none_or(|started| started != began)
-}
-
-fn place() -> Option<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
-    Some(format!("{}/{}", boot.trim(), namespace.display()))
+    let is_here = PLACE.as_deref() == Some(elsewhere);
+    is_here && process != *OWN && started(pid).is_none_or(|started| started != began)
 }
 
 /// When a process began, in ticks since the boot.

@@ -28,9 +28,6 @@ const ENDS: &str = include_str!("scripts/ends.lua");
 const ANCHOR: &str = include_str!("scripts/anchor.lua");
 const FORGET: &str = include_str!("scripts/forget.lua");
 
-/// A topic without a stream, and the position that it has already.
-pub(super) type Unanchored<'a> = (&'a Topic, Option<StreamId>);
-
 /// One server, as readers see it.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -106,9 +103,9 @@ impl Source<'_> {
         Ok(heads)
     }
 
-    /// Gives topics without a stream positions that nobody else has, or those that are named. Returns the last ids of their
-    /// streams, which somebody else may have begun.
-    pub(super) async fn anchors(self, topics: &[Unanchored<'_>]) -> Vec<Result<StreamId, Unavailable>> {
+    /// Gives topics without a stream positions that nobody else has; those that are there last for longer. Returns the last
+    /// ids of their streams, which somebody else may have begun.
+    pub(super) async fn anchors(self, topics: &[&Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let mut anchors = Vec::with_capacity(topics.len());
         for chunk in topics.chunks(HEADS_CHUNK) {
             match self.anchor(chunk).await {
@@ -119,17 +116,16 @@ impl Source<'_> {
         anchors
     }
 
-    async fn anchor(self, topics: &[Unanchored<'_>]) -> Result<Vec<Result<StreamId, Unavailable>>, Unavailable> {
+    async fn anchor(self, topics: &[&Topic]) -> Result<Vec<Result<StreamId, Unavailable>>, Unavailable> {
         let keys = self.link.keys();
         let mut command = redis::cmd("EVAL");
         command.arg(ANCHOR).arg(topics.len() + 1).arg(keys.generation());
-        for (topic, _) in topics {
+        for topic in topics {
             command.arg(keys.stream(topic));
         }
         command.arg(self.membership.history().generation);
-        for (topic, at) in topics {
-            let kept = if topic.owner().is_some() { OWN_ANCHOR_MS } else { ANCHOR_MS };
-            command.arg(at.map_or_else(String::new, |at| at.to_string())).arg(kept);
+        for topic in topics {
+            command.arg(if topic.owner().is_some() { OWN_ANCHOR_MS } else { ANCHOR_MS });
         }
         let mut pipe = Pipeline::new();
         pipe.add_command(command);

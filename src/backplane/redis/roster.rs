@@ -264,7 +264,7 @@ impl Me {
         state.engines |= self.engines;
         // Nothing can bring a member back that left longer ago than a dataset may go back.
         self.view.retain(|_, known| known.gone == 0 || now_s < known.gone + MARK_KEPT_S);
-        self.decide(state, &is_dead, now_ms);
+        self.decide(state, &is_dead, (now_ms, now_s));
         state.prune(now_s);
         *state != before
     }
@@ -301,17 +301,17 @@ impl Me {
     }
 
     /// The verdict: nothing waits for long, nor for those that have surely ended.
-    fn decide(&mut self, state: &mut State, is_dead: impl Fn(&str) -> bool, now_ms: u64) {
+    fn decide(&mut self, state: &mut State, is_dead: impl Fn(&str) -> bool, (now_ms, now_s): (u64, u64)) {
         let open = state.open();
         let ended = |name| self.view.get(name).is_some_and(|known| is_dead(&known.process));
         if !open.is_empty() && open.iter().all(ended) {
-            state.resolve(BorderState::Doubt);
+            state.give_up(now_s);
         }
         let pending = state.last_pending().map(|border| border.g);
         match (pending, self.waits) {
             (Some(g), Some((waited, since))) if waited == g => {
                 if now_ms - since > VERDICT_MS {
-                    state.resolve(BorderState::Doubt);
+                    state.give_up(now_s);
                 }
             }
             (pending, _) => self.waits = pending.map(|g| (g, now_ms)),

@@ -123,6 +123,38 @@ fn a_member_that_is_missing_leaves_doubt_after_a_while() {
 }
 
 #[test]
+fn who_is_missing_leaves_one_boundary_in_doubt_and_not_those_that_follow() {
+    // One that the dataset knows, and one of which it says nothing.
+    for is_known in [true, false] {
+        let (mut scene, mut a, mut b) = two();
+        let mut c = me("c");
+        let before = scene.stored.clone();
+        scene.attach(&mut c);
+        scene.settle(&mut [&mut a, &mut b, &mut c]);
+        assert!(c.is_ready());
+        drop(c);
+        let dataset = if is_known { scene.stored.clone() } else { before };
+        scene.restart(dataset);
+        let survivors = |scene: &mut Scene, a: &mut Me, b: &mut Me| {
+            scene.attach(a);
+            scene.attach(b);
+            scene.beat(a);
+            scene.now_ms += VERDICT_MS + 1;
+            scene.settle(&mut [&mut *a, &mut *b]);
+        };
+        survivors(&mut scene, &mut a, &mut b);
+        assert_eq!(scene.border(), BorderState::Doubt, "it may have acknowledged");
+        for _ in 0..2 {
+            let whole = scene.stored.clone();
+            scene.restart(whole);
+            survivors(&mut scene, &mut a, &mut b);
+            assert_eq!(scene.border(), BorderState::Proven, "all that it acknowledged lies before the doubt");
+        }
+        assert!(a.is_ready() && b.is_ready());
+    }
+}
+
+#[test]
 fn a_newcomer_of_which_the_surviving_roster_says_nothing_is_remembered_by_who_confirmed_it() {
     let (mut scene, mut a, mut b) = two();
     let older = scene.stored.clone();

@@ -1031,7 +1031,16 @@ impl Model for Epochs {
                     let began = |m: usize| m < 2;
                     let dead = (0..MEMBERS).any(|m| !s.members[m].alive && began(m)) || late;
                     let started = s.budget.start < self.budget.start;
+                    // Later boundaries do not need those who are missing again.
+                    let seen = (0..MEMBERS).map(|m| s.members.iter().map(|own| own.seen[m]).max().unwrap_or(0));
+                    let seen: Vec<u8> = seen.collect();
                     let roster = s.data().roster.as_mut().unwrap();
+                    let missing = roster.open() & !roster.active;
+                    for m in (0..MEMBERS).filter(|m| missing & bit(*m) != 0) {
+                        roster.marks |= bit(m);
+                        roster.confirmed &= !bit(m);
+                        roster.marked[m] = roster.listed[m].max(seen[m]);
+                    }
                     for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
                         border.status = Status::Doubt;
                     }

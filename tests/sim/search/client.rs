@@ -1,5 +1,7 @@
-//! One client over all its connections: subscribes to every topic, keeps the cursors that it is sent, and comes back with
-//! them. What it was told is its story.
+//! One client over all its connections: subscribes to every channel, keeps the cursors that it is sent, and comes back with
+//! them. What it was told is its story. Of the channels that share a stream the first client moves the cursors together, as
+//! the wire contract allows, and subscribes them together; the second one moves each by its own pushes, and adds one to the
+//! other.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -7,21 +9,25 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
-        Socket, caught_up,
+        Backlog, CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits,
+        Shared, Socket, caught_up,
     },
     metrics::Metrics,
 };
 use tickgate_wire::{
-    model::{Class, Start, StreamId, TopicRules},
+    model::{Class, Message, Start, StreamId, TopicRules},
     protocol::Protocol,
 };
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::gateway::{Home, Publications, TOPICS, home};
+use crate::gateway::{Home, Publications, TOPICS, home, stream_of};
 
-/// A cursor that nobody was ever given.
-pub const MADE_UP: StreamId = StreamId::new(1, 5);
+/// Bytes that a client takes that reads.
+const ROOM: usize = usize::MAX / 2;
+/// Publications that wait for a client that does not.
+const QUEUE_MAX: usize = 4;
+/// Pause after a failed read.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What the client was told of one topic, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub enum Seen {
         number: usize,
         snapshot: bool,
         replayed: bool,
+        /// So many values were left out before it.
+        conflated: u64,
     },
     Gap {
         after: StreamId,
@@ -56,16 +64,20 @@ pub enum Seen {
 pub struct Story {
     pub seen: Vec<Seen>,
     pub cursor: Option<StreamId>,
+    /// Its past has been sent.
+    live: bool,
 }
+
+/// Of each channel.
+pub type Stories = [Story; TOPICS.len()];
 
 /// A subscription that has started: told by the connection's task.
 #[derive(Clone, Copy, Debug)]
 struct Started {
     topic: usize,
     cursor: StreamId,
+    live: bool,
     begun: usize,
-    /// Bytes that were written before it.
-    at: usize,
 }
 
 /// The connection that stands.
@@ -74,13 +86,19 @@ struct Connection {
     outbox: Arc<Outbox>,
     started: Arc<Mutex<Vec<Started>>>,
     task: JoinHandle<()>,
-    /// Bytes that were read.
-    read: usize,
+    /// What was written and is not a whole frame yet.
+    rest: Vec<u8>,
+    /// Subscriptions whose beginning is known.
+    begun: usize,
 }
 
 #[derive(Default)]
 pub struct Client {
-    pub stories: [Story; TOPICS.len()],
+    pub stories: Stories,
+    /// Gaps that it heard.
+    pub gaps: u64,
+    /// What one channel hears moves the others of its stream.
+    together: bool,
     connection: Option<Connection>,
 }
 
@@ -88,9 +106,23 @@ pub struct Client {
 struct Subscription {
     interest: Interest,
     member: Member,
-    form: Form,
+    channels: Vec<Arc<str>>,
+    in_user_stream: bool,
     past: Option<Past>,
     fresh: bool,
+}
+
+impl Subscription {
+    fn form(&self) -> Form {
+        form(self.in_user_stream, &self.channels)
+    }
+}
+
+fn form(in_user_stream: bool, channels: &[Arc<str>]) -> Form {
+    match channels {
+        [channel] if !in_user_stream => Form::of_topic(Protocol::default(), channel.clone()),
+        channels => Form::of_user(Protocol::default(), channels.into()),
+    }
 }
 
 impl Drop for Subscription {
@@ -99,21 +131,39 @@ impl Drop for Subscription {
     }
 }
 
-/// How a connection begins on one topic.
+/// How a connection begins on one channel.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     topic: usize,
     start: Start,
 }
 
+/// Of two beginnings of one stream, the one that misses less.
+fn earlier(one: Start, other: Start) -> Start {
+    match (one, other) {
+        (Start::Since(one), Start::Since(other)) => Start::Since(one.min(other)),
+        (Start::Live, other) => other,
+        (one, _) => one,
+    }
+}
+
+/// Whether what one channel hears moves the others of its stream, to this client.
+pub const fn moves_together(client: usize) -> bool {
+    client.is_multiple_of(2)
+}
+
 impl Client {
+    pub fn new(number: usize) -> Self {
+        Self { together: moves_together(number), ..Self::default() }
+    }
+
     pub fn gateway(&self) -> Option<usize> {
         self.connection.as_ref().map(|connection| connection.gateway)
     }
 
-    /// Whether every topic's subscription has started.
+    /// Whether every channel's subscription has started.
     pub fn is_subscribed(&self) -> bool {
-        self.connection.as_ref().is_some_and(|own| own.started.lock().len() == TOPICS.len())
+        self.connection.as_ref().is_some_and(|own| own.begun == TOPICS.len())
     }
 
     /// Connects, and takes its place wherever it was before.
@@ -125,12 +175,12 @@ impl Client {
         publications: &Publications,
     ) {
         self.leave();
-        let memory = MemorySocket { written: Vec::new(), room: usize::MAX / 2, keep: true };
-        let limits = QueueLimits { messages_max: 64, bytes_max: 1 << 16 };
+        let memory = MemorySocket { written: Vec::new(), room: ROOM, keep: true };
+        let limits = QueueLimits { messages_max: QUEUE_MAX, bytes_max: 1 << 16 };
         let shared = Shared::new(limits, metrics.clone(), "trading");
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), shared);
         let started = Arc::<Mutex<Vec<Started>>>::default();
-        let wishes = std::array::from_fn(|topic| {
+        let wish = |topic: usize| {
             let class = home(rules, topic).rule.class;
             let start = match (class, self.stories[topic].cursor) {
                 (Class::State, cursor) => Start::Snapshot { least: cursor.unwrap_or_default() },
@@ -138,21 +188,28 @@ impl Client {
                 (_, None) => Start::Live,
             };
             Wish { topic, start }
-        });
-        let task = tokio::spawn(serve(
-            (hub.clone(), rules.clone()),
-            outbox.clone(),
-            wishes,
-            (started.clone(), publications.clone()),
-        ));
-        self.connection = Some(Connection { gateway, outbox, started, task, read: 0 });
+        };
+        let mut wishes: Vec<Vec<Wish>> = Vec::new();
+        for wish in (0..TOPICS.len()).map(wish) {
+            let shares = |own: &&mut Vec<Wish>| self.together && stream_of(own[0].topic) == stream_of(wish.topic);
+            match wishes.iter_mut().find(shares) {
+                Some(own) => own.push(wish),
+                None => wishes.push(vec![wish]),
+            }
+        }
+        let parts = ((hub.clone(), rules.clone()), (started.clone(), publications.clone()));
+        let task = tokio::spawn(serve(parts.0, outbox.clone(), wishes, parts.1));
+        self.connection = Some(Connection { gateway, outbox, started, task, rest: Vec::new(), begun: 0 });
+        self.stories.iter_mut().for_each(|story| story.live = false);
     }
 
-    /// Forgets what it had, and makes a cursor up. Only a client that never had one.
-    pub fn make_up(&mut self) -> bool {
-        let is_new = self.stories[0].seen.is_empty();
+    /// Makes a cursor up. Only a client that never had one.
+    pub fn make_up(&mut self, cursor: StreamId) -> bool {
+        let is_new = self.stories.iter().all(|story| story.seen.is_empty());
         if is_new {
-            self.stories[0].cursor = Some(MADE_UP);
+            // Of a value, a position that nobody has reached hides what comes until then, from that client alone.
+            let owed = self.stories.iter_mut().zip(TOPICS).filter(|(_, (_, class))| *class != Class::State);
+            owed.for_each(|(story, _)| story.cursor = Some(cursor));
         }
         is_new
     }
@@ -165,99 +222,114 @@ impl Client {
         }
     }
 
+    /// From now on the client takes nothing from its connection, or everything again.
+    pub fn take(&self, takes: bool) {
+        let Some(connection) = &self.connection else { return };
+        if let Socket::Memory(memory) = connection.outbox.socket() {
+            memory.lock().room = if takes { ROOM } else { 0 };
+        }
+        connection.outbox.wake();
+    }
+
     /// Takes in what was written to the client.
     pub fn read(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         let Socket::Memory(memory) = connection.outbox.socket() else { unreachable!("made of memory") };
-        let written = memory.lock().written.clone();
-        let mut starts: Vec<_> = connection.started.lock().clone();
-        starts.retain(|started| started.at != usize::MAX);
-        for started in connection.started.lock().iter_mut() {
-            started.at = usize::MAX;
+        let written = std::mem::take(&mut memory.lock().written);
+        let starts = connection.started.lock()[connection.begun..].to_vec();
+        connection.begun += starts.len();
+        for Started { topic, cursor, live, begun } in starts {
+            let story = &mut self.stories[topic];
+            story.seen.push(Seen::Subscribed { cursor, begun, gateway: connection.gateway });
+            (story.cursor, story.live) = (Some(cursor), live);
         }
-        let gateway = connection.gateway;
-        for started in starts {
-            let story = &mut self.stories[started.topic];
-            story.seen.push(Seen::Subscribed { cursor: started.cursor, begun: started.begun, gateway });
-            story.cursor = Some(started.cursor);
+        if written.is_empty() {
+            return;
         }
-        let mut at = connection.read;
-        while let Some((text, rest)) = frame(&written[at..]) {
+        connection.rest.extend(written);
+        let bytes = std::mem::take(&mut connection.rest);
+        let mut rest = &bytes[..];
+        while let Some((text, behind)) = frame(rest) {
             let value: Value = serde_json::from_slice(text).expect("every frame is JSON");
-            at = written.len() - rest.len();
-            note(&mut self.stories, &value);
+            self.note(&value);
+            rest = behind;
         }
-        connection.read = at;
+        let rest = rest.to_vec();
+        self.connection.iter_mut().for_each(|own| own.rest.clone_from(&rest));
+    }
+
+    fn note(&mut self, frame: &Value) {
+        if frame["type"] == "caught_up" {
+            for end in frame["channels"].as_array().expect("channels") {
+                let topic = place(end["channel"].as_str().expect("a channel"));
+                let cursor = id(&end["cursor"]);
+                self.stories[topic].seen.push(Seen::CaughtUp { cursor, complete: end["complete"] == true });
+                self.stories[topic].live = true;
+                self.move_to(topic, cursor);
+            }
+            return;
+        }
+        if frame["type"] == "gap" {
+            self.gaps += 1;
+            for channel in frame["channels"].as_array().expect("channels") {
+                let topic = place(channel.as_str().expect("a channel"));
+                let cursor = id(&frame["cursor"]);
+                self.stories[topic].seen.push(Seen::Gap {
+                    after: id(&frame["after"]).unwrap_or_default(),
+                    before: id(&frame["before"]),
+                    count: frame["count"].as_u64(),
+                    reason: frame["reason"].as_str().expect("a reason").to_owned(),
+                    cursor,
+                });
+                self.move_to(topic, cursor);
+            }
+            return;
+        }
+        let meta = &frame["_meta"];
+        let Some(channel) = meta["channel"].as_str() else { return };
+        let topic = place(channel);
+        let id = id(&meta["id"]).expect("every topic here is retained");
+        // What no engine of ours wrote has no number of ours.
+        let number = frame["n"].as_u64().map_or(usize::MAX, |number| number as usize);
+        let (snapshot, replayed) = (meta["snapshot"] == true, meta["replayed"] == true);
+        let conflated = meta["conflated"].as_u64().unwrap_or(0);
+        self.stories[topic].seen.push(Seen::Message { id, number, snapshot, replayed, conflated });
+        self.move_to(topic, Some(id));
+    }
+
+    /// Moves the cursor of a channel, and of those that move with it.
+    fn move_to(&mut self, topic: usize, cursor: Option<StreamId>) {
+        let Some(cursor) = cursor else { return };
+        let is_live = self.together && self.stories[topic].live;
+        for (at, story) in self.stories.iter_mut().enumerate() {
+            if at == topic || is_live && story.live && stream_of(at) == stream_of(topic) {
+                story.cursor = Some(cursor);
+            }
+        }
     }
 }
 
 fn place(name: &str) -> usize {
-    TOPICS.iter().position(|(own, _)| *own == name).expect("a topic that was subscribed")
-}
-
-fn note(stories: &mut [Story; TOPICS.len()], frame: &Value) {
-    if frame["type"] == "caught_up" {
-        for end in frame["channels"].as_array().expect("channels") {
-            let story = &mut stories[place(end["channel"].as_str().expect("a channel"))];
-            let cursor = id(&end["cursor"]);
-            story.seen.push(Seen::CaughtUp { cursor, complete: end["complete"] == true });
-            story.cursor = cursor.or(story.cursor);
-        }
-        return;
-    }
-    if frame["type"] == "gap" {
-        for channel in frame["channels"].as_array().expect("channels") {
-            let story = &mut stories[place(channel.as_str().expect("a channel"))];
-            let cursor = id(&frame["cursor"]);
-            story.seen.push(Seen::Gap {
-                after: id(&frame["after"]).unwrap_or_default(),
-                before: id(&frame["before"]),
-                count: frame["count"].as_u64(),
-                reason: frame["reason"].as_str().expect("a reason").to_owned(),
-                cursor,
-            });
-            story.cursor = cursor.or(story.cursor);
-        }
-        return;
-    }
-    let meta = &frame["_meta"];
-    let Some(channel) = meta["channel"].as_str() else { return };
-    let story = &mut stories[place(channel)];
-    let id = id(&meta["id"]).expect("every topic here is retained");
-    // What no engine of ours wrote has no number of ours.
-    let number = frame["n"].as_u64().map_or(usize::MAX, |number| number as usize);
-    let (snapshot, replayed) = (meta["snapshot"] == true, meta["replayed"] == true);
-    story.seen.push(Seen::Message { id, number, snapshot, replayed });
-    story.cursor = Some(id);
+    TOPICS.iter().position(|(own, _)| *own == name).expect("a channel that was subscribed")
 }
 
 /// The task of a connection: subscribes, then catches up whatever lags.
 async fn serve(
     (hub, rules): (Arc<Hub>, Arc<TopicRules>),
     outbox: Arc<Outbox>,
-    wishes: [Wish; TOPICS.len()],
+    wishes: Vec<Vec<Wish>>,
     (started, publications): (Arc<Mutex<Vec<Started>>>, Publications),
 ) {
     let mut all = Vec::new();
-    for wish in wishes {
-        loop {
-            if let Some(begun) = subscribe(&hub, &rules, &outbox, wish, (&started, &publications)).await {
-                all.push(begun);
-                break;
-            }
-            sleep(Duration::from_millis(50)).await;
+    for wishes in wishes {
+        while subscribe((&hub, &rules), &outbox, &wishes, (&started, &publications), &mut all).await.is_none() {
+            // What was paused for it goes on.
+            catch_up(&outbox, &mut all).await;
+            sleep(RETRY_AFTER).await;
         }
     }
     loop {
-        while let Some((slot, _)) = outbox.lagging() {
-            let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { break };
-            match own.interest.catch_up(&own.member, &own.form, own.fresh, own.past.as_mut(), Reader::default()).await {
-                Ok(CaughtUp::Live) => (own.fresh, own.past) = (false, None),
-                Ok(CaughtUp::More) => {}
-                Ok(CaughtUp::Withdrawn) => unreachable!("few topics"),
-                Err(_) => sleep(Duration::from_millis(20)).await,
-            }
-        }
+        catch_up(&outbox, &mut all).await;
         poll_fn(|cx| {
             outbox.register(cx);
             let _ = outbox.poll_flush(cx);
@@ -267,57 +339,110 @@ async fn serve(
     }
 }
 
-/// As a connection does it; `None` when it can't be done now.
+async fn catch_up(outbox: &Outbox, all: &mut [Subscription]) {
+    while let Some((slot, _)) = outbox.lagging() {
+        let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { return };
+        let form = own.form();
+        match own.interest.catch_up(&own.member, &form, own.fresh, own.past.as_mut(), Reader::default()).await {
+            Ok(CaughtUp::Live) => (own.fresh, own.past) = (false, None),
+            Ok(CaughtUp::More) => {}
+            Ok(CaughtUp::Withdrawn) => unreachable!("few topics"),
+            Err(_) => {
+                sleep(RETRY_AFTER).await;
+                return;
+            }
+        }
+    }
+}
+
+/// As a connection does it, for channels of one stream; `None` when it can't be done now.
 async fn subscribe(
-    hub: &Arc<Hub>,
-    rules: &TopicRules,
+    (hub, rules): (&Arc<Hub>, &TopicRules),
     outbox: &Arc<Outbox>,
-    wish: Wish,
+    wishes: &[Wish],
     (started, publications): (&Mutex<Vec<Started>>, &Publications),
-) -> Option<Subscription> {
-    let name = TOPICS[wish.topic].0;
-    let Home { topic, rule, in_user_stream } = home(rules, wish.topic);
+    all: &mut Vec<Subscription>,
+) -> Option<()> {
+    let Home { topic, rule, in_user_stream } = home(rules, wishes[0].topic);
     let interest = hub.interest(&topic, &rule, Reader::default()).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
-    let limits = ReplayLimits::new(1_000, 1 << 20, Reader::default());
-    let mut backlog = interest.backlog(wish.start, limits).await.ok()?;
-    let before_first = || match backlog.messages.first().and_then(|message| message.id) {
-        Some(first) => first.previous(),
-        None => backlog.cursor,
+    let extended = all.iter_mut().find(|own| in_user_stream && own.in_user_stream);
+    let paused = extended.as_ref().and_then(|own| outbox.pause(own.member.slot));
+    let head = paused.unwrap_or_else(|| interest.head());
+    let start = wishes.iter().map(|wish| wish.start).reduce(earlier).expect("a channel");
+    let limits = ReplayLimits::new(1_000, 1 << 20, Reader::default()).of_beginning(false, extended.is_some());
+    let mut backlog = interest.backlog(start, limits).await.ok()?;
+    let has = match start {
+        Start::Since(cursor) => cursor,
+        Start::Snapshot { least } => backlog.cursor.max(least),
+        _ => backlog.cursor,
     };
-    let (has, begins) = match wish.start {
-        Start::Since(cursor) => (cursor, cursor),
-        Start::Snapshot { least } => (backlog.cursor.max(least), before_first().max(least)),
-        _ => (backlog.cursor, backlog.cursor),
+    let begins: Vec<_> = wishes.iter().map(|wish| begin(wish.start, start, head, &backlog)).collect();
+    paused.into_iter().for_each(|position| backlog.end_at(position));
+    let end = paused.or(backlog.cut.map(|cut| cut.cursor)).unwrap_or(backlog.cursor);
+    let told = backlog.gap.is_some() || backlog.cut.is_some() || backlog.goes_on;
+    let channels: Vec<Arc<str>> = wishes.iter().map(|wish| TOPICS[wish.topic].0.into()).collect();
+    let is_live = |at: usize| {
+        let own = |m: &Arc<Message>| m.channel.as_ref() == Some(&channels[at]) && m.id > Some(begins[at]);
+        let has_own = if in_user_stream { backlog.messages.iter().any(own) } else { !backlog.messages.is_empty() };
+        wishes[at].start == Start::Live || !told && !has_own
     };
-    let end = backlog.cut.map_or(backlog.cursor, |cut| cut.cursor);
-    let live = wish.start == Start::Live || backlog.is_empty();
-    let told = if live && backlog.is_empty() && end != StreamId::ZERO { end } else { begins };
+    let lives: Vec<_> = (0..wishes.len()).map(is_live).collect();
     let mut past = Past::new(true, limits);
-    past.add(name.into(), begins, !live);
+    for at in 0..wishes.len() {
+        past.add(channels[at].clone(), begins[at], !lives[at]);
+    }
     if in_user_stream {
         backlog.messages.retain(|message| past.wants(message));
     }
     let begun = publications.lock().len();
-    started.lock().push(Started { topic: wish.topic, cursor: told, begun, at: 0 });
-    let form = if in_user_stream {
-        Form::of_user(Protocol::default(), [name.into()].into())
-    } else {
-        Form::of_topic(Protocol::default(), name.into())
-    };
+    for ((wish, live), begins) in wishes.iter().zip(&lives).zip(&begins) {
+        let moves = *live && backlog.is_empty() && end != StreamId::ZERO;
+        let cursor = if moves { end } else { *begins };
+        started.lock().push(Started { topic: wish.topic, cursor, live: *live, begun });
+    }
+    let room = || poll_fn(|cx| outbox.poll_room(cx));
+    if let Some(own) = extended {
+        let form = form(true, &channels);
+        interest.push_beside((&own.member, &form), &mut past, &backlog, room).await;
+        let notice = caught_up(form.protocol, past.ended(end).collect());
+        notice.into_iter().for_each(|notice| outbox.send_end(notice, true));
+        if let Some(past) = &mut own.past {
+            channels.iter().for_each(|channel| past.add(channel.clone(), end, false));
+        }
+        own.channels.extend(channels);
+        own.interest.change(own.member.clone(), own.form());
+        return Some(());
+    }
     let slot = interest.open(outbox, backlog.cursor, has);
     let member = Member { outbox: outbox.clone(), slot, pacer: None };
-    let mut own = Subscription { interest, member, form, past: None, fresh: true };
-    let room = || poll_fn(|cx| outbox.poll_room(cx));
-    if own.interest.push_backlog((&own.member, &own.form), &mut past, &backlog, room).await {
+    let mut own = Subscription { interest, member, channels, in_user_stream, past: None, fresh: true };
+    let form = own.form();
+    if own.interest.push_backlog((&own.member, &form), &mut past, &backlog, room).await {
         outbox.pass(slot, end);
-        let notice = caught_up(own.form.protocol, past.ended(end).collect());
+        let notice = caught_up(form.protocol, past.ended(end).collect());
         let urgent = outbox.is_urgent(slot);
         notice.into_iter().for_each(|notice| outbox.send_end(notice, urgent));
     } else {
         own.past = Some(past);
     }
-    Some(own)
+    all.push(own);
+    Some(())
+}
+
+/// The position before everything that a channel gets. `all`: the start of the whole subscription; `head`: where its
+/// stream was at least when it was read.
+fn begin(start: Start, all: Start, head: StreamId, backlog: &Backlog) -> StreamId {
+    let before_first = || match backlog.messages.first().and_then(|message| message.id) {
+        Some(first) => first.previous(),
+        None => backlog.cursor,
+    };
+    match start {
+        Start::Since(cursor) => cursor,
+        Start::Snapshot { least } => before_first().max(least),
+        Start::Live if all != Start::Live => head,
+        _ => backlog.cursor,
+    }
 }
 
 /// The text of the first whole frame, and what follows it.

@@ -6,7 +6,7 @@ use tickgate::redis_link::Keys;
 use tickgate_redis_model::{Reply, Server};
 use tickgate_wire::model::{Class, StreamId};
 
-use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, TOPICS, topic};
+use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, TOPICS, is_private, stream, stream_of};
 
 const PUBLISH: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
 
@@ -20,27 +20,25 @@ pub struct Engine {
 impl Engine {
     /// Publishes to the server that its address leads to; asks for the generation where it has none, or another one.
     pub fn publish(&mut self, server: &mut Server, (at, number): (usize, usize), is_odd: bool) -> Outcome {
-        let keys = Keys::new(PREFIX);
-        let (gen_key, stream) = (keys.generation(), keys.stream(&topic(at)));
+        let (gen_key, stream, own) = (Keys::new(PREFIX).generation(), stream(at), stream_of(at));
         let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };
         let keep = if TOPICS[at].1 == Class::State { 1 } else { RETAIN_MAX }.to_string();
-        let channel = if at == 0 { TOPICS[at].0 } else { "-" };
+        let channel = if is_private(at) { TOPICS[at].0 } else { "-" };
         for _ in 0..2 {
             if self.generation.is_none() {
                 self.epochs.clear();
                 self.generation = text_of(&server.run(&["HGET", &gen_key, "open"]));
             }
             let Some(generation) = &self.generation else { return Outcome::Refused };
-            let epoch = self.epochs.get(&at).copied().unwrap_or(0).to_string();
-            let call =
-                ["EVAL", PUBLISH, "2", &gen_key, &stream, generation, &payload, &keep, &epoch, "0", channel, "1"];
+            let epoch = self.epochs.get(&own).copied().unwrap_or(0).to_string();
+            let call = ["EVAL", PUBLISH, "2", &gen_key, stream, generation, &payload, &keep, &epoch, "0", channel, "1"];
             let Some(id) = text_of(&server.run(&call)) else {
                 // STALE, or another refusal: in both cases nothing was stored.
                 self.generation = None;
                 continue;
             };
             let id: StreamId = id.parse().expect("an id");
-            self.epochs.insert(at, id.epoch);
+            self.epochs.insert(own, id.epoch);
             return Outcome::Acknowledged(id);
         }
         Outcome::Refused

@@ -1,6 +1,9 @@
 //! One gateway: the real links, backplane, hub and publisher, over simulated wires.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crate::net;
 use bytes::Bytes;
@@ -8,10 +11,11 @@ use parking_lot::Mutex;
 use tickgate::{
     backplane::{Backplane, Identity, Published, Redis},
     config::{self, Config, Sources},
+    history::BorderState,
     hub::{Hub, RingLimits, Settings, TurnLimits},
     metrics::{Door, Metrics},
-    publisher::{PublishFailure, PublishLimits, PublishRequest, Publisher},
-    redis_link::{RedisLink, Topology},
+    publisher::{MsgName, PublishFailure, PublishLimits, PublishRequest, Publisher, PublisherName},
+    redis_link::{Keys, RedisLink, Topology},
     tasks::Tasks,
 };
 use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
@@ -20,13 +24,27 @@ use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule
 pub const PREFIX: &str = "tg2:";
 /// How long an idle stream is kept.
 pub const RETAIN_TTL: Duration = Duration::from_secs(120);
+/// How long the `msg_id` of a publication is remembered.
+pub const DEDUPE_TTL: Duration = Duration::from_secs(300);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 
-/// The topics of a run: a user's private channel, whose every message is owed, and a public one whose newest value is.
-pub const TOPICS: [(&str, Class); 2] = [("orders", Class::Reliable), ("price", Class::State)];
-/// Whose the first one is.
+/// The channels of a run: two private ones of one user, which share a stream and whose every message is owed, a public one
+/// whose newest value is, and a public one of which those who read too slowly miss the oldest.
+pub const TOPICS: [(&str, Class); 4] =
+    [("orders", Class::Reliable), ("price", Class::State), ("fills", Class::Reliable), ("news", Class::Event)];
+/// Whose the private ones are.
 const USER: &str = "alice";
+
+/// Whether a channel is its user's own.
+pub const fn is_private(at: usize) -> bool {
+    matches!(at, 0 | 2)
+}
+
+/// The stream of a channel, by the first channel that is in it.
+pub const fn stream_of(at: usize) -> usize {
+    if is_private(at) { 0 } else { at }
+}
 
 /// Where a channel lives, by the rules of a gateway.
 pub struct Home {
@@ -37,7 +55,7 @@ pub struct Home {
 
 pub fn home(rules: &TopicRules, at: usize) -> Home {
     let name = TOPICS[at].0;
-    if at == 0 {
+    if is_private(at) {
         let private = rules.of_private(&UserId::new(USER).expect("a name"), name);
         let (rule, in_user_stream) = (private.rule.clone(), private.in_user_stream);
         return Home { topic: private.topic, rule, in_user_stream };
@@ -46,13 +64,25 @@ pub fn home(rules: &TopicRules, at: usize) -> Home {
     Home { topic, rule: rules.of_name(name).clone(), in_user_stream: false }
 }
 
-/// Where a channel lives by the right rules.
-pub fn topic(at: usize) -> Topic {
-    home(&rules(false), at).topic
+/// Where the channels live by the right rules.
+static STREAMS: LazyLock<[String; TOPICS.len()]> = LazyLock::new(|| {
+    let rules = rules(false);
+    std::array::from_fn(|at| Keys::new(PREFIX).stream(&home(&rules, at).topic))
+});
+
+/// The key of a channel's stream by the right rules.
+pub fn stream(at: usize) -> &'static str {
+    &STREAMS[at]
 }
 
 /// The rules of a gateway; `other`: those of one that was configured otherwise.
 pub fn rules(other: bool) -> Arc<TopicRules> {
+    static RULES: [LazyLock<Arc<TopicRules>>; 2] =
+        [LazyLock::new(|| make_rules(false)), LazyLock::new(|| make_rules(true))];
+    Arc::clone(&RULES[usize::from(other)])
+}
+
+fn make_rules(other: bool) -> Arc<TopicRules> {
     let rule = |name: &str, class| TopicRule {
         pattern: Pattern::new(name).expect("a pattern"),
         class,
@@ -60,7 +90,7 @@ pub fn rules(other: bool) -> Arc<TopicRules> {
         retain_ttl: RETAIN_TTL,
         wait_replicas: 0,
         wait_aof: false,
-        dedupe_ttl: Duration::from_secs(300),
+        dedupe_ttl: DEDUPE_TTL,
     };
     let swapped = |class| match class {
         Class::State if other => Class::Reliable,
@@ -76,6 +106,8 @@ pub fn rules(other: bool) -> Arc<TopicRules> {
 pub enum Outcome {
     Pending,
     Acknowledged(StreamId),
+    /// Its `msg_id` was seen before: the id of the publication that was stored.
+    Repeat(StreamId),
     Refused,
     Unknown,
 }
@@ -88,8 +120,20 @@ pub struct Publication {
     pub by: String,
     /// No client can read its payload.
     pub is_odd: bool,
+    /// The first of the publications with its `msg_id`, where it has one.
+    pub first: Option<usize>,
     /// When it began.
     pub at: Duration,
+}
+
+impl Publication {
+    /// The id under which it was acknowledged.
+    pub fn id(&self) -> Option<StreamId> {
+        match self.outcome {
+            Outcome::Acknowledged(id) | Outcome::Repeat(id) => Some(id),
+            Outcome::Pending | Outcome::Refused | Outcome::Unknown => None,
+        }
+    }
 }
 
 /// All publications of a run; the number is the place.
@@ -106,7 +150,16 @@ pub struct Gateway {
     pub rules: Arc<TopicRules>,
 }
 
-fn settings(number: usize, database: usize) -> config::Redis {
+/// How a gateway is configured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    pub database: usize,
+    /// Its topic rules are other ones than those of the rest.
+    pub other_rules: bool,
+    pub engines: bool,
+}
+
+fn settings(number: usize, Setup { database, engines, .. }: Setup) -> config::Redis {
     config::Redis {
         url_file: None,
         access: config::Access::by(&format!("redis://gateway-{number}:6379/{database}")),
@@ -118,22 +171,22 @@ fn settings(number: usize, database: usize) -> config::Redis {
         canary_interval: Duration::from_millis(300),
         canary_timeout: Duration::from_millis(700),
         compare_interval: Duration::from_millis(900),
-        engines: false,
+        engines,
         ca_file: None,
     }
 }
 
 /// Whether the configuration refuses such a database.
 pub fn is_refused(database: usize) -> bool {
-    let url = settings(0, database).access().url.expose().to_owned();
+    let url = settings(0, Setup { database, ..Setup::default() }).access().url.expose().to_owned();
     let sources = Sources { flags: vec![("--redis", "redis.url", url)], ..Sources::default() };
     Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
 
 impl Gateway {
-    pub fn start(number: usize, database: usize, rules: Arc<TopicRules>) -> Self {
-        let (tasks, metrics) = (Tasks::new(), Metrics::new());
-        let config = settings(number, database);
+    pub fn start(number: usize, setup: Setup) -> Self {
+        let (tasks, metrics, rules) = (Tasks::new(), Metrics::new(), rules(setup.other_rules));
+        let config = settings(number, setup);
         let link = RedisLink::start(&config, &tasks, metrics.clone());
         let identity = Identity { replica: ReplicaId::random(), rules: rules.clone() };
         let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
@@ -159,32 +212,39 @@ impl Gateway {
         Self { hub, backplane, metrics, publisher, tasks, number, rules }
     }
 
-    /// Publishes the next number; its outcome is noted when it is known.
-    pub fn publish(&self, topic: usize, all: &Publications) -> usize {
+    /// Publishes the next number; its outcome is noted when it is known. `first`: with the `msg_id` and the content of that
+    /// publication, which may be this one.
+    pub fn publish(&self, topic: usize, first: Option<usize>, all: &Publications) {
         let number = note(all, topic, format!("gateway {}", self.number));
-        let text = format!("{{\"n\":{number}}}");
+        all.lock()[number].first = first;
+        let text = format!("{{\"n\":{}}}", first.unwrap_or(number));
+        let msg_id = format!("m{}", first.unwrap_or(number));
+        let name = |_| MsgName { msg_id: &msg_id, publisher: PublisherName::Nobody, source: None, content: None };
+        let msg = first.map(name);
         let request = PublishRequest {
             channel: TOPICS[topic].0,
-            user: (topic == 0).then_some(USER),
+            user: is_private(topic).then_some(USER),
             payload: Bytes::from(text),
-            msg: None,
+            msg,
             door: Door::Http,
         };
         let (answer, all) = (self.publisher.publish(request), all.clone());
         tokio::spawn(async move {
             let outcome = match answer.await {
-                Ok(Published { id: Some(id), .. }) => Outcome::Acknowledged(id),
+                Ok(Published { id: Some(id), duplicate: false }) => Outcome::Acknowledged(id),
+                Ok(Published { id: Some(id), duplicate: true }) => Outcome::Repeat(id),
                 Ok(Published { id: None, .. }) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
                 Err(_) => Outcome::Refused,
             };
             all.lock()[number].outcome = outcome;
         });
-        number
     }
 
-    /// Whether it acknowledges publications now.
-    pub fn acknowledges(&self) -> bool {
-        self.backplane.health().acknowledges
+    /// Whether it acknowledges publications now, and every boundary has its verdict.
+    pub fn is_settled(&self) -> bool {
+        let history = self.backplane.history(&home(&self.rules, 0).topic);
+        let is_pending = history.borders.iter().any(|(_, state)| *state == BorderState::Pending);
+        self.backplane.health().acknowledges && !is_pending
     }
 
     /// Leaves the others, as a drain does when all connections are closed, and ends its tasks.
@@ -203,6 +263,6 @@ impl Gateway {
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
     let at = net::with(|net| net.now());
-    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false, at });
+    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false, first: None, at });
     all.len() - 1
 }

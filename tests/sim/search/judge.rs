@@ -9,9 +9,9 @@ use std::{
 use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
-    client::{MADE_UP, Seen, Story},
-    gateway::{Outcome, Publication, TOPICS},
-    step::Step,
+    client::{Seen, Stories, Story, moves_together},
+    gateway::{DEDUPE_TTL, Outcome, Publication, RETAIN_TTL, TOPICS, stream_of},
+    step::{Keep, MadeUp, Step},
 };
 
 /// What is wrong, the worst first.
@@ -34,6 +34,8 @@ pub enum Kind {
     Blamed,
     /// More gaps heard than counted.
     Uncounted,
+    /// `conflated` is not the number of values that were left out.
+    Miscounted,
 }
 
 /// A fault, and what it is seen by.
@@ -49,14 +51,25 @@ impl Fault {
     }
 }
 
+/// Cursors that nobody was ever given.
+const MADE_UP: [StreamId; 2] = [MadeUp::Early.id(), MadeUp::Late.id()];
+
 /// Time between two beats, with what is under way.
 const BEAT: Duration = Duration::from_millis(1_400);
 
 /// What the promise does not cover, as docs/guarantees.md says it.
 #[derive(Debug, Default)]
 pub struct Excuses {
-    /// A gateway could not say what it acknowledged: it was killed, or its links led nowhere. A change of server is in doubt.
+    /// Somebody could not say what it acknowledged: a gateway was killed, or its links led nowhere, or engines publish. A
+    /// change of server is in doubt.
     pub doubtful: bool,
+    /// A server was changed, stopped or replaced.
+    changed: bool,
+    /// The `msg_id` of a publication may be forgotten: with a dataset, or by a clock, or in time.
+    forgets: bool,
+    /// A message was lost on a link that stands. Where its stream goes before anybody looks, nobody can know of it.
+    loses: bool,
+    idled: Duration,
     /// A stream is gone, and with it the knowledge of what it gave: whoever comes back is told `retention`.
     pub vanished: [bool; TOPICS.len()],
     /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
@@ -66,6 +79,11 @@ pub struct Excuses {
 }
 
 impl Excuses {
+    /// `engines`: some publish beside the roster.
+    pub fn new(engines: bool) -> Self {
+        Self { doubtful: engines, ..Self::default() }
+    }
+
     pub fn add(&mut self, step: &Step, now: Duration) {
         match step {
             Step::Kill { .. } | Step::Hold { .. } | Step::Lead { .. } | Step::Deny(_) | Step::Fill => {
@@ -73,10 +91,28 @@ impl Excuses {
             }
             Step::Stop { .. } => self.stopped = true,
             Step::Start { .. } => self.stopped = false,
-            Step::Idle => self.doubtful |= self.stopped,
+            Step::Idle => {
+                self.doubtful |= self.stopped;
+                self.idled += RETAIN_TTL;
+            }
             Step::Replace { .. } => self.replaced.push(now),
+            Step::Lose { .. } => self.loses = true,
             _ => {}
         }
+        self.changed |= matches!(
+            step,
+            Step::Crash { .. } | Step::Stop { .. } | Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. }
+        );
+        self.forgets |= match step {
+            Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
+            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } | Step::Clock { .. } => true,
+            _ => self.idled * 2 > DEDUPE_TTL,
+        };
+    }
+
+    /// Whether a change of server may be in doubt.
+    const fn may_doubt(&self) -> bool {
+        self.doubtful && self.changed
     }
 
     /// Whether nothing is promised of it: it was published less than a beat before or after its dataset was replaced.
@@ -89,12 +125,12 @@ fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
 }
 
-/// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. Returns all
-/// that is wrong, the worst first.
+/// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. `gaps`: how many
+/// were heard, and counted. Returns all that is wrong, the worst first.
 pub fn judge(
-    clients: &[&[Story; TOPICS.len()]],
+    clients: &[&Stories],
     publications: &[Publication],
-    counted_gaps: u64,
+    (heard, counted): (u64, u64),
     excuses: &Excuses,
 ) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -102,44 +138,52 @@ pub fn judge(
         faults.extend(found.err().map(|own| Fault::new(own.kind, format!("{who}{}", own.text))));
     };
     add(contents(clients, publications, excuses), "");
-    let mut heard = 0;
+    add(repeats(publications, excuses), "");
     for (number, client) in clients.iter().enumerate() {
         for (at, story) in client.iter().enumerate() {
             let who = format!("client {number}, {}: ", TOPICS[at].0);
-            heard += story.seen.iter().filter(|seen| matches!(seen, Seen::Gap { .. })).count() as u64;
             let is_certain = |number: &usize| publications.get(*number).is_none_or(|own| !excuses.covers(own));
-            add(order(story, is_certain), &who);
+            add(order(story, publications, excuses), &who);
             if TOPICS[at].1 == Class::State {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story), &who);
+                add(left_out(story, excuses), &who);
             } else {
                 add(owed(story, at, publications, excuses), &who);
                 add(ends(story, at, publications), &who);
                 add(over_had(story, is_certain), &who);
-                add(over_nothing(story, at, publications, excuses), &who);
-                add(blamed(story, at, publications), &who);
+                add(over_nothing((client, number), at, publications, excuses), &who);
+                add(blamed(story, at, publications, excuses), &who);
             }
         }
     }
-    if heard > counted_gaps {
-        add(fault(Kind::Uncounted, format!("{heard} gaps heard, {counted_gaps} counted")), "");
+    if heard > counted {
+        add(fault(Kind::Uncounted, format!("{heard} gaps heard, {counted} counted")), "");
     }
     faults.sort();
     faults
 }
 
+/// What stands for a publication and its repeats.
+fn group(publications: &[Publication], number: usize) -> usize {
+    publications.get(number).and_then(|own| own.first).unwrap_or(number)
+}
+
 /// Every id has one content, whoever says so.
-fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let is_certain = |number: usize| publications.get(number).is_none_or(|own| !excuses.covers(own));
     let mut known = BTreeMap::new();
-    let mut check = |topic: usize, id: StreamId, number: usize| match known.insert((topic, id), number) {
-        Some(other) if other != number && is_certain(other) && is_certain(number) => {
-            fault(Kind::TwoContents, format!("{}: {id} is {other} and {number}", TOPICS[topic].0))
+    let mut check = |topic: usize, id: StreamId, number: usize| {
+        let group = group(publications, number);
+        match known.insert((stream_of(topic), id), group) {
+            Some(other) if other != group && is_certain(other) && is_certain(group) => {
+                fault(Kind::TwoContents, format!("{}: {id} is {other} and {number}", TOPICS[topic].0))
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     };
     for (number, publication) in publications.iter().enumerate() {
-        if let Outcome::Acknowledged(id) = publication.outcome {
+        if let Some(id) = publication.id() {
             check(publication.topic, id, number)?;
         }
     }
@@ -155,21 +199,58 @@ fn contents(clients: &[&[Story; TOPICS.len()]], publications: &[Publication], ex
     Ok(())
 }
 
+/// What has one `msg_id` is stored once.
+fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+    let mut stored = BTreeMap::new();
+    for (number, own) in publications.iter().enumerate() {
+        if let (Some(first), Outcome::Acknowledged(id)) = (own.first, &own.outcome)
+            && let Some((other, before)) = stored.insert(first, (number, *id))
+            && !excuses.forgets
+        {
+            return fault(Kind::Twice, format!("{number} ({id}) repeats {other} ({before}) and was stored again"));
+        }
+    }
+    Ok(())
+}
+
 /// Nothing twice, and ids only grow. A value that a subscription begins with is shown again.
-fn order(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
+fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
-        if *number == usize::MAX || !is_certain(number) {
-            continue;
-        }
-        if !had.insert(*number) && !snapshot {
+        let Some(own) = publications.get(*number).filter(|own| !excuses.covers(own)) else { continue };
+        // What was repeated may be stored again where its `msg_id` was forgotten.
+        let may_repeat = own.first.is_some() && excuses.forgets;
+        if !had.insert(*number) && !snapshot && !may_repeat {
             return fault(Kind::Twice, format!("{number} ({id}) came twice"));
         }
         if last.is_some_and(|last| *id <= last) && !snapshot {
             return fault(Kind::Disorder, format!("{number} ({id}) came after {}", last.unwrap_or_default()));
         }
         last = Some(*id);
+    }
+    Ok(())
+}
+
+/// Between two values of one epoch, as many are said to be left out as their ids say.
+fn left_out(story: &Story, excuses: &Excuses) -> Result<(), Fault> {
+    let mut last = None::<StreamId>;
+    for seen in &story.seen {
+        match seen {
+            Seen::Subscribed { .. } => last = None,
+            Seen::Message { id, number, snapshot, conflated, .. } => {
+                let between = last.and_then(|last| StreamId::missing_between(last, *id)).filter(|_| !snapshot);
+                if between.is_some_and(|between| between != *conflated) && excuses.replaced.is_empty() {
+                    let last = last.unwrap_or_default();
+                    return fault(
+                        Kind::Miscounted,
+                        format!("{number} ({id}) came after {last}, with {conflated} left out"),
+                    );
+                }
+                last = Some(*id);
+            }
+            Seen::Gap { .. } | Seen::CaughtUp { .. } => {}
+        }
     }
     Ok(())
 }
@@ -193,7 +274,7 @@ fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(),
                 };
                 for range in ranges(story).iter().filter(is_same) {
                     let earlier = publications[..connection].iter().enumerate();
-                    let mut lost = earlier.filter(|(number, own)| own.topic == topic && !came(story, *number));
+                    let mut lost = earlier.filter(|(number, own)| own.topic == topic && !has(story, *number, own));
                     let covered = |own: &Publication| matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id) && id <= end);
                     if let Some((number, _)) = lost.find(|(_, own)| covered(own)) {
                         return fault(Kind::FalseComplete, format!("complete up to {end}, then a gap over {number}"));
@@ -206,18 +287,22 @@ fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(),
     Ok(())
 }
 
-/// A cursor that nobody was given, and a payload that nobody can read, are no loss of Redis.
-fn blamed(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+/// A cursor that nobody was given, and a payload that nobody can read, are no loss of Redis; and who reads too slowly misses
+/// something of one class only.
+fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     for (range, seen) in ranges(story).iter().map(|range| (range, &story.seen[range.at])) {
-        let Seen::Gap { reason, .. } = seen else { continue };
+        let Seen::Gap { reason, count, .. } = seen else { continue };
         let missing = |own: &&Publication| {
             own.topic == topic && matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id))
         };
         let mut missing = publications.iter().filter(missing).peekable();
-        let is_odd = missing.peek().is_some() && missing.all(|own| own.is_odd);
-        if reason == "failover" && (is_odd || range.after == MADE_UP) {
+        let is_doubt = count.is_none() && excuses.may_doubt();
+        let is_odd = missing.peek().is_some() && missing.all(|own| own.is_odd) && !is_doubt;
+        let is_made_up = MADE_UP.contains(&range.after);
+        let is_slow = reason == "slow_consumer" && TOPICS[topic].1 != Class::Event;
+        if reason == "failover" && (is_odd || is_made_up) || is_slow {
             let (after, before) = (range.after, range.before);
-            return fault(Kind::Blamed, format!("gap {after} to {before} is told as a failover"));
+            return fault(Kind::Blamed, format!("gap {after} to {before} is told as {reason}"));
         }
     }
     Ok(())
@@ -233,10 +318,12 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
     let Some(begun) = begun else { return fault(Kind::Stuck, "was never subscribed".into()) };
     let ranges = ranges(story);
     for (number, publication) in publications.iter().enumerate().skip(begun) {
-        let Outcome::Acknowledged(id) = publication.outcome else { continue };
+        let Some(id) = publication.id() else { continue };
         if publication.topic != topic
+            || publication.first.is_some_and(|first| first < begun)
             || excuses.covers(publication)
-            || came(story, number)
+            || excuses.loses && excuses.vanished[topic]
+            || has(story, number, publication)
             || ranges.iter().any(|range| range.covers(id))
         {
             continue;
@@ -249,6 +336,18 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
 
 fn came(story: &Story, number: usize) -> bool {
     story.seen.iter().any(|seen| matches!(seen, Seen::Message { number: own, .. } if *own == number))
+}
+
+/// Whether it came; what was sent more than once, under the id that its publisher was told.
+fn has(story: &Story, number: usize, publication: &Publication) -> bool {
+    match publication.id().filter(|_| publication.first.is_some()) {
+        Some(id) => came_as(story, id),
+        None => came(story, number),
+    }
+}
+
+fn came_as(story: &Story, id: StreamId) -> bool {
+    story.seen.iter().any(|seen| matches!(seen, Seen::Message { id: own, .. } if *own == id))
 }
 
 /// A range that was told as missing.
@@ -295,26 +394,36 @@ fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fa
     Ok(())
 }
 
-/// Each gap names something that the client has not. One from `0-0` may be told always, one in doubt wherever something
-/// may be missing.
-fn over_nothing(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+/// Each gap names something of the stream that the client has not. One from `0-0` may be told always, one in doubt wherever
+/// something may be missing.
+fn over_nothing(
+    (client, who): (&Stories, usize),
+    topic: usize,
+    publications: &[Publication],
+    excuses: &Excuses,
+) -> Result<(), Fault> {
+    let story = &client[topic];
+    let in_stream = |own: &Publication| stream_of(own.topic) == stream_of(topic);
     let is_excused = |range: &Range| match &story.seen[range.at] {
-        Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.doubtful => true,
+        Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
-        Seen::Gap { .. } => publications.iter().any(|own| own.topic == topic && excuses.covers(own)),
+        Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
         _ => false,
     };
-    for range in ranges(story).iter().filter(|range| ![StreamId::ZERO, MADE_UP].contains(&range.after)) {
-        let missing = publications.iter().enumerate().any(|(number, own)| match own.outcome {
-            Outcome::Acknowledged(id) if own.topic == topic && range.covers(id) => {
-                !came(story, number) || excuses.covers(own)
+    let is_free = |range: &&Range| range.after == StreamId::ZERO || MADE_UP.contains(&range.after);
+    for range in ranges(story).iter().filter(|range| !is_free(range)) {
+        let mut own = publications.iter().enumerate().filter(|(_, own)| in_stream(own));
+        // What was taken out of a stream may have been another channel's: who moves each by itself is told all the same.
+        let by_another = |own: &Publication| own.topic != topic && !moves_together(who);
+        let is_missing = own.any(|(number, own)| match own.outcome {
+            Outcome::Acknowledged(id) | Outcome::Repeat(id) if range.covers(id) => {
+                !has(&client[own.topic], number, own) || by_another(own) || excuses.covers(own)
             }
-            Outcome::Acknowledged(_) => false,
             // It may have been stored and lost.
-            Outcome::Unknown | Outcome::Pending => own.topic == topic,
-            Outcome::Refused => false,
+            Outcome::Unknown | Outcome::Pending => true,
+            Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Refused => false,
         });
-        if !missing && !is_excused(range) {
+        if !is_missing && !is_excused(range) {
             let Range { after, before, .. } = range;
             return fault(Kind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
         }
@@ -334,7 +443,7 @@ fn no_gap(story: &Story) -> Result<(), Fault> {
 fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
     let last = publications.iter().enumerate().rev().find(|(_, own)| own.topic == topic);
     match last {
-        Some((number, own)) if matches!(own.outcome, Outcome::Acknowledged(_)) && !came(story, number) => {
+        Some((number, own)) if own.id().is_some() && !came(story, number) => {
             fault(Kind::Stuck, format!("the last value {number} never came"))
         }
         _ => Ok(()),
@@ -345,11 +454,12 @@ fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(
 pub fn tell(story: &Story) -> String {
     let seen = |seen: &Seen| match seen {
         Seen::Subscribed { cursor, gateway, .. } => format!("|at {gateway} {cursor}|"),
-        Seen::Message { id, number, snapshot, replayed } => {
-            let mark = match (snapshot, replayed) {
-                (true, _) => " snapshot",
-                (_, true) => " replayed",
-                _ => "",
+        Seen::Message { id, number, snapshot, replayed, conflated } => {
+            let mark = match (snapshot, replayed, conflated) {
+                (true, ..) => " snapshot".to_owned(),
+                (_, true, _) => " replayed".to_owned(),
+                (.., 0) => String::new(),
+                _ => format!(" after {conflated}"),
             };
             let number = if *number == usize::MAX { "stray".to_owned() } else { number.to_string() };
             format!("{number}={id}{mark}")

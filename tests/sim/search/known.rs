@@ -4,12 +4,13 @@ use crate::{
     judge::Kind,
     net::Kind::{Commands, PubSub},
     step::{
+        self,
         Keep::But,
         Old::{Alive, Down, Follows},
         Pause::{Breath, While},
         Step::{
-            self, BeginOther, Clock, Connect, Crash, Delete, Drain, Dump, Engine, Idle, Kill, Lag, Lead, Leave, MadeUp,
-            Promote, Publish, Replace, Retype, Stray, Trim, Wait, Xdel,
+            self, BeginOther, Clock, Connect, Crash, Delete, Drain, Dump, Engine, Hold, Idle, Kill, Lag, Lead, Leave,
+            MadeUp, Odd, Promote, Publish, Release, Replace, Retype, Stray, Trim, Wait, Xdel,
         },
         Stray::Foreign,
     },
@@ -123,7 +124,20 @@ pub const MENDED: &[Known] = &[
     known("F2, of a value", Kind::GapOverNothing, 18, &[VALUE, TAIL]),
     known("F2, over what was had", Kind::GapOverHad, 18, &[HERE, TAIL]),
     known("F4", Kind::Uncounted, 74, &[Promote { machine: 1, old: Alive }, AWAY, HERE]),
-    known("F5", Kind::Blamed, 1, &[MadeUp { client: 1, gateway: 0 }]),
+    known("F5", Kind::Blamed, 1, &[MadeUp { client: 1, gateway: 0, cursor: step::MadeUp::Early }]),
+    known(
+        "F7",
+        Kind::GapOverNothing,
+        3,
+        &[HERE, Hold { gateway: 0, kind: Commands }, Wait(While), Wait(While), Release],
+    ),
+    known(
+        "A late message, and a stream that is gone",
+        Kind::TwoContents,
+        74,
+        &[Hold { gateway: 0, kind: PubSub }, HERE, DELETED, Wait(Breath), Release],
+    ),
+    known("A replayed message that nobody can read", Kind::Uncounted, 54, &[AWAY, Odd { topic: 0 }]),
     known("A key of another type", Kind::Silent, 1_207, &[AWAY, HERE, Retype { topic: 0 }]),
     known("A trimmed stream", Kind::GapOverHad, 5, &[HERE, Trim { topic: 0 }, AWAY]),
     known(

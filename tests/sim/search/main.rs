@@ -19,13 +19,13 @@ mod world;
 
 use std::time::Duration;
 
-use search::{Survey, shrink, survey, try_out};
+use search::{Limits, Survey, shrink, survey, try_out};
 use step::Group;
 use tickgate::defect::Defect;
 
-/// Longest trace of the random search.
-const STEPS_MAX: usize = 24;
-/// How long each part of the search takes if nothing else is said.
+/// Longest trace of the random search if nothing else is said.
+const STEPS_MAX: u64 = 24;
+/// How long each part of the search takes if neither a time nor a number of steps is said.
 const SECONDS: u64 = 20;
 /// Depth of the exhaustive search.
 const DEPTH: usize = 6;
@@ -50,12 +50,18 @@ fn groups() -> Vec<Group> {
     text("TICKGATE_SEARCH_GROUPS").map_or(Group::ALL.to_vec(), named)
 }
 
+fn random(seed: u64, groups: &[Group]) -> Vec<step::Step> {
+    step::random(seed, knob("TICKGATE_SEARCH_LENGTH").unwrap_or(STEPS_MAX), groups)
+}
+
 /// Searches for as long as the knobs say.
 fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Survey {
-    let seconds = knob("TICKGATE_SEARCH_SECONDS").unwrap_or(SECONDS);
+    let (seconds, total) = (knob("TICKGATE_SEARCH_SECONDS"), knob("TICKGATE_SEARCH_TOTAL"));
+    let seconds = seconds.unwrap_or(if total.is_some() { u64::from(u32::MAX) } else { SECONDS });
+    let limits = Limits { time: Duration::from_secs(seconds), steps: total.unwrap_or(u64::MAX) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let threads = knob("TICKGATE_SEARCH_THREADS").unwrap_or(threads);
-    let survey = survey(threads, Duration::from_secs(seconds), trace);
+    let survey = survey(threads, limits, trace);
     println!("{}", survey.tell());
     survey.found.iter().for_each(|found| println!("{}", found.tell()));
     survey
@@ -64,7 +70,7 @@ fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Surv
 #[test]
 fn a_trace_is_one_course_of_events() {
     for seed in 0..10 {
-        let steps = step::random(seed, STEPS_MAX, &Group::ALL);
+        let steps = random(seed, &Group::ALL);
         let [first, second] = [0, 1].map(|_| world::play(seed, &steps));
         assert_eq!(first.told, second.told, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
@@ -75,19 +81,20 @@ fn a_trace_is_one_course_of_events() {
 fn nothing_is_ever_silently_wrong() {
     let groups = groups();
     if let Some(seed) = knob("TICKGATE_SEARCH_SEED") {
-        if let Some(found) = try_out(seed, &step::random(seed, STEPS_MAX, &groups), None) {
+        if let Some(found) = try_out(seed, &random(seed, &groups), None) {
             println!("{}\nshrunk {}", found.tell(), shrink(&found).tell());
         }
         return;
     }
     let from = knob("TICKGATE_SEARCH_FROM").unwrap_or(0);
-    let survey = search(|number| Some(Some(step::random(from + number, STEPS_MAX, &groups))));
+    let survey = search(|number| Some(Some(random(from + number, &groups))));
     assert!(survey.found.is_empty(), "{} traces fail", survey.found.len());
 }
 
 #[test]
 fn no_short_course_of_events_is_silently_wrong() {
-    let survey = search(|number| step::numbered(number, DEPTH));
+    let from = knob("TICKGATE_SEARCH_FROM").unwrap_or(0);
+    let survey = search(|number| step::numbered(from + number, DEPTH));
     assert!(survey.found.is_empty(), "{} traces of {DEPTH} steps fail", survey.found.len());
 }
 
@@ -97,7 +104,7 @@ fn a_deliberate_defect_is_found() {
     let defects = [(Defect::NoRepeatFilter, Group::ALL.as_slice()), (Defect::NoReport, &[Group::Failover])];
     for (defect, groups) in defects {
         let finds = |seed: &u64| {
-            let steps = step::random(*seed, STEPS_MAX, groups);
+            let steps = random(*seed, groups);
             !world::play_with(Some(defect), *seed, &steps).faults.is_empty()
         };
         let seed = (0..DEFECT_RUNS).find(finds);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tickgate::redis_link::{Call, Network};
-use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server};
+use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server, read_reply};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -75,6 +75,8 @@ pub struct Net {
     routes: BTreeMap<Link, usize>,
     connections: BTreeMap<u64, Connection>,
     held: BTreeSet<Link>,
+    /// Gateways to which the next message of a stream is lost on its way.
+    losing: BTreeSet<usize>,
     /// Gateways that are gone: nothing of theirs reaches anybody.
     gone: BTreeSet<usize>,
     last: u64,
@@ -139,6 +141,7 @@ pub fn begin(machines: usize) {
         routes: BTreeMap::new(),
         connections: BTreeMap::new(),
         held: BTreeSet::new(),
+        losing: BTreeSet::new(),
         gone: BTreeSet::new(),
         last: 0,
         identities: 100,
@@ -226,8 +229,14 @@ impl Net {
         self.held.insert(link);
     }
 
+    /// The next message of a stream is lost on its way to a gateway; the link stands.
+    pub fn lose_next(&mut self, gateway: usize) {
+        self.losing.insert(gateway);
+    }
+
     pub fn release(&mut self) {
         self.held.clear();
+        self.losing.clear();
         let ids: Vec<_> = self.connections.keys().copied().collect();
         ids.into_iter().for_each(|id| self.execute(id));
     }
@@ -245,8 +254,11 @@ impl Net {
         let mut wakers = Vec::new();
         for own in self.connections.values_mut() {
             if !own.closed {
-                let (bytes, ends) = self.machines[own.machine].server.take_output(own.client);
-                own.to_gateway.extend(bytes);
+                let (mut bytes, ends) = self.machines[own.machine].server.take_output(own.client);
+                if own.link.1 == Kind::PubSub && self.losing.contains(&own.link.0) && lose_message(&mut bytes) {
+                    self.losing.remove(&own.link.0);
+                }
+                own.to_gateway.append(&mut bytes);
                 own.closed |= ends;
             }
             let readable = !own.to_gateway.is_empty() && !self.held.contains(&own.link);
@@ -266,6 +278,21 @@ impl Net {
             }
         }
     }
+}
+
+/// Takes the first message of a stream out of what a server sends.
+fn lose_message(bytes: &mut Vec<u8>) -> bool {
+    let mut at = 0;
+    while let Some(len) = read_reply(&bytes[at..]) {
+        let reply = &bytes[at..at + len];
+        let has = |text: &[u8]| reply.windows(text.len()).any(|part| part == text);
+        if has(b"\nmessage\r") && has(b"{t:") {
+            bytes.drain(at..at + len);
+            return true;
+        }
+        at += len;
+    }
+    false
 }
 
 /// One connection, as the real links hold it.

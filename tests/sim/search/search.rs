@@ -68,10 +68,21 @@ impl Survey {
     }
 }
 
-/// Plays one trace after the other until there are no more, or the time is over. A fault is known when the steps of a kind
+/// When a search ends that does not run out of traces.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub time: Duration,
+    pub steps: u64,
+}
+
+/// How often a long search says how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Plays one trace after the other until there are no more, or a limit is reached. A fault is known when the steps of a kind
 /// of trace that is known show it alone.
-pub fn survey(threads: u64, limit: Duration, trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync) -> Survey {
+pub fn survey(threads: u64, limits: Limits, trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync) -> Survey {
     let (begun, next, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+    let told = AtomicU64::new(1);
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let known = Mutex::new((BTreeSet::new(), Vec::new()));
     let look = |seed: u64, trace: &[Step]| {
@@ -99,7 +110,21 @@ pub fn survey(threads: u64, limit: Duration, trace: impl Fn(u64) -> Option<Optio
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while begun.elapsed() < limit && !over.load(Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
+                    let played = steps.load(Ordering::Relaxed);
+                    if begun.elapsed() >= limits.time || played >= limits.steps {
+                        break;
+                    }
+                    let times = told.load(Ordering::Relaxed);
+                    if begun.elapsed() >= TOLD_EVERY * u32::try_from(times).expect("a few")
+                        && told.compare_exchange(times, times + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                    {
+                        let found = known.lock().1.len();
+                        eprintln!(
+                            "{times} min: {played} steps, up to trace {}, {found} found",
+                            next.load(Ordering::Relaxed)
+                        );
+                    }
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     match trace(number) {
                         None => over.store(true, Ordering::Relaxed),
@@ -167,7 +192,11 @@ fn simpler(step: Step) -> Vec<Step> {
         }
         Step::Start { machine, keep } if keep != Keep::All => vec![Step::Start { machine, keep: Keep::All }],
         Step::Promote { machine, old } if old != Old::Down => vec![Step::Promote { machine, old: Old::Down }],
-        Step::Publish { gateway: 1, topic } => vec![Step::Publish { gateway: 0, topic }],
+        Step::Publish { gateway, topic } => {
+            let simpler = [(0, 0), (0, topic), (gateway, 0)].into_iter().filter(|other| *other != (gateway, topic));
+            simpler.map(|(gateway, topic)| Step::Publish { gateway, topic }).collect()
+        }
+        Step::Once { gateway, topic } => vec![Step::Publish { gateway, topic }],
         Step::Connect { client, gateway: 1 } => vec![Step::Connect { client, gateway: 0 }],
         Step::Xdel { topic, at } if at > 0 => vec![Step::Xdel { topic, at: 0 }],
         Step::Lead { gateway, kind: None, machine, cut } => {

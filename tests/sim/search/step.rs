@@ -4,6 +4,7 @@
 use std::fmt;
 
 use tickgate_kit::dice::Dice;
+use tickgate_wire::model::StreamId;
 
 use crate::{gateway::TOPICS, net::Kind};
 
@@ -51,6 +52,24 @@ pub enum Stray {
     NotJson,
 }
 
+/// A cursor that nobody was ever given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MadeUp {
+    /// From before everything.
+    Early,
+    /// Of an epoch that nobody has reached.
+    Late,
+}
+
+impl MadeUp {
+    pub const fn id(self) -> StreamId {
+        match self {
+            Self::Early => StreamId::new(1, 5),
+            Self::Late => StreamId::new(StreamId::SEQ_END, 5),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Wait(Pause),
@@ -59,6 +78,15 @@ pub enum Step {
     Publish {
         gateway: usize,
         topic: usize,
+    },
+    /// A publication that its publisher can repeat: it has a `msg_id`.
+    Once {
+        gateway: usize,
+        topic: usize,
+    },
+    /// The publisher repeats the last one that has a `msg_id`, whatever it was told.
+    Again {
+        gateway: usize,
     },
     Engine {
         topic: usize,
@@ -75,8 +103,16 @@ pub enum Step {
     MadeUp {
         client: usize,
         gateway: usize,
+        cursor: MadeUp,
     },
     Leave {
+        client: usize,
+    },
+    /// The client takes nothing more from its connection, and goes on.
+    Stall {
+        client: usize,
+    },
+    Read {
         client: usize,
     },
     Crash {
@@ -159,6 +195,10 @@ pub enum Step {
         kind: Kind,
     },
     Release,
+    /// The next message of a stream is lost on its way to a gateway; the link stands.
+    Lose {
+        gateway: usize,
+    },
 }
 
 /// Rights that are taken away together.
@@ -186,10 +226,12 @@ pub enum Group {
     Links,
     Engines,
     Silence,
+    Slowness,
+    Repeats,
 }
 
 impl Group {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Crashes,
         Self::Failover,
         Self::Addresses,
@@ -203,6 +245,8 @@ impl Group {
         Self::Links,
         Self::Engines,
         Self::Silence,
+        Self::Slowness,
+        Self::Repeats,
     ];
 }
 
@@ -253,7 +297,9 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             1 => Step::Fill,
             _ => Step::Allow,
         },
-        Group::Strays if dice.chance(300) => Step::MadeUp { client: 1, gateway },
+        Group::Strays if dice.chance(300) => {
+            Step::MadeUp { client: 1, gateway, cursor: *dice.choose(&[MadeUp::Early, MadeUp::Late]) }
+        }
         Group::Strays => Step::Stray { topic, stray: *dice.choose(&[Stray::Nonsense, Stray::Foreign, Stray::NotJson]) },
         Group::Gateways => match dice.below(3) {
             0 => Step::Kill { gateway },
@@ -264,26 +310,31 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             let (database, rules) = *dice.choose(&[(1, false), (0, true)]);
             Step::BeginOther { gateway, database, rules }
         }
-        Group::Links => match dice.below(3) {
+        Group::Links => match dice.below(4) {
             0 => Step::Cut { gateway, kind },
             1 => Step::Hold { gateway, kind },
+            2 => Step::Lose { gateway },
             _ => Step::Release,
         },
         Group::Engines if dice.chance(200) => Step::Odd { topic: 0 },
         Group::Engines => Step::Engine { topic },
         Group::Silence => Step::Idle,
+        Group::Slowness if dice.chance(600) => Step::Stall { client: dice.index(CLIENTS) },
+        Group::Slowness => Step::Read { client: dice.index(CLIENTS) },
+        Group::Repeats if dice.chance(400) => Step::Once { gateway, topic },
+        Group::Repeats => Step::Again { gateway },
     }
 }
 
 /// A trace of so many steps at the most, from a seed, with faults of up to three of these groups.
-pub fn random(seed: u64, len: usize, from: &[Group]) -> Vec<Step> {
+pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
     let mut dice = Dice::new(seed);
     let count = dice.between(1, 3);
     let groups: Vec<_> = (0..count).map(|_| *dice.choose(from)).collect();
-    let len = dice.between(4, len as u64);
+    let len = dice.between(4, len);
     let mut steps = Vec::new();
     for _ in 0..len {
-        let (gateway, topic) = (dice.index(GATEWAYS), usize::from(dice.chance(200)));
+        let (gateway, topic) = (dice.index(GATEWAYS), if dice.chance(600) { 0 } else { dice.index(TOPICS.len()) });
         steps.push(match dice.below(100) {
             0..=27 => Step::Publish { gateway, topic },
             28..=35 => Step::Connect { client: dice.index(CLIENTS), gateway },
@@ -321,27 +372,72 @@ pub const ALPHABETS: [&[Step]; 2] = [
     ],
 ];
 
-/// The trace of so many steps with this number, over all alphabets: the outer `None` when there is none, the inner one
-/// where a shorter or an equal trace stands for it: nothing is published, or a step comes twice in a row that changes
-/// nothing the second time.
-pub fn numbered(mut number: u64, len: usize) -> Option<Option<Vec<Step>>> {
-    let count = |alphabet: &&[Step]| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
-    let mut alphabets = ALPHABETS.iter();
-    let alphabet = loop {
-        let alphabet = alphabets.next()?;
-        if number < count(alphabet) {
-            break alphabet;
+/// The trace with this number, over all alphabets, of one step, then of two, and so on: the outer `None` when there is none
+/// of so many steps at the most, the inner one where a shorter or an equal trace stands for it: nothing is published, or a
+/// step changes nothing.
+pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<Step>>> {
+    let count = |alphabet: &[Step], len: usize| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
+    let mut all = (1..=len_max).flat_map(|len| ALPHABETS.map(|alphabet| (alphabet, len)));
+    let (alphabet, len) = loop {
+        let (alphabet, len) = all.next()?;
+        if number < count(alphabet, len) {
+            break (alphabet, len);
         }
-        number -= count(alphabet);
+        number -= count(alphabet, len);
     };
     let mut steps = Vec::with_capacity(len);
     for _ in 0..len {
         steps.push(alphabet[(number % alphabet.len() as u64) as usize]);
         number /= alphabet.len() as u64;
     }
-    let publishes = |step: &Step| matches!(step, Step::Publish { .. });
-    let repeats = |step: &Step| publishes(step) || matches!(step, Step::Crash { .. } | Step::Wait(_));
-    let again = |pair: &[Step]| pair[0] == pair[1] && !repeats(&pair[0]);
-    let is_owed = steps.iter().any(publishes) && !matches!(steps[len - 1], Step::Lag { .. } | Step::Wait(_));
-    Some((is_owed && !steps.windows(2).any(again)).then_some(steps))
+    let publishes = steps.iter().any(|step| matches!(step, Step::Publish { .. }));
+    let is_over = matches!(steps[len - 1], Step::Lag { .. } | Step::Wait(_));
+    Some((publishes && !is_over && Shape::new().changes_with_each(&steps)).then_some(steps))
+}
+
+/// As much of a set-up as says whether a step of the alphabets has an object.
+struct Shape {
+    gateways: [bool; GATEWAYS],
+    client: Option<usize>,
+    lags: bool,
+    /// Where most commands go.
+    primary: usize,
+    last: Option<Step>,
+}
+
+impl Shape {
+    const fn new() -> Self {
+        Self { gateways: [true; GATEWAYS], client: Some(0), lags: false, primary: 0, last: None }
+    }
+
+    fn changes_with_each(mut self, steps: &[Step]) -> bool {
+        steps.iter().all(|step| {
+            // What happens twice in one moment, happens once.
+            let repeats = matches!(step, Step::Publish { .. } | Step::Crash { .. } | Step::Wait(_));
+            let again = self.last.replace(*step) == Some(*step);
+            self.change(*step) && (repeats || !again)
+        })
+    }
+
+    fn change(&mut self, step: Step) -> bool {
+        match step {
+            Step::Publish { gateway, .. } => self.gateways[gateway],
+            Step::Leave { .. } => self.client.take().is_some(),
+            Step::Connect { gateway, .. } => self.gateways[gateway] && self.client.replace(gateway) != Some(gateway),
+            Step::Kill { gateway } => {
+                self.client = self.client.filter(|at| *at != gateway);
+                std::mem::replace(&mut self.gateways[gateway], false)
+            }
+            Step::Lag { .. } => self.primary == 0 && !std::mem::replace(&mut self.lags, true),
+            Step::Promote { machine, .. } => {
+                self.lags &= self.primary == machine;
+                std::mem::replace(&mut self.primary, machine) != machine
+            }
+            Step::Lead { gateway, machine, .. } => {
+                self.primary = if self.gateways[gateway] { machine } else { self.primary };
+                self.gateways[gateway]
+            }
+            _ => true,
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tickgate::{
     defect::{Defect, with},
     metrics::Metrics,
-    redis_link::{Keys, with_network},
+    redis_link::with_network,
 };
 use tickgate_redis_model::{History, Refusals, Reply, Role};
 use tokio::{runtime::Builder, task::yield_now, time::sleep};
@@ -14,13 +14,15 @@ use tokio::{runtime::Builder, task::yield_now, time::sleep};
 use crate::{
     client::Client,
     engine::Engine,
-    gateway::{self, Gateway, PREFIX, Publications, RETAIN_TTL, TOPICS, topic},
+    gateway::{self, Gateway, Outcome, Publications, RETAIN_TTL, Setup, TOPICS, is_private, stream},
     judge::{self, Excuses, Fault, Kind as FaultKind},
     net::{self, Kind, Machine, Net},
     step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
     still,
 };
 
+/// How long a set-up has to be as it should be before it counts as calm: two beats, and each link looked at.
+const SETTLED: Duration = Duration::from_millis(2_500);
 /// Rounds over all tasks that are ready within which what takes no time is over.
 const ROUNDS: usize = 40;
 
@@ -72,13 +74,16 @@ struct World {
     /// Topics whose stream some server had.
     streams: [bool; TOPICS.len()],
     excuses: Excuses,
+    /// Engines may publish by themselves.
+    engines: bool,
 }
 
 async fn run(steps: &[Step]) -> Played {
     net::begin(MACHINES);
-    let mut world = World::new();
+    // Without any the gateways let none in.
+    let mut world = World::new(steps.iter().any(|step| matches!(step, Step::Engine { .. } | Step::Odd { .. })));
     for gateway in 0..GATEWAYS {
-        world.begin(gateway, 0, false);
+        world.begin(gateway, Setup::default());
     }
     world.pause(Pause::Moment).await;
     world.connect(0, 0);
@@ -92,10 +97,10 @@ async fn run(steps: &[Step]) -> Played {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(engines: bool) -> Self {
         Self {
             gateways: std::array::from_fn(|_| None),
-            clients: std::array::from_fn(|_| Client::default()),
+            clients: std::array::from_fn(Client::new),
             engine: Engine::default(),
             publications: Publications::default(),
             metrics: Vec::new(),
@@ -104,21 +109,23 @@ impl World {
             refusals: Refusals::default(),
             others: [false; GATEWAYS],
             streams: [false; TOPICS.len()],
-            excuses: Excuses::default(),
+            // What they acknowledged, nobody can say.
+            excuses: Excuses::new(engines),
+            engines,
         }
     }
 
-    fn begin(&mut self, at: usize, database: usize, other: bool) {
-        if self.gateways[at].is_some() || (database != 0 && gateway::is_refused(database)) {
+    fn begin(&mut self, at: usize, setup: Setup) {
+        if self.gateways[at].is_some() || (setup.database != 0 && gateway::is_refused(setup.database)) {
             return;
         }
         let primary = self.primary();
         self.last_number += 1;
         self.numbers[at] = self.last_number;
         net::with(|net| Kind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
-        let gateway = Gateway::start(self.last_number, database, gateway::rules(other));
+        let gateway = Gateway::start(self.last_number, Setup { engines: self.engines, ..setup });
         self.metrics.push(gateway.metrics.clone());
-        self.others[at] = database != 0 || other;
+        self.others[at] = setup.database != 0 || setup.other_rules;
         self.gateways[at] = Some(gateway);
     }
 
@@ -163,12 +170,16 @@ impl World {
     /// Streams that are gone: with them goes the knowledge of what they gave.
     fn notice(&mut self) {
         for at in 0..TOPICS.len() {
-            let key = Keys::new(PREFIX).stream(&topic(at));
-            let found = net::with(|net| {
-                let primaries = net.machines.iter_mut().filter(|own| own.up && own.server.role() == Role::Primary);
-                primaries.map(|own| own.server.run(&["TYPE", &key]) == Reply::Status("stream")).collect::<Vec<_>>()
+            let found: [bool; MACHINES] = net::with(|net| {
+                let here = |own: &mut Machine| {
+                    let counts = own.up && own.server.role() == Role::Primary;
+                    (counts, own.server.run(&["TYPE", stream(at)]) == Reply::Status("stream"))
+                };
+                let found = std::array::from_fn(|machine| here(&mut net.machines[machine]));
+                let lacks = found.iter().any(|(counts, is_stream)| *counts && !is_stream);
+                self.excuses.vanished[at] |= self.streams[at] && lacks;
+                found.map(|(counts, is_stream)| counts && is_stream)
             });
-            self.excuses.vanished[at] |= self.streams[at] && found.contains(&false);
             self.streams[at] |= found.contains(&true);
         }
     }
@@ -179,22 +190,33 @@ impl World {
             Step::Idle => return self.pass(RETAIN_TTL + Duration::from_secs(1)).await,
             Step::Publish { gateway, topic } => {
                 if let Some(gateway) = &self.gateways[gateway] {
-                    gateway.publish(topic, &self.publications);
+                    gateway.publish(topic, None, &self.publications);
                 }
             }
+            Step::Once { gateway, topic } => {
+                if let Some(gateway) = &self.gateways[gateway] {
+                    let first = self.publications.lock().len();
+                    gateway.publish(topic, Some(first), &self.publications);
+                }
+            }
+            Step::Again { gateway } => self.repeat(gateway),
             Step::Engine { topic } => self.engine(topic, false),
             Step::Odd { topic } => self.engine(topic, true),
-            Step::MadeUp { client, gateway } => {
-                if self.clients[client].make_up() {
+            Step::MadeUp { client, gateway, cursor } => {
+                if self.clients[client].make_up(cursor.id()) {
                     self.connect(client, gateway);
                 }
             }
             Step::Connect { client, gateway } => self.connect(client, gateway),
             Step::Leave { client } => self.clients[client].leave(),
+            Step::Stall { client } => self.clients[client].take(false),
+            Step::Read { client } => self.clients[client].take(true),
             Step::Kill { gateway } => self.kill(gateway).await,
             Step::Drain { gateway } => self.drain(gateway).await,
-            Step::Begin { gateway } => self.begin(gateway, 0, false),
-            Step::BeginOther { gateway, database, rules } => self.begin(gateway, database, rules),
+            Step::Begin { gateway } => self.begin(gateway, Setup::default()),
+            Step::BeginOther { gateway, database, rules } => {
+                self.begin(gateway, Setup { database, other_rules: rules, ..Setup::default() });
+            }
             Step::Deny(at) => {
                 self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string));
                 self.refuse();
@@ -218,6 +240,7 @@ impl World {
             }
             Step::Hold { gateway, kind } => net::with(|net| net.hold((self.numbers[gateway], kind))),
             Step::Release => net::with(Net::release),
+            Step::Lose { gateway } => net::with(|net| net.lose_next(self.numbers[gateway])),
             Step::Crash { .. }
             | Step::Stop { .. }
             | Step::Start { .. }
@@ -238,6 +261,15 @@ impl World {
         self.look();
     }
 
+    /// The publisher sends its last publication with a `msg_id` once more.
+    fn repeat(&self, gateway: usize) {
+        let Some(gateway) = &self.gateways[gateway] else { return };
+        let last = self.publications.lock().iter().rev().find_map(|own| Some((own.topic, own.first?)));
+        if let Some((topic, first)) = last {
+            gateway.publish(topic, Some(first), &self.publications);
+        }
+    }
+
     fn engine(&mut self, topic: usize, is_odd: bool) {
         let primary = self.primary();
         let number = gateway::note(&self.publications, topic, "the engine".to_owned());
@@ -245,7 +277,7 @@ impl World {
         let outcome = net::with(|net| {
             let machine = &mut net.machines[primary];
             if !machine.up || machine.server.role() != Role::Primary {
-                return gateway::Outcome::Refused;
+                return Outcome::Refused;
             }
             engine.publish(&mut machine.server, (topic, number), is_odd)
         });
@@ -330,7 +362,6 @@ impl World {
     /// What operators, other programs and eviction do to keys and channels.
     fn operate(&self, step: Step) {
         let primary = self.primary();
-        let key = |at: usize| Keys::new(PREFIX).stream(&topic(at));
         net::with(|net| {
             let machine = &mut net.machines[primary];
             if !machine.up {
@@ -338,17 +369,17 @@ impl World {
             }
             let server = &mut machine.server;
             match step {
-                Step::Delete { topic } => drop(server.remove(0, key(topic).as_bytes())),
-                Step::Trim { topic } => drop(server.run(&["XTRIM", &key(topic), "MAXLEN", "0"])),
+                Step::Delete { topic } => drop(server.remove(0, stream(topic).as_bytes())),
+                Step::Trim { topic } => drop(server.run(&["XTRIM", stream(topic), "MAXLEN", "0"])),
                 Step::Xdel { topic, at } => {
-                    let entries = server.entries(0, key(topic).as_bytes());
+                    let entries = server.entries(0, stream(topic).as_bytes());
                     if let Some(id) = entries.iter().rev().nth(at) {
-                        server.run(&["XDEL", &key(topic), &id.to_string()]);
+                        server.run(&["XDEL", stream(topic), &id.to_string()]);
                     }
                 }
-                Step::Retype { topic } => drop(server.run(&["SET", &key(topic), "x"])),
+                Step::Retype { topic } => drop(server.run(&["SET", stream(topic), "x"])),
                 Step::Stray { topic, stray } => {
-                    let channel = if topic == 0 { TOPICS[0].0 } else { "-" };
+                    let channel = if is_private(topic) { TOPICS[topic].0 } else { "-" };
                     let payload = match stray {
                         Stray::Nonsense => "",
                         // As the same product would write it elsewhere, in the year 2060.
@@ -356,7 +387,7 @@ impl World {
                         Stray::NotJson => "{\"n\"",
                     };
                     let text = format!("8000000000000000-0 ? 8000000000000000 0 {channel}\n{payload}");
-                    server.run(&["PUBLISH", &key(topic), if payload.is_empty() { "nonsense" } else { &text }]);
+                    server.run(&["PUBLISH", stream(topic), if payload.is_empty() { "nonsense" } else { &text }]);
                 }
                 _ => {}
             }
@@ -379,9 +410,8 @@ impl World {
             let server = &mut net.machines[primary].server;
             server.set_role(Role::Primary);
             for at in 0..TOPICS.len() {
-                let key = Keys::new(PREFIX).stream(&topic(at));
-                if server.run(&["TYPE", &key]) == Reply::Status("string") {
-                    server.run(&["DEL", &key]);
+                if server.run(&["TYPE", stream(at)]) == Reply::Status("string") {
+                    server.run(&["DEL", stream(at)]);
                 }
             }
             for at in (0..MACHINES).filter(|at| *at != primary) {
@@ -397,8 +427,9 @@ impl World {
             if self.others[gateway] {
                 self.drain(gateway).await;
             }
-            self.begin(gateway, 0, false);
+            self.begin(gateway, Setup::default());
         }
+        self.clients.iter().for_each(|client| client.take(true));
         self.recover().await;
         for client in (0..CLIENTS).filter(|client| client % 2 == 0) {
             self.come_back(client);
@@ -406,7 +437,7 @@ impl World {
         self.pause(Pause::While).await;
         for topic in (0..TOPICS.len()).rev() {
             if let Some(gateway) = &self.gateways[0] {
-                gateway.publish(topic, &self.publications);
+                gateway.publish(topic, None, &self.publications);
             }
         }
         self.pause(Pause::Moment).await;
@@ -416,15 +447,17 @@ impl World {
         self.pause(Pause::While).await;
     }
 
-    /// Waits until every gateway acknowledges and every boundary has its verdict: seconds, and a minute where all gateways
-    /// were killed, since those that come after them have only their silence to go by.
+    /// Waits until every gateway has acknowledged for a while and every boundary has its verdict: seconds, and a minute where
+    /// all gateways were killed, since those that come after them have only their silence to go by.
     async fn recover(&mut self) {
-        let until = net::with(|net| net.now()) + Duration::from_secs(80);
-        self.pass(Duration::from_secs(7)).await;
-        while self.gateways.iter().flatten().any(|own| !own.acknowledges()) && net::with(|net| net.now()) < until {
-            self.pass(Duration::from_secs(1)).await;
+        let now = || net::with(|net| net.now());
+        let (until, mut since) = (now() + Duration::from_secs(90), now());
+        while now() < since + SETTLED && now() < until {
+            self.pass(Duration::from_millis(500)).await;
+            if !self.gateways.iter().flatten().all(Gateway::is_settled) {
+                since = now();
+            }
         }
-        self.pass(Duration::from_secs(7)).await;
     }
 
     fn come_back(&mut self, client: usize) {
@@ -440,7 +473,7 @@ impl World {
             return stuck("a gateway asks and asks within one moment".to_owned());
         }
         let last = &publications[publications.len() - TOPICS.len()..];
-        if let Some(own) = last.iter().find(|own| !matches!(own.outcome, gateway::Outcome::Acknowledged(_))) {
+        if let Some(own) = last.iter().find(|own| own.id().is_none()) {
             return stuck(format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome));
         }
         let mut connected = self.clients.iter().filter(|client| client.gateway().is_some());
@@ -449,7 +482,8 @@ impl World {
         }
         let stories: Vec<_> = connected.by_ref().map(|client| &client.stories).collect();
         let counted = self.metrics.iter().map(|metrics| counted_gaps(metrics)).sum();
-        judge::judge(&stories, &publications, counted, &self.excuses)
+        let heard = self.clients.iter().map(|client| client.gaps).sum();
+        judge::judge(&stories, &publications, (heard, counted), &self.excuses)
     }
 
     fn tell(&self) -> String {

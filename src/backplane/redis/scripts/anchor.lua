@@ -1,9 +1,8 @@
 -- Gives topics without a stream positions that nobody else can have: empty streams, which are forgotten by themselves when
--- nothing is published.
+-- nothing is published and nobody asks again. One that is gone is never restored: its next number may have been given.
 --
 -- KEYS  1 {prefix}{gen}, 2… streams
--- ARGV  1 the generation; then for each stream the position to restore ("" for a new one), and the milliseconds until it is
---       forgotten
+-- ARGV  1 the generation, 2… for each stream the milliseconds until it is forgotten
 --
 -- Returns the last id of each stream, or an error in its place.
 local gen = redis.call('HMGET', KEYS[1], 'g', 'identity')
@@ -11,7 +10,7 @@ if gen[1] ~= ARGV[1] or not string.find(redis.call('INFO', 'replication'), 'mast
   return redis.error_reply('STALE the generation is ' .. (gen[1] or 'not named'))
 end
 
-local function anchor(stream, at, kept)
+local function anchor(stream, kept)
   local info = redis.pcall('XINFO', 'STREAM', stream)
   for field = 1, #info, 2 do
     if info[field] == 'last-generated-id' then
@@ -24,13 +23,11 @@ local function anchor(stream, at, kept)
   if not string.find(info.err, 'no such key', 1, true) then
     return info
   end
-  if at == '' then
-    local epoch = redis.pcall('HINCRBY', KEYS[1], 'alloc', 1)
-    if type(epoch) ~= 'number' then
-      return epoch
-    end
-    at = string.format('%.0f', epoch - 1) .. '-9007199254740991'
+  local epoch = redis.pcall('HINCRBY', KEYS[1], 'alloc', 1)
+  if type(epoch) ~= 'number' then
+    return epoch
   end
+  local at = string.format('%.0f', epoch - 1) .. '-9007199254740991'
   local added = redis.pcall('XADD', stream, 'MAXLEN', 0, at, 'd', '')
   if type(added) ~= 'string' then
     return added
@@ -41,6 +38,6 @@ end
 
 local answers = {}
 for n = 2, #KEYS do
-  answers[n - 1] = anchor(KEYS[n], ARGV[2 * n - 2], ARGV[2 * n - 1])
+  answers[n - 1] = anchor(KEYS[n], ARGV[n])
 end
 return answers
