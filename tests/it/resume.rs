@@ -32,7 +32,7 @@ async fn a_session_moves_to_another_replica_and_the_old_connection_is_closed() {
     one.publish_to("alice", "orders", order(1)).await;
     old.expect(order(1)).await;
     let session = old.session();
-    let mut new = crate::support::eventually("the session's record", async || {
+    let mut new = eventually("the session's record", async || {
         let client = taken_over(&other, "alice", &session).await;
         (client.welcome["resumed"] == true).then_some(client)
     })
@@ -53,7 +53,7 @@ async fn a_session_coming_back_to_the_same_replica_supersedes_itself() {
     old.expect_close(4501).await;
     new.expect_nothing().await;
     new.close().await;
-    crate::support::eventually("the one slot to be free", async || {
+    eventually("the one slot to be free", async || {
         replica.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
     })
     .await;
@@ -69,7 +69,7 @@ async fn a_session_that_comes_back_again_and_again_is_never_closed_by_its_own_pa
     for turn in 0..12 {
         let (replica, number) = (&replicas[(turn / 2) % 2], turn.to_string());
         alice.vanish();
-        alice = crate::support::eventually("the session", async || {
+        alice = eventually("the session", async || {
             let client = taken_over(replica, "alice", &session).await;
             (client.welcome["resumed"] == true).then_some(client)
         })
