@@ -258,7 +258,7 @@ impl Hub {
             self.unpublished.share(&followed, reader);
         }
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.metrics.subscriptions.of(followed.rule_name()).inc();
+        self.metrics.subscriptions.of(rule_name(&followed)).inc();
         Some(Interest { hub: self.clone(), topic: followed })
     }
 
@@ -297,7 +297,7 @@ impl Hub {
 
     fn uninterested(&self, topic: &Followed) {
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.subscriptions.of(topic.rule_name()).dec();
+        self.metrics.subscriptions.of(rule_name(topic)).dec();
         if topic.drop_interest() && !topic.is_withdrawn() {
             self.queues.reorder(topic);
             self.linger(topic);
@@ -363,4 +363,9 @@ impl Hub {
     pub fn topics(&self) -> usize {
         self.topics.len()
     }
+}
+
+/// What the subscriptions of a topic are counted under: one name for all topics of a rule.
+fn rule_name(topic: &Followed) -> &str {
+    if topic.topic.owner().is_some() { "user_stream" } else { topic.rule.pattern.as_str() }
 }

@@ -92,11 +92,6 @@ impl Followed {
         }
     }
 
-    /// What its subscriptions are counted under: one name for all topics of a rule.
-    pub(super) fn rule_name(&self) -> &str {
-        if self.topic.owner().is_some() { "user_stream" } else { self.rule.pattern.as_str() }
-    }
-
     /// Whether it is known that somebody has published to it, or it is a user's own.
     pub(super) fn is_published(&self) -> bool {
         self.published.load(Ordering::Relaxed)
