@@ -97,11 +97,11 @@ fn neither_priority_waits_for_the_other() {
 fn addresses_take_turns_for_topics_that_nobody_published_to() {
     let (queue, all): (_, Vec<_>) = (queue(), (0..2_010).map(awaited).collect());
     for (number, topic) in all[..2_000].iter().enumerate() {
-        topic.stand(Standing::Counted(Reader(u64::from(number % 2 == 0))));
+        *topic.standing.lock() = Standing::Counted(Reader(u64::from(number % 2 == 0)));
         queue.push(topic);
     }
     assert_eq!(take(&queue, Priority::Awaited, 4), [0, 1, 2, 3]);
-    all[2_000].stand(Standing::OnTrial(Reader(7)));
+    *all[2_000].standing.lock() = Standing::OnTrial(Reader(7));
     all[2_000..2_002].iter().for_each(|topic| queue.push(topic));
     assert_eq!(take(&queue, Priority::Awaited, 4), [2_000, 2_001, 4, 5], "of another address, and published to");
     queue.close(&all[6]);

@@ -54,7 +54,6 @@ async fn a_rolling_restart_to_another_version_and_back_loses_nothing() {
 }
 
 /// The program of the other version.
-#[expect(clippy::disallowed_methods, reason = "a test's own knob")]
 fn other_program() -> Option<PathBuf> {
     std::env::var_os("TICKGATE_OTHER_PROGRAM").map(PathBuf::from)
 }

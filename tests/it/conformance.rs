@@ -279,15 +279,15 @@ async fn a_topic_without_a_stream_has_a_position_that_is_proven(subject: Subject
 
 async fn a_position_is_forgotten_and_what_was_published_is_not(subject: Subject) {
     let (quiet, orders, rule) = (topic("quiet"), topic("orders"), retain(100));
-    let before = subject.anchor(&quiet, None).await;
-    subject.anchor(&orders, None).await;
+    let before = subject.anchor(&quiet).await;
+    subject.anchor(&orders).await;
     let published = subject.publish(number(&orders, &rule, 1)).await.expect("an id");
     let topics = [quiet.clone(), orders.clone(), topic("never")];
     subject.backplane.forget(&topics).await.expect("forgotten");
     let heads = subject.backplane.heads(&topics).await;
     let heads: Vec<_> = heads.into_iter().map(|head| head.expect("a head")).collect();
     assert_eq!(heads, [None, Some(published), None]);
-    assert!(subject.anchor(&quiet, None).await > before, "never the same one again");
+    assert!(subject.anchor(&quiet).await > before, "never the same one again");
 }
 
 async fn trimmed_history_is_told(subject: Subject) {
