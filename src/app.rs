@@ -327,6 +327,8 @@ fn build_replica(
         json_depth_max: limits.json_depth_max,
         development: config.development,
     };
+    let patterns = config.topics.by_name().map(|rule| rule.pattern.as_str());
+    patterns.chain(["user_stream"]).for_each(|rule| metrics.subscriptions.of(rule).set(0));
     let known = KnownChannels::new(&config.profiles, &config.topics);
     let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
