@@ -73,7 +73,7 @@ export type Ask = (type: string, fields: object, done: (reply: any) => void, sin
 export interface Outbox {
   _add(request: Request, now: number, isConnected: boolean): Promise<any>;
   /** Gives up what is past its deadline and, with a connection, sends what is due. Returns when to be called again. */
-  _act(now: number, ask?: Ask): number;
+  _act(now: number, ask?: Ask, bytes?: number): number;
   /** The connection has ended. */
   _disconnected(): void;
 }

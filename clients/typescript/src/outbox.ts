@@ -62,7 +62,7 @@ export const createOutbox = (): Outbox => {
         });
       }),
 
-    _act(now, ask) {
+    _act(now, ask, bytes = 0) {
       let next = Infinity;
       for (const one of all) {
         const { type, fields, msgId } = one._request;
@@ -71,8 +71,15 @@ export const createOutbox = (): Outbox => {
           continue;
         }
         if (ask && !one._sent && one._notBefore <= now) {
+          const sent = { ...fields, msg_id: msgId };
+          // The gateway would close with 1009, and the client would stop.
+          if (new TextEncoder().encode(JSON.stringify(sent)).length > bytes) {
+            one._refused = refused({ message: 'larger than the gateway takes' });
+            giveUp(one);
+            continue;
+          }
           one._sent = true;
-          ask(type, { ...fields, msg_id: msgId }, (message) => reply(one, message), Infinity);
+          ask(type, sent, (message) => reply(one, message), Infinity);
         }
         next = Math.min(next, one._deadline, ask && !one._sent ? one._notBefore : Infinity);
       }

@@ -293,7 +293,7 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
     } else {
       due = nextAt;
     }
-    due = Math.min(due, outbox?._act(at, welcome && ask) ?? Infinity);
+    due = Math.min(due, outbox?._act(at, welcome && ask, welcome?._bytes) ?? Infinity);
     clearTimeout(timer);
     if (due < Infinity) timer = setTimeout(wake, Math.max(Math.ceil(due - at), 0));
   };

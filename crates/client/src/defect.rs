@@ -28,6 +28,7 @@ defects! {
     2 NoLateToken "Where the token is to be a message, none is sent.";
     3 NoOpeningTimeout "Opening a connection may take for ever.";
     4 NoPace "Everything is subscribed at once, whatever the limits are.";
+    4 SendsAnySize "A request is sent whatever its size is.";
     5 NoSession "The session is not sent again.";
     6 TypeFirst "A publication with the type of a notice is taken for one.";
     7 NoArrays "An array is not read.";

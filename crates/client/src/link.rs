@@ -213,7 +213,8 @@ impl Link {
             self.start_renewal(lasting);
         }
         self.subscribe(lasting, now).await?;
-        while let Some(text) = lasting.outbox.next(now, self.number + 1) {
+        let bytes_max = self.welcomed.as_ref().map_or(0, |welcomed| welcomed.limits.message_bytes);
+        while let Some(text) = lasting.outbox.next(now, self.number + 1, bytes_max) {
             self.number += 1;
             self.send(text).await?;
         }

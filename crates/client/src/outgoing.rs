@@ -73,6 +73,19 @@ struct Pending {
     refused: Option<ServerError>,
 }
 
+impl Pending {
+    /// The request under this number.
+    fn text(&self, number: u64) -> String {
+        let mut fields = self.request.fields.clone().json("id", &number.to_string());
+        if let Some(msg_id) = &self.request.msg_id {
+            let again = is(Defect::NewMsgId) && (self.maybe_done || self.not_before.is_some());
+            let new = format!("{msg_id}-{number}");
+            fields = fields.text("msg_id", if again { &new } else { msg_id });
+        }
+        fields.end()
+    }
+}
+
 /// All pending requests, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox(VecDeque<Pending>);
@@ -109,20 +122,23 @@ impl Outbox {
         }
     }
 
-    /// The next request that is due, to be sent under this number.
-    pub(crate) fn next(&mut self, now: Instant, number: u64) -> Option<String> {
-        let is_due = |pending: &&mut Pending| {
-            pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now)
-        };
-        let pending = self.0.iter_mut().find(is_due)?;
-        pending.sent = Some(number);
-        let mut fields = pending.request.fields.clone().json("id", &number.to_string());
-        if let Some(msg_id) = &pending.request.msg_id {
-            let again = is(Defect::NewMsgId) && (pending.maybe_done || pending.not_before.is_some());
-            let new = format!("{msg_id}-{number}");
-            fields = fields.text("msg_id", if again { &new } else { msg_id });
+    /// The next request that is due, to be sent under this number. One of more bytes than the gateway takes is answered
+    /// here: sent, it would end the connection for good.
+    pub(crate) fn next(&mut self, now: Instant, number: u64, bytes_max: usize) -> Option<String> {
+        let is_due =
+            |pending: &Pending| pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now);
+        while let Some(at) = self.0.iter().position(is_due) {
+            let pending = &mut self.0[at];
+            let text = pending.text(number);
+            if text.len() <= bytes_max || is(Defect::SendsAnySize) {
+                pending.sent = Some(number);
+                return Some(text);
+            }
+            let unsent = || RequestError::NotSent(format!("{} bytes, where the gateway takes {bytes_max}", text.len()));
+            let error = if pending.maybe_done { RequestError::Unknown } else { unsent() };
+            self.finish(at, Err(error));
         }
-        Some(fields.end())
+        None
     }
 
     /// Handles a reply; false if it answers none of the requests.
@@ -207,10 +223,13 @@ mod tests {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
-        assert_eq!(outbox.next(now, 7).unwrap(), r#"{"type":"publish","data":{"price": 1.50},"id":7,"msg_id":"m"}"#);
-        assert_eq!(outbox.next(now, 8), None);
+        assert_eq!(
+            outbox.next(now, 7, usize::MAX).unwrap(),
+            r#"{"type":"publish","data":{"price": 1.50},"id":7,"msg_id":"m"}"#
+        );
+        assert_eq!(outbox.next(now, 8, usize::MAX), None);
         outbox.disconnected();
-        assert!(outbox.next(now, 1).unwrap().contains(r#""msg_id":"m""#));
+        assert!(outbox.next(now, 1, usize::MAX).unwrap().contains(r#""msg_id":"m""#));
         outbox.expire(now + Duration::from_secs(5));
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Unknown)));
     }
@@ -220,7 +239,7 @@ mod tests {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (history, mut answered) = request(now, 5, false);
         outbox.add(history);
-        outbox.next(now, 1).unwrap();
+        outbox.next(now, 1, usize::MAX).unwrap();
         outbox.disconnected();
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Unknown)));
         assert_eq!(outbox.due(now, true), None);
@@ -231,12 +250,12 @@ mod tests {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
-        outbox.next(now, 1).unwrap();
+        outbox.next(now, 1, usize::MAX).unwrap();
         assert!(outbox.reply(now, 1, Err(error(&json!({ "retry_after_ms": 400, "outcome": "refused" })))));
-        assert_eq!(outbox.next(now, 2), None);
+        assert_eq!(outbox.next(now, 2, usize::MAX), None);
         let later = now + Duration::from_millis(400);
         assert_eq!(outbox.due(now, true), Some(later));
-        outbox.next(later, 2).unwrap();
+        outbox.next(later, 2, usize::MAX).unwrap();
         assert!(!outbox.reply(later, 9, Ok("{}")), "nobody's reply");
         assert!(outbox.reply(later, 2, Err(error(&json!({})))));
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Refused(_))));
@@ -250,6 +269,6 @@ mod tests {
         assert_eq!(outbox.due(now, false), Some(now + Duration::from_secs(1)));
         outbox.expire(now + Duration::from_secs(1));
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::NotSent(_))));
-        assert_eq!(outbox.next(now, 1), None);
+        assert_eq!(outbox.next(now, 1, usize::MAX), None);
     }
 }

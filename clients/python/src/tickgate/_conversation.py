@@ -4,7 +4,6 @@ event loop of the link or, where the application asks for something, on its thre
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from ._core.channels import Channels, Options
 from ._core.hub import Gap, Hub
 from ._core.pace import Pace
-from ._core.pending import Pending, Request
+from ._core.pending import Pending, Request, text_of
 from ._core.read import Json, Loads, Unreadable, check, messages_of, object_of, push_of
 from ._core.status import Status
 from ._core.token import Token
@@ -300,9 +299,9 @@ class Conversation:
                 break
             welcome.pace.take(len(elements))
             self._ask("subscribe", {"channels": elements})
-        while (message := self._pending.next(now, self._number + 1)) is not None:
+        while (text := self._pending.next(now, self._number + 1, welcome.size)) is not None:
             self._number += 1
-            self._send(message)
+            self._send(text)
         state = "stale" if self._stale else "live" if self._channels.live() else "catching_up"
         self._show(Status(state))
         subscribes = max(self._channels.due(), welcome.pace.next(now))
@@ -314,10 +313,10 @@ class Conversation:
         """Sends a request of the client's own."""
         self._number += 1
         self._open[self._number] = (type, time.monotonic(), secret)
-        self._send({"type": type, "id": self._number, **fields})
+        self._send(text_of({"type": type, "id": self._number, **fields}))
 
-    def _send(self, message: Json) -> None:
-        self._outgoing.append(json.dumps(message, separators=(",", ":"), ensure_ascii=False))
+    def _send(self, text: str) -> None:
+        self._outgoing.append(text)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._writable.set)
 

@@ -54,6 +54,7 @@ scenarios! {
     3 "opening-timeout" connecting::opening_timeout "the handshake is never answered";
     3 "no-welcome" connecting::no_welcome "the welcome never comes";
     4 "limits" connecting::limits "five channels, two at once, four a second";
+    4 "too-large" requests::too_large "a publication over the limit, then one within it";
     5 "session" connecting::session "each connection sends the session of the previous one";
     6 "push-or-reply" reading::push_or_reply "publications that look like replies and notices";
     7 "array-frame" reading::array_frame "several messages in one frame";

@@ -75,6 +75,28 @@ pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+pub(super) async fn too_large(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let arrival = stage.arrival().await?;
+    let line = stage.upgrade(arrival).await?;
+    let limits = json!({
+        "message_bytes": 2_048, "messages_per_second": 100, "messages_burst": 200, "subscriptions": 200,
+        "queued_messages": 100, "names_per_second": 100, "names_burst": 200,
+    });
+    stage.welcome(line, json!({ "limits": limits })).await;
+    stage.granted(line, &[live("orders", "7-40")]).await?;
+    // In characters it is below the limit, in bytes above.
+    let data = json!({ "type": "signal", "text": "\u{20ac}".repeat(1_000) });
+    let command = json!({ "command": "publish", "ref": "large", "channel": "out", "data": data, "deadline_ms": 9000 });
+    stage.command(&command).await?;
+    stage.reports_outcome("large", "refused").await?;
+    publish(&mut stage, "small", 1, 9000).await?;
+    let small = published(&mut stage, line, 1).await?;
+    accept(&mut stage, line, &small, "3-1", false).await;
+    stage.reports_outcome("small", "accepted").await?;
+    stage.finish().await
+}
+
 pub(super) async fn publish_repeated(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;

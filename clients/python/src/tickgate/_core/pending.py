@@ -3,6 +3,7 @@ Pure: the time is an argument."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -13,6 +14,11 @@ from .read import Json
 
 # How many requests may be pending.
 PENDING_MAX = 1024
+
+
+def text_of(message: Json) -> str:
+    """A message as it is sent."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -66,15 +72,21 @@ class Pending:
             late = one.refused or Refused("not sent before the deadline", msg_id=one.msg_id)
             self._finish(one, one.unknown() if one.maybe_done or one.sent else late)
 
-    def next(self, now: float, number: int) -> Json | None:
-        """The next request to send under this number."""
-        for one in self._all:
-            if not one.sent and one.not_before <= now:
+    def next(self, now: float, number: int, size: int) -> str | None:
+        """The next request to send under this number. One of more than `size` bytes has its result here: sent, it would
+        end the connection for good."""
+        for one in list(self._all):
+            if one.sent or one.not_before > now:
+                continue
+            message: Json = {"type": one.type, "id": number, **one.fields}
+            if one.msg_id is not None:
+                message["msg_id"] = one.msg_id
+            text = text_of(message)
+            if len(text.encode()) <= size:
                 one.sent = number
-                message: Json = {"type": one.type, "id": number, **one.fields}
-                if one.msg_id is not None:
-                    message["msg_id"] = one.msg_id
-                return message
+                return text
+            large = Refused("larger than the gateway takes", msg_id=one.msg_id)
+            self._finish(one, one.unknown() if one.maybe_done else large)
         return None
 
     def reply(self, now: float, number: Any, message: Json) -> None:
