@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tickgate_wire::{
-    model::{Message, StreamId},
+    model::{Message, Start, StreamId},
     push::GapReason,
 };
 
@@ -36,6 +36,24 @@ impl Backlog {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.messages.iter().map(|message| message.payload_bytes()).sum()
+    }
+
+    /// The position before everything that a channel gets which began with `start`. `all`: the start of the whole
+    /// subscription; `head`: where its stream was at least when it was read.
+    #[must_use]
+    pub fn begins(&self, start: Start, all: Start, head: StreamId) -> StreamId {
+        let before_first = || match self.messages.first().and_then(|message| message.id) {
+            Some(first) => first.previous(),
+            None => self.cursor,
+        };
+        match start {
+            Start::Since(cursor) => cursor,
+            Start::Earliest => self.from,
+            Start::Snapshot { least } => before_first().max(least),
+            Start::Last(_) => before_first(),
+            Start::Live if all == Start::Live => self.cursor,
+            Start::Live => head,
+        }
     }
 
     /// Takes room in.

@@ -93,7 +93,7 @@ impl PendingSubscription {
             Start::Live | Start::Last(_) => self.backlog.cursor,
         };
         for wish in &mut self.wishes {
-            wish.begins = begin(wish.start, self.start, head, &self.backlog);
+            wish.begins = self.backlog.begins(wish.start, self.start, head);
         }
         if let Some(position) = self.paused {
             self.backlog.end_at(position);
@@ -135,23 +135,6 @@ impl PendingSubscription {
             cursor: self.interest.is_retained().then_some(cursor),
             live: wish.live,
         }
-    }
-}
-
-/// The position before everything that a channel gets. `all`: the start of the whole subscription; `head`: where its
-/// stream was at least when it was read.
-fn begin(start: Start, all: Start, head: StreamId, backlog: &Backlog) -> StreamId {
-    let before_first = || match backlog.messages.first().and_then(|message| message.id) {
-        Some(first) => first.previous(),
-        None => backlog.cursor,
-    };
-    match start {
-        Start::Since(cursor) => cursor,
-        Start::Earliest => backlog.from,
-        Start::Snapshot { least } => before_first().max(least),
-        Start::Last(_) => before_first(),
-        Start::Live if all == Start::Live => backlog.cursor,
-        Start::Live => head,
     }
 }
 

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::{
     hub::{
-        Backlog, CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits,
-        Shared, Socket, caught_up,
+        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
+        Socket, caught_up,
     },
     metrics::Metrics,
 };
@@ -377,7 +377,7 @@ async fn subscribe(
         Start::Snapshot { least } => backlog.cursor.max(least),
         _ => backlog.cursor,
     };
-    let begins: Vec<_> = wishes.iter().map(|wish| begin(wish.start, start, head, &backlog)).collect();
+    let begins: Vec<_> = wishes.iter().map(|wish| backlog.begins(wish.start, start, head)).collect();
     paused.into_iter().for_each(|position| backlog.end_at(position));
     let end = paused.or(backlog.cut.map(|cut| cut.cursor)).unwrap_or(backlog.cursor);
     let told = backlog.gap.is_some() || backlog.cut.is_some() || backlog.goes_on;
@@ -428,21 +428,6 @@ async fn subscribe(
     }
     all.push(own);
     Some(())
-}
-
-/// The position before everything that a channel gets. `all`: the start of the whole subscription; `head`: where its
-/// stream was at least when it was read.
-fn begin(start: Start, all: Start, head: StreamId, backlog: &Backlog) -> StreamId {
-    let before_first = || match backlog.messages.first().and_then(|message| message.id) {
-        Some(first) => first.previous(),
-        None => backlog.cursor,
-    };
-    match start {
-        Start::Since(cursor) => cursor,
-        Start::Snapshot { least } => before_first().max(least),
-        Start::Live if all != Start::Live => head,
-        _ => backlog.cursor,
-    }
 }
 
 /// The text of the first whole frame, and what follows it.
