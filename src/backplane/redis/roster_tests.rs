@@ -155,6 +155,45 @@ fn who_is_missing_leaves_one_boundary_in_doubt_and_not_those_that_follow() {
 }
 
 #[test]
+fn branches_that_did_not_know_of_each_other_end_in_doubt() {
+    // One that knows nothing comes first to an empty server; its numbers may be below those of the others.
+    let on_an_empty_server = |scene: &mut Scene| {
+        let mut newcomer = me("c");
+        scene.restart(None);
+        let place = Place { now_s: 1_799_999_000, ..scene.place() };
+        scene.attach_with(&mut newcomer, &place);
+        assert!(newcomer.is_ready(), "there is nobody to ask");
+        newcomer
+    };
+    let (mut scene, mut a, mut b) = two();
+    let mut c = on_an_empty_server(&mut scene);
+    assert!(c.g < a.g);
+    for member in [&mut a, &mut b, &mut c] {
+        scene.attach(member);
+        assert_eq!(scene.border(), BorderState::Doubt);
+    }
+    // The same where the server is emptied again before they meet.
+    let (mut scene, mut a, mut b) = two();
+    let mut c = on_an_empty_server(&mut scene);
+    scene.restart(None);
+    scene.attach(&mut a);
+    assert_eq!(scene.border(), BorderState::Pending);
+    for member in [&mut c, &mut b] {
+        scene.attach(member);
+        assert_eq!(scene.border(), BorderState::Doubt);
+    }
+    // And whoever merely was away for a boundary is no stranger.
+    let (mut scene, mut a, mut b) = two();
+    for _ in 0..2 {
+        let whole = scene.stored.clone();
+        scene.restart(whole);
+        scene.attach(&mut a);
+    }
+    scene.attach(&mut b);
+    assert_eq!(scene.border(), BorderState::Proven);
+}
+
+#[test]
 fn a_newcomer_of_which_the_surviving_roster_says_nothing_is_remembered_by_who_confirmed_it() {
     let (mut scene, mut a, mut b) = two();
     let older = scene.stored.clone();
