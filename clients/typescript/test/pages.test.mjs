@@ -178,13 +178,24 @@ const processes = (root) => {
   return found;
 };
 
+/** Sends a signal to processes. One of a browser's helpers may have ended by itself meanwhile. */
+const signal = (pids, name) => {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, name);
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error;
+    }
+  }
+};
+
 test('a browser asleep for more than two heartbeats catches up', { timeout: (HEARTBEAT * 3 + 60) * 1000 }, async () => {
   const [page, plain] = [await open(), await open({ path: 'plain/' })];
   const ids = await world.orders([900, 901]);
   await hasExactly(page, ids);
   await hasExactly(plain, ids);
   const asleep = processes(server.process().pid);
-  asleep.forEach((pid) => process.kill(pid, 'SIGSTOP'));
+  signal(asleep, 'SIGSTOP');
   try {
     const end = Date.now() + (HEARTBEAT * 2 + 2) * 1000;
     for (let n = 902; Date.now() < end; n++) {
@@ -192,7 +203,7 @@ test('a browser asleep for more than two heartbeats catches up', { timeout: (HEA
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
   } finally {
-    asleep.forEach((pid) => process.kill(pid, 'SIGCONT'));
+    signal(asleep, 'SIGCONT');
   }
   ids.push(...(await world.orders([990])));
   for (const each of [page, plain]) {
