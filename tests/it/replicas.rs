@@ -39,6 +39,23 @@ async fn what_is_published_on_any_replica_arrives_on_all() {
 }
 
 #[tokio::test]
+async fn the_first_messages_of_topics_are_delivered_without_reading_their_streams() {
+    let server = RedisServer::start();
+    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let mut listeners = Vec::new();
+    for user in 0..20 {
+        let mut listener = replicas[0].trading(&format!("user-{user}")).await;
+        listener.subscribe(&["orders"]).await;
+        listeners.push(listener);
+    }
+    for (user, listener) in listeners.iter_mut().enumerate() {
+        replicas[user % 2].publish_to(&format!("user-{user}"), "orders", order(1)).await;
+        listener.expect(order(1)).await;
+    }
+    assert_eq!(replicas[0].metric("tickgate_fills_total").await, 0.0);
+}
+
+#[tokio::test]
 async fn publishers_on_all_replicas_make_one_order() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await];

@@ -284,6 +284,7 @@ impl Drain {
             let outcome = outcomes.next().unwrap_or(PublishOutcome::STRANGE);
             if let Some(id) = outcome.id() {
                 self.membership.saw(id.epoch);
+                self.membership.gave(generation, id.epoch);
             }
             let returned = Returned { shortfall: shortfall.as_ref(), is_vouched, ..returned(&job, sent) };
             match ledger.settle(self.link.keys(), &returned, &outcome) {

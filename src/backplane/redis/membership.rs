@@ -107,9 +107,13 @@ impl Membership {
     }
 
     /// True when the generation is another one.
-    pub(super) fn learn(&self, history: History) -> bool {
+    pub(super) fn learn(&self, mut history: History) -> bool {
         let mut known = self.history.write();
         let changed = known.generation != history.generation;
+        if !changed {
+            // It may have been read before an epoch was given that is known already.
+            history.alloc = history.alloc.max(known.alloc);
+        }
         if **known != history {
             *known = Arc::new(history);
         }
@@ -129,6 +133,19 @@ impl Membership {
     pub(super) fn saw(&self, epoch: u64) {
         if epoch < EPOCH_MAX {
             self.known.fetch_max(epoch, Ordering::Relaxed);
+        }
+    }
+
+    /// A script that ran in this generation gave an epoch, or published in it: no message of it has to be looked up.
+    pub(super) fn gave(&self, generation: u64, epoch: u64) {
+        let is_news =
+            |history: &History| history.generation == generation && history.alloc < epoch && epoch < EPOCH_MAX;
+        if !is_news(&self.history.read()) {
+            return;
+        }
+        let mut history = self.history.write();
+        if is_news(&history) {
+            Arc::make_mut(&mut history).alloc = epoch;
         }
     }
 
@@ -162,6 +179,22 @@ impl Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_generation_gave_is_known_before_the_next_beat_and_stays_known() {
+        let membership = Membership::default();
+        let alloc = || membership.history().alloc;
+        membership.learn(History::single(8));
+        membership.gave(8, 11);
+        membership.gave(8, 10);
+        membership.gave(4, 20);
+        membership.gave(8, EPOCH_MAX);
+        assert_eq!(alloc(), 11, "neither what another generation gave, nor what nobody can have given");
+        assert!(!membership.learn(History { alloc: 9, ..History::single(8) }));
+        assert_eq!(alloc(), 11, "the answer to a beat may be older");
+        assert!(membership.learn(History { alloc: 9, ..History::single(9) }));
+        assert_eq!(alloc(), 9, "another generation");
+    }
 
     #[test]
     fn publishers_are_told_the_last_cause_and_no_older_one() {

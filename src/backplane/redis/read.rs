@@ -123,7 +123,8 @@ impl Source<'_> {
         for topic in topics {
             command.arg(keys.stream(topic));
         }
-        command.arg(self.membership.history().generation);
+        let generation = self.membership.history().generation;
+        command.arg(generation);
         for topic in topics {
             command.arg(if topic.owner().is_some() { OWN_ANCHOR_MS } else { ANCHOR_MS });
         }
@@ -131,7 +132,12 @@ impl Source<'_> {
         pipe.add_command(command);
         let (_, replies) = Reader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
         let answer = |value| match value {
-            Value::BulkString(id) => id_of(&id).ok_or_else(strange),
+            Value::BulkString(id) => {
+                let id = id_of(&id).ok_or_else(strange)?;
+                // Also that of the first entry behind it.
+                self.membership.gave(generation, id.next().epoch);
+                Ok(id)
+            }
             Value::ServerError(error) => Err(failed(self.link, &Failure::of(&error.into()))),
             _ => Err(strange()),
         };
