@@ -26,6 +26,7 @@ import missing_tools  # noqa: F401
 import monitoring  # noqa: F401
 import policy  # noqa: F401
 import runbooks  # noqa: F401
+import workflows  # noqa: F401
 from checks import REGISTRY
 
 

