@@ -183,3 +183,41 @@ async def the_readmes_three_replicas(world: World) -> None:
         await replicas.line("serving")
     said = await (await Process.start("sh", "-ec", here(example("README.md", "sh across")))).finished()
     assert '"type":"order_update","order_id":"1"' in said, said
+
+
+@check
+async def the_trader_and_the_engine(world: World) -> None:
+    """Fills that are published while the trader is away come when it is back, once; so do those that no gateway answered."""
+    gateway = world.gateway
+    trader = Path(os.environ["TICKGATE_BIN"]).resolve().parent / "examples/trader"
+    assert trader.exists(), f"{trader} is not built (cargo test --workspace --no-run)"
+    env = {"API": gateway.api, "KEY": API_KEY, "TOKEN": token("demo")}
+    engine = await Process.start(os.environ["PYTHON"], ROOT / "examples/engine.py", env=env)
+    world.programs.append(engine)
+
+    async def trade() -> Process:
+        started = await Process.start(trader, f"{gateway.url}/ws/trading", world.dir / "cursors.json", env=env)
+        world.programs.append(started)
+        await started.line("^state live$")
+        return started
+
+    async def fill(number: int) -> None:
+        await engine.say(f'{{"user": "demo", "fill_id": "{number}"}}')
+
+    running = await trade()
+    await fill(1)
+    await running.line('^order .*"fill_id": "1"')
+    await engine.line("-0$")
+    await running.stop()
+    await fill(2)
+    await engine.line("-1$")
+    running = await trade()
+    await gateway.stop(kill=True)
+    await fill(3)
+    await engine.line("trying again$")
+    await gateway.start()
+    await running.line('^order .*"fill_id": "3"')
+    heard = [line for line in running.lines if line.startswith("order")]
+    equal(len(heard), 2, f"fills 2 and 3, once each: {running.lines}")
+    assert '"fill_id": "2"' in heard[0], heard
+    assert not running.has("^gap"), running.lines
