@@ -53,6 +53,8 @@ struct Claims<'a> {
     publish: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     commands: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    runs: Option<&'a RawValue>,
 }
 
 /// A claim that is there, `null` included: nobody may write it for "all".
@@ -133,17 +135,18 @@ impl ClaimRules {
     }
 
     fn rights(&self, claims: &Claims) -> Result<Arc<Rights>, TokenError> {
-        if claims.channels.is_none() && claims.publish.is_none() && claims.commands.is_none() {
+        if [claims.channels, claims.publish, claims.commands, claims.runs].iter().all(Option::is_none) {
             return Ok(Arc::clone(&self.plain));
         }
         let channels = claims.channels.map(|raw| patterns(raw, "channels")).transpose()?;
         let publish = claims.publish.map(|raw| patterns(raw, "publish")).transpose()?;
+        let runs = claims.runs.map(|raw| patterns(raw, "runs")).transpose()?;
         let commands = match claims.commands.map(RawValue::get) {
             None | Some("false") => false,
             Some("true") => true,
             Some(_) => return Err(TokenError::Claim("commands")),
         };
-        Ok(Arc::new(Rights { channels, publish: publish.unwrap_or_default(), commands }))
+        Ok(Arc::new(Rights { channels, publish: publish.unwrap_or_default(), commands, runs }))
     }
 }
 
@@ -408,6 +411,10 @@ mod tests {
         let rights = with(r#","channels":["orders","ticker:*"],"publish":["run:*"],"commands":true"#).unwrap();
         assert!(rights.may_subscribe("ticker:BTC", true) && !rights.may_subscribe("portfolio", false));
         assert!(rights.may_publish("run:1") && !rights.may_publish("orders") && rights.commands);
+        let runs = with(r#","runs":["bt-*","live"]"#).unwrap();
+        assert!(runs.may_reach("bt-7", false) && runs.may_reach("live", false) && !runs.may_reach("live-2", true));
+        assert!(!with(r#","runs":[]"#).unwrap().may_reach("bt-7", true), "an empty list allows nothing");
+        assert!(rights.may_reach("bt-7", true) && !rights.may_reach("bt-7", false), "without the claim, as told");
         let none = with(r#","channels":[]"#).unwrap();
         assert!(!none.may_subscribe("orders", false), "an empty list allows nothing");
         let all = with(r#","channels":["*"]"#).unwrap();
@@ -417,6 +424,7 @@ mod tests {
             ("channels", ["null", r#""orders""#, r#"[1]"#, r#"["a,b"]"#, "{}"]),
             ("publish", ["null", "true", r#"[""]"#, r#"["*****"]"#, r#"[["a"]]"#]),
             ("commands", ["null", r#""true""#, "1", "[]", "{}"]),
+            ("runs", ["null", r#""bt-*""#, r#"["bt-1",1]"#, r#"["a,b"]"#, "true"]),
         ] {
             for value in values {
                 assert_eq!(with(&format!(r#","{claim}":{value}"#)).err(), Some(TokenError::Claim(claim)), "{value}");

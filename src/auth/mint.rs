@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use thiserror::Error;
-use tickgate_wire::model::{IssuedAt, UserId};
+use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
 use super::Rights;
 use crate::config::Secret;
@@ -44,6 +44,8 @@ struct Claims<'a> {
     publish: Vec<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     commands: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs: Option<Vec<&'a str>>,
     #[serde(flatten)]
     user: Option<BTreeMap<&'a str, &'a UserId>>,
 }
@@ -70,11 +72,16 @@ pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
         exp: token.expires_at,
         iss: token.issuer,
         aud: token.audience,
-        channels: rights.channels.as_ref().map(|all| all.iter().map(tickgate_wire::model::Pattern::as_str).collect()),
-        publish: rights.publish.iter().map(tickgate_wire::model::Pattern::as_str).collect(),
+        channels: rights.channels.as_deref().map(written),
+        publish: written(&rights.publish),
         commands: rights.commands,
+        runs: rights.runs.as_deref().map(written),
         user: token.user_claim.filter(|name| *name != "sub").map(|name| BTreeMap::from([(name, token.user)])),
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|_| MintError)
+}
+
+fn written(patterns: &[Pattern]) -> Vec<&str> {
+    patterns.iter().map(Pattern::as_str).collect()
 }

@@ -24,6 +24,9 @@ pub struct Rights {
     pub publish: Vec<Pattern>,
     /// `commands`: whether commands may be sent to runs.
     pub commands: bool,
+    /// `runs`: values of a path's parameter whose channels may be subscribed, and which commands may name. What an absent
+    /// claim allows depends on the endpoint.
+    pub runs: Option<Vec<Pattern>>,
 }
 
 impl Rights {
@@ -42,5 +45,11 @@ impl Rights {
     #[must_use]
     pub fn may_publish(&self, topic: &str) -> bool {
         self.publish.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Whether the claim `runs` allows a run; `otherwise` where the token has no such claim.
+    #[must_use]
+    pub fn may_reach(&self, run: &str, otherwise: bool) -> bool {
+        self.runs.as_ref().map_or(otherwise, |patterns| patterns.iter().any(|pattern| pattern.matches(run)))
     }
 }

@@ -148,7 +148,7 @@ fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let user = UserId::new(&format!("check-{mark}")).map_err(|error| wrong(&error))?;
     let channels = vec![Pattern::new(CHANNEL).map_err(|error| wrong(&error))?];
-    let rights = Rights { channels: Some(channels), publish: Vec::new(), commands: false };
+    let rights = Rights { channels: Some(channels), publish: Vec::new(), commands: false, runs: None };
     Ok(signer.sign(&user, &rights, TOKEN_TTL, SystemTime::now())?.0)
 }
 

@@ -70,7 +70,7 @@ pub(super) fn greeting(
 /// A token that may do everything, where one can be made.
 fn token(config: &Config, now: SystemTime) -> Option<String> {
     let all = || Pattern::new("*").into_iter().collect::<Vec<_>>();
-    let rights = Rights { channels: Some(all()), publish: all(), commands: true };
+    let rights = Rights { channels: Some(all()), publish: all(), commands: true, runs: Some(all()) };
     let user = UserId::new(USER).ok()?;
     Signer::of_config(config)?.sign(&user, &rights, TOKEN_TTL, now).ok().map(|(token, _)| token)
 }

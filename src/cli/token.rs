@@ -17,6 +17,7 @@ use crate::{
 const EXAMPLES: &str = r#"Examples:
   tickgate token --user alice --config a.toml
   tickgate token --user engine --publish 'run:*,commands' --ttl 12h --config a.toml
+  tickgate token --user alice --runs 'bt-alice-*' --commands --config a.toml
   tickgate token --user alice --channels 'orders,ticker:*' --secret "$SECRET"
   tickgate token --check - --config a.toml < token.jwt
 
@@ -34,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, required_unless_present = "check")]
     user: Option<String>,
     /// Say whether the gateway of this configuration accepts a token, and why not; -: read it from standard input
-    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "ttl", "channels", "publish", "commands"])]
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "ttl", "channels", "publish", "commands", "runs"])]
     check: Option<String>,
     /// How long it is valid, such as 30m, 12h, 7d
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
@@ -48,6 +49,10 @@ pub(super) struct Args {
     /// It may send commands to runs
     #[arg(long)]
     commands: bool,
+    /// Runs it may watch and, with --commands, command; left out: all in development, none in production where a token is
+    /// required
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
+    runs: Option<Vec<String>>,
     /// HS256 secret; left out: the first configured one
     #[arg(long)]
     secret: Option<String>,
@@ -92,6 +97,7 @@ async fn check(token: &str, args: &Args) -> Result<(), Failure> {
                 "valid": true, "user": user, "expires_at": expires_at,
                 "channels": rights.channels.as_deref().map(shown),
                 "publish": shown(&rights.publish), "commands": rights.commands,
+                "runs": rights.runs.as_deref().map(shown),
             }),
             Err(error) => json!({"valid": false, "reason": error.reason().as_str(), "error": error.to_string()}),
         };
@@ -107,8 +113,12 @@ async fn check(token: &str, args: &Args) -> Result<(), Failure> {
     let publish = if rights.publish.is_empty() { "nothing".into() } else { shown(&rights.publish).join(", ") };
     let until = Timestamp::from_s(expires_at);
     let commands = if rights.commands { "yes" } else { "no" };
+    let runs = rights.runs.as_deref().map_or_else(
+        || "all in development, none in production where a token is required".into(),
+        |all| if all.is_empty() { "none".into() } else { shown(all).join(", ") },
+    );
     print(&format!(
-        "accepted: user {user}, until {until}\n  channels: {channels}\n  publish:  {publish}\n  commands: {commands}"
+        "accepted: user {user}, until {until}\n  channels: {channels}\n  publish:  {publish}\n  commands: {commands}\n  runs:     {runs}"
     ))
 }
 
@@ -124,6 +134,7 @@ fn make(args: &Args) -> Result<(), Failure> {
         channels: args.channels.as_deref().map(patterns).transpose()?,
         publish: patterns(&args.publish)?,
         commands: args.commands,
+        runs: args.runs.as_deref().map(patterns).transpose()?,
     };
     let (token, expires_at) = signer.sign(&user, &rights, args.ttl, SystemTime::now())?;
     if args.json {
@@ -212,8 +223,8 @@ mod tests {
         config.auth.audience = Some("tickgate".into());
         config.auth.user_claim = Some("uid".into());
         let now = SystemTime::now();
-        let rights =
-            Rights { channels: Some(vec![Pattern::new("orders").unwrap()]), publish: Vec::new(), commands: true };
+        let (orders, runs) = (vec![Pattern::new("orders").unwrap()], vec![Pattern::new("bt-*").unwrap()]);
+        let rights = Rights { channels: Some(orders), publish: Vec::new(), commands: true, runs: Some(runs) };
         let user = UserId::new("alice").unwrap();
         let (token, expires_at) =
             Signer::of_config(&config).unwrap().sign(&user, &rights, Duration::from_secs(60), now).unwrap();

@@ -240,7 +240,7 @@ fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Optio
 /// Empty text means "not set".
 /// A claim that means something else can't name the user.
 fn user_claim(text: &str) -> Result<String, String> {
-    const OTHERS: [&str; 9] = ["exp", "nbf", "iat", "iss", "aud", "jti", "channels", "publish", "commands"];
+    const OTHERS: [&str; 10] = ["exp", "nbf", "iat", "iss", "aud", "jti", "channels", "publish", "commands", "runs"];
     if OTHERS.contains(&text) {
         return Err(format!("must be a claim that names the user, such as \"uid\", not {}", quoted(text)));
     }

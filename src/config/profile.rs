@@ -69,6 +69,14 @@ pub enum Scope {
     Path(String),
 }
 
+impl Scope {
+    /// Whether the topic depends on the path's parameter.
+    #[must_use]
+    pub fn has_parameter(&self) -> bool {
+        matches!(self, Self::Path(template) if template.contains('{'))
+    }
+}
+
 /// `subscribe_<verb>` with `symbols` means channels `<prefix><symbol>`.
 #[derive(Clone, Debug)]
 pub struct SymbolVerb {

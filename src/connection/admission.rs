@@ -248,7 +248,7 @@ impl Endpoint {
             topics: &self.replica.rules.topics,
             development: self.replica.rules.development,
         };
-        let channels = if explicit { Vec::new() } else { view.on_connect() };
+        let channels = if explicit { Vec::new() } else { view.on_connect().0 };
         match check_begin(begin, &channels) {
             Ok(()) => Ok(admitted),
             Err((field, reason)) => {

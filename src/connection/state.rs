@@ -103,8 +103,11 @@ impl Connection {
     /// can't be followed now the connection is closed, and the client comes back.
     pub(super) async fn subscribe_on_connect(&mut self) {
         let begin = self.arrival.take().map_or_else(Options::default, |arrival| arrival.begin);
-        let wanted = self.session.on_connect(begin, &self.replica.rules);
-        if !wanted.is_empty() && !self.subscribe(&Echo::default(), wanted, Vec::new()).await {
+        let (wanted, refused) = self.session.on_connect(begin, &self.replica.rules);
+        if wanted.is_empty() && refused.is_empty() {
+            return;
+        }
+        if !self.subscribe(&Echo::default(), wanted, refused).await {
             let reason = "a channel can't be followed now";
             self.handle.close_after(CloseCode::TryAgainLater, Disconnect::Internal, reason, Some(RECONNECT_AFTER_MS));
         }

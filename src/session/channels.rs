@@ -10,8 +10,11 @@ use tickgate_wire::{
 
 use crate::{
     auth::Identity,
-    config::{self, Profile, Scope},
+    config::{self, Profile, Scope, TokenRule},
 };
+
+/// Where the claim `runs` does not name the path's parameter.
+pub(super) const OTHER_RUN: &str = "this token does not allow the run: its claim `runs` must name it";
 
 /// A channel that may be subscribed, and the topic it stands for.
 #[derive(Clone, Debug)]
@@ -87,6 +90,9 @@ impl View<'_> {
         if !self.allowed(channel, offered) {
             return Err(refuse(ErrorCode::Forbidden, "this token does not allow the channel"));
         }
+        if offered.scope.has_parameter() && !self.may_watch() {
+            return Err(refuse(ErrorCode::Forbidden, OTHER_RUN));
+        }
         self.topic(channel, &offered.scope)
             .ok_or_else(|| refuse(ErrorCode::Forbidden, "a private channel needs a token that names a user"))
     }
@@ -97,6 +103,12 @@ impl View<'_> {
             Some(identity) => identity.rights.may_subscribe(channel, offered.restricted),
             None => !offered.restricted,
         }
+    }
+
+    /// Whether the run that the path names may be watched. A token allows no less than nobody's connection, unless it says so.
+    fn may_watch(&self) -> bool {
+        let (Some(run), Some(identity)) = (self.param, self.identity) else { return true };
+        identity.rights.may_reach(run, self.development || self.profile.token != TokenRule::Required)
     }
 
     fn topic(&self, channel: &str, scope: &Scope) -> Option<Resolved> {
@@ -124,11 +136,18 @@ impl View<'_> {
         format!("this endpoint offers: {}", names.join(", "))
     }
 
-    /// Channels that are subscribed when the connection opens.
+    /// Channels that are subscribed when the connection opens, and those of them that this client may not have.
     #[must_use]
-    pub fn on_connect(&self) -> Vec<Resolved> {
+    pub fn on_connect(&self) -> (Vec<Resolved>, Vec<Refused>) {
         let opening = self.profile.channels.iter().filter(|offered| offered.on_connect);
-        opening.filter_map(|offered| self.resolve(offered.pattern.as_str()).ok()).collect()
+        let (mut granted, mut refused) = (Vec::new(), Vec::new());
+        for offered in opening {
+            match self.resolve(offered.pattern.as_str()) {
+                Ok(resolved) => granted.push(resolved),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        (granted, refused)
     }
 
     /// What `subscribe_<verb>` puts before a symbol to name a channel.

@@ -208,12 +208,12 @@ impl Session {
         Action::Subscribe { wanted, refused }
     }
 
-    /// The subscriptions that the endpoint starts by itself; none for clients of the explicit mode. `from`: where a client
+    /// The subscriptions that the endpoint starts by itself, and what it would but may not; none for clients of the explicit mode. `from`: where a client
     /// that comes back wants them to begin.
     #[must_use]
-    pub fn on_connect(&self, from: Options, rules: &Rules) -> Vec<Wanted> {
+    pub fn on_connect(&self, from: Options, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
         if self.explicit {
-            return Vec::new();
+            return Default::default();
         }
         let begin = |resolved: Resolved| {
             let since = from.since.filter(|_| resolved.rule.retain_max > 0);
@@ -221,7 +221,8 @@ impl Session {
             let start = start(resolved.rule.class, Options { since, last, ..Options::default() });
             Wanted { start, resolved, max_rate: None, restarts: false }
         };
-        self.view(rules).on_connect().into_iter().map(begin).collect()
+        let (granted, refused) = self.view(rules).on_connect();
+        (granted.into_iter().map(begin).collect(), refused)
     }
 
     fn history(&self, channel: &str, from: HistoryFrom, rules: &Rules) -> Result<Action, Fault> {
@@ -278,6 +279,13 @@ impl Session {
         let granted = self.identity().is_some_and(|identity| identity.rights.commands);
         if !(granted || rules.development && self.identity().is_none()) {
             return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
+        }
+        let may_reach = |run: &str| match self.identity() {
+            Some(identity) => identity.rights.may_reach(run, rules.development),
+            None => true,
+        };
+        if !self.param.as_deref().is_none_or(may_reach) {
+            return Err(Fault::new(ErrorCode::Forbidden, channels::OTHER_RUN));
         }
         let topic = fill(template, self.param.as_deref().unwrap_or_default());
         Ok(Action::Command { topic, command, args, msg_id })

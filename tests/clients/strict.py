@@ -41,6 +41,10 @@ async def feed_lets_in_whoever_has_a_token(world: World) -> None:
 @check
 async def a_run_is_watched_and_commanded_only_with_the_right(world: World) -> None:
     watcher = await world.client(f"/ws/backtest/run-1?token={token('watcher')}")
-    await watcher.expect("subscribed")
+    equal((await watcher.expect("subscribed"))["errors"][0]["code"], 4502)
     await watcher.send(type="command", command="stop")
     equal((await watcher.expect("error"))["code"], 4502)
+    owner = await world.client(f"/ws/backtest/run-1?token={token('owner', runs=['run-*'], commands=True)}")
+    equal((await owner.expect("subscribed"))["channels"][0]["channel"], "events")
+    await owner.send(type="command", command="stop")
+    await owner.expect("command_accepted")

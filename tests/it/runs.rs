@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
+    client::Client,
     redis::RedisServer,
     replica::{Replica, Token, token},
 };
@@ -132,4 +133,116 @@ async fn the_name_of_a_run_is_decoded_once() {
     for path in ["/ws/backtest/run%252D1", "/ws/backtest/run%", "/ws/backtest/a%0Ab"] {
         replica.connect(path).token(&token("alice")).expect_refused(404).await;
     }
+}
+
+const PRODUCTION: &str = "[server]\nmode = \"production\"\n";
+
+/// The answer to the channels that a run's endpoint subscribes by itself.
+async fn watching(replica: &Replica, path: &str, token: Token<'_>) -> (Client, Value) {
+    let mut tab = replica.connect(path).token(&token.sign()).open().await;
+    tab.greeted().await;
+    let subscribed = tab.expect_type("subscribed").await;
+    (tab, subscribed)
+}
+
+#[tokio::test]
+async fn a_token_reaches_the_runs_that_it_names() {
+    let replica = Replica::alone_with(PRODUCTION).await;
+    let alice = || Token::of("alice").commands().runs(&["bt-alice-*", "shared"]);
+    let pause = json!({"type": "command", "command": "pause"});
+    for path in ["/ws/backtest/bt-alice-1", "/ws/forward/shared"] {
+        let (mut tab, subscribed) = watching(&replica, path, alice()).await;
+        assert_eq!((&subscribed["channels"][0]["channel"], &subscribed["errors"]), (&json!("events"), &json!([])));
+        assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
+    }
+    let without = || Token::of("bob").commands();
+    let foreign = [
+        ("/ws/backtest/bt-bob-1", alice()),
+        ("/ws/backtest/bt-bob-1", without()),
+        ("/ws/backtest/bt-bob-1", Token::of("bob").commands().runs(&[])),
+    ];
+    for (path, token) in foreign {
+        let (mut tab, subscribed) = watching(&replica, path, token).await;
+        assert_eq!(subscribed["channels"], json!([]), "{subscribed}");
+        let error = &subscribed["errors"][0];
+        assert_eq!((&error["channel"], &error["code"]), (&json!("events"), &json!(4502)), "{subscribed}");
+        assert!(error["message"].as_str().unwrap().contains("`runs`"), "{error}");
+        let asked =
+            tab.ask(json!({"type": "subscribe", "channels": [{"channel": "events", "since": "earliest"}]})).await;
+        assert_eq!(asked["errors"][0]["code"], 4502, "{asked}");
+        for request in
+            [json!({"type": "history", "channel": "events"}), json!({"type": "presence", "channel": "events"})]
+        {
+            assert_eq!(tab.ask(request.clone()).await["code"], 4502, "{request}");
+        }
+        assert_eq!(tab.ask(pause.clone()).await["code"], 4502);
+        replica.publish("run:bt-bob-1", candle(1)).await;
+        tab.expect_nothing().await;
+    }
+    let history = replica.get("/api/v1/topics/commands/history?last=10").await.json();
+    let runs: Vec<_> = history["messages"].as_array().unwrap().iter().map(|one| &one["data"]["run_id"]).collect();
+    assert_eq!(runs, ["bt-alice-1", "shared"], "what was refused was not stored");
+}
+
+#[tokio::test]
+async fn without_the_claim_a_token_reaches_every_run_in_development_and_no_other_with_it() {
+    let replica = Replica::alone().await;
+    let pause = json!({"type": "command", "command": "pause"});
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/any", Token::of("alice").commands()).await;
+    assert_eq!(subscribed["errors"], json!([]));
+    assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
+    let narrow = Token::of("alice").commands().runs(&["one"]);
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/two", narrow).await;
+    assert_eq!(subscribed["errors"][0]["code"], 4502);
+    assert_eq!(tab.ask(pause).await["code"], 4502);
+}
+
+#[tokio::test]
+async fn where_anybody_may_watch_a_token_needs_the_claim_for_commands_alone() {
+    let replica = Replica::alone_with(&format!("{PRODUCTION}[auth]\nanonymous = \"always\"")).await;
+    replica.run("/ws/backtest/bt-1").await;
+    let pause = json!({"type": "command", "command": "pause"});
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/bt-1", Token::of("alice").commands()).await;
+    assert_eq!(subscribed["errors"], json!([]));
+    assert_eq!(tab.ask(pause.clone()).await["code"], 4502);
+    let named = Token::of("alice").commands().runs(&["bt-*"]);
+    let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", named).await;
+    assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
+    let narrow = Token::of("alice").runs(&["bt-*"]);
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/live", narrow).await;
+    assert_eq!(subscribed["errors"][0]["code"], 4502, "a claim that is there counts");
+    assert_eq!(tab.ask(pause).await["code"], 4502);
+}
+
+#[tokio::test]
+async fn a_refreshed_token_that_names_the_run_no_more_ends_its_events() {
+    let replica = Replica::alone_with(PRODUCTION).await;
+    let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", Token::of("alice").runs(&["bt-1"])).await;
+    tab.send(json!({"type": "auth", "id": 1, "token": Token::of("alice").runs(&["bt-2"]).sign()})).await;
+    tab.expect_type("authenticated").await;
+    let ended = tab.expect_type("unsubscribed").await;
+    assert_eq!((&ended["channels"], &ended["code"]), (&json!(["events"]), &json!(4502)), "{ended}");
+    replica.publish("run:bt-1", candle(1)).await;
+    tab.expect_nothing().await;
+}
+
+/// The same for what a platform's own endpoint names by its path.
+#[tokio::test]
+async fn the_claim_is_for_every_path_with_a_parameter() {
+    let settings = r#"
+        [server]
+        mode = "production"
+
+        [[profiles]]
+        name = "desk"
+        path = "/ws/desk/{desk}"
+        token = "required"
+        channels = [{ name = "blotter", topic = "desk:{desk}", on_connect = true }, { name = "notices" }]
+    "#;
+    let replica = Replica::alone_with(settings).await;
+    let (_, subscribed) = watching(&replica, "/ws/desk/rates", Token::of("alice").runs(&["rates"])).await;
+    assert_eq!(subscribed["errors"], json!([]));
+    let (mut trader, subscribed) = watching(&replica, "/ws/desk/fx", Token::of("alice").runs(&["rates"])).await;
+    assert_eq!(subscribed["errors"][0]["code"], 4502);
+    trader.subscribe(&["notices"]).await;
 }

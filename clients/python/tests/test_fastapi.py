@@ -48,19 +48,36 @@ async def test_the_example_application(application: Any, gateway: GatewayProcess
     await asyncio.to_thread(application.platform.outbox.close)
 
 
+def claims_of(token: str) -> dict[str, Any]:
+    part = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return claims
+
+
+async def test_the_runs_of_each_user() -> None:
+    from tickgate.fastapi import token_dependency
+
+    each = token_dependency(lambda: "", secret="s" * 32, runs=lambda user: [f"bt-{user}-*"])
+    assert claims_of(await each("alice"))["runs"] == ["bt-alice-*"]
+    assert claims_of(await token_dependency(lambda: "", secret="s" * 32, runs=["x"])("bob"))["runs"] == ["x"]
+    assert "runs" not in claims_of(await token_dependency(lambda: "", secret="s" * 32)("bob"))
+
+
 def test_a_token_says_what_was_asked_for() -> None:
     from tickgate.fastapi import token_dependency
 
     with pytest.raises(tickgate.Invalid):
         token_dependency(lambda: "alice", secret="short")
-    token = tickgate.Gateway.token("alice", secret="s" * 32, ttl=60, channels=["orders"], commands=True, claims={"aud": "x"})
-    part = token.split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    token = tickgate.Gateway.token(
+        "alice", secret="s" * 32, ttl=60, channels=["orders"], commands=True, runs=["bt-*"], claims={"aud": "x"}
+    )
+    claims = claims_of(token)
     assert claims["exp"] - claims["iat"] == 60
-    assert {name: claims[name] for name in ("sub", "channels", "commands", "aud")} == {
+    assert {name: claims[name] for name in ("sub", "channels", "commands", "runs", "aud")} == {
         "sub": "alice",
         "channels": ["orders"],
         "commands": True,
+        "runs": ["bt-*"],
         "aud": "x",
     }
     for wrong in ({"user": ""}, {"user": "x" * 129}, {"secret": ""}):

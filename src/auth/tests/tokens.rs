@@ -20,6 +20,7 @@ fn a_minted_token_says_what_it_was_told() {
         channels: Some(vec![Pattern::new("orders").unwrap()]),
         publish: vec![Pattern::new("run:*").unwrap()],
         commands: true,
+        runs: Some(vec![Pattern::new("bt-*").unwrap()]),
     };
     let user = UserId::new("bob").unwrap();
     let issued_at = crate::clock::s_of(now());

@@ -38,6 +38,7 @@ pub(super) fn tokens(data: &[u8]) {
         assert!(claims.contains_key("sub") || claims.contains_key("user_id"));
         assert!(!identity.user.as_str().is_empty());
         assert_eq!(identity.rights.commands, claims.get("commands").is_some_and(|raw| raw.get() == "true"));
+        assert_eq!(identity.rights.runs.is_some(), claims.contains_key("runs"));
     }
 }
 

@@ -527,6 +527,12 @@ impl<'a> Token<'a> {
         self
     }
 
+    /// Runs that may be watched, and commanded.
+    pub fn runs(mut self, patterns: &[&str]) -> Self {
+        self.rights.runs = Some(self::patterns(patterns));
+        self
+    }
+
     pub fn expires_in(mut self, seconds: i64) -> Self {
         self.expires_in = seconds;
         self

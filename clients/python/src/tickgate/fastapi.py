@@ -23,6 +23,7 @@ def token_dependency(
     channels: Iterable[str] | None = None,
     publish: Iterable[str] | None = None,
     commands: bool = False,
+    runs: Iterable[str] | Callable[[str], Iterable[str]] | None = None,
 ) -> Callable[..., Awaitable[str]]:
     """A dependency whose value is a token of the gateway for the user who makes the request.
 
@@ -34,18 +35,24 @@ def token_dependency(
         channels: as of `tickgate.token.mint`.
         publish: as of `tickgate.token.mint`.
         commands: as of `tickgate.token.mint`.
+        runs: as of `tickgate.token.mint`, or a function from the user's id to them.
     """
     key = secret or os.environ.get("TICKGATE_TOKEN_SECRET")
     if not key or len(key.encode()) < 32:
         raise Invalid("`secret`, or TICKGATE_TOKEN_SECRET, must have at least 32 bytes")
     may_read = list(channels) if channels is not None else None
     may_publish = list(publish) if publish is not None else None
+    of_user = runs if callable(runs) else None
+    of_all = None if runs is None or callable(runs) else list(runs)
 
     async def token(user: Any = Depends(current_user)) -> str:  # noqa: B008
         user = await user if inspect.isawaitable(user) else user
         name = user if isinstance(user, str | int) else getattr(user, "id", None) or getattr(user, "username", None)
         if name is None or isinstance(name, bool):
             raise HTTPException(401, "nobody is logged in")
-        return mint(str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands)
+        may_reach = list(of_user(str(name))) if of_user else of_all
+        return mint(
+            str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands, runs=may_reach
+        )
 
     return token

@@ -23,6 +23,7 @@ def mint(
     channels: Iterable[str] | None = None,
     publish: Iterable[str] | None = None,
     commands: bool = False,
+    runs: Iterable[str] | None = None,
     claims: dict[str, Any] | None = None,
 ) -> str:
     """A token for a user.
@@ -34,6 +35,7 @@ def mint(
         channels: patterns of the only channels that may be subscribed to; all that an endpoint offers if `None`.
         publish: patterns of the channels that may be published to; none if `None`.
         commands: may send commands to runs.
+        runs: patterns of the runs that may be watched and commanded; in production none if `None`.
         claims: further ones, such as `iss` and `aud`; they replace those above.
     """
     if not user or len(user.encode()) > 128:
@@ -48,6 +50,8 @@ def mint(
         payload["publish"] = list(publish)
     if commands:
         payload["commands"] = True
+    if runs is not None:
+        payload["runs"] = list(runs)
     payload.update(claims or {})
     signed = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(payload)}"
     signature = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
