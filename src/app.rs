@@ -22,7 +22,7 @@ use crate::{
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
-        drain,
+        drain, inquiry,
         keep_alive::KeepAliveConfig,
         loopback,
         replica::{Replica, UserBuckets},
@@ -313,7 +313,8 @@ fn build_replica(
         None => Backplane::Memory(backplane::Memory::new()),
     };
     let hub = Hub::start(backplane.clone(), hub_settings(&config), metrics.clone(), &tasks);
-    let local = local(&config, &id, &connections, &hub, lifecycle);
+    let uptime = Uptime::default();
+    let local = local(&config, &id, (&connections, uptime), &hub, lifecycle);
     let registry = match &topology {
         Some(topology) => Registry::Redis(registry::Redis::start_on(topology, local, &tasks)),
         None => {
@@ -352,7 +353,7 @@ fn build_replica(
         tasks,
         connections,
         wheel: Wheel::default(),
-        uptime: Uptime::default(),
+        uptime,
         users: UserBuckets::default(),
         audit: Arc::default(),
         closing: AtomicBool::new(false),
@@ -365,12 +366,12 @@ fn build_replica(
 fn local(
     config: &Config,
     replica: &ReplicaId,
-    connections: &Arc<ConnectionTable>,
+    (connections, uptime): (&Arc<ConnectionTable>, Uptime),
     hub: &Arc<Hub>,
     lifecycle: &Lifecycle,
 ) -> Local {
-    let (controlled, counted, hub, lifecycle) =
-        (connections.clone(), connections.clone(), hub.clone(), lifecycle.clone());
+    let (controlled, counted, asked) = (connections.clone(), connections.clone(), connections.clone());
+    let (hub, lifecycle, own) = (hub.clone(), lifecycle.clone(), replica.clone());
     let (started_ms, name) = (clock::unix_ms(), config.server.name.clone());
     Local {
         replica: replica.clone(),
@@ -382,6 +383,9 @@ fn local(
             subscriptions: hub.subscriptions() as u64,
             started_ms,
             draining: lifecycle.phase() == Phase::Draining,
+        }),
+        answer: Box::new(move |asking, followers| {
+            inquiry::answer(&asked, own.as_str(), uptime.now_ms(), asking, followers)
         }),
     }
 }

@@ -4,7 +4,7 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica, `trace` tells
+//! - `send` reaches one connection; `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on this replica, `trace` tells
 //!   what happens on it.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
@@ -51,6 +51,7 @@ mod observe;
 mod probes;
 mod publish;
 mod readiness;
+mod send;
 mod sessions;
 mod status;
 mod stream;
@@ -183,11 +184,13 @@ impl Api {
         };
         let publishing = Router::new()
             .route(Route::Publish.as_str(), post(publish::publish))
-            .route(Route::PublishBatch.as_str(), post(publish::batch));
+            .route(Route::PublishBatch.as_str(), post(publish::batch))
+            .route(Route::Send.as_str(), post(send::send));
         let reading = Router::new()
             .route(Route::Connections.as_str(), get(sessions::connections))
             .route(Route::User.as_str(), get(sessions::user))
             .route(Route::Replicas.as_str(), get(status::replicas))
+            .route(Route::Presence.as_str(), get(topics::presence))
             .route(Route::Topics.as_str(), get(topics::topics))
             .route(Route::Topic.as_str(), get(topics::rule))
             .route(Route::History.as_str(), get(topics::history));

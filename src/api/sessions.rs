@@ -4,61 +4,144 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tickgate_wire::{
     code::CloseCode,
-    model::{SessionId, UserId},
+    model::{SessionId, UserId, check_name},
     time::Timestamp,
 };
 
-use super::{Problem, Shared, access, body};
+use super::{Problem, Shared, access, body, topics};
 use crate::{
     audit::{Caller, Target},
-    registry::{Carried, ConnectionInfo, Control},
+    auth::ApiKey,
+    connection::attempt::is_connection_id,
+    registry::{Carried, Control, Inquiry, Matching, OpenConnection, Page},
 };
 
-/// Connections listed unless asked otherwise, and at the most.
-const LISTED_DEFAULT: usize = 1_000;
-const LISTED_MAX: usize = 100_000;
+/// Connections of one page unless asked otherwise, and at the most.
+const PAGE_DEFAULT: usize = 100;
+const PAGE_MAX: usize = 1_000;
+/// Longest time without a sign of life that can be asked about.
+const IDLE_MAX: u64 = 30 * 24 * 3600;
 /// Longest reason of a close: a Close frame holds 125 bytes, 2 of them the code.
 const REASON_BYTES_MAX: usize = 123;
 /// Longest revocation; tokens that live longer are a mistake of their issuer.
 const REVOCATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-#[derive(Deserialize)]
+/// Which connections are listed: those that have all of what is given.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Listing {
+    user: Option<String>,
+    endpoint: Option<String>,
+    param: Option<String>,
+    /// A public topic, or with `user` the user's private channel.
+    topic: Option<String>,
+    idle_seconds: Option<u64>,
+    /// Where a page before this one ended.
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The same for one user.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserListing {
+    cursor: Option<String>,
     limit: Option<usize>,
 }
 
 impl Listing {
-    fn limit(&self) -> usize {
-        self.limit.unwrap_or(LISTED_DEFAULT).min(LISTED_MAX)
+    fn limit(&self) -> Result<usize, Problem> {
+        let limit = self.limit.unwrap_or(PAGE_DEFAULT);
+        if !(1..=PAGE_MAX).contains(&limit) {
+            return Err(Problem::invalid(format!("`limit` is 1 to {PAGE_MAX}")));
+        }
+        Ok(limit)
     }
+
+    fn matching(&self, shared: &Shared, key: &ApiKey) -> Result<Matching, Problem> {
+        if let Some(name) = &self.topic {
+            topics::may_read(shared, key, name)?;
+        }
+        let user = self.user.as_deref().map(user_id).transpose()?;
+        let audience = |name: &String| {
+            let audience = shared.publisher.audience(name, user.as_ref().map(UserId::as_str));
+            audience.ok_or_else(|| Problem::invalid("`topic` can't be a name"))
+        };
+        let topic = self.topic.as_ref().map(audience).transpose()?;
+        if let Some(param) = &self.param {
+            check_name(param).map_err(|error| Problem::invalid(format!("`param` is {error}")))?;
+        }
+        Ok(Matching {
+            connection_id: None,
+            user: user.map(|user| user.to_string()),
+            endpoint: endpoint(shared, self.endpoint.clone())?,
+            param: self.param.clone(),
+            topic: topic.map(|topic| topic.to_string()),
+            idle_seconds: self.idle_seconds.map(idle).transpose()?,
+        })
+    }
+}
+
+fn user_id(user: &str) -> Result<UserId, Problem> {
+    UserId::new(user).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+/// The name of an endpoint that there is.
+fn endpoint(shared: &Shared, name: Option<String>) -> Result<Option<String>, Problem> {
+    let profiles = &shared.config.profiles;
+    match &name {
+        Some(wrong) if !profiles.iter().any(|profile| profile.name == *wrong) => {
+            let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+            Err(Problem::invalid(format!("`endpoint` is one of {}", names.join(", "))))
+        }
+        _ => Ok(name),
+    }
+}
+
+fn idle(seconds: u64) -> Result<u64, Problem> {
+    if (1..=IDLE_MAX).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(Problem::invalid(format!("`idle_seconds` is 1 to {IDLE_MAX} (30 days)")))
+}
+
+/// The name of a connection, as its client was told.
+pub(super) fn connection_id(text: String) -> Result<String, Problem> {
+    if is_connection_id(&text) {
+        return Ok(text);
+    }
+    Err(Problem::invalid("`connection_id` is 16 hexadecimal digits, as in `connection_established`"))
 }
 
 #[derive(Serialize)]
 struct Connection {
+    connection_id: String,
     session: String,
     replica: String,
     user: Option<String>,
     endpoint: String,
+    param: Option<String>,
     connected_at: Timestamp,
+    last_seen: Timestamp,
+    channels: Vec<String>,
 }
 
-impl From<ConnectionInfo> for Connection {
-    fn from(info: ConnectionInfo) -> Self {
-        Self {
-            session: info.session,
-            replica: info.replica,
-            user: info.user,
-            endpoint: info.profile,
-            connected_at: Timestamp::from_ms(info.connected_ms),
-        }
+impl Connection {
+    /// What a key may see of it.
+    fn shown(open: OpenConnection, key: &ApiKey) -> Self {
+        let OpenConnection { connection_id, session, replica, user, endpoint, param, .. } = open;
+        let channels = open.channels.into_iter().filter(|channel| key.reaches(channel)).collect();
+        let (connected_at, last_seen) = (Timestamp::from_ms(open.connected_ms), Timestamp::from_ms(open.heard_ms));
+        Self { connection_id, session, replica, user, endpoint, param, connected_at, last_seen, channels }
     }
 }
 
@@ -67,25 +150,43 @@ struct Connections {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     connections: Vec<Connection>,
+    /// `null` on the last page.
+    cursor: Option<String>,
+    /// All replicas answered.
+    complete: bool,
 }
 
 /// Live connections of all replicas.
 pub(super) async fn connections(
     State(shared): State<Arc<Shared>>,
+    Extension(key): Extension<Arc<ApiKey>>,
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(listing) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
-    let connections = shared.registry.connections(listing.limit()).await?;
-    let connections = connections.into_iter().map(Connection::from).collect();
-    Ok(Json(Connections { user: None, connections }).into_response())
+    list(&shared, &key, listing, None).await
 }
 
 /// Live connections of one user, over all replicas. A user without any has an empty list.
-pub(super) async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<String>) -> Result<Response, Problem> {
-    let user = UserId::new(&user).map_err(|error| Problem::invalid(error.to_string()))?;
-    let own = shared.registry.connections_of(&user, LISTED_MAX).await?;
-    let connections = own.into_iter().map(Connection::from).collect();
-    Ok(Json(Connections { user: Some(user.to_string()), connections }).into_response())
+pub(super) async fn user(
+    State(shared): State<Arc<Shared>>,
+    Extension(key): Extension<Arc<ApiKey>>,
+    Path(user): Path<String>,
+    listing: Result<Query<UserListing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(UserListing { cursor, limit }) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
+    let listing = Listing { user: Some(user.clone()), cursor, limit, ..Listing::default() };
+    list(&shared, &key, listing, Some(user)).await
+}
+
+async fn list(shared: &Shared, key: &ApiKey, listing: Listing, user: Option<String>) -> Result<Response, Problem> {
+    let (matching, limit) = (listing.matching(shared, key)?, listing.limit()?);
+    if !listing.cursor.as_deref().is_none_or(is_connection_id) {
+        return Err(Problem::invalid("`cursor` is that of the page before"));
+    }
+    let answers = shared.registry.inquire(&Inquiry::List { matching, after: listing.cursor, limit }).await?;
+    let Page { connections, cursor, complete } = answers.page(limit);
+    let connections = connections.into_iter().map(|open| Connection::shown(open, key)).collect();
+    Ok(Json(Connections { user, connections, cursor, complete }).into_response())
 }
 
 #[derive(Deserialize)]
@@ -93,12 +194,17 @@ pub(super) async fn user(State(shared): State<Arc<Shared>>, Path(user): Path<Str
 struct Disconnect {
     user: Option<String>,
     session: Option<String>,
+    connection_id: Option<String>,
+    /// Those whose clients have sent nothing for so long.
+    idle_seconds: Option<u64>,
+    /// Of these, only those of this endpoint.
+    endpoint: Option<String>,
     reason: Option<String>,
     /// Refuses the user's tokens issued until now for so many seconds.
     revoke_seconds: Option<u64>,
 }
 
-/// Closes a session, or all connections of a user, wherever they are; with `revoke_seconds` the user can't come back
+/// Closes a session, a connection, all connections of a user, or those that are idle, wherever they are; with `revoke_seconds` the user can't come back
 /// with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
@@ -108,9 +214,29 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
         return Err(Problem::invalid(format!("`reason` may have {REASON_BYTES_MAX} bytes")));
     }
     let code = CloseCode::Disconnected.number();
+    let named =
+        [asked.user.is_some(), asked.session.is_some(), asked.connection_id.is_some(), asked.idle_seconds.is_some()];
+    if named.into_iter().filter(|named| *named).count() != 1 {
+        return Err(Problem::invalid("name one of `user`, `session`, `connection_id` and `idle_seconds`"));
+    }
+    if asked.revoke_seconds.is_some() && asked.user.is_none() {
+        return Err(Problem::invalid("tokens are revoked by `user`"));
+    }
+    if asked.endpoint.is_some() && asked.idle_seconds.is_none() {
+        return Err(Problem::invalid("`endpoint` goes with `idle_seconds`"));
+    }
+    if asked.connection_id.is_some() || asked.idle_seconds.is_some() {
+        let matching = Matching {
+            connection_id: asked.connection_id.map(connection_id).transpose()?,
+            idle_seconds: asked.idle_seconds.map(idle).transpose()?,
+            endpoint: endpoint(&shared, asked.endpoint)?,
+            ..Matching::default()
+        };
+        return close(&shared, &caller, matching, reason).await;
+    }
     match (asked.user, asked.session, asked.revoke_seconds) {
         (Some(user), None, revoke) => {
-            let user = UserId::new(&user).map_err(|error| Problem::invalid(error.to_string()))?;
+            let user = user_id(&user)?;
             if let Some(seconds) = revoke {
                 let ttl = Duration::from_secs(seconds);
                 if ttl.is_zero() || ttl > REVOCATION_MAX {
@@ -126,17 +252,43 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
                 audited(&shared, &caller, "disconnected a user", target, carried)?;
             }
         }
-        (None, Some(session), None) => {
+        (None, Some(session), _) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` is a UUID"))?;
             let carried = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
             let target = Target { session: Some(session), ..Target::default() };
             audited(&shared, &caller, "disconnected a session", target, carried)?;
         }
-        (None, Some(_), Some(_)) => return Err(Problem::invalid("tokens are revoked by `user`, not by `session`")),
-        _ => return Err(Problem::invalid("name either a `user` or a `session`")),
+        // One of them is named.
+        _ => {}
     }
     // The owning replicas act within a second; there is nothing to wait for here.
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Closes connections that are found by what they are, and says how many.
+async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: String) -> Result<Response, Problem> {
+    let (id, endpoint) = (matching.connection_id.clone(), matching.endpoint.clone());
+    let (action, seconds) = match &id {
+        Some(_) => ("disconnected a connection", None),
+        None => ("disconnected idle connections", matching.idle_seconds),
+    };
+    let outcome = shared.registry.inquire(&Inquiry::Close { matching, reason }).await;
+    let (closed, left) = match &outcome {
+        Ok(answers) if answers.complete => (answers.closed(), None),
+        Ok(answers) => {
+            let closed = answers.closed();
+            (closed, Some(format!("{closed} closed, and not all replicas have answered; repeat it")))
+        }
+        Err(error) => {
+            (0, Some(format!("done on this replica alone: the others could not be told ({error}); repeat it")))
+        }
+    };
+    let target = Target { connection_id: id.as_deref(), seconds, value: endpoint.as_deref(), ..Target::default() };
+    shared.audit.action(caller, action, target, left.as_ref().map(|left| left as &dyn fmt::Display));
+    match left {
+        Some(left) => Err(access::overloaded(left)),
+        None => Ok((StatusCode::ACCEPTED, Json(json!({ "connections": closed }))).into_response()),
+    }
 }
 
 /// Writes down what an operator did, whatever became of it.

@@ -16,6 +16,7 @@ use crate::{
     auth::ApiKey,
     backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits},
     config::Right,
+    registry::Presence,
 };
 
 /// Topics listed unless asked otherwise, and at the most.
@@ -26,6 +27,7 @@ const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Listing {
     limit: Option<usize>,
 }
@@ -160,11 +162,7 @@ pub(super) async fn history(
     if asked.since.is_some() && asked.last.is_some() {
         return Err(Problem::invalid("ask either `since` an id or for the `last` publications"));
     }
-    if !key.reaches(&name) {
-        shared.audit.forbidden_topic(&key.name, Right::Read.as_str(), &name);
-        let detail = format!("the api key {} may not read {name:?}", key.name);
-        return Err(Problem::new(ProblemKind::Forbidden, detail));
-    }
+    may_read(&shared, &key, &name)?;
     let (topic, channel) = topic_of(&shared.config.topics, &name, asked.user.as_deref())?;
     if shared.config.topics.of_topic(&topic).retain_max == 0 {
         return Err(Problem::new(ProblemKind::NotFound, "no publications of this topic are retained"));
@@ -197,6 +195,48 @@ pub(super) async fn history(
     let history =
         History { topic: &name, user: asked.user.as_deref(), messages, complete: contiguous && !lost, more, cursor };
     Ok(Json(history).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskedPresence {
+    topic: String,
+    /// The user whose private channel `topic` names.
+    user: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Followers<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    connections: u64,
+    users: u64,
+    /// `users` is not all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
+}
+
+/// Who follows a topic or a private channel, over all replicas.
+pub(super) async fn presence(
+    State(shared): State<Arc<Shared>>,
+    Extension(key): Extension<Arc<ApiKey>>,
+    asked: Result<Query<AskedPresence>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(AskedPresence { topic: name, user }) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
+    may_read(&shared, &key, &name)?;
+    let (topic, _) = topic_of(&shared.config.topics, &name, user.as_deref())?;
+    let Presence { connections, users, more } = shared.registry.presence(&topic.audience(&name)).await?;
+    Ok(Json(Followers { topic: &name, user: user.as_deref(), connections, users, more }).into_response())
+}
+
+/// Whether the key is for this topic.
+pub(super) fn may_read(shared: &Shared, key: &ApiKey, name: &str) -> Result<(), Problem> {
+    if key.reaches(name) {
+        return Ok(());
+    }
+    shared.audit.forbidden_topic(&key.name, Right::Read.as_str(), name);
+    Err(Problem::new(ProblemKind::Forbidden, format!("the api key {} may not read {name:?}", key.name)))
 }
 
 impl Shared {

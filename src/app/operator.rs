@@ -138,7 +138,7 @@ impl Operator for Controls {
     }
 
     fn connection(&self, id: &str) -> Option<ConnectionDetail> {
-        let handle = self.replica.connections.all().into_iter().find(|handle| handle.id.to_string() == id)?;
+        let handle = self.replica.connections.all().into_iter().find(|handle| handle.id().is(id))?;
         let outbox = handle.outbox.detail();
         Some(ConnectionDetail {
             connection_id: id.to_owned(),

@@ -28,6 +28,6 @@ pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     figures.connections.dec();
     let age = Duration::from_millis(handle.age_ms(replica.uptime.now_ms()));
     figures.connection_duration.observe(age.as_secs_f64());
-    tracing::debug!(connection_id = %handle.id, cause = cause.as_str(), "connection closed");
+    tracing::debug!(connection_id = %handle.id(), cause = cause.as_str(), "connection closed");
     drop(connection.permit);
 }

@@ -16,6 +16,7 @@ use tickgate_wire::{
     code::CloseCode,
     model::{ReplicaId, SessionId, UserId},
     protocol::Protocol,
+    push::{Meta, TO_CONNECTION},
     reply::{Closing, Heartbeat, Reply, TokenExpiring, USER_STREAM},
     time::Timestamp,
     transport::Transport,
@@ -31,7 +32,7 @@ use crate::{
     config::Profile,
     hub::{Close, Outbox, SlotId, Traces},
     metrics::Disconnect,
-    registry::ConnectionInfo,
+    registry::{ConnectionInfo, Sent},
 };
 
 /// One open connection, as everyone but its own task sees it.
@@ -39,9 +40,7 @@ use crate::{
 pub struct ConnectionHandle {
     pub outbox: Arc<Outbox>,
     pub session: SessionId,
-    /// Names the connection in logs and to its client.
-    pub id: ConnectionId,
-    /// On the heap: nothing but an operator's look needs it.
+    /// On the heap: nothing but operators and the log need it.
     pub origin: Box<Origin>,
     protocol: Protocol,
     user: OnceLock<UserId>,
@@ -49,15 +48,38 @@ pub struct ConnectionHandle {
     timing: Mutex<Timing>,
 }
 
-/// Where a connection came from, and to.
-#[derive(Clone, Debug)]
+/// Where a connection came from, and to, and what operators see of it.
+#[derive(Debug)]
 pub struct Origin {
+    /// Names the connection in logs and to its client.
+    pub id: ConnectionId,
     pub address: IpAddr,
     pub profile: Arc<Profile>,
+    /// The path's parameter.
+    pub param: Option<String>,
     /// Milliseconds since 1970.
     pub opened_ms: u64,
     /// The same on the replica's monotonic clock.
     pub opened_uptime_ms: u64,
+    /// What is subscribed.
+    pub channels: Mutex<Box<[Arc<str>]>>,
+}
+
+impl Origin {
+    /// Of the same connection, before anything is subscribed.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let Self { id, address, profile, param, opened_ms, opened_uptime_ms, channels: _ } = self;
+        Self {
+            id: *id,
+            address: *address,
+            profile: profile.clone(),
+            param: param.clone(),
+            opened_ms: *opened_ms,
+            opened_uptime_ms: *opened_uptime_ms,
+            channels: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -71,7 +93,7 @@ impl ConnectionHandle {
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,
-        (session, id): (SessionId, ConnectionId),
+        session: SessionId,
         protocol: Protocol,
         keep_alive: KeepAlive,
         now_ms: u64,
@@ -80,13 +102,18 @@ impl ConnectionHandle {
         Self {
             outbox,
             session,
-            id,
             origin: Box::new(origin),
             protocol,
             user: OnceLock::new(),
             seen_ms: AtomicU64::new(now_ms),
             timing: Mutex::new(Timing { keep_alive, private: None }),
         }
+    }
+
+    /// Names the connection in logs and to its client.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.origin.id
     }
 
     /// The user, once known.
@@ -108,7 +135,7 @@ impl ConnectionHandle {
         {
             let Origin { address, profile, .. } = &*self.origin;
             let fields = json!({ "endpoint": profile.name, "address": address });
-            traces.opened(user, (&self.outbox, &self.id.to_string()), &fields);
+            traces.opened(user, (&self.outbox, &self.id().to_string()), &fields);
         }
     }
 
@@ -149,6 +176,33 @@ impl ConnectionHandle {
     /// The subscription to the user's stream: heartbeats carry its position when it moved without a push.
     pub fn set_private(&self, slot: Option<SlotId>) {
         self.timing.lock().private = slot;
+    }
+
+    /// What is subscribed, as the client calls it.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Arc<str>> {
+        self.origin.channels.lock().to_vec()
+    }
+
+    /// These channels are subscribed, and no others.
+    pub fn set_channels(&self, channels: Vec<Arc<str>>) {
+        *self.origin.channels.lock() = channels.into();
+    }
+
+    /// Sends a payload, a JSON object, to this connection alone. It belongs to no topic, and nobody keeps it.
+    #[must_use]
+    pub fn send_push(&self, payload: &[u8]) -> Sent {
+        let look = self.outbox.look();
+        if look.shut || look.asked.is_some() {
+            return Sent::Unknown;
+        }
+        if self.outbox.waiting_bytes().saturating_add(payload.len()) > self.outbox.bytes_max() {
+            return Sent::Full;
+        }
+        let mut out = BytesMut::new();
+        self.protocol.push(&mut out, &Meta::live(TO_CONNECTION, None), payload);
+        self.outbox.send(out.freeze());
+        Sent::Taken
     }
 
     /// A pong arrived: of a ping that asked whether the client is there, or of one that asked how far it has read.

@@ -10,7 +10,7 @@
 //!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
 //! - `ending` cleans up, whatever the reason.
 //! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel` hold
-//!   all of them, `drain` ends them.
+//!   all of them, `drain` ends them, and `inquiry` answers about them.
 
 pub mod accept;
 pub mod address;
@@ -28,6 +28,7 @@ mod history;
 mod http_stream;
 mod inbound;
 mod ingest;
+pub mod inquiry;
 pub mod keep_alive;
 pub mod loopback;
 pub mod malformed;

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Instant};
 
+use parking_lot::Mutex;
 use tickgate_wire::{
     code::CloseCode,
     command::Options,
@@ -56,9 +57,17 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     }
     let outbox = Outbox::new(socket, outboxes);
     let (address, opened_ms) = (attempt.address, clock::unix_ms());
-    let origin = Origin { address, profile: profile.clone(), opened_ms, opened_uptime_ms: now_ms };
-    let handle =
-        ConnectionHandle::new(outbox, (id, attempt.connection_id), protocol, keep_alive, now_ms, origin).into();
+    let param = request.param.as_deref().map(str::to_owned);
+    let origin = Origin {
+        id: attempt.connection_id,
+        address,
+        profile: profile.clone(),
+        param,
+        opened_ms,
+        opened_uptime_ms: now_ms,
+        channels: Mutex::default(),
+    };
+    let handle = ConnectionHandle::new(outbox, id, protocol, keep_alive, now_ms, origin).into();
     let session = Session::new(id, profile, request.param, request.explicit);
     let limits = &replica.config.limits;
     let replay = ReplayLimits::new(limits.replay_entries_max, limits.replay_bytes_max, permit.reader());
@@ -106,7 +115,7 @@ pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, 
     let welcome = Welcome {
         timestamp: now,
         message: connection.session.profile.welcome.clone(),
-        connection_id: connection.handle.id.to_string(),
+        connection_id: connection.handle.id().to_string(),
         session: Some(secret),
         user: connection.handle.user().cloned(),
         expires_at: connection.session.identity().map(|identity| Timestamp::from_s(identity.expires_at)),
@@ -139,14 +148,7 @@ pub(super) fn identify(connection: &mut Connection, admitted: (Identity, Session
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     keep_alive.set_expiry(identity.expires_at, phase);
     let protocol = connection.session.profile.protocol;
-    let handle = ConnectionHandle::new(
-        former.outbox.clone(),
-        (id, former.id),
-        protocol,
-        keep_alive,
-        now_ms,
-        (*former.origin).clone(),
-    );
+    let handle = ConnectionHandle::new(former.outbox.clone(), id, protocol, keep_alive, now_ms, former.origin.again());
     handle.set_user(identity.user.clone());
     connection.handle = handle.into();
     connection.user_bucket = Some(replica.users.share(&identity.user));

@@ -179,7 +179,7 @@ impl Connection {
 
     /// Logs a refusal after the handshake.
     fn log_refusal(&self, outcome: Outcome, reason: impl fmt::Display) {
-        let attempt = Attempt { connection_id: self.handle.id, address: self.permit.address() };
+        let attempt = Attempt { connection_id: self.handle.id(), address: self.permit.address() };
         let from = (attempt.connection_id, attempt.address);
         self.replica.audit.refused_client(&self.session.profile.name, from, outcome, reason);
     }
@@ -199,7 +199,7 @@ impl Connection {
             return None;
         }
         opening::identify(self, (identity, chosen.session), since);
-        tracing::debug!(connection_id = %self.handle.id, %user, "connection authenticated");
+        tracing::debug!(connection_id = %self.handle.id(), %user, "connection authenticated");
         Some((chosen.secret, chosen.resumed))
     }
 

@@ -48,9 +48,10 @@ impl Connection {
         self.replica.registry.opened(info);
     }
 
-    /// Counts the connection among the followers of what it has subscribed.
+    /// Counts the connection among the followers of what it has subscribed, and shows it to operators.
     pub(super) fn note_followed(&self) {
         self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
+        self.handle.set_channels(self.subscriptions.channels());
     }
 
     /// Tells those who trace the connection's user what happens to it.

@@ -378,6 +378,12 @@ impl Subscriptions {
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
+    /// All that is subscribed.
+    #[must_use]
+    pub(super) fn channels(&self) -> Vec<Arc<str>> {
+        self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect()
+    }
+
     /// What the connection is counted under, for presence.
     #[must_use]
     pub(super) fn audiences(&self) -> Vec<Topic> {

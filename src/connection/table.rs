@@ -129,15 +129,18 @@ mod tests {
         let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
         let handle = ConnectionHandle::new(
             outbox,
-            (SessionId::random(), ConnectionId::random()),
+            SessionId::random(),
             Protocol::default(),
             keep_alive,
             0,
             Origin {
+                id: ConnectionId::random(),
                 address: [127, 0, 0, 1].into(),
                 profile: Config::development().profiles[0].clone(),
+                param: None,
                 opened_ms: 0,
                 opened_uptime_ms: 0,
+                channels: Mutex::default(),
             },
         );
         handle.set_user(UserId::new(user).unwrap());

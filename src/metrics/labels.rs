@@ -336,6 +336,8 @@ label!(
         OpenApi = "/openapi.json",
         Publish = "/api/v1/publish",
         PublishBatch = "/api/v1/publish/batch",
+        Send = "/api/v1/send",
+        Presence = "/api/v1/presence",
         Connections = "/api/v1/connections",
         User = "/api/v1/users/{id}",
         Disconnect = "/api/v1/disconnect",

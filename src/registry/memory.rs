@@ -3,7 +3,7 @@
 //! Never waits, and never fails.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -13,8 +13,8 @@ use tickgate_wire::model::{IssuedAt, SessionId, Topic, UserId};
 use tokio::time::Instant;
 
 use super::{
-    Admission, Carried, ClusterFigures, ConnectionInfo, Control, Local, Presence, Revoked, SessionRecord, Unavailable,
-    Verdict,
+    Admission, Answers, Carried, ClusterFigures, ConnectionInfo, Control, Inquiry, Local, Presence, Revoked,
+    SessionRecord, Unavailable, Verdict,
     presence::Audience,
     revocations::{Revocation, Revocations},
     revoked, superseded,
@@ -193,17 +193,22 @@ impl Memory {
         Ok(state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect())
     }
 
-    pub(super) async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        let state = self.0.state.lock();
-        let sessions = state.users.get(user).into_iter().flatten();
-        Ok(sessions.filter_map(|session| state.connections.get(session)?.info.clone()).take(limit).collect())
-    }
-
     // Control and presence.
 
     pub(super) async fn control(&self, control: Control) -> Carried {
         (self.0.local.control)(control);
         Carried::DONE
+    }
+
+    pub(super) async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+        let follows = |topic: &str| {
+            let state = self.0.state.lock();
+            let followers =
+                state.connections.iter().filter(|(_, one)| one.follows.iter().any(|of| of.as_str() == topic));
+            followers.map(|(session, _)| *session).collect::<HashSet<_>>()
+        };
+        let followers = inquiry.topic().map(follows);
+        Ok(Answers::of((self.0.local.answer)(inquiry, followers.as_ref())))
     }
 
     pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {

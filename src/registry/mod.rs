@@ -24,7 +24,12 @@
 //!
 //! Never knows sockets, topics' contents or dialects.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -150,11 +155,13 @@ pub struct ClusterFigures {
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
+mod inquiry;
 mod memory;
 mod presence;
 mod redis;
 mod revocations;
 
+pub use inquiry::{Answer, Answers, Inquiry, Matching, OpenConnection, Page, Sent};
 pub use memory::Memory;
 pub use presence::{Presence, USERS_MAX};
 pub use redis::Redis;
@@ -166,12 +173,16 @@ pub type ControlReceiver = Box<dyn Fn(Control) + Send + Sync>;
 /// Asked for this replica's figures whenever its lease is renewed. Must not block.
 pub type FiguresSource = Box<dyn Fn() -> ReplicaFigures + Send + Sync>;
 
-/// The replica that the registry works for: its name, its times, and its two callbacks.
+/// Called with each inquiry, and, where that names a topic, with the sessions that follow it here. Must not block.
+pub type InquirySource = Box<dyn Fn(&Inquiry, Option<&HashSet<SessionId>>) -> Answer + Send + Sync>;
+
+/// The replica that the registry works for: its name, its times, and its callbacks.
 pub struct Local {
     pub replica: ReplicaId,
     pub session: config::Session,
     pub control: ControlReceiver,
     pub figures: FiguresSource,
+    pub answer: InquirySource,
 }
 
 impl fmt::Debug for Local {
@@ -297,13 +308,13 @@ impl Registry {
         each!(self, r => r.connections(limit).await)
     }
 
-    /// Live connections of one user over all replicas, at most `limit`. Those that were admitted while the back end did not
-    /// answer are missing until they renew their leases.
+    /// Asks all replicas about their open connections, and waits two seconds at the most. What is sent to one connection, or
+    /// closes it, asks nobody where this replica has it.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer.
-    pub async fn connections_of(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        each!(self, r => r.connections_of(user, limit).await)
+    /// [`Unavailable`] when the others can't be asked. What closes connections has closed those of this replica.
+    pub async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+        each!(self, r => r.inquire(inquiry).await)
     }
 
     /// Who follows a topic; up to a second old.

@@ -94,6 +94,7 @@ impl Replica {
             session: config.session.clone(),
             control: Box::new(|_| {}),
             figures: Box::new(ReplicaFigures::default),
+            answer: Box::new(|_, _| registry::Answer::Closed(0)),
         };
         let limits = PublishLimits {
             development: false,

@@ -94,7 +94,7 @@ async fn a_refused_client_is_logged_with_reason_and_address() {
     let line = of("unauthorized").await;
     assert_eq!((&line["reason"], &line["address"]), (&json!("Invalid token (expired)"), &json!("127.0.0.1")));
     assert_eq!((&line["endpoint"], &line["level"]), (&json!("trading"), &json!("INFO")));
-    assert_eq!(line["connection_id"].as_str().map(str::len), Some(8), "{line}");
+    assert_eq!(line["connection_id"].as_str().map(str::len), Some(16), "{line}");
 
     replica.connect("/ws/trading").token(&token("alice")).origin("https://evil.example\"x").expect_closed(1008).await;
     assert_eq!(of("origin").await["reason"], r#"Origin not allowed: "https://evil.example\"x""#);

@@ -10,6 +10,7 @@ mod check_config;
 mod client;
 mod conformance;
 mod conformance_registry;
+mod connections;
 mod counts;
 mod demo;
 mod descriptors;

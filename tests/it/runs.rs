@@ -179,7 +179,7 @@ async fn a_token_reaches_the_runs_that_it_names() {
         replica.publish("run:bt-bob-1", candle(1)).await;
         tab.expect_nothing().await;
     }
-    let history = replica.get("/api/v1/topics/commands/history?last=10").await.json();
+    let history = replica.api_get("/api/v1/topics/commands/history?last=10").await.json();
     let runs: Vec<_> = history["messages"].as_array().unwrap().iter().map(|one| &one["data"]["run_id"]).collect();
     assert_eq!(runs, ["bt-alice-1", "shared"], "what was refused was not stored");
 }

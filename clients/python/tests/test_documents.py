@@ -4,7 +4,9 @@ gateway. `docs/migration.md` says which document and section each test is about.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import websockets
 from conftest import SOON, eventually
+from websockets.asyncio.client import ClientConnection
 
 import tickgate
 from tickgate import Gateway, Outbox, example, shared, test_client
@@ -139,6 +143,18 @@ async def test_a_trade_service_broadcasts_to_subscribers(environment: None, api:
     assert len(api.history("orders", last=10).messages) == 1, "the same message is published once"
     assert past(api, "trades", 1)[0]["msg_id"] == log.msg_id
     assert SocketMessage(**past(api, "logs", 1)[0]).payload["message"] == "done"
+
+
+async def test_a_handler_reaches_one_client(environment: None, gateway: GatewayProcess) -> None:
+    handler = SocketHandler()
+    message = create_log_message(source="server", level=LogLevel.INFO, logger_name="service", message="for you")
+    async with page(f"{gateway.url}/ws") as (client_id, socket):
+        assert await handler.send_to_client(client_id, message)
+        async with asyncio.timeout(SOON):
+            while (got := json.loads(await socket.recv())).get("msg_id") != message.msg_id:
+                pass
+        assert SocketMessage(**got).payload["message"] == "for you"
+    assert not await handler.send_to_client("0" * 16, message)
 
 
 async def test_a_client_receives_ingest_events_as_socket_messages(gateway: GatewayProcess) -> None:
@@ -292,6 +308,21 @@ def test_a_log_handler_sends_info_and_above(gateway: GatewayProcess, api: Gatewa
         handler._outbox.close()
 
 
+async def test_services_know_who_is_connected(environment: None, gateway: GatewayProcess, api: Gateway) -> None:
+    manager = ConnectionManager()
+    before = await manager.active_connections()
+    async with page(f"{gateway.url}/ws"), page(f"{gateway.url}/ws") as (other, _):
+        assert await manager.active_connections() == before + 2
+        listed = {one.connection_id: one for one in api.connections(topic="equity_update")}
+        assert "equity_update" in listed[other].channels and listed[other].endpoint == "events"
+        assert api.connections(param="session-of-nobody") == [] and api.connections().complete
+        eventually("both follow", lambda: api.presence("equity_update").connections >= before + 2)
+    with pytest.raises(tickgate.Invalid, match="endpoint"):
+        api.connections(endpoint="nowhere")
+    with pytest.raises(tickgate.Invalid):
+        api.disconnect(user="alice", idle_seconds=5)
+
+
 # WebSocket manager.
 
 
@@ -350,6 +381,52 @@ async def test_an_engine_shows_its_run_in_all_tabs(environment: None, gateway: G
     for wrong in ("", " a", "a/b", "a%b", "..", "a\n", "x" * 197):
         with pytest.raises(tickgate.Invalid):
             await websocket_manager.broadcast_to_session(wrong, made[0])
+
+
+@contextlib.asynccontextmanager
+async def page(url: str) -> AsyncIterator[tuple[str, ClientConnection]]:
+    """A page as the documents have it: no client library. Yields the connection's id and the socket."""
+    async with websockets.connect(url) as socket:
+        welcome = json.loads(await socket.recv())
+        yield welcome["connection_id"], socket
+
+
+async def received(socket: ClientConnection, type: str) -> dict[str, Any]:
+    async with asyncio.timeout(SOON):
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if message["type"] == type:
+                return message
+
+
+async def test_an_engine_reaches_single_tabs(environment: None, gateway: GatewayProcess) -> None:
+    session_id, manager = "session-doc-2", websocket_manager
+    url = handlers.url_for(session_id, base=gateway.url)
+    async with page(url) as (one, tab), page(url) as (other, other_tab), page(f"{gateway.url}/ws/market") as (market, _):
+        assert sorted(await manager.connections_of(session_id)) == sorted([one, other])
+        assert await manager.send_to_connection(one, events.create_heartbeat_event())
+        pushed = await received(tab, "heartbeat")
+        assert pushed["_meta"] == {"channel": "@connection"}
+        metadata = await manager.get_connection_metadata(one)
+        assert metadata is not None and metadata["session_id"] == session_id
+        assert metadata["connected_at"] <= metadata["last_heartbeat"] <= datetime.now(UTC)
+        assert await manager.cleanup_stale_connections(max_age_seconds=300) == 0
+        assert await manager.disconnect(one)
+        await asyncio.wait_for(tab.wait_closed(), SOON)
+        assert tab.close_code == 4500
+        while await manager.get_connection_metadata(one) is not None:
+            await asyncio.sleep(0.01)
+        assert not await manager.send_to_connection(one, {"type": "late"})
+        assert not await manager.disconnect(one)
+        assert await manager.connections_of(session_id) == [other]
+        with pytest.raises(tickgate.Invalid):
+            await manager.send_to_connection(other, {"_meta": {}})
+        with pytest.raises(tickgate.Invalid):
+            await manager.send_to_connection("no id", {"type": "x"})
+        while await manager.cleanup_stale_connections(max_age_seconds=1) == 0:
+            await asyncio.sleep(0.05)
+        await asyncio.wait_for(other_tab.wait_closed(), SOON)
+        assert await manager.get_connection_metadata(market) is not None, "connections of no session are left alone"
 
 
 async def test_an_engine_does_not_wait_for_a_gateway_that_is_away() -> None:

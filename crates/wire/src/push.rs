@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{json::Object, model::StreamId};
 
+/// The `channel` of what was sent to one connection alone. No channel has this name.
+pub const TO_CONNECTION: &str = "@connection";
+
 /// What the gateway says about a publication, in its `_meta` key. Only what applies is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta<'a> {

@@ -26,7 +26,8 @@ fn every_route_is_described_and_nothing_else_is() {
 async fn each_described_path_takes_the_described_methods_on_the_described_listener_and_no_others() {
     let replica = Replica::new();
     for (path, item) in document()["paths"].as_object().unwrap() {
-        let concrete = path.replace("{id}", "alice").replace("{topic}", "logs").replace("{connection_id}", "00000000");
+        let concrete =
+            path.replace("{id}", "alice").replace("{topic}", "logs").replace("{connection_id}", "0000000000000000");
         let public = item["servers"][0]["url"].as_str().unwrap().ends_with(":8000");
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
             let described = item.get(method.as_str().to_lowercase()).is_some();

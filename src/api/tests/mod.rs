@@ -104,6 +104,7 @@ impl Replica {
             session: config.session.clone(),
             control: Box::new(move |control| heard.lock().push(control)),
             figures: Box::new(ReplicaFigures::default),
+            answer: Box::new(|_, _| registry::Answer::Closed(0)),
         }));
         let backplane = Backplane::Memory(Memory::new());
         backplane.start(Box::new(|_| {}));

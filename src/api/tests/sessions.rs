@@ -6,7 +6,6 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
-use serde_json::json;
 use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 
 use super::{Answer, Replica, call, read};
@@ -39,31 +38,36 @@ async fn connect(replica: &Replica, user: &str) -> SessionId {
 }
 
 #[tokio::test]
-async fn connections_are_listed_for_all_and_for_one_user() {
+async fn a_listing_that_asks_for_what_there_is_not_is_refused() {
     let replica = Replica::new();
-    let odd = "a/b c@d";
-    let (alice, other) = (connect(&replica, "alice").await, connect(&replica, odd).await);
-    let all = replica.ops_get("/api/v1/connections").await.json();
-    let mut sessions: Vec<_> =
-        all["connections"].as_array().unwrap().iter().map(|c| c["session"].as_str().unwrap().to_owned()).collect();
-    let mut expected = [alice.to_string(), other.to_string()];
-    sessions.sort();
-    expected.sort();
-    assert_eq!(sessions, expected);
-    assert_eq!(replica.ops_get("/api/v1/connections?limit=1").await.json()["connections"].as_array().unwrap().len(), 1);
-
-    let own = replica.ops_get("/api/v1/users/a%2Fb%20c%40d").await.json();
-    let shown = json!({
-        "session": other.to_string(),
-        "replica": replica.state.replica.to_string(),
-        "user": odd,
-        "endpoint": "trading",
-        "connected_at": "2023-11-14T22:13:20.123Z",
-    });
-    assert_eq!(own, json!({ "user": odd, "connections": [shown] }));
-    assert_eq!(replica.ops_get("/api/v1/users/nobody").await.json()["connections"], json!([]));
-    replica.ops_get("/api/v1/connections?limit=many").await.problem(400, "invalid_message");
-    replica.ops_get("/api/v1/users/a%00b").await.problem(400, "invalid_message");
+    for query in [
+        "limit=many",
+        "limit=0",
+        "limit=1001",
+        "limit=1&limit=2",
+        "user=",
+        "user=a%00b",
+        "endpoint=nowhere",
+        "endpoint=",
+        "param=",
+        "param=a%2Cb",
+        "topic=a%2Cb",
+        "topic=",
+        "idle_seconds=0",
+        "idle_seconds=2592001",
+        "idle_seconds=-1",
+        "cursor=",
+        "cursor=00c0ffee",
+        "cursor=00C0FFEE00C0FFEE",
+        "session=6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01",
+        "users=alice",
+    ] {
+        let answer = replica.ops_get(&format!("/api/v1/connections?{query}")).await;
+        answer.problem(400, "invalid_message");
+    }
+    for path in ["users/a%00b", "users/alice?topic=orders", "users/alice?limit=0", "topics?limits=1"] {
+        replica.ops_get(&format!("/api/v1/{path}")).await.problem(400, "invalid_message");
+    }
 }
 
 #[tokio::test]
@@ -112,6 +116,15 @@ async fn a_disconnect_names_exactly_one_target() {
         r#"{"user":"a","revoke_seconds":0}"#.to_owned(),
         r#"{"user":"a","revoke_seconds":2592001}"#.to_owned(),
         r#"{"user":"a","revoke":true}"#.to_owned(),
+        r#"{"user":"a","idle_seconds":60}"#.to_owned(),
+        r#"{"connection_id":"00c0ffee"}"#.to_owned(),
+        r#"{"connection_id":"00c0ffee00c0ffee","idle_seconds":60}"#.to_owned(),
+        r#"{"connection_id":"00c0ffee00c0ffee","endpoint":"trading"}"#.to_owned(),
+        r#"{"connection_id":"00c0ffee00c0ffee","revoke_seconds":60}"#.to_owned(),
+        r#"{"idle_seconds":0}"#.to_owned(),
+        r#"{"idle_seconds":60,"endpoint":"nowhere"}"#.to_owned(),
+        r#"{"idle_seconds":60,"revoke_seconds":60}"#.to_owned(),
+        r#"{"endpoint":"trading"}"#.to_owned(),
         format!(r#"{{"user":"a","reason":"{}"}}"#, "x".repeat(124)),
     ];
     for body in wrong {

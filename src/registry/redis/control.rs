@@ -111,6 +111,8 @@ impl Inner {
             // A replica that is asked too much answers nothing.
             ChannelMessage::Ask(ask) => drop(self.asked.try_send(ask)),
             ChannelMessage::Answer(reply) => self.questions.answer(reply),
+            ChannelMessage::Inquire(question) => drop(self.inquired.try_send(question)),
+            ChannelMessage::Answered(reply) => self.inquiries.answer(reply),
         }
     }
 

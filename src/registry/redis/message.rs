@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::{Control, presence::Audience};
+use crate::registry::{Answer, Control, Inquiry, presence::Audience};
 
 /// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
@@ -23,6 +23,8 @@ pub(super) enum ChannelMessage {
     Revoked(RevokedMessage),
     Ask(PresenceQuestion),
     Answer(PresenceAnswer),
+    Inquire(InquiryQuestion),
+    Answered(InquiryAnswer),
 }
 
 impl ChannelMessage {
@@ -70,4 +72,20 @@ pub(super) struct PresenceAnswer {
     pub(super) number: u64,
     /// In the order of the topics.
     pub(super) audiences: Vec<Audience>,
+}
+
+/// A question to all replicas about their connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct InquiryQuestion {
+    pub(super) number: u64,
+    /// Who asks.
+    pub(super) replica: String,
+    pub(super) inquiry: Inquiry,
+}
+
+/// One replica's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct InquiryAnswer {
+    pub(super) number: u64,
+    pub(super) answer: Answer,
 }

@@ -2,7 +2,7 @@
 //!
 //! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
 //!   its clock and lifetimes.
-//! - `admission`, `sessions`, `control`, `revocation` and `presence` are the parts of the contract over it.
+//! - `admission`, `sessions`, `control`, `revocation`, `presence` and `inquiry` are the parts of the contract over it.
 //! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
@@ -15,6 +15,7 @@ mod batch;
 mod commands;
 mod control;
 mod followers;
+mod inquiry;
 mod leases;
 mod left;
 mod message;
@@ -48,9 +49,10 @@ use self::{
     batch::Op,
     commands::Scripts,
     followers::Followers,
+    inquiry::Inquiries,
     leases::LeaseTable,
     left::LeftRecords,
-    message::PresenceQuestion,
+    message::{InquiryQuestion, PresenceQuestion},
     presence::Questions,
     times::{Lifetimes, StampClock},
     writer::{Queued, ShardQueue, Writer},
@@ -89,6 +91,9 @@ struct Inner {
     questions: Questions,
     /// Questions to this replica about its sessions.
     asked: mpsc::Sender<PresenceQuestion>,
+    inquiries: Inquiries,
+    /// Inquiries about its connections.
+    inquired: mpsc::Sender<InquiryQuestion>,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
     left: AtomicBool,
@@ -107,6 +112,7 @@ impl Redis {
         let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| ShardQueue::new()).unzip();
         let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
         let (questions, to_ask) = Questions::new();
+        let (inquired, inquiries) = mpsc::channel(inquiry::ASKED_MAX);
         let inner = Arc::new(Inner {
             lifetimes: Lifetimes::new(&local.session),
             topology: topology.clone(),
@@ -121,6 +127,8 @@ impl Redis {
             clock: StampClock::new(clock::unix_ms() * 1_000),
             questions,
             asked,
+            inquiries: Inquiries::default(),
+            inquired,
             held: Mutex::default(),
             left: AtomicBool::new(false),
         });
@@ -133,6 +141,7 @@ impl Redis {
             tasks.spawn_vital("registry writer", writer.run());
         }
         tasks.spawn_vital("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
+        tasks.spawn_vital("registry inquiries", inquiry::answer_all(Arc::clone(&inner), inquiries, tasks.stop()));
         tasks.spawn_vital("registry questions", presence::ask_all(Arc::clone(&inner), to_ask, tasks.stop()));
         tasks.spawn_vital("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
         Self(inner)

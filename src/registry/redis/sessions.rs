@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 
-use redis::Pipeline;
-use tickgate_wire::model::{ReplicaId, SessionId, Topic, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId, Topic};
 
 use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, ask_all, failed},
-    leases::{IndexEntry, Owner, split_member},
+    leases::{IndexEntry, Owner},
     replica::cluster,
 };
 use crate::{
@@ -98,36 +97,6 @@ impl Redis {
         }
         found.truncate(limit);
         Ok(found)
-    }
-
-    /// By the user's own leases, each looked up in the index of its replica, which is on the same shard: work by the user's
-    /// connections, not by all.
-    pub(in crate::registry) async fn connections_of(
-        &self,
-        user: &UserId,
-        limit: usize,
-    ) -> Result<Vec<ConnectionInfo>, Unavailable> {
-        let inner = &*self.0;
-        let link = inner.topology.at(user.as_str());
-        let mut range = redis::cmd("ZRANGE");
-        range.arg(inner.keys().user_sessions(user)).arg(inner.now_ms()).arg("+inf");
-        range.arg("BYSCORE").arg("LIMIT").arg(0).arg(limit);
-        let members: Vec<String> = ask(link, &range).await?;
-        let members: Vec<_> = members.iter().filter_map(|member| split_member(member)).collect();
-        if members.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut lookups = Pipeline::new();
-        for (owner, session) in &members {
-            lookups.cmd("HGET").arg(inner.keys().replica_sessions(&owner.replica)).arg(session.to_string());
-        }
-        let slots: Vec<Option<String>> = ask_all(link, &lookups).await?;
-        let found = members.into_iter().zip(slots).filter_map(|((owner, session), slot)| {
-            let slot: IndexEntry = serde_json::from_str(&slot?).ok()?;
-            // Another stamp: the session has a newer connection there, which has a lease of its own.
-            (slot.stamp == owner.stamp).then(|| slot.into_info(session.to_string(), &owner.replica))
-        });
-        Ok(found.collect())
     }
 }
 

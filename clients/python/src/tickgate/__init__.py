@@ -19,7 +19,18 @@ from .gateway import AsyncGateway, Gateway
 from .messages import AsyncBatches, AsyncMessages, Batch, Batches, Message, Messages
 from .outbox import FailedPublication, Outbox, Stats
 from .publication import Publication
-from .results import Failed, History, HistoryPage, OpenConnection, PastMessage, PastPublication, Presence, Published, TopicRule
+from .results import (
+    Connections,
+    Failed,
+    History,
+    HistoryPage,
+    OpenConnection,
+    PastMessage,
+    PastPublication,
+    Presence,
+    Published,
+    TopicRule,
+)
 from .value import AsyncValue, Value
 
 __all__ = [
@@ -32,6 +43,7 @@ __all__ = [
     "Batches",
     "Closed",
     "Connection",
+    "Connections",
     "CursorFile",
     "CursorStore",
     "Failed",

@@ -31,6 +31,7 @@ class Call:
     params: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     msg_id: str | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +109,7 @@ def steps(call: Call, urls: list[str], start: int, attempts: int) -> Steps:
                 break
         if isinstance(error, Unknown):
             perhaps = error
+            if call.once:
+                break
     assert error is not None
     raise perhaps or error

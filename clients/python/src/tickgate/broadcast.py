@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from .errors import TickgateError
 from .outbox import Outbox
 from .plain import now, plain_object
-from .shared import default_outbox
+from .shared import default_outbox, gateway_of
 
 __all__ = ["ConnectionManager", "LogHandler"]
 
@@ -29,6 +30,10 @@ class ConnectionManager:
         if self._outbox is None:
             self._outbox = default_outbox()
         return self._outbox
+
+    async def active_connections(self) -> int:
+        """How many frontends are connected, over all replicas."""
+        return len(await asyncio.to_thread(gateway_of(self.outbox).connections, endpoint="events"))
 
     async def broadcast_position_update(self, data: Any) -> str:
         """A position was opened, updated or closed. Returns the `msg_id`."""

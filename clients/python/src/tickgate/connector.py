@@ -29,7 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from ._core.backoff import after_code, back_off
 from .errors import GatewayError, Invalid, OutboxFull, Refused, Unauthorized, Unknown, milliseconds
 from .outbox import Outbox
-from .shared import default_outbox
+from .shared import default_outbox, gateway_of
 
 __all__ = ["Connector", "QuantowerConnector", "SocketHandler"]
 
@@ -364,3 +364,9 @@ class SocketHandler:
         """Sends a message to the subscribers of a topic, now or later, in the background. Its `msg_id` is that of the
         publication: the same message is published once."""
         await self.outbox.put_async(topic, json.loads(message.json()), msg_id=message.msg_id)
+
+    async def send_to_client(self, client_id: str, message: SocketMessage) -> bool:
+        """Sends a message to one connection, on whatever replica it is; `client_id` is the `connection_id` of its welcome.
+        False if it is not connected."""
+        data = json.loads(message.json())
+        return await asyncio.to_thread(gateway_of(self.outbox).send, client_id, data)

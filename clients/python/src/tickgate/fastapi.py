@@ -51,8 +51,6 @@ def token_dependency(
         if name is None or isinstance(name, bool):
             raise HTTPException(401, "nobody is logged in")
         may_reach = list(of_user(str(name))) if of_user else of_all
-        return mint(
-            str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands, runs=may_reach
-        )
+        return mint(str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands, runs=may_reach)
 
     return token

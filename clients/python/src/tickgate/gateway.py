@@ -3,128 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, Unpack
 
 import httpx
 
 from . import _http
-from ._engine import new_msg_id
+from ._calls import Calls, ConnectionFilter, Disconnect, chunks
 from .errors import GatewayError, Invalid
-from .publication import Publication, encoded
+from .publication import Publication
 from .results import (
+    Connections,
     Failed,
     History,
-    OpenConnection,
+    Presence,
     Published,
     TopicRule,
     connections_of,
     history_of,
-    outcome_of,
+    presence_of,
     rule_of,
     stored_of,
 )
-from .token import mint
 
 __all__ = ["AsyncGateway", "Gateway"]
 
-# How many publications one request carries.
-_BATCH = 1000
 
-
-class _Calls:
-    """What both share: the calls, and what their answers mean."""
-
-    def __init__(
-        self,
-        api: str | Sequence[str] | None = None,
-        key: str | None = None,
-        *,
-        timeout: float = 5.0,
-        retries: int = 5,
-    ) -> None:
-        self.urls = _http.addresses(api)
-        self.headers = _http.authorization(key)
-        self.timeout = timeout
-        self._attempts = max(retries, 0) + 1
-        self._preferred = 0
-
-    def _steps(self, call: _http.Call) -> _http.Steps:
-        return _http.steps(call, self.urls, self._preferred, self._attempts)
-
-    def _options(self, call: _http.Call) -> dict[str, Any]:
-        headers = {**self.headers, **call.headers}
-        params = {name: value for name, value in call.params.items() if value is not None}
-        return {"json": call.json, "content": call.content, "params": params, "headers": headers}
-
-    def _failed(self, url: str) -> None:
-        """The next call begins with another address."""
-        self._preferred = (self.urls.index(url) + 1) % len(self.urls)
-
-    @staticmethod
-    def token(user: str, *, secret: str, ttl: float = 3600.0, **rights: Any) -> str:
-        """A token for a user; `tickgate.token.mint` says what `rights` are."""
-        return mint(user, secret=secret, ttl=ttl, **rights)
-
-    @staticmethod
-    def _publish(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str | None, count: bool) -> _http.Call:
-        msg_id = msg_id or new_msg_id()
-        content = encoded(channel, data, user, msg_id, count)
-        headers = {"Content-Type": "application/json"}
-        return _http.Call("POST", "/api/v1/publish", content=content, headers=headers, msg_id=msg_id)
-
-    @staticmethod
-    def _batch(publications: Iterable[Publication]) -> tuple[_http.Call, list[str]]:
-        msg_ids, parts = [], []
-        for one in publications:
-            msg_id = one.msg_id or new_msg_id()
-            msg_ids.append(msg_id)
-            parts.append(encoded(one.channel, one.data, one.user, msg_id))
-        content = b'{"publications":[' + b",".join(parts) + b"]}"
-        headers = {"Content-Type": "application/json"}
-        return _http.Call("POST", "/api/v1/publish/batch", content=content, headers=headers), msg_ids
-
-    @staticmethod
-    def _results(body: dict[str, Any], msg_ids: list[str]) -> list[Published | Failed]:
-        return [outcome_of(one, msg_id) for one, msg_id in zip(body["results"], msg_ids, strict=True)]
-
-    @staticmethod
-    def _history(channel: str, user: str | None, since: str | None, last: int | None) -> _http.Call:
-        params = {"user": user, "since": since, "last": last}
-        return _http.Call("GET", f"/api/v1/topics/{quote(channel, safe='')}/history", params=params)
-
-    @staticmethod
-    def _topic(channel: str, user: str | None) -> _http.Call:
-        return _http.Call("GET", f"/api/v1/topics/{quote(channel, safe='')}", params={"user": user})
-
-    @staticmethod
-    def _connections(user: str | None) -> _http.Call:
-        path = "/api/v1/connections" if user is None else f"/api/v1/users/{quote(user, safe='')}"
-        return _http.Call("GET", path)
-
-    @staticmethod
-    def _disconnect(user: str | None, session: str | None, reason: str | None, revoke_seconds: int | None) -> _http.Call:
-        if (user is None) == (session is None):
-            raise Invalid("either `user` or `session` is required")
-        body = {"user": user, "session": session, "reason": reason, "revoke_seconds": revoke_seconds}
-        json = {name: value for name, value in body.items() if value is not None}
-        return _http.Call("POST", "/api/v1/disconnect", json=json)
-
-    @staticmethod
-    def _ticket(token: str) -> _http.Call:
-        return _http.Call("POST", "/api/v1/tickets", headers={"Authorization": f"Bearer {token}"})
-
-
-def _chunks(publications: Iterable[Publication]) -> Iterator[list[Publication]]:
-    iterator = iter(publications)
-    while chunk := list(itertools.islice(iterator, _BATCH)):
-        yield chunk
-
-
-class Gateway(_Calls):
+class Gateway(Calls):
     """The HTTP API of a gateway, for threads. One object serves all of them.
 
     Args:
@@ -163,7 +69,7 @@ class Gateway(_Calls):
     def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """Publishes many, in their order; one that fails does not stop the others. Raises only if nothing was published."""
         results: list[Published | Failed] = []
-        for chunk in _chunks(publications):
+        for chunk in chunks(publications):
             call, msg_ids = self._batch(chunk)
             try:
                 results += self._results(self._call(call), msg_ids)
@@ -181,21 +87,41 @@ class Gateway(_Calls):
         """How publications of a topic, or with `user` of a private channel, are kept."""
         return rule_of(self._call(self._topic(channel, user)))
 
-    def connections(self, *, user: str | None = None) -> list[OpenConnection]:
-        """Who is connected, over all replicas."""
-        return connections_of(self._call(self._connections(user)))
+    def connections(self, **which: Unpack[ConnectionFilter]) -> Connections:
+        """Who is connected, over all replicas. `ConnectionFilter` says which connections can be asked for."""
+        found: list[dict[str, Any]] = []
+        cursor, complete = None, True
+        while True:
+            page = self._call(self._connections(cursor, **which))
+            found += page["connections"]
+            cursor, complete = page["cursor"], complete and page["complete"]
+            if cursor is None:
+                return connections_of(found, complete)
 
-    def disconnect(
-        self,
-        *,
-        user: str | None = None,
-        session: str | None = None,
-        reason: str | None = None,
-        revoke_seconds: int | None = None,
-    ) -> None:
-        """Closes the connections of a user, or one by its session. With `revoke_seconds` the tokens that the user has now
-        are refused for that time."""
-        self._call(self._disconnect(user, session, reason, revoke_seconds))
+    def presence(self, channel: str, *, user: str | None = None) -> Presence:
+        """Who follows a topic, or with `user` a private channel, over all replicas; at most a second old."""
+        return presence_of(self._call(self._presence(channel, user)))
+
+    def send(self, connection_id: str, data: Mapping[str, Any]) -> bool:
+        """Sends an object to one connection, on whatever replica it is. Nobody keeps it. False if there is none of this id.
+
+        Raises:
+            Invalid, Unauthorized, Refused: it was certainly not sent, because of the data, the key, or since too much waits
+                for the connection already.
+            Unknown: it may have been sent.
+        """
+        try:
+            self._call(self._send(connection_id, data))
+        except Invalid as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def disconnect(self, **whom: Unpack[Disconnect]) -> int | None:
+        """Closes connections: `Disconnect` says which. Returns how many, where it is one by its id, or the silent ones."""
+        closed: int | None = (self._call(self._disconnect(**whom))).get("connections")
+        return closed
 
     def ticket(self, token: str) -> str:
         """A ticket for a token: good once, for 30 seconds, in the URL of a connection."""
@@ -232,7 +158,7 @@ class Gateway(_Calls):
                 answer = error
 
 
-class AsyncGateway(_Calls):
+class AsyncGateway(Calls):
     """The same for `asyncio`."""
 
     def __init__(
@@ -256,7 +182,7 @@ class AsyncGateway(_Calls):
     async def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
         """As `Gateway.publish_many`."""
         results: list[Published | Failed] = []
-        for chunk in _chunks(publications):
+        for chunk in chunks(publications):
             call, msg_ids = self._batch(chunk)
             try:
                 results += self._results(await self._call(call), msg_ids)
@@ -276,20 +202,35 @@ class AsyncGateway(_Calls):
         """As `Gateway.topic`."""
         return rule_of(await self._call(self._topic(channel, user)))
 
-    async def connections(self, *, user: str | None = None) -> list[OpenConnection]:
+    async def connections(self, **which: Unpack[ConnectionFilter]) -> Connections:
         """As `Gateway.connections`."""
-        return connections_of(await self._call(self._connections(user)))
+        found: list[dict[str, Any]] = []
+        cursor, complete = None, True
+        while True:
+            page = await self._call(self._connections(cursor, **which))
+            found += page["connections"]
+            cursor, complete = page["cursor"], complete and page["complete"]
+            if cursor is None:
+                return connections_of(found, complete)
 
-    async def disconnect(
-        self,
-        *,
-        user: str | None = None,
-        session: str | None = None,
-        reason: str | None = None,
-        revoke_seconds: int | None = None,
-    ) -> None:
+    async def presence(self, channel: str, *, user: str | None = None) -> Presence:
+        """As `Gateway.presence`."""
+        return presence_of(await self._call(self._presence(channel, user)))
+
+    async def send(self, connection_id: str, data: Mapping[str, Any]) -> bool:
+        """As `Gateway.send`."""
+        try:
+            await self._call(self._send(connection_id, data))
+        except Invalid as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def disconnect(self, **whom: Unpack[Disconnect]) -> int | None:
         """As `Gateway.disconnect`."""
-        await self._call(self._disconnect(user, session, reason, revoke_seconds))
+        closed: int | None = (await self._call(self._disconnect(**whom))).get("connections")
+        return closed
 
     async def ticket(self, token: str) -> str:
         """As `Gateway.ticket`."""

@@ -73,11 +73,10 @@ class Outbox:
         if not 0 < max_age <= _AGE_MAX:
             raise Invalid(f"`max_age` is more than 0 and at most {_AGE_MAX:.0f} seconds")
         if isinstance(gateway, Gateway | AsyncGateway):
-            self._urls, headers, timeout = gateway.urls, gateway.headers, gateway.timeout
+            self.urls, self.authorization, self._timeout = gateway.urls, gateway.headers, gateway.timeout
         else:
-            self._urls, headers, timeout = _http.addresses(gateway), _http.authorization(key), 5.0
-        self._timeout = timeout
-        self._headers = {**headers, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
+            self.urls, self.authorization, self._timeout = _http.addresses(gateway), _http.authorization(key), 5.0
+        self._headers = {**self.authorization, "Content-Type": "application/x-ndjson", "Accept": "application/x-ndjson"}
         self._size = size
         self._raises = when_full == "raise"
         self._max_age = max_age
@@ -292,7 +291,7 @@ class Outbox:
         for entry in entries:
             entry.attempts += 1
         body = b"\n".join([entry.line for entry in entries])
-        url = self._urls[self._url % len(self._urls)]
+        url = self.urls[self._url % len(self.urls)]
         results: list[Any] = []
         broken: GatewayError | None = None
         try:

@@ -11,6 +11,7 @@ from ._core.read import Json, push_of
 from .errors import GatewayError, problem
 
 __all__ = [
+    "Connections",
     "Failed",
     "History",
     "HistoryPage",
@@ -148,15 +149,29 @@ class OpenConnection:
     """A client that is connected.
 
     Attributes:
-        session: a secret: who knows it can take the connection over.
+        connection_id: as the client was told: `Gateway.send` and `disconnect` take it.
+        session: names its session; nothing can be taken over with it.
         endpoint: the name of the profile.
+        param: the parameter of its path, such as a run.
+        last_seen: when it last sent something, an answer to a ping included.
+        channels: what it has subscribed to.
     """
 
+    connection_id: str
     session: str
     replica: str
     user: str | None
     endpoint: str
+    param: str | None
     connected_at: datetime
+    last_seen: datetime
+    channels: tuple[str, ...]
+
+
+class Connections(list[OpenConnection]):
+    """Clients that are connected. `complete`: all replicas have answered."""
+
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +217,24 @@ def history_of(body: dict[str, Any]) -> History:
     return History(messages, body.get("cursor"), bool(body.get("more")), bool(body.get("complete")))
 
 
-def connections_of(body: dict[str, Any]) -> list[OpenConnection]:
-    return [
+def connections_of(found: list[dict[str, Any]], complete: bool) -> Connections:
+    """The connections of all pages."""
+    connections = Connections(
         OpenConnection(
-            one["session"], one["replica"], one.get("user"), one["endpoint"], datetime.fromisoformat(one["connected_at"])
+            one["connection_id"],
+            one["session"],
+            one["replica"],
+            one["user"],
+            one["endpoint"],
+            one["param"],
+            datetime.fromisoformat(one["connected_at"]),
+            datetime.fromisoformat(one["last_seen"]),
+            tuple(one["channels"]),
         )
-        for one in body["connections"]
-    ]
+        for one in found
+    )
+    connections.complete = complete
+    return connections
 
 
 def rule_of(body: Json) -> TopicRule:

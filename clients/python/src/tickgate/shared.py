@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
+from .gateway import Gateway
 from .outbox import Outbox
 
-__all__ = ["default_outbox"]
+__all__ = ["default_outbox", "gateway_of"]
 
 _lock = threading.Lock()
 _outbox: Outbox | None = None
+_gateways: weakref.WeakKeyDictionary[Outbox, Gateway] = weakref.WeakKeyDictionary()
 
 
 def default_outbox() -> Outbox:
@@ -19,3 +22,12 @@ def default_outbox() -> Outbox:
         if _outbox is None:
             _outbox = Outbox()
         return _outbox
+
+
+def gateway_of(outbox: Outbox) -> Gateway:
+    """The gateway to which an outbox publishes, for calls that need an answer; made when it is first needed."""
+    with _lock:
+        if outbox not in _gateways:
+            gateway = _gateways[outbox] = Gateway(outbox.urls, "")
+            gateway.headers = outbox.authorization
+        return _gateways[outbox]

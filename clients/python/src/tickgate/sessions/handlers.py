@@ -7,7 +7,10 @@ from urllib.parse import quote
 
 from ..errors import Invalid
 
-__all__ = ["check_session_id", "url_for"]
+__all__ = ["ENDPOINTS", "check_session_id", "url_for"]
+
+#: The gateway's endpoints of sessions.
+ENDPOINTS = ("backtest", "forward")
 
 # `run:` and the id are a name of the gateway.
 _BYTES_MAX = 196
@@ -29,7 +32,7 @@ def check_session_id(session_id: str) -> str:
 
 def url_for(session_id: str, kind: str = "backtest", *, base: str = "ws://localhost:8000", ticket: str | None = None) -> str:
     """The URL of a run's events; `kind` is `backtest` or `forward`. A page gives its token as a sub-protocol, or a `ticket`."""
-    if kind not in ("backtest", "forward"):
+    if kind not in ENDPOINTS:
         raise Invalid("`kind` is `backtest` or `forward`")
     url = f"{base.rstrip('/')}/ws/{kind}/{quote(check_session_id(session_id), safe='')}"
     return url if ticket is None else f"{url}?ticket={quote(ticket, safe='')}"

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from ..errors import Invalid
 from ..outbox import Outbox
 from ..plain import plain_object
-from ..shared import default_outbox
+from ..shared import default_outbox, gateway_of
 from .events import create_ai_thinking_event
-from .handlers import check_session_id, url_for
+from .handlers import ENDPOINTS, check_session_id, url_for
 
 __all__ = ["WebSocketManager", "websocket_manager"]
 
@@ -44,6 +44,41 @@ class WebSocketManager:
         topic = f"run:{check_session_id(session_id)}"
         published = await self.outbox.publish(topic, plain_object(event), msg_id=msg_id, count=True)
         return -1 if published is None or published.subscribers is None else published.subscribers
+
+    async def send_to_connection(self, connection_id: str, event: Any) -> bool:
+        """Sends an event to one connection, on whatever replica it is; the page reports its `connection_id`, or
+        `connections_of` has it. False if it is not connected any more.
+
+        Raises:
+            Invalid, Unauthorized, Refused: it was not sent.
+            Unknown: it may have been sent.
+        """
+        return await asyncio.to_thread(gateway_of(self.outbox).send, connection_id, plain_object(event))
+
+    async def disconnect(self, connection_id: str) -> bool:
+        """Closes one connection (4500). False if it was not connected any more."""
+        return bool(await asyncio.to_thread(gateway_of(self.outbox).disconnect, connection_id=connection_id))
+
+    async def connections_of(self, session_id: str) -> list[str]:
+        """The ids of the connections that watch the session, over all replicas."""
+        param = check_session_id(session_id)
+        found = await asyncio.to_thread(gateway_of(self.outbox).connections, param=param)
+        return [one.connection_id for one in found if one.endpoint in ENDPOINTS]
+
+    async def get_connection_metadata(self, connection_id: str) -> dict[str, Any] | None:
+        """`session_id`, `connected_at` and `last_heartbeat` of a connection; `None` if it is not connected."""
+        for one in await asyncio.to_thread(gateway_of(self.outbox).connections):
+            if one.connection_id == connection_id:
+                return {"session_id": one.param, "connected_at": one.connected_at, "last_heartbeat": one.last_seen}
+        return None
+
+    async def cleanup_stale_connections(self, max_age_seconds: int = 300) -> int:
+        """Closes the connections of sessions whose pages have been silent for so long, and returns how many. The gateway
+        itself closes a connection that leaves its pings unanswered."""
+        disconnect, closed = gateway_of(self.outbox).disconnect, 0
+        for endpoint in ENDPOINTS:
+            closed += await asyncio.to_thread(disconnect, idle_seconds=max_age_seconds, endpoint=endpoint) or 0
+        return closed
 
     async def stream_thinking(self, session_id: str, chunks: AsyncIterator[str]) -> str:
         """Sends pieces of reasoning as they come, those of 50 ms joined in one event. Returns the whole text."""

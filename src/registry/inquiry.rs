@@ -1,0 +1,228 @@
+//! What one replica asks all of them about their open connections, and what the answers say together. Pure.
+//!
+//! A page of a listing is made of the pages of all replicas: each answers its first connections by their ids, and what lies
+//! behind the end of any answer that goes on is left for the next page.
+
+use serde::{Deserialize, Serialize};
+
+/// A question to all replicas. Each answers about its own connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inquiry {
+    /// The first `limit` connections that match, in the order of their ids, behind the id `after`.
+    List { matching: Matching, after: Option<String>, limit: usize },
+    /// Send this payload, a JSON object, to one connection.
+    Send { connection_id: String, payload: String },
+    /// Close those that match (4500).
+    Close { matching: Matching, reason: String },
+}
+
+/// Which connections are meant: those that have all of what is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Matching {
+    pub connection_id: Option<String>,
+    pub user: Option<String>,
+    /// The name of a profile.
+    pub endpoint: Option<String>,
+    /// The value of the path's parameter.
+    pub param: Option<String>,
+    /// What followers are counted under.
+    pub topic: Option<String>,
+    /// The client has sent nothing for so long, no answer to a ping either.
+    pub idle_seconds: Option<u64>,
+}
+
+/// One open connection, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenConnection {
+    pub connection_id: String,
+    pub session: String,
+    pub replica: String,
+    pub user: Option<String>,
+    pub endpoint: String,
+    pub param: Option<String>,
+    /// Milliseconds since 1970.
+    pub connected_ms: u64,
+    /// When the client last sent something, in the same unit.
+    pub heard_ms: u64,
+    /// What it has subscribed, as it calls it.
+    pub channels: Vec<String>,
+}
+
+/// One replica's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// `more`: others that match come behind these.
+    Listed {
+        connections: Vec<OpenConnection>,
+        more: bool,
+    },
+    Sent(Sent),
+    /// How many are being closed.
+    Closed(usize),
+}
+
+/// What became of something that was sent to one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sent {
+    Taken,
+    /// More waits for the connection than may.
+    Full,
+    /// There is no such connection.
+    Unknown,
+}
+
+/// All answers to an inquiry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub answers: Vec<Answer>,
+    /// All replicas answered in time, or whoever had to.
+    pub complete: bool,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub connections: Vec<OpenConnection>,
+    /// Where the next page starts; `None`: this is the last one.
+    pub cursor: Option<String>,
+    pub complete: bool,
+}
+
+impl Inquiry {
+    /// Whether the answer leaves nothing for other replicas to do.
+    pub(super) fn is_settled_by(&self, answer: &Answer) -> bool {
+        match (self, answer) {
+            (Self::Send { .. }, Answer::Sent(sent)) => *sent != Sent::Unknown,
+            (Self::Close { matching, .. }, Answer::Closed(closed)) => matching.connection_id.is_some() && *closed > 0,
+            _ => false,
+        }
+    }
+
+    /// Whether it can concern one replica at the most, so that this one is asked first.
+    pub(super) fn is_about_one(&self) -> bool {
+        match self {
+            Self::List { .. } => false,
+            Self::Send { .. } => true,
+            Self::Close { matching, .. } => matching.connection_id.is_some(),
+        }
+    }
+
+    /// The topic whose followers are meant.
+    pub(super) fn topic(&self) -> Option<&str> {
+        match self {
+            Self::List { matching, .. } | Self::Close { matching, .. } => matching.topic.as_deref(),
+            Self::Send { .. } => None,
+        }
+    }
+}
+
+impl Answers {
+    /// One replica's answer, where there is no other replica, or nobody else had to answer.
+    #[must_use]
+    pub fn of(answer: Answer) -> Self {
+        Self { answers: vec![answer], complete: true }
+    }
+
+    /// A page of at most `limit`.
+    #[must_use]
+    pub fn page(self, limit: usize) -> Page {
+        let (mut all, mut end, mut more) = (Vec::new(), None::<String>, false);
+        for answer in self.answers {
+            let Answer::Listed { connections, more: goes_on } = answer else { continue };
+            if let (true, Some(last)) = (goes_on, connections.last()) {
+                more = true;
+                end = Some(end.map_or_else(|| last.connection_id.clone(), |end| end.min(last.connection_id.clone())));
+            }
+            all.extend(connections);
+        }
+        all.sort_by(|one, other| one.connection_id.cmp(&other.connection_id));
+        if let Some(end) = end {
+            all.retain(|connection| connection.connection_id <= end);
+        }
+        more |= all.len() > limit;
+        all.truncate(limit);
+        let cursor = all.last().filter(|_| more).map(|last| last.connection_id.clone());
+        Page { connections: all, cursor, complete: self.complete }
+    }
+
+    /// What became of something that was sent; `None`: a replica that has not answered may have taken it.
+    #[must_use]
+    pub fn sent(&self) -> Option<Sent> {
+        let known = self.answers.iter().find_map(|answer| match answer {
+            Answer::Sent(sent) if *sent != Sent::Unknown => Some(*sent),
+            _ => None,
+        });
+        known.or_else(|| self.complete.then_some(Sent::Unknown))
+    }
+
+    /// How many connections are being closed.
+    #[must_use]
+    pub fn closed(&self) -> usize {
+        let closed = |answer: &Answer| if let Answer::Closed(closed) = answer { *closed } else { 0 };
+        self.answers.iter().map(closed).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(id: u64) -> OpenConnection {
+        OpenConnection {
+            connection_id: format!("{id:016x}"),
+            session: String::new(),
+            replica: "r1".into(),
+            user: None,
+            endpoint: "market".into(),
+            param: None,
+            connected_ms: 0,
+            heard_ms: 0,
+            channels: Vec::new(),
+        }
+    }
+
+    /// What a replica with these connections answers.
+    fn answer(all: &[u64], after: Option<&str>, limit: usize) -> Answer {
+        let mut found: Vec<_> = all.iter().map(|id| connection(*id)).collect();
+        found.sort_by(|one, other| one.connection_id.cmp(&other.connection_id));
+        found.retain(|one| after.is_none_or(|after| *one.connection_id > *after));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        Answer::Listed { connections: found, more }
+    }
+
+    #[test]
+    fn pages_lead_through_all_connections_of_all_replicas_once() {
+        let replicas: [&[u64]; 3] = [&[9, 1, 5, 300], &[2, 3, 4, 6, 7, 8], &[]];
+        for (of_a_replica, of_a_page) in [(1, 1), (2, 3), (3, 3), (2, 100), (10, 4), (10, 100)] {
+            let (mut seen, mut after) = (Vec::new(), None::<String>);
+            loop {
+                let answers = replicas.map(|all| answer(all, after.as_deref(), of_a_replica)).to_vec();
+                let page = Answers { answers, complete: true }.page(of_a_page);
+                assert!(page.connections.len() <= of_a_page && page.complete);
+                seen.extend(page.connections.into_iter().map(|one| one.connection_id));
+                after = page.cursor;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let all: Vec<_> = [1, 2, 3, 4, 5, 6, 7, 8, 9, 300].map(|id| connection(id).connection_id).into();
+            assert_eq!(seen, all, "{of_a_replica} {of_a_page}");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_unknown_only_while_somebody_has_not_answered() {
+        let sent = |answers: &[Sent], complete| {
+            Answers { answers: answers.iter().copied().map(Answer::Sent).collect(), complete }.sent()
+        };
+        assert_eq!(sent(&[Sent::Unknown, Sent::Taken], true), Some(Sent::Taken));
+        assert_eq!(sent(&[Sent::Full], false), Some(Sent::Full));
+        assert_eq!(sent(&[Sent::Unknown, Sent::Unknown], true), Some(Sent::Unknown));
+        assert_eq!((sent(&[Sent::Unknown], false), sent(&[], false)), (None, None));
+    }
+}

@@ -1,0 +1,127 @@
+//! Inquiries over Redis: a question to all replicas over the control channels, and their answers, as far as they come in
+//! time. What concerns one connection is looked for here first, and asks nobody where it is found.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tickgate_wire::model::ReplicaId;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Inner, Redis,
+    batch::Op,
+    commands,
+    message::{ChannelMessage, InquiryAnswer, InquiryQuestion},
+};
+use crate::{
+    registry::{Answer, Answers, Inquiry, Unavailable},
+    tasks::Stop,
+};
+
+/// How long the replicas may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Inquiries of others that wait to be answered; beyond that they get no answer.
+pub(super) const ASKED_MAX: usize = 64;
+/// Answers that may wait for one inquiry: more replicas than anybody runs. The one that answers bounds each.
+const ANSWERS_MAX: usize = 1_024;
+
+/// Inquiries under way.
+#[derive(Debug, Default)]
+pub(super) struct Inquiries {
+    next: AtomicU64,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+}
+
+impl Inquiries {
+    /// Takes one replica's answer.
+    pub(super) fn answer(&self, reply: InquiryAnswer) {
+        if let Some(sender) = self.waiting.lock().get(&reply.number) {
+            // Full only when nobody reads any more.
+            let _ = sender.try_send(reply.answer);
+        }
+    }
+}
+
+/// An inquiry that is forgotten when nobody waits for its answers any more.
+struct Open<'a> {
+    inquiries: &'a Inquiries,
+    number: u64,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.inquiries.waiting.lock().remove(&self.number);
+    }
+}
+
+/// Answers what replicas inquire, this one among them, until the replica stops.
+pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<InquiryQuestion>, mut stop: Stop) {
+    loop {
+        let question = tokio::select! {
+            question = asked.recv() => question,
+            () = stop.wait() => return,
+        };
+        let Some(InquiryQuestion { number, replica, inquiry }) = question else { return };
+        let Ok(replica) = ReplicaId::new(&replica) else { continue };
+        let answer = inner.answer_inquiry(&inquiry);
+        let message = ChannelMessage::Answered(InquiryAnswer { number, answer }).encode();
+        inner.push(inner.control_shard(), Op::Tell(replica, message));
+    }
+}
+
+impl Redis {
+    pub(in crate::registry) async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+        let inner = &*self.0;
+        if inquiry.is_about_one() {
+            let own = inner.answer_inquiry(inquiry);
+            if inquiry.is_settled_by(&own) {
+                return Ok(Answers::of(own));
+            }
+        }
+        let answers = inner.ask_replicas(inquiry).await;
+        if answers.is_err() && matches!(inquiry, Inquiry::Close { .. }) {
+            // What is here can be closed without anybody's help.
+            inner.answer_inquiry(inquiry);
+        }
+        answers
+    }
+}
+
+impl Inner {
+    fn answer_inquiry(&self, inquiry: &Inquiry) -> Answer {
+        let followers = inquiry.topic().map(|topic| self.followers.of(topic).into_iter().collect::<HashSet<_>>());
+        (self.local.answer)(inquiry, followers.as_ref())
+    }
+
+    async fn ask_replicas(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let number = self.inquiries.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, mut received) = mpsc::channel(ANSWERS_MAX);
+        self.inquiries.waiting.lock().insert(number, sender);
+        let _open = Open { inquiries: &self.inquiries, number };
+        let replica = self.local.replica.to_string();
+        let question = ChannelMessage::Inquire(InquiryQuestion { number, replica, inquiry: inquiry.clone() });
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.keys().control_all()).arg(question.encode());
+        // As many as listened when the question was asked; this replica is one of them.
+        let listeners: usize = commands::ask(self.control_link(), &publish).await?;
+        let mut answers = Vec::new();
+        while answers.len() < listeners {
+            let Ok(Some(answer)) = tokio::time::timeout_at(until, received.recv()).await else { break };
+            let settled = inquiry.is_settled_by(&answer);
+            answers.push(answer);
+            if settled {
+                return Ok(Answers { answers, complete: true });
+            }
+        }
+        let complete = answers.len() >= listeners;
+        Ok(Answers { answers, complete })
+    }
+}
