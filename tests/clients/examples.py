@@ -167,10 +167,10 @@ async def the_readmes_market_and_publish_snippets(world: World) -> None:
 @check
 async def the_readmes_three_replicas(world: World) -> None:
     """The lines as they stand there; only the ports and the folder of the program are ours."""
-    ports = {name: str(free_port()) for name in ("6390", "8000", "8001", "8010", "8011", "8020", "8021")}
+    ports = {name: str(free_port()) for name in ("6390", "8100", "8101", "8110", "8111", "8120", "8121")}
 
     def here(lines: str) -> str:
-        lines = lines.replace("80${n}0", "$(eval echo \\$PORT_80${n}0)").replace("80${n}1", "$(eval echo \\$PORT_80${n}1)")
+        lines = lines.replace("81${n}0", "$(eval echo \\$PORT_81${n}0)").replace("81${n}1", "$(eval echo \\$PORT_81${n}1)")
         for name, port in ports.items():
             lines = lines.replace(f":{name}", f":{port}").replace(f"--port {name}", f"--port {port}")
         return lines.replace("target/release/tickgate", os.environ["TICKGATE_BIN"])
@@ -191,7 +191,7 @@ async def the_trader_and_the_engine(world: World) -> None:
     gateway = world.gateway
     trader = Path(os.environ["TICKGATE_BIN"]).resolve().parent / "examples/trader"
     assert trader.exists(), f"{trader} is not built (cargo test --workspace --no-run)"
-    env = {"API": gateway.api, "KEY": API_KEY, "TOKEN": token("demo")}
+    env = {"API": gateway.api, "KEY": API_KEY, "TOKEN": token("trader")}
     engine = await Process.start(os.environ["PYTHON"], ROOT / "examples/engine.py", env=env)
     world.programs.append(engine)
 
@@ -202,7 +202,7 @@ async def the_trader_and_the_engine(world: World) -> None:
         return started
 
     async def fill(number: int) -> None:
-        await engine.say(f'{{"user": "demo", "fill_id": "{number}"}}')
+        await engine.say(f'{{"user": "trader", "fill_id": "{number}"}}')
 
     running = await trade()
     await fill(1)

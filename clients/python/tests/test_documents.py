@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import websockets
-from conftest import SOON, eventually
+from conftest import SOON, eventually, settled
 from websockets.asyncio.client import ClientConnection
 
 import tickgate
@@ -314,8 +314,10 @@ async def test_services_know_who_is_connected(environment: None, gateway: Gatewa
     async with page(f"{gateway.url}/ws"), page(f"{gateway.url}/ws") as (other, _):
         assert await manager.active_connections() == before + 2
         listed = {one.connection_id: one for one in api.connections(topic="equity_update")}
-        assert "equity_update" in listed[other].channels and listed[other].endpoint == "events"
-        assert api.connections(param="session-of-nobody") == [] and api.connections().complete
+        assert "equity_update" in listed[other].channels
+        assert listed[other].endpoint == "events"
+        assert api.connections(param="session-of-nobody") == []
+        assert api.connections().complete
         eventually("both follow", lambda: api.presence("equity_update").connections >= before + 2)
     with pytest.raises(tickgate.Invalid, match="endpoint"):
         api.connections(endpoint="nowhere")
@@ -408,14 +410,18 @@ async def test_an_engine_reaches_single_tabs(environment: None, gateway: Gateway
         pushed = await received(tab, "heartbeat")
         assert pushed["_meta"] == {"channel": "@connection"}
         metadata = await manager.get_connection_metadata(one)
-        assert metadata is not None and metadata["session_id"] == session_id
+        assert metadata is not None
+        assert metadata["session_id"] == session_id
         assert metadata["connected_at"] <= metadata["last_heartbeat"] <= datetime.now(UTC)
         assert await manager.cleanup_stale_connections(max_age_seconds=300) == 0
         assert await manager.disconnect(one)
         await asyncio.wait_for(tab.wait_closed(), SOON)
         assert tab.close_code == 4500
-        while await manager.get_connection_metadata(one) is not None:
-            await asyncio.sleep(0.01)
+
+        async def gone() -> bool:
+            return await manager.get_connection_metadata(one) is None
+
+        await settled("the connection is gone", gone)
         assert not await manager.send_to_connection(one, {"type": "late"})
         assert not await manager.disconnect(one)
         assert await manager.connections_of(session_id) == [other]
@@ -423,8 +429,11 @@ async def test_an_engine_reaches_single_tabs(environment: None, gateway: Gateway
             await manager.send_to_connection(other, {"_meta": {}})
         with pytest.raises(tickgate.Invalid):
             await manager.send_to_connection("no id", {"type": "x"})
-        while await manager.cleanup_stale_connections(max_age_seconds=1) == 0:
-            await asyncio.sleep(0.05)
+
+        async def cleaned() -> bool:
+            return await manager.cleanup_stale_connections(max_age_seconds=1) > 0
+
+        await settled("the other one is idle", cleaned)
         await asyncio.wait_for(other_tab.wait_closed(), SOON)
         assert await manager.get_connection_metadata(market) is not None, "connections of no session are left alone"
 

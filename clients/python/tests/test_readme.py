@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import select
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +56,42 @@ async def test_following_orders(
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait_for(running, SOON)
     assert (tmp_path / "orders.cursors").exists()
+
+
+def test_the_projects_readme_comes_back_without_a_loss(
+    gateway: GatewayProcess, api: Gateway, user: str, tmp_path: Path
+) -> None:
+    readme = (ROOT.parents[1] / "README.md").read_text()
+    found = re.search(r"^```python orders\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert found
+    environment = {**os.environ, "GATEWAY": f"{gateway.url}/ws/trading", "TOKEN": gateway.token(user)}
+
+    def run() -> subprocess.Popen[str]:
+        command = [sys.executable, "-u", "-c", found[1]]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+
+    with run() as program:
+        assert program.stdout
+
+        def received() -> bool:
+            # One that came before the subscription is not pushed: another follows.
+            api.publish("orders", {"n": 1}, user=user)
+            return bool(select.select([program.stdout], [], [], 0)[0])
+
+        eventually("an order was printed", received)
+        eventually("its cursor was stored", (tmp_path / "orders.cursors").exists)
+        program.terminate()
+    api.publish("orders", {"n": 2}, user=user)
+    with run() as program:
+        assert program.stdout
+        threading.Timer(SOON, program.kill).start()
+        printed = []
+        for line in program.stdout:
+            printed.append(line)
+            if line == "{'n': 2}\n":
+                program.terminate()
+    assert "{'n': 2}\n" in printed
+    assert not any("missing" in line for line in printed), printed
 
 
 def test_publishing(gateway: GatewayProcess, api: Gateway) -> None:

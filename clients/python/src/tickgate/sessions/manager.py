@@ -75,10 +75,12 @@ class WebSocketManager:
     async def cleanup_stale_connections(self, max_age_seconds: int = 300) -> int:
         """Closes the connections of sessions whose pages have been silent for so long, and returns how many. The gateway
         itself closes a connection that leaves its pings unanswered."""
-        disconnect, closed = gateway_of(self.outbox).disconnect, 0
-        for endpoint in ENDPOINTS:
-            closed += await asyncio.to_thread(disconnect, idle_seconds=max_age_seconds, endpoint=endpoint) or 0
-        return closed
+        gateway = gateway_of(self.outbox)
+
+        def close(endpoint: str) -> int:
+            return gateway.disconnect(idle_seconds=max_age_seconds, endpoint=endpoint) or 0
+
+        return sum([await asyncio.to_thread(close, endpoint) for endpoint in ENDPOINTS])
 
     async def stream_thinking(self, session_id: str, chunks: AsyncIterator[str]) -> str:
         """Sends pieces of reasoning as they come, those of 50 ms joined in one event. Returns the whole text."""
