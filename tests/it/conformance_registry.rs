@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
     PATIENCE, eventually,
+    follower::redis_config,
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -39,23 +40,6 @@ fn session_times() -> config::Session {
         age_max: Duration::ZERO,
         replica_ttl: Duration::from_millis(900),
         session_ttl: Duration::from_secs(6),
-    }
-}
-
-fn redis_config(url: &str) -> config::Redis {
-    config::Redis {
-        url_file: None,
-        access: config::Access::by(url),
-        prefix: "tg2:".into(),
-        pool_size: 4,
-        pool_wait_timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-        canary_interval: Duration::from_millis(200),
-        canary_timeout: Duration::from_millis(800),
-        engines: false,
-        compare_interval: Duration::from_secs(5),
-        ca_file: None,
     }
 }
 
@@ -668,7 +652,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
     let server = RedisServer::start();
-    let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
+    let times = config::Session { session_ttl: Duration::from_millis(1_500), ..session_times() };
     let one = Seat::redis_with(&server, times).await;
     let (session, anonymous) = (SessionId::random(), SessionId::random());
     one.connect("alice", session, 1).await;
