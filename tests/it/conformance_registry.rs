@@ -183,6 +183,16 @@ fn record(number: u64) -> SessionRecord {
     SessionRecord { user: Some("alice".into()), profile: "trading".into(), param: Some(number.to_string()) }
 }
 
+/// Waits until the session's record is in Redis; its own replica knows it before.
+async fn written(server: &RedisServer, session: SessionId) {
+    let key = format!("tg2:{{s:{session}}}:r");
+    eventually("the record", async || {
+        let mut commands = server.connect().await;
+        redis::cmd("GET").arg(&key).query_async::<Option<String>>(&mut commands).await.ok()?
+    })
+    .await;
+}
+
 /// How many leases the server knows of the user; none while it does not answer.
 async fn slots(server: &RedisServer, user: &str) -> u32 {
     let mut commands = server.connect().await;
@@ -639,7 +649,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(1));
-    eventually("the record", async || one.registry.recall(session).await.unwrap()).await;
+    written(&server, session).await;
     one.die().await;
     let mut commands = server.connect().await;
     eventually("every key of the sessions and the replica to end", async || {
@@ -701,9 +711,10 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     server.kill();
     server.restart();
+    written(&server, session).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record(7));
     eventually("the slot to be taken again", async || (slots(&server, "alice").await == 1).then_some(())).await;
@@ -717,8 +728,9 @@ async fn a_redis_that_was_emptied_is_told_everything_again() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     let _: String = server.run(&["FLUSHALL"]).await;
+    written(&server, session).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record(7));
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
@@ -732,7 +744,7 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     let before_the_move = server.snapshot();
     other.registry.recall(session).await.expect("an answer").expect("the record");
     other.connect("alice", session, 5).await;
