@@ -262,11 +262,19 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
                 tracing::debug!(%peer, %error, "http connection ended");
             }
         }
-        () = hang_up.asked() => tracing::debug!(%peer, "http connection ended by this side"),
+        () = given_up(&hang_up, place.as_ref()) => tracing::debug!(%peer, "http connection ended by this side"),
         () = turns.over(timeouts) => tracing::debug!(%peer, "http connection ended: no request came in time"),
     }
     // Only now, when the descriptor is closed.
     drop((place, permit));
+}
+
+/// Resolves when this side ends the connection.
+async fn given_up(hang_up: &HangUp, place: Option<&Place>) {
+    hang_up.asked().await;
+    if let Some(place) = place {
+        place.given_up().await;
+    }
 }
 
 /// Says how long the connection is kept for another request, in whole seconds.

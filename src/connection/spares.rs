@@ -49,6 +49,7 @@ struct Taken {
 pub(super) struct Place {
     spares: Arc<Spares>,
     has_asked: Arc<AtomicBool>,
+    since: Instant,
 }
 
 impl Spares {
@@ -84,7 +85,7 @@ impl Spares {
         }
         let has_asked = Arc::new(AtomicBool::new(false));
         taken.push_back(Taken { hang_up: hang_up.clone(), since: now, has_asked: has_asked.clone(), ends: false });
-        Ok(Place { spares: self.clone(), has_asked })
+        Ok(Place { spares: self.clone(), has_asked, since: now })
     }
 }
 
@@ -99,6 +100,14 @@ impl Place {
     /// To be set when a request begins.
     pub(super) fn has_asked(&self) -> Arc<AtomicBool> {
         self.has_asked.clone()
+    }
+
+    /// Resolves at once for a client that is still silent. One that was thought silent may have asked when its task comes to
+    /// look, on a busy machine: its request gets the time that all have.
+    pub(super) async fn given_up(&self) {
+        if self.has_asked.load(Ordering::Relaxed) {
+            sleep_until(self.since + BUSY_MAX).await;
+        }
     }
 }
 
@@ -128,7 +137,12 @@ mod tests {
         let (_next, ()) = tokio::join!(spares.take(&next_end), make_way);
         assert_eq!(began.elapsed().as_millis(), SILENT_MAX.as_millis());
         drop(busy);
-        let _last = spares.take(&HangUp::default()).await;
+        let last = spares.take(&HangUp::default()).await;
+        // Its request was on its way when its place was taken away.
+        last.has_asked().store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        last.given_up().await;
+        assert_eq!(began.elapsed(), BUSY_MAX);
         let left = tokio::time::timeout(Duration::ZERO, busy_end.asked()).await;
         assert!(left.is_err(), "the served one ended by itself");
     }

@@ -3,7 +3,10 @@
 use crate::{
     audience::Audience,
     exchange::Exchange,
-    support::{redis::RedisServer, replica::Replica},
+    support::{
+        redis::RedisServer,
+        replica::{IMPATIENT, Replica},
+    },
 };
 
 /// Whether the long forms run.
@@ -47,7 +50,7 @@ pub fn settings(exchange: &Exchange, lines: &str) -> String {
     let stale_after = if lines.contains("stale_after") { "" } else { "stale_after = \"2s\"\n" };
     let urls = format!("stream_url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n");
     let urls = if lines.contains("stream_url") { String::new() } else { urls };
-    format!("[feeds.binance]\nenabled = \"on\"\n{urls}{stale_after}{lines}\n")
+    format!("{IMPATIENT}[feeds.binance]\nenabled = \"on\"\n{urls}{stale_after}{lines}\n")
 }
 
 impl Stage {

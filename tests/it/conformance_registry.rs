@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{
     PATIENCE, eventually,
+    follower::redis_config,
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -39,23 +40,6 @@ fn session_times() -> config::Session {
         age_max: Duration::ZERO,
         replica_ttl: Duration::from_millis(900),
         session_ttl: Duration::from_secs(6),
-    }
-}
-
-fn redis_config(url: &str) -> config::Redis {
-    config::Redis {
-        url_file: None,
-        access: config::Access::by(url),
-        prefix: "tg2:".into(),
-        pool_size: 4,
-        pool_wait_timeout: Duration::from_secs(1),
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-        canary_interval: Duration::from_millis(200),
-        canary_timeout: Duration::from_millis(800),
-        engines: false,
-        compare_interval: Duration::from_secs(5),
-        ca_file: None,
     }
 }
 
@@ -197,6 +181,16 @@ impl Seat {
 /// The `number`th record of a session.
 fn record(number: u64) -> SessionRecord {
     SessionRecord { user: Some("alice".into()), profile: "trading".into(), param: Some(number.to_string()) }
+}
+
+/// Waits until the session's record is in Redis; its own replica knows it before.
+async fn written(server: &RedisServer, session: SessionId) {
+    let key = format!("tg2:{{s:{session}}}:r");
+    eventually("the record", async || {
+        let mut commands = server.connect().await;
+        redis::cmd("GET").arg(&key).query_async::<Option<String>>(&mut commands).await.ok()?
+    })
+    .await;
 }
 
 /// How many leases the server knows of the user; none while it does not answer.
@@ -655,7 +649,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(1));
-    eventually("the record", async || one.registry.recall(session).await.unwrap()).await;
+    written(&server, session).await;
     one.die().await;
     let mut commands = server.connect().await;
     eventually("every key of the sessions and the replica to end", async || {
@@ -668,7 +662,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
     let server = RedisServer::start();
-    let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
+    let times = config::Session { session_ttl: Duration::from_millis(1_500), ..session_times() };
     let one = Seat::redis_with(&server, times).await;
     let (session, anonymous) = (SessionId::random(), SessionId::random());
     one.connect("alice", session, 1).await;
@@ -717,9 +711,10 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     server.kill();
     server.restart();
+    written(&server, session).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record(7));
     eventually("the slot to be taken again", async || (slots(&server, "alice").await == 1).then_some(())).await;
@@ -733,8 +728,9 @@ async fn a_redis_that_was_emptied_is_told_everything_again() {
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     let _: String = server.run(&["FLUSHALL"]).await;
+    written(&server, session).await;
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record(7));
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
@@ -748,7 +744,7 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
     one.registry.record(session, record(7));
-    eventually("the record", async || one.registry.recall(session).await.ok()?).await;
+    written(&server, session).await;
     let before_the_move = server.snapshot();
     other.registry.recall(session).await.expect("an answer").expect("the record");
     other.connect("alice", session, 5).await;

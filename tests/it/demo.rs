@@ -54,7 +54,8 @@ async fn a_replica_and_redis_are_killed_and_nothing_is_lost() {
     ];
     assert_eq!(acts, expected);
     let tally = &lines.last().unwrap()["tally"];
-    assert!(tally["accepted"].as_u64().unwrap() > 100, "{tally}");
+    // How many there are is the machine's speed; each of the four publishers brings its first to its end.
+    assert!(tally["accepted"].as_u64().unwrap() >= 4, "{tally}");
     assert_eq!(tally["owed"], tally["accepted"].as_u64().unwrap() * 2, "two clients of each user");
     assert_eq!(tally["delivered"], tally["owed"]);
     for name in ["lost", "repeated", "misordered", "gaps"] {

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     eventually,
-    follower::{backplane_over, redis_config},
+    follower::{backplane_over, impatient_redis_config},
     redis::RedisServer,
 };
 
@@ -86,7 +86,7 @@ impl Replica {
         let (tasks, metrics, replica) = (Tasks::new(), Metrics::new(), ReplicaId::random());
         let mut config = Config::development();
         config.readiness.redis_grace = Duration::ZERO;
-        let link = RedisLink::start(&redis_config(&server.url()), &tasks, Arc::clone(&metrics));
+        let link = RedisLink::start(&impatient_redis_config(&server.url()), &tasks, Arc::clone(&metrics));
         let backplane = backplane_over(&link, &tasks);
         backplane.start(Box::new(|_| {}));
         let local = Local {

@@ -22,6 +22,7 @@ mod http_connections;
 mod http_outcomes;
 mod ingest;
 mod key_sets;
+mod leftovers;
 mod limits;
 mod log_lines;
 mod market;

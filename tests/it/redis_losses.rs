@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::support::{
     eventually,
-    follower::{Follower, backplane_over, named, number, redis_config, retain, topic},
+    follower::{Follower, backplane_over, impatient_redis_config, named, number, retain, topic},
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -41,7 +41,7 @@ struct Replica {
 
 impl Replica {
     fn start(url: &str, tasks: &Tasks) -> Self {
-        let link = RedisLink::start(&redis_config(url), tasks, Metrics::new());
+        let link = RedisLink::start(&impatient_redis_config(url), tasks, Metrics::new());
         let backplane = backplane_over(&link, tasks);
         let follower = Follower::follow(&backplane);
         for topic in topics() {

@@ -141,7 +141,7 @@ async fn a_link_that_cant_be_made_is_logged_with_address_and_cause() {
         (format!("rediss://:hidden@127.0.0.1:{}/", server.port()), "", "TLS"),
         (format!("redis://nobody:hidden@127.0.0.1:{}/", server.port()), "", "WRONGPASS"),
     ] {
-        let settings = format!("{SETTINGS}[redis]\nconnect_timeout = \"200ms\"\n{ca_file}");
+        let settings = format!("{SETTINGS}[redis]\nconnect_timeout = \"200ms\"\nresponse_timeout = \"1s\"\n{ca_file}");
         let replica = Replica::unready_process(&url, &settings).await;
         let line = eventually("a line about the link", async || {
             let lines = lines(&replica, "the link to redis is down");

@@ -12,7 +12,7 @@ use crate::support::{
     eventually,
     proxy::{Proxy, Weather},
     redis::RedisServer,
-    replica::Replica,
+    replica::{IMPATIENT, Replica},
 };
 
 fn order(number: u32) -> Value {
@@ -327,7 +327,7 @@ async fn f6_a_replica_that_may_not_read_is_not_ready_and_says_why() {
 async fn f7_a_link_that_is_held_for_seconds_tells_no_gap() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
-    let replica = Replica::unready_process(&way.url(), "").await;
+    let replica = Replica::unready_process(&way.url(), IMPATIENT).await;
     let (mut alice, _) = alice(&replica, None).await;
     let mut number = 0;
     for _ in 0..2 {

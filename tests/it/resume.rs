@@ -81,6 +81,20 @@ async fn a_session_that_comes_back_again_and_again_is_never_closed_by_its_own_pa
     alice.expect_nothing().await;
 }
 
+/// A client whose connection breaks as soon as it stands comes back before Redis has the session's record.
+#[tokio::test]
+async fn a_session_is_known_to_its_replica_from_the_welcome_on() {
+    let server = RedisServer::start();
+    let replica = Replica::on(&server).await;
+    for turn in 0..20 {
+        let user = format!("user-{turn}");
+        let mut ghost = replica.trading(&user).await;
+        let back = taken_over(&replica, &user, &ghost.session()).await;
+        assert_eq!(back.welcome["resumed"], true, "{user}");
+        ghost.expect_close(4501).await;
+    }
+}
+
 #[tokio::test]
 async fn an_anonymous_session_is_taken_over_as_well() {
     let replica = Replica::alone().await;

@@ -11,6 +11,7 @@ use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
 
 use crate::{
     Failure,
+    arrival::Arrivals,
     clock::Clock,
     line::{Line, Trust},
     plan::Reading,
@@ -66,6 +67,10 @@ pub(crate) struct Client {
     reading: Reading,
     /// Of a steady reader: since when it reads, and the bytes read since.
     steady: (u64, u64),
+    /// Of a steady reader: when what it reads came to its kernel.
+    arrivals: Option<Box<Arrivals>>,
+    /// When the last of the bytes that are being read came.
+    arrived_ns: Option<u64>,
 }
 
 /// What a connection begins with.
@@ -114,6 +119,8 @@ impl Client {
             cursor: None,
             reading: start.reading,
             steady: (0, 0),
+            arrivals: None,
+            arrived_ns: None,
         })
     }
 
@@ -180,12 +187,17 @@ impl Client {
         if self.steady.0 == 0 {
             self.steady.0 = now_ns;
         }
+        let arrivals = self.arrivals.get_or_insert_default();
+        if let Some(waiting) = self.line.waiting() {
+            arrivals.waiting(waiting, now_ns);
+        }
         let due = ((now_ns - self.steady.0) as f64 / 1e9 * f64::from(bytes_per_s)) as u64 - self.steady.1;
         let due = buffer.len().min(due as usize);
         match self.line.read(&mut buffer[..due]) {
             Ok(0) if due > 0 => self.close(shared, "the server closed the connection"),
             Ok(len) => {
                 self.steady.1 += len as u64;
+                self.arrived_ns = Some(arrivals.read(len as u64).unwrap_or(now_ns));
                 if let Err(error) = self.take(&mut buffer[..len], shared) {
                     self.close(shared, &error.to_string());
                 }
@@ -250,6 +262,9 @@ impl Client {
                     self.received += 1;
                     let conflated = shared.conflated.get(stamp.stream as usize).copied().unwrap_or(false);
                     shared.tally.delivered(now_ns, &stamp, conflated, &mut self.seen);
+                    if let Some(arrived_ns) = self.arrived_ns {
+                        shared.tally.arrival.record(arrived_ns.saturating_sub(stamp.sent_ns));
+                    }
                     if shared.keep_cursor {
                         self.cursor = shared.target.cursor.as_deref().and_then(|before| quoted(text, before));
                     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use mio::{Interest, Registry, Token, event::Source, net::TcpStream};
+use rustix::io::ioctl_fionread;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     client::Resumption,
@@ -81,6 +82,14 @@ impl Line {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    /// Bytes that came and were not read yet. None with TLS, where they say little of what they hold.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        match self {
+            Self::Plain(socket) => ioctl_fionread(socket).ok(),
+            Self::Tls(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! line) and stops it again. With `--target` it measures any WebSocket server that is described to it. Never uses the
 //! gateway's own client: the load has a poll loop of its own, so that a client is never what is measured.
 
+mod arrival;
 mod client;
 mod clock;
 mod figures;

@@ -62,6 +62,7 @@ pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     // Reading the counters held up the load and the server: what waited meanwhile is not counted.
     load.run(&mut pacer, RECOVERY.min(time / 2))?;
     load.shared.tally.latency.clear();
+    load.shared.tally.arrival.clear();
     load.run(&mut pacer, time)?;
     let after = Moment::now(stage, load);
     let mut figures = Figures::default();
@@ -123,6 +124,12 @@ pub(crate) fn add_latency(figures: &mut Figures, load: &Load<'_>) {
         figures.set(name, latency.quantile_ms(share));
     }
     figures.set("max_ms", latency.max_ms());
+    let arrival = &load.shared.tally.arrival;
+    if !arrival.is_empty() {
+        figures.set("arrival_p50_ms", arrival.quantile_ms(0.5));
+        figures.set("arrival_p99_ms", arrival.quantile_ms(0.99));
+        figures.set("arrival_max_ms", arrival.max_ms());
+    }
 }
 
 /// What was published and never came, came twice or in the wrong order, or was told to be missing.

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     /// Messages that told of a gap.
     pub(crate) gaps: u64,
     pub(crate) latency: Latencies,
+    /// Of deliveries to steady readers: until they came to the reader's kernel, where they may wait to be read.
+    pub(crate) arrival: Latencies,
     /// When the last delivery came.
     pub(crate) last_ns: u64,
     /// Connections that became ready, ever.
@@ -40,6 +42,7 @@ impl Tally {
             disordered: 0,
             gaps: 0,
             latency: Latencies::new(),
+            arrival: Latencies::new(),
             last_ns: 0,
             ready: 0,
             closed: 0,

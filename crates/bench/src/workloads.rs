@@ -315,7 +315,8 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// How old prices are when slow and steady readers have read them. Nearly all are replaced by newer ones on the way.
+/// How old prices are when slow and steady readers have read them, and how old they were when they came to the readers'
+/// kernels: the gateway's own part. Nearly all are replaced by newer ones on the way.
 fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
     /// What the kernels held before the readers were known to be slow is read by then.
     const SETTLED: Duration = Duration::from_secs(30);

@@ -39,7 +39,7 @@ const PUBLISHERS: u64 = 4;
 /// Redis is away for so long.
 const OUTAGE: Duration = Duration::from_secs(2);
 /// Whoever is not back by then is not coming.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
 /// Break it before your eyes: kill a replica and Redis under load, count what is lost

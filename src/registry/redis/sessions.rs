@@ -72,7 +72,11 @@ impl Redis {
         };
         // A connection that continues the session is newer than all that wrote its record, or are about to.
         inner.clock.saw(seconds * 1_000_000 + micros);
-        let Some((owner, json)) = value.as_deref().and_then(Owner::split) else { return Ok(None) };
+        let Some((owner, json)) = value.as_deref().and_then(Owner::split) else {
+            // The record of a connection that was just let in is on its way there.
+            let own = inner.leases.own_record(session);
+            return Ok(own.and_then(|own| serde_json::from_str(&own).ok()));
+        };
         inner.clock.saw(owner.stamp);
         Ok(serde_json::from_str(json).ok())
     }

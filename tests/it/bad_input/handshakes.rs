@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
+    PATIENCE,
     bystander::Bystander,
     replica::Replica,
     sse::EventStream,
@@ -146,7 +147,7 @@ async fn a_request_that_takes_its_time_is_ended() {
     let replica = Replica::alone_with("[server]\nheader_timeout = \"700ms\"\nidle_timeout = \"1s\"").await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
-    let long = Duration::from_secs(5);
+    let long = PATIENCE;
 
     let mut silent = Wire::connect(replica.address()).await;
     silent.expect_end_within(long, "silence").await;
@@ -189,8 +190,7 @@ async fn by_default_a_head_has_five_seconds() {
     let (mut half, mut silent) = (Wire::connect(replica.address()).await, Wire::connect(replica.address()).await);
     half.send(b"GET /ws/market HTTP/1.1\r\n").await;
     let began = Instant::now();
-    let most = Duration::from_secs(8);
-    tokio::join!(half.expect_end_within(most, "half a head"), silent.expect_end_within(most, "silence"));
+    tokio::join!(half.expect_end_within(PATIENCE, "half a head"), silent.expect_end_within(PATIENCE, "silence"));
     assert!(began.elapsed() > Duration::from_secs(4), "ended after {:?}", began.elapsed());
     bystander.is_alone_after("slow heads").await;
 }
@@ -202,8 +202,8 @@ async fn an_open_websocket_is_not_ended_by_the_time_for_a_head() {
     market.subscribe(&["trades:CALM"]).await;
     let mut silent = Wire::connect(replica.address()).await;
     // A head that began after this one was over has timed out as well, twice.
-    silent.expect_end_within(Duration::from_secs(5), "silence").await;
+    silent.expect_end_within(PATIENCE, "silence").await;
     let mut silent = Wire::connect(replica.address()).await;
-    silent.expect_end_within(Duration::from_secs(5), "silence").await;
+    silent.expect_end_within(PATIENCE, "silence").await;
     market.expect_nothing().await;
 }

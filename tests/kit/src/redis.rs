@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::AsyncConnectionConfig;
 use tempfile::TempDir;
+
+use crate::PATIENCE;
 
 /// Which program to run instead of the `redis-server` in the path.
 const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
@@ -184,7 +187,10 @@ impl RedisServer {
     /// A connection of the test's own, to look at what is stored.
     pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a valid url");
-        client.get_multiplexed_async_connection().await.expect("redis-server to answer")
+        // The library gives up after half a second, which a machine with other work takes now and then.
+        let patient =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("redis-server to answer")
     }
 }
 

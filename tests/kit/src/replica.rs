@@ -370,8 +370,9 @@ impl Drop for Replica {
     }
 }
 
-/// What all replicas of the tests have in common.
-const SETTINGS: [(&str, &str); 7] = [
+/// What all replicas of the tests have in common. They wait longer for Redis than those of operators: on a machine with
+/// other work a second without an answer is no fault. Tests of silence add [`IMPATIENT`].
+const SETTINGS: [(&str, &str); 11] = [
     ("server.listen", "127.0.0.1:0"),
     ("server.ops_listen", "127.0.0.1:0"),
     ("auth.hs256_secrets", SECRET),
@@ -379,7 +380,14 @@ const SETTINGS: [(&str, &str); 7] = [
     ("feeds.synthetic.enabled", "off"),
     ("drain.delay", "50ms"),
     ("drain.spread", "200ms"),
+    ("redis.pool_wait_timeout", "10s"),
+    ("redis.connect_timeout", "10s"),
+    ("redis.response_timeout", "10s"),
+    ("redis.canary_timeout", "10s"),
 ];
+
+/// Settings of a replica that takes a second of silence for a fault of Redis, as it does by default.
+pub const IMPATIENT: &str = "[redis]\nconnect_timeout = \"1s\"\nresponse_timeout = \"1s\"\ncanary_timeout = \"2s\"\n";
 
 /// Those that the test's own do not name.
 fn defaults(settings: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
