@@ -17,7 +17,7 @@ use tickgate_wire::{
 };
 
 use crate::{
-    backplane::{Backplane, PublishError, Published, Refusal},
+    backplane::{Backplane, PublishError, Published, Refusal, Turn},
     config::KnownChannels,
     log_limit::LogLimit,
     metrics::{Door, Metrics, PublicationClass, PublishResult},
@@ -140,7 +140,19 @@ impl Publisher {
         &self,
         request: PublishRequest<'_>,
     ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
-        self.hand_over(request.door, self.check(request))
+        self.publish_in_turn(request, None)
+    }
+
+    /// Publishes under a lease.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]; also when the turn is over.
+    pub fn publish_in_turn(
+        &self,
+        request: PublishRequest<'_>,
+        turn: Option<Turn>,
+    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+        self.hand_over(request.door, self.check(request), turn)
     }
 
     /// Publishes all of these, in their order, or none where one of them is a mistake.
@@ -157,8 +169,8 @@ impl Publisher {
         };
         // All are handed over before the first is awaited.
         let under_way: Vec<_> = match requests.into_iter().map(check).collect::<Result<Vec<_>, _>>() {
-            Ok(all) => all.into_iter().map(|(door, publication)| self.hand_over(door, Ok(publication))).collect(),
-            Err((door, failure)) => vec![self.hand_over(door, Err(failure))],
+            Ok(all) => all.into_iter().map(|(door, publication)| self.hand_over(door, Ok(publication), None)).collect(),
+            Err((door, failure)) => vec![self.hand_over(door, Err(failure), None)],
         };
         async move {
             for outcome in under_way {
@@ -172,9 +184,10 @@ impl Publisher {
         &self,
         door: Door,
         checked: Result<Publication, PublishFailure>,
+        turn: Option<Turn>,
     ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
         let class = PublicationClass::from(checked.as_ref().ok().map(|publication| publication.rule.class));
-        let under_way = checked.map(|publication| self.backplane.publish(publication));
+        let under_way = checked.map(|publication| self.backplane.publish_in_turn(publication, turn));
         let metrics = self.metrics.clone();
         async move {
             let result = match under_way {

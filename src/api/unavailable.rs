@@ -22,7 +22,12 @@ impl From<Refusal> for Problem {
 /// memory or disk needs a person.
 const fn refusal_wait_secs(refusal: Refusal) -> u64 {
     match refusal {
-        Refusal::Overloaded | Refusal::Busy | Refusal::Disconnected | Refusal::NoReplicas => 1,
+        Refusal::Overloaded
+        | Refusal::Busy
+        | Refusal::Disconnected
+        | Refusal::NoReplicas
+        | Refusal::Expired
+        | Refusal::Superseded { .. } => 1,
         Refusal::Loading | Refusal::ReadOnly => 5,
         Refusal::OutOfMemory | Refusal::Disk | Refusal::Denied => 30,
     }

@@ -16,7 +16,8 @@ use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, Topic
 use tokio::time::Instant;
 
 use super::{
-    Event, HeadError, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Unavailable,
+    Event, HeadError, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Turn,
+    Unavailable,
 };
 use crate::{clock, history::History};
 
@@ -109,7 +110,10 @@ impl Memory {
         let _ = self.inner.receiver.set(receiver);
     }
 
-    pub(super) fn publish(&self, publication: Publication) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+        if turn.is_some_and(|turn| !turn.lasts(Instant::now().into_std())) {
+            return Ticket::Ready(Err(PublishError::Refused(Refusal::Expired)));
+        }
         let result = self.inner.state.lock().append(publication);
         self.inner.deliver();
         Ticket::Ready(result)

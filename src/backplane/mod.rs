@@ -28,11 +28,13 @@ mod channel;
 mod memory;
 mod onward;
 mod redis;
+mod turn;
 
 pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
 pub use onward::{Lack, Onward};
 pub use redis::{Identity, Redis};
+pub use turn::Turn;
 
 /// A publication was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,11 @@ pub enum Refusal {
     Busy,
     #[error("too many publications are waiting")]
     Overloaded,
+    #[error("the lease under which it was handed over has ended")]
+    Expired,
+    /// A publication of that later turn was stored before.
+    #[error("another replica publishes this now")]
+    Superseded { by: u64 },
     #[error("the backplane rejected the publication")]
     Denied,
 }
@@ -216,7 +223,19 @@ impl Backplane {
         &self,
         publication: Publication,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
-        let ticket = each!(self, b => b.publish(publication));
+        self.publish_in_turn(publication, None)
+    }
+
+    /// Publishes under a lease.
+    ///
+    /// # Errors
+    /// As [`Backplane::publish`]; [`Refusal::Expired`] and [`Refusal::Superseded`] when the turn is over.
+    pub fn publish_in_turn(
+        &self,
+        publication: Publication,
+        turn: Option<Turn>,
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
+        let ticket = each!(self, b => b.publish(publication, turn));
         async move { ticket.wait().await }
     }
 

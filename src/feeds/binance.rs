@@ -131,7 +131,7 @@ async fn run(shared: Shared, mut stop: Stop) {
     let (mut holder, mut manners): (Option<Holder>, _) = (None, Manners::default());
     while !stop.stopping() {
         let now = Instant::now();
-        let is_held = shared.held.at(now) || (holder.is_some() && defect::is(Defect::FeedWithoutLease));
+        let is_held = shared.held.turn(now).is_some() || (holder.is_some() && defect::is(Defect::FeedWithoutLease));
         shared.metrics.feed_holder.set(i64::from(is_held));
         if !is_held {
             if let Some(holder) = holder.take() {
@@ -166,7 +166,7 @@ async fn exchange_requests(sources: Sources, held: Held, sender: watch::Sender<B
             _ = ticks.tick() => {}
         }
         let own = symbols((sources.followed)());
-        let reads = held.at(Instant::now());
+        let reads = held.turn(Instant::now()).is_some();
         match sources.registry.want(NAME, &own, REQUEST_TTL, reads).await {
             Ok(requested) if reads => {
                 let requested = requested.into_iter().filter(|symbol| is_name(symbol)).collect();

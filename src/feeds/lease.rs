@@ -1,82 +1,70 @@
 //! Which replica runs a feed: the one that holds its lease. Never assumes to hold it when the registry is silent.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
 use crate::{
+    backplane::Turn,
     registry::Registry,
     tasks::{Stop, Tasks},
 };
 
-/// How long a feed pauses at most when its replica was killed.
-const TTL: Duration = Duration::from_secs(6);
-const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-
-/// An exclusive lease, asked for now and then.
-#[derive(Debug)]
-pub(super) struct Lease {
-    registry: Registry,
-    name: &'static str,
-    held: bool,
-    asked_at: Option<Instant>,
-}
-
-impl Lease {
-    pub(super) fn new(registry: Registry, name: &'static str) -> Self {
-        Self { registry, name, held: false, asked_at: None }
-    }
-
-    /// Whether the lease is held as of `now`; renews it, or tries to take it, when it is time.
-    pub(super) async fn is_held(&mut self, now: Instant) -> bool {
-        if self.asked_at.is_some_and(|asked_at| now < asked_at + RENEW_INTERVAL) {
-            return self.held;
-        }
-        self.asked_at = Some(now);
-        let answer = self.registry.hold(self.name, TTL).await;
-        if let Err(error) = &answer {
-            tracing::debug!(lease = self.name, %error, "lease not renewed");
-        }
-        let held = answer.unwrap_or(false);
-        if held != self.held {
-            tracing::info!(lease = self.name, held, "lease changed hands");
-        }
-        self.held = held;
-        held
-    }
-}
-
-/// How long the kept lease lasts, how often it is renewed, and how much earlier its holder stops, by its own clock.
-const KEPT_TTL: Duration = Duration::from_secs(5);
-const KEPT_RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the lease lasts, how often it is renewed, and how much earlier its holder stops, by its own clock.
+const TTL: Duration = Duration::from_secs(5);
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// Until when an exclusive lease is held, by this replica's own clock. Cheap to clone.
+/// The exclusive lease of a feed, as far as this replica knows of it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Held(watch::Receiver<Option<Instant>>);
+pub(super) struct Held {
+    turn: watch::Receiver<Option<Turn>>,
+    /// What the number of this replica's turn must exceed.
+    above: Arc<AtomicU64>,
+}
 
 impl Held {
-    /// Whether the lease is held as of `now`, whatever became of its renewals.
-    pub(super) fn at(&self, now: Instant) -> bool {
-        self.0.borrow().is_some_and(|until| now < until)
+    /// This replica's turn, while it lasts as of `now` by its own clock, whatever became of its renewals.
+    pub(super) fn turn(&self, now: Instant) -> Option<Turn> {
+        self.turn.borrow().filter(|turn| turn.lasts(now))
+    }
+
+    /// Something was published in that turn. If this replica holds the lease all the same (the server that numbers the turns
+    /// was replaced by one whose clock is behind), its next renewal begins a later one.
+    pub(super) fn superseded(&self, by: u64) {
+        self.above.fetch_max(by, Ordering::Relaxed);
     }
 }
 
 /// Keeps the lease in a task of its own, so that a slow answer keeps nobody from reading and a late one allows nothing.
 pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> Held {
-    let (until, held) = watch::channel(None);
-    tasks.spawn("feed lease", keep(registry, name, until, tasks.stop()));
-    Held(held)
+    let (sender, turn) = watch::channel(None);
+    let held = Held { turn, above: Arc::default() };
+    tasks.spawn("feed lease", keep(registry, name, sender, held.above.clone(), tasks.stop()));
+    held
 }
 
-async fn keep(registry: Registry, name: &'static str, until: watch::Sender<Option<Instant>>, mut stop: Stop) {
+async fn keep(
+    registry: Registry,
+    name: &'static str,
+    sender: watch::Sender<Option<Turn>>,
+    above: Arc<AtomicU64>,
+    mut stop: Stop,
+) {
     loop {
         let asked = Instant::now();
-        match registry.hold(name, KEPT_TTL).await {
-            Ok(held) => {
-                let before = until.send_replace(held.then(|| asked + KEPT_TTL - MARGIN));
-                if held != before.is_some() {
-                    tracing::info!(lease = name, held, "lease changed hands");
+        match registry.hold(name, TTL, above.load(Ordering::Relaxed)).await {
+            Ok(number) => {
+                let turn = number.map(|number| Turn { of: name, number, until: asked + TTL - MARGIN });
+                let before = sender.send_replace(turn);
+                if turn.is_some() != before.is_some() {
+                    tracing::info!(lease = name, held = turn.is_some(), "lease changed hands");
                 }
             }
             // Held until its end, which this replica's own clock tells.
@@ -84,7 +72,7 @@ async fn keep(registry: Registry, name: &'static str, until: watch::Sender<Optio
         }
         tokio::select! {
             () = stop.wait() => return,
-            () = tokio::time::sleep(KEPT_RENEW_INTERVAL) => {}
+            () = tokio::time::sleep(RENEW_INTERVAL) => {}
         }
     }
 }

@@ -35,8 +35,8 @@ impl std::fmt::Debug for Sources {
 /// Starts the configured feeds. What arrives from an exchange is recorded to the file.
 pub fn start(feeds: &config::Feeds, recording: Option<File>, sources: &Sources, tasks: &Tasks) {
     if let Some(config) = &feeds.synthetic {
-        let (publisher, registry) = (sources.publisher.clone(), sources.registry.clone());
-        let feed = synthetic::run(config.clone(), publisher, registry, tasks.stop());
+        let held = lease::start(sources.registry.clone(), "feed:synthetic", tasks);
+        let feed = synthetic::run(config.clone(), sources.publisher.clone(), held, tasks.stop());
         tasks.spawn("synthetic_feed", feed);
     }
     if let Some(config) = &feeds.binance {

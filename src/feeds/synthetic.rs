@@ -14,12 +14,12 @@ use tickgate_wire::model::Topic;
 use tokio::time::MissedTickBehavior;
 
 use self::instrument::Instrument;
-use super::lease::Lease;
+use super::lease::Held;
 use crate::{
+    backplane::Turn,
     clock, config,
     metrics::Door,
     publisher::{PublishRequest, Publisher},
-    registry::Registry,
     tasks::Stop,
 };
 
@@ -49,9 +49,8 @@ impl SyntheticMarket {
 }
 
 /// Steps and publishes while this replica holds the feed's lease, until it stops.
-pub(super) async fn run(config: config::Synthetic, publisher: Publisher, registry: Registry, mut stop: Stop) {
+pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: Held, mut stop: Stop) {
     let mut market = SyntheticMarket::new(config.seed, &config.symbols);
-    let mut lease = Lease::new(registry, "feed:synthetic");
     let mut ticks = tokio::time::interval(config.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -60,10 +59,8 @@ pub(super) async fn run(config: config::Synthetic, publisher: Publisher, registr
             () = stop.wait() => return,
             _ = ticks.tick() => {}
         }
-        if !lease.is_held(Instant::now()).await {
-            continue;
-        }
-        let failed = publish(&publisher, market.step(clock::unix_ms())).await;
+        let Some(turn) = held.turn(Instant::now()) else { continue };
+        let failed = publish(&publisher, market.step(clock::unix_ms()), turn).await;
         if failed > 0 && !failing {
             tracing::warn!(failed, "synthetic feed can't publish");
         }
@@ -72,12 +69,13 @@ pub(super) async fn run(config: config::Synthetic, publisher: Publisher, registr
 }
 
 /// Publishes one step and waits for all answers, so that no more than one step is ever under way. How many failed.
-async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>) -> usize {
+async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>, turn: Turn) -> usize {
     let under_way: Vec<_> = publications
         .into_iter()
         .map(|(topic, payload)| {
             let channel = topic.as_str();
-            publisher.publish(PublishRequest { channel, user: None, payload, msg: None, door: Door::Feed })
+            let request = PublishRequest { channel, user: None, payload, msg: None, door: Door::Feed };
+            publisher.publish_in_turn(request, Some(turn))
         })
         .collect();
     join_all(under_way).await.into_iter().filter(Result::is_err).count()

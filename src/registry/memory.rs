@@ -226,8 +226,9 @@ impl Memory {
         Ok(ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] })
     }
 
-    pub(super) async fn hold(&self, _: &str, _: Duration) -> Result<bool, Unavailable> {
-        Ok(true)
+    /// There is no other replica, so the first turn never ends.
+    pub(super) async fn hold(&self, _: &str, _: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
+        Ok(Some(above + 1))
     }
 
     /// One replica wants what its own clients follow now.

@@ -346,12 +346,13 @@ impl Registry {
         Ok(counts)
     }
 
-    /// Takes or renews the named exclusive lease (feeds). True while this replica holds it.
+    /// Takes or renews the named exclusive lease (feeds). While this replica holds it, the number of its turn: greater than
+    /// `above`, and than those of the turns before.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer; the caller then stops what the lease allows.
-    pub async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
-        each!(self, r => r.hold(name, ttl).await)
+    pub async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
+        each!(self, r => r.hold(name, ttl, above).await)
     }
 
     /// Tells under a lease of `ttl` which names this replica wants of a feed. With `read`, returns what any replica wants.

@@ -57,10 +57,10 @@ impl Audience {
         panic!("never followed: {channels}");
     }
 
-    /// How often a book of a symbol was older than the one before it, and whether the last one is the newest.
-    pub fn books_back(&self, symbol: &str) -> (usize, bool) {
+    /// How often a book of a symbol was older than the one before it.
+    pub fn books_back(&self, symbol: &str) -> usize {
         let ids: Vec<_> = self.books[symbol].iter().map(|book| book["update_id"].as_u64().unwrap()).collect();
-        (ids.windows(2).filter(|pair| pair[1] < pair[0]).count(), ids.last() == ids.iter().max())
+        ids.windows(2).filter(|pair| pair[1] < pair[0]).count()
     }
 
     fn take(&mut self, message: Value) {

@@ -65,10 +65,6 @@ pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     let plan = Plan { exchange: &["--set", "ping-interval=500ms"], defect, ..Plan::default() };
     let mut stage = Stage::set(plan).await;
     let mut wrong = stage.live().await;
-    // The exchange remembers its books for ten minutes.
-    wrong.extend(stage.judged().await);
-    stage.audience.books.clear();
-    stage.audience.tickers.clear();
     let before = stage.exchange.connects().await;
     stage.exchange.fault(json!({"kind": "mute", "for": either("14s", "600s")})).await;
     wrong.extend(stage.until("the silence is reported", 10, |seen| seen.state() != "live").await);
@@ -77,6 +73,10 @@ pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     }
     if is_long() {
         wrong.extend(stage.until("the feed is down", 40, |seen| seen.state() == "down").await);
+        // The exchange remembers its books for ten minutes.
+        wrong.extend(stage.audience.judged(&stage.exchange).await);
+        stage.audience.books.clear();
+        stage.audience.tickers.clear();
         stage.audience.watch(555.0).await;
     }
     let limit = either(3, 45);

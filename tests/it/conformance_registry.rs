@@ -807,16 +807,20 @@ async fn a_named_lease_has_one_holder() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let ttl = Duration::from_secs(30);
-    assert!(one.registry.hold("feed", ttl).await.unwrap());
-    assert!(!other.registry.hold("feed", ttl).await.unwrap());
-    assert!(one.registry.hold("feed", ttl).await.unwrap(), "renewed by its holder");
+    let first = one.registry.hold("feed", ttl, 0).await.unwrap();
+    assert!(first.is_some());
+    assert_eq!(other.registry.hold("feed", ttl, 0).await.unwrap(), None);
+    assert_eq!(one.registry.hold("feed", ttl, 0).await.unwrap(), first, "renewed by its holder, in the same turn");
+    let raised = one.registry.hold("feed", ttl, first.unwrap() + 5).await.unwrap();
+    assert!(raised > first.map(|number| number + 5), "a turn after one that was heard of");
     one.registry.leave().await.unwrap();
-    assert!(other.registry.hold("feed", ttl).await.unwrap(), "free at once when its holder leaves");
+    let second = other.registry.hold("feed", ttl, 0).await.unwrap();
+    assert!(second.is_some(), "free at once when its holder leaves");
+    assert!(second > raised, "each turn has a greater number than the one before");
     let brief = Duration::from_millis(30);
-    assert!(other.registry.hold("brief", brief).await.unwrap());
+    assert!(other.registry.hold("brief", brief, 0).await.unwrap().is_some());
     let third = Seat::redis(&server).await;
-    eventually("the lease to end by itself", async || third.registry.hold("brief", brief).await.unwrap().then_some(()))
-        .await;
+    eventually("the lease to end by itself", async || third.registry.hold("brief", brief, 0).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

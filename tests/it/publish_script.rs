@@ -149,3 +149,27 @@ async fn a_call_with_a_value_too_few_stores_nothing() {
     assert_eq!(call(&server, &[A, "tg2:{t:a}:i:one"], &[&whole]).await, ["!ERR"]);
     assert_eq!((stored(&server, A).await.len(), stored(&server, B).await.len()), (0, 0));
 }
+
+#[tokio::test]
+async fn a_later_turn_ends_those_before_it_on_all_topics() {
+    let server = server().await;
+    let in_turn = async |turn: &str, key, payload| {
+        let header = format!("{GENERATION} feed:a {turn}");
+        call_in(&server, &header, &[key], &[&[payload, "100", "0", "0", "-", "1"]]).await
+    };
+    assert_eq!(in_turn("7", A, "1").await, ["9000000000001-0"]);
+    assert_eq!(in_turn("7", A, "2").await, ["9000000000001-1"]);
+    assert_eq!(in_turn("10", B, "3").await, ["9000000000002-0"], "numbers are compared, not their text");
+    assert_eq!(in_turn("7", A, "4").await, ["!FENCED"]);
+    let value = ["5", "100", "0", "0", "-", "1"];
+    let header = format!("{GENERATION} feed:a 9");
+    assert_eq!(call_in(&server, &header, &[A, B], &[&value, &value]).await, ["!FENCED"], "all of a call or none");
+    let header = format!("{GENERATION} feed:b 1");
+    assert_eq!(call_in(&server, &header, &[B], &[&value]).await, ["9000000000002-1"], "another lease");
+    assert_eq!(call(&server, &[A], &[&value]).await, ["9000000000001-2"], "who publishes under none");
+    for wrong in [format!("{GENERATION} feed:a"), format!("{GENERATION} feed:a x"), format!("8{GENERATION} feed:a 11")]
+    {
+        assert_eq!(call_in(&server, &wrong, &[A], &[&value]).await, ["!STALE"], "{wrong}");
+    }
+    assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 2", "d 5"]);
+}

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use tickgate::{
-    backplane::{Backplane, PublishError, Published, ReadLimits, Refusal},
+    backplane::{Backplane, PublishError, Published, ReadLimits, Refusal, Turn},
     config,
     history::Missing,
     metrics::Metrics,
@@ -109,6 +109,10 @@ fn refused(result: &Result<Published, PublishError>) -> Option<Refusal> {
         Err(PublishError::Refused(refusal)) => Some(*refusal),
         _ => None,
     }
+}
+
+fn text_of(publication: &Publication) -> String {
+    String::from_utf8_lossy(&publication.payload).into_owned()
 }
 
 fn unknown(result: &Result<Published, PublishError>) -> bool {
@@ -333,6 +337,51 @@ async fn a_half_open_way_is_noticed_and_replaced() {
     replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
     replica.insist(&orders, 1).await;
     replica.follower.has_arrived(&orders, 1).await;
+}
+
+/// The turn of a feed, of this number, which ends after this time.
+fn turn(number: u64, lasts: Duration) -> Option<Turn> {
+    Some(Turn { of: "feed:a", number, until: Instant::now() + lasts })
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_when_a_turn_ended_is_not_stored_behind_a_later_one() {
+    let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
+    let proxy = Proxy::start(server.port()).await;
+    let (old, new) = (Replica::start(&proxy.url()), Replica::following(&server.url(), &ticker).await);
+    old.healthy().await;
+    let kept = |n| number(&ticker, &old.rule, n);
+    let sent = |n| Publication { rule: retain(0), ..kept(n) };
+    let publish =
+        |replica: &Replica, publication, number| replica.backplane.publish_in_turn(publication, turn(number, PATIENCE));
+    publish(&old, kept(0), 5).await.expect("stored in its turn");
+    // Nothing of it arrives before the later turn's first publication.
+    proxy.set(Weather::BlackHole);
+    let late = [publish(&old, kept(1), 5), publish(&old, sent(2), 5)];
+    publish(&new, kept(3), 6).await.expect("stored in its turn");
+    proxy.set(Weather::CLEAR);
+    for late in late {
+        let answer = late.await;
+        let is_late = unknown(&answer) || refused(&answer) == Some(Refusal::Superseded { by: 6 });
+        assert!(is_late, "{answer:?}");
+    }
+    let superseded = async || refused(&publish(&old, kept(4), 5).await) == Some(Refusal::Superseded { by: 6 });
+    eventually("the earlier turn is refused", async || superseded().await.then_some(())).await;
+    publish(&old, kept(5), 7).await.expect("stored, once it is its turn again");
+    old.accepted(&ticker, 6).await;
+    let arrived: Vec<_> = new.follower.has_arrived(&ticker, 4).await.iter().map(|m| text(m).to_owned()).collect();
+    assert_eq!(arrived, [0, 3, 5, 6].map(|n| text_of(&number(&ticker, &old.rule, n))));
+}
+
+#[tokio::test]
+async fn a_turn_that_ended_by_its_own_clock_stores_nothing() {
+    let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
+    let replica = Replica::following(&server.url(), &ticker).await;
+    let publish = |n, lasts| replica.backplane.publish_in_turn(number(&ticker, &replica.rule, n), turn(1, lasts));
+    assert_eq!(refused(&publish(1, Duration::ZERO).await), Some(Refusal::Expired));
+    publish(2, PATIENCE).await.expect("stored");
+    let arrived = replica.follower.has_arrived(&ticker, 1).await;
+    assert_eq!(text(&arrived[0]), text_of(&number(&ticker, &replica.rule, 2)));
 }
 
 #[tokio::test]

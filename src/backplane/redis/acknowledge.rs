@@ -20,6 +20,10 @@ pub(super) enum PublishOutcome {
     Duplicate(Option<StreamId>),
     /// The `msg_id` stands for another publication: nothing was stored.
     Reused,
+    /// A publication of that later turn came first: nothing was stored.
+    Superseded {
+        by: u64,
+    },
     Failed(Failure),
 }
 
@@ -46,7 +50,7 @@ impl PublishOutcome {
     pub(super) const fn id(&self) -> Option<StreamId> {
         match self {
             Self::Stored(id) | Self::Duplicate(Some(id)) => Some(*id),
-            Self::Sent | Self::Duplicate(None) | Self::Reused | Self::Failed(_) => None,
+            Self::Sent | Self::Duplicate(None) | Self::Reused | Self::Superseded { .. } | Self::Failed(_) => None,
         }
     }
 }
@@ -89,6 +93,9 @@ impl Ledger {
             PublishOutcome::Duplicate(Some(id)) => Settled::Answer(self.accept(keys, returned, *id, true)),
             PublishOutcome::Duplicate(None) => Settled::Answer(Ok(Published { id: None, duplicate: true })),
             PublishOutcome::Reused => Settled::Answer(Err(PublishError::Reused)),
+            PublishOutcome::Superseded { by } => {
+                Settled::Answer(Err(PublishError::Refused(Refusal::Superseded { by: *by })))
+            }
             PublishOutcome::Failed(failure) if failure.asks_again() && !returned.is_repeat => Settled::SendAgain,
             PublishOutcome::Failed(failure) => Settled::Answer(Err(self.refused(returned, failure))),
         }

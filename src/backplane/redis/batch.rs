@@ -3,13 +3,13 @@
 
 use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, ServerError, Value};
 use tickgate_wire::model::Publication;
 use tokio::sync::oneshot;
 
 use super::{acknowledge::PublishOutcome, ledger::Ledger, word};
 use crate::{
-    backplane::{PublishError, Published, Refusal},
+    backplane::{PublishError, Published, Refusal, Turn},
     redis_link::{Failure, Keys, Placement},
 };
 
@@ -21,11 +21,15 @@ const CALL_BYTES_MAX: usize = 16 << 10;
 
 /// The script's word for a `msg_id` that was used for something else.
 const REUSED: &str = "REUSED";
+/// The script's word for a turn that is over; the number of a later one follows.
+const FENCED: &str = "FENCED";
 
 /// A publication under way, and where its publisher waits for the answer.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) publication: Publication,
+    /// The lease that it is published under, if any.
+    pub(super) turn: Option<Turn>,
     pub(super) answer: oneshot::Sender<Result<Published, PublishError>>,
     pub(super) taken: Instant,
     pub(super) published_ms: u64,
@@ -101,6 +105,7 @@ impl Encoder<'_> {
             bytes += job.bytes();
             bytes <= CALL_BYTES_MAX
                 && has_msg_id(job) == has_msg_id(first)
+                && number(job) == number(first)
                 && !is_plain(job)
                 && self.placement.same_call(&first.publication.topic, &job.publication.topic)
         };
@@ -124,7 +129,10 @@ impl Encoder<'_> {
             }
             named.push(Named { epoch: account.epoch, keep: account.must_keep(now, publication.rule.retain_ttl) });
         }
-        command.arg(self.generation);
+        match jobs[0].turn {
+            None => command.arg(self.generation),
+            Some(turn) => command.arg(format!("{} {} {}", self.generation, turn.of, turn.number)),
+        };
         for (job, named) in jobs.iter().zip(named) {
             let publication = &job.publication;
             command
@@ -151,9 +159,14 @@ fn has_msg_id(job: &Job) -> bool {
     job.publication.once.is_some()
 }
 
+/// Which turn a publication belongs to.
+fn number(job: &Job) -> Option<(&str, u64)> {
+    job.turn.map(|turn| (turn.of, turn.number))
+}
+
 /// Needs no script.
 fn is_plain(job: &Job) -> bool {
-    job.publication.rule.retain_max == 0 && !has_msg_id(job)
+    job.publication.rule.retain_max == 0 && !has_msg_id(job) && job.turn.is_none()
 }
 
 /// The outcomes of a pipeline's publications, in their order, as far as there are answers. `counts`: how many each
@@ -162,6 +175,7 @@ pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iter
     values.into_iter().zip(counts).flat_map(|(value, count)| match value {
         value if count == 1 => vec![outcome(value)],
         Value::Array(answers) if answers.len() == count => answers.into_iter().map(outcome).collect(),
+        Value::ServerError(error) if error.code() == FENCED => vec![superseded(&error); count],
         // Refused before it ran, unless the script itself broke off: then the first ones may be stored.
         Value::ServerError(error) => match Failure::of(&error.into()) {
             Failure::Other(_) => vec![PublishOutcome::STRANGE; count],
@@ -178,9 +192,15 @@ fn outcome(value: Value) -> PublishOutcome {
         Value::SimpleString(text) => PublishOutcome::parse(&text),
         Value::Int(_) => PublishOutcome::Sent,
         Value::ServerError(error) if error.code() == REUSED => PublishOutcome::Reused,
+        Value::ServerError(error) if error.code() == FENCED => superseded(&error),
         Value::ServerError(error) => PublishOutcome::Failed(Failure::of(&error.into())),
         _ => PublishOutcome::STRANGE,
     }
+}
+
+fn superseded(error: &ServerError) -> PublishOutcome {
+    let by = error.details().and_then(|text| text.split(' ').next()?.parse().ok());
+    PublishOutcome::Superseded { by: by.unwrap_or(0) }
 }
 
 #[cfg(test)]
@@ -200,7 +220,7 @@ mod tests {
             ..publication(topic, rule(retain_max, Duration::ZERO))
         };
         let (answer, _) = oneshot::channel();
-        Job { publication, answer, taken: Instant::now(), published_ms: 0, number: 0, again: false }
+        Job { publication, turn: None, answer, taken: Instant::now(), published_ms: 0, number: 0, again: false }
     }
 
     /// How many publications each call of the pipeline has.
@@ -218,6 +238,13 @@ mod tests {
         assert_eq!(lens((0..40).map(|_| kept()).collect()), [16, 16, 8]);
         assert_eq!(lens(vec![kept(), kept(), plain(), plain(), kept(), named(), named()]), [2, 1, 1, 1, 2]);
         assert_eq!(lens(vec![job(9, 0, Some(1)), named()]), [2], "a msg_id needs the script also without a stream");
+        let turn = |number| Some(Turn { of: "feed:a", number, until: Instant::now() });
+        let held = |number| Job { turn: turn(number), ..job(9, 0, None) };
+        assert_eq!(
+            lens(vec![held(1), held(1), held(2), kept(), plain()]),
+            [2, 1, 1, 1],
+            "so does a turn, and each its own"
+        );
         let large = || job(CALL_BYTES_MAX, 5, None);
         assert_eq!(lens(vec![large(), kept(), kept(), large(), large()]), [1, 2, 1, 1]);
     }

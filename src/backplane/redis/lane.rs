@@ -28,7 +28,7 @@ use super::{
     membership::Membership,
 };
 use crate::{
-    backplane::{PublishError, Refusal, Ticket},
+    backplane::{PublishError, Refusal, Ticket, Turn},
     clock,
     redis_link::{Attached, Failure, Placement, RedisCommand, RedisLink},
     tasks::{Stop, Tasks},
@@ -129,7 +129,7 @@ impl Lane {
     }
 
     /// Hands the publication over, in order, without waiting.
-    pub(super) fn publish(&self, publication: Publication) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
         let size = publication.payload.len();
         let refused = |refusal| Ticket::Ready(Err(PublishError::Refused(refusal)));
         if self.bytes.fetch_add(size, Ordering::Relaxed) > self.bytes_max {
@@ -138,7 +138,7 @@ impl Lane {
         }
         let (answer, ticket) = oneshot::channel();
         let (taken, published_ms) = (Instant::now(), clock::unix_ms());
-        let job = Job { publication, answer, taken, published_ms, number: 0, again: false };
+        let job = Job { publication, turn, answer, taken, published_ms, number: 0, again: false };
         match self.queue.try_send(job) {
             Ok(()) => Ticket::Waiting(ticket),
             Err(error) => {
@@ -191,6 +191,10 @@ impl Drain {
         let patience = self.link.config().response_timeout * PATIENCE;
         for late in jobs.extract_if(.., |job| job.taken.elapsed() > patience) {
             late.refuse(Refusal::Overloaded);
+        }
+        let now = Instant::now();
+        for expired in jobs.extract_if(.., |job| job.turn.is_some_and(|turn| !turn.lasts(now))) {
+            expired.refuse(Refusal::Expired);
         }
         if jobs.is_empty() {
             return;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tickgate_wire::model::{Publication, ReplicaId, StreamId, Topic, TopicRules};
 
-use super::{Event, HeadError, Health, Newest, Page, ReadLimits, Receiver, Ticket, Unavailable};
+use super::{Event, HeadError, Health, Newest, Page, ReadLimits, Receiver, Ticket, Turn, Unavailable};
 use crate::{
     history::History,
     redis_link::{self, LinkHealth, RedisLink, Topology},
@@ -93,8 +93,8 @@ impl Redis {
         }
     }
 
-    pub(super) fn publish(&self, publication: Publication) -> Ticket {
-        self.shards[self.topology.placement().shard(publication.topic.as_str())].publish(publication)
+    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+        self.shards[self.topology.placement().shard(publication.topic.as_str())].publish(publication, turn)
     }
 
     pub(super) fn follow(&self, topic: &Topic, owner: Option<u64>) {

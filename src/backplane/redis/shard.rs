@@ -17,7 +17,7 @@ use super::{
     sweep,
 };
 use crate::{
-    backplane::Ticket,
+    backplane::{Ticket, Turn},
     redis_link::{Placement, RedisLink},
     tasks::Tasks,
 };
@@ -61,10 +61,11 @@ impl BackplaneShard {
         }
     }
 
-    pub(super) fn publish(&self, publication: Publication) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
         let rule = &publication.rule;
         let durable = rule.retain_max > 0 && (rule.wait_replicas > 0 || rule.wait_aof);
-        if durable { self.durable.publish(publication) } else { self.lane.publish(publication) }
+        let lane = if durable { &self.durable } else { &self.lane };
+        lane.publish(publication, turn)
     }
 
     /// Hands on what was acknowledged, and leaves the roster.

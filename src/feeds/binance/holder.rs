@@ -69,7 +69,7 @@ impl Holder {
             events,
             demand: Demand::new(rules, now),
             market: Market::new(config.symbols_refresh),
-            outgoing: Outgoing::new(shared.publisher.clone(), shared.metrics.clone()),
+            outgoing: Outgoing::new(shared.publisher.clone(), shared.held.clone(), shared.metrics.clone()),
             status: Status::new(now, clock::unix_ms()),
             following: Following::new(config.symbols_refresh, now),
             is_marked: false,
@@ -99,9 +99,10 @@ impl Holder {
             Some(found) = self.lookups.next(), if !self.lookups.is_empty() => self.found(found),
         }
         let now = Instant::now();
-        // The last check before anything leaves: a lease that ended while this replica slept permits nothing.
-        if self.shared.held.at(now) || defect::is(Defect::FeedWithoutLease) {
-            self.outgoing.hand_over(now);
+        // A lease that ended while this replica slept permits nothing.
+        let turn = self.shared.held.turn(now);
+        if turn.is_some() || defect::is(Defect::FeedWithoutLease) {
+            self.outgoing.hand_over(now, turn);
         }
     }
 

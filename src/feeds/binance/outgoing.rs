@@ -1,5 +1,6 @@
 //! What waits to be published. Trades of a symbol keep their order and are repeated until they are stored; of a ticker
-//! and a book only the newest waits. Nothing is handed over without the lease.
+//! and a book only the newest waits. Nothing is handed over without the lease, and what is handed over counts in its turn
+//! only.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,8 +15,9 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 
-use super::payload;
+use super::{super::lease::Held, payload};
 use crate::{
+    backplane::{Refusal, Turn},
     metrics::{Door, Metrics},
     publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
@@ -72,7 +74,7 @@ enum Done {
 
 /// All that waits.
 pub(super) struct Outgoing {
-    publisher: Publisher,
+    door: FeedDoor,
     metrics: Arc<Metrics>,
     trades: HashMap<String, Trades>,
     values: HashMap<String, Value>,
@@ -84,9 +86,9 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(publisher: Publisher, held: Held, metrics: Arc<Metrics>) -> Self {
         Self {
-            publisher,
+            door: FeedDoor { publisher, held, turn: None },
             metrics,
             trades: HashMap::new(),
             values: HashMap::new(),
@@ -151,8 +153,9 @@ impl Outgoing {
         self.touched_values = self.values.keys().cloned().collect();
     }
 
-    /// Hands over what may go. Called with the lease only.
-    pub(super) fn hand_over(&mut self, now: Instant) {
+    /// Hands over what may go, in this turn. Called with the lease only.
+    pub(super) fn hand_over(&mut self, now: Instant, turn: Option<Turn>) {
+        self.door.turn = turn;
         let is_ready = |ready: Option<Instant>| ready.is_none_or(|ready| ready <= now);
         for symbol in std::mem::take(&mut self.touched_trades) {
             let Some(lane) = self.trades.get_mut(&symbol) else { continue };
@@ -160,7 +163,7 @@ impl Outgoing {
                 lane.under_way = true;
                 let count = if lane.careful { 1 } else { BATCH_MAX };
                 let items: Vec<_> = lane.queue.iter().take(count).cloned().collect();
-                self.under_way.push(Box::pin(publish_trades(self.publisher.clone(), symbol, items)));
+                self.under_way.push(Box::pin(publish_trades(self.door.clone(), symbol, items)));
             }
         }
         for topic in std::mem::take(&mut self.touched_values) {
@@ -170,7 +173,7 @@ impl Outgoing {
                 && let Some(payload) = value.next.take()
             {
                 value.under_way = true;
-                self.under_way.push(Box::pin(publish_value(self.publisher.clone(), topic, payload)));
+                self.under_way.push(Box::pin(publish_value(self.door.clone(), topic, payload)));
             }
         }
     }
@@ -224,40 +227,56 @@ fn gap(symbol: &str, from: u64, to: u64) -> Item {
     Item { msg_id: format!("g{from}-{to}"), payload: payload::gap(symbol, from, to) }
 }
 
-async fn publish_trades(publisher: Publisher, symbol: String, items: Vec<Item>) -> Done {
+async fn publish_trades(door: FeedDoor, symbol: String, items: Vec<Item>) -> Done {
     let topic = format!("trades:{symbol}");
-    let all: Vec<_> =
-        items.into_iter().map(|item| publish(&publisher, &topic, Some(&item.msg_id), item.payload)).collect();
+    let all: Vec<_> = items.into_iter().map(|item| door.publish(&topic, Some(&item.msg_id), item.payload)).collect();
     let results = join_all(all).await;
     let settled = results.iter().take_while(|failed| !**failed).count();
     let failed = settled < results.len();
     Done::Trades { symbol, settled, failed }
 }
 
-async fn publish_value(publisher: Publisher, topic: String, payload: Bytes) -> Done {
-    let failed = publish(&publisher, &topic, None, payload.clone()).await;
+async fn publish_value(door: FeedDoor, topic: String, payload: Bytes) -> Done {
+    let failed = door.publish(&topic, None, payload.clone()).await;
     Done::Value { topic, payload, failed }
 }
 
-/// Publishes; true when it should be tried again. What is refused for what it is, is not.
-fn publish(
-    publisher: &Publisher,
-    channel: &str,
-    msg_id: Option<&str>,
-    payload: Bytes,
-) -> impl Future<Output = bool> + Send + use<> {
-    // The exchange's id says which trade it is: one that was fetched afterwards reads otherwise.
-    let name = |msg_id| MsgName { content: Some(b""), ..MsgName::new(msg_id, PublisherName::Feed(FEED)) };
-    let request = PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: Door::Feed };
-    let answer = publisher.publish(request);
-    async move {
-        match answer.await {
-            Ok(_) => false,
-            Err(error @ (PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } | PublishFailure::Reused)) => {
-                tracing::error!(%error, "the feed's own message was refused");
-                false
+/// How the feed publishes. Cheap to clone.
+#[derive(Clone)]
+struct FeedDoor {
+    publisher: Publisher,
+    held: Held,
+    turn: Option<Turn>,
+}
+
+impl FeedDoor {
+    /// Publishes; true when it should be tried again. What is refused for what it is, is not.
+    fn publish(
+        &self,
+        channel: &str,
+        msg_id: Option<&str>,
+        payload: Bytes,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        // The exchange's id says which trade it is: one that was fetched afterwards reads otherwise.
+        let name = |msg_id| MsgName { content: Some(b""), ..MsgName::new(msg_id, PublisherName::Feed(FEED)) };
+        let request = PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: Door::Feed };
+        let answer = self.publisher.publish_in_turn(request, self.turn);
+        let held = self.held.clone();
+        async move {
+            match answer.await {
+                Ok(_) => false,
+                Err(
+                    error @ (PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } | PublishFailure::Reused),
+                ) => {
+                    tracing::error!(%error, "the feed's own message was refused");
+                    false
+                }
+                Err(PublishFailure::Refused(Refusal::Superseded { by })) => {
+                    held.superseded(by);
+                    true
+                }
+                Err(PublishFailure::Refused(_) | PublishFailure::Unknown(_)) => true,
             }
-            Err(PublishFailure::Refused(_) | PublishFailure::Unknown(_)) => true,
         }
     }
 }

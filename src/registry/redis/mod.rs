@@ -147,12 +147,12 @@ impl Redis {
         Self(inner)
     }
 
-    pub(super) async fn hold(&self, name: &str, ttl: Duration) -> Result<bool, Unavailable> {
+    pub(super) async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
         if self.0.has_left() {
-            return Ok(false);
+            return Ok(None);
         }
         self.0.held.lock().insert(name.to_owned());
-        Ok(replica::hold(&self.0, name, ttl).await?)
+        Ok(replica::hold(&self.0, name, ttl, above).await?)
     }
 
     pub(super) async fn want(

@@ -70,12 +70,11 @@ pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
     Ok(ClusterFigures { replicas: found.iter().filter_map(parse).collect() })
 }
 
-/// Takes or renews a named lease.
-pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration) -> Result<bool, Failure> {
+/// Takes or renews a named lease. The number of its turn, which exceeds `above`; `None` while another replica holds it.
+pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Failure> {
     let mut hold = call(&inner.scripts.hold, &[&inner.keys().lease(name)]);
-    hold.arg(inner.local.replica.as_str()).arg(millis(ttl));
-    let held: u8 = run(inner.topology.at(name), &inner.scripts.hold, &hold).await?;
-    Ok(held == 1)
+    hold.arg(inner.local.replica.as_str()).arg(millis(ttl)).arg(above);
+    run(inner.topology.at(name), &inner.scripts.hold, &hold).await
 }
 
 /// Writes under a lease what this replica wants of a feed, and returns what any of them wants where that is asked for.
@@ -170,7 +169,7 @@ async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
 /// Takes the sessions of a replica that is gone out of their users' sets. `None` while another replica does.
 async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Failure> {
     let name = format!("sweep:{replica}");
-    if !hold(inner, &name, SWEEP_TTL).await? {
+    if hold(inner, &name, SWEEP_TTL, 0).await?.is_none() {
         return Ok(None);
     }
     let (mut sessions, mut is_clean, mut failed) = (0, true, None);

@@ -2,7 +2,8 @@
 -- Gateways and engines use the same script; docs/publishing-from-redis.md shows how.
 --
 -- KEYS[1]  {prefix}{gen}      what generation the dataset is in, and for which server it was made
--- ARGV[1]  generation         the one that the caller is attached to
+-- ARGV[1]  generation         the one that the caller is attached to; under a lease, behind blanks, its name and the
+--                             number of the caller's turn
 --
 -- Then for each publication, in their order:
 -- KEYS  1  stream             {prefix}{t:<topic>}:s, the channel's name as well
@@ -21,21 +22,38 @@
 -- Returns the id ("-" without a stream), or the first id and " duplicate" when the msg_id was seen before; then nothing
 -- is published. For several publications an array, an answer or error for each. An error means that nothing was stored.
 -- REUSED: the msg_id was seen before, with another content. STALE: the server or its dataset is not the one that the
--- caller is attached to; attach again, then publish.
+-- caller is attached to; attach again, then publish. FENCED: a publication of a later turn was here before.
 
 -- The greatest number of an epoch: the position before the next one's first entry.
 local END = '9007199254740991'
 
 local call, pcall = redis.call, redis.pcall
+local generation, lease, turn = ARGV[1], nil, nil
+if string.find(generation, ' ', 1, true) then
+  generation, lease, turn = string.match(generation, '^(%d+) (%S+) (%d+)$')
+end
 local gen = call('HMGET', KEYS[1], 'format', 'g', 'identity')
 if gen[1] and gen[1] ~= '2' then
   return redis.error_reply('FORMAT this script writes format 2, the dataset has format ' .. gen[1])
 end
-if gen[2] ~= ARGV[1] or not gen[3] then
+if gen[2] ~= generation or not gen[3] then
   return redis.error_reply('STALE the generation is ' .. (gen[2] or 'not named'))
 end
 if not string.find(call('INFO', 'replication'), 'master_replid:' .. gen[3], 1, true) then
   return redis.error_reply('STALE the generation was made for another server')
+end
+
+if lease then
+  local newest = call('HGET', KEYS[1], 'turn:' .. lease)
+  if newest and tonumber(newest) > tonumber(turn) then
+    return redis.error_reply('FENCED ' .. newest .. ' is a later turn of ' .. lease)
+  end
+  if newest ~= turn then
+    local set = pcall('HSET', KEYS[1], 'turn:' .. lease, turn)
+    if type(set) ~= 'number' then
+      return set
+    end
+  end
 end
 
 local keys, values = 1, 6
@@ -48,7 +66,7 @@ end
 
 local time = call('TIME')
 local now = time[1] .. string.format('%03d', time[2] / 1000)
-local middle = ' ' .. ARGV[1] .. ' '
+local middle = ' ' .. generation .. ' '
 
 -- The id to ask for where the epoch does not simply go on, and the predecessor to name.
 local function place(stream)
@@ -73,8 +91,8 @@ local function place(stream)
   if tonumber(epoch) > tonumber(call('HGET', KEYS[1], 'alloc') or 0) then
     return nil, nil, redis.error_reply('STALE the stream has epoch ' .. epoch)
   end
-  if tonumber(epoch) + (seq == END and 1 or 0) < tonumber(ARGV[1]) then
-    return ARGV[1] .. '-0', last
+  if tonumber(epoch) + (seq == END and 1 or 0) < tonumber(generation) then
+    return generation .. '-0', last
   end
   if seq == END then
     return string.format('%.0f', tonumber(epoch) + 1) .. '-0', last

@@ -1,12 +1,22 @@
 -- Takes or renews an exclusive lease.
 --
--- KEYS 1  the lease: the name of its holder
--- ARGV    1 who asks, 2 lease in ms
--- Returns 1 when the lease is held by who asks.
+-- KEYS 1  the lease: the name of its holder, and the number of its turn
+-- ARGV    1 who asks, 2 lease in ms, 3 what the number must exceed
+-- Returns the number when the lease is held by who asks, else nothing. Each turn's is greater than that of the one before
+-- it, by the server's clock.
 
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
-  return 0
+local held, turn = redis.call('GET', KEYS[1]), nil
+if held then
+  local holder
+  holder, turn = string.match(held, '^(%S+) (%d+)$')
+  if holder ~= ARGV[1] then
+    return false
+  end
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+turn = tonumber(turn)
+if not turn or turn <= tonumber(ARGV[3]) then
+  local time = redis.call('TIME')
+  turn = math.max(time[1] * 1000000 + time[2], ARGV[3] + 1)
+end
+redis.call('SET', KEYS[1], string.format('%s %.0f', ARGV[1], turn), 'PX', ARGV[2])
+return turn
