@@ -84,13 +84,41 @@ pub(super) struct Border {
     pub(super) vouched: BTreeSet<String>,
 }
 
+impl Border {
+    /// Whether this generation begins or ends here.
+    pub(super) fn names(&self, g: u64) -> bool {
+        self.g == g || self.ends.contains(&g)
+    }
+}
+
 impl Stored {
     pub(super) fn open(&self) -> BTreeSet<String> {
         self.state.open()
     }
 
     pub(super) fn knows(&self, g: u64) -> bool {
-        g == self.g || self.state.borders.iter().any(|border| border.g == g || border.ends.contains(&g))
+        g == self.g || self.state.borders.iter().any(|border| border.names(g))
+    }
+
+    /// Whether a member of generation `own`, which knows `copy`, comes from a branch that the dataset has not heard of
+    /// (somebody began on an empty or older server without knowing what this member knows), and what one branch
+    /// acknowledged may lie below positions that readers of the other have. No range names it to them, so the boundary at
+    /// which they meet is in doubt, though everybody has reported.
+    pub(super) fn is_foreign_to(&self, own: u64, copy: &State) -> bool {
+        if own == 0 || self.knows(own) {
+            return false;
+        }
+        let (mine, theirs) = (&copy.borders, &self.state.borders);
+        let is_mine = |g: u64| g == own || g <= copy.floor || mine.iter().any(|border| border.names(g));
+        let is_theirs = |g: u64| g <= self.state.floor || self.knows(g);
+        // Readers wait before the first boundary that has no verdict.
+        let pending = theirs.iter().position(|border| border.state == BorderState::Pending);
+        let reached = pending.map_or(self.g, |at| {
+            theirs[..at].iter().map(|border| border.g).chain(theirs[at].ends.iter().copied()).max().unwrap_or(0)
+        });
+        let mut given_there = theirs.iter().map(|border| border.g).chain([self.g]);
+        let mut given_here = mine.iter().map(|border| border.g).chain([own]);
+        given_there.any(|g| g < own && !is_mine(g)) || given_here.any(|g| g < reached && !is_theirs(g))
     }
 
     /// For readers.

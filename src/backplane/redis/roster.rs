@@ -106,18 +106,19 @@ impl Me {
                 && !place.went_back
                 && !self.is_of_a_side_branch(stored)
         });
-        let is_foreign = stored.as_ref().is_some_and(|stored| self.is_foreign_to(stored));
+        let is_foreign = stored.as_ref().is_some_and(|stored| stored.is_foreign_to(self.g, &self.copy));
         let mut next = match stored {
             Some(stored) if same => stored,
             stored => self.begin(stored, place),
         };
-        if is_foreign {
-            next.state.resolve(BorderState::Doubt);
-        }
         // Before the report: who is accounted for was needed.
         let was_ready = next.state.counts_on(&self.name());
         if self.g != 0 && self.g != next.g {
             self.report(&mut next, place);
+        }
+        // One that was brought pending behind a boundary that is decided would wait for a verdict for ever.
+        if is_foreign || next.state.last_pending().is_none() {
+            next.state.resolve(BorderState::Doubt);
         }
         next.state.settle();
         self.join(&mut next, was_ready);
@@ -128,14 +129,6 @@ impl Me {
     fn is_of_a_side_branch(&self, stored: &Stored) -> bool {
         let pending = stored.state.borders.last().is_some_and(|border| border.state == BorderState::Pending);
         self.g != 0 && !stored.knows(self.g) && !pending
-    }
-
-    /// Whether neither has heard of the other's generation: somebody began on an empty or older server without knowing what
-    /// this member knows. What one branch acknowledged may lie below the positions of the other's readers, where no range
-    /// names it. So the boundary at which they meet is in doubt, though everybody has reported.
-    fn is_foreign_to(&self, stored: &Stored) -> bool {
-        let known = |border: &Border| border.g == stored.g || border.ends.contains(&stored.g);
-        self.g != 0 && self.g != stored.g && !stored.knows(self.g) && !self.copy.borders.iter().any(known)
     }
 
     /// A generation above every number that was ever shown.

@@ -182,6 +182,30 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
         scene.attach(member);
         assert_eq!(scene.border(), BorderState::Doubt);
     }
+    // A branch that ended below where the other one begins hides nothing: its member reports what it acknowledged.
+    let (mut scene, mut a, mut b) = two();
+    let before = scene.stored.clone();
+    scene.restart(before.clone());
+    scene.attach(&mut a);
+    scene.restart(before);
+    let place = Place { random: 9, ..scene.place() };
+    scene.attach_with(&mut b, &place);
+    assert!(b.g > a.g);
+    scene.attach(&mut a);
+    assert_eq!(scene.border(), BorderState::Proven);
+    // Whatever is found, no boundary is left without a verdict behind one that has it.
+    let (mut scene, mut a, mut b) = two();
+    let before = scene.stored.clone();
+    scene.restart(before.clone());
+    let high = Place { random: 9, ..scene.place() };
+    scene.attach_with(&mut a, &high);
+    assert_eq!(scene.border(), BorderState::Pending);
+    scene.restart(before);
+    scene.attach(&mut b);
+    assert!(b.g < a.g);
+    scene.attach(&mut a);
+    let borders = &scene.stored.as_ref().unwrap().state.borders;
+    assert!(borders.iter().all(|border| border.state == BorderState::Doubt), "{borders:?}");
     // And whoever merely was away for a boundary is no stranger.
     let (mut scene, mut a, mut b) = two();
     for _ in 0..2 {

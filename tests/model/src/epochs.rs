@@ -42,6 +42,8 @@ pub enum Defect {
     DrainWithoutClaims,
     /// A generation that this dataset does not know is ignored when its member arrives.
     IgnoreSideBranch,
+    /// Branches that had not heard of each other are judged by their reports alone where they meet.
+    MeetAsKnown,
     /// An open border is forgotten when the server changes again.
     ForgetOpenBorder,
     /// Earlier verdicts live in Redis only.
@@ -79,6 +81,7 @@ impl Defect {
         Self::SameNameAgain,
         Self::DrainWithoutClaims,
         Self::IgnoreSideBranch,
+        Self::MeetAsKnown,
         Self::ForgetOpenBorder,
         Self::VerdictsInRedisOnly,
         Self::NoIdentityFence,
@@ -103,6 +106,7 @@ pub struct Budget {
     pub publish: u8,
     pub unknown: u8,
     pub server: u8,
+    pub empty: u8,
     pub promote: u8,
     pub flip: u8,
     pub replace: u8,
@@ -123,6 +127,7 @@ pub const NOTHING: Budget = Budget {
     publish: 0,
     unknown: 0,
     server: 0,
+    empty: 0,
     promote: 0,
     flip: 0,
     replace: 0,
@@ -263,6 +268,9 @@ struct Message {
     by: u8,
     /// Two primaries at once, and whoever acknowledged it has spoken to nobody since.
     orphan: bool,
+    /// Clients whose position was above it already, and those of them that were told a doubt since: no range names it.
+    above: u8,
+    told: u8,
 }
 
 #[derive(Clone, Hash)]
@@ -309,6 +317,8 @@ pub enum Action {
     Sync,
     RestartWhole,
     RestartOlder,
+    /// Nothing is left of the dataset.
+    RestartEmpty,
     ReplaceInside,
     Promote,
     /// The old primary lives on, with its links or without.
@@ -350,8 +360,13 @@ impl Gen {
     }
 
     fn knows(&self, g: u8) -> bool {
-        g == self.g || self.chain.iter().any(|border| border.parents & (1 << (g / STRIDE)) != 0)
+        g == self.g || named(&self.chain, g)
     }
+}
+
+/// Whether a generation begins or ends at one of these.
+fn named(chain: &[Border], g: u8) -> bool {
+    chain.iter().any(|border| border.g == g || border.parents & (1 << (g / STRIDE)) != 0)
 }
 
 impl Stream {
@@ -487,6 +502,12 @@ impl State {
         if member.g != roster.g && member.g != 0 {
             report(&mut roster, m, &member, identity, stream.as_ref(), defect);
         }
+        let decided = roster.chain.last().is_none_or(|border| border.status != Status::Pending);
+        if old.as_ref().is_some_and(|old| is_foreign(&member, old)) && defect != Defect::MeetAsKnown || decided {
+            for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
+                border.status = Status::Doubt;
+            }
+        }
         settle(&mut roster, defect);
         let again = roster.active & bit(m) == 0 && roster.marks & bit(m) != 0 && defect != Defect::SameNameAgain;
         if roster.active & bit(m) == 0 && defect != Defect::SameNameAgain {
@@ -553,7 +574,9 @@ impl State {
         stream.entries.push(entry.clone());
         stream.last = id;
         let split = self.servers.iter().all(|server| server.role == Role::Primary);
-        self.messages.push(Message { id, acked, by: m as u8, orphan: split });
+        let above = self.clients.iter().enumerate().filter(|(_, client)| client.cursor > id);
+        let above = above.fold(0, |all, (c, _)| all | bit(c));
+        self.messages.push(Message { id, acked, by: m as u8, orphan: split, above, told: 0 });
         for other in 0..MEMBERS {
             let follower = &mut self.members[other];
             if follower.alive && follower.at == Some(server as u8) {
@@ -641,6 +664,9 @@ impl State {
         } else if !missed && !excused {
             self.bad = Some("a gap where nothing is missing");
         }
+        if kind == Kind::Doubt {
+            self.messages.iter_mut().for_each(|message| message.told |= message.above & bit(c));
+        }
         client.gaps.push((after, before));
         client.gaps.sort_unstable();
         client.gaps.dedup();
@@ -717,6 +743,26 @@ impl State {
             && !roster.pending()
             && self.members.iter().all(here)
     }
+}
+
+/// Whether a member comes from a branch of which this one has not heard, and what one of them gave may lie below positions
+/// that readers of the other have: no claim names it to them.
+fn is_foreign(member: &Member, old: &Gen) -> bool {
+    if member.g == 0 || old.knows(member.g) {
+        return false;
+    }
+    let mine = |g: u8| g == member.g || named(&member.chain, g);
+    let given_there = old.chain.iter().map(|border| border.g).chain([old.g]);
+    let mut below_mine = given_there.filter(|g| *g < member.g && !mine(*g));
+    // Readers wait before the first boundary that has no verdict.
+    let open = old.chain.iter().position(|border| border.status == Status::Pending);
+    let reached = open.map_or(old.g, |at| {
+        let ends = (1..32).rev().find(|slot| old.chain[at].parents & (1 << slot) != 0).unwrap_or(0) as u8 * STRIDE;
+        ends.max(if at > 0 { old.chain[at - 1].g } else { 0 })
+    });
+    let given_here = member.chain.iter().map(|border| border.g).chain([member.g]);
+    let mut below_theirs = given_here.filter(|g| *g < reached && !old.knows(*g));
+    below_mine.next().or(below_theirs.next()).is_some()
 }
 
 /// What a member tells of the generations before.
@@ -820,7 +866,8 @@ impl Model for Epochs {
 
     fn initial(&self) -> State {
         let active = bit(0) | bit(1);
-        let g = STRIDE;
+        // One number below is free: a newcomer that knows nothing may draw it.
+        let g = 2 * STRIDE;
         let roster = Gen {
             g,
             identity: 1,
@@ -861,7 +908,7 @@ impl Model for Epochs {
             clients: (0..self.clients).map(|c| client(c as u8)).collect(),
             messages: Vec::new(),
             identities: 1,
-            generations: 0b11,
+            generations: 0b101,
             removed: false,
             unaccounted: false,
             budget: self.budget,
@@ -1067,9 +1114,10 @@ impl Model for Epochs {
         if !state.quiet() {
             return None;
         }
-        for client in state.clients.iter().filter(|client| client.on.is_some()) {
+        for (c, client) in state.clients.iter().enumerate().filter(|(_, client)| client.on.is_some()) {
             for (number, message) in state.messages.iter().enumerate() {
-                let covered = client.gaps.iter().any(|(after, before)| *after < message.id && message.id < *before);
+                let in_range = |(after, before): &(Id, Id)| *after < message.id && message.id < *before;
+                let covered = message.told & bit(c) != 0 || client.gaps.iter().any(in_range);
                 let has = client.log.iter().any(|(_, had)| *had as usize == number);
                 if message.acked && !has && !covered && !(message.orphan && self.defect != Defect::CountOrphans) {
                     return Some("acknowledged, neither delivered nor told");
@@ -1161,6 +1209,15 @@ impl Epochs {
                     s.detach_all(address);
                 });
             }
+        }
+        if up && budget.empty > 0 {
+            add(Action::RestartEmpty, &|s| {
+                s.budget.empty -= 1;
+                s.removed = true;
+                s.servers[address].data = Data { roster: None, stream: None };
+                s.new_identity(address);
+                s.detach_all(address);
+            });
         }
         if up && copy && budget.replace > 0 && differs() {
             add(Action::ReplaceInside, &|s| {
