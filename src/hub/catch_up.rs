@@ -70,7 +70,7 @@ impl Interest {
         self.trace_beginning(member, backlog);
         if let Some(gap) = &backlog.gap {
             past.gap();
-            self.tell(member, form, gap, backlog.from);
+            self.tell((member, form), gap, backlog.from, true);
         }
         let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
         let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
@@ -95,7 +95,7 @@ impl Interest {
         }
         if let Some(cut) = &backlog.cut {
             past.gap();
-            self.tell(member, form, cut, cut.cursor);
+            self.tell((member, form), cut, cut.cursor, true);
         }
         !backlog.goes_on
     }
@@ -116,7 +116,7 @@ impl Interest {
             past.gap();
         }
         let tell = |gap: Gap| {
-            self.note_gap(member, &gap);
+            self.note_gap(member, &gap, true);
             member.outbox.send(form.encode_gap(gap));
         };
         backlog.gap.into_iter().for_each(tell);
@@ -148,9 +148,9 @@ impl Interest {
         );
     }
 
-    /// A gap that the client is told.
-    fn note_gap(&self, member: &Member, gap: &Gap) {
-        member.outbox.count_gap(self.class(), gap_label(gap.reason));
+    /// A gap that the client is told; `resumed`: after a position that it brought.
+    fn note_gap(&self, member: &Member, gap: &Gap, resumed: bool) {
+        member.outbox.count_gap(self.class(), gap_label(gap.reason, resumed));
         self.trace(&member.outbox, "gap", || {
             let before = gap.before.map(|before| before.to_string());
             json!({ "reason": gap.reason.as_str(), "after": gap.after.to_string(), "before": before })
@@ -163,8 +163,8 @@ impl Interest {
         losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::Gap::InvalidPayload));
     }
 
-    fn tell(&self, member: &Member, form: &Form, gap: &Gap, last: StreamId) {
-        self.note_gap(member, gap);
+    fn tell(&self, (member, form): (&Member, &Form), gap: &Gap, last: StreamId, resumed: bool) {
+        self.note_gap(member, gap, resumed);
         let bytes = form.encode_gap(*gap);
         let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -216,7 +216,7 @@ impl Interest {
         }
         if let Some(gap) = &gap {
             past.iter_mut().for_each(|past| past.gap());
-            self.tell(member, form, gap, gap.cursor);
+            self.tell((member, form), gap, gap.cursor, fresh || past.is_some());
         }
         let before = at;
         at = gap.map_or(at, |gap| gap.cursor);
@@ -258,7 +258,7 @@ impl Interest {
             return false;
         }
         past.iter_mut().for_each(|past| past.gap());
-        self.tell(member, form, &Gap::new(at, head.next(), GapReason::Retention), head);
+        self.tell((member, form), &Gap::new(at, head.next(), GapReason::Retention), head, true);
         true
     }
 

@@ -47,9 +47,11 @@ impl Gap {
     }
 }
 
-/// The label of a gap in the metrics.
-pub(super) fn gap_label(reason: GapReason) -> metrics::Gap {
+/// The label of a gap in the metrics. `resumed`: it follows a position that the client brought, which a stranger can choose.
+/// What pages operators counts only what those were told who were there.
+pub(super) fn gap_label(reason: GapReason, resumed: bool) -> metrics::Gap {
     match reason {
+        GapReason::Failover if resumed => metrics::Gap::FailoverResumed,
         GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
         GapReason::Retention => metrics::Gap::Retention,
         GapReason::Backplane => metrics::Gap::Backplane,

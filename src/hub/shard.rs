@@ -329,7 +329,7 @@ fn held_back(topic: &Followed) -> Origin {
 fn told(step: &Step) -> Option<metrics::Gap> {
     match step {
         Step::Message(_) => step.is_loss().then_some(metrics::Gap::InvalidPayload),
-        Step::Gap(gap) => Some(gap_label(gap.reason)),
+        Step::Gap(gap) => Some(gap_label(gap.reason, false)),
     }
 }
 

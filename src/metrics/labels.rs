@@ -190,6 +190,7 @@ label!(
         Retention = "retention",
         Backplane = "backplane",
         Failover = "failover",
+        FailoverResumed = "failover_resumed",
         InvalidPayload = "invalid_payload",
     }
 );
