@@ -78,6 +78,11 @@ client-suite *words:
 operations *words:
     cargo build && tests/ops/run.sh {{ words }}
 
+# The Debian package operated under a real systemd, with a client that must miss nothing (requires root)
+systemd:
+    cargo build --profile dist
+    tests/systemd/run.sh
+
 # The chart installed and operated on a real control plane, with clients that must not notice (requires root and Go)
 kubernetes *words:
     tests/kubernetes/run.sh {{ words }}
