@@ -1,7 +1,13 @@
-//! The two clocks of a replica: the time of day, and a monotonic one that starts with the replica. Never used by the
+//! The clocks of a replica: the time of day, and monotonic ones, of which one is coarse. Never used by the
 //! pure core, which takes the time as an argument.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use tickgate_wire::dialect::Stamp;
 use uuid::Uuid;
@@ -38,6 +44,22 @@ fn ms_of(time: SystemTime) -> u64 {
 #[must_use]
 pub fn stamp() -> Stamp {
     Stamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }
+}
+
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+static COARSE_MS: AtomicU32 = AtomicU32::new(0);
+
+/// A monotonic clock that costs nothing to read, in milliseconds: right as of the last [`advance_coarse`]. Begins again after
+/// 49 days, so only differences count.
+#[must_use]
+pub fn coarse_ms() -> u32 {
+    COARSE_MS.load(Ordering::Relaxed)
+}
+
+/// Sets [`coarse_ms`] to the time of now.
+#[expect(clippy::cast_possible_truncation, reason = "it begins again")]
+pub fn advance_coarse() {
+    COARSE_MS.store(STARTED.elapsed().as_millis() as u32, Ordering::Relaxed);
 }
 
 /// A monotonic clock. Small numbers fit where an `Instant` would not, and can be stored in an atomic.

@@ -132,14 +132,14 @@ impl Publisher {
     }
 
     /// Publishes. The order of the calls is the order of the publications: the future only waits for the answer, so a
-    /// caller may have many under way.
+    /// caller may have many under way. `None`: its level is below that of the topic's rule, and it goes nowhere.
     ///
     /// # Errors
     /// [`PublishFailure`], within a bounded time.
     pub fn publish(
         &self,
         request: PublishRequest<'_>,
-    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
         self.publish_in_turn(request, None)
     }
 
@@ -151,7 +151,7 @@ impl Publisher {
         &self,
         request: PublishRequest<'_>,
         turn: Option<Turn>,
-    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
         self.hand_over(request.door, self.check(request), turn)
     }
 
@@ -185,18 +185,24 @@ impl Publisher {
         door: Door,
         checked: Result<Publication, PublishFailure>,
         turn: Option<Turn>,
-    ) -> impl Future<Output = Result<Published, PublishFailure>> + Send + use<> {
+    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
         let class = PublicationClass::from(checked.as_ref().ok().map(|publication| publication.rule.class));
-        let under_way = checked.map(|publication| self.backplane.publish_in_turn(publication, turn));
+        let left_out = |publication: &Publication| publication.rule.leaves_out(&publication.payload);
+        let under_way = checked.map(|publication| match left_out(&publication) {
+            true => None,
+            false => Some(self.backplane.publish_in_turn(publication, turn)),
+        });
         let metrics = self.metrics.clone();
         async move {
             let result = match under_way {
-                Ok(answer) => answer.await.map_err(PublishFailure::from),
+                Ok(Some(answer)) => answer.await.map(Some).map_err(PublishFailure::from),
+                Ok(None) => Ok(None),
                 Err(failure) => Err(failure),
             };
             let label = match &result {
-                Ok(Published { duplicate: false, .. }) => PublishResult::Accepted,
-                Ok(Published { duplicate: true, .. }) => PublishResult::Duplicate,
+                Ok(None) => PublishResult::LeftOut,
+                Ok(Some(Published { duplicate: false, .. })) => PublishResult::Accepted,
+                Ok(Some(Published { duplicate: true, .. })) => PublishResult::Duplicate,
                 Err(failure) => failure.label(),
             };
             metrics.publications_total.of((door, class, label)).inc();

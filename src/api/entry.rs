@@ -40,6 +40,9 @@ pub(super) struct Accepted {
     /// `null` for topics without retention.
     id: Option<StreamId>,
     duplicate: bool,
+    /// It is below the level from which the topic has publications.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    left_out: bool,
     /// Where that was asked for, and could be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     subscribers: Option<u64>,
@@ -132,12 +135,15 @@ impl Shared {
         let asked = if entry.count { self.publisher.audience(&entry.channel, entry.user.as_deref()) } else { None };
         let counting = asked.map(|audience| (self.registry.clone(), audience));
         async move {
-            let Published { id, duplicate } = outcome.await.map_err(|failure| problem_of(failure, msg_id))?;
+            let Some(stored) = outcome.await.map_err(|failure| problem_of(failure, msg_id))? else {
+                return Ok(Accepted { id: None, duplicate: false, left_out: true, subscribers: None });
+            };
+            let Published { id, duplicate } = stored;
             let subscribers = match &counting {
                 Some((registry, audience)) => registry.count(Some(audience)).await,
                 None => None,
             };
-            Ok(Accepted { id, duplicate, subscribers })
+            Ok(Accepted { id, duplicate, left_out: false, subscribers })
         }
     }
 }

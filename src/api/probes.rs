@@ -47,7 +47,7 @@ pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Result<Json<serde
 
 /// Health in one line, for people, load balancers and container engines.
 pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    let connections = shared.figures.connections();
+    let connections = shared.connections_of_all().await;
     match shared.readiness().reason() {
         None => Json(json!({
             "status": "healthy",

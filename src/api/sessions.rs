@@ -39,6 +39,7 @@ const REVOCATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Listing {
+    connection_id: Option<String>,
     user: Option<String>,
     endpoint: Option<String>,
     param: Option<String>,
@@ -81,7 +82,7 @@ impl Listing {
             check_name(param).map_err(|error| Problem::invalid(format!("`param` is {error}")))?;
         }
         Ok(Matching {
-            connection_id: None,
+            connection_id: self.connection_id.clone().map(connection_id).transpose()?,
             user: user.map(|user| user.to_string()),
             endpoint: endpoint(shared, self.endpoint.clone())?,
             param: self.param.clone(),

@@ -17,6 +17,8 @@ use crate::{problem::millis, registry::ClusterFigures};
 
 /// How long the figures of the cluster are shared by all who ask.
 const CLUSTER_TTL: Duration = Duration::from_secs(1);
+/// How long a probe waits for the figures of the other replicas.
+const CLUSTER_WAIT: Duration = Duration::from_millis(300);
 /// Connections counted for `user_connections`, at the most.
 const CONNECTIONS_MAX: usize = 10_000;
 
@@ -40,6 +42,16 @@ impl Shared {
                 figures
             }
         }
+    }
+}
+
+impl Shared {
+    /// Open connections over all replicas, or of this one while the others' are not known at once.
+    pub(super) async fn connections_of_all(&self) -> u64 {
+        let own = self.figures.connections() as u64;
+        let cluster = tokio::time::timeout(CLUSTER_WAIT, self.cluster_figures()).await.ok().flatten();
+        let others = cluster.into_iter().flat_map(|cluster| cluster.replicas);
+        own + others.filter(|(id, _)| *id != self.replica).map(|(_, figures)| figures.connections).sum::<u64>()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{Config, parse_duration};
 const EXAMPLES: &str = r#"Examples:
   tickgate healthcheck                  is the replica of this machine ready?
   tickgate healthcheck --live           is its process alive?
-  tickgate healthcheck --url http://10.0.0.7:8000/readyz
+  tickgate healthcheck http://10.0.0.7:8000/readyz
 
 Ends with 0 or 1. In a Dockerfile:
   HEALTHCHECK CMD ["tickgate", "healthcheck", "--live"]"#;
@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long)]
     live: bool,
     /// What to ask; left out: the public listener of the settings
-    #[arg(long)]
+    #[arg(conflicts_with = "live")]
     url: Option<String>,
     /// How long to wait
     #[arg(long, default_value = "3s", value_parser = parse_duration)]

@@ -269,6 +269,8 @@ pub(super) struct Topic {
     pub wait_aof: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedupe_ttl: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level_min: Option<String>,
 }
 
 /// One `[[profiles]]`.

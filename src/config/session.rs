@@ -41,12 +41,19 @@ pub struct Readiness {
     pub queue_grace: Duration,
 }
 
+/// Where it is "auto".
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Session {
     pub(super) fn check(raw: &raw::Session, problems: &mut Problems) -> Self {
         let mut section = Section::new("session", problems);
+        let heartbeat_interval = section.duration("heartbeat_interval", &raw.heartbeat_interval, ["1s", "10m"]);
         let session = Self {
-            heartbeat_interval: section.duration("heartbeat_interval", &raw.heartbeat_interval, ["1s", "10m"]),
-            heartbeat_timeout: section.duration("heartbeat_timeout", &raw.heartbeat_timeout, ["500ms", "10m"]),
+            heartbeat_interval,
+            heartbeat_timeout: match raw.heartbeat_timeout.as_str() {
+                "auto" => HEARTBEAT_TIMEOUT.min(heartbeat_interval),
+                timeout => section.duration("heartbeat_timeout", timeout, ["500ms", "10m"]),
+            },
             write_timeout: section.duration("write_timeout", &raw.write_timeout, ["1s", "10m"]),
             resume_ttl: section.duration("resume_ttl", &raw.resume_ttl, ["1s", "24h"]),
             age_max: section.duration("age_max", &raw.age_max, ["0s", "30d"]),

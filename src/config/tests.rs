@@ -81,7 +81,7 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
     assert_eq!(private, ["orders", "risk_alerts", "bot_status", "portfolio"]);
     assert_eq!(market.symbol_verbs.len(), 3);
     assert_eq!(events.channels.iter().filter(|channel| channel.on_connect).count(), 4);
-    assert_eq!(events.channels.iter().filter(|channel| channel.restricted).count(), 2);
+    assert_eq!(events.channels.iter().filter(|channel| channel.restricted).count(), 4);
     assert_eq!(backtest.channels[0].scope, Scope::Path("run:{run_id}".into()));
     assert_eq!(backtest.commands_topic.as_deref(), Some("commands"));
     assert_eq!((ingest.protocol.dialect, ingest.channels.len()), (Dialect::Envelope, 0));

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     clock,
     config::Profile,
-    hub::{Close, Outbox, SlotId, Traces},
+    hub::{Close, Outbox, Progress, SlotId, Traces},
     metrics::Disconnect,
     registry::{ConnectionInfo, Sent},
 };
@@ -266,11 +266,11 @@ impl ConnectionHandle {
     pub fn tick(&self, now_ms: u64, config: &KeepAliveConfig) -> u64 {
         let unix_ms = clock::unix_ms();
         self.outbox.release();
-        let (written, blocked) = self.outbox.progress();
+        let Progress { position: written, blocked, quiet_ms } = self.outbox.progress();
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
         let mut timing = self.timing.lock();
         let moved = timing.private.is_some_and(|slot| self.outbox.has_moved(slot));
-        let facts = Facts { now_ms, unix_ms, seen_ms, written, blocked, moved };
+        let facts = Facts { now_ms, unix_ms, seen_ms, written, quiet_ms: quiet_ms.into(), blocked, moved };
         let (actions, next_ms) = timing.keep_alive.check(&facts, config);
         if let Some((code, cause)) = actions.close {
             self.close(code, cause, code.meaning());
@@ -278,7 +278,7 @@ impl ConnectionHandle {
         }
         if actions != KeepAliveActions::default() {
             self.send_due(&actions, unix_ms, &mut timing);
-            timing.keep_alive.sent(self.outbox.progress().0);
+            timing.keep_alive.sent(self.outbox.progress().position);
         }
         next_ms
     }

@@ -48,8 +48,10 @@ pub struct Facts {
     pub unix_ms: u64,
     /// When the client last sent something.
     pub seen_ms: u64,
-    /// Bytes written so far, and whether the socket takes no more.
+    /// Bytes written and confirmed so far, and whether the socket takes no more.
     pub written: u64,
+    /// How long ago something was written.
+    pub quiet_ms: u64,
     pub blocked: bool,
     /// A position moved without a push.
     pub moved: bool,
@@ -171,7 +173,8 @@ impl KeepAlive {
         }
         actions.expiring = self.warn(facts, config);
         if facts.written != self.written {
-            self.sent_ms = facts.now_ms;
+            // Silence begins with the last message, not with this look at it.
+            self.sent_ms = facts.now_ms.saturating_sub(facts.quiet_ms).max(self.sent_ms);
         }
         let silent = facts.now_ms >= self.sent_ms + u64::from(self.heartbeat_ms);
         let overdue = facts.now_ms >= self.pinged_ms + u64::from(self.heartbeat_ms);
@@ -323,8 +326,15 @@ mod tests {
                 replica_ttl: Duration::from_secs(10),
                 session_ttl: Duration::from_secs(300),
             };
-            let facts =
-                Facts { now_ms: 0, unix_ms: 1_000_000_000, seen_ms: 0, written: 0, blocked: false, moved: false };
+            let facts = Facts {
+                now_ms: 0,
+                unix_ms: 1_000_000_000,
+                seen_ms: 0,
+                written: 0,
+                quiet_ms: 0,
+                blocked: false,
+                moved: false,
+            };
             Self { keep_alive: KeepAlive::new(&session, 0, 128), facts, next_ms: 0 }
         }
 
@@ -334,12 +344,30 @@ mod tests {
                 let passed_ms = self.next_ms.saturating_sub(self.facts.now_ms);
                 self.facts.now_ms += passed_ms;
                 self.facts.unix_ms += passed_ms;
+                self.facts.quiet_ms += passed_ms;
                 let (actions, next_ms) = self.keep_alive.check(&self.facts, &CONFIG);
                 assert!(next_ms > self.facts.now_ms || actions.close.is_some(), "the next check is later");
                 self.next_ms = next_ms;
                 if actions != KeepAliveActions::default() {
                     return actions;
                 }
+            }
+        }
+
+        /// Something was written.
+        fn writes(&mut self, bytes: u64) {
+            self.facts.written += bytes;
+            self.facts.quiet_ms = 0;
+        }
+
+        /// Advances to the end, past heartbeats.
+        fn until_closed(&mut self) -> Option<(CloseCode, Disconnect)> {
+            loop {
+                let actions = self.until_due();
+                if actions.close.is_some() {
+                    return actions.close;
+                }
+                assert_eq!(actions.ping, None, "one is awaited");
             }
         }
 
@@ -402,7 +430,7 @@ mod tests {
         let mut scene = Scene::new();
         let number = scene.ping();
         assert!(scene.keep_alive.pong(number));
-        scene.facts.written += 2 << 20;
+        scene.writes(2 << 20);
         let number = scene.ping();
         let pinged_ms = scene.facts.now_ms;
         // Nothing is queued here, and the client sends nothing: it reads 16 KiB a second.
@@ -412,16 +440,48 @@ mod tests {
         // Once it has read all that, it has the usual time for the next ping.
         scene.ping();
         let next_ms = scene.facts.now_ms;
-        assert_eq!(scene.until_due().close, DEAD);
+        assert_eq!(scene.until_closed(), DEAD);
         assert_eq!(scene.facts.now_ms, next_ms + 10_000);
         assert!(next_ms - pinged_ms < 180_000);
 
         let mut scene = Scene::new();
-        scene.facts.written += 2 << 20;
+        scene.writes(2 << 20);
         scene.ping();
         let pinged_ms = scene.facts.now_ms;
-        assert_eq!(scene.until_due().close, DEAD);
+        assert_eq!(scene.until_closed(), DEAD);
         assert_eq!(scene.facts.now_ms, pinged_ms + 10_000 + 128_000);
+    }
+
+    #[test]
+    fn a_heartbeat_comes_one_interval_after_the_last_message_whenever_that_was() {
+        for interval_ms in [1_000, 5_000, 12_000, 30_000] {
+            for sent_ms in [1, 700, 3_100, 4_900, 11_000, 29_999] {
+                let mut scene = Scene::new();
+                scene.keep_alive.set_heartbeat(Duration::from_millis(interval_ms));
+                let (mut sent, mut beats) = (false, Vec::new());
+                while beats.len() < 40 && scene.facts.now_ms < sent_ms + 3 * interval_ms {
+                    let now_ms = scene.next_ms;
+                    if !sent && now_ms >= sent_ms {
+                        // The last heartbeat before it is older than the message.
+                        (scene.facts.written, sent) = (scene.facts.written + 100, true);
+                        scene.facts.quiet_ms = now_ms - sent_ms;
+                    } else {
+                        scene.facts.quiet_ms += now_ms - scene.facts.now_ms;
+                    }
+                    scene.facts.now_ms = now_ms;
+                    let (actions, next_ms) = scene.keep_alive.check(&scene.facts, &CONFIG);
+                    actions.ping.into_iter().for_each(|number| assert!(scene.keep_alive.pong(number)));
+                    if actions.heartbeat {
+                        scene.keep_alive.sent(scene.facts.written);
+                        beats.push(now_ms);
+                    }
+                    scene.next_ms = next_ms;
+                }
+                let first = beats.iter().find(|at_ms| **at_ms >= sent_ms + interval_ms);
+                let late_ms = first.expect("a heartbeat") - (sent_ms + interval_ms);
+                assert!(late_ms <= 100, "{late_ms} ms late: {interval_ms} {sent_ms} {beats:?}");
+            }
+        }
     }
 
     #[test]

@@ -247,9 +247,15 @@ impl Connection {
         let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
         let audience = if count { publisher.audience(&channel, request.user) } else { None };
         let stored = publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
+        let (channel, left_out) = (channel.into(), stored.is_none());
+        let Some(stored) = stored else {
+            let published =
+                Published { id, channel, publication_id: None, duplicate: false, left_out, subscribers: None };
+            return Ok(Reply::Published(published));
+        };
         let subscribers = self.replica.registry.count(audience.as_ref()).await;
-        let (channel, publication_id, duplicate) = (channel.into(), stored.id, stored.duplicate);
-        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, subscribers }))
+        let (publication_id, duplicate) = (stored.id, stored.duplicate);
+        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, left_out, subscribers }))
     }
 
     /// Stores a command for the engine that executes the run.
@@ -273,7 +279,7 @@ impl Connection {
         let (payload, msg) = (command.payload(), msg_id.map(name));
         let request = PublishRequest { channel: topic, user: None, payload, msg, door: Door::Command };
         let stored = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
-        let (publication_id, duplicate) = (stored.id, stored.duplicate);
+        let (publication_id, duplicate) = stored.map_or((None, false), |stored| (stored.id, stored.duplicate));
         Ok(Reply::CommandAccepted(CommandAccepted { id, publication_id, duplicate }))
     }
 

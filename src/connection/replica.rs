@@ -23,7 +23,7 @@ use crate::{
     auth::Verifier,
     backplane::Backplane,
     bucket::Bucket,
-    clock::Uptime,
+    clock::{self, Uptime},
     config::Config,
     hub::Hub,
     metrics::Metrics,
@@ -88,7 +88,10 @@ impl Replica {
         let mut ticks = tokio::time::interval(Wheel::TICK);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.wheel.turn(self.uptime.now_ms(), &self.keep_alive).await,
+                _ = ticks.tick() => {
+                    clock::advance_coarse();
+                    self.wheel.turn(self.uptime.now_ms(), &self.keep_alive).await;
+                }
                 () = stop.wait() => return,
             }
         }

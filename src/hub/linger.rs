@@ -164,6 +164,7 @@ pub(super) mod tests {
             wait_replicas: 0,
             wait_aof: false,
             dedupe_ttl: Duration::from_secs(300),
+            level_min: None,
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);

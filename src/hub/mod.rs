@@ -62,7 +62,7 @@ pub use follow::StreamLag;
 pub use form::Form;
 pub use gap::Gap;
 pub use member::{Member, Pacer};
-pub use outbox::{Close, Outbox, Shared};
+pub use outbox::{Close, Outbox, Progress, Shared};
 pub use past::{Past, caught_up};
 pub use position::{Asked, Position, State};
 pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};

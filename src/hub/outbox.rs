@@ -17,6 +17,7 @@ mod written;
 
 pub use ending::Close;
 use ending::Ending;
+pub use look::Progress;
 pub(super) use written::Written;
 
 use super::{
@@ -26,7 +27,10 @@ use super::{
     socket::Socket,
     turns::Hold,
 };
-use crate::metrics::{self, EndpointFigures, Held, Metrics, TopicClass};
+use crate::{
+    clock,
+    metrics::{self, EndpointFigures, Held, Metrics, TopicClass},
+};
 use tickgate_wire::model::{Class, StreamId};
 
 /// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
@@ -75,8 +79,9 @@ struct State {
     slow: Option<Held>,
     /// The room that replays and pages of history take; until all that waits is written. On the heap, as few have any.
     hold: Option<Box<Hold>>,
-    /// Bytes written so far.
+    /// Bytes written so far, and when the last of them were, by the coarse clock.
     progress: u64,
+    written_at: u32,
     /// Where values are sent: how many of them may be under way. On the heap, as many connections have none.
     flow: Option<Box<Flow>>,
 }
@@ -281,6 +286,7 @@ impl Outbox {
         }
         let bytes = body.len() as u64;
         state.progress += bytes;
+        state.written_at = clock::coarse_ms();
         Written { bytes, writes }.count(&self.shared.metrics);
         let blocked = !state.queue.is_empty();
         if !blocked {

@@ -63,6 +63,7 @@ impl Scene {
             wait_replicas: 0,
             wait_aof: false,
             dedupe_ttl: Duration::from_secs(300),
+            level_min: None,
         };
         let private = class == Class::Reliable;
         let name =
@@ -344,7 +345,7 @@ async fn a_socket_that_breaks_in_the_middle_of_a_frame_ends() {
     let outbox = Outbox::new(Socket::Tcp(near), Scene::new(Class::Event).shared);
     // More than any buffer takes, so that a frame is under way.
     outbox.send(Bytes::from(vec![b'x'; 64 << 20]));
-    assert!(outbox.progress().1, "the socket is behind");
+    assert!(outbox.progress().blocked, "the socket is behind");
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     std::future::poll_fn(|cx| outbox.poll_flush(cx)).await;

@@ -206,6 +206,7 @@ mod tests {
             wait_replicas: 0,
             wait_aof: false,
             dedupe_ttl: Duration::from_secs(300),
+            level_min: None,
         };
         let ring = RingLimits { messages_max: 1, bytes_max: 1 };
         Arc::new(Followed::new(Topic::public(&format!("t:{number}")).unwrap(), rule.into(), 1, ring))

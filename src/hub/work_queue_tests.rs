@@ -20,6 +20,7 @@ fn topic(number: usize) -> Arc<Followed> {
         wait_replicas: 0,
         wait_aof: false,
         dedupe_ttl: Duration::from_secs(300),
+        level_min: None,
     };
     let ring = RingLimits { messages_max: 1, bytes_max: 1 };
     let name = Topic::public(&format!("trades:{number}")).unwrap();

@@ -174,6 +174,7 @@ label!(
     PublishResult as "result" {
         Accepted = "accepted",
         Duplicate = "duplicate",
+        LeftOut = "left_out",
         Invalid = "invalid",
         TooLarge = "too_large",
         Refused = "refused",

@@ -83,6 +83,8 @@ async fn connections_are_listed_with_what_they_are_and_what_they_follow() {
             let expected: BTreeSet<_> = expected.into_iter().map(id_of).collect();
             assert_eq!(ids(&list(operator, query).await), expected, "{query}");
         }
+        let named = format!("?connection_id={}", id_of(&tab));
+        assert_eq!(ids(&list(operator, &named).await), BTreeSet::from([id_of(&tab)]));
         let hers = operator.api_get("/api/v1/users/alice").await.json();
         assert_eq!((&hers["user"], ids(&hers)), (&json!("alice"), BTreeSet::from([id_of(&alice)])));
         assert_eq!(operator.api_get("/api/v1/users/nobody").await.json()["connections"], json!([]));

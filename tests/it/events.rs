@@ -102,3 +102,51 @@ async fn a_platform_adds_an_endpoint_of_its_own() {
     let root = replica.get("/").await.json();
     assert!(root["endpoints"].as_array().unwrap().contains(&Value::from("/ws/desk/{desk}")), "{root}");
 }
+
+/// Over HTTP and over a WebSocket; `system_log` has a least level as it is shipped.
+#[tokio::test]
+async fn log_messages_below_the_least_level_go_nowhere_and_their_publisher_is_told() {
+    let replica = Replica::alone().await;
+    let mut page = replica.events().await;
+    let record = |level: &str| json!({"type": "system_log", "data": {"level": level, "message": level}});
+    let mut service = replica.connect("/ws").token(&Token::of("service").publish(&["system_log"]).sign()).open().await;
+    service.greeted().await;
+    service.expect_type("subscribed").await;
+    for level in ["DEBUG", "trace", "Debug"] {
+        let body = json!({"channel": "system_log", "data": record(level), "count": true});
+        let answer = replica.api_post("/api/v1/publish", body).await;
+        assert_eq!(answer.json(), json!({"id": null, "duplicate": false, "left_out": true}), "{level}");
+        let answer = service.ask(json!({"type": "publish", "channel": "system_log", "data": record(level)})).await;
+        assert_eq!((&answer["type"], &answer["left_out"]), (&json!("published"), &json!(true)), "{answer}");
+    }
+    for level in ["INFO", "warn", "ERROR", "loud"] {
+        assert!(replica.publish("system_log", record(level)).await.is_string(), "{level}");
+        page.expect(record(level)).await;
+    }
+    let untyped = json!({"type": "system_log", "text": "without a level"});
+    replica.publish("system_log", untyped.clone()).await;
+    page.expect(untyped).await;
+    let source = "tickgate_publications_total{source=\"http\",class=\"event\",result=\"left_out\"}";
+    assert_eq!(replica.metric(source).await, 3.0);
+}
+
+#[tokio::test]
+async fn services_tell_each_other_of_orders_and_trades_and_no_user_hears_it() {
+    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let channels = ["order_events", "trade_events"];
+    let mut service = replica.connect("/ws").token(&Token::of("service").channels(&channels).sign()).open().await;
+    service.greeted().await;
+    service.expect_type("subscribed").await;
+    service.subscribe(&channels).await;
+    let mut user = replica.connect("/ws").token(&Token::of("alice").channels(&["orders", "*"]).sign()).open().await;
+    user.greeted().await;
+    user.expect_type("subscribed").await;
+    for channel in channels {
+        let answer = user.ask(json!({"type": "subscribe", "channels": [channel]})).await;
+        assert_eq!(answer["errors"][0]["code"], 4502, "{answer}");
+        replica.publish(channel, json!({"type": channel})).await;
+        assert_eq!(service.expect(json!({"type": channel})).await["channel"], channel);
+    }
+    let forgotten = replica.api_post("/api/v1/publish", json!({"channel": "orders", "data": {}})).await;
+    assert_eq!(forgotten.status, 400, "the user was forgotten: {forgotten:?}");
+}

@@ -79,15 +79,21 @@ async fn a_repeated_message_is_acknowledged_again_and_published_once() {
 }
 
 #[tokio::test]
-async fn logs_are_published_but_not_the_chatty_ones() {
-    let replica = Replica::alone().await;
-    let mut listener = listener(&replica).await;
-    let mut connector = connector(&replica).await;
-    for (msg_id, level) in [("m-1", "DEBUG"), ("m-2", "INFO"), ("m-3", "CRITICAL")] {
-        acknowledged(&mut connector, log(msg_id, level)).await;
+async fn logs_are_published_from_the_level_on_that_the_topic_has() {
+    let strict = "[[topics]]\npattern = \"logs\"\nclass = \"reliable\"\nlevel_min = \"INFO\"";
+    for (settings, first) in [("", "DEBUG"), (strict, "INFO")] {
+        let replica = Replica::alone_with(settings).await;
+        let mut listener = listener(&replica).await;
+        let mut connector = connector(&replica).await;
+        let levels = ["DEBUG", "INFO", "CRITICAL"];
+        for level in levels {
+            acknowledged(&mut connector, log(level, level)).await;
+        }
+        for level in levels.into_iter().skip_while(|level| *level != first) {
+            listener.expect(log(level, level)).await;
+        }
+        listener.expect_nothing().await;
     }
-    listener.expect(log("m-2", "INFO")).await;
-    listener.expect(log("m-3", "CRITICAL")).await;
 }
 
 #[tokio::test]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import os
 import shutil
 import socket
@@ -11,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,17 +30,6 @@ def eventually(what: str, holds: Callable[[], Any], seconds: float = SOON) -> An
             return found
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.01)
-
-
-async def settled(what: str, holds: Callable[[], Awaitable[Any]], seconds: float = SOON) -> Any:
-    """Waits until an asynchronous condition holds, and returns what it returned."""
-    async with asyncio.timeout(seconds):
-        for _ in itertools.count():
-            found = await holds()
-            if found:
-                return found
-            await asyncio.sleep(0.01)
-    raise AssertionError(what)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import websockets
-from conftest import SOON, eventually, settled
+from conftest import SOON, eventually
 from websockets.asyncio.client import ClientConnection
 
 import tickgate
@@ -139,9 +139,9 @@ async def test_a_trade_service_broadcasts_to_subscribers(environment: None, api:
     await handler.broadcast_to_subscribers("trades", log)
     await handler.broadcast_to_subscribers("orders", processed)
     assert handler.outbox.flush(SOON)
-    assert [one["payload"]["event"] for one in past(api, "orders", 1)] == ["order_processed"]
-    assert len(api.history("orders", last=10).messages) == 1, "the same message is published once"
-    assert past(api, "trades", 1)[0]["msg_id"] == log.msg_id
+    assert [one["payload"]["event"] for one in past(api, "order_events", 1)] == ["order_processed"]
+    assert len(api.history("order_events", last=10).messages) == 1, "the same message is published once"
+    assert past(api, "trade_events", 1)[0]["msg_id"] == log.msg_id
     assert SocketMessage(**past(api, "logs", 1)[0]).payload["message"] == "done"
 
 
@@ -401,7 +401,7 @@ async def received(socket: ClientConnection, type: str) -> dict[str, Any]:
                 return message
 
 
-async def test_an_engine_reaches_single_tabs(environment: None, gateway: GatewayProcess) -> None:
+async def test_an_engine_reaches_single_tabs(environment: None, gateway: GatewayProcess, api: Gateway) -> None:
     session_id, manager = "session-doc-2", websocket_manager
     url = handlers.url_for(session_id, base=gateway.url)
     async with page(url) as (one, tab), page(url) as (other, other_tab), page(f"{gateway.url}/ws/market") as (market, _):
@@ -409,7 +409,7 @@ async def test_an_engine_reaches_single_tabs(environment: None, gateway: Gateway
         assert await manager.send_to_connection(one, events.create_heartbeat_event())
         pushed = await received(tab, "heartbeat")
         assert pushed["_meta"] == {"channel": "@connection"}
-        metadata = await manager.get_connection_metadata(one)
+        metadata = manager.get_connection_metadata(one)
         assert metadata is not None
         assert metadata["session_id"] == session_id
         assert metadata["connected_at"] <= metadata["last_heartbeat"] <= datetime.now(UTC)
@@ -417,11 +417,8 @@ async def test_an_engine_reaches_single_tabs(environment: None, gateway: Gateway
         assert await manager.disconnect(one)
         await asyncio.wait_for(tab.wait_closed(), SOON)
         assert tab.close_code == 4500
-
-        async def gone() -> bool:
-            return await manager.get_connection_metadata(one) is None
-
-        await settled("the connection is gone", gone)
+        await asyncio.to_thread(eventually, "it is gone", lambda: one not in {each.connection_id for each in api.connections()})
+        assert manager.get_connection_metadata(one) is None
         assert not await manager.send_to_connection(one, {"type": "late"})
         assert not await manager.disconnect(one)
         assert await manager.connections_of(session_id) == [other]
@@ -429,13 +426,10 @@ async def test_an_engine_reaches_single_tabs(environment: None, gateway: Gateway
             await manager.send_to_connection(other, {"_meta": {}})
         with pytest.raises(tickgate.Invalid):
             await manager.send_to_connection("no id", {"type": "x"})
-
-        async def cleaned() -> bool:
-            return await manager.cleanup_stale_connections(max_age_seconds=1) > 0
-
-        await settled("the other one is idle", cleaned)
+        await asyncio.to_thread(eventually, "a second of silence", lambda: api.connections(param=session_id, idle_seconds=1))
+        assert await manager.cleanup_stale_connections(max_age_seconds=1) == 1
         await asyncio.wait_for(other_tab.wait_closed(), SOON)
-        assert await manager.get_connection_metadata(market) is not None, "connections of no session are left alone"
+        assert manager.get_connection_metadata(market) is not None, "connections of no session are left alone"
 
 
 async def test_an_engine_does_not_wait_for_a_gateway_that_is_away() -> None:

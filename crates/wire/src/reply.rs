@@ -243,6 +243,9 @@ pub struct Published {
     pub publication_id: Option<StreamId>,
     /// The same `msg_id` was published before; `publication_id` is of that time.
     pub duplicate: bool,
+    /// It is below the level from which the topic has publications: nothing was stored or sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// Connections that follow the channel, over all replicas, where that was asked for and could be counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribers: Option<u64>,

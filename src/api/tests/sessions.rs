@@ -58,6 +58,7 @@ async fn a_listing_that_asks_for_what_there_is_not_is_refused() {
         "idle_seconds=-1",
         "cursor=",
         "cursor=00c0ffee",
+        "connection_id=00c0ffee",
         "cursor=00C0FFEE00C0FFEE",
         "session=6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01",
         "users=alice",

@@ -15,6 +15,7 @@ pub(super) fn rule(retain_max: u32, retain_ttl: Duration) -> Arc<TopicRule> {
         wait_replicas: 0,
         wait_aof: false,
         dedupe_ttl: Duration::from_secs(300),
+        level_min: None,
     })
 }
 

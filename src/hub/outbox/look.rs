@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tickgate_wire::model::StreamId;
 
 use super::{super::queue::SlotId, Close, Outbox, State, ending::Ending};
+use crate::clock;
 
 /// What an outbox wants of its connection's task.
 #[derive(Debug)]
@@ -19,6 +20,18 @@ pub struct Look {
     pub held: bool,
     /// A subscription is to be caught up, and there is room for it.
     pub lagging: bool,
+}
+
+/// How far an outbox has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Grows with the bytes that were written and with those that the client confirmed: a slow client whose buffers are full
+    /// reads on although nothing can be written to it.
+    pub position: u64,
+    /// The socket is behind.
+    pub blocked: bool,
+    /// How long ago something was written, to within a tick of the wheel.
+    pub quiet_ms: u32,
 }
 
 /// How an outbox is doing, for an operator.
@@ -156,12 +169,15 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// A number that grows with the bytes that were written and with those that the client confirmed, and whether the
-    /// socket is behind. A slow client whose buffers are full reads on although nothing can be written to it.
+    /// How far it has come.
     #[must_use]
-    pub fn progress(&self) -> (u64, bool) {
+    pub fn progress(&self) -> Progress {
         let state = self.state.lock();
         let confirmed = state.flow.as_ref().map_or(0, |flow| flow.confirmed());
-        (state.progress + confirmed, state.queue.blocked)
+        Progress {
+            position: state.progress + confirmed,
+            blocked: state.queue.blocked,
+            quiet_ms: clock::coarse_ms().wrapping_sub(state.written_at),
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     Outbox, State, Written,
     ending::Ending,
 };
+use crate::clock;
 
 impl State {
     /// Whether what waits has to wait until the client has confirmed more.
@@ -49,6 +50,7 @@ impl Outbox {
                 Ok(count) => {
                     self.shared.wrote(state.queue.consume(count));
                     state.progress += count as u64;
+                    state.written_at = clock::coarse_ms();
                     written.add(Written { bytes: count as u64, writes: 1 });
                     send_probe(state);
                     if count < offered {

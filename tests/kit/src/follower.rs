@@ -174,6 +174,7 @@ pub fn retain(retain_max: u32) -> Arc<TopicRule> {
         wait_replicas: 0,
         wait_aof: false,
         dedupe_ttl: Duration::from_secs(300),
+        level_min: None,
     })
 }
 

@@ -91,6 +91,7 @@ fn make_rules(other: bool) -> Arc<TopicRules> {
         wait_replicas: 0,
         wait_aof: false,
         dedupe_ttl: DEDUPE_TTL,
+        level_min: None,
     };
     let swapped = |class| match class {
         Class::State if other => Class::Reliable,
@@ -231,9 +232,9 @@ impl Gateway {
         let (answer, all) = (self.publisher.publish(request), all.clone());
         tokio::spawn(async move {
             let outcome = match answer.await {
-                Ok(Published { id: Some(id), duplicate: false }) => Outcome::Acknowledged(id),
-                Ok(Published { id: Some(id), duplicate: true }) => Outcome::Repeat(id),
-                Ok(Published { id: None, .. }) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
+                Ok(Some(Published { id: Some(id), duplicate: false })) => Outcome::Acknowledged(id),
+                Ok(Some(Published { id: Some(id), duplicate: true })) => Outcome::Repeat(id),
+                Ok(None | Some(Published { id: None, .. })) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
                 Err(_) => Outcome::Refused,
             };
             all.lock()[number].outcome = outcome;

@@ -24,6 +24,7 @@ class ConnectionFilter(TypedDict, total=False):
     """Which connections are meant: those that have all of what is given.
 
     Attributes:
+        connection_id: this one.
         user: this user's.
         endpoint: those at the profile of this name.
         param: those whose path has this parameter, such as a run.
@@ -31,6 +32,7 @@ class ConnectionFilter(TypedDict, total=False):
         idle_seconds: those whose client has sent nothing for so long, no answer to a ping either.
     """
 
+    connection_id: str | None
     user: str | None
     endpoint: str | None
     param: str | None

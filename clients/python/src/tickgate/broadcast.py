@@ -33,7 +33,8 @@ class ConnectionManager:
 
     async def active_connections(self) -> int:
         """How many frontends are connected, over all replicas."""
-        return len(await asyncio.to_thread(gateway_of(self.outbox).connections, endpoint="events"))
+        gateway = gateway_of(self.outbox)
+        return len(await asyncio.to_thread(lambda: gateway.connections(endpoint="events")))
 
     async def broadcast_position_update(self, data: Any) -> str:
         """A position was opened, updated or closed. Returns the `msg_id`."""

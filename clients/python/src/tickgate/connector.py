@@ -346,9 +346,14 @@ class Connector:
 QuantowerConnector = Connector
 
 
+# Where subscribers have the topics of services under another name: a user's own channel has this one.
+_TOPICS = {"orders": "order_events", "trades": "trade_events"}
+
+
 class SocketHandler:
     """What services call that used to hold sockets: messages go to all subscribers of a topic, on every replica. Without an
-    `outbox`, it uses the program's shared one."""
+    `outbox`, it uses the program's shared one. The topics `orders` and `trades` are `order_events` and `trade_events` on
+    `/ws`."""
 
     def __init__(self, outbox: Outbox | None = None) -> None:
         self._outbox = outbox
@@ -363,7 +368,7 @@ class SocketHandler:
     async def broadcast_to_subscribers(self, topic: str, message: SocketMessage) -> None:
         """Sends a message to the subscribers of a topic, now or later, in the background. Its `msg_id` is that of the
         publication: the same message is published once."""
-        await self.outbox.put_async(topic, json.loads(message.json()), msg_id=message.msg_id)
+        await self.outbox.put_async(_TOPICS.get(topic, topic), json.loads(message.json()), msg_id=message.msg_id)
 
     async def send_to_client(self, client_id: str, message: SocketMessage) -> bool:
         """Sends a message to one connection, on whatever replica it is; `client_id` is the `connection_id` of its welcome.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Pattern, Topic, UserId};
+use super::{Level, Pattern, Topic, UserId};
 
 /// How the publications of a topic are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,6 +51,17 @@ pub struct TopicRule {
     /// How long the result of a publication with a `msg_id` is remembered: a retry within it is published once.
     #[serde(serialize_with = "seconds")]
     pub dedupe_ttl: Duration,
+    /// Log messages below it are not published. Only gateways keep to it.
+    #[serde(skip)]
+    pub level_min: Option<Level>,
+}
+
+impl TopicRule {
+    /// Whether a publication is below the level from which the topic has them.
+    #[must_use]
+    pub fn leaves_out(&self, payload: &[u8]) -> bool {
+        self.level_min.is_some_and(|min| Level::of(payload).is_some_and(|level| level < min))
+    }
 }
 
 fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

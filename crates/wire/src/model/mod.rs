@@ -3,6 +3,7 @@
 mod class;
 mod ids;
 mod issued;
+mod level;
 mod pattern;
 mod publication;
 mod start;
@@ -12,6 +13,7 @@ mod topic;
 pub use class::{Class, PrivateChannel, TopicRule, TopicRules};
 pub use ids::{InvalidId, MsgId, ReplicaId, SessionId, SessionSecret, UserId};
 pub use issued::IssuedAt;
+pub use level::Level;
 pub use pattern::{InvalidPattern, Pattern};
 pub use publication::{Content, Message, Once, Publication};
 pub use start::Start;

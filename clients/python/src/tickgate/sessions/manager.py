@@ -57,19 +57,21 @@ class WebSocketManager:
 
     async def disconnect(self, connection_id: str) -> bool:
         """Closes one connection (4500). False if it was not connected any more."""
-        return bool(await asyncio.to_thread(gateway_of(self.outbox).disconnect, connection_id=connection_id))
+        gateway = gateway_of(self.outbox)
+        return bool(await asyncio.to_thread(lambda: gateway.disconnect(connection_id=connection_id)))
 
     async def connections_of(self, session_id: str) -> list[str]:
         """The ids of the connections that watch the session, over all replicas."""
         param = check_session_id(session_id)
-        found = await asyncio.to_thread(gateway_of(self.outbox).connections, param=param)
+        gateway = gateway_of(self.outbox)
+        found = await asyncio.to_thread(lambda: gateway.connections(param=param))
         return [one.connection_id for one in found if one.endpoint in ENDPOINTS]
 
-    async def get_connection_metadata(self, connection_id: str) -> dict[str, Any] | None:
-        """`session_id`, `connected_at` and `last_heartbeat` of a connection; `None` if it is not connected."""
-        for one in await asyncio.to_thread(gateway_of(self.outbox).connections):
-            if one.connection_id == connection_id:
-                return {"session_id": one.param, "connected_at": one.connected_at, "last_heartbeat": one.last_seen}
+    def get_connection_metadata(self, connection_id: str) -> dict[str, Any] | None:
+        """`session_id`, `connected_at` and `last_heartbeat` of a connection; `None` if it is not connected. Asks the gateway,
+        and blocks meanwhile."""
+        for one in gateway_of(self.outbox).connections(connection_id=connection_id):
+            return {"session_id": one.param, "connected_at": one.connected_at, "last_heartbeat": one.last_seen}
         return None
 
     async def cleanup_stale_connections(self, max_age_seconds: int = 300) -> int:
@@ -77,10 +79,10 @@ class WebSocketManager:
         itself closes a connection that leaves its pings unanswered."""
         gateway = gateway_of(self.outbox)
 
-        def close(endpoint: str) -> int:
-            return gateway.disconnect(idle_seconds=max_age_seconds, endpoint=endpoint) or 0
+        def close() -> int:
+            return sum(gateway.disconnect(idle_seconds=max_age_seconds, endpoint=endpoint) or 0 for endpoint in ENDPOINTS)
 
-        return sum([await asyncio.to_thread(close, endpoint) for endpoint in ENDPOINTS])
+        return await asyncio.to_thread(close)
 
     async def stream_thinking(self, session_id: str, chunks: AsyncIterator[str]) -> str:
         """Sends pieces of reasoning as they come, those of 50 ms joined in one event. Returns the whole text."""

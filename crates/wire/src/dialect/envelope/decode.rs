@@ -12,8 +12,6 @@ use crate::{
 const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack";
 const EVENT_TYPES: [&str; 4] = ["order", "execution", "market_data", "strategy"];
 const LEVELS: [&str; 8] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "TRACE", "WARN", "FATAL"];
-/// Levels that are acknowledged but not published. Other libraries' `TRACE` is as detailed as `DEBUG`.
-const QUIET_LEVELS: [&str; 2] = ["DEBUG", "TRACE"];
 const OBJECT: &str = "a JSON object";
 /// Every event is published here and to the topic of its run.
 const EVENTS_TOPIC: &str = "ingest_events";
@@ -86,14 +84,14 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(vec![EVENTS_TOPIC.to_owned(), run])
 }
 
-/// Topics of one line of a structured log. Detailed records are acknowledged but not published. The level
-/// is passed on as it was written.
+/// Topics of one line of a structured log. The level is passed on as it was written; the topic's rule says which levels are
+/// published.
 fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
-    let level = word(payload, "level", &LEVELS)?;
+    word(payload, "level", &LEVELS)?;
     payload.string("logger_name", "a string")?;
     payload.needed_string("message", "a string")?;
     object(payload, "meta")?;
-    Ok(if QUIET_LEVELS.contains(&level) { vec![] } else { vec![LOGS_TOPIC.to_owned()] })
+    Ok(vec![LOGS_TOPIC.to_owned()])
 }
 
 /// Topics of a failure in the producer itself: none.
@@ -167,20 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn debug_records_are_not_published() {
+    fn records_of_every_level_go_to_their_topic() {
         let record = r#"{"level":"INFO","logger_name":"trade_service","message":"\"x\"","meta":{"trade_id":"t"}}"#;
         assert_eq!(ingest(&with_payload("log_record", record)).topics, ["logs"]);
-        for (level, published) in [
-            ("DEBUG", false),
-            ("debug", false),
-            ("Trace", false),
-            ("warning", true),
-            ("WARN", true),
-            ("fatal", true),
-            ("CRITICAL", true),
-        ] {
+        for level in ["DEBUG", "debug", "Trace", "warning", "WARN", "fatal", "CRITICAL"] {
             let record = format!(r#"{{"level":"{level}","logger_name":null,"message":"","meta":null}}"#);
-            assert_eq!(ingest(&with_payload("log_record", &record)).topics.len(), usize::from(published), "{level}");
+            assert_eq!(ingest(&with_payload("log_record", &record)).topics, ["logs"], "{level}");
         }
     }
 

@@ -173,6 +173,7 @@ mod tests {
             channel: "orders".into(),
             publication_id,
             duplicate: false,
+            left_out: false,
             subscribers: None,
         };
         assert_eq!(

@@ -1,0 +1,86 @@
+//! How important a log message is. Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// The levels of logs, least important first. Other libraries' names for them are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+/// Names that a publication may have. Other libraries' `TRACE` is as detailed as `DEBUG`.
+const NAMES: [(&str, Level); 8] = [
+    ("DEBUG", Level::Debug),
+    ("INFO", Level::Info),
+    ("WARNING", Level::Warning),
+    ("ERROR", Level::Error),
+    ("CRITICAL", Level::Critical),
+    ("TRACE", Level::Debug),
+    ("WARN", Level::Warning),
+    ("FATAL", Level::Critical),
+];
+
+impl Level {
+    /// Five names, as they are configured.
+    pub const ALL: [(&'static str, Self); 5] = [NAMES[0], NAMES[1], NAMES[2], NAMES[3], NAMES[4]];
+
+    /// The level of a name, in upper or lower case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
+    }
+
+    /// The level of a publication: its field `level`, or that of its `data` or `payload`. `None` where it has none that is
+    /// known.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Message {
+            level: Option<serde_json::Value>,
+            data: Option<Inner>,
+            payload: Option<Inner>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Inner {
+            Record { level: serde_json::Value },
+            Other(serde::de::IgnoredAny),
+        }
+        let message: Message = serde_json::from_slice(payload).ok()?;
+        let inner = |inner: Option<Inner>| match inner {
+            Some(Inner::Record { level }) => Some(level),
+            Some(Inner::Other(_)) | None => None,
+        };
+        let level = message.level.or_else(|| inner(message.data)).or_else(|| inner(message.payload))?;
+        Self::named(level.as_str()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_has_its_level_where_documents_have_it() {
+        for (payload, level) in [
+            (r#"{"level":"DEBUG"}"#, Some(Level::Debug)),
+            (r#"{"type":"system_log","data":{"level":"info","message":""}}"#, Some(Level::Info)),
+            (r#"{"msg_type":"log_record","payload":{"message":"","level":"Warn"}}"#, Some(Level::Warning)),
+            (r#"{"level":"FATAL","data":{"level":"DEBUG"}}"#, Some(Level::Critical)),
+            (r#"{"level":"trace"}"#, Some(Level::Debug)),
+            (r#"{"level":"loud"}"#, None),
+            (r#"{"level":20}"#, None),
+            (r#"{"data":[{"level":"DEBUG"}]}"#, None),
+            (r#"{"data":"DEBUG","payload":{"level":"ERROR"}}"#, Some(Level::Error)),
+            ("{}", None),
+        ] {
+            assert_eq!(Level::of(payload.as_bytes()), level, "{payload}");
+        }
+        assert!(Level::Debug < Level::Info && Level::Error < Level::Critical);
+    }
+}
