@@ -80,7 +80,8 @@ fn listed(
             endpoint: handle.origin.profile.name.clone(),
             param: handle.origin.param.clone(),
             connected_ms: handle.origin.opened_ms,
-            heard_ms: unix_ms.saturating_sub(handle.silent_ms(now_ms)),
+            // The two clocks are read one after the other.
+            heard_ms: unix_ms.saturating_sub(handle.silent_ms(now_ms)).max(handle.origin.opened_ms),
             channels,
         });
     }

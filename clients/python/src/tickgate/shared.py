@@ -30,4 +30,5 @@ def gateway_of(outbox: Outbox) -> Gateway:
         if outbox not in _gateways:
             gateway = _gateways[outbox] = Gateway(outbox.urls, "")
             gateway.headers = outbox.authorization
+            weakref.finalize(outbox, gateway.close)
         return _gateways[outbox]
