@@ -165,6 +165,7 @@ async def commands_of_a_run_are_accepted_and_stored(world: World) -> None:
 async def connector_is_acknowledged_and_its_events_are_heard(world: World) -> None:
     login = token("desk", channels=["ingest_events", "logs"])
     desk = await world.client(f"/ws?token={login}")
+    equal({error["code"] for error in (await desk.expect("subscribed"))["errors"]}, {4502}, "what the endpoint would begin with")
     await desk.subscribe("ingest_events", "logs")
     tab = await world.run("run_tab.js", "/ws/forward/run-123")
     await tab.line('"type":"subscribed"')

@@ -40,7 +40,7 @@ async def feed_lets_in_whoever_has_a_token(world: World) -> None:
 
 @check
 async def a_run_is_watched_and_commanded_only_with_the_right(world: World) -> None:
-    watcher = await world.client(f"/ws/backtest/run-1?token={token('watcher')}")
+    watcher = await world.client(f"/ws/backtest/run-1?token={token('watcher', runs=['other-*'], commands=True)}")
     equal((await watcher.expect("subscribed"))["errors"][0]["code"], 4502)
     await watcher.send(type="command", command="stop")
     equal((await watcher.expect("error"))["code"], 4502)
