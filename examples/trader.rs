@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // In a task of its own: pings are answered while a message is being handled.
     tokio::spawn(driver.run());
 
+    let store = |cursors: &BTreeMap<String, String>| fs::write(&file, serde_json::to_string(cursors)?);
     while let Some(event) = client.next().await {
         match event {
             Event::Message(message) if message.meta.channel == "orders" => {
@@ -40,13 +41,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 // The cursors count what was handled when `next` is called again; this order has been, too.
                 let mut cursors = client.cursors().clone();
                 cursors.extend(message.meta.id.map(|id| (message.meta.channel, id)));
-                fs::write(&file, serde_json::to_string(&cursors)?)?;
+                store(&cursors)?;
             }
             Event::Message(message) => println!("price {}", message.payload()),
             // Here a real program asks its order service for the present state.
             Event::Gap(gap) => println!("gap {:?}: {}", gap.channels, gap.reason),
             Event::Refused { channel, error } => println!("refused {channel}: {error}"),
-            Event::State(state) => println!("state {}", state.name()),
+            Event::State(state) => {
+                // A channel without a message has a cursor, too: what comes next is not missed.
+                store(client.cursors())?;
+                println!("state {}", state.name());
+            }
             _ => {}
         }
     }

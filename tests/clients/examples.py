@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -207,7 +208,9 @@ async def the_trader_and_the_engine(world: World) -> None:
     running = await trade()
     await fill(1)
     await running.line('^order .*"fill_id": "1"')
-    await engine.line("-0$")
+    first = await engine.line("-0$")
+    while first not in (world.dir / "cursors.json").read_text():
+        await asyncio.sleep(0.01)
     await running.stop()
     await fill(2)
     await engine.line("-1$")
