@@ -205,8 +205,8 @@ struct Disconnect {
     revoke_seconds: Option<u64>,
 }
 
-/// Closes a session, a connection, all connections of a user, or those that are idle, wherever they are; with `revoke_seconds` the user can't come back
-/// with an old token.
+/// Closes a session, a connection, all connections of a user, or those that are idle, wherever they are; with
+/// `revoke_seconds` the user can't come back with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let asked: Disconnect = body::json(&shared, request).await?;

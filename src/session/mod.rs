@@ -208,8 +208,8 @@ impl Session {
         Action::Subscribe { wanted, refused }
     }
 
-    /// The subscriptions that the endpoint starts by itself, and what it would but may not; none for clients of the explicit mode. `from`: where a client
-    /// that comes back wants them to begin.
+    /// The subscriptions that the endpoint starts by itself, and those that the token does not allow; none for clients of the
+    /// explicit mode. `from`: where a client that comes back wants them to begin.
     #[must_use]
     pub fn on_connect(&self, from: Options, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
         if self.explicit {

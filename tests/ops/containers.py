@@ -142,7 +142,7 @@ def yaml_style() -> None:
 
 @check("shell and Python sources (shellcheck, compile)")
 def scripts() -> None:
-    folders = [ROOT / ".github", ROOT / "deploy", ROOT / "tests/ops", ROOT / "tests/kubernetes"]
+    folders = [ROOT / ".github", ROOT / "deploy", ROOT / "tests/ops", ROOT / "tests/kubernetes", ROOT / "tests/systemd"]
     for path in [path for folder in folders for path in folder.rglob("*.py")]:
         compile(path.read_text(), str(path), "exec")
     files = [path for folder in folders for path in folder.rglob("*.sh")]

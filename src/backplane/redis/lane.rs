@@ -322,8 +322,9 @@ impl Drain {
         }
     }
 
-    /// Redis forgot the script, or is in another generation: loads it, waits to be attached, and sends again, in the order of the hand-over. What a later publication of
-    /// the same topic has overtaken meanwhile (another replica had loaded the script) is refused instead.
+    /// Redis forgot the script, or is in another generation: loads it, waits to be attached, and sends again, in the order of
+    /// the hand-over. What a later publication of the same topic has overtaken meanwhile (another replica had loaded the
+    /// script) is refused instead.
     async fn send_again(&mut self) {
         let mut jobs = std::mem::take(&mut self.again);
         let until = tokio::time::Instant::now() + self.link.config().response_timeout;

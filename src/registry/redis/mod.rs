@@ -7,8 +7,8 @@
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
 //! A session's lease and its entry in the replica's index are on its user's shard, its record is on the session's own.
-//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews: every key ends by
-//! itself.
+//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews:
+//! every key ends by itself.
 
 mod admission;
 mod batch;

@@ -13,8 +13,8 @@ pub enum Level {
     Critical,
 }
 
-/// Names that a publication may have. Other libraries' `TRACE` is as detailed as `DEBUG`.
-const NAMES: [(&str, Level); 8] = [
+/// Other libraries' `TRACE` is as detailed as `DEBUG`.
+const LEVELS: [(&str, Level); 8] = [
     ("DEBUG", Level::Debug),
     ("INFO", Level::Info),
     ("WARNING", Level::Warning),
@@ -27,12 +27,22 @@ const NAMES: [(&str, Level); 8] = [
 
 impl Level {
     /// Five names, as they are configured.
-    pub const ALL: [(&'static str, Self); 5] = [NAMES[0], NAMES[1], NAMES[2], NAMES[3], NAMES[4]];
+    pub const ALL: [(&'static str, Self); 5] = [LEVELS[0], LEVELS[1], LEVELS[2], LEVELS[3], LEVELS[4]];
+
+    /// All names that a publication may have.
+    pub const NAMES: [&'static str; LEVELS.len()] = {
+        let (mut names, mut at) = ([""; LEVELS.len()], 0);
+        while at < names.len() {
+            names[at] = LEVELS[at].0;
+            at += 1;
+        }
+        names
+    };
 
     /// The level of a name, in upper or lower case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
+        LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
     }
 
     /// The level of a publication: its field `level`, or that of its `data` or `payload`. `None` where it has none that is

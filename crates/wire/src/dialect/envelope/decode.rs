@@ -1,17 +1,17 @@
-//! What producers send: events of runs, log records, heartbeats, subscriptions. Strict in what is needed, lenient with extra keys.
+//! What producers send: events of runs, log records, heartbeats, subscriptions. Strict in what is needed, lenient with
+//! extra keys.
 
 use bytes::Bytes;
 
 use crate::{
     command::{Command, Ingest, Invalid, Json, Limits, Request},
     dialect::fields::{Fields, Wrong, missing, not_a_name, wrong_kind},
-    model::{MsgId, Topic, check_name},
+    model::{Level, MsgId, Topic, check_name},
     payload::META_KEY,
 };
 
 const MSG_TYPES: &str = "ingest_event, log_record, heartbeat, subscribe, unsubscribe, error or ack";
 const EVENT_TYPES: [&str; 4] = ["order", "execution", "market_data", "strategy"];
-const LEVELS: [&str; 8] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "TRACE", "WARN", "FATAL"];
 const OBJECT: &str = "a JSON object";
 /// Every event is published here and to the topic of its run.
 const EVENTS_TOPIC: &str = "ingest_events";
@@ -87,7 +87,7 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
 /// Topics of one line of a structured log. The level is passed on as it was written; the topic's rule says which levels are
 /// published.
 fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
-    word(payload, "level", &LEVELS)?;
+    word(payload, "level", &Level::NAMES)?;
     payload.string("logger_name", "a string")?;
     payload.needed_string("message", "a string")?;
     object(payload, "meta")?;
