@@ -1,6 +1,6 @@
-"""The chart's form of deploy/prometheus/rules.yaml: the same rules, with what a release decides left open.
+"""The chart's form of deploy/prometheus/rules.yaml: the same rules, with placeholders for settings of a release.
 
-`${namespace}` stands in a matcher of every selector, and `${<alert>}` where values.yaml has a threshold for that alert.
+Every selector has a matcher with `${namespace}`; `${<alert>}` replaces a threshold that values.yaml sets for that alert.
 Used by deploy/render.py; that nothing else differs is checked by tests/ops.
 """
 
@@ -10,13 +10,13 @@ import re
 
 import yaml
 
-HEAD = "# Written from deploy/prometheus/rules.yaml by deploy/render.py. Change that file, not this one.\n"
-# Names of series: the gateway's, those that Prometheus and kube-state-metrics add, and recorded ones.
+HEAD = "# Generated from deploy/prometheus/rules.yaml by deploy/render.py. Edit that file, not this one.\n"
+# Series names: those of the gateway, of Prometheus and kube-state-metrics, and recorded ones.
 METRIC = re.compile(r'(?<![\w:"])((?:tickgate|process|kube)_\w+|(?:job|instance):[\w:]+|up)(?![\w:(])(\{)?')
 
 
 def chart_rules(source: str, thresholds: dict[str, float]) -> str:
-    """The rules as a template of the chart reads them."""
+    """The rules in the form that the chart's template reads."""
     content = yaml.safe_load(source)
     open_thresholds = dict(thresholds)
     for group in content["groups"]:
@@ -39,7 +39,7 @@ def scoped(expression: str) -> str:
 
 
 def with_open_threshold(alert: str, expression: str, threshold: float) -> str:
-    """The expression with its comparisons to this number left open."""
+    """The expression with a placeholder for its comparisons with this number."""
     pattern = re.compile(rf"([<>]=?\s*){re.escape(str(threshold))}(?![\d.])")
     if not pattern.search(expression):
         raise SystemExit(f"values.yaml: the threshold of {alert} is {threshold}, but rules.yaml does not compare with that number")
@@ -51,7 +51,7 @@ def alert_names(source: str) -> list[str]:
 
 
 class Blocks(yaml.SafeDumper):
-    """Writes texts of several lines as blocks."""
+    """Writes multi-line texts as blocks."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

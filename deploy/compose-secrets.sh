@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes .env beside docker-compose.yml, with secrets that only this machine knows. A file that is there is kept.
+# Writes .env next to docker-compose.yml, with secrets generated on this machine. An existing file is kept.
 set -eu
 file=${1:-$(dirname "$0")/../.env}
 [ -e "$file" ] && exit 0

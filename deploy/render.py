@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Writes what is derived: the chart's forms of rules, dashboard and Redis configuration, its README, the schema of its
-`config` and its alerts, and the plain manifests.
+"""Writes all derived files: the chart's rules, dashboard, Redis configuration and README, the schema of its `config` and
+alerts, and the plain manifests.
 
     deploy/render.py           writes
-    deploy/render.py --check   changes nothing; names what differs, and fails if anything does
+    deploy/render.py --check   changes nothing; lists files that differ, and fails if there are any
 
-Needs PyYAML and helm-python-sdk (`tests/ops/run.sh` installs both and runs the check). The
-sources are values.yaml, the templates, config/default.toml, deploy/prometheus, deploy/grafana/dashboard.py and
-deploy/redis; what is written is never edited.
+Requires PyYAML and helm-python-sdk (`tests/ops/run.sh` installs both and runs the check). The sources are values.yaml, the
+templates, config/default.toml, deploy/prometheus, deploy/grafana/dashboard.py and deploy/redis; do not edit derived files.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ CHART = ROOT / "helm" / "tickgate"
 PLAIN = ROOT / "deploy" / "k8s"
 RULES = ROOT / "deploy/prometheus/rules.yaml"
 COPIES = {ROOT / "deploy/redis/redis.conf": CHART / "files/redis.conf"}
-HEAD = "# Rendered from helm/tickgate by deploy/render.py. Change the chart, not this file.\n"
+HEAD = "# Rendered from helm/tickgate by deploy/render.py. Edit the chart, not this file.\n"
 README_MARK = "<!-- values: written by deploy/render.py -->"
 
 
@@ -52,7 +51,7 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
     return rows
 
 
-# Keys that have a value of their own in the chart, or are fixed by it: addresses, secrets, the drain.
+# Keys that the chart sets itself, or for which it has separate values: addresses, secrets, the drain.
 SET_ELSEWHERE = {
     "server": {"mode", "name", "listen", "ops_listen", "tls", "ops_tls"},
     "redis": {"url", "url_file", "client_cert_file", "client_key_file"},
@@ -63,7 +62,7 @@ DURATION = r"^[0-9]+(ms|s|m|h|d)$"
 
 
 def config_schema() -> dict:
-    """What `config` may hold: the sections and keys of config/default.toml, typed by their defaults."""
+    """The schema of `config`: the sections and keys of config/default.toml, typed by their defaults."""
     defaults = tomllib.loads((ROOT / "config/default.toml").read_text())
     sections = {}
     for section, body in defaults.items():
@@ -94,7 +93,7 @@ def type_of(default: object) -> dict:
 
 
 def alerts_schema(alerts: list[str]) -> dict:
-    """What may be set for each alert, by its name."""
+    """The settings of each alert, by its name."""
     texts = {"type": "object", "additionalProperties": {"type": "string"}}
     alert = {
         "type": "object",
@@ -111,7 +110,7 @@ def alerts_schema(alerts: list[str]) -> dict:
 
 
 def thresholds_schema() -> dict:
-    """The thresholds that values.yaml has. A share above 1, such as a percentage, would never be reached."""
+    """The thresholds in values.yaml. A share above 1, such as a percentage, would never be reached."""
     described = {path.rpartition(".")[2]: words for path, _, words in value_rows((CHART / "values.yaml").read_text())}
 
     def number(alert: str) -> dict:
@@ -121,12 +120,12 @@ def thresholds_schema() -> dict:
 
 
 def thresholds() -> dict[str, float]:
-    """The thresholds that values.yaml has, by alert."""
+    """The thresholds in values.yaml, by alert."""
     return yaml.safe_load((CHART / "values.yaml").read_text())["metrics"]["prometheusRule"]["thresholds"]
 
 
 def values_schema() -> str:
-    """values.schema.json with what is derived in it brought up to date."""
+    """values.schema.json with its derived parts updated."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     schema["properties"]["config"] = config_schema()
     rules = schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]
@@ -136,12 +135,12 @@ def values_schema() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-# Maps of Kubernetes in which null leaves a key out.
+# Kubernetes maps in which null omits a key.
 CONTEXTS = ("podSecurityContext", "securityContext")
 
 
 def needed_values(text: str) -> list[str]:
-    """The values that null must not take away: those with a default, unless the description says what null means."""
+    """The values that must not be null: those with a default, unless the description explains null."""
     return [
         path
         for path, default, words in value_rows(text)
@@ -150,7 +149,7 @@ def needed_values(text: str) -> list[str]:
 
 
 def require_values(schema: dict) -> None:
-    """Requires what is needed, in the schema. Helm drops a value that is null, with its default, before it validates."""
+    """Makes these values required in the schema. Helm drops a null value, with its default, before it validates."""
     needed: dict[str, list[str]] = {}
     for path in needed_values((CHART / "values.yaml").read_text()):
         keys = path.split(".")
@@ -171,7 +170,7 @@ def inline(value: object) -> str:
 
 
 def undescribed(text: str) -> list[str]:
-    """Values that nobody described: leaves that are not below a described value."""
+    """Values without a description: leaves that are not below a described value."""
     described = {path for path, _, _ in value_rows(text)}
 
     def leaves(node: object, path: str) -> list[str]:
@@ -185,7 +184,7 @@ def undescribed(text: str) -> list[str]:
 
 
 def readme() -> str:
-    """The chart's README: the hand-written head of the present file, then the table of values."""
+    """The chart's README: the hand-written head of the current file, then the table of values."""
     head = (CHART / "README.md").read_text().split(README_MARK)[0]
     text = (CHART / "values.yaml").read_text()
     if missing := undescribed(text):
@@ -198,7 +197,7 @@ def readme() -> str:
 
 
 def plain_manifests() -> dict[Path, str]:
-    """One file a kind, from ci/plain-values.yaml, with a kustomization that lists them."""
+    """One file per kind, from ci/plain-values.yaml, with a kustomization that lists them."""
     import helm_python
 
     values = yaml.safe_load((CHART / "ci/plain-values.yaml").read_text())
@@ -224,7 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail if anything differs")
     check = parser.parse_args().check
-    # Where it is missing, nothing is written.
+    # Without it, nothing is written.
     import helm_python  # noqa: F401
 
     wanted = {target: source.read_text() for source, target in COPIES.items()}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian package of a gateway that is built: deploy/debian/build.sh [PROGRAM] [FOLDER]
+# Builds a Debian package from a built gateway: deploy/debian/build.sh [PROGRAM] [FOLDER]
 # Without arguments: target/dist/tickgate (`cargo build --profile dist`) into target/debian.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -33,12 +33,12 @@ Priority: optional
 Homepage: https://github.com/tickgate/tickgate
 Description: real-time gateway for trading platforms
  WebSocket replicas over Redis: orders, fills, positions and market data
- reach browsers, terminals and bots on any replica, in order and once, or
- their clients are told exactly what is missing.
+ reach browsers, terminals and bots on any replica, once and in order, or
+ clients receive an explicit notice of exactly what is missing.
 EOF
 mkdir -p "$folder"
 package="$folder/tickgate_${version}_$architecture.deb"
-# The compression is several words.
+# The compression options are several words.
 # shellcheck disable=SC2086
 dpkg-deb ${COMPRESSION:--Zxz} --build --root-owner-group "$stage" "$package" > /dev/null
 echo "$package"

@@ -3,7 +3,7 @@
 
     TICKGATE_API=http://127.0.0.1:8001 TICKGATE_API_KEY=… python3 deploy/demo/publisher.py [seconds]
 
-Every publication has a msg_id, so that one repeated on another replica after a fault is published once.
+Every publication has a msg_id, so that a retry on another replica after a fault is published only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TICK_SECONDS = 0.1
 
 
 def publish(channel: str, data: dict, user: str | None = None) -> None:
-    """Publishes through one replica, or through the next one if it does not answer."""
+    """Publishes through one replica, or through the next one if it does not respond."""
     body = {"channel": channel, "data": data, "msg_id": uuid.uuid4().hex}
     if user:
         body["user"] = user

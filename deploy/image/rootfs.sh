@@ -1,16 +1,16 @@
 #!/bin/sh
-# Lays out the root file system of the runtime image: the binary, the glibc it needs, nothing else that runs.
+# Builds the root file system of the runtime image: the binary and the glibc files it needs, and no other program.
 #
 #   deploy/image/rootfs.sh <binary> <folder>
 #
-# Run by deploy/Dockerfile, and by the checks with the host's binary. No shell, no package manager, no user but 65532
-# ends up in the image.
+# Run by deploy/Dockerfile, and by the checks with the host's binary. The image contains no shell, no package manager and no
+# user other than 65532.
 set -eu
 
 binary=$1
 root=$2
 mkdir -p "$root/usr/bin" "$root/etc/ssl/certs" "$root/tmp"
-# The usual merge, so that the loader's path /lib64/ld-linux-… leads to the libraries under /usr.
+# The usual /usr merge, so that the loader's path /lib64/ld-linux-… points to the libraries under /usr.
 for folder in lib lib64; do
     mkdir -p "$root/usr/$folder"
     ln -sfn "usr/$folder" "$root/$folder"
@@ -19,13 +19,13 @@ chmod 1777 "$root/tmp"
 
 install -m 0755 "$binary" "$root/usr/bin/tickgate"
 
-# The loader and every library the binary is linked with, under the very paths it asks for.
+# The loader and every library that the binary is linked with, at the paths that the binary uses.
 ldd "$binary" | awk '/=> \//{print $3} /^[[:space:]]*\/.*ld-linux/{print $1}' | while read -r library; do
     target=$root/usr${library#/usr}
     mkdir -p "$(dirname "$target")"
     install -m 0755 "$(readlink -f "$library")" "$target"
 done
-# Loaded by glibc at run time, so no link names them: host names by DNS and /etc/hosts.
+# glibc loads these at run time, to resolve host names with DNS and /etc/hosts, so the binary does not list them.
 folder=$(dirname "$(ldd "$binary" | awk '/libc\.so/{print $3}')")
 for library in libnss_dns.so.2 libnss_files.so.2 libresolv.so.2; do
     if [ -e "$folder/$library" ]; then

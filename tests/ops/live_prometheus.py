@@ -61,7 +61,7 @@ def prometheus() -> str:
 
 
 # Quotients of nothing, and what only faults make.
-QUIET_PANELS = {"Drains", "Frames a write"}
+QUIET_PANELS = {"Drains", "Frames per write"}
 
 
 def _traffic(cluster: Cluster) -> list[Client]:

@@ -24,15 +24,15 @@
 {{- fail (printf "%s are both set: choose one Redis." (join " and " $ways)) -}}
 {{- end -}}
 {{- if and (not $ways) (gt (int (include "tickgate.maxReplicas" .)) 1) -}}
-{{- fail (printf "%s replicas and no Redis: replicas hear each other through Redis only. Set redis.existingSecret (a Secret in namespace %s with the key %q holding redis://user:password@host:6379), redis.url (without a password), or redis.embedded.enabled=true for a trial. A single replica (replicaCount=1) runs without." (include "tickgate.maxReplicas" .) (include "tickgate.namespace" .) .Values.redis.secretKey) -}}
+{{- fail (printf "%s replicas and no Redis: replicas communicate only through Redis. Set redis.existingSecret (a Secret in namespace %s with the key %q holding redis://user:password@host:6379), redis.url (without a password), or redis.embedded.enabled=true for a trial. A single replica (replicaCount=1) needs no Redis." (include "tickgate.maxReplicas" .) (include "tickgate.namespace" .) .Values.redis.secretKey) -}}
 {{- end -}}
 {{- if and .Values.redis.embedded.enabled (has .Values.redis.secretKey (list "password" "auth.conf")) -}}
-{{- fail (printf "redis.secretKey is %q, which the embedded Redis keeps for itself: choose another." .Values.redis.secretKey) -}}
+{{- fail (printf "redis.secretKey is %q, which is reserved for the embedded Redis: choose another." .Values.redis.secretKey) -}}
 {{- end -}}
 {{- with .Values.redis.embedded -}}
 {{- $limit := (.resources.limits).memory -}}
 {{- if and .enabled $limit (gt (mul 3 (include "tickgate.bytes" .maxmemory | int64)) (mul 2 (include "tickgate.bytes" $limit | int64))) -}}
-{{- fail (printf "redis.embedded.maxmemory is %s, more than two thirds of redis.embedded.resources.limits.memory %s: while Redis writes its file it takes more, and the cluster would kill it." .maxmemory (toString $limit)) -}}
+{{- fail (printf "redis.embedded.maxmemory is %s, more than two thirds of redis.embedded.resources.limits.memory %s: Redis needs more memory while it rewrites its file, and the cluster would kill it." .maxmemory (toString $limit)) -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.redis.tls.existingSecret -}}
@@ -43,7 +43,7 @@
 {{- fail "redis.tls.existingSecret without a Redis: set redis.existingSecret or redis.url." -}}
 {{- end -}}
 {{- if and .Values.redis.url (not (hasPrefix "rediss://" .Values.redis.url)) -}}
-{{- fail (printf "redis.tls.existingSecret is set, but redis.url is %s, which is without TLS: it must begin with rediss://." .Values.redis.url) -}}
+{{- fail (printf "redis.tls.existingSecret is set, but redis.url is %s, which does not use TLS: it must begin with rediss://." .Values.redis.url) -}}
 {{- end -}}
 {{- if (.Values.config.redis).ca_file -}}
 {{- fail "redis.tls.existingSecret and config.redis.ca_file are both set: choose one." -}}
@@ -58,32 +58,32 @@
 {{- fail "redis.tls.clientSecret and redis.embedded.enabled are both set: the embedded Redis has no TLS." -}}
 {{- end -}}
 {{- if and .url (not (hasPrefix "rediss://" .url)) -}}
-{{- fail (printf "redis.tls.clientSecret is set, but redis.url is %s, which is without TLS: it must begin with rediss://." .url) -}}
+{{- fail (printf "redis.tls.clientSecret is set, but redis.url is %s, which does not use TLS: it must begin with rediss://." .url) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.tls -}}
 {{- if and .operations.clientCaSecret (not .operations.existingSecret) -}}
-{{- fail "tls.operations.clientCaSecret without tls.operations.existingSecret: a port without TLS sees no certificate." -}}
+{{- fail "tls.operations.clientCaSecret without tls.operations.existingSecret: a port without TLS receives no client certificates." -}}
 {{- end -}}
 {{- if and .operations.clientCaSecret (not .keys.authority) -}}
-{{- fail "tls.operations.clientCaSecret without tls.keys.authority: name the key of the authority in it." -}}
+{{- fail "tls.operations.clientCaSecret without tls.keys.authority: set it to the key of the authority in that Secret." -}}
 {{- end -}}
 {{- if eq .keys.certificate .keys.privateKey -}}
-{{- fail (printf "tls.keys.certificate and tls.keys.privateKey are both %q: each needs a key of its own." .keys.certificate) -}}
+{{- fail (printf "tls.keys.certificate and tls.keys.privateKey are both %q: they must differ." .keys.certificate) -}}
 {{- end -}}
 {{- if and .operations.existingSecret $.Values.metrics.monitor.enabled (not $.Values.metrics.monitor.tlsConfig) -}}
-{{- fail "tls.operations.existingSecret and metrics.monitor.enabled without metrics.monitor.tlsConfig: Prometheus asks replicas by their addresses, which no certificate names. Set ca and serverName, or insecureSkipVerify." -}}
+{{- fail "tls.operations.existingSecret and metrics.monitor.enabled without metrics.monitor.tlsConfig: Prometheus connects to replicas by IP address, which certificates do not contain. Set ca and serverName, or insecureSkipVerify." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "tickgate.checkSecrets" -}}
 {{- if and (not .Values.auth.existingSecret) (not .Values.auth.generate) -}}
-{{- fail (printf "no Secret for tokens and API keys: set auth.existingSecret to a Secret in namespace %s with the keys %q and %q (each at least 32 bytes), or auth.generate=true to have one made at the first install." (include "tickgate.namespace" .) .Values.auth.keys.tokens .Values.auth.keys.api) -}}
+{{- fail (printf "no Secret for tokens and API keys: set auth.existingSecret to a Secret in namespace %s with the keys %q and %q (each at least 32 bytes), or auth.generate=true to create one at the first install." (include "tickgate.namespace" .) .Values.auth.keys.tokens .Values.auth.keys.api) -}}
 {{- end -}}
 {{- if eq .Values.auth.keys.tokens .Values.auth.keys.api -}}
-{{- fail (printf "auth.keys.tokens and auth.keys.api are both %q: tokens and API keys need a key each." .Values.auth.keys.api) -}}
+{{- fail (printf "auth.keys.tokens and auth.keys.api are both %q: they must differ." .Values.auth.keys.api) -}}
 {{- end -}}
 {{- if or (not .Values.auth.existingSecret) .Values.redis.embedded.enabled -}}
 {{- if not (include "tickgate.hasCluster" .) -}}
@@ -94,7 +94,7 @@
 {{- if .Values.redis.embedded.enabled -}}
 {{- $needed = append $needed (printf "set redis.existingSecret (key %q) instead of redis.embedded.enabled" .Values.redis.secretKey) -}}
 {{- end -}}
-{{- fail (printf "this renderer asks no cluster (helm template, --dry-run=client, Argo CD): a generated Secret would change at every rendering. In namespace %s, %s. helm install, helm upgrade and --dry-run=server keep the Secrets that are there." (include "tickgate.namespace" .) (join ", and " $needed)) -}}
+{{- fail (printf "this renderer does not query a cluster (helm template, --dry-run=client, Argo CD): a generated Secret would change at every rendering. In namespace %s, %s. helm install, helm upgrade and --dry-run=server keep existing Secrets." (include "tickgate.namespace" .) (join ", and " $needed)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -106,7 +106,7 @@
 {{- range $name := list "autoscaling" "keda" -}}
 {{- $scaler := get $.Values $name -}}
 {{- if and $scaler.enabled (gt (int $scaler.minReplicas) (int $scaler.maxReplicas)) -}}
-{{- fail (printf "%s.minReplicas is %d, %s.maxReplicas %d: the fewest must not exceed the most. The cluster would refuse the autoscaler." $name (int $scaler.minReplicas) $name (int $scaler.maxReplicas)) -}}
+{{- fail (printf "%s.minReplicas is %d, %s.maxReplicas %d: the minimum must not exceed the maximum. The cluster would refuse the autoscaler." $name (int $scaler.minReplicas) $name (int $scaler.maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.autoscaling -}}
@@ -114,19 +114,19 @@
 {{- fail "autoscaling.enabled without a target: set autoscaling.targetCPUUtilizationPercentage, autoscaling.targetMemoryUtilizationPercentage, autoscaling.targetConnections or autoscaling.metrics." -}}
 {{- end -}}
 {{- end -}}
-{{- /* 50000 is that of config/default.toml. */ -}}
+{{- /* 50000 is the default in config/default.toml. */ -}}
 {{- $connections := ((.Values.config).limits).connections_max | default 50000 | int64 -}}
 {{- range $name := list "autoscaling" "keda" -}}
 {{- $scaler := get $.Values $name -}}
 {{- if and $scaler.enabled (ge (int64 $scaler.targetConnections) $connections) -}}
-{{- fail (printf "%s.targetConnections is %d, but a replica accepts no more than %d (config.limits.connections_max): the autoscaler would never add one. Leave room for what arrives until a new replica is ready." $name (int64 $scaler.targetConnections) $connections) -}}
+{{- fail (printf "%s.targetConnections is %d, but a replica accepts no more than %d (config.limits.connections_max): the autoscaler would never add a replica. Leave room for connections that arrive before a new replica is ready." $name (int64 $scaler.targetConnections) $connections) -}}
 {{- end -}}
 {{- end -}}
 {{- range $resource, $wanted := dict "cpu" (or (and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage) (and .Values.keda.enabled .Values.keda.targetCPUUtilizationPercentage)) "memory" (and .Values.autoscaling.enabled .Values.autoscaling.targetMemoryUtilizationPercentage) -}}
 {{- if $wanted -}}
 {{- range prepend $.Values.extraContainers (dict "name" "tickgate" "resources" $.Values.resources) -}}
 {{- if not (or (get (default dict (default dict .resources).requests) $resource) (get (default dict (default dict .resources).limits) $resource)) -}}
-{{- fail (printf "the autoscaler has a target in percent of the requested %s, but container %s requests none: the cluster could not compute it. Set the request, or the target to null." $resource .name) -}}
+{{- fail (printf "the autoscaler has a target in percent of the requested %s, but container %s requests none: the cluster could not compute the percentage. Set the request, or set the target to null." $resource .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -148,7 +148,7 @@
 {{- fail "lifecycle.preStop and drain.preStopSeconds are both set: a container has one preStop hook. Choose one." -}}
 {{- end -}}
 {{- if and .Values.lifecycle.preStop (kindIs "invalid" .Values.terminationGracePeriodSeconds) -}}
-{{- fail (printf "lifecycle.preStop without terminationGracePeriodSeconds: the hook runs within the grace period, and the computed one (%s) is the drain's alone. Set it to that and the time of the hook." (include "tickgate.gracePeriod" .)) -}}
+{{- fail (printf "lifecycle.preStop without terminationGracePeriodSeconds: the hook runs within the grace period, and the computed one (%s) only covers the drain. Set it to that value plus the duration of the hook." (include "tickgate.gracePeriod" .)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -157,33 +157,33 @@
 {{- if ne .type "LoadBalancer" -}}
 {{- range $key := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
 {{- if get $.Values.service $key -}}
-{{- fail (printf "service.%s is set, but service.type is %s: only a LoadBalancer has it." $key $.Values.service.type) -}}
+{{- fail (printf "service.%s is set, but service.type is %s: it requires a LoadBalancer." $key $.Values.service.type) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .nodePort (eq .type "ClusterIP") -}}
-{{- fail "service.nodePort is set, but service.type is ClusterIP, which has none." -}}
+{{- fail "service.nodePort is set, but service.type is ClusterIP, which has no node port." -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.networkPolicy.enabled -}}
 {{- with .Values.redis.url -}}
 {{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^rediss?://([^/?]*).*$" . "${1}") | trimPrefix ":" | default "6379" -}}
 {{- if ne $port (toString $.Values.networkPolicy.redisPort) -}}
-{{- fail (printf "redis.url has port %s, but networkPolicy.redisPort is %s: the policy would keep replicas from Redis." $port (toString $.Values.networkPolicy.redisPort)) -}}
+{{- fail (printf "redis.url has port %s, but networkPolicy.redisPort is %s: the policy would block Redis." $port (toString $.Values.networkPolicy.redisPort)) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (.Values.config.auth).jwks_url (not .Values.networkPolicy.extraEgress) -}}
-{{- fail (printf "config.auth.jwks_url is %s, but the network policy lets replicas out to names and Redis only: add its port to networkPolicy.extraEgress." .Values.config.auth.jwks_url) -}}
+{{- fail (printf "config.auth.jwks_url is %s, but the network policy only allows replicas to reach DNS and Redis: add its port to networkPolicy.extraEgress." .Values.config.auth.jwks_url) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (gt (len .Values.ipFamilies) 1) (eq .Values.ipFamilyPolicy "SingleStack") -}}
-{{- fail (printf "ipFamilies is %s, but ipFamilyPolicy is SingleStack: one family, or another policy." (join ", " .Values.ipFamilies)) -}}
+{{- fail (printf "ipFamilies is %s, but ipFamilyPolicy is SingleStack: use one family or another policy." (join ", " .Values.ipFamilies)) -}}
 {{- end -}}
 {{- if and (gt (len .Values.ipFamilies) 1) (not .Values.ipFamilyPolicy) -}}
 {{- fail (printf "ipFamilies is %s without ipFamilyPolicy: two families require PreferDualStack or RequireDualStack." (join ", " .Values.ipFamilies)) -}}
 {{- end -}}
 {{- if and (eq .Values.listenAddress "0.0.0.0") (or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" .Values.ipFamilyPolicy)) -}}
-{{- fail (printf "listenAddress is 0.0.0.0, which IPv6 does not reach, but %s: set it to \"::\", or leave it empty." (ternary "ipFamilies has IPv6" (printf "ipFamilyPolicy is %s" .Values.ipFamilyPolicy) (has "IPv6" .Values.ipFamilies))) -}}
+{{- fail (printf "listenAddress is 0.0.0.0, which is not reachable over IPv6, but %s: set it to \"::\", or leave it empty." (ternary "ipFamilies has IPv6" (printf "ipFamilyPolicy is %s" .Values.ipFamilyPolicy) (has "IPv6" .Values.ipFamilies))) -}}
 {{- end -}}
 {{- end -}}
 
@@ -200,7 +200,7 @@
 {{- end -}}
 {{- range .filters -}}
 {{- if eq .type "RequestRedirect" -}}
-{{- fail "httpRoute.filters has a RequestRedirect: a rule that redirects can't have a backend. Make it a route of its own (extraObjects)." -}}
+{{- fail "httpRoute.filters has a RequestRedirect: a rule that redirects can't have a backend. Use a separate route (extraObjects)." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -211,7 +211,7 @@
 {{- $secrets := list "TICKGATE__AUTH__HS256_SECRETS" "TICKGATE__AUTH__API_KEYS" "TICKGATE__REDIS__URL" -}}
 {{- range .Values.extraEnv -}}
 {{- if or (hasPrefix "TICKGATE__DRAIN__" .name) (has .name $ours) -}}
-{{- fail (printf "extraEnv has %s: it would part from the ports, the probes or the grace period of the pod. Use drain.* or listenAddress." .name) -}}
+{{- fail (printf "extraEnv has %s: it would contradict the ports, the probes or the grace period of the pod. Use drain.* or listenAddress." .name) -}}
 {{- end -}}
 {{- if has .name $secrets -}}
 {{- fail (printf "extraEnv has %s, which the chart takes from a Secret: use auth.existingSecret, redis.existingSecret or redis.url, or name another file with %s_FILE." .name .name) -}}
@@ -225,7 +225,7 @@
 {{- end -}}
 {{- range concat .Values.initContainers .Values.extraContainers -}}
 {{- if eq .name "tickgate" -}}
-{{- fail "a container of initContainers or extraContainers is called tickgate, the gateway's own name: choose another." -}}
+{{- fail "a container of initContainers or extraContainers is named tickgate, which is the name of the gateway's container: choose another." -}}
 {{- end -}}
 {{- end -}}
 {{- range .Values.topologySpreadConstraints -}}
@@ -235,7 +235,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Files that the values name must be in the container, and what is mounted must be a volume. */}}
+{{/* Files named by values must exist in the container, and every mount must refer to a volume. */}}
 {{- define "tickgate.checkFiles" -}}
 {{- $volumes := include "tickgate.volumes" . | fromYamlArray -}}
 {{- $folders := list "/etc/ssl" -}}
@@ -245,7 +245,7 @@
 {{- $found := false -}}
 {{- range $volumes }}{{ if eq .name $mount }}{{ $found = true }}{{ end }}{{ end -}}
 {{- if not $found -}}
-{{- fail (printf "extraVolumeMounts mounts %q, which is no volume of the pod: add it to extraVolumes." $mount) -}}
+{{- fail (printf "extraVolumeMounts mounts %q, which is not a volume of the pod: add it to extraVolumes." $mount) -}}
 {{- end -}}
 {{- end -}}
 {{- $named := dict -}}
@@ -264,7 +264,7 @@
 {{- $found := false -}}
 {{- range $folders }}{{ if or (eq . $path) (hasPrefix (printf "%s/" .) (toString $path)) }}{{ $found = true }}{{ end }}{{ end -}}
 {{- if not $found -}}
-{{- fail (printf "%s is %v, but nothing is mounted there: add a volume to extraVolumes and its place to extraVolumeMounts." $value $path) -}}
+{{- fail (printf "%s is %v, but nothing is mounted there: add a volume to extraVolumes and its mount to extraVolumeMounts." $value $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -277,7 +277,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* A time with one unit (ms, s, m, h) in milliseconds. */}}
+{{/* A duration with one unit (ms, s, m, h) in milliseconds. */}}
 {{- define "tickgate.milliseconds" -}}
 {{- $unit := regexFind "[a-z]+$" . -}}
 {{- mul (trimSuffix $unit . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit) -}}

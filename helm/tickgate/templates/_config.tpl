@@ -1,6 +1,6 @@
-{{/* The gateway's configuration file, and the files that it names: written and mounted from the same paths. */}}
+{{/* The gateway's configuration file, and the files named in it, which are mounted at the same paths. */}}
 
-{{/* A value as TOML. YAML numbers arrive as floats; whole ones are written as integers. */}}
+{{/* A value as TOML. YAML numbers arrive as floats; integral ones are written as integers. */}}
 {{- define "tickgate.tomlValue" -}}
 {{- if kindIs "string" . -}}{{ . | toJson }}
 {{- else if kindIs "bool" . -}}{{ . }}
@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The address that both listeners bind, as it stands before a port. */}}
+{{/* The address that both listeners bind, in the form used before a port. */}}
 {{- define "tickgate.listenHost" -}}
 {{- $address := .Values.listenAddress -}}
 {{- if not $address -}}
@@ -21,8 +21,8 @@
 {{- end -}}
 
 {{/*
-Secrets come as files, so that no variable of the process shows them. Whole Secrets are mounted, without `items`: where
-a key is missing, the gateway names the file and ends with code 2, instead of a pod that waits for its volume.
+Secrets are mounted as files, so that no environment variable exposes them. Whole Secrets are mounted, without `items`: if
+a key is missing, the gateway names the file and exits with code 2, whereas with `items` the pod would wait for its volume.
 */}}
 {{- define "tickgate.secretFile" -}}
 /run/secrets/tickgate/{{ index . 0 }}/{{ index . 1 }}
@@ -71,13 +71,13 @@ redis:
 {{- end }}
 {{- end -}}
 
-{{/* The configuration file: what the chart fixes over `config`, then `extraToml`. */}}
+{{/* The configuration file: `config`, overridden by the chart's own settings, then `extraToml`. */}}
 {{- define "tickgate.toml" -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) (include "tickgate.fixedConfig" . | fromYaml) -}}
 {{- range $section := keys $all | sortAlpha }}
 {{- with get $all $section }}
 {{- if regexMatch (printf "(?m)^\\s*\\[\\s*%s\\s*\\]" $section) $.Values.extraToml }}
-{{- fail (printf "extraToml has the section [%s], which the chart writes: a file may have it once. Set its keys in config.%s." $section $section) }}
+{{- fail (printf "extraToml has the section [%s], which the chart writes: a file may contain it only once. Set its keys in config.%s." $section $section) }}
 {{- end }}
 [{{ $section }}]
 {{ range $key := keys . | sortAlpha -}}

@@ -1,4 +1,4 @@
-{{/* Names, labels and metadata: what every object is called and carries. Never judges values. */}}
+{{/* Names, labels and metadata of every object. Does not validate values. */}}
 
 {{- define "tickgate.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
@@ -18,7 +18,7 @@
 {{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
-{{/* What selects the pods of a component. Takes the context and the component. */}}
+{{/* Selector labels of the pods of a component. Takes the context and the component. */}}
 {{- define "tickgate.selector" -}}
 {{- $context := index . 0 -}}
 app.kubernetes.io/name: {{ include "tickgate.name" $context }}
@@ -31,8 +31,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/*
-The metadata of an object. Takes a dict with `context`, and where they differ from the gateway's: `name` or `suffix` of
-it, `component`, `labels`, `annotations`. Labels of the chart win over those of the values.
+The metadata of an object. Takes a dict with `context` and, if they differ from the gateway's, `name` or `suffix`,
+`component`, `labels` and `annotations`. Labels of the chart override those in the values.
 */}}
 {{- define "tickgate.metadata" -}}
 {{- $context := .context -}}
@@ -52,7 +52,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* The labels of a pod. Takes the context, the component, and labels of its own. */}}
+{{/* The labels of a pod. Takes the context, the component and additional labels. */}}
 {{- define "tickgate.podLabels" -}}
 {{- $context := index . 0 -}}
 {{- $selector := include "tickgate.selector" (list $context (index . 1)) | fromYaml -}}
@@ -63,7 +63,7 @@ annotations:
 {{- default (ternary (include "tickgate.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
-{{/* An image under the registry that the values name. Takes the context and the image. */}}
+{{/* An image with the registry set in the values. Takes the context and the image. */}}
 {{- define "tickgate.inRegistry" -}}
 {{- $registry := (index . 0).Values.global.imageRegistry -}}
 {{- $image := index . 1 -}}
@@ -93,7 +93,7 @@ annotations:
 {{- default (printf "%s-auth" (include "tickgate.fullname" .)) .Values.auth.existingSecret -}}
 {{- end -}}
 
-{{/* The Secret that holds the Redis URL; empty when the URL stands in the configuration, or there is no Redis. */}}
+{{/* The Secret that holds the Redis URL; empty if the URL is in the configuration, or there is no Redis. */}}
 {{- define "tickgate.redisSecretName" -}}
 {{- if .Values.redis.existingSecret -}}
 {{- .Values.redis.existingSecret -}}
@@ -103,14 +103,14 @@ annotations:
 {{- end -}}
 
 {{/*
-Whether `lookup` asks a cluster: "true" or nothing. The release's namespace is there unless it is being created, which
-takes rights that can see kube-system too.
+Whether `lookup` queries a cluster: "true" or nothing. The release's namespace exists unless it is being created, and
+creating it requires rights that also include reading kube-system.
 */}}
 {{- define "tickgate.hasCluster" -}}
 {{- if or (lookup "v1" "Namespace" "" .Release.Namespace) (lookup "v1" "Namespace" "" "kube-system") -}}true{{- end -}}
 {{- end -}}
 
-{{/* The IP families of a Service, where the values name any. */}}
+{{/* The IP families of a Service, if set in the values. */}}
 {{- define "tickgate.families" -}}
 {{- with .Values.ipFamilyPolicy }}
 ipFamilyPolicy: {{ . }}

@@ -1,4 +1,4 @@
-{{/* What pods have in common, and the seconds of a drain and of a rollout. Never names an object. */}}
+{{/* Parts shared by all pods, and the durations of a drain and a rollout. Defines no objects. */}}
 
 {{/* Seconds from the deletion of a replica until its last client is closed. */}}
 {{- define "tickgate.drainSeconds" -}}
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Seconds between SIGTERM and SIGKILL: what the drain needs, or what was asked for if that is enough. */}}
+{{/* Seconds between SIGTERM and SIGKILL: the duration of the drain, or the requested value if it is long enough. */}}
 {{- define "tickgate.gracePeriod" -}}
 {{- $drain := .Values.drain -}}
 {{- $needed := add (include "tickgate.drainSeconds" .) (int $drain.flushSeconds) | int -}}
@@ -15,13 +15,13 @@
 {{- if kindIs "invalid" $asked -}}
 {{- $needed -}}
 {{- else if lt (int $asked) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d, but the drain needs preStopSeconds %d + delaySeconds %d + spreadSeconds %d + flushSeconds %d = %d: a replica would be killed with %d s of its drain left. Raise it to %d, leave it empty to have it computed, or shorten the drain." (int $asked) (int $drain.preStopSeconds) (int $drain.delaySeconds) (int $drain.spreadSeconds) (int $drain.flushSeconds) $needed (sub $needed (int $asked) | int) $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but the drain needs preStopSeconds %d + delaySeconds %d + spreadSeconds %d + flushSeconds %d = %d: a replica would be killed %d s before the end of its drain. Raise it to %d, leave it empty to compute it, or shorten the drain." (int $asked) (int $drain.preStopSeconds) (int $drain.delaySeconds) (int $drain.spreadSeconds) (int $drain.flushSeconds) $needed (sub $needed (int $asked) | int) $needed) -}}
 {{- else -}}
 {{- int $asked -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Seconds that a new replica must stay ready. A Deployment does not wait for the end of an old pod, only for these. */}}
+{{/* Seconds that a new replica must stay ready. A Deployment does not wait until an old pod has ended, only for this time. */}}
 {{- define "tickgate.minReadySeconds" -}}
 {{- if kindIs "invalid" .Values.minReadySeconds -}}
 {{- include "tickgate.drainSeconds" . -}}
@@ -30,7 +30,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Fewest and most replicas that the values allow. */}}
+{{/* Minimum and maximum number of replicas. */}}
 {{- define "tickgate.minReplicas" -}}
 {{- if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.minReplicas }}{{ else if .Values.keda.enabled }}{{ int .Values.keda.minReplicas }}{{ else }}{{ int .Values.replicaCount }}{{ end -}}
 {{- end -}}
@@ -39,9 +39,9 @@
 {{- end -}}
 
 {{/*
-The count to write into the Deployment. With an autoscaler it is the present one: Helm takes a field that is left out
-back to its default, which is one replica. Without a cluster to ask nothing is written, since every rendering would
-undo what the autoscaler did.
+The number of replicas to write into the Deployment. With an autoscaler it is the current number, because Helm resets an
+omitted field to its default, one replica. Without a cluster to query nothing is written, because every rendering would
+undo the autoscaler's change.
 */}}
 {{- define "tickgate.replicas" -}}
 {{- if not (or .Values.autoscaling.enabled .Values.keda.enabled) -}}
@@ -56,7 +56,7 @@ undo what the autoscaler did.
 {{- end -}}
 {{- end -}}
 
-{{/* A map without the keys whose value is null: those leave a default out. */}}
+{{/* A map without the keys whose value is null: null omits a default. */}}
 {{- define "tickgate.withoutNulls" -}}
 {{- $kept := dict -}}
 {{- range $key, $value := . -}}
@@ -65,7 +65,7 @@ undo what the autoscaler did.
 {{- with $kept -}}{{- toYaml . -}}{{- end -}}
 {{- end -}}
 
-{{/* What every pod of the chart has: where it may run, how it finds names, what it may do. */}}
+{{/* Scheduling, DNS and security settings of every pod of the chart. */}}
 {{- define "tickgate.podSettings" -}}
 serviceAccountName: {{ include "tickgate.serviceAccountName" . }}
 automountServiceAccountToken: false
@@ -115,7 +115,7 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* The modes of mounted Secrets: for the pod's group where it has one, otherwise for its one user, whoever that is. */}}
+{{/* The modes of mounted Secrets: readable by the pod's group if it has one, otherwise by every user of the pod. */}}
 {{- define "tickgate.secretMode" -}}
 {{- if (.Values.podSecurityContext).fsGroup -}}
 288  # 0440
@@ -124,7 +124,7 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* The variables of the gateway's container, which the smoke test shares. */}}
+{{/* The environment variables shared by the gateway's container and the smoke test. */}}
 {{- define "tickgate.environment" -}}
 env:
   - name: TICKGATE__SERVER__NAME
@@ -140,7 +140,7 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* A probe of the clients' port. Takes the context, the path and the numbers. */}}
+{{/* A probe of the client port. Takes the context, the path and the numbers. */}}
 {{- define "tickgate.probe" -}}
 httpGet:
   path: {{ index . 1 }}
@@ -151,7 +151,7 @@ httpGet:
 {{ toYaml (index . 2) }}
 {{- end -}}
 
-{{/* The file of the authority that the smoke test trusts; empty for public ones, and where nothing has TLS. */}}
+{{/* The file of the authority that the smoke test trusts; empty for public authorities, and without TLS. */}}
 {{- define "tickgate.smokeAuthority" -}}
 {{- with .Values.tls -}}
 {{- if and .keys.authority (or .clients.existingSecret .operations.existingSecret) -}}
@@ -160,7 +160,7 @@ httpGet:
 {{- end -}}
 {{- end -}}
 
-{{/* Spread constraints, each with what selects the replicas of one rollout unless it says otherwise. */}}
+{{/* Spread constraints; by default each selects the replicas of one rollout. */}}
 {{- define "tickgate.spread" -}}
 {{- $selector := dict "matchLabels" (include "tickgate.selectorLabels" . | fromYaml) -}}
 {{- range .Values.topologySpreadConstraints }}
