@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds what is shipped and measures it: benches/run.sh [workload ...] (all of them when none is named; --list prints them).
-# The gateway and the load get a core each; Redis shares the load's, or has a third. Everything started is stopped.
-# RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench) can be set;
-# UPDATE_DOCS=1 puts the table into docs/benchmarks.md.
+# Builds the shipped profile and measures it: benches/run.sh [workload ...] (default: all; --list prints them).
+# The gateway and the load get a core each; Redis shares the load's core, or has a third. Stops everything that it starts.
+# Variables: RUNS (3), SECONDS_EACH (8), SERVER_CPU (0), LOAD_CPU (1), REDIS_CPU and OUT (target/bench);
+# UPDATE_DOCS=1 writes the table into docs/benchmarks.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v redis-server taskset >/dev/null || { echo "needs redis-server and taskset (util-linux)" >&2; exit 1; }
+command -v redis-server taskset >/dev/null || { echo "requires redis-server and taskset (util-linux)" >&2; exit 1; }
 
 cargo build --profile dist --locked -p tickgate -p tickgate-bench
-# 18,000 connections need as many descriptors on both sides.
+# 18,000 connections need as many descriptors on each side.
 ulimit -n "$(ulimit -Hn)"
 
 pins=()
@@ -16,7 +16,7 @@ cores=$(nproc)
 if ((cores >= 2)); then pins=(--server-cpu "${SERVER_CPU:-0}" --load-cpu "${LOAD_CPU:-1}"); fi
 if ((cores >= 3)); then pins+=(--redis-cpu "${REDIS_CPU:-2}"); fi
 
-# Where that is allowed, all of it goes before whatever else runs on the machine.
+# If permitted, all processes get priority over other work on the machine.
 first=()
 if [[ $(nice -n -10 nice 2>/dev/null) == -10 ]]; then first=(nice -n -10); fi
 

@@ -1,7 +1,7 @@
-"""An engine that publishes its fills: one JSON object a line on standard input, such as {"user": "demo", "fill_id": "7", ...}.
+"""An engine that publishes its fills: one JSON object per line on standard input, such as {"user": "demo", "fill_id": "7", ...}.
 
-Each fill has a `msg_id`, so that it can be sent again until it is answered: the gateway stores it once. Only Python's
-standard library is needed.
+Each fill has a `msg_id`, so the engine can retry until it gets a response: the gateway stores the fill only once. Requires only
+Python's standard library.
 
     API=http://127.0.0.1:8001 KEY=... python3 examples/engine.py < fills.jsonl
 """
@@ -17,7 +17,7 @@ API, KEY = os.environ["API"], os.environ["KEY"]
 
 
 def publish(fill: dict) -> str:
-    """Publishes until the gateway answers; returns the id of the message. A refused fill raises: sending it again is no use."""
+    """Retries until the gateway responds; returns the id of the message. Raises if the fill is refused: a retry would not help."""
     body = {
         "channel": "orders",
         "user": fill["user"],
@@ -36,7 +36,7 @@ def publish(fill: dict) -> str:
                 raise SystemExit(f"fill {fill['fill_id']} is refused: {refused.read().decode()}") from None
             wait = max(wait, float(refused.headers.get("Retry-After", 0)))
         except OSError as gone:
-            print(f"no answer ({gone}); trying again", file=sys.stderr)
+            print(f"no response ({gone}); retrying", file=sys.stderr)
         time.sleep(wait)
         wait = min(2 * wait, 5.0)
 

@@ -1,10 +1,10 @@
-// The login service of the examples: answers GET /token with a token of the user `demo`. A platform has its own.
+// The login service of the examples: returns a token for the user `demo` at GET /token. A platform has its own.
 import { createHmac } from 'node:crypto';
 
 const SECRET = 'a secret of the examples, and of nothing else';
 const part = (data) => Buffer.from(data).toString('base64url');
 
-/** A token that is good for so many seconds. */
+/** A token that is valid for this many seconds. */
 export const token = (seconds = 600, secret = SECRET) => {
   const claims = { sub: 'demo', exp: Math.floor(Date.now() / 1000) + seconds };
   const text = `${part('{"alg":"HS256","typ":"JWT"}')}.${part(JSON.stringify(claims))}`;

@@ -1,5 +1,5 @@
-//! A trader's program: prints its orders and two prices, and resumes where it stopped. Cursors are kept in a file, so that
-//! nothing is missed or printed twice, even if the program was not running for an hour.
+//! A trader's program: prints its orders and two prices, and resumes where it stopped. It keeps its cursors in a file, so it
+//! misses no order and prints none twice, even if it was not running for an hour.
 //!
 //! ```sh
 //! TOKEN=$(tickgate token --development --user demo) cargo run --example trader -- ws://127.0.0.1:8000/ws/trading
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .channel(orders)
         .channels(prices)
         .build();
-    // In a task of its own: pings are answered while a message is being handled.
+    // In a separate task, so that it replies to pings while a message is being handled.
     tokio::spawn(driver.run());
 
     let store = |cursors: &BTreeMap<String, String>| fs::write(&file, serde_json::to_string(cursors)?);
@@ -38,17 +38,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match event {
             Event::Message(message) if message.meta.channel == "orders" => {
                 println!("order {}", message.payload());
-                // The cursors count what was handled when `next` is called again; this order has been, too.
+                // `cursors` includes a message only after the next call of `next`; this order has already been handled.
                 let mut cursors = client.cursors().clone();
                 cursors.extend(message.meta.id.map(|id| (message.meta.channel, id)));
                 store(&cursors)?;
             }
             Event::Message(message) => println!("price {}", message.payload()),
-            // Here a real program asks its order service for the present state.
+            // Here a real program loads the current state from its order service.
             Event::Gap(gap) => println!("gap {:?}: {}", gap.channels, gap.reason),
             Event::Refused { channel, error } => println!("refused {channel}: {error}"),
             Event::State(state) => {
-                // A channel without a message has a cursor, too: what comes next is not missed.
+                // A channel without a message also has a cursor, so that its first message is not missed.
                 store(client.cursors())?;
                 println!("state {}", state.name());
             }

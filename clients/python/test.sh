@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds and tests the Python packages: types, style, wheels, reference; then the wheels, installed into new virtual environments:
-# unit tests over real gateways and a real Redis, the client suite in both faces, Pydantic 1, other interpreters.
+# unit tests with real gateways and a real Redis, the client suite for both APIs, Pydantic 1, other interpreters.
 #
 #   clients/python/test.sh            everything
 #   clients/python/test.sh units      only these steps (build units models players; suite interpreters redis)
 #   clients/python/test.sh lock       compiles the lock files (not a test)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
-# by name what is missing: python3, python3-venv and redis-server from Debian, packages of PyPI by the lock files with their
-# hashes. Starts nothing that it does not stop.
+# missing packages by name: python3, python3-venv and redis-server from Debian, packages from PyPI from the lock files with their
+# hashes. Stops everything that it starts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$(cd ../.. && pwd)
@@ -16,7 +16,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export TICKGATE_BIN=${TICKGATE_BIN:-$target/debug/tickgate}
 suite=${TICKGATE_SUITE:-$target/debug/tickgate-client-suite}
 work=$target/python
-# Debian's; others are found by the step `interpreters`.
+# Debian's; the step `interpreters` finds others.
 PYTHON=${TICKGATE_PYTHON:-/usr/bin/python3}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 steps=("$@")
@@ -41,7 +41,7 @@ tools() {
     mkdir -p "$work"
 }
 
-# A virtual environment with what a lock file names, kept for as long as neither it nor the interpreter changes.
+# A virtual environment with the packages of a lock file, kept until the lock file or the interpreter changes.
 environment() { # name, interpreter, lock file
     local directory=$work/$1 wanted
     wanted=$("$2" -c 'import sys; print(sys.version)' && sha256sum <"$3")
@@ -53,7 +53,7 @@ environment() { # name, interpreter, lock file
     fi
 }
 
-# A new virtual environment with the wheels, over the packages of an existing one.
+# A new virtual environment with the wheels, on top of the packages of an existing one.
 fresh() { # name, interpreter, environment of the dependencies, beginning of the wheels' names
     local directory=$work/$1
     rm -rf "$directory"
@@ -66,7 +66,7 @@ fresh() { # name, interpreter, environment of the dependencies, beginning of the
 build() {
     cp "$root/LICENSE" .
     cp "$root/LICENSE" socket-models/
-    # The gateway's own script, for publishing straight into Redis.
+    # The gateway's own script, for publishing directly to Redis.
     cp "$root/src/backplane/redis/scripts/publish.lua" src/tickgate/
     local bin=$work/tools/bin
     environment tools "$PYTHON" tests/requirements-tools.txt
@@ -86,7 +86,7 @@ tests() { # environment, arguments of pytest
     "$work/$1/bin/python" -m pytest --timeout 120 "${@:2}"
 }
 
-# Both at once: they wait most of the time. Adapters are forks of one process, which has imported everything.
+# In parallel: they mostly wait. Adapters are forks of one process, which has imported everything.
 play_suite() {
     local failed=0 in_asyncio python=$work/fresh/bin/python
     rm -f "$work/warm"
@@ -164,7 +164,7 @@ run_step() {
             -p no:cacheprovider tests/models
         ;;
     interpreters) interpreters ;;
-    # Both wait most of the time.
+    # Both mostly wait.
     players)
         interpreters >"$work/interpreters.txt" 2>&1 &
         local others=$! failed=0

@@ -6,8 +6,8 @@
 #   clients/typescript/test.sh units      only these steps (build units suite hooks pages package)
 #
 # Requires a built gateway (TICKGATE_BIN, or target/debug/tickgate) and suite (TICKGATE_SUITE, or target/debug's). Installs
-# by name what is missing: nodejs, npm, chromium and redis-server from Debian, packages of npm by the lock files.
-# Starts nothing that it does not stop.
+# missing packages by name: nodejs, npm, chromium and redis-server from Debian, packages from npm from the lock files.
+# Stops everything that it starts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$(cd ../.. && pwd)
@@ -15,7 +15,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export TICKGATE_BIN=${TICKGATE_BIN:-$target/debug/tickgate}
 suite=${TICKGATE_SUITE:-$target/debug/tickgate-client-suite}
 example=$root/examples/react-trading
-# Taken where Debian's is older than 20.
+# Used if Debian's Node is older than 20.
 NODE=22.20.0
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=(build units suite hooks pages package)
@@ -31,7 +31,7 @@ tools() {
     command -v ps >/dev/null || missing+=(procps)
     command -v redis-server >/dev/null || missing+=(redis-server)
     [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
-    # Debian 12 has Node 18, which the client does not support: then npm's own package is taken.
+    # Debian 12 has Node 18, which the client does not support; the package from npm is used instead.
     if [ "$(node --print 'Number(process.versions.node.split(".")[0]) >= 20')" != true ]; then
         local cpu
         case $(uname -m) in aarch64) cpu=arm64 ;; *) cpu=x64 ;; esac
@@ -43,7 +43,7 @@ tools() {
     export CHROMIUM
 }
 
-# Installs what a lock file names, unless it is there.
+# Installs the packages of a lock file, unless they are installed.
 packages() {
     local wanted
     wanted=$(sha256sum <package-lock.json)
@@ -53,7 +53,7 @@ packages() {
     fi
 }
 
-# Both at once: they wait most of the time.
+# In parallel: they mostly wait.
 play_suite() {
     local failed=0 in_node
     "$suite" --jobs 4 --run "$(command -v node) $PWD/build/adapter-node.mjs" >build/suite-node.txt 2>&1 &

@@ -1,7 +1,7 @@
 import { defineConfig } from 'vite';
 import { token } from '../token.mjs';
 
-// In development the page's server also plays the login service and passes WebSockets on to the gateway.
+// In development, the page's server also acts as the login service and proxies WebSockets to the gateway.
 const login = {
   name: 'login',
   configureServer(server) {
@@ -12,7 +12,7 @@ const login = {
 export default defineConfig({
   plugins: [login],
   resolve: { dedupe: ['react', 'react-dom'] },
-  // The worker of the client is a file of its own.
+  // The worker of the client is a separate file.
   optimizeDeps: { exclude: ['@tickgate/client'] },
   worker: { format: 'es' },
   server: { proxy: { '/ws': { target: 'ws://127.0.0.1:8000', ws: true } } },

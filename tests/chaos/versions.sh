@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The version before and this one on one Redis, through a rolling restart and back, under traffic.
+# The previous version and this one on one Redis, through a rolling restart and back, under traffic.
 #
-#   tests/chaos/versions.sh            the last tag before this commit, or the first one with the present format of Redis
-#   tests/chaos/versions.sh v1.2.0     any other
+#   tests/chaos/versions.sh            the last tag before this commit, or the first commit with the current Redis format
+#   tests/chaos/versions.sh v1.2.0     another version
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

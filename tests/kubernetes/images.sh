@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lays out the root file systems that stand for container images, and writes which image each is.
+# Builds the root file systems that represent container images, and records which image each one is.
 #
 #   tests/kubernetes/images.sh BINARY FOLDER
 #
-# The gateway's is the one that deploy/Dockerfile ships, made by the same script; entry point, user and environment are read
-# from the Dockerfile. Redis's holds this machine's redis-server and what the chart's probes run.
+# The gateway's file system is built by the same script as in deploy/Dockerfile; entry point, user and environment are read
+# from the Dockerfile. That of Redis contains this machine's redis-server and the programs for the chart's probes.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -31,11 +31,11 @@ for link in lib lib64 bin; do
 done
 copy_programs "$folder/redis" redis-server redis-cli dash cat grep
 ln -sf dash "$folder/redis/usr/bin/sh"
-# Debian's redis-server and redis-cli are one program that goes by its name.
+# Debian's redis-server and redis-cli are one program, which behaves according to its name.
 for name in redis-server redis-cli; do
     [ -e "$folder/redis/usr/bin/$name" ] || ln -s "$(basename "$(readlink -f "$(command -v "$name")")")" "$folder/redis/usr/bin/$name"
 done
-# Names are looked up by what glibc loads at run time, which no link tells.
+# glibc loads the libraries for name resolution at run time, so the binary does not list them.
 libraries=$(dirname "$(ldd "$(command -v redis-server)" | awk '/libc\.so/{print $3}')")
 for library in libnss_dns.so.2 libnss_files.so.2 libresolv.so.2; do
     [ ! -e "$libraries/$library" ] || install -D -m 0755 "$libraries/$library" "$folder/redis/usr${libraries#/usr}/$library"

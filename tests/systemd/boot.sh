@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Becomes systemd, as process 1 of namespaces that are already its own. WORK: a folder for the file system.
+# Becomes systemd, as process 1 of its own namespaces. WORK: a folder for the file system.
 set -euo pipefail
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$WORK"
@@ -18,7 +18,7 @@ for device in null zero full random urandom tty; do
 done
 mount -t devpts devpts dev/pts -o newinstance,ptmxmode=0666
 ln -s pts/ptmx dev/ptmx
-# A unit's view of the file system needs a root that is one.
+# systemd sets up a unit's view of the file system only if the root is a mount point.
 pivot_root . former
 cd /
 umount -l /former

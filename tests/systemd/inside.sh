@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What an operator does with the package, typed on a machine that systemd runs. The package comes by standard input.
+# Operates the package on a machine that runs systemd, with the commands of an operator. Reads the package from standard input.
 set -euo pipefail
 
 fail() { echo "FAIL  $*"; exit 1; }
@@ -55,14 +55,14 @@ systemctl reload tickgate
 until_true accepted "$new" 2
 until_true received 2
 [ "$(property MainPID)" = "$process" ] || fail "a reload started another process"
-echo "ok  reloaded: a new key publishes, the client stayed"
+echo "ok  reloaded: a new key publishes, the client stayed connected"
 
 kill -9 "$process"
 until_true ready
 [ "$(property NRestarts)" = 1 ] || fail "restarted $(property NRestarts) times"
 until_true accepted "$new" 3
 until_true received 3
-echo "ok  killed: started again, the client came back and got what it missed"
+echo "ok  killed: restarted, the client reconnected and received what it missed"
 
 began=$(date +%s)
 systemctl stop tickgate
@@ -77,7 +77,7 @@ until_true refused
 sleep 2
 [ "$(property ActiveState) $(property ExecMainStatus)" = "failed 2" ] || fail "a wrong setting: $(property ActiveState)"
 journalctl -u tickgate --no-pager | grep -q 'server.mode' || fail "the journal does not say what is wrong"
-echo "ok  a wrong setting: exit code 2, named in the journal, no restart"
+echo "ok  an invalid setting: exit code 2, reported in the journal, no restart"
 
 dpkg --purge tickgate
 [ ! -e /usr/bin/tickgate ] || fail "the program is still there"

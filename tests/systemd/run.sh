@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# The Debian package under a real systemd: installed, enabled, reloaded, killed, drained, removed, with a client that
-# must miss nothing. Requires root; systemd and redis-server are installed by name.
+# The Debian package on a real systemd: installed, enabled, reloaded, killed, drained, removed, with a client that
+# must miss nothing. Requires root; installs systemd and redis-server by name.
 #
-#   tests/systemd/run.sh [PROGRAM]      without an argument: target/dist/tickgate
+#   tests/systemd/run.sh [PROGRAM]      default: target/dist/tickgate
 #
-# systemd is process 1 of namespaces of its own, over a copy-on-write view of this machine's files: nothing that happens
-# there stays.
+# systemd is process 1 of its own namespaces, on a copy-on-write view of this machine's files, so no change remains.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)

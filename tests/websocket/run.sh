@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The public cases of WebSocket conformance (Autobahn) against the gateway's own serving path, saying back what it hears.
+# The public WebSocket conformance cases (Autobahn) against the gateway's own serving path, which echoes all messages.
 #
 #   tests/websocket/run.sh            the core: groups 1 to 7 and 10, in seconds
 #   tests/websocket/run.sh 9          other groups, such as 9 (large messages)
-#   tests/websocket/run.sh public     by the public suite's own program, groups 1 to 7, 9 and 10
+#   tests/websocket/run.sh public     the public suite's own program, groups 1 to 7, 9 and 10
 #
-# The cases come from PyPI, by name and hash, into target/websocket. The suite's program runs under Python 2.7 only;
-# TICKGATE_PYTHON2 names one with pip (by default python2.7, or pyenv's). Everything else needs no more than Python 3:
-# the same cases, by tests/websocket/cases.py. Starts nothing that it does not stop.
+# Installs the cases from PyPI, by name and hash, into target/websocket. The suite's own program requires Python 2.7;
+# TICKGATE_PYTHON2 is the path of one with pip (default: python2.7, or pyenv's). The other commands require only Python 3 and run
+# the same cases with tests/websocket/cases.py. Stops everything that it starts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=tests/websocket
@@ -39,7 +39,7 @@ get_program() {
     [ -x "$out/env2/bin/wstest" ] && return
     local python
     python=$(find_python2) || {
-        echo "The suite's own program runs under Python 2.7 only, and there is none here: TICKGATE_PYTHON2 names one" \
+        echo "The suite's own program requires Python 2.7, which was not found: set TICKGATE_PYTHON2 to its path" \
             "(such as pyenv's). Without it, tests/websocket/run.sh runs the same cases by Python 3." >&2
         exit 1
     }

@@ -23,12 +23,12 @@ export const Blotter = () => {
     'orders',
     (messages) =>
       setOrders((before) => {
-        // The order that changed last comes first.
+        // The most recently changed order comes first.
         const changed = new Map(messages.map(({ data }) => [data.order_id, data]));
         const others = before.filter(({ order_id }) => !changed.has(order_id));
         return [...[...changed.values()].reverse(), ...others].slice(0, SHOWN);
       }),
-    // A platform loads its open orders here; this example has no place to load them from, and says so.
+    // A platform loads its open orders here; this example has no order service, so it shows a notice.
     { onGap: () => setIncomplete(true) },
   );
   return (

@@ -1,4 +1,4 @@
-/** What this platform publishes. */
+/** The channels of this platform and their messages. */
 import type { EventChannel, ReliableChannel, StateChannel } from '@tickgate/client';
 
 export interface Ticker {

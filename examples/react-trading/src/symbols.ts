@@ -1,4 +1,4 @@
-/** The symbols of the grid: those that examples/gateway.toml invents prices for. */
+/** The symbols of the grid, for which examples/gateway.toml generates prices. */
 export const SYMBOLS = [
   'BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'ADAUSDT', 'XRPUSDT', 'DOTUSDT', 'LTCUSDT', 'BCHUSDT',
   'XLMUSDT', 'EOSUSDT', 'TRXUSDT', 'XMRUSDT', 'NEOUSDT', 'IOTAUSDT', 'DASHUSDT', 'ETCUSDT',
