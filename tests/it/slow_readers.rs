@@ -260,6 +260,8 @@ async fn steady_readers_receive_recent_prices() {
         // A reader of events confirms nothing: what the gateway holds.
         read(Transport::EventStream, 64, Some(4_096), 1_000),
         read(Transport::EventStream, 32, Some(4_096), 1_000),
+        read(Transport::EventStream, 16, Some(4_096), 1_500),
+        read(Transport::EventStream, 8, Some(4_096), 2_500),
     ]);
     tokio::select! {
         read = readers => drop(read.unwrap()),
