@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    middleware::{from_fn_with_state, map_request},
+    middleware::{from_fn, from_fn_with_state, map_request},
     routing::{get, post},
 };
 use parking_lot::Mutex;
@@ -221,6 +221,7 @@ impl Api {
             .method_not_allowed_fallback(async || {
                 Problem::new(ProblemKind::MethodNotAllowed, "this path does not take that method")
             })
+            .layer(from_fn(observe::check_text))
             .layer(CatchPanicLayer::custom(observe::panicked))
             .layer(from_fn_with_state(Arc::clone(&self.0), observe::observe))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))

@@ -12,6 +12,7 @@ use tower_http::request_id::{MakeRequestId, RequestId};
 
 use super::{Phase, Problem, ProblemKind, Shared};
 use crate::{
+    connection::query,
     metrics::{Route, StatusClass},
     problem::{self, REQUEST_ID},
 };
@@ -32,6 +33,19 @@ pub(super) async fn keep_plain_id(mut request: Request) -> Request {
         request.headers_mut().remove(REQUEST_ID);
     }
     request
+}
+
+/// Refuses a URL whose escapes are not UTF-8 text: read with replacement characters, it would name something else.
+pub(super) async fn check_text(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let problem = if !query::is_text(uri.path()) {
+        "the path is not UTF-8 text"
+    } else if !query::is_text(uri.query().unwrap_or_default()) {
+        "the query is not UTF-8 text"
+    } else {
+        return next.run(request).await;
+    };
+    Problem::invalid(problem).into_response()
 }
 
 /// Answers for a route that panicked: a defect of one route must not end the connection of other requests.

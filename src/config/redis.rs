@@ -181,7 +181,7 @@ const OTHER_DATABASE: &str = "requires database 0: set redis.prefix to keep two 
 fn has_other_database(url: &str) -> bool {
     let path = url.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
     let database = path.split('?').next().unwrap_or_default();
-    let is_other = |text: &str| text.parse::<u64>().is_ok_and(|number| number != 0);
+    let is_other = |text: &str| !matches!(text, "" | "0");
     is_other(database) || url.split(['?', '&']).filter_map(|part| part.strip_prefix("db=")).any(is_other)
 }
 
@@ -213,7 +213,9 @@ mod tests {
         for url in ["redis://h", "redis://h/", "redis://h:1/0", "rediss://u:p@h:1/0?protocol=resp3"] {
             assert!(!has_other_database(url), "{url}");
         }
-        for url in ["redis://h/1", "redis://u:p@h:1/15", "redis://h/0?db=2"] {
+        for url in
+            ["redis://h/1", "redis://u:p@h:1/15", "redis://h/0?db=2", "redis://h/-1", "redis://h/name", "redis://h/0/1"]
+        {
             assert!(has_other_database(url), "{url}");
         }
     }

@@ -1,7 +1,7 @@
 //! From a request to Server-Sent Events: the same pushes, one way. `GET /sse?channels=ticker:BTCUSDT,orders`; a browser
 //! that reconnects sends `Last-Event-ID`, and receives what it missed.
 //!
-//! Events are encoded once for all readers, so none has an id of its own. After each piece of the stream comes an event
+//! Events are encoded once for all readers, so none has an id of its own. After a piece of the stream comes an event
 //! without data whose id holds the reader's cursors, in the order of the channels it asked for: all of them or none.
 //! Never keeps a TCP connection whose reader takes nothing.
 
@@ -40,6 +40,7 @@ use super::{
     attempt::{self, Attempt, ConnectionId},
     echo::Echo,
     ending,
+    event_cursors::EventCursors,
     handle::ConnectionHandle,
     handshake::{self, Credential},
     hang_up::HangUp,
@@ -165,8 +166,8 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
         development: replica.rules.development,
     };
     let selection = Selection::new(view, &asked);
-    let counted = selection.counted;
-    if !asked.cursors.is_empty() && asked.cursors.len() != counted {
+    let cursors = EventCursors::new(selection.of_values.clone());
+    if !asked.cursors.is_empty() && asked.cursors.len() != cursors.count() {
         endpoint.withdraw(&admitted);
         return Problem::invalid("Last-Event-ID is of another list of channels").respond(&parts.headers);
     }
@@ -176,7 +177,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
     let request = opening::Request { param: asked.param, begin: Options::default(), explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
-    let body = EventBody { handle: connection.handle.clone(), backpressure, counted, _ended: ended };
+    let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
     replica.tasks.spawn("event stream", async move {
         serve(connection, selection).await;
         // Whatever has not been read by then never will be.
@@ -207,8 +208,8 @@ fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
 struct Selection {
     wanted: Vec<Wanted>,
     refused: Vec<Refused>,
-    /// Cursors that each piece of the stream must carry.
-    counted: usize,
+    /// By cursor that the reader has: its channel has values.
+    of_values: Vec<bool>,
 }
 
 impl Selection {
@@ -230,8 +231,9 @@ impl Selection {
                     continue;
                 }
             };
+            let is_state = resolved.rule.class == Class::State;
             let mut next = || {
-                selection.counted += 1;
+                selection.of_values.push(is_state);
                 cursors.next()
             };
             let start = match resolved.rule.class {
@@ -249,7 +251,8 @@ impl Selection {
 
 /// The task behind one stream.
 async fn serve(mut connection: Connection, selection: Selection) {
-    let Selection { wanted, refused, counted } = selection;
+    let Selection { wanted, refused, of_values } = selection;
+    let counted = of_values.len();
     connection.subscribe(&Echo::default(), wanted, refused).await;
     let handle = connection.handle.clone();
     // Cursors are recognized by their place: if one is missing, the reader has to try again.
@@ -290,8 +293,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
 struct EventBody {
     handle: Arc<ConnectionHandle>,
     backpressure: Backpressure,
-    /// Cursors that are sent together.
-    counted: usize,
+    cursors: EventCursors,
     /// Closes when the body is dropped.
     _ended: oneshot::Sender<()>,
 }
@@ -300,17 +302,15 @@ impl hyper::body::Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let bytes_max = ready!(self.backpressure.poll_room(cx));
         let polled = self.handle.outbox.poll_body(cx, bytes_max);
         self.backpressure.handed(matches!(polled, Poll::Ready(Some(_))));
         let Some(events) = ready!(polled) else { return Poll::Ready(None) };
         let mut piece = BytesMut::from(events);
-        let cursors = self.handle.outbox.cursors();
-        // While subscriptions start there are fewer: the reader could not say later which ones they were.
-        if !cursors.is_empty() && cursors.len() == self.counted {
-            event_stream::cursors(&mut piece, &cursors);
-        }
+        let outbox = &self.handle.outbox;
+        let (cursors, more) = (outbox.cursors(), outbox.waiting_bytes() > 0);
+        self.cursors.append(&mut piece, &cursors, more);
         Poll::Ready(Some(Ok(Frame::data(piece.freeze()))))
     }
 }

@@ -192,6 +192,11 @@ pub(super) fn asks_upgrade(headers: &HeaderMap) -> bool {
     says(headers, &header::UPGRADE, "websocket")
 }
 
+/// Whether whoever asks for a WebSocket sees a Close frame and not the status of a refusal: a page, or a client of ours.
+pub(super) fn hears_closes(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || says(headers, &header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL)
+}
+
 fn says(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted))
 }

@@ -27,6 +27,11 @@ use crate::{
     tls::TlsSocket,
 };
 
+/// What the kernel may hold unsent for a reader of which nothing is known yet, in bytes: at a slow one it takes seconds to go.
+const FIRST_UNSENT: u32 = 16 * 1024;
+/// The limit that makes the kernel call a socket writable that has sent everything.
+const NOTHING_UNSENT: u32 = 1;
+
 /// How the body of a response and its TCP connection agree on what is taken from the outbox. In the extensions of every
 /// request.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +51,7 @@ struct Shared {
 impl Backpressure {
     /// From here on the connection carries values.
     pub(super) fn limit(&self) {
-        self.0.piece_max.store(UnsentLimit::default().chunk(), Ordering::Relaxed);
+        self.0.piece_max.store(UnsentLimit::starting_with(FIRST_UNSENT).chunk(), Ordering::Relaxed);
     }
 
     /// For the body: how much it may hand over, once the connection has written what it handed over before.
@@ -118,6 +123,8 @@ pub(super) struct HttpStream {
     limit: UnsentLimit,
     behind: bool,
     limited: bool,
+    /// The last piece is written, and the next is handed over once the kernel has sent it.
+    drains: bool,
     /// How long the kernel waits for a client that takes nothing of a response.
     write_timeout: Duration,
     /// An event stream is written: then it waits for as long as the stream itself does, which knows why it ends.
@@ -127,7 +134,7 @@ pub(super) struct HttpStream {
 impl HttpStream {
     pub(super) fn new(carrier: Carrier, turns: Turns, backpressure: Backpressure, write_timeout: Duration) -> Self {
         let _ = SockRef::from(carrier.tcp()).set_tcp_user_timeout(Some(write_timeout));
-        let limit = UnsentLimit::default();
+        let limit = UnsentLimit::starting_with(FIRST_UNSENT);
         Self {
             carrier,
             ahead: None,
@@ -136,6 +143,7 @@ impl HttpStream {
             limit,
             behind: false,
             limited: false,
+            drains: false,
             write_timeout,
             endless: false,
         }
@@ -163,11 +171,19 @@ impl HttpStream {
         }
     }
 
+    /// Tells the kernel and the body how much may wait here. A reader that is behind confirms nothing, and its kernel makes
+    /// room by bursts: what waits here between two of them grows old. So it is one small piece, taken from the outbox as late
+    /// as possible.
     fn set_limit(&mut self) {
-        let bytes = self.limit.bytes();
+        let bytes = if self.behind { NOTHING_UNSENT } else { self.limit.bytes() };
         // A kernel that knows no such limit bounds the connection by its buffers.
         let _ = SockRef::from(self.carrier.tcp()).set_tcp_notsent_lowat(bytes);
-        self.backpressure.0.piece_max.store(self.limit.chunk(), Ordering::Relaxed);
+        self.backpressure.0.piece_max.store(self.piece_max(), Ordering::Relaxed);
+    }
+
+    /// The most that is written in one go.
+    fn piece_max(&self) -> usize {
+        if self.behind { self.limit.chunk() / 2 } else { self.limit.chunk() }
     }
 
     /// Writes some of a response that carries values.
@@ -177,29 +193,55 @@ impl HttpStream {
         }
         if self.backpressure.0.idle.swap(false, Ordering::Relaxed) && std::mem::take(&mut self.behind) {
             self.limit.recovered(Instant::now());
+            self.set_limit();
         }
         loop {
             ready!(self.carrier.tcp().poll_write_ready(cx))?;
-            let (piece, len) = cut(slices, self.limit.chunk());
+            let (piece, len) = cut(slices, self.piece_max());
             let checks = self.behind || self.limit.needs_check(len);
             match self.carrier.try_write(cx, &piece, checks) {
                 Ok(count) => {
                     self.wrote(count, checks);
                     if count == slices.iter().map(|slice| slice.len()).sum::<usize>() {
                         // Nothing waits between the outbox and the kernel.
-                        self.backpressure.0.handed.store(false, Ordering::Relaxed);
-                        self.backpressure.0.body.wake();
+                        self.drains = self.behind;
+                        if !self.drains {
+                            self.ask_for_more();
+                        }
                     }
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !std::mem::replace(&mut self.behind, true) && self.limit.fell_behind(Instant::now()) {
+                    if !std::mem::replace(&mut self.behind, true) {
+                        self.limit.fell_behind(Instant::now());
                         self.set_limit();
                     }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Lets the body hand over the next piece.
+    fn ask_for_more(&self) {
+        self.backpressure.0.handed.store(false, Ordering::Relaxed);
+        self.backpressure.0.body.wake();
+    }
+
+    /// Asks for more once the kernel has sent the last piece; until then a newer value can take the place of the next.
+    fn check_sent(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.drains && self.carrier.tcp().poll_write_ready(cx)?.is_ready() {
+            match check_drained(self.carrier.tcp()) {
+                Ok(()) => {
+                    self.drains = false;
+                    self.ask_for_more();
+                }
+                // That cleared the readiness, so that polling again registers.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn wrote(&mut self, count: usize, checked: bool) {
@@ -301,9 +343,10 @@ impl AsyncWrite for HttpStream {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         match &mut self.carrier {
-            Carrier::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Carrier::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Carrier::Plain(tcp) => ready!(Pin::new(tcp).poll_flush(cx))?,
+            Carrier::Tls(tls) => ready!(Pin::new(tls).poll_flush(cx))?,
         }
+        Poll::Ready(self.check_sent(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,7 @@
 //! - On the way in: `accept` takes TCP connections and serves HTTP on them (`http_stream`; `turns` says how long a
 //!   client may take), over `spares` when no
 //!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
-//!   `event_stream` turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
+//!   `event_stream` (with `event_cursors`) turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
 //!   `admission` decides who is admitted, with `user_place` among the user's connections, `attempt` is who asks, `refused`
 //!   who is turned away, `opening` makes the connection.
 //! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
@@ -20,6 +20,7 @@ pub mod drain;
 mod echo;
 mod ended_users;
 mod ending;
+mod event_cursors;
 mod event_stream;
 pub mod handle;
 pub mod handshake;
@@ -34,7 +35,7 @@ pub mod loopback;
 pub mod malformed;
 mod opening;
 mod perform;
-mod query;
+pub mod query;
 mod refused;
 pub mod replica;
 pub mod routes;

@@ -84,6 +84,12 @@ pub(super) fn decode_name(value: &str) -> Name {
     String::from_utf8(bytes).map_err(|_| value.to_owned())
 }
 
+/// Whether what a part of a URL stands for is UTF-8 text.
+#[must_use]
+pub fn is_text(encoded: &str) -> bool {
+    decode_name(encoded).is_ok()
+}
+
 /// A whole number from 1 on, in plain digits.
 fn count(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());

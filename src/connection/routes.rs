@@ -4,30 +4,39 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, MatchedPath, Request, State},
     middleware::{Next, from_fn_with_state},
     response::Response,
     routing::{any, get},
 };
-use tickgate_wire::transport::Transport;
+use tickgate_wire::{protocol::Protocol, transport::Transport};
 
 use super::{admission::Endpoint, event_stream, handshake, replica::Replica, upgrade};
-use crate::hub::{self, QueueLimits};
+use crate::{
+    config::Profile,
+    hub::{self, QueueLimits},
+};
 
 /// The path that an endpoint shares with the service information.
 const ROOT: &str = "/";
+/// In the log, of requests that no endpoint is for.
+const NOWHERE: &str = "none";
 
 /// The `plain` routes, and one for each profile.
 pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
     let limits = &replica.config.limits;
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
-    let (mut router, mut at_root) = (plain, None);
+    let (mut router, mut at_root, mut nowhere) = (plain, None, None);
     for profile in &replica.config.profiles {
         let endpoint = Endpoint {
             replica: replica.clone(),
             profile: profile.clone(),
             outboxes: hub::Shared::new(queue, replica.metrics.clone(), &profile.name),
         };
+        if nowhere.is_none() && profile.protocol == Protocol::default() {
+            let profile = Profile { name: NOWHERE.into(), closes_refused: false, ..Profile::clone(profile) };
+            nowhere = Some(Endpoint { profile: Arc::new(profile), ..endpoint.clone() });
+        }
         let route = match profile.protocol.transport {
             Transport::WebSocket if profile.path == ROOT => {
                 at_root = Some(endpoint);
@@ -37,6 +46,9 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
             Transport::EventStream => get(event_stream::open),
         };
         router = router.route(&profile.path, route.with_state(endpoint));
+    }
+    if let Some(endpoint) = nowhere {
+        router = router.layer(from_fn_with_state(endpoint, upgrade_nowhere));
     }
     match at_root {
         Some(endpoint) => router.layer(from_fn_with_state(endpoint, upgrade_at_root)),
@@ -53,6 +65,27 @@ async fn upgrade_at_root(
 ) -> Response {
     if request.uri().path() == ROOT && handshake::asks_upgrade(request.headers()) {
         return upgrade::open(State(endpoint), ConnectInfo(peer), request).await;
+    }
+    next.run(request).await
+}
+
+/// WebSocket requests where no endpoint is for them are told so in a Close frame, where the client hears nothing else:
+/// a page would take it for the network, and try again for ever. All others keep their answer.
+async fn upgrade_nowhere(
+    State(endpoint): State<Endpoint>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    if handshake::asks_upgrade(headers) && handshake::hears_closes(headers) {
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let mut profiles = endpoint.replica.config.profiles.iter();
+        let is_here = profiles
+            .any(|profile| profile.protocol.transport == Transport::WebSocket && path == Some(profile.path.as_str()));
+        if !is_here {
+            return upgrade::open_nowhere(endpoint, peer, request).await;
+        }
     }
     next.run(request).await
 }

@@ -43,6 +43,15 @@ pub(super) async fn open(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    answer(endpoint, peer, request, true).await
+}
+
+/// Says that no endpoint is where the client asks. `endpoint` lends its dialect.
+pub(super) async fn open_nowhere(endpoint: Endpoint, peer: SocketAddr, request: Request) -> Response {
+    answer(endpoint, peer, request, false).await
+}
+
+async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here: bool) -> Response {
     let started = Instant::now();
     let (mut parts, _) = request.into_parts();
     let metrics = endpoint.replica.metrics.clone();
@@ -81,7 +90,8 @@ pub(super) async fn open(
         }
     };
     let to = (&handshake.upgrade, handshake.told);
-    let param = match endpoint.param(parts.uri.path()) {
+    let nowhere = || Err("there is no WebSocket endpoint at this path".into());
+    let param = match if is_here { endpoint.param(parts.uri.path()) } else { nowhere() } {
         Ok(param) => param,
         Err(reason) => {
             let refused = Refused::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, Outcome::BadRequest);

@@ -18,6 +18,8 @@ const RELAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct UnsentLimit {
     bytes: u32,
+    /// The limit while nothing is known of the connection.
+    first: u32,
     /// Written since the kernel was last seen to hold less than half of the limit.
     unchecked: u32,
     /// Only while the socket is behind: when the measurement began, and the bytes written since.
@@ -28,11 +30,16 @@ pub(crate) struct UnsentLimit {
 
 impl Default for UnsentLimit {
     fn default() -> Self {
-        Self { bytes: FIRST, unchecked: 0, measured: None, recovered: None }
+        Self::starting_with(FIRST)
     }
 }
 
 impl UnsentLimit {
+    /// With so many bytes while nothing is known of the connection.
+    pub(crate) fn starting_with(bytes: u32) -> Self {
+        Self { bytes, first: bytes, unchecked: 0, measured: None, recovered: None }
+    }
+
     /// The limit that the kernel has to know: it calls a socket writable that holds less than half of it unsent.
     pub(crate) fn bytes(&self) -> u32 {
         self.bytes
@@ -65,7 +72,7 @@ impl UnsentLimit {
     pub(crate) fn fell_behind(&mut self, now: Instant) -> bool {
         let Some(recovered) = self.recovered.take() else { return false };
         let relaxed = now.saturating_duration_since(recovered).div_duration_f64(RELAX).exp2();
-        self.set((f64::from(self.bytes) * relaxed).min(FIRST.max(self.bytes).into()) as u32)
+        self.set((f64::from(self.bytes) * relaxed).min(self.first.max(self.bytes).into()) as u32)
     }
 
     /// The kernel has sent what it held but for half of the limit: the moments between which the client's speed is

@@ -9,7 +9,7 @@ pub fn check(config: &config::Redis, problems: &mut Problems) {
     let without_ca = Access { authority: None, identity: None, ..(*access).clone() };
     if connect::read_info(config, &without_ca).is_err() {
         // Not the address itself: it may hold a password.
-        problems.tell("redis.url", "can't be used: must be one server, redis://user:password@host:port/number");
+        problems.tell("redis.url", "can't be used: must be one server, redis://user:password@host:port");
     } else if let Some(path) = &config.ca_file
         && let Err(error) = connect::read_info(config, &access)
     {

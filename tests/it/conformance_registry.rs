@@ -1,7 +1,7 @@
 //! The registry's contract: what one process can show runs over memory, over one Redis server and over two that share the
 //! users and sessions; the rest over several registries on one server, or on two.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tickgate::{
     config,
@@ -886,23 +886,25 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     // Who comes later is not meant.
     two.opened(Some("alice"), later);
     proxy.set(Weather::Pass { delay: Duration::ZERO });
-    let mut closed = Vec::new();
-    for _ in 0..2 {
-        match two.told().await {
-            Control::Close { session, code: 4500, reason } if reason == "maintenance" => closed.push(session),
-            other => panic!("told {other:?}"),
+    let meant = [alice, somebody].map(|session| session.to_string());
+    let mut closed = HashSet::new();
+    let mut close = |control| match control {
+        Control::Close { session, code: 4500, reason } if reason == "maintenance" && meant.contains(&session) => {
+            closed.insert(session);
+            closed.len()
         }
-    }
-    closed.sort();
-    let mut expected = [alice, somebody].map(|session| session.to_string());
-    expected.sort();
-    assert_eq!(closed, expected);
+        other => panic!("told {other:?}"),
+    };
+    while close(two.told().await) < meant.len() {}
     let present = async || {
         let all = one.registry.connections(9).await.ok()?;
         all.iter().any(|info| info.session == later.to_string()).then_some(())
     };
     eventually("all are told to redis again", present).await;
-    assert!(two.controls.try_recv().is_err(), "nobody else is closed");
+    // Whoever has to attach again, as on a busy machine, hears of those that are still there again, and of nobody else.
+    while let Ok(control) = two.controls.try_recv() {
+        close(control);
+    }
 }
 
 /// 640 topics are ten questions: whoever asks about many leaves others their turn.
@@ -1199,5 +1201,8 @@ async fn what_was_said_before_redis_lost_its_time_closes_nobody_who_came_later()
         all.iter().any(|info| info.session == alice.to_string()).then_some(())
     };
     eventually("all are told to redis again", present).await;
-    assert!(two.controls.try_recv().is_err(), "nobody else is closed");
+    // Whoever has to attach again, as on a busy machine, hears of those that are still there again, and of nobody else.
+    while let Ok(control) = two.controls.try_recv() {
+        assert!(matches!(&control, Control::Close { session, .. } if *session == bob.to_string()), "told {control:?}");
+    }
 }

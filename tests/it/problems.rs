@@ -43,6 +43,14 @@ async fn every_refusal_is_the_same_kind_of_document() {
 
     expected(get("/nowhere", &[]).await, "an unknown path", 404, "not_found", Some(4504));
     expected(replica.api_get("/api/v1/topics/no%2Cname/history").await, "the API", 400, "invalid_message", Some(4004));
+    for no_text in [
+        "/api/v1/topics/%FF/history",
+        "/api/v1/users/%ED%A0%80",
+        "/api/v1/presence?topic=%FF",
+        "/api/v1/topics/orders/history?user=a%C3",
+    ] {
+        expected(replica.api_get(no_text).await, no_text, 400, "invalid_message", Some(4004));
+    }
     expected(get("/ws/trading", &[]).await, "no upgrade", 400, "invalid_message", Some(4004));
     let version = [UPGRADE[0], UPGRADE[1], UPGRADE[3], ("sec-websocket-version", "8")];
     expected(get("/ws/trading", &version).await, "an old version", 426, "upgrade_required", None);

@@ -23,6 +23,9 @@ const SYMBOLS: usize = 50;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// A reader's last values, all of which are to be recent.
 const LAST: usize = 200;
+/// So many of them may be older at a reader of events, which confirms nothing: those that lie in the gateway's kernel while
+/// the reader's has no room.
+const HELD: usize = LAST / 20;
 /// Age at which a value may come to a reader's kernel at the most, however slow the reader is.
 const GATEWAY_AGE_MAX_MS: u64 = 500;
 
@@ -136,11 +139,14 @@ impl SlowReader {
     fn read_until_recent(&mut self, age_max_ms: u64) {
         const STEP: Duration = Duration::from_millis(20);
         let bounds = [GATEWAY_AGE_MAX_MS, age_max_ms];
+        let allowed = match self.transport {
+            Transport::WebSocket => 0,
+            Transport::EventStream => HELD,
+        };
         let started = Instant::now();
         let mut buffer = vec![0; self.bytes_per_s / 10];
-        while self.ages_ms.len() < LAST
-            || !self.ages_ms.iter().all(|ages_ms| ages_ms[0] <= bounds[0] && ages_ms[1] <= bounds[1])
-        {
+        let is_old = |ages_ms: &&[u64; 2]| ages_ms[0] > bounds[0] || ages_ms[1] > bounds[1];
+        while self.ages_ms.len() < LAST || self.ages_ms.iter().filter(is_old).count() > allowed {
             let slow = format!("{:?} of {} B/s", self.transport, self.bytes_per_s);
             assert!(
                 started.elapsed() < PATIENCE,
@@ -260,6 +266,8 @@ async fn steady_readers_receive_recent_prices() {
         // A reader of events confirms nothing: what the gateway holds.
         read(Transport::EventStream, 64, Some(4_096), 1_000),
         read(Transport::EventStream, 32, Some(4_096), 1_000),
+        read(Transport::EventStream, 16, Some(4_096), 1_500),
+        read(Transport::EventStream, 8, Some(4_096), 2_500),
     ]);
     tokio::select! {
         read = readers => drop(read.unwrap()),

@@ -110,6 +110,22 @@ async fn a_page_is_told_of_a_bad_parameter_by_a_code_that_ends_its_retries() {
 }
 
 #[tokio::test]
+async fn where_no_endpoint_is_a_client_hears_so_by_a_code_that_ends_its_retries() {
+    let replica = Replica::alone().await;
+    for path in ["/ws/nope", "/ws/backtest/", "/ws/trading/", "/WS/trading", "/", "/health", "/sse?channels=ticker:X"] {
+        let reason = replica.connect(path).origin("https://app.example").expect_closed(4504).await;
+        assert_eq!(reason, "there is no WebSocket endpoint at this path", "{path}");
+        let closing = refused(replica.connect(path).header(PROTOCOL, "tickgate.v1"), 4504).await;
+        assert_eq!(closing["reconnect"], "no", "{path}: {closing}");
+    }
+    // A foreign page learns nothing of the paths.
+    let strict = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
+    strict.connect("/ws/nope").origin("https://evil.example").expect_closed(1008).await;
+    // Others see the status.
+    replica.connect("/ws/nope").expect_refused(404).await;
+}
+
+#[tokio::test]
 async fn every_deliberate_close_is_announced() {
     let settings = "[auth]\nleeway = \"0s\"\n[limits]\ninvalid_messages_max = 3";
     let mut replica = Replica::alone_with(settings).await;
