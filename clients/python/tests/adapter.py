@@ -1,4 +1,4 @@
-"""The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client.md describes them. `asyncio` or `blocking`
+"""The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client-suite.md describes them. `asyncio` or `blocking`
 says which face of the client plays."""
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class Adapter:
     def subscribe(self, messages: Any, elements: list[Any]) -> None:
         for element in elements:
             options = {"channel": element} if isinstance(element, str) else dict(element)
-            messages.add(options.pop("channel"), **options)
+            name = options.pop("channel")
+            # Options change by leaving a channel: it may be among those that are read.
+            messages.remove(name)
+            messages.add(name, **options)
 
     def outcome(self, ref: str, published: tickgate.Published) -> None:
         line = {"event": "outcome", "ref": ref, "outcome": "accepted"}

@@ -93,8 +93,8 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
       if (reply.type !== 'error') return token._accepted(text, reply.expires_at, now());
       const retry = retryOf(reply);
       token._refused(text, retry, now());
-      // The next handshake says what is wrong with the token, unless this was the handshake.
-      if (retry === undefined) lost(refusalOf(reply).message, reply.code, welcome ? 'yes' : 'new_token');
+      // The next handshake says what is wrong with the token.
+      if (retry === undefined) lostTo(reply, 'yes');
     });
 
   /** Leaves the socket at once: nothing that still arrives counts. With a code, says goodbye; without, does not wait either. */
@@ -133,6 +133,9 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
     show({ state: 'waiting', retryInMs: Math.round(nextAt - now()), code, reason });
     act();
   };
+
+  const lostTo = (message: any, reconnect?: unknown, afterMs?: number) =>
+    lost(refusalOf(message).message, is('number', message.code), reconnect, afterMs);
 
   const connect = async () => {
     nextAt = Infinity;
@@ -203,17 +206,20 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
     welcome = {
       _at: at,
       _interval: Math.min(Math.max(is('number', interval), 1), 3600) * 1000,
-      _bytes: (limits.message_bytes ?? 65_536) - Most.Envelope,
-      _most: limits.subscriptions ?? 200,
+      _bytes: is('number', limits.message_bytes) - Most.Envelope,
+      _most: is('number', limits.subscriptions),
       _perSecond: perSecond,
-      _pace: createPace(perSecond, Math.max(limits.names_burst ?? 1, 1), at),
+      _pace: createPace(perSecond, Math.max(is('number', limits.names_burst), 1), at),
     };
     const before = user;
     user = message.user ?? null;
     session = message.session ?? undefined;
     tokensRefused = 0;
     token._welcome(message, at);
-    sink._user(user!, before !== undefined && before !== user);
+    const other = before !== undefined && before !== user;
+    // What is open is the other user's.
+    if (other) outbox?._act(Infinity);
+    sink._user(user!, other);
   };
 
   const notices: Record<string, (message: any, at: number) => void> = {
@@ -223,14 +229,18 @@ export const socketLink: MakeLink = (url, options, sink, channels) => {
     heartbeat: subscriptions._heartbeat,
     token_expiring: token._expiring,
     unsubscribed: subscriptions._unsubscribed,
-    closing: (message) => lost(refusalOf(message).message, message.code, message.reconnect, message.after_ms),
+    closing: (message) => lostTo(message, message.reconnect, message.after_ms),
     error: (message) => sink._error(new Error(refusalOf(message).message)),
   };
 
   /** Handles a reply or a notice. */
   const handle = (message: any) => {
     const { id, type } = message;
-    if (id != null) {
+    if (!welcome && type === 'error') {
+      // It can only be about the token.
+      const retry = retryOf(message);
+      lostTo(message, retry === undefined ? 'new_token' : 'yes', retry);
+    } else if (id != null) {
       const request = open.get(id);
       open.delete(id);
       request?.[1](message);

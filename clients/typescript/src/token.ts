@@ -14,7 +14,7 @@ type Source = () => string | Promise<string>;
 
 const fetchToken = (source: Source) =>
   new Promise<string>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error('timed out after 30 s')), Ms.Timeout);
+    const timer = setTimeout(() => reject(new Error('timed out')), Ms.Timeout);
     Promise.resolve()
       .then(source)
       .then((value) => {
@@ -32,7 +32,7 @@ export const createToken = (source: Source | undefined) => {
   let ends = Infinity;
   let renewAt = Infinity;
   let renewing = false;
-  let renewedAt = -Infinity;
+  let notBefore = 0;
   let failures = 0;
   /** The gateway's clock minus this one's. */
   let ahead = 0;
@@ -42,7 +42,7 @@ export const createToken = (source: Source | undefined) => {
     const left = Math.max(Date.parse(expiresAt) - ahead - now, 1) || Infinity;
     ends = now + left;
     renewing = false;
-    renewAt = left < Infinity ? now + Math.max(left - Math.min(Ms.RenewBefore, left / 2), Ms.RenewInterval) : left;
+    renewAt = Math.max(ends - Math.min(Ms.RenewBefore, left / 2), notBefore);
   };
 
   return {
@@ -76,25 +76,22 @@ export const createToken = (source: Source | undefined) => {
 
     /** The gateway says that the token expires soon. */
     _expiring(_: unknown, now: number) {
-      if (!renewing) renewAt = Math.max(now, renewedAt + Ms.RenewInterval);
+      if (!renewing) renewAt = Math.max(now, notBefore);
     },
 
     _accepted(fresh: string, expiresAt: unknown, now: number) {
       text = fresh;
       failures = 0;
-      renewedAt = now;
+      notBefore = now + Ms.RenewInterval;
       plan(expiresAt, now);
     },
 
-    /** Takes the token to the next connection, or tries it again on this one after `retryMs`. */
-    _refused(fresh: string, retryMs: number | undefined, now: number) {
+    /** Takes the token to the next connection, or renews it on this one, not before `retryMs`. */
+    _refused(fresh: string, retryMs = 0, now: number) {
       renewing = false;
-      if (retryMs !== undefined) {
-        renewAt = now + retryMs;
-      } else {
-        text = fresh;
-        ends = Infinity;
-      }
+      text = fresh;
+      ends = Infinity;
+      renewAt = notBefore = now + Math.max(retryMs, Ms.RenewInterval);
     },
 
     _forget() {

@@ -1,4 +1,4 @@
-/** The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client.md describes them. Knows neither Node nor
+/** The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client-suite.md describes them. Knows neither Node nor
  * a browser, and plays the package as it is published: `start` is given a way to write a line, and returns where the suite's lines go. */
 import { connect, type Gap, type Message, type Messages, type Options, RequestError, requests } from '@tickgate/client';
 

@@ -12,9 +12,9 @@ Examples:
   tickgate-client-suite --run 'node adapter.js'
   tickgate-client-suite --run 'python3 adapter.py' resume gap-in-replay
 
-The command is started at least once for each scenario. docs/client.md describes
-what it reads and writes. Scenarios run concurrently; all of them take less than
-a minute on two cores.";
+The command is started at least once for each scenario. docs/client-suite.md
+describes what it reads and writes, docs/client.md what a client does. Scenarios
+run concurrently; all of them take less than a minute on two cores.";
 
 /// Test a client of Tickgate against a scripted gateway
 #[derive(Debug, Parser)]

@@ -301,7 +301,7 @@ impl Stage {
             "refused" | "outcome" | "cursors" => self.reports.push_back(event),
             "state" => self.states.push_back((at, event)),
             "log" => {}
-            _ => self.wrong("an event of docs/client.md", &event.to_string()),
+            _ => self.wrong("an event of docs/client-suite.md", &event.to_string()),
         }
         Ok(())
     }

@@ -21,7 +21,9 @@ impl Backoff {
         let bound = FIRST.saturating_mul(1 << failures).min(MOST);
         self.failures += 1;
         let part = Duration::from_millis((chance % ((bound * 9 / 10).as_millis() + 1)) as u64);
-        (bound / 10 + part).max(least.unwrap_or_default())
+        let least = least.unwrap_or_default();
+        let added = if is(Defect::AddsBackOff) { least } else { Duration::ZERO };
+        added + (bound / 10 + part).max(least.saturating_sub(added))
     }
 }
 

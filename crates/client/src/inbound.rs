@@ -10,7 +10,7 @@ use crate::{
     lasting::Lasting,
     link::{End, Link, Open, Renewal, Welcomed},
     pace::Pace,
-    read::{self, Authenticated, Incoming, Notice, Subscribed, Unreadable, Welcome},
+    read::{self, Authenticated, Closing, Incoming, Notice, Subscribed, Unreadable, Welcome},
     server_error::ServerError,
     socket::Frame,
     token::ServerClock,
@@ -22,7 +22,11 @@ impl Link {
         let frame = frame?;
         self.hear();
         if let Frame::Text(text) = &frame {
-            for message in unless_skipped(read::messages(text))?.unwrap_or_default() {
+            let messages = unless_skipped(read::messages(text))?.unwrap_or_default();
+            if is(Defect::WholeArrays) && messages.iter().any(|message| read::message(message).is_err()) {
+                return Err(Error::Unreadable("a part of an array".into()).into());
+            }
+            for message in messages {
                 if let Some(end) = unless_skipped(self.message(lasting, message))?.flatten() {
                     return Err(end);
                 }
@@ -82,7 +86,7 @@ impl Link {
                 let moves = lasting.positions.heartbeat(&heartbeat.cursors);
                 lasting.queue.moves(moves);
             }
-            Notice::TokenExpiring => self.start_renewal(lasting),
+            Notice::TokenExpiring => self.renew_soon(lasting, now),
             Notice::Unsubscribed(ended) => {
                 for event in lasting.positions.unsubscribed(now, &ended.channels, &ended.error) {
                     lasting.queue.event(event);
@@ -90,16 +94,26 @@ impl Link {
             }
             Notice::Closing(_) if is(Defect::ClosingIgnored) => {}
             Notice::Closing(closing) => return Ok(Some(End::Closing(closing))),
+            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(error)))),
+            Notice::Error(_) => lasting.queue.unknown("error"),
         }
         Ok(None)
     }
 
     fn welcome(&mut self, lasting: &mut Lasting, welcome: Welcome, now: Instant) {
-        if lasting.user.as_ref().is_some_and(|user| *user != welcome.user) && !is(Defect::NothingForgotten) {
-            let forgotten = lasting.positions.forget();
-            lasting.queue.moves(forgotten);
+        let nobody = |user: &Option<String>| is(Defect::NullIsNobody) && (user.is_none() || welcome.user.is_none());
+        if lasting.user.as_ref().is_some_and(|user| *user != welcome.user && !nobody(user)) {
+            if !is(Defect::NothingForgotten) {
+                let forgotten = lasting.positions.forget();
+                lasting.queue.moves(forgotten);
+            }
+            if !is(Defect::OthersRequests) {
+                lasting.outbox.end("another user is logged in");
+            }
         }
-        lasting.tokens_refused = 0;
+        if !is(Defect::CountNeverEnds) {
+            lasting.tokens_refused = 0;
+        }
         lasting.session = welcome.session;
         lasting.user = Some(welcome.user.clone());
         let clock = ServerClock::new(welcome.server_time, now);
@@ -172,12 +186,15 @@ impl Link {
             self.renewal_backoff = Backoff::default();
             return Ok(None);
         };
+        if self.welcomed.is_none() {
+            return Ok(Some(End::Closing(Closing::of(error))));
+        }
         if is(Defect::RefusedAuthIgnored) {
             return Ok(None);
         }
         match error.retry_after() {
             Some(after) => {
-                self.renewal = Renewal::At(now.checked_add(after));
+                self.defer_auth(now, after);
                 Ok(None)
             }
             None => {

@@ -24,6 +24,8 @@ use crate::{
 
 /// Time limit for the reply to a request: 10 seconds by the contract, plus a margin for the network.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+/// Minimum time between two `auth`.
+const AUTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper limit for the bytes of a `subscribe` besides its elements.
 const ENVELOPE_BYTES: usize = 64;
@@ -93,6 +95,8 @@ pub(crate) struct Link {
     pub open: BTreeMap<u64, (Open, Instant)>,
     number: u64,
     pub renewal: Renewal,
+    /// When `auth` may be sent again.
+    auth_not_before: Option<Instant>,
     pub renewal_backoff: Backoff,
 }
 
@@ -106,6 +110,7 @@ impl Link {
             open: BTreeMap::new(),
             number: 0,
             renewal: Renewal::At(None),
+            auth_not_before: None,
             renewal_backoff: Backoff::default(),
         }
     }
@@ -148,10 +153,11 @@ impl Link {
     }
 
     async fn auth(&mut self, token: String) -> Result<(), End> {
-        let number = self.next_number();
+        let (number, now) = (self.next_number(), Instant::now());
         let fields = Fields::new("auth").json("id", &number.to_string()).text("token", &token);
-        self.open.insert(number, (Open::Auth(token), Instant::now()));
+        self.open.insert(number, (Open::Auth(token), now));
         self.renewal = Renewal::Sent;
+        self.auth_not_before = Some(now + AUTH_INTERVAL_MIN).filter(|_| !is(Defect::NoAuthPace));
         self.send(fields.end()).await
     }
 
@@ -163,7 +169,8 @@ impl Link {
 
     /// Deadline for the reply to the oldest request of the client itself.
     fn answer_deadline(&self) -> Option<Instant> {
-        let sent = self.open.values().map(|(_, sent)| *sent).min()?;
+        let awaited = |open: &&(Open, Instant)| !is(Defect::AuthMayWait) || !matches!(open.0, Open::Auth(_));
+        let sent = self.open.values().filter(awaited).map(|(_, sent)| *sent).min()?;
         Some(sent + ANSWER_TIMEOUT).filter(|_| !is(Defect::NoAnswerTimeout))
     }
 
@@ -178,7 +185,7 @@ impl Link {
     /// When [`Self::act`] must be called next.
     pub(crate) fn due(&mut self, lasting: &Lasting, now: Instant) -> Option<Instant> {
         let answer = self.answer_deadline();
-        let silence = self.silence().filter(|_| lasting.queue.has_room());
+        let silence = self.silence().filter(|_| lasting.queue.has_room() || is(Defect::StoppedIsSilent));
         let Some(welcomed) = &mut self.welcomed else { return Some(self.opening_deadline) };
         let subscribe = lasting.positions.due(now).map(|at| at.max(welcomed.pace.next(now)));
         let silence = silence.map(|(stale, lost)| if stale > now { stale } else { lost });
@@ -201,7 +208,7 @@ impl Link {
                 false => Ok(()),
             };
         };
-        if lasting.queue.has_room() && !is(Defect::NoWatch) {
+        if (lasting.queue.has_room() || is(Defect::StoppedIsSilent)) && !is(Defect::NoWatch) {
             if lost <= now {
                 return Err(Error::Timeout { what: "nothing received", limit: lost - self.heard }.into());
             }
@@ -271,7 +278,20 @@ impl Link {
         }
     }
 
-    pub(crate) fn start_renewal(&mut self, lasting: &Lasting) {
+    /// The token expires soon: renews it as soon as `auth` may be sent.
+    pub(crate) fn renew_soon(&mut self, lasting: &Lasting, now: Instant) {
+        if matches!(self.renewal, Renewal::At(_)) && lasting.source.is_some() && !is(Defect::NoRenewal) {
+            self.renewal = Renewal::At(self.auth_not_before.or(Some(now)));
+        }
+    }
+
+    /// `auth` was refused: it may be sent again after this time.
+    pub(crate) fn defer_auth(&mut self, now: Instant, after: Duration) {
+        self.auth_not_before = now.checked_add(after).max(self.auth_not_before);
+        self.renewal = Renewal::At(self.auth_not_before);
+    }
+
+    fn start_renewal(&mut self, lasting: &Lasting) {
         if let (Some(source), Renewal::At(_)) = (&lasting.source, &self.renewal)
             && !is(Defect::NoRenewal)
         {

@@ -84,6 +84,16 @@ impl Pending {
         }
         fields.end()
     }
+
+    /// Answers a request that is not sent any more, for this reason if it never was.
+    fn give_up(self, why: &str) {
+        let error = match (self.maybe_done || self.sent.is_some(), self.refused) {
+            (true, _) => RequestError::Unknown,
+            (false, Some(error)) => RequestError::Refused(error),
+            (false, None) => RequestError::NotSent(why.into()),
+        };
+        answer(self.request, Err(error));
+    }
 }
 
 /// All pending requests, oldest first.
@@ -113,12 +123,7 @@ impl Outbox {
         }
         while let Some(at) = self.0.iter().position(|pending| pending.request.deadline <= now) {
             let Some(pending) = self.0.remove(at) else { return };
-            let error = match (pending.maybe_done || pending.sent.is_some(), pending.refused) {
-                (true, _) => RequestError::Unknown,
-                (false, Some(error)) => RequestError::Refused(error),
-                (false, None) => RequestError::NotSent("the deadline has passed".into()),
-            };
-            answer(pending.request, Err(error));
+            pending.give_up("the deadline has passed");
         }
     }
 
@@ -159,7 +164,7 @@ impl Outbox {
                 pending.refused = Some(error);
                 true
             }
-            None if pending.maybe_done => self.finish(at, Err(RequestError::Unknown)),
+            None if pending.maybe_done && !is(Defect::LastErrorCounts) => self.finish(at, Err(RequestError::Unknown)),
             None => self.finish(at, Err(RequestError::Refused(error))),
         }
     }
@@ -178,14 +183,12 @@ impl Outbox {
         }
     }
 
-    /// The client stops.
-    pub(crate) fn end(&mut self) {
-        for pending in self.0.drain(..) {
-            let unknown = pending.maybe_done || pending.sent.is_some();
-            let error =
-                if unknown { RequestError::Unknown } else { RequestError::NotSent("the client has ended".into()) };
-            answer(pending.request, Err(error));
+    /// Nothing is sent any more, because of this.
+    pub(crate) fn end(&mut self, why: &str) {
+        if is(Defect::EndAnswersNothing) {
+            return self.0.clear();
         }
+        self.0.drain(..).for_each(|pending| pending.give_up(why));
     }
 
     fn finish(&mut self, at: usize, with: Answer) -> bool {
@@ -259,6 +262,24 @@ mod tests {
         assert!(!outbox.reply(later, 9, Ok("{}")), "nobody's reply");
         assert!(outbox.reply(later, 2, Err(error(&json!({})))));
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Refused(_))));
+    }
+
+    #[test]
+    fn an_end_answers_as_a_deadline_does() {
+        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (refused, mut refusal) = request(now, 5, true);
+        outbox.add(refused);
+        outbox.next(now, 1, usize::MAX).unwrap();
+        assert!(outbox.reply(now, 1, Err(error(&json!({ "retry_after_ms": 400 })))));
+        let (sent, mut unknown) = request(now, 5, true);
+        outbox.add(sent);
+        outbox.next(now, 2, usize::MAX).unwrap();
+        let (unsent, mut never) = request(now, 5, true);
+        outbox.add(unsent);
+        outbox.end("over");
+        assert!(matches!(refusal.try_recv().unwrap(), Err(RequestError::Refused(_))));
+        assert!(matches!(unknown.try_recv().unwrap(), Err(RequestError::Unknown)));
+        assert!(matches!(never.try_recv().unwrap(), Err(RequestError::NotSent(why)) if why == "over"));
     }
 
     #[test]

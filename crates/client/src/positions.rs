@@ -45,7 +45,7 @@ impl Wanted {
     /// Whether what arrives for the channel now is delivered. Between a request with `since` and its reply it belongs to the
     /// subscription before, and the replay will repeat it.
     fn receives(&self) -> bool {
-        self.granted() || self.cursor.is_none()
+        self.granted() || self.cursor.is_none() || is(Defect::NothingDropped)
     }
 
     fn granted(&self) -> bool {
@@ -65,6 +65,9 @@ impl Positions {
         let requested = known.is_some_and(|wanted| wanted.requested);
         let cursor = since.or_else(|| known.and_then(|wanted| wanted.cursor.clone()));
         let name = options.channel.clone();
+        if is(Defect::FirstOptions) && known.is_some() {
+            return;
+        }
         self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None), requested });
     }
 
@@ -89,7 +92,8 @@ impl Positions {
 
     /// Whether every wanted channel is live.
     pub(crate) fn live(&self) -> bool {
-        self.0.values().all(|wanted| wanted.phase == Phase::Live)
+        let later = |wanted: &Wanted| is(Defect::LaterIsLive) && matches!(wanted.phase, Phase::Due(Some(_)));
+        self.0.values().all(|wanted| wanted.phase == Phase::Live || later(wanted))
     }
 
     /// When the next channel is due; `None` if there is none.
@@ -144,7 +148,8 @@ impl Positions {
         }
         // Channels that the reply does not name were neither granted nor refused.
         self.0.values_mut().filter(|wanted| wanted.phase == Phase::Asked(request)).for_each(|wanted| {
-            wanted.phase = Phase::Due(Some(now + UNNAMED_RETRY));
+            let again = Phase::Due(Some(now + UNNAMED_RETRY));
+            wanted.phase = if is(Defect::UnnamedForgotten) { Phase::Live } else { again };
         });
         (events, moves)
     }
@@ -182,6 +187,9 @@ impl Positions {
 
     /// Handles a push: the cursors that move, or `None` if it is not to be delivered.
     pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
+        if is(Defect::LeftDelivered) && !self.0.contains_key(&meta.channel) {
+            return Some(Vec::new());
+        }
         let wanted = self.0.get(&meta.channel).filter(|wanted| wanted.receives())?;
         let Some(id) = meta.id.as_ref().filter(|_| !is(Defect::NoPushCursor)) else { return Some(Vec::new()) };
         if wanted.phase == Phase::Live || is(Defect::EarlySharing) || is(Defect::PastMovesLive) {
@@ -208,7 +216,11 @@ impl Positions {
         let wanted = self.0.get_mut(&end.channel).filter(|wanted| wanted.granted())?;
         wanted.phase = Phase::Live;
         let Some(cursor) = end.cursor.as_ref().filter(|_| !is(Defect::NoSilentMoves)) else { return Some(Vec::new()) };
-        Some(self.advance_alone(&end.channel, cursor))
+        let stream = wanted.stream.clone();
+        match is(Defect::NamedMoveStream) {
+            true => Some(self.advance(&end.channel, &stream, cursor)),
+            false => Some(self.advance_alone(&end.channel, cursor)),
+        }
     }
 
     /// Handles the cursors of a heartbeat, keyed by stream.

@@ -42,6 +42,7 @@ pub(crate) enum Notice {
     TokenExpiring,
     Unsubscribed(Unsubscribed),
     Closing(Closing),
+    Error(ServerError),
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +102,14 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
+    /// What an `error` before the welcome amounts to: there is nothing that it could be about but the token.
+    pub(crate) fn of(error: ServerError) -> Self {
+        let after_ms = error.details.retry_after_ms;
+        let again = after_ms.is_some() || is(Defect::RefusedTokenAgain);
+        let reconnect = if again { "yes" } else { "new_token" };
+        Self { code: error.code, message: error.to_string(), reconnect: reconnect.into(), after_ms }
+    }
+
     pub(crate) fn after(&self) -> Option<Duration> {
         self.after_ms.map(Duration::from_millis)
     }
@@ -189,6 +198,7 @@ pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
         "token_expiring" => Notice::TokenExpiring,
         "unsubscribed" => Notice::Unsubscribed(parse(text)?),
         "closing" => Notice::Closing(parse(text)?),
+        "error" => Notice::Error(parse(text)?),
         _ if meta.is_some() => return parse(meta.map_or("", RawValue::get)).map(Incoming::Push),
         _ if is(Defect::NothingNew) => return Err(format!("an unknown message {kind:?}")),
         _ => return Ok(Incoming::Unknown(kind)),

@@ -1,5 +1,7 @@
 //! Holds `docs/wire.md` and `docs/asyncapi.yaml` equal to the code: the tables, and every example in them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::BytesMut;
 use serde_json::Value;
 use uuid::Uuid;
@@ -52,9 +54,9 @@ fn the_table_of_codes_is_the_codes() {
 fn the_lists_of_codes_are_the_codes() {
     let errors = joined(ErrorCode::ALL.iter().map(|code| code.number().to_string()));
     assert!(WIRE.contains(&format!("Errors that leave the connection open: {errors}.")), "{errors}");
-    assert!(ASYNCAPI.contains(&format!("enum: [{errors}]")), "{errors}");
+    assert!(ASYNCAPI.contains(&format!("examples: [{errors}]")), "{errors}");
     let names = joined(ErrorCode::ALL.iter().map(|code| code.name().to_owned()));
-    assert!(ASYNCAPI.contains(&format!("enum: [{names}]")), "{names}");
+    assert!(ASYNCAPI.contains(&format!("examples: [{names}]")), "{names}");
     let exceptions = joined((0..4500).filter(|number| !may_reconnect(*number)).map(|number| number.to_string()));
     assert!(WIRE.contains(&format!("![{exceptions}].includes(code)")), "{exceptions}");
 }
@@ -203,6 +205,85 @@ fn the_tables_of_fields_are_those_of_asyncapi() {
         written.sort_unstable();
         described.sort_unstable();
         assert_eq!(written, described, "{kind} of the {side}: wire.md and asyncapi.yaml");
+    }
+}
+
+/// The schemas of `docs/asyncapi.yaml` by name, each as its lines.
+fn schemas() -> Vec<(&'static str, Vec<&'static str>)> {
+    let (_, described) = ASYNCAPI.split_once("\n  schemas:\n").unwrap();
+    let mut schemas: Vec<(_, Vec<_>)> = Vec::new();
+    for line in described.lines() {
+        let name =
+            line.strip_prefix("    ").and_then(|rest| rest.strip_suffix(':')).filter(|name| !name.starts_with(' '));
+        match (name, schemas.last_mut()) {
+            (Some(name), _) => schemas.push((name, Vec::new())),
+            (None, Some((_, lines))) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    schemas
+}
+
+/// The names of the schemas to which these lines refer.
+fn referred(lines: &[&'static str]) -> Vec<&'static str> {
+    let named = |line: &&'static str| line.split("#/components/schemas/").nth(1);
+    let names = lines.iter().filter_map(named).filter_map(|rest| rest.split(['\'', '/']).next());
+    names.collect()
+}
+
+/// A client must accept words and codes that it does not know: a validator or a type that is made of the description too.
+#[test]
+fn what_the_server_sends_is_described_as_open() {
+    let schemas: BTreeMap<_, _> = schemas().into_iter().collect();
+    let mut reached: Vec<&str> = TYPES.iter().map(|kind| schema_of(kind, &schemas)).chain(["Push"]).collect();
+    let mut at = 0;
+    while let Some(name) = reached.get(at) {
+        let lines = &schemas[name];
+        for closed in ["enum:", "maximum:", "maxLength:", "additionalProperties: false"] {
+            let echoed = *name == "RequestId";
+            assert!(echoed || !lines.iter().any(|line| line.contains(closed)), "{name}: {closed}");
+        }
+        assert!(*name == "Id" || !lines.iter().any(|line| line.contains("pattern:")), "{name}: pattern");
+        for name in referred(lines) {
+            if !reached.contains(&name) {
+                reached.push(name);
+            }
+        }
+        at += 1;
+    }
+    for name in ["Cursor", "CursorOrNull", "ErrorCode", "ErrorName", "GapReason", "SubscribedChannel"] {
+        assert!(reached.contains(&name), "{name}: {reached:?}");
+    }
+}
+
+/// The schema of a message of the server.
+fn schema_of(kind: &str, schemas: &BTreeMap<&'static str, Vec<&'static str>>) -> &'static str {
+    let own = |name: &&str| !matches!(*name, "History" | "Presence");
+    let constant = format!("        type: {{ const: {kind} }}");
+    let found = schemas.iter().find(|(name, lines)| own(name) && lines.contains(&&*constant));
+    found.unwrap_or_else(|| panic!("no schema of {kind}")).0
+}
+
+#[test]
+fn each_channel_of_asyncapi_has_the_messages_of_its_operations() {
+    let (channels, operations) = ASYNCAPI.split_once("\noperations:\n").unwrap();
+    let (_, channels) = channels.split_once("\nchannels:\n").unwrap();
+    let mut described: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut channel = "";
+    for line in channels.lines() {
+        let name = line.trim().split(':').next().unwrap();
+        match line.len() - line.trim_start().len() {
+            2 => channel = name,
+            6 if line.contains("#/components/messages/") => drop(described.insert((channel, name))),
+            _ => {}
+        }
+    }
+    let named = operations.lines().filter_map(|line| line.split("'#/channels/").nth(1)?.split_once("/messages/"));
+    let named: BTreeSet<_> = named.map(|(channel, rest)| (channel, rest.split('\'').next().unwrap())).collect();
+    assert!(described.len() > 100, "{described:?}");
+    assert_eq!(described, named);
+    for command in ["auth", "publish", "command"] {
+        assert!(!described.contains(&("market", command)), "{command}: there is no token on /ws/market");
     }
 }
 

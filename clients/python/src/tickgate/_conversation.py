@@ -21,7 +21,7 @@ from ._core.pending import Pending, Request, text_of
 from ._core.read import Json, Loads, Unreadable, check, messages_of, object_of, push_of
 from ._core.status import Status
 from ._core.token import Token
-from .errors import Refused, refusal
+from .errors import GatewayError, Refused, refusal
 
 # For the reply to a request of the client's own, in seconds.
 ANSWER_TIMEOUT = 12.0
@@ -178,7 +178,7 @@ class Conversation:
             error = refusal(message)
             retry = None if error.retry_after_ms is None else error.retry_after_ms / 1000
             if self._welcome is None:
-                self._end(Ending(error.message, error.code, "new_token"))
+                self._not_admitted(error)
             elif self._token.refused(secret, retry, now):
                 self._end(Ending(error.message, error.code, "yes"))
         elif kind == "subscribe":
@@ -222,8 +222,8 @@ class Conversation:
                 after = min(max(after / 1000, 0.0), DELAY_MAX) if isinstance(after, int | float) else 0.0
                 reason = str(message.get("message") or message.get("error") or "closing")
                 self._end(Ending(reason, message["code"], message["reconnect"], after))
-            case "error" if self._welcome is None and self._late:
-                self._end(Ending(refusal(message).message, message["code"], "new_token"))
+            case "error" if self._welcome is None:
+                self._not_admitted(refusal(message))
             case "error":
                 self._log(str(refusal(message)))
             case kind if kind not in self._unknown and len(self._unknown) < _UNKNOWN_MAX:
@@ -241,7 +241,13 @@ class Conversation:
         changed = known is not None and known[0] != user
         if changed:
             self._channels.forget()
+            self._pending.end("another user is logged in")
         self.hub.is_user(user, changed)
+
+    def _not_admitted(self, error: GatewayError) -> None:
+        """An error before the welcome: it can only be about the token."""
+        after = None if error.retry_after_ms is None else min(error.retry_after_ms / 1000, DELAY_MAX)
+        self._end(Ending(error.message, error.code, "new_token" if after is None else "yes", after or 0.0))
 
     def _refused(self, name: str, message: Json) -> None:
         error = refusal(message, channel=name)

@@ -172,7 +172,7 @@ class Link(Conversation):
 
     def _close(self, ending: Ending) -> None:
         self._show(Status("closed", ending.reason, ending.code))
-        self._pending.end()
+        self._pending.end("the connection is closed")
         if self._timer is not None:
             self._timer.cancel()
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     requests,
     script::{PROTOCOL, live},
+    stage::{Asked, Stage},
     suite::Suite,
     trace::Verdict,
 };
@@ -64,14 +65,7 @@ pub(super) async fn protocol_not_selected(suite: Suite) -> Verdict {
 
 pub(super) async fn late_token(suite: Suite) -> Verdict {
     let mut stage = suite.start_with(json!(["orders"]), "message").await?;
-    let arrival = stage.arrival().await?;
-    let protocols = arrival.request.protocols().join(", ");
-    stage.check(protocols == PROTOCOL, "the sub-protocol tickgate.v1 alone", &protocols)?;
-    let line = stage.upgrade(arrival).await?;
-    let expected = "`auth` with token-1 as the first message";
-    let asked = stage.request(line, "auth", expected).await?;
-    let first = stage.lines[line].requests.is_empty() && asked.body["token"] == "token-1";
-    stage.check(first, expected, &asked.body.to_string())?;
+    let (line, asked) = authenticates(&mut stage, "token-1").await?;
     stage.welcome(line, json!({})).await;
     let expires_at = crate::script::time_in(3600);
     let reply = json!({ "type": "authenticated", "id": asked.body["id"], "user": "alice", "expires_at": expires_at });
@@ -79,6 +73,37 @@ pub(super) async fn late_token(suite: Suite) -> Verdict {
     stage.granted(line, &[live("orders", "7-40")]).await?;
     stage.push(line, "orders", "7-41").await;
     stage.delivers("orders", "7-41").await?;
+    stage.finish().await
+}
+
+/// The client connects and sends this token as its first message.
+async fn authenticates(stage: &mut Stage, token: &str) -> Verdict<(usize, Asked)> {
+    let arrival = stage.arrival().await?;
+    let protocols = arrival.request.protocols().join(", ");
+    stage.check(protocols == PROTOCOL, "the sub-protocol tickgate.v1 alone", &protocols)?;
+    let line = stage.upgrade(arrival).await?;
+    let expected = format!("`auth` with {token} as the first message");
+    let asked = stage.request(line, "auth", &expected).await?;
+    let first = stage.lines[line].requests.is_empty() && asked.body["token"] == token;
+    stage.check(first, &expected, &asked.body.to_string())?;
+    Ok((line, asked))
+}
+
+pub(super) async fn late_token_refused(suite: Suite) -> Verdict {
+    let mut stage = suite.start_with(json!(["orders"]), "message").await?;
+    let (line, asked) = authenticates(&mut stage, "token-1").await?;
+    let (began, after) = (Instant::now(), Duration::from_millis(900));
+    let later =
+        json!({ "code": 1013, "error": "try_again_later", "message": "", "details": { "retry_after_ms": 900 } });
+    stage.refuse(line, &asked, later).await;
+    let (line, asked) = authenticates(&mut stage, "token-1").await?;
+    stage.check_wait("`auth` on the next connection", asked.at - began, after, after)?;
+    let mut error = json!({ "code": 4001, "error": "auth_required", "message": "expired" });
+    stage.refuse(line, &asked, error.clone()).await;
+    let (line, _) = authenticates(&mut stage, "token-2").await?;
+    error["type"] = "error".into();
+    stage.send(line, &error).await;
+    stage.ends(None).await?;
     stage.finish().await
 }
 

@@ -1,10 +1,14 @@
 //! Rules 11 to 19: which cursors are stored, and sent back.
 
-use serde_json::json;
+use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use super::requests::{publish, published};
 use crate::{
-    script::{live, of_stream, past, pushed},
-    stage::PATIENCE,
+    requests::elements,
+    script::{live, of_stream, past, pushed, time_in},
+    stage::{PATIENCE, Stage},
     suite::Suite,
     trace::Verdict,
 };
@@ -104,6 +108,30 @@ pub(super) async fn epoch_change(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+pub(super) async fn left_channel(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders", "risk"])).await?;
+    let granted = [of_stream(live("orders", "7-40"), "@"), of_stream(live("risk", "7-40"), "@")];
+    let (line, _) = stage.opened(&granted).await?;
+    stage.hold().await?;
+    stage.push(line, "orders", "7-41").await;
+    stage.delivers_nothing(Duration::from_millis(300)).await?;
+    stage.command(&json!({ "command": "unsubscribe", "channels": ["orders"] })).await?;
+    let asked = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
+    stage.push(line, "orders", "7-42").await;
+    stage.send(line, &json!({ "type": "unsubscribed", "id": asked.body["id"], "channels": ["orders"] })).await;
+    stage.push(line, "risk", "7-43").await;
+    stage.go().await?;
+    // What waits for the application may be delivered or dropped.
+    let waits = |stage: &mut Stage| stage.data.pop_front_if(|event| event["id"] == "7-41");
+    stage.watch(PATIENCE, |stage| !stage.data.is_empty()).await?;
+    waits(&mut stage);
+    stage.delivers("risk", "7-43").await?;
+    stage.reports_cursors(&json!({ "risk": "7-43" })).await?;
+    stage.cut(line);
+    stage.resumed(json!({ "risk": "7-43" })).await?;
+    stage.finish().await
+}
+
 pub(super) async fn gap(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) =
@@ -141,6 +169,11 @@ pub(super) async fn shared_stream(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+async fn heartbeat(stage: &mut Stage, line: usize, cursors: Value) {
+    let now = time_in(0);
+    stage.send(line, &json!({ "type": "heartbeat", "timestamp": now, "server_time": now, "cursors": cursors })).await;
+}
+
 pub(super) async fn heartbeat_cursors(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders", "risk", "bots", "ticker:X"])).await?;
     let granted = [
@@ -150,9 +183,7 @@ pub(super) async fn heartbeat_cursors(suite: Suite) -> Verdict {
         live("ticker:X", "5-5"),
     ];
     let (line, _) = stage.opened(&granted).await?;
-    let now = crate::script::time_in(0);
-    let cursors = json!({ "@": "7-60", "ticker:X": "5-9", "unknown": "1-1" });
-    stage.send(line, &json!({ "type": "heartbeat", "timestamp": now, "server_time": now, "cursors": cursors })).await;
+    heartbeat(&mut stage, line, json!({ "@": "7-60", "ticker:X": "5-9", "unknown": "1-1" })).await;
     stage.push(line, "ticker:X", "5-10").await;
     stage.delivers("ticker:X", "5-10").await?;
     stage.cut(line);
@@ -168,12 +199,13 @@ pub(super) async fn handled(suite: Suite) -> Verdict {
     stage.hold().await?;
     stage.push(line, "orders", "7-41").await;
     stage.push(line, "orders", "7-42").await;
-    stage.delivers_nothing(std::time::Duration::from_millis(300)).await?;
+    heartbeat(&mut stage, line, json!({ "orders": "7-50" })).await;
+    stage.delivers_nothing(Duration::from_millis(300)).await?;
     stage.reports_cursors(&json!({ "orders": "7-40" })).await?;
     stage.go().await?;
     stage.delivers("orders", "7-41").await?;
     stage.delivers("orders", "7-42").await?;
-    stage.reports_cursors(&json!({ "orders": "7-42" })).await?;
+    stage.reports_cursors(&json!({ "orders": "7-50" })).await?;
     stage.finish().await
 }
 
@@ -213,6 +245,46 @@ pub(super) async fn options(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+pub(super) async fn options_changed(suite: Suite) -> Verdict {
+    let name = "ticker:X";
+    let mut stage = suite.start(json!([{ "channel": name, "max_rate": 2 }])).await?;
+    let (line, _) = stage.opened(&[live(name, "7-40")]).await?;
+    stage.state("live").await?;
+    let other = json!({ "channel": name, "max_rate": 9 });
+    stage.command(&json!({ "command": "subscribe", "channels": [other] })).await?;
+    let expected = "`subscribe` of ticker:X with `max_rate` 9";
+    let first = stage.until(expected, PATIENCE, |stage| stage.lines[line].requests.pop_front()).await?;
+    // A client may leave the channel first, and then has no cursor.
+    let left = first.body["type"] == "unsubscribe";
+    let (asked, since) = if left {
+        stage.send(line, &json!({ "type": "unsubscribed", "id": first.body["id"], "channels": [name] })).await;
+        (stage.request(line, "subscribe", expected).await?, Value::Null)
+    } else {
+        (first, "7-40".into())
+    };
+    let element = elements(&asked.body).unwrap_or_default().pop().unwrap_or_default();
+    let is = element["max_rate"] == 9 && element["since"] == since;
+    stage.check(is, &format!("{expected} and `since` {since}"), &asked.body.to_string())?;
+    if !left {
+        // Of the subscription before: the replay repeats it.
+        stage.push(line, name, "7-41").await;
+        stage.delivers_nothing(Duration::from_millis(300)).await?;
+    }
+    let reply = json!({ "type": "subscribed", "id": asked.body["id"], "channels": [past(name, "7-40")], "errors": [] });
+    stage.send(line, &reply).await;
+    stage.replayed(line, name, "7-41").await;
+    let end = json!([{ "channel": name, "cursor": "7-41", "replayed": 1, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.push(line, name, "7-42").await;
+    stage.delivers(name, "7-41").await?;
+    stage.delivers(name, "7-42").await?;
+    stage.cut(line);
+    let line = stage.connected().await?;
+    let asked = stage.resumes(line, &json!({ name: "7-42" })).await?;
+    stage.check(asked.element(name)["max_rate"] == 9, expected, &asked.element(name).to_string())?;
+    stage.finish().await
+}
+
 pub(super) async fn unsubscribe(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40"), live("risk", "7-40")]).await?;
@@ -236,13 +308,22 @@ pub(super) async fn other_user(suite: Suite) -> Verdict {
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.push(line, "orders", "7-41").await;
     stage.delivers("orders", "7-41").await?;
+    publish(&mut stage, "alice's", 1, 20_000).await?;
+    published(&mut stage, line, 1).await?;
     stage.cut(line);
-    let line = stage.connected_with(json!({ "user": "bob" })).await?;
-    let asked = stage.resumes(line, &json!({ "orders": null })).await?;
-    stage.grant(line, &asked, &[live("orders", "2-1")], &[]).await;
-    stage.cut(line);
-    let line = stage.connected_with(json!({ "user": "bob" })).await?;
-    let asked = stage.resumes(line, &json!({ "orders": "2-1" })).await?;
-    stage.grant(line, &asked, &[live("orders", "2-1")], &[]).await;
+    let (mut line, mut user) = (line, json!("alice"));
+    for (next, cursor) in [(json!("bob"), "2-1"), (json!("bob"), "2-1"), (Value::Null, "3-1"), (json!("alice"), "4-1")]
+    {
+        line = stage.connected_with(json!({ "user": next })).await?;
+        let since = if next == user { json!(cursor) } else { Value::Null };
+        let asked = stage.resumes(line, &json!({ "orders": since })).await?;
+        stage.grant(line, &asked, &[live("orders", cursor)], &[]).await;
+        if user == "alice" {
+            stage.reports_outcome("alice's", "unknown").await?;
+        }
+        user = next;
+        stage.cut(line);
+    }
+    stage.lines[line].requests.clear();
     stage.finish().await
 }

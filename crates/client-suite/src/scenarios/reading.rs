@@ -8,7 +8,7 @@ use tickgate_wire::websocket::Opcode;
 
 use crate::{
     script::{live, publication, pushed, refusal, with_retry},
-    stage::PATIENCE,
+    stage::{Line, PATIENCE},
     suite::Suite,
     trace::Verdict,
 };
@@ -62,8 +62,9 @@ pub(super) async fn array_frame(suite: Suite) -> Verdict {
     let heartbeat = json!({ "type": "heartbeat", "timestamp": crate::script::time_in(0) });
     stage.send_text(line, &format!(" [ {heartbeat}, {}\n]", push("7-43"))).await;
     stage.delivers("orders", "7-43").await?;
-    stage.cut(line);
-    stage.resumed(json!({ "orders": "7-43" })).await?;
+    stage.send_text(line, &format!("[{},7,{}]", push("7-44"), push("7-45"))).await;
+    stage.delivers("orders", "7-44").await?;
+    stage.resumed(json!({ "orders": "7-44" })).await?;
     stage.finish().await
 }
 
@@ -113,33 +114,41 @@ pub(super) async fn newer_server(suite: Suite) -> Verdict {
 }
 
 pub(super) async fn malformed(suite: Suite) -> Verdict {
-    let frames: [(Opcode, &[u8]); 7] = [
+    let frames: [(Opcode, &[u8]); 11] = [
         (Opcode::Text, br#"{"type":"update","n":"7-42","_meta":{"channel":"orders","id":"7-42"}"#),
         (Opcode::Text, br#"{"type":"update","n":"7-42","_meta":{"id":"7-42"}}"#),
+        (Opcode::Text, br#"{"type":"update","n":"7-42","_meta":{"channel":"orders","id":7}}"#),
+        (Opcode::Text, br#"{"type":"heartbeat","timestamp":"","server_time":"","cursors":{"orders":7}}"#),
+        (Opcode::Text, br#"{"type":"caught_up","channels":{"channel":"orders"}}"#),
+        (Opcode::Text, br#"{"type":"closing","code":"4500","error":"","message":"","reconnect":"no"}"#),
         (Opcode::Text, b"42"),
         (Opcode::Text, br#"[{"type":"heartbeat"},"text"]"#),
         (Opcode::Text, br#"{"type":"gap","channels":"orders"}"#),
         (Opcode::Text, br#"{"no":"type"}"#),
         (Opcode::Binary, b"\x00\x01"),
     ];
-    try_join_all(frames.into_iter().map(|(opcode, payload)| unreadable(&suite, opcode, payload))).await.map(drop)
+    try_join_all(frames.chunks(3).map(|frames| unreadable(&suite, frames))).await.map(drop)
 }
 
-async fn unreadable(suite: &Suite, opcode: Opcode, payload: &[u8]) -> Verdict {
+/// One run, since starting a client costs more than a connection.
+async fn unreadable(suite: &Suite, frames: &[(Opcode, &[u8])]) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
-    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
-    stage.push(line, "orders", "7-41").await;
-    stage.delivers("orders", "7-41").await?;
-    stage.note(&format!("#{line} gateway: {opcode:?} {}", String::from_utf8_lossy(payload)));
-    if let Some(socket) = &mut stage.lines[line].socket {
-        socket.frame(opcode, payload).await;
+    let (mut line, _) = stage.opened(&[live("orders", "8-0")]).await?;
+    let mut last = "8-0".to_owned();
+    for (at, (opcode, payload)) in frames.iter().enumerate() {
+        stage.note(&format!("#{line} gateway: {opcode:?} {}", String::from_utf8_lossy(payload)));
+        if let Some(socket) = &mut stage.lines[line].socket {
+            socket.frame(*opcode, payload).await;
+        }
+        stage.push(line, "orders", "7-43").await;
+        let again = stage.resumed(json!({ "orders": last })).await?;
+        let ended = |line: &Line| line.closed.is_some() || line.ended.is_some();
+        stage.until("the old connection is closed", PATIENCE, |stage| ended(&stage.lines[line]).then_some(())).await?;
+        last = format!("8-{}", at + 1);
+        stage.push(again, "orders", &last).await;
+        stage.delivers("orders", &last).await?;
+        line = again;
     }
-    stage.push(line, "orders", "7-43").await;
-    let again = stage.resumed(json!({ "orders": "7-41" })).await?;
-    let ended = |line: &crate::stage::Line| line.closed.is_some() || line.ended.is_some();
-    stage.until("the old connection is closed", PATIENCE, |stage| ended(&stage.lines[line]).then_some(())).await?;
-    stage.push(again, "orders", "7-42").await;
-    stage.delivers("orders", "7-42").await?;
     let closed: Option<Value> =
         stage.states.iter().find(|(_, event)| event["state"] == "closed").map(|(_, e)| e.clone());
     stage.check(closed.is_none(), "the client stays", "`closed`")?;

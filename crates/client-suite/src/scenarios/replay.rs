@@ -59,6 +59,30 @@ pub(super) async fn cut_replay(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+pub(super) async fn named_channels(suite: Suite) -> Verdict {
+    let since = |channel: &str, cursor: &str| json!({ "channel": channel, "since": cursor });
+    let mut stage = suite.start(json!([since("orders", "7-40"), since("risk", "7-30")])).await?;
+    let granted = [of_stream(live("orders", "7-40"), "@"), of_stream(past("risk", "7-30"), "@")];
+    let (line, _) = stage.opened(&granted).await?;
+    let end = json!([{ "channel": "risk", "cursor": "7-35", "replayed": 0, "complete": true }]);
+    stage.caught_up(line, end).await;
+    stage.state("live").await?;
+    stage.cut(line);
+    let line = stage.connected().await?;
+    let asked = stage.resumes(line, &json!({ "orders": "7-40", "risk": "7-35" })).await?;
+    let granted = [of_stream(live("orders", "7-40"), "@"), of_stream(live("risk", "7-35"), "@")];
+    stage.grant(line, &asked, &granted, &[]).await;
+    let gap = json!({
+        "type": "gap", "channels": ["risk"], "after": "7-35", "before": "7-39", "count": 3, "reason": "retention",
+        "cursor": "7-38",
+    });
+    stage.send(line, &gap).await;
+    stage.reports_gap(&gap).await?;
+    stage.cut(line);
+    stage.resumed(json!({ "orders": "7-40", "risk": "7-38" })).await?;
+    stage.finish().await
+}
+
 pub(super) async fn caught_up(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }, "risk"])).await?;
     let (line, _) = stage.opened(&[past("orders", "7-40"), live("risk", "3-3")]).await?;

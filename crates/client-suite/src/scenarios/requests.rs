@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
-    script::live,
-    stage::{Asked, Stage},
+    requests::elements,
+    script::{closing, live},
+    stage::{Asked, PATIENCE, Stage},
     suite::Suite,
     trace::Verdict,
 };
@@ -14,7 +15,7 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(12);
 
 /// Makes the client publish the number `n`.
-async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Verdict {
+pub(super) async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Verdict {
     let command = json!({
         "command": "publish", "ref": name, "channel": "out", "data": { "type": "signal", "n": n },
         "deadline_ms": deadline_ms,
@@ -23,7 +24,7 @@ async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Ver
 }
 
 /// The client's request for it.
-async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict<Asked> {
+pub(super) async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict<Asked> {
     let expected = format!("`publish` of n = {n} to out with a `msg_id`");
     let asked = stage.request(line, "publish", &expected).await?;
     let body = &asked.body;
@@ -72,6 +73,28 @@ pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
     let line = stage.upgrade(arrival).await?;
     stage.welcome(line, json!({})).await;
     stage.granted(line, &[live("orders", "7-40")]).await?;
+    stage.finish().await
+}
+
+pub(super) async fn unnamed_channel(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders", "risk"])).await?;
+    let line = stage.connected().await?;
+    let asked = stage.subscribes(line, &["orders", "risk"]).await?;
+    let mut replied = Instant::now();
+    stage.grant(line, &asked, &[live("orders", "7-40")], &[]).await;
+    for granted in [json!([]), json!([live("risk", "3-3")])] {
+        let asked = stage.request(line, "subscribe", "`subscribe` of risk again").await?;
+        stage.check_wait("`subscribe` of risk", asked.at - replied, Duration::from_secs(1), PATIENCE)?;
+        let named: Vec<_> = elements(&asked.body).unwrap_or_default();
+        let alone = named.len() == 1 && named[0]["channel"] == "risk";
+        stage.check(alone, "`subscribe` of risk alone", &asked.body.to_string())?;
+        replied = Instant::now();
+        let reply = json!({ "type": "subscribed", "id": asked.body["id"], "channels": granted, "errors": [] });
+        stage.send(line, &reply).await;
+    }
+    stage.state("live").await?;
+    stage.cut(line);
+    stage.resumed(json!({ "orders": "7-40", "risk": "3-3" })).await?;
     stage.finish().await
 }
 
@@ -186,4 +209,53 @@ pub(super) async fn publish_offline(suite: Suite) -> Verdict {
     stage.granted(line, &[live("orders", "7-40")]).await?;
     stage.is_quiet(line, Duration::from_secs(1)).await?;
     stage.finish().await
+}
+
+pub(super) async fn publish_unsure(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    publish(&mut stage, "p", 1, 20_000).await?;
+    published(&mut stage, line, 1).await?;
+    stage.cut(line);
+    let line = stage.resumed(json!({ "orders": "7-40" })).await?;
+    let again = published(&mut stage, line, 1).await?;
+    stage.refuse(line, &again, json!({ "code": 4502, "error": "forbidden", "message": "no" })).await;
+    stage.reports_outcome("p", "unknown").await?;
+    stage.is_quiet(line, Duration::from_millis(800)).await?;
+    stage.finish().await
+}
+
+pub(super) async fn publish_ended(suite: Suite) -> Verdict {
+    for stops in [true, false] {
+        let mut stage = suite.start(json!(["orders"])).await?;
+        let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+        publish(&mut stage, "open", 1, 30_000).await?;
+        published(&mut stage, line, 1).await?;
+        publish(&mut stage, "later", 2, 30_000).await?;
+        let asked = published(&mut stage, line, 2).await?;
+        stage.refuse(line, &asked, try_again("refused", 20_000)).await;
+        // The refusal is read before what ends the client.
+        stage.push(line, "orders", "7-41").await;
+        stage.delivers("orders", "7-41").await?;
+        if stops {
+            stage.command(&json!({ "command": "stop" })).await?;
+        } else {
+            stage.send(line, &closing(4500, "no", None)).await;
+        }
+        let mut outcomes = Vec::new();
+        while outcomes.len() < 2 {
+            let event = stage.reports("the outcomes of two publications").await?;
+            outcomes.push((event["ref"].clone(), event["outcome"].clone()));
+        }
+        outcomes.sort_by_key(|(name, _)| name.to_string());
+        let expected = [(json!("later"), json!("refused")), (json!("open"), json!("unknown"))];
+        stage.check(outcomes == expected, &format!("the outcomes {expected:?}"), &format!("{outcomes:?}"))?;
+        if !stops {
+            stage.ends(Some(4500)).await?;
+            publish(&mut stage, "afterwards", 3, 30_000).await?;
+            stage.reports_outcome("afterwards", "refused").await?;
+        }
+        stage.finish().await?;
+    }
+    Ok(())
 }

@@ -120,7 +120,8 @@ const TAKES_NOTHING: Duration = Duration::from_secs(2);
 
 pub(super) async fn slow_application(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
-    let (slow, _) = stage.opened(&[live("orders", "7-0")]).await?;
+    let welcome = json!({ "heartbeat_interval": INTERVAL.as_secs() });
+    let (slow, _) = stage.opened_with(&[live("orders", "7-0")], welcome).await?;
     stage.hold().await?;
     stage.note(&format!("#{slow} gateway: pushes 7-1 to 7-{FLOOD} with {PADDING} bytes each, while they are taken"));
     let padding = "x".repeat(PADDING);
@@ -138,6 +139,10 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
     }
     let expected = "the client stops reading, or leaves the channel or the connection";
     stage.check(sent < FLOOD, expected, &format!("{FLOOD} messages were taken that the application did not handle"))?;
+    if !leaves(&stage, slow) {
+        // Time in which the client does not read is no silence.
+        stage.stays_away(INTERVAL * 5 / 2).await?;
+    }
     stage.cut(slow);
     stage.go().await?;
     let line = stage.connected().await?;

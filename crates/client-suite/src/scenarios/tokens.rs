@@ -11,6 +11,9 @@ use crate::{
     trace::Verdict,
 };
 
+/// How long a reply may take.
+const ANSWER: Duration = Duration::from_secs(12);
+
 /// The client sends `auth` with its newest token.
 async fn auth(stage: &mut Stage, line: usize, patience: Duration) -> Verdict<Asked> {
     let asked = stage.request_within(line, "auth", "`auth` with a new token", patience).await?;
@@ -67,6 +70,38 @@ pub(super) async fn token_planned(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
+pub(super) async fn auth_paced(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.send(line, &expiring(60)).await;
+    let first = auth(&mut stage, line, PATIENCE).await?;
+    authenticated(&mut stage, line, &first, &time_in(3600)).await;
+    stage.send(line, &expiring(60)).await;
+    stage.send(line, &expiring(60)).await;
+    let second = auth(&mut stage, line, PATIENCE).await?;
+    // The first may have been observed later than it was sent.
+    let after = Duration::from_millis(700);
+    stage.check_wait("the next `auth`", second.at - first.at, after, after)?;
+    stage.send(line, &expiring(60)).await;
+    stage.is_quiet(line, Duration::from_millis(1200)).await?;
+    authenticated(&mut stage, line, &second, &time_in(3600)).await;
+    stage.finish().await
+}
+
+pub(super) async fn unanswered_auth(suite: Suite) -> Verdict {
+    let mut stage = suite.start(json!(["orders"])).await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.send(line, &expiring(60)).await;
+    let asked = auth(&mut stage, line, PATIENCE).await?;
+    let arrival = stage.arrival_within(ANSWER * 2).await?;
+    stage.check_wait("the next attempt", arrival.at - asked.at, ANSWER - Duration::from_secs(1), ANSWER)?;
+    let line = stage.upgrade(arrival).await?;
+    stage.welcome(line, json!({})).await;
+    let asked = stage.resumes(line, &json!({ "orders": "7-40" })).await?;
+    stage.grant(line, &asked, &[live("orders", "7-40")], &[]).await;
+    stage.finish().await
+}
+
 pub(super) async fn auth_refused(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
@@ -74,10 +109,11 @@ pub(super) async fn auth_refused(suite: Suite) -> Verdict {
     let asked = auth(&mut stage, line, PATIENCE).await?;
     let began = Instant::now();
     let later =
-        json!({ "code": 1013, "error": "try_again_later", "message": "", "details": { "retry_after_ms": 500 } });
+        json!({ "code": 1013, "error": "try_again_later", "message": "", "details": { "retry_after_ms": 1500 } });
     stage.refuse(line, &asked, later).await;
+    stage.send(line, &expiring(59)).await;
     let asked = auth(&mut stage, line, PATIENCE).await?;
-    let after = Duration::from_millis(500);
+    let after = Duration::from_millis(1500);
     stage.check_wait("`auth`", asked.at - began, after, after)?;
     let given = stage.tokens.given;
     stage.refuse(line, &asked, json!({ "code": 4502, "error": "forbidden", "message": "another user" })).await;
@@ -111,15 +147,27 @@ pub(super) async fn new_token(suite: Suite) -> Verdict {
 
 pub(super) async fn new_token_twice(suite: Suite) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
-    for token in ["token-1", "token-2"] {
-        let arrival = stage.arrival().await?;
-        bears(&stage, &arrival, token)?;
-        let line = stage.upgrade(arrival).await?;
-        stage.send(line, &closing(4001, "new_token", None)).await;
-        stage.close(line, Some(4001)).await;
-    }
+    refused_at_once(&mut stage, "token-1").await?;
+    let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
+    stage.send(line, &closing(4001, "new_token", None)).await;
+    refused_at_once(&mut stage, "token-3").await?;
+    // An attempt that fails otherwise does not count.
+    let arrival = stage.arrival().await?;
+    bears(&stage, &arrival, "token-4")?;
+    drop(arrival);
+    refused_at_once(&mut stage, "token-4").await?;
     stage.ends(Some(4001)).await?;
     stage.finish().await
+}
+
+/// The client connects with this token, which is refused.
+async fn refused_at_once(stage: &mut Stage, token: &str) -> Verdict {
+    let arrival = stage.arrival().await?;
+    bears(stage, &arrival, token)?;
+    let line = stage.upgrade(arrival).await?;
+    stage.send(line, &closing(4001, "new_token", None)).await;
+    stage.close(line, Some(4001)).await;
+    Ok(())
 }
 
 pub(super) async fn expiry_in_replay(suite: Suite) -> Verdict {

@@ -1,5 +1,5 @@
 //! `tickgate-client-adapter`: the client of this crate as `tickgate-client-suite` starts it. The lines that it reads and
-//! writes are described in `docs/client.md`.
+//! writes are described in `docs/client-suite.md`.
 
 use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
@@ -138,15 +138,14 @@ impl Adapter {
     async fn run(mut self, driver: Driver) {
         let mut driver = Box::pin(driver.run());
         let mut lines = BufReader::new(stdin()).lines();
-        let (mut driving, mut reading) = (true, true);
-        loop {
+        let (mut driving, mut reading, mut following) = (true, true, true);
+        // A client that has stopped still answers requests, until the suite ends the input.
+        while following || reading || !self.requests.is_empty() {
             tokio::select! {
                 biased;
-                event = self.client.next(), if self.held.is_none() => match event {
+                event = self.client.next(), if following && self.held.is_none() => match event {
                     Some(event) => self.take(event),
-                    None if !reading => return,
-                    // The client has stopped; wait until the suite ends the input.
-                    None => { let _ = lines.next_line().await; return; }
+                    None => following = false,
                 },
                 line = lines.next_line(), if reading => match line {
                     Ok(Some(line)) => self.command(&line).await,
@@ -154,6 +153,8 @@ impl Adapter {
                 },
                 () = &mut driver, if driving && !reading_waits(self.held.is_some()) => driving = false,
                 Some(outcome) = self.requests.next() => report(&outcome),
+                // The application is busy, and the suite is gone.
+                else => return,
             }
         }
     }

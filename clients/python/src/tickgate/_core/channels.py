@@ -175,7 +175,7 @@ class Channels:
 
     def heartbeat(self, cursors: Json) -> None:
         for stream, cursor in cursors.items():
-            if isinstance(cursor, str):
+            if cursor:
                 self._advance("", stream, cursor)
 
     def _advance(self, origin: str, stream: str, cursor: str) -> None:

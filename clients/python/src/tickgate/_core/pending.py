@@ -116,10 +116,10 @@ class Pending:
                 if one.msg_id is None:
                     self._finish(one, one.unknown())
 
-    def end(self) -> None:
-        """The client stops."""
+    def end(self, why: str) -> None:
+        """Nothing is sent any more, because of this."""
         for one in list(self._all):
-            ended = Refused("the connection is closed", msg_id=one.msg_id)
+            ended = Refused(why, msg_id=one.msg_id)
             self._finish(one, one.unknown() if one.maybe_done or one.sent else one.refused or ended)
 
     def _finish(self, one: Request, error: GatewayError | None, reply: Json | None = None) -> None:

@@ -43,9 +43,14 @@ def _names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _cursors(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and all(_cursor(cursor) for cursor in value.values()))
+
+
 def _elements(value: object) -> bool:
     return isinstance(value, list) and all(
-        isinstance(element, dict) and isinstance(element.get("channel"), str) for element in value
+        isinstance(element, dict) and isinstance(element.get("channel"), str) and _cursor(element.get("cursor"))
+        for element in value
     )
 
 
@@ -58,6 +63,7 @@ _REQUIRED: dict[str, tuple[tuple[str, Callable[[object], bool]], ...]] = {
     "subscribed": (("channels", _elements), ("errors", _elements)),
     "caught_up": (("channels", _elements),),
     "gap": (("channels", _names), ("reason", _text), ("cursor", _cursor)),
+    "heartbeat": (("cursors", _cursors),),
     "unsubscribed": (("channels", _names),),
     "closing": (("code", _number), ("reconnect", _text)),
     "error": (("code", _number),),

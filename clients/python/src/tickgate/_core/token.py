@@ -10,7 +10,7 @@ from .backoff import back_off
 
 # A token is renewed this long before it expires, or when half of its time has passed; seconds.
 RENEW_BEFORE = 60.0
-# Between two renewals, for sources that return the same token again.
+# Between two `auth`, for sources that return the same token again as well.
 RENEW_INTERVAL = 1.0
 # What a sub-protocol can carry, as every JWT.
 _TOKEN = re.compile(r"[\w.-]+", re.ASCII)
@@ -39,7 +39,8 @@ class Token:
         self._ends = inf
         self._renew_at = inf
         self._renewing = False
-        self._renewed_at = -inf
+        # When `auth` may be sent again.
+        self._not_before = -inf
         self._failures = 0
         # The gateway's clock minus this one's.
         self._ahead = 0.0
@@ -69,17 +70,17 @@ class Token:
     def expiring(self, now: float) -> None:
         """The gateway says that the token expires soon."""
         if self._renewable and not self._renewing:
-            self._renew_at = max(now, self._renewed_at + RENEW_INTERVAL)
+            self._renew_at = max(now, self._not_before)
 
     def accepted(self, text: str, expires_at: object, now: float) -> None:
-        self._text, self._failures, self._renewed_at = text, 0, now
+        self._text, self._failures, self._not_before = text, 0, now + RENEW_INTERVAL
         self._plan(expires_at, now)
 
     def refused(self, text: str, retry: float | None, now: float) -> bool:
         """True if another connection is needed."""
         self._renewing = False
         if retry is not None:
-            self._renew_at = now + retry
+            self._renew_at = self._not_before = now + max(retry, RENEW_INTERVAL)
             return False
         self._text, self._ends = text, inf
         return True
