@@ -29,7 +29,7 @@ pub struct Batch {
 }
 
 /// Extra facts about a push, the same for a whole batch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     pub replayed: bool,
     pub snapshot: bool,

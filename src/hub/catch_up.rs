@@ -82,11 +82,10 @@ impl Interest {
             rest = later;
             past.count(form, page);
             past.spend(page);
-            let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
-            self.count_losses(member, &steps);
-            let batch = Batch::encode(form, after, &steps, backlog.mark);
+            self.count_losses(member, page);
+            let batch = self.hub.pages.encode(form, after, page, backlog.mark);
             after = batch.last;
-            member.outbox.catch_up(member.slot, Arc::new(batch));
+            member.outbox.catch_up(member.slot, batch);
             let may_stop = is_owed && (is_large || member.outbox.is_held());
             if may_stop && !rest.is_empty() && !member.outbox.has_room() {
                 return false;
@@ -126,11 +125,10 @@ impl Interest {
             let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
             rest = later;
             past.count(form, page);
-            let steps: Vec<_> = page.iter().cloned().map(Step::Message).collect();
-            self.count_losses(member, &steps);
-            let batch = Batch::encode(form, after, &steps, backlog.mark);
+            self.count_losses(member, page);
+            let batch = self.hub.pages.encode(form, after, page, backlog.mark);
             after = batch.last;
-            member.outbox.send(batch.bytes);
+            member.outbox.send(batch.bytes.clone());
             drained().await;
         }
         // What lies behind its position, the subscription brings itself.
@@ -158,8 +156,8 @@ impl Interest {
     }
 
     /// Counts the gaps that stand for publications which can't be shown.
-    fn count_losses(&self, member: &Member, steps: &[Step]) {
-        let losses = steps.iter().filter(|step| step.is_loss());
+    fn count_losses(&self, member: &Member, messages: &[Arc<Message>]) {
+        let losses = messages.iter().filter(|message| message.is_unreadable());
         losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::Gap::InvalidPayload));
     }
 
@@ -292,8 +290,8 @@ impl Interest {
             messages.retain(|message| past.wants(message));
             past.count(form, &messages);
         }
+        self.count_losses(member, &messages);
         let steps: Vec<_> = messages.into_iter().map(Step::Message).collect();
-        self.count_losses(member, &steps);
         let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, snapshot: false });
         batch.last = last.map_or(batch.last, |last| last.max(batch.last));
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());

@@ -33,6 +33,7 @@ mod linger;
 mod mail;
 mod member;
 mod outbox;
+mod pages;
 mod past;
 mod position;
 mod queue;
@@ -107,6 +108,7 @@ pub struct Hub {
     turns: Arc<turns::Turns>,
     /// Of those who gather more than one page before they push any of it.
     long_turns: Arc<turns::Turns>,
+    pages: pages::Pages,
     topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
@@ -187,6 +189,7 @@ impl Hub {
             withdrawn: withdraw::Withdrawn::default(),
             turns: turns::Turns::new(settings.reads),
             long_turns: turns::Turns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),
+            pages: pages::Pages::default(),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tickgate_wire::model::{Content, Message, StreamId};
+use tickgate_wire::model::{Message, StreamId};
 
 use super::gap::Gap;
 use crate::history::{History, Verdict};
@@ -21,9 +21,9 @@ impl Step {
         if let Self::Message(message) = self { Some(message) } else { None }
     }
 
-    /// Whether it tells of a publication that clients can't be shown.
+    /// Whether it reports a publication that clients can't be shown.
     pub(super) fn is_loss(&self) -> bool {
-        matches!(self, Self::Message(message) if matches!(message.content, Content::Unreadable))
+        self.message().is_some_and(|message| message.is_unreadable())
     }
 
     /// The position behind it.

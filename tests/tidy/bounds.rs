@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Names of constants that bound what clients can make grow.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 26] = [
     "ANSWERS_MAX",
     "ASKED_MAX",
     "BYTES_MAX",
@@ -18,10 +18,12 @@ const NAMES: [&str; 24] = [
     "FLYING_MAX",
     "HELD_BYTES_MAX",
     "HELD_MAX",
+    "KEPT_BYTES_MAX",
     "KEPT_MAX",
     "LEFT_MAX",
     "LEFT_PER_ADDRESS_MAX",
     "LONG_MAX",
+    "PAGES_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_MAX",
     "REQUESTS_MAX",

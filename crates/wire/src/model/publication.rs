@@ -55,6 +55,12 @@ impl Message {
             Content::Unreadable => 0,
         }
     }
+
+    /// Whether clients can't be shown what it says.
+    #[must_use]
+    pub const fn is_unreadable(&self) -> bool {
+        matches!(self.content, Content::Unreadable)
+    }
 }
 
 /// What a message says.

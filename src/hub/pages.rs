@@ -1,0 +1,121 @@
+//! Pages of the past as they were encoded last. After an outage many clients missed the same of one topic: they share its
+//! bytes, as live subscribers do. Never decides what a client gets.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use tickgate_wire::model::{Message, StreamId};
+
+use super::{
+    batch::{Batch, Mark},
+    form::Form,
+    step::Step,
+};
+
+/// Pages that are kept.
+const PAGES_MAX: usize = 32;
+/// Bytes of all that are kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+/// Fewer messages are encoded sooner than they are found.
+const WORTH_KEEPING: usize = 4;
+
+/// The newest pages, the last one first.
+#[derive(Debug, Default)]
+pub(super) struct Pages(Mutex<VecDeque<Page>>);
+
+#[derive(Debug)]
+struct Page {
+    messages: Box<[Arc<Message>]>,
+    mark: Mark,
+    batch: Arc<Batch>,
+}
+
+impl Pages {
+    /// Messages that follow the position `after`, encoded for all who want the same.
+    pub(super) fn encode(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: Mark) -> Arc<Batch> {
+        let is_shared = form.channel.is_some() && messages.len() >= WORTH_KEEPING;
+        if is_shared && let Some(batch) = self.find(form, after, messages, mark) {
+            return batch;
+        }
+        let steps: Vec<_> = messages.iter().cloned().map(Step::Message).collect();
+        let batch = Arc::new(Batch::encode(form, after, &steps, mark));
+        if is_shared {
+            self.keep(Page { messages: messages.into(), mark, batch: batch.clone() });
+        }
+        batch
+    }
+
+    fn find(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: Mark) -> Option<Arc<Batch>> {
+        let same = |page: &&Page| {
+            page.batch.after == after
+                && page.mark == mark
+                && page.batch.form == *form
+                && page.messages.len() == messages.len()
+                && page.messages.iter().zip(messages).all(|(own, other)| Arc::ptr_eq(own, other))
+        };
+        self.0.lock().iter().find(same).map(|page| page.batch.clone())
+    }
+
+    fn keep(&self, page: Page) {
+        let mut pages = self.0.lock();
+        pages.push_front(page);
+        let sums = pages.iter().scan(0, |held, page| {
+            *held += page.batch.bytes.len();
+            Some(*held)
+        });
+        let room = sums.take(PAGES_MAX).take_while(|held| *held <= KEPT_BYTES_MAX).count();
+        pages.truncate(room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tickgate_wire::{model::Content, protocol::Protocol};
+
+    use super::*;
+
+    fn messages(count: u64) -> Vec<Arc<Message>> {
+        let message = |seq| {
+            let content = Content::Data(bytes::Bytes::from(format!("{{\"n\":{seq}}}")));
+            Arc::new(Message { id: Some(StreamId::new(4, seq)), prev: None, published_ms: 0, channel: None, content })
+        };
+        (1..=count).map(message).collect()
+    }
+
+    fn form(channel: &str) -> Form {
+        Form::of_topic(Protocol::default(), channel.into())
+    }
+
+    #[test]
+    fn whoever_wants_the_same_gets_the_same_bytes() {
+        let (pages, all) = (Pages::default(), messages(20));
+        let (after, replayed) = (StreamId::new(4, 0), Mark { replayed: true, snapshot: false });
+        let first = pages.encode(&form("a"), after, &all, replayed);
+        assert!(Arc::ptr_eq(&first, &pages.encode(&form("a"), after, &all, replayed)));
+        let others = [
+            pages.encode(&form("b"), after, &all, replayed),
+            pages.encode(&form("a"), after, &all, Mark::default()),
+            pages.encode(&form("a"), after, &all[..19], replayed),
+            pages.encode(&form("a"), StreamId::new(4, 1), &all[1..], replayed),
+            pages.encode(&form("a"), after, &messages(20), replayed),
+        ];
+        assert!(others.iter().all(|other| !Arc::ptr_eq(&first, other)));
+        assert_eq!(others.map(|other| other.count), [20, 20, 19, 19, 20]);
+    }
+
+    #[test]
+    fn only_so_much_is_kept() {
+        let (pages, all) = (Pages::default(), messages(1000));
+        let mark = Mark::default();
+        let of = |from: usize| pages.encode(&form("a"), StreamId::new(4, from as u64), &all[from..from + 4], mark);
+        let first = of(0);
+        (1..PAGES_MAX).for_each(|from| drop(of(from)));
+        assert!(Arc::ptr_eq(&first, &of(0)), "there is room for all of them");
+        drop(of(PAGES_MAX));
+        assert!(!Arc::ptr_eq(&first, &of(0)), "the oldest gave way");
+        let channel = "c".repeat(KEPT_BYTES_MAX / 4);
+        let large = pages.encode(&form(&channel), StreamId::new(4, 0), &all[..4], mark);
+        assert!(large.bytes.len() > KEPT_BYTES_MAX);
+        assert!(pages.0.lock().is_empty(), "what is too large for all of the room is not kept");
+    }
+}
