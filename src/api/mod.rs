@@ -47,6 +47,7 @@ mod body;
 mod cors;
 mod entry;
 mod lines;
+mod live;
 mod observe;
 mod probes;
 mod publish;

@@ -1,16 +1,16 @@
 //! What machines ask without a key: health, liveness, readiness, metrics, the description. Never waits for Redis.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, nothing_here, status::timestamp};
+use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, live, nothing_here, status::timestamp};
 
 /// The description of the HTTP API, as it is served.
 pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -30,10 +30,13 @@ impl Shared {
     }
 }
 
-/// Names the service and where to go from here.
-pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Result<Json<serde_json::Value>, Problem> {
+/// Names the service and where to go from here; in development mode, a page for browsers.
+pub(super) async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
     if !shared.config.server.service_information {
         return Err(nothing_here());
+    }
+    if shared.config.development && live::is_wanted(&headers) {
+        return Ok(live::page(&shared, SystemTime::now()));
     }
     let endpoints: Vec<_> = shared.config.profiles.iter().map(|profile| profile.path.as_str()).collect();
     Ok(Json(json!({
@@ -42,7 +45,8 @@ pub(super) async fn root(State(shared): State<Arc<Shared>>) -> Result<Json<serde
         "status": shared.lifecycle.phase().as_str(),
         "endpoints": endpoints,
         "links": { "health": "/health", "liveness": "/livez", "readiness": "/readyz", "status": "/ws/status" },
-    })))
+    }))
+    .into_response())
 }
 
 /// Health in one line, for people, load balancers and container engines.

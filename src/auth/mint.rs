@@ -1,4 +1,4 @@
-//! Making tokens: for the `token` verb, development and tests. Never used to answer a client.
+//! Makes tokens for the `token` command, development mode and tests. Never used in production to answer a client.
 
 use std::collections::BTreeMap;
 

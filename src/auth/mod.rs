@@ -9,6 +9,7 @@
 //! | `claims` | what a genuine token says, and whether that is acceptable now |
 //! | `refusal` | why a token was refused |
 //! | `mint` | making tokens, for development and tests |
+//! | `demo_token` | the token that development mode hands out |
 //! | `api_keys` | keys of backends, compared in constant time; what each may do |
 //! | `policy` | what an identity may do |
 //!
@@ -16,6 +17,7 @@
 
 mod api_keys;
 mod claims;
+mod demo_token;
 mod jwks;
 mod jws;
 mod keys;
@@ -27,6 +29,7 @@ mod tests;
 mod token;
 
 pub use api_keys::ApiKey;
+pub use demo_token::{DEMO_USER, demo_token};
 pub use mint::{MintError, NewToken, mint};
 pub use policy::{Identity, Rights};
 pub use refusal::TokenError;

@@ -1,23 +1,12 @@
 //! What a gateway in development mode says at its start: where it is, and three lines to copy. Never printed outside
 //! development mode, since it holds a token and an API key.
 
-use std::{
-    fmt::Write,
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Write, net::SocketAddr, time::SystemTime};
 
-use tickgate_wire::model::{Pattern, UserId};
-
-use super::token::Signer;
 use crate::{
-    auth::Rights,
+    auth::{DEMO_USER, demo_token},
     config::{Config, without_credentials},
 };
-
-/// Whom the ready-made token speaks for.
-const USER: &str = "demo";
-const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The text. `program` is how this program was called, so that its lines can be copied as they are.
 pub(super) fn greeting(
@@ -31,7 +20,7 @@ pub(super) fn greeting(
         || "memory: one replica, and nothing survives it".into(),
         |redis| without_credentials(redis.access().url.expose()),
     );
-    let token = token(config, now);
+    let token = demo_token(&config.auth, now);
     let key = config.auth.api_keys.first().map_or("", |key| key.expose());
     let sockets = format!("{}://{public}", if config.server.tls.is_some() { "wss" } else { "ws" });
     let operations = format!("{}://{operations}", if config.server.ops_tls.is_some() { "https" } else { "http" });
@@ -44,7 +33,7 @@ pub(super) fn greeting(
             "token",
             token.as_ref().map_or_else(
                 || "your own: no HS256 secret is configured".into(),
-                |t| format!("{t}  (user {USER}, one day)"),
+                |t| format!("{t}  (user {DEMO_USER}, one day)"),
             ),
         ),
     ];
@@ -59,20 +48,12 @@ pub(super) fn greeting(
     let copy = [
         ("watch", format!("{program} tail{market} ticker:BTCUSDT")),
         ("subscribe", format!("{program} tail --url {sockets}/ws/trading --token {token} orders")),
-        ("publish", format!("{program} publish{api} --api-key {key} --user {USER} orders '{order}'")),
+        ("publish", format!("{program} publish{api} --api-key {key} --user {DEMO_USER} orders '{order}'")),
     ];
     for (name, line) in copy {
         let _ = write!(text, "\n{name}:\n  {line}\n");
     }
     text
-}
-
-/// A token that may do everything, where one can be made.
-fn token(config: &Config, now: SystemTime) -> Option<String> {
-    let all = || Pattern::new("*").into_iter().collect::<Vec<_>>();
-    let rights = Rights { channels: Some(all()), publish: all(), commands: true, runs: Some(all()) };
-    let user = UserId::new(USER).ok()?;
-    Signer::of_config(config)?.sign(&user, &rights, TOKEN_TTL, now).ok().map(|(token, _)| token)
 }
 
 fn paths(config: &Config) -> String {

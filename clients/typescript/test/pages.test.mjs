@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { after, afterEach, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { ARGS, EXECUTABLE } from './browser.mjs';
-import { startWorld, until } from './world.mjs';
+import { startDevelopment, startWorld, until } from './world.mjs';
 
 const SHOTS = new URL('../build/screenshots/', import.meta.url).pathname;
 /** A page asleep: longer than two intervals of 5 s; `just client-sleep` runs it with an interval of 90 s. */
@@ -314,4 +314,29 @@ test('1,000 messages a second while the page stalls', { timeout: 90_000 }, async
   await hasExactly(page, ids);
   console.log(`# ${published.toFixed(0)} messages/s: ${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without`);
   assert.ok(drawn >= 50, `${drawn.toFixed(1)} frames/s, ${idle.toFixed(1)} without messages`);
+});
+
+test('the page at / in development mode shows prices, a resume and a gap', { timeout: 60_000 }, async () => {
+  const { url, stop } = await startDevelopment();
+  try {
+    const page = await browser.newPage();
+    const errors = [];
+    page.on('pageerror', (error) => errors.push(String(error)));
+    page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
+    await page.goto(url);
+    await page.locator('#prices tr').nth(3).waitFor();
+    await page.getByText('live', { exact: true }).nth(1).waitFor();
+    const orders = page.locator('#orders tr');
+    await page.getByRole('button', { name: 'Send an order' }).click();
+    await orders.first().waitFor();
+    await page.getByRole('button', { name: 'Disconnect' }).click();
+    await page.getByText('All 3 orders arrived, once and in order.').waitFor();
+    assert.equal(await orders.count(), 4);
+    await page.getByRole('button', { name: 'too old' }).click();
+    await page.getByText('A gap is reported (retention)').waitFor();
+    await page.screenshot({ path: `${SHOTS}development.png`, fullPage: true });
+    assert.deepEqual(errors, []);
+  } finally {
+    await stop();
+  }
 });

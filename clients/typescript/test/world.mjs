@@ -31,6 +31,21 @@ export const until = async (what, holds, seconds = 15) => {
   throw new Error(`not within ${seconds} s: ${what}`);
 };
 
+/** A gateway in development mode, without Redis. */
+export const startDevelopment = async () => {
+  const [port, ops] = [await freePort(), await freePort()];
+  const args = ['serve', '--development', '--listen', `127.0.0.1:${port}`, '--ops-listen', `127.0.0.1:${ops}`];
+  const child = spawn(GATEWAY, [...args, '--log', 'error'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const url = `http://127.0.0.1:${port}/`;
+  await until('the gateway is ready', () => fetch(`${url}readyz`).then((answer) => answer.ok, () => false), 30);
+  const stop = async () => {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  };
+  return { url, stop };
+};
+
 export const startWorld = async ({ heartbeat = '5s', interval = '500ms' } = {}) => {
   const children = [];
   process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));

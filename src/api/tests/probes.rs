@@ -1,6 +1,9 @@
 //! Health, probes, status and the root, as dashboards and Kubernetes read them.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     body::Body,
@@ -9,7 +12,7 @@ use axum::{
 use serde_json::json;
 use tickgate_wire::time::Timestamp;
 
-use super::{Replica, call, read};
+use super::{Answer, Replica, call, read};
 use crate::{
     api::Lifecycle,
     config::Jwks,
@@ -120,6 +123,33 @@ async fn the_root_names_the_service_and_its_endpoints() {
     assert!(root["endpoints"].as_array().unwrap().contains(&json!("/ws/trading")));
 }
 
+/// What a browser receives at `/` that opens the page.
+async fn page(replica: &Replica) -> Answer {
+    let request = Request::get("/").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+    read(call(replica.api.public(), request.body(Body::empty()).unwrap()).await).await
+}
+
+#[tokio::test]
+async fn a_browser_receives_a_page_with_a_token_in_development_mode_only() {
+    let replica = Replica::new();
+    let page_of = page(&replica).await;
+    assert!(page_of.header("content-type").starts_with("text/html"));
+    let policy = page_of.header("content-security-policy");
+    let nonce = policy.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+    assert!(page_of.text.contains(&format!("<script nonce=\"{nonce}\">")), "{policy}");
+    assert!(!page(&replica).await.text.contains(nonce), "each page has its own");
+    assert_eq!((page_of.header("vary"), page_of.header("cache-control")), ("accept", "no-store"));
+    let token = page_of.text.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let identity = replica.state.verifier.verify(token, SystemTime::now()).await.unwrap();
+    assert!(identity.user.as_str() == "demo" && identity.rights.may_publish("orders"));
+
+    assert_eq!(replica.get("/").await.json()["service"], "tickgate", "programs");
+    let production = Replica::with(|config| config.development = false);
+    assert_eq!(page(&production).await.json()["service"], "tickgate");
+    let silent = Replica::with(|config| config.server.service_information = false);
+    page(&silent).await.problem(404, "not_found");
+}
+
 fn connection(session: &str, user: Option<&str>) -> ConnectionInfo {
     ConnectionInfo {
         session: session.into(),
@@ -155,7 +185,7 @@ async fn users_are_named_to_those_with_a_key_only() {
 
 #[tokio::test]
 async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
-    async fn origin(replica: &Replica, method: Method, origin: &str) -> super::Answer {
+    async fn origin(replica: &Replica, method: Method, origin: &str) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri("/health")
