@@ -257,6 +257,15 @@ impl Replica {
         client
     }
 
+    /// Two connections of a user at `/ws/trading`, greeted: of the implicit mode, and of the explicit one.
+    pub async fn trading_in_both_modes(&self, user: &str) -> [Client; 2] {
+        let offer = format!("tickgate.v1, bearer.{}", token(user));
+        let explicit = self.connect("/ws/trading").header("sec-websocket-protocol", &offer).name(user);
+        let mut explicit = explicit.open().await;
+        explicit.greeted().await;
+        [self.trading(user).await, explicit]
+    }
+
     /// Somebody at `/ws/market`, greeted.
     pub async fn market(&self) -> Client {
         let mut client = self.connect("/ws/market").open().await;
