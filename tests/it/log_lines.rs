@@ -115,16 +115,15 @@ async fn a_flood_of_refused_clients_is_sampled() {
     for _ in 0..40 {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
     }
-    let flooded = lines(&replica, "client refused").len() as u64;
-    assert!((1..=began.elapsed().as_secs() + 1).contains(&flooded), "{flooded} lines in {:?}", began.elapsed());
-    let counted = eventually("a line that says how many were left out", async || {
+    // Each names those that were left out before it; on a slow machine one does so while the flood lasts.
+    eventually("lines that account for all", async || {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
         let lines = lines(&replica, "client refused");
+        assert!(lines.len() as u64 <= began.elapsed().as_secs() + 1, "{} lines in {:?}", lines.len(), began.elapsed());
         let left_out: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
-        (left_out > 0).then_some(lines.len() as u64 + left_out)
+        (left_out > 0 && lines.len() as u64 + left_out >= 40).then_some(())
     })
     .await;
-    assert!(counted >= 40, "{counted} of at least 40");
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl Link {
             }
             Notice::Closing(_) if is(Defect::ClosingIgnored) => {}
             Notice::Closing(closing) => return Ok(Some(End::Closing(closing))),
-            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(error)))),
+            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(&error)))),
             Notice::Error(_) => lasting.queue.unknown("error"),
         }
         Ok(None)
@@ -187,7 +187,7 @@ impl Link {
             return Ok(None);
         };
         if self.welcomed.is_none() {
-            return Ok(Some(End::Closing(Closing::of(error))));
+            return Ok(Some(End::Closing(Closing::of(&error))));
         }
         if is(Defect::RefusedAuthIgnored) {
             return Ok(None);
