@@ -274,6 +274,10 @@ fn reference(mut bytes: &[u8]) -> Vec<Seen> {
         }
         let long = bytes[2..2 + extra].iter().fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte));
         let len = if extra == 0 { u128::from(len7) } else { long };
+        if (len7 == 126 && len < 126) || (len7 == 127 && len <= u128::from(u16::MAX)) {
+            refused(&mut seen, 1002);
+            return seen;
+        }
         let kept = if opcode < 8 { message.as_ref().map_or(0, |(_, bytes)| bytes.len()) } else { 0 };
         if len + kept as u128 > u128::from(MAX) {
             refused(&mut seen, 1009);
