@@ -117,7 +117,7 @@ impl Driver {
     /// Runs until the client is stopped or dropped, or must not reconnect. The last event is the state `closed`.
     pub async fn run(mut self) {
         let error = self.follow().await;
-        self.lasting.outbox.end("the client has ended");
+        self.lasting.outbox.end("the client has stopped");
         self.lasting.queue.state(State::Closed { error });
         self.lasting.queue.flush().await;
     }

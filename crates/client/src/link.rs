@@ -24,7 +24,7 @@ use crate::{
 
 /// Time limit for the reply to a request: 10 seconds by the contract, plus a margin for the network.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
-/// Minimum time between two `auth`.
+/// Minimum time between two `auth` messages.
 const AUTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper limit for the bytes of a `subscribe` besides its elements.

@@ -85,7 +85,7 @@ impl Pending {
         fields.end()
     }
 
-    /// Answers a request that is not sent any more, for this reason if it never was.
+    /// Completes a request that is not sent any more; if it was never sent, for this reason.
     fn give_up(self, why: &str) {
         let error = match (self.maybe_done || self.sent.is_some(), self.refused) {
             (true, _) => RequestError::Unknown,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_answers_as_a_deadline_does() {
+    fn stopping_completes_requests_like_a_deadline() {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (refused, mut refusal) = request(now, 5, true);
         outbox.add(refused);

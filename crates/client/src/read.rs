@@ -102,7 +102,7 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// What an `error` before the welcome amounts to: there is nothing that it could be about but the token.
+    /// The meaning of an `error` before the welcome: it can only be about the token.
     pub(crate) fn of(error: ServerError) -> Self {
         let after_ms = error.details.retry_after_ms;
         let again = after_ms.is_some() || is(Defect::RefusedTokenAgain);

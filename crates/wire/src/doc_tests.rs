@@ -231,9 +231,9 @@ fn referred(lines: &[&'static str]) -> Vec<&'static str> {
     names.collect()
 }
 
-/// A client must accept words and codes that it does not know: a validator or a type that is made of the description too.
+/// A client must accept unknown names and codes, and so must validators and types generated from the description.
 #[test]
-fn what_the_server_sends_is_described_as_open() {
+fn server_messages_are_described_as_open() {
     let schemas: BTreeMap<_, _> = schemas().into_iter().collect();
     let mut reached: Vec<&str> = TYPES.iter().map(|kind| schema_of(kind, &schemas)).chain(["Push"]).collect();
     let mut at = 0;

@@ -57,7 +57,7 @@ impl Message {
         }
     }
 
-    /// Whether clients can't be shown what it says.
+    /// Whether clients must not receive its content.
     #[must_use]
     pub const fn is_unreadable(&self) -> bool {
         matches!(self.content, Content::Unreadable)
