@@ -1,5 +1,5 @@
-//! What a gateway in development mode says at its start: where it is, and three lines to copy. Never printed outside
-//! development mode, since it holds a token and an API key.
+//! The text that a gateway in development mode prints at startup: its addresses, and three commands to copy. Never
+//! printed outside development mode, because it contains a token and an API key.
 
 use std::{
     fmt::Write,
@@ -15,11 +15,11 @@ use crate::{
     config::{Config, without_credentials},
 };
 
-/// Whom the ready-made token speaks for.
+/// The user of the generated token.
 const USER: &str = "demo";
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// The text. `program` is how this program was called, so that its lines can be copied as they are.
+/// The text. `program` is the command that started this program, so that the lines can be copied as they are.
 pub(super) fn greeting(
     config: &Config,
     [public, operations]: [SocketAddr; 2],
@@ -28,7 +28,7 @@ pub(super) fn greeting(
 ) -> String {
     let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
     let backplane = config.redis.as_ref().map_or_else(
-        || "memory: one replica, and nothing survives it".into(),
+        || "memory: one replica, nothing is kept after it stops".into(),
         |redis| without_credentials(redis.access().url.expose()),
     );
     let token = token(config, now);
@@ -67,7 +67,7 @@ pub(super) fn greeting(
     text
 }
 
-/// A token that may do everything, where one can be made.
+/// A token with every right, if an HS256 secret is available.
 fn token(config: &Config, now: SystemTime) -> Option<String> {
     let all = || Pattern::new("*").into_iter().collect::<Vec<_>>();
     let rights = Rights { channels: Some(all()), publish: all(), commands: true, runs: Some(all()) };
