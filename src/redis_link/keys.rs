@@ -93,6 +93,12 @@ impl Keys {
         format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
     }
 
+    /// Whether the platform reported a user as inactive.
+    #[must_use]
+    pub fn user_standing(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:i", self.prefix, escaped(user.as_str()))
+    }
+
     /// Sorted set of a user's sessions whose places others took while they could not be looked up, by the stamps of those.
     #[must_use]
     pub fn user_replaced(&self, user: &UserId) -> String {

@@ -235,6 +235,10 @@ fn wrong_topics_and_profiles_are_told() {
             "profiles.own.refusals: \"close\" requires transport = \"websocket\"",
         ),
         (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nconnections_max = 0"),
+            "profiles.own.connections_max: wants 1 to 10000000, got 0",
+        ),
+        (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
             "profiles.own.refusal_code: wants 4001 or 1008",
         ),

@@ -51,8 +51,12 @@ impl Redis {
         if let Some(revoked) = self.0.refuses(user, issued_at) {
             return Ok(Some(revoked));
         }
-        let key = self.0.keys().user_revoked(user);
-        let at_ms: Option<u64> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
+        let keys = [self.0.keys().user_revoked(user), self.0.keys().user_standing(user)];
+        let asked = redis::cmd("MGET").arg(&keys).to_owned();
+        let (at_ms, standing): (Option<u64>, Option<String>) = ask(self.0.topology.at(user.as_str()), &asked).await?;
+        if standing.is_some_and(|standing| standing.ends_with(":inactive")) {
+            return Ok(Some(Revoked::Surely));
+        }
         Ok(at_ms.and_then(|at_ms| Revoked::judge(issued_at, at_ms)))
     }
 
@@ -63,8 +67,11 @@ impl Redis {
 }
 
 impl Inner {
-    /// Whether this replica heard that such a token was revoked.
+    /// Whether this replica heard that such a token was revoked, or that its user is inactive.
     pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+        if self.standings.is_inactive(user, clock::unix_ms()) == Some(true) {
+            return Some(Revoked::Surely);
+        }
         self.revocations.refuses(user, issued_at, clock::unix_ms())
     }
 
