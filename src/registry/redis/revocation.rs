@@ -11,7 +11,7 @@ use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 use super::{
     Inner, Redis,
     batch::{Op, Word},
-    commands::{ask, revoke, run},
+    commands::{ask_all, revoke, run},
     leases::LeaseEntry,
     message::{ChannelMessage, REVOKED, RevokedMessage},
     times::millis,
@@ -51,9 +51,11 @@ impl Redis {
         if let Some(revoked) = self.0.refuses(user, issued_at) {
             return Ok(Some(revoked));
         }
-        let keys = [self.0.keys().user_revoked(user), self.0.keys().user_standing(user)];
-        let asked = redis::cmd("MGET").arg(&keys).to_owned();
-        let (at_ms, standing): (Option<u64>, Option<String>) = ask(self.0.topology.at(user.as_str()), &asked).await?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(self.0.keys().user_revoked(user));
+        pipeline.cmd("GET").arg(self.0.keys().user_standing(user));
+        let kept: (Option<u64>, Option<String>) = ask_all(self.0.topology.at(user.as_str()), &pipeline).await?;
+        let (at_ms, standing) = kept;
         if standing.is_some_and(|standing| standing.ends_with(":inactive")) {
             return Ok(Some(Revoked::Surely));
         }
