@@ -4,8 +4,8 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `send` reaches one connection; `sessions`, `users`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on
-//!   this replica, `trace` tells what happens on it.
+//! - `send` reaches one connection; `sessions`, `users`, `topics`, `tickets` are the operator's and the backend's view; `admin`
+//!   acts on this replica, `trace` tells what happens on it.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
 use std::{

@@ -271,8 +271,8 @@ impl Registry {
         each!(self, r => r.is_inactive(user).await)
     }
 
-    /// Whether a token of the user, issued at this time, was revoked, or the user is inactive: it will be refused at the next admission. `None`: it
-    /// was not.
+    /// Whether a token of the user, issued at this time, was revoked, or the user is inactive: it will be refused at the next
+    /// admission. `None`: it was not.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer, and this replica has not heard of a revocation.

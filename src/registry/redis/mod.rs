@@ -2,7 +2,8 @@
 //!
 //! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
 //!   its clock and lifetimes.
-//! - `admission`, `sessions`, `control`, `revocation`, `standing`, `presence` and `inquiry` are the parts of the contract over it.
+//! - `admission`, `sessions`, `control`, `revocation`, `standing`, `presence` and `inquiry` are the parts of the contract over
+//!   it.
 //! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
