@@ -25,6 +25,8 @@ pub struct Profile {
     pub refusal_code: u16,
     /// Every refused client is upgraded and closed with the code, not only clients that cannot see an HTTP status.
     pub closes_refused: bool,
+    /// Open connections of this endpoint on this replica; `None`: as many as the replica takes in all.
+    pub connections_max: Option<u32>,
     /// Text of `connection_established`.
     pub welcome: String,
     pub channels: Vec<Channel>,
@@ -152,6 +154,7 @@ impl Profile {
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             closes_refused: s.choice("refusals", raw.refusals.as_deref().unwrap_or("auto"), &REFUSALS),
+            connections_max: raw.connections_max.map(|max| s.number("connections_max", max, 1..=10_000_000)),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
             channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
             commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),

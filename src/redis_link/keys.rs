@@ -93,6 +93,12 @@ impl Keys {
         format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
     }
 
+    /// Whether the platform reported a user as inactive.
+    #[must_use]
+    pub fn user_standing(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:i", self.prefix, escaped(user.as_str()))
+    }
+
     /// Sorted set of a user's sessions that lost their places while Redis was unreachable, by the timestamps of the
     /// replacing sessions.
     #[must_use]

@@ -10,7 +10,7 @@ use crate::{
     support::{
         eventually,
         redis::{RedisServer, free_port},
-        replica::{Replica, Token, token},
+        replica::{API_KEY, Replica, Token, token},
     },
 };
 
@@ -150,6 +150,12 @@ async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
     replica.api_post("/api/v1/disconnect", json!({"user": "carol", "revoke_seconds": 60})).await;
     let line = line_where(&replica, "operator action", |line| line["user"] == "carol").await;
     assert_eq!((&line["action"], &line["seconds"]), (&json!("revoked a user's tokens"), &json!(60)));
+
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+    let left = json!({"active": false, "seconds": 60}).to_string();
+    assert_eq!(replica.api("PUT", "/api/v1/users/dave", &headers, Some(left)).await.status, 202);
+    let line = line_where(&replica, "operator action", |line| line["user"] == "dave").await;
+    assert_eq!((&line["action"], &line["seconds"]), (&json!("reported a user as inactive"), &json!(60)));
 
     let headers = [("x-api-key", "guessed-key")];
     assert_eq!(replica.api("GET", "/api/v1/topics", &headers, None).await.status, 401);

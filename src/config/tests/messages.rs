@@ -235,6 +235,10 @@ fn invalid_topics_and_profiles_are_reported() {
             "profiles.own.refusals: \"close\" requires transport = \"websocket\"",
         ),
         (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nconnections_max = 0"),
+            "profiles.own.connections_max: wants 1 to 10000000, got 0",
+        ),
+        (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
             "profiles.own.refusal_code: must be 4001 or 1008",
         ),
