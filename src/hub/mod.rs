@@ -30,6 +30,7 @@ mod form;
 mod gap;
 mod left_behind;
 mod linger;
+mod looks;
 mod mail;
 mod member;
 mod outbox;
