@@ -42,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "fairness", "history", "metrics", "tasks", "tls"]),
+    ("hub", &["backplane", "bucket", "clock", "config", "defect", "fairness", "history", "metrics", "tasks", "tls"]),
     ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",

@@ -4,7 +4,7 @@ use std::{
     fmt::Display,
     fs,
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -36,6 +36,8 @@ pub struct RedisServer {
     arguments: Vec<String>,
     /// Directory of the users, for a server with the shipped ones: outside the directory that a restart may clear.
     users: Option<TempDir>,
+    /// Where its clock is set, of a server that has one of its own.
+    clock: Option<TempDir>,
 }
 
 impl RedisServer {
@@ -46,14 +48,25 @@ impl RedisServer {
 
     /// A new server with additional arguments, such as `["--appendonly", "yes"]`.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(None, arguments)
+    }
+
+    /// A fresh server whose clock is right until [`RedisServer::set_clock`].
+    pub fn with_a_clock_of_its_own() -> Self {
+        let clock = TempDir::with_prefix("tickgate-clock-").expect("a temporary directory");
+        set_clock(&clock, 0);
+        Self::start_on(Some(clock), &[])
+    }
+
+    fn start_on(clock: Option<TempDir>, arguments: &[&str]) -> Self {
         let dir = TempDir::with_prefix("tickgate-redis-").expect("a temporary directory");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // Another process may take the free port before the server binds it: then the next one is tried.
         for _ in 0..10 {
             let port = free_port();
-            let mut child = spawn(&dir, port, &arguments);
+            let mut child = spawn(&dir, port, &arguments, clock.as_ref());
             if wait_until_ready(&mut child, port) {
-                return Self { child, port, dir, arguments, users: None };
+                return Self { child, port, dir, arguments, users: None, clock };
             }
             let _ = child.kill();
             let _ = child.wait();
@@ -112,7 +125,7 @@ impl RedisServer {
 
     /// Starts the server again after [`RedisServer::kill`], on the same port and directory.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.port, &self.arguments);
+        self.child = spawn(&self.dir, self.port, &self.arguments, self.clock.as_ref());
         assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
     }
 
@@ -120,7 +133,7 @@ impl RedisServer {
     pub fn restart_with(&mut self, arguments: &[&str]) {
         let arguments: Vec<_> =
             self.arguments.iter().cloned().chain(arguments.iter().map(ToString::to_string)).collect();
-        self.child = spawn(&self.dir, self.port, &arguments);
+        self.child = spawn(&self.dir, self.port, &arguments, self.clock.as_ref());
         assert!(wait_until_ready(&mut self.child, self.port), "redis-server did not restart:\n{}", log(&self.dir));
     }
 
@@ -165,6 +178,11 @@ impl RedisServer {
     /// Resumes a suspended process.
     pub fn thaw(&self) {
         self.signal("-CONT");
+    }
+
+    /// From now on its clock differs by so many seconds from the right time.
+    pub fn set_clock(&self, seconds: i64) {
+        set_clock(self.clock.as_ref().expect("a server with a clock of its own"), seconds);
     }
 
     /// Kills all connections of a type: `pubsub` or `normal`.
@@ -245,7 +263,24 @@ fn password_of(user: &str) -> &'static str {
     words.find_map(|word| word.strip_prefix('>')).expect("a password")
 }
 
-fn spawn(dir: &TempDir, port: u16, arguments: &[String]) -> Child {
+fn clock_file(clock: &TempDir) -> PathBuf {
+    clock.path().join("clock")
+}
+
+fn set_clock(clock: &TempDir, seconds: i64) {
+    // In one step: the server reads it at any moment.
+    let new = clock.path().join("new");
+    fs::write(&new, format!("{seconds:+}s\n")).and_then(|()| fs::rename(&new, clock_file(clock))).expect("a clock");
+}
+
+/// The library that gives a program a clock of its own (Debian's libfaketime).
+fn clock_library() -> PathBuf {
+    let multiarch = fs::read_dir("/usr/lib").expect("a system").flatten();
+    let mut found = multiarch.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    found.find(|path| path.exists()).expect("libfaketime: install it (apt-get install libfaketime)")
+}
+
+fn spawn(dir: &TempDir, port: u16, arguments: &[String], clock: Option<&TempDir>) -> Child {
     let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
     let mut command = Command::new(&program);
     // A settings file comes first; the options after it take precedence.
@@ -253,6 +288,12 @@ fn spawn(dir: &TempDir, port: u16, arguments: &[String]) -> Child {
     command.args(settings).args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--enable-debug-command", "local", "--logfile", "redis.log"]);
     command.arg("--dir").arg(dir.path()).args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Some(clock) = clock {
+        // The server's allocator asks for the time before the library is ready: here it gets the one of the C library.
+        let preload = format!("{} libc.so.6", clock_library().display());
+        command.env("LD_PRELOAD", preload).env("FAKETIME_TIMESTAMP_FILE", clock_file(clock));
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
     command.spawn().unwrap_or_else(|error| {
         panic!(
             "{} cannot be run ({error}): install it (apt-get install redis-server) or set {PROGRAM}",
